@@ -83,11 +83,13 @@ at_least "$glibc" "$GLIBC" ||
 rust_wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # Non-login shells often lack what rustup added to PATH.
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
-if ! command -v cargo >/dev/null || ! rust_found=$(rustc --version 2>/dev/null | awk '{print $2}') || [ -z "$rust_found" ]; then
+if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then
   die "there is no Rust (cargo and rustc)" \
     "Install it with rustup (https://rustup.rs), open a new shell, and run this script again." \
     "The distribution's own Rust is usually too old: $rust_wanted or newer is needed."
 fi
+rust_found=$(rustc --version | awk '{print $2}') ||
+  die "rustc does not run (its own message is above)" "With rustup: rustup default stable"
 at_least "${rust_found%%-*}" "$rust_wanted" ||
   die "Rust $rust_found is too old: $rust_wanted or newer is needed" \
     "Run: rustup update stable   (a Rust from the distribution: install rustup from https://rustup.rs)"
@@ -203,7 +205,7 @@ fetch() {
   # TMPDIR: pip unpacks where room was checked, and a later move is a rename.
   TMPDIR=$into/tmp PIP_ROOT_USER_ACTION=ignore \
     "${pip[@]}" --disable-pip-version-check install --progress-bar "$progress" \
-    --no-cache-dir --no-compile --no-warn-script-location \
+    --no-cache-dir --no-compile --no-warn-script-location --ignore-requires-python \
     --only-binary :all: --implementation cp --python-version 3.11 --abi cp311 \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_25_x86_64 \
     --platform manylinux_2_18_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
@@ -214,6 +216,7 @@ fetch() {
 cannot_fetch() {
   die "pip could not download $1 (its own message is above)" \
     "No network? Check the connection, any proxy (https_proxy), and pip's index (${pip[*]} config list)." \
+    "A certificate error? Name the proxy's certificate: PIP_CERT=/path/to/ca.crt scripts/setup.sh" \
     "Disk full? See: df -h ." \
     "Or get libtorch $TORCH some other way and build with LIBTORCH=/path/to/libtorch."
 }
