@@ -70,11 +70,7 @@ impl Config {
             temporal_skip: TemporalSkip::Refine,
             network_size: [192, 336],
             width: 1.0,
-            memory: Memory {
-                frames: 2,
-                every: 5,
-                tokens: 512,
-            },
+            memory: Memory { frames: 2, every: 5, tokens: 512 },
         }
     }
 
@@ -85,11 +81,7 @@ impl Config {
             temporal_skip: TemporalSkip::Head,
             network_size: [512, 512],
             width: 1.0,
-            memory: Memory {
-                frames: 0,
-                every: 1,
-                tokens: 0,
-            },
+            memory: Memory { frames: 0, every: 1, tokens: 0 },
         }
     }
 

@@ -126,9 +126,8 @@ impl Conv {
             &[spec.outputs, spec.inputs / spec.groups, rows, columns],
             nn::init::DEFAULT_KAIMING_UNIFORM,
         );
-        let bias = spec
-            .bias
-            .then(|| path.var("bias", &[spec.outputs], nn::Init::Uniform { lo: -bound, up: bound }));
+        let bias =
+            spec.bias.then(|| path.var("bias", &[spec.outputs], nn::Init::Uniform { lo: -bound, up: bound }));
         Self { weight, bias, spec }
     }
 
@@ -154,9 +153,14 @@ impl Conv {
             Padding::Zeros(rows, columns) => {
                 x.f_conv2d(&weight, bias.as_ref(), stride, [rows, columns], [1, 1], groups)?
             }
-            Padding::TensorflowSame => x
-                .f_constant_pad_nd([0, 1, 0, 1])?
-                .f_conv2d(&weight, bias.as_ref(), stride, [0, 0], [1, 1], groups)?,
+            Padding::TensorflowSame => x.f_constant_pad_nd([0, 1, 0, 1])?.f_conv2d(
+                &weight,
+                bias.as_ref(),
+                stride,
+                [0, 0],
+                [1, 1],
+                groups,
+            )?,
         };
         Ok(y)
     }
