@@ -8,6 +8,7 @@
 pub mod config;
 pub mod layers;
 pub mod lite;
+pub mod weights;
 
 pub use config::{Architecture, Config, Matching, TemporalSkip};
 pub use lite::Lite;
