@@ -163,7 +163,7 @@ impl Scene {
 
     fn ground_colour(&self, x: f32, y: f32, t: f32) -> Rgb {
         let (x, y) = (x + 0.3 * t, y + 0.04 * (TAU * t).sin());
-        let coarse = self.ground.at(110.0 * x, 110.0 * y);
+        let coarse = smooth((1.8 * self.ground.at(110.0 * x, 110.0 * y) - 0.4).clamp(0.0, 1.0));
         let fine = self.ground.at(390.0 * x + 31.0, 390.0 * y + 77.0);
         let leaf = mix_rgb([0.13, 0.27, 0.16], [0.52, 0.62, 0.38], coarse);
         mix_rgb(leaf, [0.36, 0.38, 0.40], 0.8 * fine * fine)
@@ -230,7 +230,7 @@ pub fn write(clip: Clip, video: &Path, mask: &Path) -> Result<(), Box<dyn Error>
     let aac = first_of(&["avenc_aac", "voaacenc"])?;
     const AUDIO_RATE: usize = 48_000;
     let pipeline = gst::parse::launch(&format!(
-        "appsrc name=frames format=time block=true max-buffers=4 ! videoconvert ! {h264} ! h264parse ! queue ! mux. \
+        "appsrc name=frames format=time block=true max-buffers=4 ! videoconvert ! video/x-raw,format=I420 ! {h264} ! h264parse ! queue ! mux. \
          audiotestsrc wave=ticks freq=660 volume=0.4 tick-interval=500000000 sine-periods-per-tick=60 \
            samplesperbuffer={} num-buffers={frames} ! audio/x-raw,rate={AUDIO_RATE},channels=2 \
            ! audioconvert ! {aac} ! aacparse ! queue max-size-time=0 max-size-buffers=0 ! mux. \
