@@ -8,15 +8,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     #[error("cannot read {}: {source}", path.display())]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     #[error("cannot write {}: {source}", path.display())]
-    Write {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Write { path: PathBuf, source: std::io::Error },
     #[error("mask {}: {reason}", path.display())]
     Mask { path: PathBuf, reason: String },
     #[error("picture {}: {reason}", path.display())]
@@ -29,6 +23,11 @@ pub enum Error {
     Device { device: String, reason: String },
     #[error("there is no reference yet: give a mask first")]
     NoReference,
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
+}
+
+/// libtorch appends a stack trace of its own to every message.
+fn first_line(error: &tch::TchError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }

@@ -1,0 +1,136 @@
+//! Everything that decides the shape of a network. Stored in the metadata of its weights file.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Which network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Architecture {
+    /// The paper's: Siamese ResNet-50.
+    Resnet50,
+    /// MobileNetV2 with affinity matching, real-time on two CPU cores.
+    Lite,
+}
+
+/// How the current frame is compared with the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Matching {
+    /// The paper's global convolution on concatenated features.
+    GlobalConvolution,
+    /// Attention to the reference, a bounded memory and the previous frame.
+    Affinity,
+}
+
+/// Where the previous frame's decoder features enter (the paper's temporal skip connection).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TemporalSkip {
+    /// Concatenated before the head.
+    Head,
+    /// Concatenated into the last refine block but one operation.
+    Refine,
+    Off,
+}
+
+/// The bounded memory of affinity matching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// Predicted frames kept beside the reference.
+    pub frames: usize,
+    /// One is taken in every so many frames.
+    pub every: usize,
+    /// Tokens kept per memory frame at stride 8.
+    pub tokens: i64,
+}
+
+/// A network's configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub architecture: Architecture,
+    pub matching: Matching,
+    pub temporal_skip: TemporalSkip,
+    /// Height and width in pixels at which frames enter the network; multiples of 32
+    /// (`resnet50`) or 16 (`lite`).
+    pub network_size: [i64; 2],
+    /// Scales every channel count; 1 for real networks, less for tests.
+    pub width: f64,
+    pub memory: Memory,
+}
+
+impl Config {
+    pub fn lite() -> Self {
+        Self {
+            architecture: Architecture::Lite,
+            matching: Matching::Affinity,
+            temporal_skip: TemporalSkip::Refine,
+            network_size: [192, 336],
+            width: 1.0,
+            memory: Memory { frames: 2, every: 5, tokens: 512 },
+        }
+    }
+
+    pub fn resnet50() -> Self {
+        Self {
+            architecture: Architecture::Resnet50,
+            matching: Matching::GlobalConvolution,
+            temporal_skip: TemporalSkip::Head,
+            network_size: [512, 512],
+            width: 1.0,
+            memory: Memory { frames: 0, every: 1, tokens: 0 },
+        }
+    }
+
+    /// Network height and width in pixels.
+    pub fn size(&self) -> (i64, i64) {
+        (self.network_size[0], self.network_size[1])
+    }
+
+    /// A channel count of the full network, scaled by `width`.
+    pub fn channels(&self, full: i64) -> i64 {
+        ((full as f64 * self.width).round() as i64).max(2)
+    }
+
+    /// Refuses what no network can be built from.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |reason: String| Err(Error::Config(reason));
+        let step = match self.architecture {
+            Architecture::Resnet50 => 32,
+            Architecture::Lite => 16,
+        };
+        let [height, width] = self.network_size;
+        if [height, width].iter().any(|side| *side < step || side % step != 0 || *side > 4096) {
+            return refuse(format!(
+                "network_size {height}x{width}: both sides must be multiples of {step} up to 4096"
+            ));
+        }
+        if !(self.width > 0.0 && self.width <= 4.0) {
+            return refuse(format!("width {} is outside (0, 4]", self.width));
+        }
+        let matching = match self.architecture {
+            Architecture::Resnet50 => Matching::GlobalConvolution,
+            Architecture::Lite => Matching::Affinity,
+        };
+        if self.matching != matching {
+            return refuse(format!(
+                "matching {:?} is not available for {:?}; use {matching:?}",
+                self.matching, self.architecture
+            ));
+        }
+        if self.architecture == Architecture::Lite && self.temporal_skip == TemporalSkip::Head {
+            return refuse("temporal_skip of lite is refine or off".into());
+        }
+        let memory = self.memory;
+        if memory.every == 0 || memory.frames > 64 || !(0..=4096).contains(&memory.tokens) {
+            return refuse(format!("memory {memory:?}: every ≥ 1, frames ≤ 64, tokens ≤ 4096"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! Slim refine blocks from stride 16 to stride 2, with the paper's temporal skip at stride 4.
+
+use tch::{Kind, Tensor, nn};
+
+use super::super::config::{Config, TemporalSkip};
+use super::super::layers::{Conv, ConvSpec, double};
+use super::encoder::Channels;
+use super::matching::Matching;
+use crate::{Result, visit_fields};
+
+/// Channels that the temporal skip adds.
+const SKIP: i64 = 8;
+
+#[derive(Debug)]
+pub struct Decoder {
+    fuse16: Conv,
+    residual16a: Conv,
+    residual16b: Conv,
+    up8: Conv,
+    fuse8: Conv,
+    residual8: Conv,
+    up4: Conv,
+    temporal_skip: Option<Conv>,
+    fuse4: Conv,
+    residual4: Conv,
+    up2: Conv,
+    fuse2: Conv,
+    head: Conv,
+    skip_channels: i64,
+}
+
+visit_fields!(Decoder:
+    fuse16, residual16a, residual16b, up8, fuse8, residual8, up4, temporal_skip, fuse4, residual4,
+    up2, fuse2, head);
+
+/// What one frame brings to the decoder; all (N, …, H/s, W/s).
+pub struct Inputs<'a> {
+    pub s2: &'a Tensor,
+    pub s4: &'a Tensor,
+    pub s8: &'a Tensor,
+    pub s16: &'a Tensor,
+    /// Previous mask at stride 4, and as sub-masks at strides 8 and 16.
+    pub mask4: &'a Tensor,
+    pub sub8: &'a Tensor,
+    pub sub16: &'a Tensor,
+    /// What matching read.
+    pub read8: &'a Tensor,
+    pub read16: &'a Tensor,
+    /// The previous frame's stride-4 decoder features; absent at the start.
+    pub skip: Option<&'a Tensor>,
+}
+
+impl Decoder {
+    pub fn new(path: &nn::Path, config: &Config) -> Self {
+        let from = Channels::new(config);
+        let (d16, d8, d4, d2) =
+            (config.channels(96), config.channels(64), config.channels(32), config.channels(16));
+        let conv = |name: &str, inputs: i64, outputs: i64, side: i64| {
+            Conv::new(&(path / name), ConvSpec::square(inputs, outputs, side))
+        };
+        let skip = match config.temporal_skip {
+            TemporalSkip::Off => 0,
+            _ => SKIP,
+        };
+        Self {
+            fuse16: conv("fuse16", from.s16 + 16 + Matching::channels16(config), d16, 3),
+            residual16a: conv("residual16a", d16, d16, 3),
+            residual16b: conv("residual16b", d16, d16, 3),
+            up8: conv("up8", d16, d8, 1),
+            fuse8: conv("fuse8", d8 + from.s8 + 4 + Matching::CHANNELS8, d8, 3),
+            residual8: conv("residual8", d8, d8, 3),
+            up4: conv("up4", d8, d4, 1),
+            temporal_skip: (skip > 0).then(|| conv("temporal_skip", d4, skip, 3)),
+            fuse4: conv("fuse4", d4 + from.s4 + 1 + skip, d4, 3),
+            residual4: conv("residual4", d4, d4, 3),
+            up2: conv("up2", d4, d2, 1),
+            fuse2: conv("fuse2", d2 + from.s2, d2, 3),
+            head: conv("head", d2, 1, 3),
+            skip_channels: d4,
+        }
+    }
+
+    /// The kind in which the network computes.
+    pub fn kind(&self) -> Kind {
+        self.head.weight.kind()
+    }
+
+    /// Logits (N, 1, H, W) in float32 and the stride-4 features (N, 32, H/4, W/4) for the next frame.
+    pub fn forward(&self, inputs: &Inputs) -> Result<(Tensor, Tensor)> {
+        let cat = |parts: &[&Tensor]| -> Result<Tensor> { Ok(Tensor::f_cat(parts, 1)?) };
+        let relu = |x: Tensor| -> Result<Tensor> { Ok(x.f_relu()?) };
+
+        let y = relu(self.fuse16.forward(&cat(&[inputs.s16, inputs.sub16, inputs.read16])?)?)?;
+        let y = y.f_add(&self.residual16b.forward(&relu(self.residual16a.forward(&y)?)?)?)?;
+
+        let up = double(&self.up8.forward(&y)?)?;
+        let y = relu(self.fuse8.forward(&cat(&[&up, inputs.s8, inputs.sub8, inputs.read8])?)?)?;
+        let y = y.f_add(&self.residual8.forward(&y)?)?;
+
+        let up = double(&self.up4.forward(&relu(y)?)?)?;
+        let y = match &self.temporal_skip {
+            Some(conv) => {
+                let skip = match inputs.skip {
+                    Some(skip) => skip.f_to_kind(up.kind())?,
+                    None => {
+                        let (n, _, h, w) = up.size4()?;
+                        Tensor::f_zeros([n, self.skip_channels, h, w], (up.kind(), up.device()))?
+                    }
+                };
+                let skip = conv.forward(&skip.f_relu()?)?;
+                cat(&[&up, inputs.s4, inputs.mask4, &skip])?
+            }
+            None => cat(&[&up, inputs.s4, inputs.mask4])?,
+        };
+        let y = relu(self.fuse4.forward(&y)?)?;
+        let features = y.f_add(&self.residual4.forward(&y)?)?;
+
+        let up = double(&self.up2.forward(&features.f_relu()?)?)?;
+        let y = relu(self.fuse2.forward(&cat(&[&up, inputs.s2])?)?)?;
+        let logits = double(&self.head.forward(&y)?.f_to_kind(Kind::Float)?)?;
+        Ok((logits, features.f_to_kind(Kind::Float)?))
+    }
+}

@@ -1,0 +1,141 @@
+//! MobileNetV2 (Sandler et al., 2018) up to block 13, batch normalisation folded into its
+//! convolutions; keys as in torchvision, so that its ImageNet weights load by name.
+
+use tch::{Tensor, nn};
+
+use super::super::config::Config;
+use super::super::layers::{Conv, ConvSpec, Padding};
+use crate::{Result, visit_fields};
+
+/// Expansion, channels, repeats and stride of each stage.
+const STAGES: [(i64, i64, usize, i64); 5] =
+    [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1)];
+
+/// Channels at strides 2, 4, 8, inside block 7 at stride 8, and at stride 16.
+#[derive(Clone, Copy, Debug)]
+pub struct Channels {
+    pub s2: i64,
+    pub s4: i64,
+    pub s8: i64,
+    pub s8_expanded: i64,
+    pub s16: i64,
+}
+
+impl Channels {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            s2: config.channels(16),
+            s4: config.channels(24),
+            s8: config.channels(32),
+            s8_expanded: 6 * config.channels(32),
+            s16: config.channels(96),
+        }
+    }
+}
+
+/// What the encoder gives to the rest of the network.
+#[derive(Debug)]
+pub struct Taps {
+    pub s2: Tensor,
+    pub s4: Tensor,
+    pub s8: Tensor,
+    /// The expansion of block 7: six times as many channels, before the stride to 16.
+    pub s8_expanded: Tensor,
+    pub s16: Tensor,
+}
+
+#[derive(Debug)]
+struct InvertedResidual {
+    expand: Option<Conv>,
+    depthwise: Conv,
+    project: Conv,
+    residual: bool,
+}
+
+visit_fields!(InvertedResidual: expand, depthwise, project);
+
+impl InvertedResidual {
+    fn new(path: &nn::Path, inputs: i64, outputs: i64, stride: i64, expansion: i64) -> Self {
+        let hidden = inputs * expansion;
+        let path = path / "conv";
+        let expanding = expansion != 1;
+        let at = i64::from(expanding);
+        Self {
+            expand: expanding.then(|| Conv::new(&(&path / 0 / 0), ConvSpec::square(inputs, hidden, 1))),
+            depthwise: Conv::new(
+                &(&path / at / 0),
+                strided(ConvSpec::square(hidden, hidden, 3).depthwise(), stride),
+            ),
+            project: Conv::new(&(&path / (at + 1)), ConvSpec::square(hidden, outputs, 1)),
+            residual: stride == 1 && inputs == outputs,
+        }
+    }
+
+    fn expanded(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.expand {
+            Some(expand) => relu6(&expand.forward(x)?),
+            None => Ok(x.shallow_clone()),
+        }
+    }
+
+    fn rest(&self, x: &Tensor, expanded: &Tensor) -> Result<Tensor> {
+        let y = self.project.forward(&relu6(&self.depthwise.forward(expanded)?)?)?;
+        if self.residual { Ok(x.f_add(&y)?) } else { Ok(y) }
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.rest(x, &self.expanded(x)?)
+    }
+}
+
+fn relu6(x: &Tensor) -> Result<Tensor> {
+    Ok(x.f_clamp(0.0, 6.0)?)
+}
+
+fn strided(spec: ConvSpec, stride: i64) -> ConvSpec {
+    match stride {
+        1 => spec,
+        _ => spec.stride(stride).padding(Padding::TensorflowSame),
+    }
+}
+
+#[derive(Debug)]
+pub struct Encoder {
+    stem: Conv,
+    blocks: Vec<InvertedResidual>,
+}
+
+visit_fields!(Encoder: stem, blocks);
+
+impl Encoder {
+    pub fn new(path: &nn::Path, config: &Config) -> Self {
+        let path = path / "features";
+        let mut inputs = config.channels(32);
+        let stem = Conv::new(&(&path / 0 / 0), strided(ConvSpec::square(3, inputs, 3), 2));
+        let mut blocks = Vec::new();
+        for (expansion, channels, repeats, stride) in STAGES {
+            let outputs = config.channels(channels);
+            for repeat in 0..repeats {
+                let stride = if repeat == 0 { stride } else { 1 };
+                let path = &path / (blocks.len() as i64 + 1);
+                blocks.push(InvertedResidual::new(&path, inputs, outputs, stride, expansion));
+                inputs = outputs;
+            }
+        }
+        Self { stem, blocks }
+    }
+
+    /// `image` (N, 3, H, W) with RGB in [0, 1].
+    pub fn forward(&self, image: &Tensor) -> Result<Taps> {
+        let image = image.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?;
+        let run = |x: Tensor, from: usize, to: usize| {
+            self.blocks[from..to].iter().try_fold(x, |x, block| block.forward(&x))
+        };
+        let s2 = run(relu6(&self.stem.forward(&image)?)?, 0, 1)?;
+        let s4 = run(s2.shallow_clone(), 1, 3)?;
+        let s8 = run(s4.shallow_clone(), 3, 6)?;
+        let s8_expanded = self.blocks[6].expanded(&s8)?;
+        let s16 = run(self.blocks[6].rest(&s8, &s8_expanded)?, 7, 13)?;
+        Ok(Taps { s2, s4, s8, s8_expanded, s16 })
+    }
+}

@@ -1,0 +1,286 @@
+//! Affinity matching: every position of the current frame looks for its like in the reference, the
+//! memory and the previous frame, and reads there what the mask says.
+
+use tch::{Kind, Tensor, nn};
+
+use super::super::config::Config;
+use super::super::layers::{Conv, ConvSpec, double};
+use super::encoder::{Channels, Taps};
+use super::memory::Tokens;
+use crate::{Result, visit_fields};
+
+/// Far below any logit: nothing is read from there.
+const NEVER: f64 = -1e4;
+/// Radius, in positions at stride 8, of local attention to the previous frame.
+const RADIUS: i64 = 5;
+
+/// Encoded frame: what the decoder takes, and normalised keys.
+#[derive(Debug)]
+pub struct Features {
+    pub s2: Tensor,
+    pub s4: Tensor,
+    pub s8: Tensor,
+    pub s16: Tensor,
+    /// (N, key, positions at stride 16), unit length.
+    pub key16: Tensor,
+    /// (N, key, H/8, W/8), unit length.
+    pub key8: Tensor,
+}
+
+impl Features {
+    /// The same features for `n` objects, without a copy.
+    pub fn expand(&self, n: i64) -> Result<Self> {
+        self.map(|x| {
+            let mut size = x.size();
+            size[0] = n;
+            Ok(x.f_expand(size, false)?)
+        })
+    }
+
+    /// Items `start .. start + length` of the batch, without a copy.
+    pub fn narrow(&self, start: i64, length: i64) -> Result<Self> {
+        self.map(|x| Ok(x.f_narrow(0, start, length)?))
+    }
+
+    pub fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self {
+            s2: f(&self.s2)?,
+            s4: f(&self.s4)?,
+            s8: f(&self.s8)?,
+            s16: f(&self.s16)?,
+            key16: f(&self.key16)?,
+            key8: f(&self.key8)?,
+        })
+    }
+
+    pub fn shallow_clone(&self) -> Self {
+        Self {
+            s2: self.s2.shallow_clone(),
+            s4: self.s4.shallow_clone(),
+            s8: self.s8.shallow_clone(),
+            s16: self.s16.shallow_clone(),
+            key16: self.key16.shallow_clone(),
+            key8: self.key8.shallow_clone(),
+        }
+    }
+}
+
+/// Position biases of one frame size; they depend on weights but not on the picture.
+#[derive(Debug)]
+pub struct Biases {
+    /// (positions, positions) at stride 16: minus a learned multiple of the squared distance.
+    previous16: Tensor,
+    /// (H/8, W/8, (2 radius + 1) W/8): learned per offset, `NEVER` outside the window and the frame.
+    local8: Tensor,
+}
+
+#[derive(Debug)]
+pub struct Matching {
+    value: Conv,
+    key16: Conv,
+    key8: Conv,
+    /// Logarithms of the sharpness of reading: reference, previous frame.
+    sharpness16: Tensor,
+    /// Logarithms of the sharpness of reading: reference, local.
+    sharpness8: Tensor,
+    distance: Tensor,
+    offset: Tensor,
+}
+
+visit_fields!(Matching: value, key16, key8, sharpness16, sharpness8, distance, offset);
+
+/// Channels of the values at stride 16, without the 16 of the sub-mask.
+fn value_channels(config: &Config) -> i64 {
+    config.channels(48)
+}
+
+impl Matching {
+    /// Channels that [`read16`](Self::read16) gives: two reads and two similarities.
+    pub fn channels16(config: &Config) -> i64 {
+        2 * (value_channels(config) + 16) + 2
+    }
+
+    /// Channels that [`read8`](Self::read8) gives: two reads of the 2x2 sub-mask and two similarities.
+    pub const CHANNELS8: i64 = 2 * 4 + 2;
+
+    pub fn new(path: &nn::Path, config: &Config) -> Self {
+        let channels = Channels::new(config);
+        let key = |name: &str, inputs: i64, outputs: i64| {
+            let spec = ConvSpec::square(inputs, outputs, 1).without_bias();
+            let path = path / name;
+            let rows = nn::init(nn::Init::Orthogonal { gain: 1.0 }, &[outputs, inputs], path.device());
+            let weight = path.var_copy("weight", &rows.reshape([outputs, inputs, 1, 1]));
+            Conv::from_tensors(weight, None, spec)
+        };
+        let sharpness = |name: &str| path.var(name, &[2], nn::Init::Const(2.6));
+        let window = 2 * RADIUS + 1;
+        Self {
+            value: Conv::new(
+                &(path / "value"),
+                ConvSpec::square(channels.s16 + 16, value_channels(config), 1),
+            ),
+            key16: key("key16", channels.s16, config.channels(64)),
+            key8: key("key8", channels.s8_expanded + channels.s16, config.channels(48)),
+            sharpness16: sharpness("sharpness16"),
+            sharpness8: sharpness("sharpness8"),
+            distance: path.var("distance", &[], nn::Init::Const(-3.0)),
+            offset: path.var("offset", &[window, window], nn::Init::Const(0.0)),
+        }
+    }
+
+    /// Adds the keys to what the encoder gave.
+    pub fn features(&self, taps: &Taps) -> Result<Features> {
+        let key16 = unit_length(&self.key16.forward(&taps.s16)?)?.f_flatten(2, 3)?;
+        let both = Tensor::f_cat(&[taps.s8_expanded.shallow_clone(), double(&taps.s16)?], 1)?;
+        Ok(Features {
+            s2: taps.s2.shallow_clone(),
+            s4: taps.s4.shallow_clone(),
+            s8: taps.s8.shallow_clone(),
+            s16: taps.s16.shallow_clone(),
+            key16,
+            key8: unit_length(&self.key8.forward(&both)?)?,
+        })
+    }
+
+    /// What is read at stride 16: features (1 or N, …) with the 4x4 sub-mask (N, 16, …).
+    pub fn value(&self, s16: &Tensor, sub16: &Tensor) -> Result<Tensor> {
+        let s16 = expand(s16, sub16.size()[0])?;
+        self.value.forward(&Tensor::f_cat(&[&s16, sub16], 1)?)
+    }
+
+    /// The biases for frames of `height` x `width` positions at stride 8, in the given kind.
+    pub fn biases(&self, height: i64, width: i64, kind: Kind) -> Result<Biases> {
+        let device = self.distance.device();
+        let range = |n: i64| Tensor::f_arange(n, (Kind::Float, device));
+
+        let (h, w) = (height / 2, width / 2);
+        let y = range(h)?.f_unsqueeze(1)?.f_expand([h, w], false)?.f_reshape([-1])?;
+        let x = range(w)?.f_unsqueeze(0)?.f_expand([h, w], false)?.f_reshape([-1])?;
+        let squared =
+            |p: &Tensor| -> Result<Tensor> { Ok(p.f_unsqueeze(1)?.f_sub(&p.f_unsqueeze(0)?)?.f_square()?) };
+        let distance = squared(&y)?.f_add(&squared(&x)?)?;
+        let previous16 = distance.f_mul(&self.distance.f_softplus()?.f_neg()?)?.f_to_kind(kind)?;
+
+        let window = 2 * RADIUS + 1;
+        let columns = range(width)?;
+        let dx = columns.f_unsqueeze(0)?.f_sub(&columns.f_unsqueeze(1)?)?;
+        let outside = dx.f_abs()?.f_gt(RADIUS as f64)?;
+        let index = dx.f_clamp(-RADIUS, RADIUS)?.f_add_scalar(RADIUS)?.f_to_kind(Kind::Int64)?;
+        let by_column = self
+            .offset
+            .f_to_kind(Kind::Float)?
+            .f_index_select(1, &index.f_reshape([-1])?)?
+            .f_reshape([window, width, width])?
+            .f_permute([1, 0, 2])?
+            .f_masked_fill(&outside.f_unsqueeze(1)?, NEVER)?
+            .f_reshape([1, width, window * width])?;
+        let row = range(height)?.f_unsqueeze(1)?.f_add(&range(window)?.f_sub_scalar(RADIUS)?)?;
+        let off_frame = row.f_lt(0.0)?.f_logical_or(&row.f_ge(height as f64)?)?;
+        let by_row = row
+            .f_zeros_like()?
+            .f_masked_fill(&off_frame, NEVER)?
+            .f_repeat_interleave_self_int(width, 1, None)?
+            .f_unsqueeze(1)?;
+        let local8 = by_column.f_add(&by_row)?.f_to_kind(kind)?;
+        Ok(Biases { previous16, local8 })
+    }
+
+    /// Stride 16: reads of memory and of the previous frame, and the greatest likeness to object and
+    /// to background; (N, [`channels16`](Self::channels16), H/16, W/16). `sub16` is the previous mask.
+    pub fn read16(
+        &self,
+        now: &Features,
+        previous: &Features,
+        sub16: &Tensor,
+        memory: &Tokens,
+        biases: &Biases,
+    ) -> Result<Tensor> {
+        let (n, h, w) = (now.s16.size()[0], now.s16.size()[2], now.s16.size()[3]);
+        let query = now.key16.f_transpose(1, 2)?;
+        let sharpness = self.sharpness16.f_exp()?.f_to_kind(query.kind())?;
+        let likeness = query.f_bmm(&memory.key16)?;
+        let from_memory = read(&likeness, &sharpness.f_select(0, 0)?, None, &memory.value16)?;
+        let best = best_likeness(&likeness, &memory.mask16)?;
+        let value =
+            Tensor::f_cat(&[self.value(&previous.s16, sub16)?, sub16.shallow_clone()], 1)?.f_flatten(2, 3)?;
+        let likeness = query.f_bmm(&previous.key16)?;
+        let from_previous = read(&likeness, &sharpness.f_select(0, 1)?, Some(&biases.previous16), &value)?;
+        Ok(Tensor::f_cat(&[from_memory, from_previous, best], 1)?.f_reshape([n, -1, h, w])?)
+    }
+
+    /// Stride 8: read of the memory's tokens, likeness to object and background, and a local read of
+    /// the previous mask `sub8` (N, 4, …); (N, [`CHANNELS8`](Self::CHANNELS8), H/8, W/8).
+    pub fn read8(
+        &self,
+        now: &Features,
+        previous: &Features,
+        sub8: &Tensor,
+        memory: &Tokens,
+        biases: &Biases,
+    ) -> Result<Tensor> {
+        let (n, h, w) = (now.key8.size()[0], now.key8.size()[2], now.key8.size()[3]);
+        let sharpness = self.sharpness8.f_exp()?.f_to_kind(now.key8.kind())?;
+        let likeness = now.key8.f_flatten(2, 3)?.f_transpose(1, 2)?.f_bmm(&memory.key8)?;
+        let from_memory = read(&likeness, &sharpness.f_select(0, 0)?, None, &memory.value8)?;
+        let best = best_likeness(&likeness, &memory.mask8.f_unsqueeze(1)?)?;
+        let global = Tensor::f_cat(&[from_memory, best], 1)?.f_reshape([n, 6, h, w])?;
+        let local = local_read(&now.key8, &previous.key8, sub8, &sharpness.f_select(0, 1)?, &biases.local8)?;
+        Ok(Tensor::f_cat(&[global, local], 1)?)
+    }
+}
+
+/// Softmax over `sharpness · likeness + bias` (N, queries, tokens) reads `value` (N, channels, tokens).
+fn read(likeness: &Tensor, sharpness: &Tensor, bias: Option<&Tensor>, value: &Tensor) -> Result<Tensor> {
+    let mut logits = likeness.f_mul(sharpness)?;
+    if let Some(bias) = bias {
+        logits = logits.f_add(bias)?;
+    }
+    let weights = logits.f_softmax(-1, None::<Kind>)?;
+    Ok(value.f_bmm(&weights.f_transpose(1, 2)?)?)
+}
+
+/// The greatest likeness to a token of the object and to one of the background, (N, 2, queries).
+fn best_likeness(likeness: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    let away = mask.f_mul_scalar(2.0)?;
+    let object = likeness.f_add(&away.f_sub_scalar(2.0)?)?.f_amax(-1, false)?;
+    let background = likeness.f_sub(&away)?.f_amax(-1, false)?;
+    Ok(Tensor::f_stack(&[object, background], 1)?)
+}
+
+/// Attention of each position to a square of the previous frame around it, one matrix product a row:
+/// a row of queries against the band of 2 radius + 1 rows about it.
+fn local_read(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    sharpness: &Tensor,
+    bias: &Tensor,
+) -> Result<Tensor> {
+    let (n, c, h, w) = query.size4()?;
+    let window = 2 * RADIUS + 1;
+    // (N, rows, columns, channels) keeps a row's columns and channels together, as the product wants.
+    let rows_first = |x: &Tensor| -> Result<Tensor> {
+        let x = x.f_permute([0, 2, 3, 1])?.f_constant_pad_nd([0, 0, 0, 0, RADIUS, RADIUS])?;
+        // unfold gives (N, h, w, channels, window)
+        Ok(x.f_unfold(1, window, 1)?)
+    };
+    let query = query.f_permute([0, 2, 3, 1])?.f_mul(sharpness)?.f_reshape([n * h, w, c])?;
+    let key = rows_first(key)?.f_permute([0, 1, 3, 4, 2])?.f_reshape([-1, c, window * w])?;
+    let value = rows_first(value)?.f_permute([0, 1, 4, 2, 3])?.f_reshape([n * h, window * w, -1])?;
+    let key = if key.size()[0] == n * h { key } else { key.f_repeat([n, 1, 1])? };
+    let bias = if n == 1 { bias.shallow_clone() } else { bias.f_repeat([n, 1, 1])? };
+    let weights = query.f_bmm(&key)?.f_add(&bias)?.f_softmax(-1, None::<Kind>)?;
+    Ok(weights.f_bmm(&value)?.f_reshape([n, h, w, -1])?.f_permute([0, 3, 1, 2])?)
+}
+
+/// Divides by the length along the channels.
+fn unit_length(x: &Tensor) -> Result<Tensor> {
+    let length = x.f_norm_scalaropt_dim(2.0, [1], true)?.f_clamp_min(1e-12)?;
+    Ok(x.f_div(&length)?)
+}
+
+fn expand(x: &Tensor, n: i64) -> Result<Tensor> {
+    let mut size = x.size();
+    size[0] = n;
+    Ok(x.f_expand(size, false)?)
+}

@@ -1,0 +1,123 @@
+//! What is remembered of a frame whose mask is known: keys to be matched against, values to be read.
+
+use tch::{Kind, Tensor};
+
+use super::super::layers::average_pool;
+use super::matching::{Features, Matching};
+use crate::Result;
+
+/// Reference, and predicted frames after it, as tokens. Tokens of several frames are concatenated.
+#[derive(Debug)]
+pub struct Tokens {
+    /// Stride 16, all positions: keys (N, key, n), values (N, value + 16, n), mask (N, 1, n).
+    pub key16: Tensor,
+    pub value16: Tensor,
+    pub mask16: Tensor,
+    /// Stride 8, selected positions: keys (N, key, m), values (N, 4, m), mask (N, m).
+    pub key8: Tensor,
+    pub value8: Tensor,
+    pub mask8: Tensor,
+}
+
+/// Which stride-8 positions to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// The same ones every time.
+    Fixed,
+    /// Drawn anew each time, for training.
+    Random,
+}
+
+impl Tokens {
+    /// `features` of the frame (batch 1 or N), `mask` its soft mask (N, 1, H, W).
+    pub fn new(
+        matching: &Matching,
+        features: &Features,
+        mask: &Tensor,
+        count: i64,
+        selection: Selection,
+    ) -> Result<Self> {
+        let n = mask.size()[0];
+        let kind = features.s16.kind();
+        let mask4 = average_pool(mask, 4)?;
+        let sub16 = mask4.f_pixel_unshuffle(4)?.f_to_kind(kind)?;
+        let value16 = Tensor::f_cat(&[matching.value(&features.s16, &sub16)?, sub16], 1)?.f_flatten(2, 3)?;
+        let mask16 = average_pool(&mask4, 4)?.f_flatten(2, 3)?.f_to_kind(kind)?;
+
+        let mask8 = average_pool(&mask4, 2)?;
+        let chosen = select(&mask8, count, selection)?;
+        let take = |x: &Tensor| -> Result<Tensor> {
+            let x = x.f_flatten(2, 3)?;
+            let channels = x.size()[1];
+            let x = x.f_expand([n, channels, -1], false)?;
+            Ok(x.f_gather(2, &chosen.f_unsqueeze(1)?.f_expand([-1, channels, -1], false)?, false)?)
+        };
+        let key8 = take(&features.key8)?;
+        let value8 = take(&mask4.f_pixel_unshuffle(2)?)?.f_to_kind(kind)?;
+        let mask8 = mask8.f_flatten(1, 3)?.f_gather(1, &chosen, false)?.f_to_kind(kind)?;
+
+        let key16 = features.key16.f_expand([n, -1, -1], false)?;
+        Ok(Self { key16, value16, mask16, key8, value8, mask8 })
+    }
+
+    /// The tokens of all the frames together.
+    pub fn concatenate(frames: &[&Tokens]) -> Result<Self> {
+        let cat = |field: fn(&Tokens) -> &Tensor| -> Result<Tensor> {
+            let parts: Vec<&Tensor> = frames.iter().map(|tokens| field(tokens)).collect();
+            Ok(Tensor::f_cat(&parts, -1)?)
+        };
+        Ok(Self {
+            key16: cat(|tokens| &tokens.key16)?,
+            value16: cat(|tokens| &tokens.value16)?,
+            mask16: cat(|tokens| &tokens.mask16)?,
+            key8: cat(|tokens| &tokens.key8)?,
+            value8: cat(|tokens| &tokens.value8)?,
+            mask8: cat(|tokens| &tokens.mask8)?,
+        })
+    }
+
+    pub fn shallow_clone(&self) -> Self {
+        Self {
+            key16: self.key16.shallow_clone(),
+            value16: self.value16.shallow_clone(),
+            mask16: self.mask16.shallow_clone(),
+            key8: self.key8.shallow_clone(),
+            value8: self.value8.shallow_clone(),
+            mask8: self.mask8.shallow_clone(),
+        }
+    }
+}
+
+/// Indices (N, `count`) into the positions of `mask8` (N, 1, h, w): half where the object is, half
+/// elsewhere with preference for its surroundings.
+fn select(mask8: &Tensor, count: i64, selection: Selection) -> Result<Tensor> {
+    tch::no_grad(|| {
+        let mask8 = mask8.f_to_kind(Kind::Float)?;
+        let inside = mask8.f_flatten(1, 3)?;
+        let positions = inside.size()[1];
+        let count = count.min(positions);
+        let chance = match selection {
+            Selection::Random => inside.f_rand_like()?,
+            Selection::Fixed => scatter(positions, &inside)?.f_expand_as(&inside)?,
+        };
+        let near = mask8.f_max_pool2d([9, 9], [1, 1], [4, 4], [1, 1], false)?.f_flatten(1, 3)?;
+        let (_, object) = inside.f_add(&chance.f_mul_scalar(0.3)?)?.f_topk(count / 2, 1, true, true)?;
+        let (_, around) = near.f_mul_scalar(0.5)?.f_add(&chance)?.f_scatter_value(1, &object, -1.0)?.f_topk(
+            count - count / 2,
+            1,
+            true,
+            true,
+        )?;
+        Ok(Tensor::f_cat(&[object, around], 1)?)
+    })
+}
+
+/// Evenly spread values in [0, 1), one a position: multiples of the golden ratio without their integers.
+fn scatter(positions: i64, like: &Tensor) -> Result<Tensor> {
+    const GOLDEN: f64 = 0.618_033_988_749_894_9;
+    Ok(Tensor::f_arange(positions, (Kind::Double, like.device()))?
+        .f_mul_scalar(GOLDEN)?
+        .f_frac()?
+        .f_to_kind(Kind::Float)?
+        .f_unsqueeze(0)?)
+}

@@ -1,0 +1,180 @@
+//! `lite`: the built-in regressor, real-time on two CPU cores. The paper's scheme (Siamese encoder,
+//! previous mask as input, refine blocks, temporal skip) on MobileNetV2, with affinity matching in the
+//! place of the global convolution.
+
+pub mod decoder;
+pub mod encoder;
+pub mod matching;
+pub mod memory;
+
+use std::collections::VecDeque;
+
+use tch::{Kind, Tensor, nn};
+
+use self::decoder::{Decoder, Inputs};
+use self::encoder::Encoder;
+use self::matching::{Biases, Features, Matching};
+use self::memory::{Selection, Tokens};
+use super::layers::average_pool;
+use super::{Config, Regressor};
+use crate::{Result, visit_fields};
+
+#[derive(Debug)]
+pub struct Lite {
+    pub encoder: Encoder,
+    pub matching: Matching,
+    pub decoder: Decoder,
+    config: Config,
+}
+
+visit_fields!(Lite: encoder, matching, decoder);
+
+/// The reference frame: its mask, features and tokens.
+#[derive(Debug)]
+pub struct Reference {
+    mask: Tensor,
+    features: Features,
+    tokens: Tokens,
+    biases: Biases,
+}
+
+/// What is carried from frame to frame.
+#[derive(Debug)]
+pub struct State {
+    /// Soft mask of the previous frame, (N, 1, H, W) float32.
+    pub mask: Tensor,
+    /// Features of the previous frame.
+    pub features: Features,
+    /// Temporal skip, (N, 32, H/4, W/4) float32; absent at the reference.
+    pub skip: Option<Tensor>,
+    remembered: VecDeque<Tokens>,
+    memory: Tokens,
+    frames: usize,
+}
+
+impl Lite {
+    /// # Errors
+    /// [`crate::Error::Config`] if no `lite` network can be built from the configuration.
+    pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
+        config.validate()?;
+        Ok(Self {
+            encoder: Encoder::new(&(path / "encoder"), config),
+            matching: Matching::new(&(path / "matching"), config),
+            decoder: Decoder::new(&(path / "decoder"), config),
+            config: config.clone(),
+        })
+    }
+
+    /// Encodes images (N, 3, H, W), RGB in [0, 1], in their own kind.
+    pub fn encode(&self, images: &Tensor) -> Result<Features> {
+        self.matching.features(&self.encoder.forward(images)?)
+    }
+
+    /// What is remembered of a frame with the soft masks (N, 1, H, W).
+    pub fn tokens(&self, features: &Features, masks: &Tensor, selection: Selection) -> Result<Tokens> {
+        Tokens::new(&self.matching, features, masks, self.config.memory.tokens, selection)
+    }
+
+    /// The position biases for the frames that these features are of.
+    pub fn biases(&self, features: &Features) -> Result<Biases> {
+        let size = features.key8.size();
+        self.matching.biases(size[2], size[3], features.key8.kind())
+    }
+
+    /// One frame: logits (N, 1, H, W) and the temporal skip for the next.
+    pub fn decode(
+        &self,
+        now: &Features,
+        previous: &Features,
+        mask: &Tensor,
+        skip: Option<&Tensor>,
+        memory: &Tokens,
+        biases: &Biases,
+    ) -> Result<(Tensor, Tensor)> {
+        let n = mask.size()[0];
+        let (now, previous) = (now.expand(n)?, previous.expand(n)?);
+        let mask4 = average_pool(&mask.f_to_kind(now.s16.kind())?, 4)?;
+        let sub8 = mask4.f_pixel_unshuffle(2)?;
+        let sub16 = mask4.f_pixel_unshuffle(4)?;
+        let read16 = self.matching.read16(&now, &previous, &sub16, memory, biases)?;
+        let read8 = self.matching.read8(&now, &previous, &sub8, memory, biases)?;
+        self.decoder.forward(&Inputs {
+            s2: &now.s2,
+            s4: &now.s4,
+            s8: &now.s8,
+            s16: &now.s16,
+            mask4: &mask4,
+            sub8: &sub8,
+            sub16: &sub16,
+            read8: &read8,
+            read16: &read16,
+            skip,
+        })
+    }
+
+    fn kind(&self) -> Kind {
+        self.decoder.kind()
+    }
+}
+
+impl Regressor for Lite {
+    type Reference = Reference;
+    type State = State;
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn reference(&self, image: &Tensor, masks: &Tensor) -> Result<Reference> {
+        let features = self.encode(&image.f_to_kind(self.kind())?)?;
+        let tokens = self.tokens(&features, masks, Selection::Fixed)?;
+        let biases = self.biases(&features)?;
+        Ok(Reference { mask: masks.shallow_clone(), features, tokens, biases })
+    }
+
+    fn start(&self, reference: &Reference) -> Result<State> {
+        Ok(State {
+            mask: reference.mask.shallow_clone(),
+            features: reference.features.shallow_clone(),
+            skip: None,
+            remembered: VecDeque::new(),
+            memory: reference.tokens.shallow_clone(),
+            frames: 0,
+        })
+    }
+
+    fn step(&self, image: &Tensor, reference: &Reference, state: &mut State) -> Result<Tensor> {
+        let now = self.encode(&image.f_to_kind(self.kind())?)?;
+        let (logits, skip) = self.decode(
+            &now,
+            &state.features,
+            &state.mask,
+            state.skip.as_ref(),
+            &state.memory,
+            &reference.biases,
+        )?;
+        state.features = now;
+        state.skip = Some(skip);
+        Ok(logits)
+    }
+
+    fn observe(&self, masks: &Tensor, reference: &Reference, state: &mut State) -> Result<()> {
+        state.mask = masks.f_to_kind(Kind::Float)?;
+        state.frames += 1;
+        let memory = self.config.memory;
+        if memory.frames > 0 && state.frames.is_multiple_of(memory.every) {
+            let tokens = self.tokens(&state.features, &state.mask, Selection::Fixed)?;
+            if state.remembered.len() == memory.frames {
+                state.remembered.pop_front();
+            }
+            state.remembered.push_back(tokens);
+            let frames: Vec<&Tokens> = std::iter::once(&reference.tokens).chain(&state.remembered).collect();
+            state.memory = Tokens::concatenate(&frames)?;
+        }
+        Ok(())
+    }
+
+    fn fold(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! The regressor of FaSTGAN, Ŷₜ = φ(Xₜ, M, Ŷₜ₋₁): a Siamese encoder-decoder that cuts the object
+//! marked in a reference frame out of every later frame.
+//!
+//! Images are float tensors (N, 3, H, W) with RGB in [0, 1]; each model normalises them as its
+//! backbone wants. Masks are soft, (N, 1, H, W) in [0, 1], float32, and never binarised while they
+//! propagate. N counts objects at run time and clips in training.
+
+pub mod config;
+pub mod layers;
+pub mod lite;
+pub mod weights;
+
+pub use config::{Architecture, Config, Matching, TemporalSkip};
+pub use lite::Lite;
+
+use tch::Tensor;
+
+use crate::Result;
+
+/// What every regressor can do; the tracker drives it, training calls it too.
+pub trait Regressor: layers::Visit + Send {
+    /// What is computed once per reference.
+    type Reference: Send;
+    /// What is carried from frame to frame.
+    type State: Send;
+
+    fn config(&self) -> &Config;
+
+    /// Encodes the reference frame. `image` is (1 or N, 3, H, W), `masks` (N, 1, H, W).
+    fn reference(&self, image: &Tensor, masks: &Tensor) -> Result<Self::Reference>;
+
+    /// The recurrent state as it is at the reference frame: its mask, its features, a temporal skip of zeros.
+    fn start(&self, reference: &Self::Reference) -> Result<Self::State>;
+
+    /// One frame, `image` (1 or N, 3, H, W): logits (N, 1, H, W) float32 whose sigmoid is the soft mask.
+    fn step(&self, image: &Tensor, reference: &Self::Reference, state: &mut Self::State) -> Result<Tensor>;
+
+    /// Feeds back the soft masks (N, 1, H, W) that came of the last [`step`](Self::step).
+    fn observe(&self, masks: &Tensor, reference: &Self::Reference, state: &mut Self::State) -> Result<()>;
+
+    /// Turns the trained network into its run-time form (batch normalisation folded). Call it
+    /// without gradients.
+    fn fold(&mut self) -> Result<()>;
+}
