@@ -100,11 +100,7 @@ impl Dataset {
             }
             Ok(sequence)
         });
-        Ok(Self {
-            root: root.to_path_buf(),
-            sequences: sequences.collect::<Result<_>>()?,
-            split,
-        })
+        Ok(Self { root: root.to_path_buf(), sequences: sequences.collect::<Result<_>>()?, split })
     }
 
     /// The folder.
@@ -138,15 +134,8 @@ impl Sequence {
         for (stem, path) in files(&annotations, &["png"])? {
             frames.entry(stem).or_default().annotation = Some(path);
         }
-        let frames = frames
-            .into_iter()
-            .map(|(name, frame)| Frame { name, ..frame });
-        Ok(Self {
-            frames: frames.collect(),
-            name,
-            pictures,
-            annotations,
-        })
+        let frames = frames.into_iter().map(|(name, frame)| Frame { name, ..frame });
+        Ok(Self { frames: frames.collect(), name, pictures, annotations })
     }
 
     /// The folder's name.
@@ -161,9 +150,7 @@ impl Sequence {
 
     /// The annotated frames' names and masks, in order.
     pub fn annotated(&self) -> impl Iterator<Item = (&str, &Path)> {
-        self.frames
-            .iter()
-            .filter_map(|frame| Some((frame.name(), frame.annotation()?)))
+        self.frames.iter().filter_map(|frame| Some((frame.name(), frame.annotation()?)))
     }
 
     /// The frames from the first annotated one on, every one with a picture: what a tracker runs
@@ -173,18 +160,12 @@ impl Sequence {
     ///
     /// When one of them has no picture. The message names the file that is missing.
     pub fn tracked(&self) -> Result<&[Frame]> {
-        let first = self
-            .frames
-            .iter()
-            .position(|frame| frame.annotation.is_some());
+        let first = self.frames.iter().position(|frame| frame.annotation.is_some());
         let frames = &self.frames[first.unwrap_or(self.frames.len())..];
         if !self.pictures.is_dir() {
             return Err(Error::dataset(
                 &self.pictures,
-                format!(
-                    "there is no such folder; put the frames of {} there as JPEG files",
-                    self.name
-                ),
+                format!("there is no such folder; put the frames of {} there as JPEG files", self.name),
             ));
         }
         match frames.iter().find(|frame| frame.picture.is_none()) {
@@ -207,11 +188,9 @@ impl Sequence {
                  by name: {}",
                 self.name
             ),
-            (true, ..) => {
-                "there are no PNG masks in it; put them there, or choose sequences with a \
+            (true, ..) => "there are no PNG masks in it; put them there, or choose sequences with a \
                            split file"
-                    .to_string()
-            }
+                .to_string(),
             (false, _, Some(split)) => format!(
                 "there is no such folder; {} names it: correct the list, or choose another \
                  resolution",
@@ -247,10 +226,7 @@ impl Frame {
     pub fn read_picture(&self) -> Result<RgbImage> {
         match self.picture() {
             Some(path) => read_picture(path),
-            None => Err(Error::dataset(
-                Path::new(&self.name),
-                "this frame has no picture",
-            )),
+            None => Err(Error::dataset(Path::new(&self.name), "this frame has no picture")),
         }
     }
 
@@ -297,13 +273,7 @@ fn level(root: &Path, kind: &str, resolution: Option<&str>) -> Result<PathBuf> {
     }
     let found = folders(&top)?;
     let found: Vec<_> = found.iter().map(String::as_str).take(8).collect();
-    Err(Error::dataset(
-        &path,
-        format!(
-            "there is no such resolution; {kind} has {}",
-            found.join(", ")
-        ),
-    ))
+    Err(Error::dataset(&path, format!("there is no such resolution; {kind} has {}", found.join(", "))))
 }
 
 /// The `val.txt` under `ImageSets`: of several, that of DAVIS-2017, then 2016, then of the
@@ -354,10 +324,7 @@ fn names_in(list: &Path) -> Result<Vec<String>> {
         }
     }
     match names.is_empty() {
-        true => Err(Error::dataset(
-            list,
-            "the list is empty; write the name of one sequence a line",
-        )),
+        true => Err(Error::dataset(list, "the list is empty; write the name of one sequence a line")),
         false => Ok(names),
     }
 }
@@ -399,11 +366,8 @@ fn files(folder: &Path, endings: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     for entry in fs::read_dir(folder).map_err(|source| Error::read(folder, source))? {
         let path = entry.map_err(|source| Error::read(folder, source))?.path();
         let ending = path.extension().and_then(|ending| ending.to_str());
-        let wanted = ending.is_some_and(|ending| {
-            endings
-                .iter()
-                .any(|wanted| wanted.eq_ignore_ascii_case(ending))
-        });
+        let wanted =
+            ending.is_some_and(|ending| endings.iter().any(|wanted| wanted.eq_ignore_ascii_case(ending)));
         if let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
             && wanted
             && !stem.starts_with('.')
@@ -472,23 +436,13 @@ mod tests {
             "Annotations/1080p/a/1.png",
             "JPEGImages/1080p/a/0.jpg",
         ]);
-        assert_eq!(
-            open(&root).unwrap().frames(),
-            1,
-            "480p unless told otherwise"
-        );
-        let mut selection = Selection {
-            resolution: Some("1080p".into()),
-            ..Selection::default()
-        };
+        assert_eq!(open(&root).unwrap().frames(), 1, "480p unless told otherwise");
+        let mut selection = Selection { resolution: Some("1080p".into()), ..Selection::default() };
         let dataset = Dataset::open(root.path(), &selection).unwrap();
         assert_eq!(dataset.frames(), 2);
         selection.resolution = Some("720p".into());
         let error = message(&root, &selection);
-        assert!(
-            error.contains("Annotations/720p") && error.contains("1080p, 480p"),
-            "{error}"
-        );
+        assert!(error.contains("Annotations/720p") && error.contains("1080p, 480p"), "{error}");
     }
 
     #[test]
@@ -500,17 +454,10 @@ mod tests {
 
     #[test]
     fn a_split_chooses_and_orders() {
-        let root = tree(&[
-            "Annotations/a/0.png",
-            "Annotations/b/0.png",
-            "Annotations/c/0.png",
-        ]);
+        let root = tree(&["Annotations/a/0.png", "Annotations/b/0.png", "Annotations/c/0.png"]);
         let split = root.path().join("dev.txt");
         fs::write(&split, "\u{feff}# held out\r\nc\r\n\r\n a \nc\n").unwrap();
-        let selection = Selection {
-            split: Some(split),
-            ..Selection::default()
-        };
+        let selection = Selection { split: Some(split), ..Selection::default() };
         let dataset = Dataset::open(root.path(), &selection).unwrap();
         assert_eq!(names(&dataset), ["c", "a"]);
     }
@@ -542,52 +489,26 @@ mod tests {
     fn what_is_missing_is_named() {
         let root = tree(&["JPEGImages/a/0.jpg"]);
         let error = message(&root, &Selection::default());
-        assert!(
-            error.contains("Annotations") && error.contains("no such folder"),
-            "{error}"
-        );
+        assert!(error.contains("Annotations") && error.contains("no such folder"), "{error}");
         let nowhere = Dataset::open(Path::new("/nonexistent-data"), &Selection::default());
-        assert!(
-            nowhere
-                .unwrap_err()
-                .to_string()
-                .contains("/nonexistent-data")
-        );
+        assert!(nowhere.unwrap_err().to_string().contains("/nonexistent-data"));
 
         let root = tree(&["Annotations/a/0.png", "Annotations/empty/readme.txt"]);
         let error = message(&root, &Selection::default());
-        assert!(
-            error.contains("Annotations/empty") && error.contains("no PNG"),
-            "{error}"
-        );
+        assert!(error.contains("Annotations/empty") && error.contains("no PNG"), "{error}");
         let with_split = |lines: &str| {
             let split = root.path().join("split.txt");
             fs::write(&split, lines).unwrap();
-            Selection {
-                split: Some(split),
-                ..Selection::default()
-            }
+            Selection { split: Some(split), ..Selection::default() }
         };
         let error = message(&root, &with_split("a\nzebra\n"));
-        assert!(
-            error.contains("zebra") && error.contains("split.txt"),
-            "{error}"
-        );
+        assert!(error.contains("zebra") && error.contains("split.txt"), "{error}");
         let error = message(&root, &with_split("# nothing\n"));
-        assert!(
-            error.contains("split.txt") && error.contains("empty"),
-            "{error}"
-        );
+        assert!(error.contains("split.txt") && error.contains("empty"), "{error}");
         let error = message(&root, &with_split("../a\n"));
-        assert!(
-            error.contains("../a") && error.contains("one name a line"),
-            "{error}"
-        );
+        assert!(error.contains("../a") && error.contains("one name a line"), "{error}");
         fs::remove_file(root.path().join("split.txt")).unwrap();
-        let gone = Selection {
-            split: Some(root.path().join("split.txt")),
-            ..Selection::default()
-        };
+        let gone = Selection { split: Some(root.path().join("split.txt")), ..Selection::default() };
         assert!(message(&root, &gone).contains("split.txt"));
     }
 
@@ -613,10 +534,7 @@ mod tests {
         let dataset = open(&root).unwrap();
         let frame = &dataset.sequences()[0].frames()[0];
         let error = frame.read_picture().unwrap_err().to_string();
-        assert!(
-            error.contains("JPEGImages/a/0.jpg") && error.contains("again"),
-            "{error}"
-        );
+        assert!(error.contains("JPEGImages/a/0.jpg") && error.contains("again"), "{error}");
         let error = frame.read_annotation().unwrap_err().to_string();
         assert!(error.contains("Annotations/a/0.png"), "{error}");
     }

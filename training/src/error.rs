@@ -31,48 +31,26 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
-        gstfastganseg::Error::Read {
-            path: path.to_path_buf(),
-            source,
-        }
-        .into()
+        gstfastganseg::Error::Read { path: path.to_path_buf(), source }.into()
     }
 
     pub(crate) fn write(path: &Path, source: std::io::Error) -> Self {
-        gstfastganseg::Error::Write {
-            path: path.to_path_buf(),
-            source,
-        }
-        .into()
+        gstfastganseg::Error::Write { path: path.to_path_buf(), source }.into()
     }
 
     pub(crate) fn mask(path: &Path, reason: impl Into<String>) -> Self {
-        gstfastganseg::Error::Mask {
-            path: path.to_path_buf(),
-            reason: reason.into(),
-        }
-        .into()
+        gstfastganseg::Error::Mask { path: path.to_path_buf(), reason: reason.into() }.into()
     }
 
     pub(crate) fn picture(path: &Path, reason: impl Into<String>) -> Self {
-        gstfastganseg::Error::Picture {
-            path: path.to_path_buf(),
-            reason: reason.into(),
-        }
-        .into()
+        gstfastganseg::Error::Picture { path: path.to_path_buf(), reason: reason.into() }.into()
     }
 
     pub(crate) fn dataset(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Dataset {
-            path: path.to_path_buf(),
-            reason: reason.into(),
-        }
+        Self::Dataset { path: path.to_path_buf(), reason: reason.into() }
     }
 
     pub(crate) fn score(what: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Score {
-            what: what.into(),
-            reason: reason.into(),
-        }
+        Self::Score { what: what.into(), reason: reason.into() }
     }
 }

@@ -79,12 +79,7 @@ pub fn read(path: &Path) -> Result<LabelMap> {
             "it has 16 bits a pixel; save it as an indexed PNG, or grey with 8 bits",
         ));
     }
-    let too_large = || {
-        Error::mask(
-            path,
-            format!("{width}x{height} pixels do not fit in memory"),
-        )
-    };
+    let too_large = || Error::mask(path, format!("{width}x{height} pixels do not fit in memory"));
     let mut packed = vec![0; reader.output_buffer_size().ok_or_else(too_large)?];
     let frame = reader.next_frame(&mut packed).map_err(broken)?;
     let ids = unpack(&packed, width, height, frame.line_size, depth);
@@ -96,13 +91,7 @@ pub fn read(path: &Path) -> Result<LabelMap> {
 }
 
 /// One byte a pixel from rows of `line_size` bytes in which a pixel has `depth` bits.
-fn unpack(
-    packed: &[u8],
-    width: usize,
-    height: usize,
-    line_size: usize,
-    depth: BitDepth,
-) -> Vec<u8> {
+fn unpack(packed: &[u8], width: usize, height: usize, line_size: usize, depth: BitDepth) -> Vec<u8> {
     let bits = depth as usize;
     if bits == 8 && line_size == width {
         return packed[..width * height].to_vec();
@@ -182,12 +171,7 @@ mod tests {
         writer.write_image_data(data).unwrap();
     }
 
-    fn read_back(
-        size: (u32, u32),
-        colour: ColorType,
-        depth: BitDepth,
-        data: &[u8],
-    ) -> Result<LabelMap> {
+    fn read_back(size: (u32, u32), colour: ColorType, depth: BitDepth, data: &[u8]) -> Result<LabelMap> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mask.png");
         save(&path, size, colour, depth, data);
@@ -196,10 +180,7 @@ mod tests {
 
     #[test]
     fn the_palette_is_that_of_davis() {
-        assert_eq!(
-            PALETTE[..4],
-            [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
-        );
+        assert_eq!(PALETTE[..4], [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]);
         assert_eq!(PALETTE[8], [64, 0, 0]);
         assert_eq!(PALETTE[22], [0, 192, 128]);
         assert_eq!(PALETTE[255], [224, 224, 192]);
@@ -209,9 +190,7 @@ mod tests {
     fn what_is_written_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mask.png");
-        let ids = (0..7 * 5)
-            .map(|i| if i == 20 { 255 } else { i % 5 })
-            .collect();
+        let ids = (0..7 * 5).map(|i| if i == 20 { 255 } else { i % 5 }).collect();
         let map = LabelMap::new(7, 5, ids).unwrap();
         write(&path, &map).unwrap();
         assert_eq!(read(&path).unwrap(), map);
@@ -223,15 +202,8 @@ mod tests {
             let map = read_back(size, ColorType::Indexed, depth, data).unwrap();
             map.ids().to_vec()
         };
-        let one = ids(
-            (10, 2),
-            BitDepth::One,
-            &[0b1010_0000, 0b1100_0000, 0b0111_1111, 0],
-        );
-        assert_eq!(
-            one,
-            [1, 0, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0]
-        );
+        let one = ids((10, 2), BitDepth::One, &[0b1010_0000, 0b1100_0000, 0b0111_1111, 0]);
+        assert_eq!(one, [1, 0, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0]);
         let two = ids((5, 1), BitDepth::Two, &[0b00_01_10_11, 0b10_00_00_00]);
         assert_eq!(two, [0, 1, 2, 3, 2]);
         assert_eq!(ids((3, 1), BitDepth::Four, &[0x1f, 0x20]), [1, 15, 2]);
@@ -240,12 +212,7 @@ mod tests {
 
     #[test]
     fn black_and_white_is_object_one() {
-        let map = read_back(
-            (4, 1),
-            ColorType::Grayscale,
-            BitDepth::Eight,
-            &[0, 255, 255, 0],
-        );
+        let map = read_back((4, 1), ColorType::Grayscale, BitDepth::Eight, &[0, 255, 255, 0]);
         assert_eq!(map.unwrap().ids(), [0, 1, 1, 0]);
         let map = read_back((3, 1), ColorType::Grayscale, BitDepth::One, &[0b0110_0000]);
         assert_eq!(map.unwrap().ids(), [0, 1, 1]);
@@ -255,21 +222,14 @@ mod tests {
 
     #[test]
     fn small_greys_are_ids() {
-        let map = read_back(
-            (4, 1),
-            ColorType::Grayscale,
-            BitDepth::Eight,
-            &[0, 2, 1, 255],
-        );
+        let map = read_back((4, 1), ColorType::Grayscale, BitDepth::Eight, &[0, 2, 1, 255]);
         assert_eq!(map.unwrap().ids(), [0, 2, 1, 255]);
     }
 
     #[test]
     fn refuses_what_holds_no_ids() {
         let reason = |colour, depth, data: &[u8]| {
-            let error = read_back((2, 1), colour, depth, data)
-                .unwrap_err()
-                .to_string();
+            let error = read_back((2, 1), colour, depth, data).unwrap_err().to_string();
             assert!(error.contains("mask.png"), "{error}");
             assert!(error.contains("save"), "no remedy: {error}");
             error
@@ -292,10 +252,7 @@ mod tests {
         assert!(error.contains("mask.png"), "{error}");
         std::fs::write(&path, b"\xff\xd8\xff\xe0 JPEG").unwrap();
         let error = read(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("mask.png") && error.contains("PNG"),
-            "{error}"
-        );
+        assert!(error.contains("mask.png") && error.contains("PNG"), "{error}");
         let noise = (0..64 * 64).map(|i: usize| (i * i / 7 % 5) as u8).collect();
         write(&path, &LabelMap::new(64, 64, noise).unwrap()).unwrap();
         let whole = std::fs::read(&path).unwrap();

@@ -30,11 +30,7 @@ impl LabelMap {
 
     /// Nothing but background.
     pub fn background(width: usize, height: usize) -> Self {
-        Self {
-            width,
-            height,
-            ids: vec![0; width * height],
-        }
+        Self { width, height, ids: vec![0; width * height] }
     }
 
     /// Pixels in a row.
@@ -71,12 +67,7 @@ impl LabelMap {
     /// The same map with void made background.
     pub fn without_void(&self) -> Self {
         let ids = self.ids.iter();
-        Self {
-            ids: ids
-                .map(|&id| if id == Self::VOID { 0 } else { id })
-                .collect(),
-            ..*self
-        }
+        Self { ids: ids.map(|&id| if id == Self::VOID { 0 } else { id }).collect(), ..*self }
     }
 
     /// The map at another size, each pixel the nearest one's id.
@@ -117,11 +108,7 @@ mod tests {
     #[test]
     fn resizes_to_the_nearest_pixel() {
         let map = LabelMap::new(2, 2, vec![1, 2, 3, 4]).unwrap();
-        assert_eq!(
-            map.resized(4, 2).ids(),
-            [1, 1, 2, 2, 3, 3, 4, 4],
-            "each pixel doubled"
-        );
+        assert_eq!(map.resized(4, 2).ids(), [1, 1, 2, 2, 3, 3, 4, 4], "each pixel doubled");
         assert_eq!(map.resized(4, 4).resized(2, 2), map);
         assert_eq!(map.resized(1, 1).ids(), [4]);
     }

@@ -27,9 +27,7 @@ fn deviation(expected: &[(String, f64, f64)]) -> f64 {
         let difference = (expected - ours).abs();
         assert!(difference <= 1e-9, "{what}: {ours} instead of {expected}");
     }
-    let differences = expected
-        .iter()
-        .map(|(_, expected, ours)| (expected - ours).abs());
+    let differences = expected.iter().map(|(_, expected, ours)| (expected - ours).abs());
     differences.fold(0.0, f64::max)
 }
 
@@ -52,10 +50,8 @@ fn equals_the_official_tool() {
         ("F-Mean", global.contour.mean),
         ("F-Recall", global.contour.recall),
     ];
-    let mut compared: Vec<_> = ours
-        .iter()
-        .map(|&(key, ours)| (key.to_string(), number(&expected["global"][key]), ours))
-        .collect();
+    let mut compared: Vec<_> =
+        ours.iter().map(|&(key, ours)| (key.to_string(), number(&expected["global"][key]), ours)).collect();
     let objects = expected["per_object"].as_object().unwrap();
     assert_eq!(scores.objects(), objects.len());
     for sequence in &scores.sequences {
@@ -63,11 +59,7 @@ fn equals_the_official_tool() {
             let key = format!("{}_{}", sequence.name, object.id);
             let (expected, ours) = (&objects[&key], object.summary());
             compared.push((format!("{key} J"), number(&expected["J"]), ours.region.mean));
-            compared.push((
-                format!("{key} F"),
-                number(&expected["F"]),
-                ours.contour.mean,
-            ));
+            compared.push((format!("{key} F"), number(&expected["F"]), ours.contour.mean));
             // Not in the expected numbers, but it must be one even beyond 256 frames.
             assert!(ours.region.decay.is_finite() && ours.contour.decay.is_finite());
         }
@@ -83,9 +75,7 @@ struct Example {
 
 impl Example {
     fn new(frames: usize) -> Self {
-        let example = Self {
-            root: tempfile::tempdir().unwrap(),
-        };
+        let example = Self { root: tempfile::tempdir().unwrap() };
         for folder in [example.annotations(), example.masks()] {
             fs::create_dir_all(&folder).unwrap();
             for frame in 0..frames {
@@ -148,10 +138,7 @@ fn black_and_white_annotations_are_one_object() {
         picture.save(&path).unwrap();
     }
     let scores = example.score().unwrap();
-    assert_eq!(
-        (scores.objects(), scores.summary().region_and_contour()),
-        (1, 1.0)
-    );
+    assert_eq!((scores.objects(), scores.summary().region_and_contour()), (1, 1.0));
 }
 
 #[test]
@@ -159,10 +146,7 @@ fn a_missing_mask_is_named() {
     let example = Example::new(5);
     fs::remove_file(example.masks().join("00002.png")).unwrap();
     let error = example.error();
-    assert!(
-        error.contains("masks/cow/00002.png") && error.contains("missing"),
-        "{error}"
-    );
+    assert!(error.contains("masks/cow/00002.png") && error.contains("missing"), "{error}");
 }
 
 #[test]
@@ -181,14 +165,8 @@ fn another_size_is_refused() {
     let path = example.masks().join("00001.png");
     indexed_png::write(&path, &LabelMap::background(10, 20)).unwrap();
     let error = example.error();
-    assert!(
-        error.contains("00001.png") && error.contains("10x20"),
-        "{error}"
-    );
-    assert!(
-        error.contains("20x10") && error.contains("size of the annotation"),
-        "{error}"
-    );
+    assert!(error.contains("00001.png") && error.contains("10x20"), "{error}");
+    assert!(error.contains("20x10") && error.contains("size of the annotation"), "{error}");
 }
 
 #[test]
@@ -198,10 +176,7 @@ fn an_unknown_id_is_refused() {
     map.ids_mut()[7] = 3;
     indexed_png::write(&example.masks().join("00002.png"), &map).unwrap();
     let error = example.error();
-    assert!(
-        error.contains("00002.png") && error.contains("id 3"),
-        "{error}"
-    );
+    assert!(error.contains("00002.png") && error.contains("id 3"), "{error}");
 }
 
 #[test]
@@ -210,10 +185,7 @@ fn colour_masks_are_refused() {
     let path = example.masks().join("00001.png");
     image::RgbImage::new(20, 10).save(&path).unwrap();
     let error = example.error();
-    assert!(
-        error.contains("00001.png") && error.contains("indexed PNG"),
-        "{error}"
-    );
+    assert!(error.contains("00001.png") && error.contains("indexed PNG"), "{error}");
 }
 
 #[test]
@@ -232,17 +204,11 @@ fn an_annotation_without_object_is_refused() {
     let path = example.annotations().join("00000.png");
     indexed_png::write(&path, &LabelMap::background(20, 10)).unwrap();
     let error = example.error();
-    assert!(
-        error.contains("cow/00000.png") && error.contains("no object"),
-        "{error}"
-    );
+    assert!(error.contains("cow/00000.png") && error.contains("no object"), "{error}");
 }
 
 #[test]
 fn two_frames_are_too_few() {
     let error = Example::new(2).error();
-    assert!(
-        error.contains("cow") && error.contains("at least 3"),
-        "{error}"
-    );
+    assert!(error.contains("cow") && error.contains("at least 3"), "{error}");
 }

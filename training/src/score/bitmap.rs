@@ -14,12 +14,7 @@ impl Bitmap {
     /// No pixel set.
     pub fn new(width: usize, height: usize) -> Self {
         let words = width.div_ceil(64);
-        Self {
-            width,
-            height,
-            words,
-            bits: vec![0; words * height],
-        }
+        Self { width, height, words, bits: vec![0; words * height] }
     }
 
     /// The pixels of `map` that belong to `object`.
@@ -55,10 +50,7 @@ impl Bitmap {
 
     /// Number of pixels set.
     pub fn count(&self) -> u64 {
-        self.bits
-            .iter()
-            .map(|word| u64::from(word.count_ones()))
-            .sum()
+        self.bits.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// Number of pixels set in both.
@@ -120,11 +112,7 @@ impl Bitmap {
                     rest &= rest - 1;
                     for to in first..=last {
                         let reach = reach[to.abs_diff(y)];
-                        dilated.set_span(
-                            to,
-                            x.saturating_sub(reach),
-                            (x + reach).min(self.width - 1),
-                        );
+                        dilated.set_span(to, x.saturating_sub(reach), (x + reach).min(self.width - 1));
                     }
                 }
             }
@@ -154,9 +142,7 @@ impl Bitmap {
 
 /// The half width of the disk's row at each distance 0..=radius from its middle.
 fn disk(radius: usize) -> Vec<usize> {
-    (0..=radius)
-        .map(|dy| (radius * radius - dy * dy).isqrt())
-        .collect()
+    (0..=radius).map(|dy| (radius * radius - dy * dy).isqrt()).collect()
 }
 
 #[cfg(test)]
@@ -176,9 +162,7 @@ mod tests {
         let mut state = seed;
         for _ in 0..6 {
             let mut next = |limit: usize| {
-                state = state
-                    .wrapping_mul(6364136223846793005)
-                    .wrapping_add(1442695040888963407);
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 (state >> 33) as usize % limit
             };
             let (y, x) = (next(height), next(width));
@@ -239,24 +223,12 @@ mod tests {
     fn the_corner_is_never_a_boundary() {
         assert_eq!(drawn(&["#"]).boundary().count(), 0);
         assert_eq!(drawn(&["..", ".#"]).boundary(), drawn(&["##", "#."]));
-        assert_eq!(
-            drawn(&["##", "##"]).boundary().count(),
-            0,
-            "a full frame has none"
-        );
+        assert_eq!(drawn(&["##", "##"]).boundary().count(), 0, "a full frame has none");
     }
 
     #[test]
     fn boundary_equals_the_rule_pixel_by_pixel() {
-        for (width, height) in [
-            (1, 9),
-            (9, 1),
-            (63, 8),
-            (64, 8),
-            (65, 8),
-            (128, 5),
-            (131, 97),
-        ] {
+        for (width, height) in [(1, 9), (9, 1), (63, 8), (64, 8), (65, 8), (128, 5), (131, 97)] {
             let seg = blotches(width, height, (width * 1000 + height) as u64);
             let boundary = seg.boundary();
             for y in 0..height {
@@ -277,13 +249,7 @@ mod tests {
 
     #[test]
     fn dilation_equals_the_disk_pixel_by_pixel() {
-        for (width, height, radius) in [
-            (1, 1, 3),
-            (70, 9, 2),
-            (131, 40, 8),
-            (64, 64, 0),
-            (200, 3, 70),
-        ] {
+        for (width, height, radius) in [(1, 1, 3), (70, 9, 2), (131, 40, 8), (64, 64, 0), (200, 3, 70)] {
             let seg = blotches(width, height, radius as u64 + 5).boundary();
             let dilated = seg.dilated(radius);
             for y in 0..height {
@@ -294,11 +260,7 @@ mod tests {
                             seg.at(u, v) && dx * dx + dy * dy <= radius * radius
                         })
                     });
-                    assert_eq!(
-                        dilated.at(x, y),
-                        near,
-                        "{width}x{height} r {radius} at {x},{y}"
-                    );
+                    assert_eq!(dilated.at(x, y), near, "{width}x{height} r {radius} at {x},{y}");
                 }
             }
         }

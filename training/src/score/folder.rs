@@ -16,24 +16,15 @@ use crate::{Error, Result, indexed_png};
 /// annotation has not, or is no indexed or black-and-white PNG; and when a sequence has no
 /// annotation with an object to begin with. The message names the file.
 pub fn score_folder(dataset: &Dataset, masks: &Path, progress: &ProgressBar) -> Result<Scores> {
-    let frames: usize = dataset
-        .sequences()
-        .iter()
-        .map(|sequence| sequence.annotated().count().saturating_sub(2))
-        .sum();
+    let frames: usize =
+        dataset.sequences().iter().map(|sequence| sequence.annotated().count().saturating_sub(2)).sum();
     progress.set_length(frames as u64);
     let sequences = dataset.sequences().par_iter();
     let sequences = sequences.map(|sequence| score_sequence(sequence, masks, progress));
-    Ok(Scores {
-        sequences: sequences.collect::<Result<_>>()?,
-    })
+    Ok(Scores { sequences: sequences.collect::<Result<_>>()? })
 }
 
-fn score_sequence(
-    sequence: &Sequence,
-    masks: &Path,
-    progress: &ProgressBar,
-) -> Result<SequenceScore> {
+fn score_sequence(sequence: &Sequence, masks: &Path, progress: &ProgressBar) -> Result<SequenceScore> {
     let name = sequence.name();
     let annotated: Vec<_> = sequence.annotated().collect();
     let scored = scored_range(name, annotated.len())?;
@@ -67,9 +58,7 @@ fn missing_folder(masks: &Path, sequence: &str) -> Error {
     let remedy = if inner.join(sequence).is_dir() {
         format!("give {} as the folder of masks", inner.display())
     } else {
-        format!(
-            "give the folder that holds {sequence}/<frame>.png, or a split without this sequence"
-        )
+        format!("give the folder that holds {sequence}/<frame>.png, or a split without this sequence")
     };
     Error::score(
         masks.join(sequence).display().to_string(),

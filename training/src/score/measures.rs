@@ -15,10 +15,7 @@ pub struct FrameScore {
 impl FrameScore {
     /// Compares two masks of the same size.
     pub fn of(prediction: &Bitmap, truth: &Bitmap) -> Self {
-        Self {
-            region: region_similarity(prediction, truth),
-            contour: contour_accuracy(prediction, truth),
-        }
+        Self { region: region_similarity(prediction, truth), contour: contour_accuracy(prediction, truth) }
     }
 }
 
@@ -42,11 +39,7 @@ pub fn contour_accuracy(prediction: &Bitmap, truth: &Bitmap) -> f64 {
             let radius = contour_tolerance(truth.width(), truth.height());
             let precision = ours.intersection(&theirs.dilated(radius)) as f64 / length as f64;
             let recall = theirs.intersection(&ours.dilated(radius)) as f64 / true_length as f64;
-            if precision + recall == 0.0 {
-                0.0
-            } else {
-                2.0 * precision * recall / (precision + recall)
-            }
+            if precision + recall == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) }
         }
     }
 }
@@ -107,11 +100,7 @@ mod tests {
         let c = square(80, 60, 23, 20, 10);
         let score = FrameScore::of(&a, &c);
         assert_eq!(score.region, 70.0 / 130.0);
-        assert!(
-            (score.contour - 20.0 / 40.0).abs() < 1e-12,
-            "{}",
-            score.contour
-        );
+        assert!((score.contour - 20.0 / 40.0).abs() < 1e-12, "{}", score.contour);
     }
 
     #[test]

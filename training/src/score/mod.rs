@@ -33,10 +33,7 @@ impl ObjectScore {
         let of = |measure: fn(&FrameScore) -> f64| {
             Statistics::of_frames(&self.frames.iter().map(measure).collect::<Vec<_>>())
         };
-        Summary {
-            region: of(|frame| frame.region),
-            contour: of(|frame| frame.contour),
-        }
+        Summary { region: of(|frame| frame.region), contour: of(|frame| frame.contour) }
     }
 }
 
@@ -77,15 +74,9 @@ impl SequenceScore {
         frames: impl IntoIterator<Item = (String, Vec<FrameScore>)>,
     ) -> Self {
         let (names, scores): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
-        let objects = (1..=objects).map(|id| ObjectScore {
-            id,
-            frames: scores.iter().map(|s| s[usize::from(id) - 1]).collect(),
-        });
-        Self {
-            name: name.to_string(),
-            objects: objects.collect(),
-            frames: names,
-        }
+        let objects = (1..=objects)
+            .map(|id| ObjectScore { id, frames: scores.iter().map(|s| s[usize::from(id) - 1]).collect() });
+        Self { name: name.to_string(), objects: objects.collect(), frames: names }
     }
 }
 
@@ -127,10 +118,7 @@ impl Summary {
     /// The unweighted mean over `objects`; NaN without any.
     pub fn mean(objects: impl Iterator<Item = Self>) -> Self {
         let (region, contour): (Vec<_>, Vec<_>) = objects.map(|s| (s.region, s.contour)).unzip();
-        Self {
-            region: Statistics::mean(region.into_iter()),
-            contour: Statistics::mean(contour.into_iter()),
-        }
+        Self { region: Statistics::mean(region.into_iter()), contour: Statistics::mean(contour.into_iter()) }
     }
 }
 
@@ -170,12 +158,7 @@ pub fn score_frame(
             ),
         ));
     }
-    let bitmaps = |id| {
-        (
-            Bitmap::of_object(prediction, id),
-            Bitmap::of_object(truth, id),
-        )
-    };
+    let bitmaps = |id| (Bitmap::of_object(prediction, id), Bitmap::of_object(truth, id));
     Ok((1..=objects)
         .map(|id| {
             let (prediction, truth) = bitmaps(id);
@@ -191,19 +174,11 @@ pub fn score_frame(
 ///
 /// When the numbers of frames differ, fewer than three are given, the first ground truth has no
 /// object, or a frame cannot be compared (see [`score_frame`]).
-pub fn score_sequence(
-    name: &str,
-    predictions: &[LabelMap],
-    truth: &[LabelMap],
-) -> Result<SequenceScore> {
+pub fn score_sequence(name: &str, predictions: &[LabelMap], truth: &[LabelMap]) -> Result<SequenceScore> {
     if predictions.len() != truth.len() {
         return Err(Error::score(
             name,
-            format!(
-                "there are {} predictions for {} frames of ground truth",
-                predictions.len(),
-                truth.len()
-            ),
+            format!("there are {} predictions for {} frames of ground truth", predictions.len(), truth.len()),
         ));
     }
     let scored = scored_range(name, truth.len())?;
@@ -274,11 +249,7 @@ mod tests {
         let truth = [map(BOTH), map(BOTH), map(BOTH)];
         let predictions = [map(LEFT), map(LEFT), map(LEFT)];
         let score = score_sequence("s", &predictions, &truth).unwrap();
-        let means: Vec<_> = score
-            .objects
-            .iter()
-            .map(|o| o.summary().region.mean)
-            .collect();
+        let means: Vec<_> = score.objects.iter().map(|o| o.summary().region.mean).collect();
         assert_eq!(means, [1.0, 0.0]);
     }
 
@@ -301,9 +272,7 @@ mod tests {
         let half = [map(BOTH), map(BOTH), map(BOTH)];
         let one = score_sequence("one", &perfect, &perfect).unwrap();
         let two = score_sequence("two", &perfect, &half).unwrap();
-        let scores = Scores {
-            sequences: vec![one, two],
-        };
+        let scores = Scores { sequences: vec![one, two] };
         assert_eq!(scores.objects(), 3);
         assert_eq!(scores.summary().region.mean, 2.0 / 3.0);
     }
@@ -312,9 +281,7 @@ mod tests {
     fn refuses_what_the_benchmark_refuses() {
         let three = [map(LEFT), map(LEFT), map(LEFT)];
         let message = |predictions: &[LabelMap], truth: &[LabelMap]| {
-            score_sequence("bear", predictions, truth)
-                .unwrap_err()
-                .to_string()
+            score_sequence("bear", predictions, truth).unwrap_err().to_string()
         };
         let error = message(&three[..2], &three);
         assert!(error.contains("2 predictions for 3"), "{error}");
@@ -322,15 +289,9 @@ mod tests {
         assert!(error.contains("at least 3"), "{error}");
         let small = LabelMap::background(4, 2);
         let error = message(&[map(LEFT), small.clone(), map(LEFT)], &three);
-        assert!(
-            error.contains("frame 1 of bear") && error.contains("4x2"),
-            "{error}"
-        );
+        assert!(error.contains("frame 1 of bear") && error.contains("4x2"), "{error}");
         let error = message(&[map(LEFT), map(BOTH), map(LEFT)], &three);
-        assert!(
-            error.contains("id 2") && error.contains("ends at 1"),
-            "{error}"
-        );
+        assert!(error.contains("id 2") && error.contains("ends at 1"), "{error}");
         let empty = LabelMap::background(4, 3);
         let error = message(&three, &[empty, map(LEFT), map(LEFT)]);
         assert!(error.contains("no object"), "{error}");

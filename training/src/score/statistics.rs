@@ -21,19 +21,14 @@ impl Statistics {
         let edges = quarters(values.len());
         Self {
             mean: mean(values),
-            recall: values.iter().filter(|&&value| value > 0.5).count() as f64
-                / values.len() as f64,
+            recall: values.iter().filter(|&&value| value > 0.5).count() as f64 / values.len() as f64,
             decay: mean(&values[edges[0]..=edges[1]]) - mean(&values[edges[3]..=edges[4]]),
         }
     }
 
     /// The unweighted mean over `objects`; NaN without any.
     pub fn mean(objects: impl Iterator<Item = Self>) -> Self {
-        let mut sum = Self {
-            mean: 0.0,
-            recall: 0.0,
-            decay: 0.0,
-        };
+        let mut sum = Self { mean: 0.0, recall: 0.0, decay: 0.0 };
         let mut count = 0.0;
         for object in objects {
             sum.mean += object.mean;
@@ -41,11 +36,7 @@ impl Statistics {
             sum.decay += object.decay;
             count += 1.0;
         }
-        Self {
-            mean: sum.mean / count,
-            recall: sum.recall / count,
-            decay: sum.decay / count,
-        }
+        Self { mean: sum.mean / count, recall: sum.recall / count, decay: sum.decay / count }
     }
 }
 
