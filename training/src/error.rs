@@ -27,9 +27,21 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         reason: String,
     },
+    /// A fault met on the way through a video.
+    #[error("{place}: {source}")]
+    At {
+        /// The sequence and frame.
+        place: String,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
 }
 
 impl Error {
+    pub(crate) fn at(self, place: impl Into<String>) -> Self {
+        Self::At { place: place.into(), source: Box::new(self) }
+    }
+
     pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
         gstfastganseg::Error::Read { path: path.to_path_buf(), source }.into()
     }

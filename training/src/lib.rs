@@ -9,11 +9,11 @@
 
 pub mod dataset;
 mod error;
-//E pub mod eval;
+pub mod eval;
 pub mod indexed_png;
 mod label_map;
-//E pub mod method;
-//E pub mod report;
+pub mod method;
+pub mod report;
 pub mod score;
 
 pub use error::{Error, Result};
