@@ -244,14 +244,23 @@ impl Frame {
 ///
 /// # Errors
 ///
-/// When it is missing or broken; the message names the file.
+/// When it is missing, broken or cut short; the message names the file.
 pub fn read_picture(path: &Path) -> Result<RgbImage> {
     let bytes = fs::read(path).map_err(|source| Error::read(path, source))?;
-    let picture = image::load_from_memory(&bytes).map_err(|source| {
-        let reason = format!("not a readable picture ({source}); copy or download it again");
-        Error::picture(path, reason)
-    })?;
+    let broken = |reason: &str| {
+        Error::picture(path, format!("not a readable picture ({reason}); copy or download it again"))
+    };
+    let picture = image::load_from_memory(&bytes).map_err(|source| broken(&source.to_string()))?;
+    if is_cut_short(&bytes) {
+        return Err(broken("the end of the JPEG file is missing"));
+    }
     Ok(picture.into_rgb8())
+}
+
+/// Whether a JPEG's last scan has no end. The decoder makes such pictures up with grey.
+fn is_cut_short(bytes: &[u8]) -> bool {
+    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
+    bytes.starts_with(&[0xff, 0xd8]) && last([0xff, 0xd9]) < last([0xff, 0xda])
 }
 
 /// The folder that holds the sequences' folders.
@@ -526,6 +535,23 @@ mod tests {
         assert!(error.contains("JPEGImages/a/2.jpg"), "{error}");
         let error = dataset.sequences()[1].tracked().unwrap_err().to_string();
         assert!(error.contains("JPEGImages/b"), "{error}");
+    }
+
+    #[test]
+    fn pictures_cut_short_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("00000.jpg");
+        let noise = |x: u32, y: u32| image::Rgb([(x * x / 3 + 7 * y) as u8, (y * y / 5) as u8, 9]);
+        RgbImage::from_fn(200, 150, noise).save(&path).unwrap();
+        assert_eq!(read_picture(&path).unwrap().dimensions(), (200, 150));
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, [&whole[..], &[0; 16]].concat()).unwrap();
+        assert!(read_picture(&path).is_ok(), "what follows the end does no harm");
+        for length in [0, 1, 2, 100, whole.len() / 2, whole.len() - 2] {
+            fs::write(&path, &whole[..length]).unwrap();
+            let error = read_picture(&path).unwrap_err().to_string();
+            assert!(error.contains("00000.jpg") && error.contains("again"), "{length}: {error}");
+        }
     }
 
     #[test]

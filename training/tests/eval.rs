@@ -109,6 +109,8 @@ fn frozen_first_mask() {
 
 #[test]
 fn the_built_in_model() {
+    // With several threads, libtorch's spin waiting for each other where other work fills the cores.
+    tch::set_num_threads(1);
     let root = data();
     let dataset = open(root.path());
     let options_of_tracker = Options { device: DeviceChoice::Cpu, ..Options::default() };

@@ -74,6 +74,10 @@ impl Args {
                 Ok(Box::new(tracker))
             }
             Method::Frozen => {
+                if self.model.is_some() {
+                    let reason = "--model goes with --method model; frozen has no weights";
+                    return Err(gstfastganseg::Error::Config(reason.into()).into());
+                }
                 eprintln!("the first mask, repeated");
                 Ok(Box::new(Frozen::default()))
             }
