@@ -22,8 +22,11 @@ pub struct Speed {
     pub total: Option<f64>,
 }
 
+/// A column's name, and where its number comes from.
+type Measure = (&'static str, fn(&Summary) -> f64);
+
 /// The columns of numbers of table and CSV, in the benchmark's order.
-const MEASURES: [(&str, fn(&Summary) -> f64); 7] = [
+const MEASURES: [Measure; 7] = [
     ("J&F-Mean", Summary::region_and_contour),
     ("J-Mean", |summary| summary.region.mean),
     ("J-Recall", |summary| summary.region.recall),
