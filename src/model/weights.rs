@@ -61,6 +61,15 @@ impl Weights {
         &self.config
     }
 
+    /// Changes what may differ between training and use, such as the network size or the memory.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if no network can be built from the result.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) -> Result<()> {
+        change(&mut self.config);
+        self.config.validate()
+    }
+
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }

@@ -13,7 +13,9 @@ use crate::{LabelMap, Result};
 /// One frame and its mask, packed bytes.
 #[derive(Clone, Debug)]
 pub struct Still {
+    /// Rows.
     pub height: i64,
+    /// Columns.
     pub width: i64,
     /// (3, h, w) RGB.
     rgb: Vec<u8>,
@@ -136,10 +138,12 @@ impl Footage {
         Ok(Self { sequences })
     }
 
+    /// The frames of each sequence.
     pub fn sequences(&self) -> &[Vec<Still>] {
         &self.sequences
     }
 
+    /// Number of frames in all sequences.
     pub fn frames(&self) -> usize {
         self.sequences.iter().map(Vec::len).sum()
     }

@@ -30,14 +30,19 @@ pub struct Batch {
 /// What clips are made of.
 #[derive(Debug)]
 pub struct Mix {
+    /// Real video.
     pub footage: Option<Footage>,
+    /// Still pictures.
     pub stills: Option<Stills>,
     /// Share of clips made of stills.
     pub synthetic: f64,
     /// Predicted frames, K.
     pub steps: usize,
+    /// Clips a batch.
     pub clips: usize,
+    /// Height and width of clips.
     pub size: Size,
+    /// All draws follow from it and the number of the clip.
     pub seed: u64,
 }
 
@@ -95,6 +100,8 @@ impl Loader {
         Self { queues, next: 0 }
     }
 
+    /// The next batch, as soon as it is ready.
+    ///
     /// # Errors
     /// What went wrong while the batch was made.
     pub fn next(&mut self) -> Result<Batch> {

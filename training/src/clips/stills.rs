@@ -26,6 +26,7 @@ struct Regions {
     fit: Vec<u8>,
 }
 
+/// The pictures of some folders.
 #[derive(Debug, Default)]
 pub struct Stills {
     objects: Vec<Still>,
@@ -57,10 +58,12 @@ impl Stills {
         Ok(stills)
     }
 
+    /// Number of pictures.
     pub fn len(&self) -> usize {
         self.objects.len() + self.regions.len()
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -11,9 +11,13 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
+    /// The network.
     pub model: Config,
+    /// The clips.
     pub data: Data,
+    /// The optimiser.
     pub optimiser: Optimiser,
+    /// The loss.
     pub loss: Loss,
     /// Weights to start from, `.safetensors` of the same configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -21,7 +25,9 @@ pub struct TrainConfig {
     /// ImageNet weights of the encoder, `.safetensors`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backbone: Option<PathBuf>,
+    /// Length of the run.
     pub steps: u64,
+    /// Of the weights that start at random, and of the clips.
     pub seed: u64,
     /// Threads of the training step.
     pub threads: i32,
@@ -62,10 +68,13 @@ pub struct Data {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Optimiser {
+    /// The highest, after warm-up.
     pub learning_rate: f64,
     /// Of the encoder; 0 keeps it frozen.
     pub encoder_learning_rate: f64,
+    /// Decay of the first and the second moment.
     pub betas: [f64; 2],
+    /// Share of a weight lost a step, times the learning rate.
     pub weight_decay: f64,
     /// Greatest norm of the whole gradient.
     pub clip: f64,
@@ -79,6 +88,7 @@ pub struct Optimiser {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Loss {
+    /// Its kind.
     pub cross_entropy: CrossEntropy,
     /// Weight of the cross-entropy.
     pub cross_entropy_weight: f64,
@@ -97,6 +107,8 @@ pub enum CrossEntropy {
 }
 
 impl TrainConfig {
+    /// Reads a file and applies overrides of the form `a.b=value`.
+    ///
     /// # Errors
     /// A file that cannot be read, unknown or missing keys, values out of range; the message names
     /// the file.
