@@ -32,8 +32,7 @@ impl Still {
             .f_contiguous()?;
         let mask = Tensor::f_from_data_size(mask, &[1, 1, height, width], Kind::Uint8)?;
         let scale = (limit.0 as f64 / height as f64).min(limit.1 as f64 / width as f64).min(1.0);
-        let target =
-            [height, width].map(|side| ((side as f64 * scale).round() as i64).max(1));
+        let target = [height, width].map(|side| ((side as f64 * scale).round() as i64).max(1));
         let shrink = |x: &Tensor| -> Result<Vec<u8>> {
             let x = x
                 .f_to_kind(Kind::Float)?
@@ -154,10 +153,7 @@ fn still(frame: &Frame, limit: Size) -> Result<Option<Still>> {
     let picture = frame.read_picture()?;
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let labels = labels.resized(width, height);
-    let mask: Vec<u8> = labels
-        .ids()
-        .iter()
-        .map(|&id| if id == 0 || id == LabelMap::VOID { 0 } else { 255 })
-        .collect();
+    let mask: Vec<u8> =
+        labels.ids().iter().map(|&id| if id == 0 || id == LabelMap::VOID { 0 } else { 255 }).collect();
     Ok(Some(Still::new(&picture, &mask, (height as i64, width as i64), limit)?))
 }

@@ -114,8 +114,13 @@ pub fn blur(x: &Tensor, sigma: f64) -> Result<Tensor> {
 /// The greatest value within `radius` pixels in rows and columns.
 pub fn dilate(x: &Tensor, radius: i64) -> Result<Tensor> {
     let side = 2 * radius + 1;
-    Ok(x.f_max_pool2d([1, side], [1, 1], [0, radius], [1, 1], false)?
-        .f_max_pool2d([side, 1], [1, 1], [radius, 0], [1, 1], false)?)
+    Ok(x.f_max_pool2d([1, side], [1, 1], [0, radius], [1, 1], false)?.f_max_pool2d(
+        [side, 1],
+        [1, 1],
+        [radius, 0],
+        [1, 1],
+        false,
+    )?)
 }
 
 #[cfg(test)]
@@ -154,8 +159,7 @@ mod tests {
     fn rotation_turns_right_into_down() {
         let x = Tensor::zeros([1, 1, 9, 9], (Kind::Float, tch::Device::Cpu));
         let _ = x.narrow(2, 4, 1).narrow(3, 7, 1).fill_(1.0);
-        let placement =
-            Placement { rotation: std::f64::consts::FRAC_PI_2, ..Placement::scaled(1.0) };
+        let placement = Placement { rotation: std::f64::consts::FRAC_PI_2, ..Placement::scaled(1.0) };
         let y = sample(&x, (9, 9), &placement, None, Border::Zero).unwrap();
         assert!((y.double_value(&[0, 0, 7, 4]) - 1.0).abs() < 1e-4);
     }

@@ -107,9 +107,9 @@ impl Loader {
     pub fn next(&mut self) -> Result<Batch> {
         let queue = self.next;
         self.next = (self.next + 1) % self.queues.len();
-        self.queues[queue].recv().unwrap_or_else(|_| {
-            Err(Error::dataset("".as_ref(), "a thread that makes clips has died"))
-        })
+        self.queues[queue]
+            .recv()
+            .unwrap_or_else(|_| Err(Error::dataset("".as_ref(), "a thread that makes clips has died")))
     }
 }
 

@@ -31,11 +31,8 @@ pub fn perturb(mask: &Tensor, random: &mut Random) -> Result<Tensor> {
     };
     let mut made = sample(mask, (height, width), &placement, None, Border::Zero)?;
     let radius = ((random.uniform(0.01, 0.10) * side) as i64).max(1);
-    made = if random.chance(0.5) {
-        dilate(&made, radius)?
-    } else {
-        dilate(&made.f_neg()?, radius)?.f_neg()?
-    };
+    made =
+        if random.chance(0.5) { dilate(&made, radius)? } else { dilate(&made.f_neg()?, radius)?.f_neg()? };
     if !inside.is_empty() && random.chance(0.4) {
         for _ in 0..=random.below(2) {
             let radius = (random.uniform(0.1, 0.35) * side).floor() + 1.0;

@@ -128,8 +128,7 @@ fn attempt(
     let frames = steps + 2;
     let still = stills.draw(random)?;
     // The object's own photo as background leaves it in place as a distractor.
-    let background =
-        if random.chance(0.35) { still.image()? } else { backdrop(stills, footage, random)? };
+    let background = if random.chance(0.35) { still.image()? } else { backdrop(stills, footage, random)? };
 
     // The reference stands apart from the others by a step of its own.
     let amplitude = random.uniform(0.3, 1.5);
@@ -161,8 +160,7 @@ fn attempt(
     let colour = Colour::draw(random);
     let scene_colour = if random.chance(0.5) { colour } else { Colour::draw(random) };
     let (height, width) = (background.size()[2] as f64, background.size()[3] as f64);
-    let cover =
-        (size.0 as f64 / height).max(size.1 as f64 / width) * random.uniform(1.05, 1.5);
+    let cover = (size.0 as f64 / height).max(size.1 as f64 / width) * random.uniform(1.05, 1.5);
 
     let mut made = Vec::with_capacity(frames);
     for (frame, drift) in scene.iter().enumerate() {

@@ -73,26 +73,19 @@ impl Adam {
         }
         self.step += 1;
         let shrink = if norm > self.settings.clip { self.settings.clip / norm } else { 1.0 };
-        let (unbias1, unbias2) =
-            (1.0 - beta1.powi(self.step as i32), 1.0 - beta2.powi(self.step as i32));
+        let (unbias1, unbias2) = (1.0 - beta1.powi(self.step as i32), 1.0 - beta2.powi(self.step as i32));
         for slot in self.slots.values_mut() {
             let gradient = slot.parameter.grad();
             if !gradient.defined() {
                 continue;
             }
             let gradient = gradient.f_mul_scalar(shrink)?;
-            let highest = if slot.encoder {
-                self.settings.encoder_learning_rate
-            } else {
-                self.settings.learning_rate
-            };
+            let highest =
+                if slot.encoder { self.settings.encoder_learning_rate } else { self.settings.learning_rate };
             let rate = highest * schedule;
-            slot.first =
-                slot.first.f_mul_scalar(beta1)?.f_add(&gradient.f_mul_scalar(1.0 - beta1)?)?;
-            slot.second = slot
-                .second
-                .f_mul_scalar(beta2)?
-                .f_add(&gradient.f_square()?.f_mul_scalar(1.0 - beta2)?)?;
+            slot.first = slot.first.f_mul_scalar(beta1)?.f_add(&gradient.f_mul_scalar(1.0 - beta1)?)?;
+            slot.second =
+                slot.second.f_mul_scalar(beta2)?.f_add(&gradient.f_square()?.f_mul_scalar(1.0 - beta2)?)?;
             let divisor = slot.second.f_div_scalar(unbias2)?.f_sqrt()?.f_add_scalar(EPSILON)?;
             let change = slot.first.f_div_scalar(unbias1)?.f_div(&divisor)?;
             let decayed = slot.parameter.f_mul_scalar(1.0 - rate * self.settings.weight_decay)?;

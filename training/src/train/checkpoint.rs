@@ -14,8 +14,7 @@ const STEP: &str = "step";
 pub fn save(path: &Path, store: &nn::VarStore, adam: &Adam, step: u64) -> Result<()> {
     let weights = store.variables().into_iter().map(|(name, tensor)| (format!("weight.{name}"), tensor));
     let step = Tensor::f_from_slice(&[step as i64])?;
-    let all: Vec<(String, Tensor)> =
-        weights.chain(adam.state()).chain([(STEP.to_owned(), step)]).collect();
+    let all: Vec<(String, Tensor)> = weights.chain(adam.state()).chain([(STEP.to_owned(), step)]).collect();
     let partial = path.with_extension("partial");
     Tensor::write_safetensors(&all, &partial)?;
     std::fs::rename(&partial, path).map_err(|source| Error::write(path, source))

@@ -115,7 +115,8 @@ impl TrainConfig {
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
         let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
-        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
+        let mut table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
         for item in overrides {
             set(&mut table, item).map_err(refuse)?;
         }

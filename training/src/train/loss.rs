@@ -16,12 +16,8 @@ pub fn frame_loss(logits: &Tensor, truth: &Tensor, loss: &Loss) -> Result<(Tenso
         CrossEntropy::Balanced => balance(truth)?.f_mul_scalar(2.0)?,
         CrossEntropy::Edge => edge(truth)?.f_mul_scalar(2.0)?.f_add_scalar(1.0)?,
     };
-    let cross_entropy = logits.f_binary_cross_entropy_with_logits(
-        truth,
-        Some(&weight),
-        None::<&Tensor>,
-        Reduction::Mean,
-    )?;
+    let cross_entropy =
+        logits.f_binary_cross_entropy_with_logits(truth, Some(&weight), None::<&Tensor>, Reduction::Mean)?;
     let region = region_similarity(&logits.f_sigmoid()?, truth)?.f_mean(Kind::Float)?;
     let similarity = region.double_value(&[]);
     let total = cross_entropy
@@ -35,11 +31,7 @@ pub fn frame_loss(logits: &Tensor, truth: &Tensor, loss: &Loss) -> Result<(Tenso
 fn balance(truth: &Tensor) -> Result<Tensor> {
     let object = truth.f_mean_dim([1i64, 2, 3].as_slice(), true, None::<Kind>)?;
     let empty = object.f_eq(0.0)?;
-    let share = object
-        .f_neg()?
-        .f_add_scalar(1.0)?
-        .f_clamp(SHARE.0, SHARE.1)?
-        .f_masked_fill(&empty, 0.5)?;
+    let share = object.f_neg()?.f_add_scalar(1.0)?.f_clamp(SHARE.0, SHARE.1)?.f_masked_fill(&empty, 0.5)?;
     let rest = share.f_neg()?.f_add_scalar(1.0)?;
     Ok(rest.f_add(&truth.f_mul(&share.f_sub(&rest)?)?)?)
 }

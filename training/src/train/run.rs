@@ -60,9 +60,9 @@ pub fn run(config: &TrainConfig, out: &Path) -> Result<()> {
         kind: if config.mixed_precision { Kind::BFloat16 } else { Kind::Float },
         frozen_encoder,
     };
-    let bar = ProgressBar::new(config.steps).with_position(first).with_style(style(
-        "{bar:30} {pos}/{len} steps, {elapsed} gone, {eta} to go, {msg}",
-    ));
+    let bar = ProgressBar::new(config.steps)
+        .with_position(first)
+        .with_style(style("{bar:30} {pos}/{len} steps, {elapsed} gone, {eta} to go, {msg}"));
     let (mut loss_sum, mut region_sum, mut norm_sum) = (0.0, 0.0, 0.0);
     let begun = Instant::now();
     for step in first..config.steps {
@@ -112,21 +112,10 @@ fn initialise(config: &TrainConfig, store: &nn::VarStore) -> Result<()> {
     if let Some(path) = &config.start_from {
         return Ok(Weights::open(path)?.fill(store)?);
     }
-    let Some(path) = &config.backbone else { return Ok(()) };
-    let refuse = |reason: String| gstfastganseg::Error::Weights { path: path.clone(), reason };
-    let backbone: BTreeMap<String, Tensor> = Tensor::read_safetensors(path)
-        .map_err(|error| refuse(error.to_string().lines().next().unwrap_or_default().to_owned()))?
-        .into_iter()
-        .collect();
-    for (name, mut variable) in store.variables() {
-        let Some(name) = name.strip_prefix("encoder.") else { continue };
-        let tensor = backbone
-            .get(name)
-            .filter(|tensor| tensor.size() == variable.size())
-            .ok_or_else(|| refuse(format!("no tensor {name} of shape {:?}", variable.size())))?;
-        tch::no_grad(|| variable.f_copy_(tensor).map(|_| ()))?;
+    match &config.backbone {
+        Some(path) => Ok(weights::load_backbone(path, store, "encoder.")?),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn mix(config: &TrainConfig) -> Result<Mix> {
