@@ -4,7 +4,7 @@
 mod engine;
 mod matte;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tch::{Device, Kind, Tensor, nn};
 
@@ -19,8 +19,6 @@ use engine::{Engine, Running};
 
 /// Objects followed at the same time at the most.
 pub const MAX_OBJECTS: usize = 16;
-
-const BUILT_IN: &[u8] = include_bytes!("../models/lite.safetensors");
 
 /// Packed RGB, one byte a channel, rows `stride` bytes apart.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +76,7 @@ impl Tracker {
     pub fn new(options: &Options) -> Result<Self> {
         let weights = match &options.model {
             Some(path) => Weights::open(path)?,
-            None => Weights::from_bytes(BUILT_IN, Path::new("(built-in model)"))?,
+            None => Weights::built_in()?,
         };
         Self::from_weights(&weights, options.device, options.precision)
     }

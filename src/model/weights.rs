@@ -21,7 +21,15 @@ pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
 }
 
+/// The built-in lite model.
+const BUILT_IN: &[u8] = include_bytes!("../../models/lite.safetensors");
+
 impl Weights {
+    /// The built-in lite model.
+    pub fn built_in() -> Result<Self> {
+        Self::from_bytes(BUILT_IN, Path::new("(built-in model)"))
+    }
+
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         Self::from_bytes(&bytes, path)
@@ -61,6 +69,15 @@ impl Weights {
         &self.config
     }
 
+    /// Changes what may differ between training and use, such as the network size or the memory.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if no network can be built from the result.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) -> Result<()> {
+        change(&mut self.config);
+        self.config.validate()
+    }
+
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
@@ -85,6 +102,25 @@ impl Weights {
             None => Ok(()),
         }
     }
+}
+
+/// Fills every variable under `prefix` with the tensor of its name without the prefix; the file may
+/// hold more.
+pub fn load_backbone(path: &Path, store: &nn::VarStore, prefix: &str) -> Result<()> {
+    let refuse = |reason: String| Error::Weights { path: path.to_owned(), reason };
+    let backbone: BTreeMap<String, Tensor> = Tensor::read_safetensors(path)
+        .map_err(|error| refuse(error.to_string().lines().next().unwrap_or_default().to_owned()))?
+        .into_iter()
+        .collect();
+    for (name, mut variable) in store.variables() {
+        let Some(name) = name.strip_prefix(prefix) else { continue };
+        let tensor = backbone
+            .get(name)
+            .filter(|tensor| tensor.size() == variable.size())
+            .ok_or_else(|| refuse(format!("no tensor {name} of shape {:?}", variable.size())))?;
+        tch::no_grad(|| variable.f_copy_(tensor).map(|_| ()))?;
+    }
+    Ok(())
 }
 
 /// Writes the variables of a network, in `kind`, with its configuration and further metadata.

@@ -19,6 +19,33 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         reason: String,
     },
+    /// A training configuration that cannot be used.
+    #[error("configuration {}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A checkpoint that does not fit the run.
+    #[error("checkpoint {}: {reason}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        reason: String,
+    },
+    /// A loss or gradient that is no number any more.
+    #[error("the loss is not a number at step {step}; lower optimiser.learning_rate and go on from {}", checkpoint.display())]
+    Diverged {
+        /// The step that failed.
+        step: u64,
+        /// The last good state.
+        checkpoint: PathBuf,
+    },
+    /// A call into libtorch that failed.
+    #[error("libtorch: {}", .0.to_string().lines().next().unwrap_or_default())]
+    Torch(#[from] tch::TchError),
     /// Masks that cannot be compared with the ground truth.
     #[error("cannot score {what}: {reason}")]
     Score {

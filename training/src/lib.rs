@@ -4,9 +4,13 @@
 //! Object Segmentation*) and gives the official tool's numbers: [`dataset`] finds the frames,
 //! [`eval`] runs a [`Propagator`](method::Propagator) over them, [`score`] compares the masks with
 //! the ground truth, and [`report`] prints, saves and pictures the result.
+//!
+//! Training takes [`clips`] of real video and of still pictures set in motion, and [`train`] fits the
+//! regressor to them.
 
 #![warn(missing_docs)]
 
+pub mod clips;
 pub mod dataset;
 mod error;
 pub mod eval;
@@ -15,6 +19,7 @@ mod label_map;
 pub mod method;
 pub mod report;
 pub mod score;
+pub mod train;
 
 pub use error::{Error, Result};
 pub use label_map::LabelMap;

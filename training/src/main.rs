@@ -17,12 +17,14 @@ struct Cli {
 enum Command {
     Eval(commands::eval::Args),
     Score(commands::score::Args),
+    Train(commands::train::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Eval(args) => commands::eval::run(&args),
         Command::Score(args) => commands::score::run(&args),
+        Command::Train(args) => commands::train::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,10 +4,11 @@ use std::time::Instant;
 use clap::ValueEnum;
 use fastganseg_training::Result;
 use fastganseg_training::eval::{EvalOptions, evaluate};
-use fastganseg_training::method::{Frozen, Propagator};
+use fastganseg_training::method::{Frozen, Propagation, Propagator};
 use fastganseg_training::report::{table, write_csv};
 use gstfastganseg::device::{DeviceChoice, Precision};
-use gstfastganseg::tracker::{Options, Tracker};
+use gstfastganseg::model::weights::Weights;
+use gstfastganseg::tracker::Tracker;
 
 use super::{Data, frame_bar};
 
@@ -32,6 +33,18 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
 
+    /// ImageNet weights of MobileNetV2, .safetensors, for `--method propagation`
+    #[arg(long, value_name = "FILE", required_if_eq("method", "propagation"))]
+    backbone: Option<PathBuf>,
+
+    /// Size at which frames enter the network [default: the model's own]
+    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
+    network_size: Option<[i64; 2]>,
+
+    /// Predicted frames kept in memory beside the first [default: the model's own]
+    #[arg(long, value_name = "N")]
+    memory_frames: Option<usize>,
+
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value_t)]
     device: DeviceChoice,
@@ -52,17 +65,32 @@ enum Method {
     Model,
     /// The first mask, repeated: a floor without training
     Frozen,
+    /// Likeness of ImageNet features alone: a floor without training on video
+    Propagation,
+}
+
+/// Reads `192x336`.
+fn size(text: &str) -> std::result::Result<[i64; 2], String> {
+    let sides: Option<Vec<i64>> = text.split('x').map(|side| side.parse().ok()).collect();
+    match sides.as_deref() {
+        Some(&[height, width]) => Ok([height, width]),
+        _ => Err("give HEIGHTxWIDTH, such as 192x336".into()),
+    }
 }
 
 impl Args {
     fn propagator(&self) -> Result<Box<dyn Propagator>> {
         match self.method {
             Method::Model => {
-                let tracker = Tracker::new(&Options {
-                    model: self.model.clone(),
-                    device: self.device,
-                    precision: self.precision,
+                let mut weights = match &self.model {
+                    Some(path) => Weights::open(path)?,
+                    None => Weights::built_in()?,
+                };
+                weights.reconfigure(|config| {
+                    config.network_size = self.network_size.unwrap_or(config.network_size);
+                    config.memory.frames = self.memory_frames.unwrap_or(config.memory.frames);
                 })?;
+                let tracker = Tracker::from_weights(&weights, self.device, self.precision)?;
                 if let Some(warning) = tracker.device_warning() {
                     eprintln!("runs on the CPU: {warning}");
                 }
@@ -72,6 +100,11 @@ impl Args {
                 let (device, precision) = (tracker.active_device(), tracker.active_precision());
                 eprintln!("{name}: {width}x{height} on {device} in {precision}");
                 Ok(Box::new(tracker))
+            }
+            Method::Propagation => {
+                let backbone = self.backbone.clone().unwrap_or_default();
+                eprintln!("features of {}", backbone.display());
+                Ok(Box::new(Propagation::new(&backbone)?))
             }
             Method::Frozen => {
                 if self.model.is_some() {

@@ -2,6 +2,7 @@
 
 pub mod eval;
 pub mod score;
+pub mod train;
 
 use std::path::PathBuf;
 use std::time::Duration;

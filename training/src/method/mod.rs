@@ -1,5 +1,9 @@
 //! What evaluation compares: ways to carry the first frame's mask through a video.
 
+mod propagation;
+
+pub use propagation::Propagation;
+
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::tracker::{Picture, PlaneMut, Tracker};
 use image::RgbImage;
