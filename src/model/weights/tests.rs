@@ -157,7 +157,7 @@ fn a_header_that_lies() {
     let folder = Folder::new();
     let path = folder.spoiled(|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()));
     assert!(message(Weights::open(&path), &path).contains("not a safetensors file"));
-    for (shape, end) in [("[4611686018427387904,4]", 16), ("[2]", 1 << 40), ("[9]", 16)] {
+    for (shape, end) in [("[4611686018427387904,4]", 16), ("[2]", 1_u64 << 40), ("[9]", 16)] {
         let header = format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,{end}]}}}}"#);
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header.as_bytes());
@@ -183,7 +183,7 @@ fn another_kind_of_file() {
 fn metadata_of_something_else() {
     let folder = Folder::new();
     let path = folder.path();
-    let mut refused = |key: &str, value: Option<&str>, expected: &str| {
+    let refused = |key: &str, value: Option<&str>, expected: &str| {
         with_metadata(&path, |metadata| {
             metadata.remove(key);
             if let Some(value) = value {
