@@ -4,19 +4,18 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `format` | `fastganseg` |
-//! | `format_version` | `1` |
-//! | `architecture` | `resnet50` or `lite` |
+//! | `format` | the version of all this, `1` |
+//! | `architecture` | `lite` or `resnet50` |
 //! | `config` | the whole [`Config`] as JSON |
 //! | `training_data` | what the weights were made from |
 //! | `licence` | under which terms they may be used |
 //!
-//! and whatever else is worth keeping. Tensors are named as in the network's variable store and may
-//! be F32, F16 or BF16; the network gets float32. Nothing that a file says of itself is believed
-//! before it has been compared with the file's true size and with the network.
+//! of which `format` and `config` are required, and whatever else is worth keeping. Tensors are
+//! named as in the network's variable store and may be F32, F16 or BF16; the network gets float32.
+//! Nothing that a file says of itself is believed before it has been compared with the file's true
+//! size and with the network.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -31,76 +30,110 @@ use crate::{Error, Result};
 /// Larger files are refused before they are read.
 pub const MAX_BYTES: u64 = 2 << 30;
 
-const FORMAT: &str = "fastganseg";
-const FORMAT_VERSION: u32 = 1;
+/// The version of the layout of names and metadata.
+pub const FORMAT: &str = "1";
 
-/// What a weights file says beside its tensors.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Info {
-    pub config: Config,
-    /// What the weights were made from, one line.
-    pub training_data: String,
-    /// SPDX expression or a sentence.
-    pub licence: String,
-    /// Anything else.
-    pub extra: BTreeMap<String, String>,
+const ARCHITECTURES: [Architecture; 2] = [Architecture::Lite, Architecture::Resnet50];
+
+/// A safetensors file in memory whose layout has been checked; tensors are made of it one by one.
+#[derive(Debug)]
+struct Container {
+    origin: PathBuf,
+    bytes: Vec<u8>,
+    /// Where the tensors' bytes begin.
+    start: usize,
+    header: Header,
 }
 
-impl Info {
-    fn to_metadata(&self) -> Result<HashMap<String, String>> {
-        let json = |e: serde_json::Error| Error::Config(e.to_string());
-        let config = serde_json::to_string(&self.config).map_err(json)?;
-        let mut metadata: HashMap<String, String> =
-            self.extra.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        for (key, value) in [
-            ("format", FORMAT.to_owned()),
-            ("format_version", FORMAT_VERSION.to_string()),
-            ("architecture", architecture_name(self.config.architecture).to_owned()),
-            ("config", config),
-            ("training_data", self.training_data.clone()),
-            ("licence", self.licence.clone()),
-        ] {
-            metadata.insert(key.to_owned(), value);
-        }
-        Ok(metadata)
+/// A weights file in memory, its layout and configuration checked.
+#[derive(Debug)]
+pub struct Weights {
+    container: Container,
+    config: Config,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when it cannot be read; [`Error::Weights`] when it is not a regular file, is
+    /// larger than [`MAX_BYTES`], truncated, longer than its header says, not safetensors, of
+    /// something else, of a newer format or an unknown architecture, or when no network can be
+    /// built from its configuration.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::new(Container::open(path)?)
     }
 
-    /// The error is the reason alone.
-    fn from_metadata(metadata: &HashMap<String, String>) -> Result<Self, String> {
-        let mut extra: BTreeMap<String, String> =
-            metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let mut take = |key: &str| extra.remove(key);
-        if take("format").as_deref() != Some(FORMAT) {
-            return Err(
-                "its metadata do not say `format: fastganseg`; it is a weights file of something else".into(),
-            );
-        }
-        let version = take("format_version").unwrap_or_default();
-        if version != FORMAT_VERSION.to_string() {
-            return Err(format!("format version {version:?}; this build reads version {FORMAT_VERSION}"));
-        }
-        let architecture = take("architecture").unwrap_or_default();
-        let known = [Architecture::Lite, Architecture::Resnet50].map(architecture_name);
-        if !known.contains(&architecture.as_str()) {
-            return Err(format!(
-                "architecture {architecture:?} is unknown; this build has {}",
-                known.join(" and ")
-            ));
-        }
-        let config = take("config").ok_or("its metadata lack `config`")?;
-        let config: Config =
-            serde_json::from_str(&config).map_err(|e| format!("`config` in its metadata: {e}"))?;
-        if architecture_name(config.architecture) != architecture {
-            return Err(format!(
-                "its metadata say architecture {architecture} and, in `config`, {}",
-                architecture_name(config.architecture)
-            ));
-        }
-        config.validate().map_err(|e| e.to_string())?;
-        let training_data = take("training_data").unwrap_or_default();
-        let licence = take("licence").unwrap_or_default();
-        Ok(Self { config, training_data, licence, extra })
+    /// The same from memory; messages call it `origin`.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] as [`open`](Self::open).
+    pub fn from_bytes(bytes: &[u8], origin: &Path) -> Result<Self> {
+        Self::new(Container::new(origin, bytes.to_vec())?)
     }
+
+    fn new(container: Container) -> Result<Self> {
+        let metadata: BTreeMap<String, String> =
+            container.header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let config = read_config(&metadata).map_err(|reason| refuse(&container.origin, reason))?;
+        Ok(Self { container, config, metadata })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Changes what may differ between training and use, such as the network size or the memory.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if no network can be built from the result.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) -> Result<()> {
+        change(&mut self.config);
+        self.config.validate()
+    }
+
+    /// Everything in the table above, as it stands in the file.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Copies every tensor into the variable of its name; the two sets must be the same.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] naming the first tensor, in alphabetical order, that is missing,
+    /// unexpected, of another shape, of a type that is not a float or not finite; the store is then
+    /// as it was.
+    pub fn fill(&self, store: &VarStore) -> Result<()> {
+        self.container.fill(store)
+    }
+}
+
+/// The error is the reason alone.
+fn read_config(metadata: &BTreeMap<String, String>) -> Result<Config, String> {
+    let config = metadata.get("config").ok_or(
+        "there is no network configuration in its metadata; it is a safetensors file of something else",
+    )?;
+    let format = metadata.get("format").map_or("", String::as_str);
+    if format != FORMAT {
+        return Err(format!("it is of format {format:?}; this build reads {FORMAT:?}"));
+    }
+    let wrong = |error: serde_json::Error| format!("network configuration in its metadata: {error}");
+    let fields: serde_json::Value = serde_json::from_str(config).map_err(wrong)?;
+    let stated = metadata.get("architecture").map(String::as_str);
+    for name in [fields["architecture"].as_str(), stated].into_iter().flatten() {
+        if !ARCHITECTURES.iter().any(|architecture| architecture_name(*architecture) == name) {
+            let known = ARCHITECTURES.map(architecture_name).join(" and ");
+            return Err(format!("architecture {name:?} is unknown; this build has {known}"));
+        }
+    }
+    let config: Config = serde_json::from_value(fields).map_err(wrong)?;
+    let name = architecture_name(config.architecture);
+    if let Some(stated) = stated.filter(|stated| *stated != name) {
+        return Err(format!("its metadata say architecture {stated}, its configuration says {name}"));
+    }
+    config.validate().map_err(|error| error.to_string())?;
+    Ok(config)
 }
 
 fn architecture_name(architecture: Architecture) -> &'static str {
@@ -110,23 +143,8 @@ fn architecture_name(architecture: Architecture) -> &'static str {
     }
 }
 
-/// A weights file in memory whose layout has been checked; tensors are made of it one by one.
-#[derive(Debug)]
-pub struct Weights<'a> {
-    path: PathBuf,
-    bytes: Cow<'a, [u8]>,
-    /// Where the tensors' bytes begin.
-    start: usize,
-    header: Header,
-}
-
-impl Weights<'static> {
-    /// Reads a whole file.
-    ///
-    /// # Errors
-    /// [`Error::Read`] when it cannot be read; [`Error::Weights`] when it is not a regular file, is
-    /// larger than [`MAX_BYTES`], truncated, longer than its header says, or not safetensors.
-    pub fn open(path: &Path) -> Result<Self> {
+impl Container {
+    fn open(path: &Path) -> Result<Self> {
         let read_error = |source| Error::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(read_error)?;
         let metadata = file.metadata().map_err(read_error)?;
@@ -141,43 +159,16 @@ impl Weights<'static> {
         }
         let mut bytes = Vec::with_capacity(metadata.len() as usize);
         file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(read_error)?;
-        Self::new(path, Cow::Owned(bytes))
-    }
-}
-
-impl<'a> Weights<'a> {
-    /// The same from memory; errors call it `name`.
-    ///
-    /// # Errors
-    /// [`Error::Weights`] as [`open`](Weights::open).
-    pub fn from_bytes(bytes: &'a [u8], name: &str) -> Result<Self> {
-        Self::new(Path::new(name), Cow::Borrowed(bytes))
+        Self::new(path, bytes)
     }
 
-    fn new(path: &Path, bytes: Cow<'a, [u8]>) -> Result<Self> {
+    fn new(origin: &Path, bytes: Vec<u8>) -> Result<Self> {
         let (length, header) =
-            SafeTensors::read_metadata(&bytes).map_err(|error| refuse(path, explain(&bytes, &error)))?;
-        Ok(Self { path: path.to_owned(), bytes, start: size_of::<u64>() + length, header })
+            SafeTensors::read_metadata(&bytes).map_err(|error| refuse(origin, explain(&bytes, &error)))?;
+        Ok(Self { origin: origin.to_owned(), bytes, start: size_of::<u64>() + length, header })
     }
 
-    /// Configuration, licence and so on.
-    ///
-    /// # Errors
-    /// [`Error::Weights`] when the file is of another program, of a newer format, of an unknown
-    /// architecture, or its configuration builds no network.
-    pub fn info(&self) -> Result<Info> {
-        let none = HashMap::new();
-        Info::from_metadata(self.header.metadata().as_ref().unwrap_or(&none))
-            .map_err(|reason| refuse(&self.path, reason))
-    }
-
-    /// Copies every tensor into the variable of the same name.
-    ///
-    /// # Errors
-    /// [`Error::Weights`] naming the first tensor, in alphabetical order, that is missing,
-    /// unexpected, of another shape, of a type that is not a float or not finite; the store is then as
-    /// it was.
-    pub fn load(&self, store: &VarStore) -> Result<()> {
+    fn fill(&self, store: &VarStore) -> Result<()> {
         let tensors = self.header.tensors();
         let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
         let names: BTreeSet<&String> = tensors.keys().chain(variables.keys()).collect();
@@ -187,13 +178,13 @@ impl<'a> Weights<'a> {
                 (None, Some(variable)) => {
                     let shape = variable.size();
                     return Err(refuse(
-                        &self.path,
+                        &self.origin,
                         format!("tensor `{name}` is missing; expected shape {shape:?}"),
                     ));
                 }
                 (Some(tensor), None) => {
                     return Err(refuse(
-                        &self.path,
+                        &self.origin,
                         format!(
                             "unexpected tensor `{name}` of shape {:?}; the network has none of that name",
                             tensor.shape
@@ -211,7 +202,7 @@ impl<'a> Weights<'a> {
         copy(values)
     }
 
-    fn load_matching(&self, store: &VarStore, prefix: &str) -> Result<Partial> {
+    fn fill_partly(&self, store: &VarStore, prefix: &str) -> Result<Partial> {
         let tensors: BTreeMap<String, &TensorInfo> = self.header.tensors().into_iter().collect();
         let under = format!("{prefix}.");
         let mut variables: BTreeMap<String, Tensor> =
@@ -243,14 +234,14 @@ impl<'a> Weights<'a> {
             && tensor.shape.iter().zip(&expected).all(|(a, b)| i64::try_from(*a) == Ok(*b));
         if !same {
             return Err(refuse(
-                &self.path,
+                &self.origin,
                 format!("tensor `{name}`: expected shape {expected:?}, found {:?}", tensor.shape),
             ));
         }
         match kind(tensor.dtype) {
             Some(_) => Ok(()),
             None => Err(refuse(
-                &self.path,
+                &self.origin,
                 format!("tensor `{name}`: expected type F32, F16 or BF16, found {}", tensor.dtype),
             )),
         }
@@ -261,12 +252,12 @@ impl<'a> Weights<'a> {
         let (from, to) = tensor.data_offsets;
         let bytes = self.bytes.get(self.start + from..self.start + to);
         let (Some(bytes), Some(kind)) = (bytes, kind(tensor.dtype)) else {
-            return Err(refuse(&self.path, format!("tensor `{name}` lies outside the file")));
+            return Err(refuse(&self.origin, format!("tensor `{name}` lies outside the file")));
         };
         let shape: Vec<i64> = tensor.shape.iter().map(|side| *side as i64).collect();
         let value = Tensor::f_from_data_size(bytes, &shape, kind)?.f_to_kind(Kind::Float)?;
         if !all_finite(&value)? {
-            return Err(refuse(&self.path, format!("tensor `{name}` holds values that are not finite")));
+            return Err(refuse(&self.origin, format!("tensor `{name}` holds values that are not finite")));
         }
         Ok(value)
     }
@@ -295,19 +286,25 @@ pub struct Partial {
 /// ResNet-50 for the `encoder`. For training alone; no metadata are asked for.
 ///
 /// # Errors
-/// As [`Weights::open`], and [`Error::Weights`] naming the first tensor that has a variable's name
+/// As [`Weights::open`] for the file itself, and [`Error::Weights`] naming the first tensor that has a variable's name
 /// and another shape, no float type or values that are not finite; the store is then as it was.
 pub fn load_partial(path: &Path, store: &VarStore, prefix: &str) -> Result<Partial> {
-    Weights::open(path)?.load_matching(store, prefix)
+    Container::open(path)?.fill_partly(store, prefix)
 }
 
-/// Writes every variable of the store as `kind` (float32, float16 or bfloat16). The file appears
-/// under its name when it is complete and not before.
+/// Writes the variables of a network as `kind` (float32, float16 or bfloat16) with its configuration
+/// and further metadata. The file appears under its name when it is complete and not before.
 ///
 /// # Errors
 /// [`Error::Write`] when it cannot be written; [`Error::Weights`] on a value that is not finite in
 /// `kind`, naming the tensor, or on another kind.
-pub fn save(path: &Path, store: &VarStore, info: &Info, kind: Kind) -> Result<()> {
+pub fn save(
+    path: &Path,
+    store: &VarStore,
+    config: &Config,
+    metadata: &BTreeMap<String, String>,
+    kind: Kind,
+) -> Result<()> {
     let dtype = match kind {
         Kind::Float => Dtype::F32,
         Kind::Half => Dtype::F16,
@@ -331,7 +328,12 @@ pub fn save(path: &Path, store: &VarStore, info: &Info, kind: Kind) -> Result<()
         .map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)))
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(invalid)?;
-    let bytes = safetensors::serialize(views, Some(info.to_metadata()?)).map_err(invalid)?;
+    let json = serde_json::to_string(config).map_err(|error| refuse(path, error.to_string()))?;
+    let mut all = metadata.clone();
+    all.insert("format".into(), FORMAT.into());
+    all.insert("architecture".into(), architecture_name(config.architecture).into());
+    all.insert("config".into(), json);
+    let bytes = safetensors::serialize(views, Some(all.into_iter().collect())).map_err(invalid)?;
     write_atomically(path, &bytes).map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 

@@ -1,15 +1,27 @@
+use std::collections::HashMap;
+
 use tch::nn;
 
 use super::*;
 use crate::model::TemporalSkip;
 
-fn info() -> Info {
-    Info {
-        config: Config { width: 0.25, temporal_skip: TemporalSkip::Refine, ..Config::resnet50() },
-        training_data: "none".into(),
-        licence: "MPL-2.0".into(),
-        extra: BTreeMap::from([("note".to_owned(), "a test".to_owned())]),
-    }
+fn config() -> Config {
+    Config { width: 0.25, temporal_skip: TemporalSkip::Refine, ..Config::resnet50() }
+}
+
+fn metadata() -> BTreeMap<String, String> {
+    BTreeMap::from([("licence", "MPL-2.0"), ("training_data", "none")].map(|(k, v)| (k.into(), v.into())))
+}
+
+/// All that [`save`] writes.
+fn whole_metadata() -> HashMap<String, String> {
+    let json = serde_json::to_string(&config()).unwrap();
+    let more = [("format", "1"), ("architecture", "resnet50"), ("config", &json)];
+    metadata().into_iter().chain(more.map(|(k, v)| (k.into(), v.into()))).collect()
+}
+
+fn write(path: &Path, store: &VarStore, kind: Kind) -> Result<()> {
+    save(path, store, &config(), &metadata(), kind)
 }
 
 /// Two trained variables and one that is not.
@@ -45,7 +57,7 @@ impl Folder {
 
     /// A good file, its bytes changed by `f`.
     fn spoiled(&self, f: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
-        save(&self.path(), &store(1), &info(), Kind::Float).unwrap();
+        write(&self.path(), &store(1), Kind::Float).unwrap();
         let mut bytes = fs::read(self.path()).unwrap();
         f(&mut bytes);
         fs::write(self.path(), bytes).unwrap();
@@ -61,7 +73,7 @@ fn message<T: std::fmt::Debug>(result: Result<T>, path: &Path) -> String {
 }
 
 fn with_metadata(path: &Path, change: impl FnOnce(&mut HashMap<String, String>)) {
-    let mut metadata = info().to_metadata().unwrap();
+    let mut metadata = whole_metadata();
     change(&mut metadata);
     let none: Vec<(String, TensorView)> = Vec::new();
     fs::write(path, safetensors::serialize(none, Some(metadata)).unwrap()).unwrap();
@@ -72,14 +84,15 @@ fn what_is_written_is_read_back() {
     let folder = Folder::new();
     for (kind, tolerance) in [(Kind::Float, 0.0), (Kind::Half, 1e-3), (Kind::BFloat16, 1e-2)] {
         let written = store(1);
-        save(&folder.path(), &written, &info(), kind).unwrap();
+        write(&folder.path(), &written, kind).unwrap();
         let weights = Weights::open(&folder.path()).unwrap();
-        assert_eq!(weights.info().unwrap(), info());
+        assert_eq!(weights.config(), &config());
+        assert_eq!(weights.metadata().clone().into_iter().collect::<HashMap<_, _>>(), whole_metadata());
         let read = store(2);
-        weights.load(&read).unwrap();
+        weights.fill(&read).unwrap();
         let bytes = fs::read(folder.path()).unwrap();
         let from_memory = store(3);
-        Weights::from_bytes(&bytes, "built-in").unwrap().load(&from_memory).unwrap();
+        Weights::from_bytes(&bytes, Path::new("built-in")).unwrap().fill(&from_memory).unwrap();
         for (name, expected) in written.variables() {
             let found = &read.variables()[&name];
             assert_eq!(found.kind(), Kind::Float);
@@ -94,19 +107,17 @@ fn what_is_written_is_read_back() {
 #[test]
 fn a_failed_write_leaves_the_old_file() {
     let folder = Folder::new();
-    save(&folder.path(), &store(1), &info(), Kind::Float).unwrap();
+    write(&folder.path(), &store(1), Kind::Float).unwrap();
     let before = fs::read(folder.path()).unwrap();
     let large = store(1);
     let _ = tch::no_grad(|| large.variables()["net.bias"].shallow_clone().fill_(1e6));
-    let error = message(save(&folder.path(), &large, &info(), Kind::Half), &folder.path());
+    let error = message(write(&folder.path(), &large, Kind::Half), &folder.path());
     assert!(error.contains("`net.bias`") && error.contains("F16"), "{error}");
     assert_eq!(fs::read(folder.path()).unwrap(), before);
 
     let nowhere = folder.0.path().join("absent/model.safetensors");
-    assert!(matches!(save(&nowhere, &store(1), &info(), Kind::Float), Err(Error::Write { .. })));
-    assert!(
-        message(save(&folder.path(), &store(1), &info(), Kind::Double), &folder.path()).contains("Double")
-    );
+    assert!(matches!(write(&nowhere, &store(1), Kind::Float), Err(Error::Write { .. })));
+    assert!(message(write(&folder.path(), &store(1), Kind::Double), &folder.path()).contains("Double"));
 }
 
 #[test]
@@ -190,20 +201,22 @@ fn metadata_of_something_else() {
                 metadata.insert(key.to_owned(), value.to_owned());
             }
         });
-        let error = message(Weights::open(&path).unwrap().info(), &path);
+        let error = message(Weights::open(&path), &path);
         assert!(error.contains(expected), "{error}");
     };
-    refused("format", None, "something else");
-    refused("format_version", Some("2"), "reads version 1");
+    refused("format", None, "of format \"\"");
+    refused("format", Some("2"), "of format \"2\"; this build reads \"1\"");
     refused(
         "architecture",
         Some("unet"),
         "architecture \"unet\" is unknown; this build has lite and resnet50",
     );
-    refused("architecture", Some("lite"), "in `config`, resnet50");
-    refused("config", None, "lack `config`");
-    refused("config", Some("{}"), "`config`");
-    let mut config = info().config;
+    refused("architecture", Some("lite"), "architecture lite, its configuration says resnet50");
+    refused("config", None, "something else");
+    refused("config", Some("{}"), "missing field `architecture`");
+    refused("config", Some("{\"architecture\":\"unet\"}"), "architecture \"unet\" is unknown");
+    refused("config", Some("no JSON"), "network configuration");
+    let mut config = config();
     config.width = 1e9;
     refused("config", Some(&serde_json::to_string(&config).unwrap()), "width");
 }
@@ -211,7 +224,7 @@ fn metadata_of_something_else() {
 #[test]
 fn tensors_that_do_not_fit() {
     let folder = Folder::new();
-    save(&folder.path(), &store(1), &info(), Kind::Float).unwrap();
+    write(&folder.path(), &store(1), Kind::Float).unwrap();
     let weights = Weights::open(&folder.path()).unwrap();
     for (store, expected) in [
         (
@@ -221,7 +234,7 @@ fn tensors_that_do_not_fit() {
         (other(&[2], "extra"), "tensor `net.extra` is missing; expected shape [2]"),
         (other(&[7], "zz"), "unexpected tensor `net.weight` of shape [2, 3, 1, 1]"),
     ] {
-        let error = message(weights.load(&store), &folder.path());
+        let error = message(weights.fill(&store), &folder.path());
         assert!(error.contains(expected), "{error}");
         let bias = &store.variables()["net.bias"];
         assert_eq!(bias.abs().max().double_value(&[]), 0.0, "nothing is loaded in part");
@@ -231,18 +244,18 @@ fn tensors_that_do_not_fit() {
 #[test]
 fn tensors_of_another_type_or_not_finite() {
     let folder = Folder::new();
-    let write = |dtype: Dtype, bytes: &[u8]| {
+    let put = |dtype: Dtype, bytes: &[u8]| {
         let view = TensorView::new(dtype, vec![2], bytes).unwrap();
-        let file = safetensors::serialize([("net.bias", view)], Some(info().to_metadata().unwrap()));
+        let file = safetensors::serialize([("net.bias", view)], Some(whole_metadata()));
         fs::write(folder.path(), file.unwrap()).unwrap();
     };
     let store = VarStore::new(Device::Cpu);
     let _ = (&store.root() / "net").zeros("bias", &[2]);
-    write(Dtype::I64, &[0; 16]);
-    let error = message(Weights::open(&folder.path()).unwrap().load(&store), &folder.path());
+    put(Dtype::I64, &[0; 16]);
+    let error = message(Weights::open(&folder.path()).unwrap().fill(&store), &folder.path());
     assert!(error.contains("`net.bias`: expected type F32, F16 or BF16, found I64"), "{error}");
-    write(Dtype::F32, &[0, 0, 0x80, 0x7f, 0, 0, 0, 0]);
-    let error = message(Weights::open(&folder.path()).unwrap().load(&store), &folder.path());
+    put(Dtype::F32, &[0, 0, 0x80, 0x7f, 0, 0, 0, 0]);
+    let error = message(Weights::open(&folder.path()).unwrap().fill(&store), &folder.path());
     assert!(error.contains("`net.bias` holds values that are not finite"), "{error}");
 }
 
@@ -253,7 +266,7 @@ fn a_part_of_a_network() {
     let root = backbone.root();
     let _ = (&root / "conv1").randn("weight", &[4, 3], 0.0, 1.0);
     let _ = (&root / "fc").randn("weight", &[9, 9], 0.0, 1.0);
-    save(&folder.path(), &backbone, &info(), Kind::Float).unwrap();
+    write(&folder.path(), &backbone, Kind::Float).unwrap();
 
     let network = |rows: i64| {
         let store = VarStore::new(Device::Cpu);

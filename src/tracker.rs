@@ -1,0 +1,269 @@
+//! Follows the objects of a reference mask from picture to picture: what the element and evaluation
+//! both drive.
+
+mod engine;
+mod matte;
+
+use std::path::{Path, PathBuf};
+
+use tch::{Device, Kind, Tensor, nn};
+
+pub use self::matte::Matte;
+use crate::device::{self, DeviceChoice, Precision};
+use crate::mask::ReferenceMask;
+use crate::model::layers::channels_last;
+use crate::model::weights::Weights;
+use crate::model::{Architecture, Config, Lite, Regressor, Resnet50};
+use crate::{Error, Result};
+use engine::{Engine, Running};
+
+/// Objects followed at the same time at the most.
+pub const MAX_OBJECTS: usize = 16;
+
+const BUILT_IN: &[u8] = include_bytes!("../models/lite.safetensors");
+
+/// Packed RGB, one byte a channel, rows `stride` bytes apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Picture<'a> {
+    pub data: &'a [u8],
+    pub width: usize,
+    pub height: usize,
+    pub stride: usize,
+}
+
+/// An 8-bit plane to be written; bytes beyond `width` in a row are left alone.
+#[derive(Debug)]
+pub struct PlaneMut<'a> {
+    pub data: &'a mut [u8],
+    pub width: usize,
+    pub height: usize,
+    pub stride: usize,
+}
+
+/// What to run, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A `.safetensors` file; none is the built-in lite model.
+    pub model: Option<PathBuf>,
+    pub device: DeviceChoice,
+    pub precision: Precision,
+}
+
+/// A regressor with its reference and recurrent state.
+pub struct Tracker {
+    engine: Box<dyn Engine>,
+    ids: Vec<u8>,
+    config: Config,
+    device: Device,
+    kind: Kind,
+    device_warning: Option<String>,
+}
+
+impl std::fmt::Debug for Tracker {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("Tracker")
+            .field("config", &self.config)
+            .field("device", &self.device)
+            .field("kind", &self.kind)
+            .field("ids", &self.ids)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tracker {
+    /// Loads the weights, prepares the network for its device and precision, and runs it once.
+    ///
+    /// # Errors
+    /// A bad weights file, a device that cannot be had, a precision that the device lacks.
+    pub fn new(options: &Options) -> Result<Self> {
+        let weights = match &options.model {
+            Some(path) => Weights::open(path)?,
+            None => Weights::from_bytes(BUILT_IN, Path::new("(built-in model)"))?,
+        };
+        Self::from_weights(&weights, options.device, options.precision)
+    }
+
+    /// As [`new`](Self::new), from weights in memory.
+    pub fn from_weights(weights: &Weights, device: DeviceChoice, precision: Precision) -> Result<Self> {
+        let _no_grad = tch::no_grad_guard();
+        let config = weights.config().clone();
+        let (device, device_warning) = device::open(device)?;
+        let kind = precision.kind(device)?;
+        let mut store = nn::VarStore::new(Device::Cpu);
+        let engine = match config.architecture {
+            Architecture::Lite => {
+                let model = Lite::new(&store.root(), &config)?;
+                weights.fill(&store)?;
+                prepare(model, device, kind)?
+            }
+            Architecture::Resnet50 => {
+                let model = Resnet50::new(&store.root(), &config)?;
+                weights.fill(&store)?;
+                prepare(model, device, kind)?
+            }
+        };
+        store.freeze();
+        let mut tracker = Self { engine, ids: Vec::new(), config, device, kind, device_warning };
+        tracker.warm_up()?;
+        Ok(tracker)
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// "cpu" or "cuda:N".
+    pub fn active_device(&self) -> String {
+        match self.device {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            _ => "cpu".into(),
+        }
+    }
+
+    /// float32, bfloat16 or float16.
+    pub fn active_precision(&self) -> Precision {
+        match self.kind {
+            Kind::BFloat16 => Precision::Bfloat16,
+            Kind::Half => Precision::Float16,
+            _ => Precision::Float32,
+        }
+    }
+
+    /// Why `auto` took the CPU, if it did.
+    pub fn device_warning(&self) -> Option<&str> {
+        self.device_warning.as_deref()
+    }
+
+    /// Width and height in pixels at which pictures enter the network; those of that very size are not
+    /// resized.
+    pub fn network_size(&self) -> (usize, usize) {
+        let (height, width) = self.config.size();
+        (width as usize, height as usize)
+    }
+
+    /// Sets the reference: a picture and the mask drawn on it. Tracking starts anew from there.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for more than [`MAX_OBJECTS`] objects; the old reference then stays.
+    pub fn set_reference(&mut self, image: &Picture, mask: &ReferenceMask) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let objects = mask.objects();
+        if objects.len() > MAX_OBJECTS {
+            return Err(Error::Config(format!(
+                "the mask has {} objects; at most {MAX_OBJECTS} can be followed",
+                objects.len()
+            )));
+        }
+        let (height, width) = self.config.size();
+        let masks = matte::planes(mask)?;
+        let masks = matte::shrink(&masks, height, width)?.f_to_device(self.device)?;
+        let image = self.image(image)?;
+        self.engine.set_reference(&image, &masks)?;
+        self.ids = objects.iter().map(|object| object.id).collect();
+        Ok(())
+    }
+
+    pub fn has_reference(&self) -> bool {
+        !self.ids.is_empty()
+    }
+
+    /// Ids of the objects followed, as the mask has them.
+    pub fn object_ids(&self) -> &[u8] {
+        &self.ids
+    }
+
+    /// Tracking starts again from the reference, as after a seek.
+    pub fn restart(&mut self) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        self.engine.restart()
+    }
+
+    /// Forgets the reference.
+    pub fn clear(&mut self) {
+        self.engine.clear();
+        self.ids.clear();
+    }
+
+    /// The masks of the next picture.
+    ///
+    /// # Errors
+    /// [`Error::NoReference`] before [`set_reference`](Self::set_reference).
+    pub fn step(&mut self, image: &Picture) -> Result<Matte> {
+        let _no_grad = tch::no_grad_guard();
+        if !self.has_reference() {
+            return Err(Error::NoReference);
+        }
+        let image = self.image(image)?;
+        let logits = self.engine.step(&image)?;
+        let masks = normalise(&logits)?;
+        self.engine.observe(&masks)?;
+        Matte::new(&masks, &self.ids)
+    }
+
+    /// (1, 3, H, W) at network size, RGB in [0, 1], in the network's kind, channels last.
+    fn image(&self, picture: &Picture) -> Result<Tensor> {
+        let Picture { data, width, height, stride } = *picture;
+        let row = 3 * width;
+        if width == 0 || height == 0 || stride < row || data.len() < stride * (height - 1) + row {
+            return Err(Error::Config(format!(
+                "a picture of {width}x{height} does not fit {} bytes in rows of {stride}",
+                data.len()
+            )));
+        }
+        let rows = if stride == row {
+            Tensor::f_from_data_size(&data[..row * height], &[row as i64 * height as i64], Kind::Uint8)?
+        } else {
+            let packed: Vec<u8> =
+                data.chunks(stride).take(height).flat_map(|line| &line[..row]).copied().collect();
+            Tensor::f_from_data_size(&packed, &[packed.len() as i64], Kind::Uint8)?
+        };
+        let image = rows
+            .f_to_device(self.device)?
+            .f_reshape([1, height as i64, width as i64, 3])?
+            .f_permute([0, 3, 1, 2])?
+            .f_to_kind(Kind::Float)?
+            .f_div_scalar(255.0)?;
+        let (height, width) = self.config.size();
+        channels_last(&matte::shrink(&image, height, width)?.f_to_kind(self.kind)?)
+    }
+
+    /// The first run of a network builds kernels and fills caches; better here than on the first frame.
+    fn warm_up(&mut self) -> Result<()> {
+        let (height, width) = self.config.size();
+        let image = Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?;
+        let mask = Tensor::f_zeros([1, 1, height, width], (Kind::Float, self.device))?;
+        self.engine.set_reference(&channels_last(&image)?, &mask)?;
+        for _ in 0..2 {
+            let _ = self.engine.step(&channels_last(&image)?)?;
+            self.engine.observe(&mask)?;
+        }
+        self.engine.clear();
+        Ok(())
+    }
+}
+
+fn prepare<R: Regressor + 'static>(mut model: R, device: Device, kind: Kind) -> Result<Box<dyn Engine>> {
+    model.fold()?;
+    model.visit(&mut |tensor| {
+        let converted = tensor.f_detach()?.f_to_device(device)?.f_to_kind(kind)?;
+        *tensor = match converted.dim() {
+            4 => channels_last(&converted)?,
+            _ => converted,
+        };
+        Ok(())
+    })?;
+    Ok(Box::new(Running::new(model)))
+}
+
+/// Soft masks from logits, both (N, 1, H, W). Several objects are normalised against each other and
+/// against the background, ∏(1 − pᵢ); one object alone would only be sharpened by that.
+fn normalise(logits: &Tensor) -> Result<Tensor> {
+    let single = logits.f_sigmoid()?;
+    if logits.size()[0] == 1 {
+        return Ok(single);
+    }
+    let background = single.f_neg()?.f_add_scalar(1.0)?.f_prod_dim_int(0, true, None::<Kind>)?;
+    let odds = Tensor::f_cat(&[background, single], 0)?.f_clamp(1e-7, 1.0 - 1e-7)?.f_logit(None)?;
+    let shares = odds.f_softmax(0, None::<Kind>)?;
+    Ok(shares.f_narrow(0, 1, logits.size()[0])?)
+}

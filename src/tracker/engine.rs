@@ -1,0 +1,55 @@
+//! A regressor of any architecture together with its reference and state.
+
+use tch::Tensor;
+
+use crate::model::Regressor;
+use crate::{Error, Result};
+
+pub trait Engine: Send {
+    fn set_reference(&mut self, image: &Tensor, masks: &Tensor) -> Result<()>;
+    fn restart(&mut self) -> Result<()>;
+    fn clear(&mut self);
+    fn step(&mut self, image: &Tensor) -> Result<Tensor>;
+    fn observe(&mut self, masks: &Tensor) -> Result<()>;
+}
+
+pub struct Running<R: Regressor> {
+    model: R,
+    followed: Option<(R::Reference, R::State)>,
+}
+
+impl<R: Regressor> Running<R> {
+    pub fn new(model: R) -> Self {
+        Self { model, followed: None }
+    }
+}
+
+impl<R: Regressor> Engine for Running<R> {
+    fn set_reference(&mut self, image: &Tensor, masks: &Tensor) -> Result<()> {
+        let reference = self.model.reference(image, masks)?;
+        let state = self.model.start(&reference)?;
+        self.followed = Some((reference, state));
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        if let Some((reference, state)) = &mut self.followed {
+            *state = self.model.start(reference)?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.followed = None;
+    }
+
+    fn step(&mut self, image: &Tensor) -> Result<Tensor> {
+        let (reference, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
+        self.model.step(image, reference, state)
+    }
+
+    fn observe(&mut self, masks: &Tensor) -> Result<()> {
+        let (reference, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
+        self.model.observe(masks, reference, state)
+    }
+}

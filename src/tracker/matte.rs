@@ -1,0 +1,125 @@
+//! The soft masks of one frame, and their way into 8-bit planes of any size.
+
+use tch::{Device, Kind, Tensor};
+
+use super::PlaneMut;
+use crate::mask::ReferenceMask;
+use crate::model::layers::resize;
+use crate::{Error, Result};
+
+/// Soft masks of one frame, one an object, (N, 1, h, w) in [0, 1]; the background is what is left.
+#[derive(Debug)]
+pub struct Matte {
+    masks: Tensor,
+    ids: Vec<u8>,
+}
+
+impl Matte {
+    pub(super) fn new(masks: &Tensor, ids: &[u8]) -> Result<Self> {
+        Ok(Self { masks: masks.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?, ids: ids.to_vec() })
+    }
+
+    /// The matte of the reference frame itself: the mask as the user drew it.
+    pub fn from_mask(mask: &ReferenceMask) -> Result<Self> {
+        let _no_grad = tch::no_grad_guard();
+        let ids: Vec<u8> = mask.objects().iter().map(|object| object.id).collect();
+        Self::new(&planes(mask)?, &ids)
+    }
+
+    pub fn object_ids(&self) -> &[u8] {
+        &self.ids
+    }
+
+    /// Soft alpha, 0 to 255, of one object, or of all together for `None` and `Some(0)`, resized
+    /// bilinearly to the plane. An object that is not there is transparent everywhere.
+    pub fn write_alpha(&self, object: Option<u8>, plane: &mut PlaneMut) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let mask = match object.filter(|&id| id != 0) {
+            None if self.ids.len() == 1 => self.masks.shallow_clone(),
+            None => self.masks.f_sum_dim_intlist(0, true, None::<Kind>)?.f_clamp(0.0, 1.0)?,
+            Some(id) => match self.ids.iter().position(|&known| known == id) {
+                Some(index) => self.masks.f_narrow(0, index as i64, 1)?,
+                None => return fill(plane, 0),
+            },
+        };
+        let alpha = to_size(&mask, plane)?
+            .f_mul_scalar(255.0)?
+            .f_add_scalar(0.5)?
+            .f_clamp(0.0, 255.0)?
+            .f_to_kind(Kind::Uint8)?;
+        write(&alpha, plane)
+    }
+
+    /// The id of the object, or 0, that each pixel most probably belongs to.
+    pub fn write_labels(&self, plane: &mut PlaneMut) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let masks = to_size(&self.masks, plane)?;
+        let background = masks.f_sum_dim_intlist(0, true, None::<Kind>)?.f_neg()?.f_add_scalar(1.0)?;
+        let winner = Tensor::f_cat(&[background, masks], 0)?.f_argmax(0, false)?;
+        let ids: Vec<u8> = std::iter::once(0).chain(self.ids.iter().copied()).collect();
+        let ids = Tensor::f_from_slice(&ids)?;
+        let labels = ids.f_index_select(0, &winner.f_reshape([-1])?)?;
+        write(&labels, plane)
+    }
+}
+
+/// The planes of a reference mask as (N, 1, height, width) in [0, 1].
+pub(super) fn planes(mask: &ReferenceMask) -> Result<Tensor> {
+    let size = [1, 1, mask.height() as i64, mask.width() as i64];
+    let planes = mask
+        .objects()
+        .iter()
+        .map(|object| {
+            let plane = Tensor::f_from_data_size(&object.alpha, &size, Kind::Uint8)?;
+            Ok(plane.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?)
+        })
+        .collect::<Result<Vec<Tensor>>>()?;
+    Ok(Tensor::f_cat(&planes, 0)?)
+}
+
+/// Resizes (N, C, h, w) to network size; averages over what a smaller picture cannot show.
+pub(super) fn shrink(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
+    if x.size()[2..] == [height, width] {
+        return Ok(x.shallow_clone());
+    }
+    Ok(x.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?)
+}
+
+/// Enlarges bilinearly, shrinks with averaging.
+fn to_size(masks: &Tensor, plane: &PlaneMut) -> Result<Tensor> {
+    let (height, width) = (plane.height as i64, plane.width as i64);
+    let size = masks.size();
+    if size[2] > height || size[3] > width {
+        shrink(masks, height, width)
+    } else {
+        resize(masks, height, width)
+    }
+}
+
+fn rows<'a>(plane: &'a mut PlaneMut) -> Result<impl Iterator<Item = &'a mut [u8]>> {
+    let PlaneMut { width, height, stride, .. } = *plane;
+    if width == 0 || height == 0 || stride < width || plane.data.len() < stride * (height - 1) + width {
+        return Err(Error::Config(format!(
+            "a plane of {width}x{height} does not fit {} bytes in rows of {stride}",
+            plane.data.len()
+        )));
+    }
+    Ok(plane.data.chunks_mut(stride).take(height).map(move |row| &mut row[..width]))
+}
+
+fn fill(plane: &mut PlaneMut, value: u8) -> Result<()> {
+    rows(plane)?.for_each(|row| row.fill(value));
+    Ok(())
+}
+
+/// Copies bytes, as many as the plane has pixels, into its rows.
+fn write(values: &Tensor, plane: &mut PlaneMut) -> Result<()> {
+    let width = plane.width;
+    let mut bytes = vec![0; width * plane.height];
+    let count = bytes.len();
+    values.f_contiguous()?.f_copy_data_u8(&mut bytes, count)?;
+    for (row, values) in rows(plane)?.zip(bytes.chunks(width)) {
+        row.copy_from_slice(values);
+    }
+    Ok(())
+}
