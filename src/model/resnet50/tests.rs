@@ -14,35 +14,45 @@ fn tiny(temporal_skip: TemporalSkip) -> Config {
     Config { width: 0.125, network_size: [64, 96], temporal_skip, ..Config::resnet50() }
 }
 
-/// A tiny network whose batch normalisation is not the identity.
+/// A tiny network and its variables. Tests run side by side and share one random generator, hence
+/// none of it here.
 fn build(config: &Config) -> (VarStore, Resnet50) {
-    tch::manual_seed(11);
     let store = VarStore::new(Device::Cpu);
     let network = Resnet50::new(&store.root(), config).unwrap();
-    tch::no_grad(|| {
-        for (name, mut tensor) in store.variables() {
-            if name.ends_with("running_mean") {
-                tensor.copy_(&(Tensor::randn_like(&tensor) * 0.3));
-            } else if name.ends_with("running_var") {
-                tensor.copy_(&(Tensor::rand_like(&tensor) + 0.5));
-            } else if name.contains("bn") && name.ends_with("weight") {
-                tensor.copy_(&(Tensor::rand_like(&tensor) * 0.6 + 0.2));
-            }
-        }
-    });
+    fill(&store);
     (store, network)
 }
 
-fn image(config: &Config, batch: i64, seed: i64) -> Tensor {
-    tch::manual_seed(seed);
-    let (height, width) = config.size();
-    Tensor::rand([batch, 3, height, width], OPTIONS)
+/// Gives the variables values that anyone can compute; batch normalisation is not the identity.
+fn fill(store: &VarStore) {
+    let variables: std::collections::BTreeMap<_, _> = store.variables().into_iter().collect();
+    for (n, (name, mut variable)) in variables.into_iter().enumerate() {
+        let i = Tensor::arange(variable.numel() as i64, (Kind::Double, Device::Cpu));
+        let wave = (i * 0.37 + n as f64 * 1.3).sin().reshape(variable.size());
+        let value = match variable.size()[..] {
+            [_] if name.ends_with("running_var") => wave * 0.2 + 1.0,
+            [_] if name.ends_with("weight") => wave * 0.1 + 0.6,
+            [_] => wave * 0.1,
+            _ => wave * (1.5 / (variable.numel() as f64 / variable.size()[0] as f64)).sqrt(),
+        };
+        tch::no_grad(|| variable.copy_(&value));
+    }
 }
 
-fn masks(config: &Config, batch: i64, seed: i64) -> Tensor {
-    tch::manual_seed(seed);
+/// Waves in [0, 1] that anyone can compute.
+fn waves(size: [i64; 4], phase: f64) -> Tensor {
+    let i = Tensor::arange(size.iter().product::<i64>(), OPTIONS);
+    ((i * 0.013 + phase).sin() * 0.5 + 0.5).reshape(size)
+}
+
+fn image(config: &Config, batch: i64, phase: i64) -> Tensor {
     let (height, width) = config.size();
-    Tensor::rand([batch, 1, height, width], OPTIONS)
+    waves([batch, 3, height, width], phase as f64)
+}
+
+fn masks(config: &Config, batch: i64, phase: i64) -> Tensor {
+    let (height, width) = config.size();
+    waves([batch, 1, height, width], phase as f64)
 }
 
 /// Soft masks of `frames` frames after the reference.
@@ -318,7 +328,7 @@ fn imagenet_weights_load_by_name() {
     assert!(report.missing.iter().all(|name| name.contains("layer4") || name.contains("conv1_mask")));
 
     let _guard = tch::no_grad_guard();
-    let picture = waves(3, 0.0);
+    let picture = waves([1, 3, 64, 96], 0.0);
     let masks = Tensor::zeros([1, 1, 64, 96], OPTIONS);
     // The mask convolution starts at random; its bias alone would show.
     let _ = store.variables()["encoder.conv1_mask.bias"].shallow_clone().fill_(0.0);
@@ -338,45 +348,22 @@ fn imagenet_weights_load_by_name() {
     }
 }
 
-/// Waves in [0, 1] that anyone can compute.
-fn waves(channels: i64, phase: f64) -> Tensor {
-    let i = Tensor::arange(channels * 64 * 96, OPTIONS);
-    ((i * 0.013 + phase).sin() * 0.5 + 0.5).reshape([1, channels, 64, 96])
-}
-
-/// Of PyTorch: mean and maximum of layer3's output for [`waves`], and three values of it.
+/// Of PyTorch: mean and maximum of layer3's output for [`waves`] of phase 0, and three values of it.
 const LAYER3: [f64; 5] = [0.061_771_390, 2.446_086_4, 0.038_599_55, 0.015_307_534, 0.134_938_33];
-
-/// A tiny network whose variables anyone can compute.
-fn fill(store: &VarStore) {
-    let variables: std::collections::BTreeMap<_, _> = store.variables().into_iter().collect();
-    for (n, (name, mut variable)) in variables.into_iter().enumerate() {
-        let i = Tensor::arange(variable.numel() as i64, (Kind::Double, Device::Cpu));
-        let wave = (i * 0.37 + n as f64 * 1.3).sin().reshape(variable.size());
-        let value = match variable.size()[..] {
-            [_] if name.ends_with("running_var") => wave * 0.2 + 1.0,
-            [_] if name.ends_with("weight") => wave * 0.1 + 0.6,
-            [_] => wave * 0.1,
-            _ => wave * (1.5 / (variable.numel() as f64 / variable.size()[0] as f64)).sqrt(),
-        };
-        tch::no_grad(|| variable.copy_(&value));
-    }
-}
 
 /// Three frames against an implementation of the same network in PyTorch that shares no line with
 /// this one: mean, minimum and maximum of the logits and two values of them.
 #[test]
 fn equals_an_independent_implementation() {
     for (reading, frames) in [(TemporalSkip::Head, HEAD), (TemporalSkip::Refine, REFINE)] {
-        let store = VarStore::new(Device::Cpu);
-        let mut network = Resnet50::new(&store.root(), &tiny(reading)).unwrap();
-        fill(&store);
+        let config = tiny(reading);
+        let (_store, mut network) = build(&config);
         let _guard = tch::no_grad_guard();
         for _ in 0..2 {
-            let reference = network.reference(&waves(3, 0.0), &waves(1, 1.0)).unwrap();
+            let reference = network.reference(&image(&config, 1, 0), &masks(&config, 1, 1)).unwrap();
             let mut state = network.start(&reference).unwrap();
             for (t, expected) in frames.iter().enumerate() {
-                let logits = network.step(&waves(3, 2.0 + t as f64), &reference, &mut state).unwrap();
+                let logits = network.step(&image(&config, 1, 2 + t as i64), &reference, &mut state).unwrap();
                 network.observe(&logits.sigmoid(), &reference, &mut state).unwrap();
                 let found = [
                     logits.mean(Kind::Float).double_value(&[]),
