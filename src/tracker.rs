@@ -13,7 +13,7 @@ use crate::device::{self, DeviceChoice, Precision};
 use crate::mask::ReferenceMask;
 use crate::model::layers::channels_last;
 use crate::model::weights::Weights;
-use crate::model::{Architecture, Config, Lite, Regressor};
+use crate::model::{Architecture, Config, Lite, Regressor, Resnet50};
 use crate::{Error, Result};
 use engine::{Engine, Running};
 
@@ -95,7 +95,9 @@ impl Tracker {
                 prepare(model, device, kind)?
             }
             Architecture::Resnet50 => {
-                return Err(Error::Config("resnet50 is not built in yet".into()));
+                let model = Resnet50::new(&store.root(), &config)?;
+                weights.fill(&store)?;
+                prepare(model, device, kind)?
             }
         };
         store.freeze();

@@ -21,6 +21,7 @@ pub struct Placement {
 }
 
 impl Placement {
+    #[cfg(test)]
     pub fn scaled(scale: f64) -> Self {
         Self { rotation: 0.0, scale, shift: (0.0, 0.0), shear: 0.0, flip: false }
     }

@@ -104,7 +104,7 @@ impl Loader {
     ///
     /// # Errors
     /// What went wrong while the batch was made.
-    pub fn next(&mut self) -> Result<Batch> {
+    pub fn batch(&mut self) -> Result<Batch> {
         let queue = self.next;
         self.next = (self.next + 1) % self.queues.len();
         self.queues[queue]

@@ -45,8 +45,8 @@ impl Propagation {
     /// A file that lacks some of the encoder's tensors.
     pub fn new(backbone: &Path) -> Result<Self> {
         let store = nn::VarStore::new(Device::Cpu);
-        let encoder = Encoder::new(&store.root(), &Config::lite());
-        weights::load_backbone(backbone, &store, "")?;
+        let encoder = Encoder::new(&(store.root() / "encoder"), &Config::lite());
+        weights::load_backbone(backbone, &store, "encoder")?;
         let (h, w) = (SIZE.0 / 8, SIZE.1 / 8);
         let axis = |n: i64| Tensor::f_arange(n, (Kind::Float, Device::Cpu));
         let y = axis(h)?.f_unsqueeze(1)?.f_expand([h, w], false)?.f_reshape([-1])?;

@@ -77,7 +77,7 @@ mod tests {
         let truth = square();
         let weight = balance(&truth).unwrap();
         let object = (&weight * &truth).sum(Kind::Float).double_value(&[]);
-        let background = (&weight * (1.0 - &truth)).sum(Kind::Float).double_value(&[]);
+        let background = (&weight * (truth.ones_like() - &truth)).sum(Kind::Float).double_value(&[]);
         assert!((object - background).abs() / object < 1e-5, "{object} {background}");
     }
 

@@ -66,7 +66,7 @@ pub fn run(config: &TrainConfig, out: &Path) -> Result<()> {
     let (mut loss_sum, mut region_sum, mut norm_sum) = (0.0, 0.0, 0.0);
     let begun = Instant::now();
     for step in first..config.steps {
-        let batch = loader.next()?;
+        let batch = loader.batch()?;
         let (loss, region) = step_loss(&model, &batch, &settings)?;
         adam.zero_gradients();
         loss.f_backward()?;
@@ -113,7 +113,7 @@ fn initialise(config: &TrainConfig, store: &nn::VarStore) -> Result<()> {
         return Ok(Weights::open(path)?.fill(store)?);
     }
     match &config.backbone {
-        Some(path) => Ok(weights::load_backbone(path, store, "encoder.")?),
+        Some(path) => Ok(weights::load_backbone(path, store, "encoder")?),
         None => Ok(()),
     }
 }
