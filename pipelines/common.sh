@@ -42,8 +42,11 @@ need_elements() {
   done
 }
 
-has_video() { LC_ALL=C gst-discoverer-1.0 "$1" 2>/dev/null | grep -q '^ *video #'; }
-has_audio() { LC_ALL=C gst-discoverer-1.0 "$1" 2>/dev/null | grep -q '^ *audio #'; }
+# Read to the end: a grep that leaves early would break the pipe, and with it the script.
+has_stream() { LC_ALL=C gst-discoverer-1.0 "$2" 2>/dev/null | grep "^ *$1 #" >/dev/null; }
+has_video() { has_stream video "$1"; }
+has_audio() { has_stream audio "$1"; }
+
 # video_facts FILE: prints "WIDTH HEIGHT RATE FRAMES", the last estimated from the duration.
 video_facts() {
   LC_ALL=C gst-discoverer-1.0 "$1" 2>/dev/null | awk '
