@@ -30,7 +30,7 @@ mod plugin {
         "MPL-2.0",
         env!("CARGO_PKG_NAME"),
         env!("CARGO_PKG_NAME"),
-        env!("CARGO_PKG_REPOSITORY"),
+        env!("CARGO_PKG_NAME"),
         env!("BUILD_REL_DATE")
     );
 }

@@ -7,6 +7,7 @@ use gstreamer_video as gst_video;
 use gstreamer_video::{VideoFormat, VideoFormatInfo};
 
 use super::Output;
+use crate::frame::{appended_planes, colors_in_place, has_plain_alpha};
 
 /// Offered to upstream before all others: what decoders and cameras have, and what costs least here.
 const PREFERRED: [VideoFormat; 19] = [
@@ -46,20 +47,14 @@ fn input_formats() -> &'static [VideoFormat] {
 /// Every format whose alpha can be written.
 fn alpha_formats() -> &'static [VideoFormat] {
     static FORMATS: LazyLock<Vec<VideoFormat>> =
-        LazyLock::new(|| input_formats().iter().copied().filter(|&format| has_plain_alpha(format)).collect());
+        LazyLock::new(|| input_formats().iter().copied().filter(|&format| has_alpha(format)).collect());
     &FORMATS
-}
-
-/// Whether alpha is there and is whole bytes or 16-bit words.
-pub fn has_plain_alpha(format: VideoFormat) -> bool {
-    let info = VideoFormatInfo::from_format(format);
-    info.has_alpha() && !info.has_palette() && info.n_components() == 4 && crate::frame::is_plain(&info, 3)
 }
 
 /// Whether `output` can put out `format` for input of `input`.
 pub fn allows(output: Output, input: VideoFormat, format: VideoFormat) -> bool {
     match output {
-        Output::Alpha => has_plain_alpha(format),
+        Output::Alpha => has_alpha(format),
         Output::Mask | Output::Labels => format == VideoFormat::Gray8,
         Output::Overlay => format == input,
     }
@@ -182,12 +177,24 @@ fn formats_of(structure: &gst::StructureRef) -> Vec<VideoFormat> {
     }
 }
 
+fn has_alpha(format: VideoFormat) -> bool {
+    has_plain_alpha(&VideoFormatInfo::from_format(format))
+}
+
 fn same_colors(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
     (a.is_yuv() && b.is_yuv()) || (a.is_rgb() && b.is_rgb())
 }
 
 fn same_sampling(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
-    same_colors(a, b) && a.w_sub()[1] == b.w_sub()[1] && a.h_sub()[1] == b.h_sub()[1]
+    same_colors(a, b) && sampling(a) == sampling(b)
+}
+
+/// By what powers of two the chroma is smaller; 4:2:0 for grey, which can do with any.
+fn sampling(info: &VideoFormatInfo) -> (u32, u32) {
+    match (info.w_sub(), info.h_sub()) {
+        ([_, x, ..], [_, y, ..]) => (*x, *y),
+        _ => (1, 1),
+    }
 }
 
 /// How much is lost or has to be done on the way from one format to another; 0 for the same.
@@ -196,21 +203,24 @@ fn distance(from: VideoFormat, to: VideoFormat) -> u32 {
         return 0;
     }
     let (a, b) = (VideoFormatInfo::from_format(from), VideoFormatInfo::from_format(to));
-    if crate::frame::colors_in_place(&a, &b) {
-        return 1;
+    // GStreamer 1.22 forgets that AV12 has alpha, and then its compositor draws no background.
+    let forgotten = 300 * u32::from(!b.has_alpha());
+    if colors_in_place(&a, &b) {
+        return 1 + forgotten;
     }
-    if crate::frame::appended_planes(&a, &b).is_some() {
-        return 2;
+    if appended_planes(&a, &b).is_some() {
+        return 2 + forgotten;
     }
     let depth = |info: &VideoFormatInfo| info.depth()[0];
-    let sampling = |info: &VideoFormatInfo| info.w_sub()[1] + info.h_sub()[1];
+    let saved = |info: &VideoFormatInfo| sampling(info).0 + sampling(info).1;
     // Grey has no chroma, which YUV has room for without any change to the luma.
     let foreign = !same_colors(&a, &b) && !(a.is_gray() && b.is_yuv());
-    4 + 400 * u32::from(foreign)
+    4 + forgotten
+        + 400 * u32::from(foreign)
         + 40 * depth(&a).saturating_sub(depth(&b))
         + 2 * depth(&b).saturating_sub(depth(&a))
-        + 30 * sampling(&b).saturating_sub(if a.is_gray() { 2 } else { sampling(&a) })
-        + 2 * sampling(&a).saturating_sub(sampling(&b))
+        + 30 * saved(&b).saturating_sub(saved(&a))
+        + 2 * saved(&a).saturating_sub(saved(&b))
         + u32::from(a.n_planes() != b.n_planes().saturating_sub(u32::from(b.n_planes() > 1)))
         + u32::from(b.is_tiled() || b.is_complex())
 }
@@ -229,10 +239,12 @@ mod tests {
     #[test]
     fn nearest_alpha_format() {
         gst::init().unwrap();
+        let av12_is_alpha = VideoFormatInfo::from_format(VideoFormat::Av12).has_alpha();
+        let for_nv12 = if av12_is_alpha { VideoFormat::Av12 } else { VideoFormat::A420 };
         for (input, expected) in [
             (VideoFormat::I420, VideoFormat::A420),
             (VideoFormat::Yv12, VideoFormat::A420),
-            (VideoFormat::Nv12, VideoFormat::Av12),
+            (VideoFormat::Nv12, for_nv12),
             (VideoFormat::A420, VideoFormat::A420),
             (VideoFormat::Rgbx, VideoFormat::Rgba),
             (VideoFormat::Bgrx, VideoFormat::Bgra),
@@ -258,7 +270,7 @@ mod tests {
     fn every_format_has_an_alpha_format() {
         gst::init().unwrap();
         for &input in input_formats() {
-            assert!(has_plain_alpha(nearest(input)), "{input:?}");
+            assert!(has_alpha(nearest(input)), "{input:?}");
         }
     }
 
@@ -266,7 +278,7 @@ mod tests {
     fn colours_are_described_as_long_as_they_stay() {
         gst::init().unwrap();
         let input = gst_video::VideoInfo::builder(VideoFormat::I420, 8, 8)
-            .colorimetry(&gst_video::VideoColorimetry::from_str("bt709").unwrap())
+            .colorimetry(&"bt709".parse().unwrap())
             .chroma_site(gst_video::VideoChromaSite::MPEG2)
             .par(gst::Fraction::new(4, 3))
             .fps(gst::Fraction::new(25, 1))

@@ -46,6 +46,8 @@ pub struct FastGanSeg {
     restart: AtomicBool,
     /// It was told that there is no reference.
     warned: AtomicBool,
+    /// It was told why these caps cannot be.
+    explained: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -156,6 +158,7 @@ impl BaseTransformImpl for FastGanSeg {
         *lock(&self.engine) = Some(engine);
         self.restart.store(false, Ordering::Relaxed);
         self.warned.store(false, Ordering::Relaxed);
+        self.explained.store(false, Ordering::Relaxed);
         let armed = reference.is_some();
         lock(&self.arming).start(reference);
         if armed {
@@ -184,7 +187,7 @@ impl BaseTransformImpl for FastGanSeg {
         let result = caps::transform(output, direction, caps);
         gst::trace!(CAT, imp = self, "{caps} on the {direction:?} pad becomes {result}");
         Some(match filter {
-            Some(filter) => filter.intersect_with_mode(&result, gst::CapsIntersectMode::First),
+            Some(filter) => result.intersect_with_mode(filter, gst::CapsIntersectMode::First),
             None => result,
         })
     }
@@ -208,6 +211,7 @@ impl BaseTransformImpl for FastGanSeg {
         let composer = Composer::new(info(incaps)?, info(outcaps)?, output, self.planes.clone())
             .map_err(|error| gst::loggable_error!(CAT, "{incaps} cannot become {outcaps}: {error}"))?;
         *lock(&self.composer) = Some(composer);
+        self.explained.store(false, Ordering::Relaxed);
         if let Some(engine) = &mut *lock(&self.engine) {
             engine.forget_format();
         }
@@ -408,7 +412,7 @@ impl FastGanSeg {
         }
         let output = lock(&self.settings).output;
         let accepted = pad.peer_query_caps(None);
-        if caps::takes(output, &accepted) {
+        if caps::takes(output, &accepted) || self.explained.swap(true, Ordering::Relaxed) {
             return;
         }
         let neighbour = pad.peer().and_then(|peer| peer.parent_element()).map(|element| element.name());
