@@ -2,8 +2,35 @@
 
 pub mod device;
 mod error;
+#[cfg(feature = "plugin")]
+pub mod fastganseg;
+#[cfg(feature = "plugin")]
+mod frame;
 pub mod mask;
+pub mod matte;
 pub mod model;
+pub mod picture;
 pub mod tracker;
 
 pub use error::{Error, Result};
+
+#[cfg(feature = "plugin")]
+mod plugin {
+    use gstreamer as gst;
+
+    fn init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+        crate::fastganseg::register(plugin)
+    }
+
+    gst::plugin_define!(
+        fastganseg,
+        env!("CARGO_PKG_DESCRIPTION"),
+        init,
+        concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+        "MPL-2.0",
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_NAME"),
+        env!("BUILD_REL_DATE")
+    );
+}

@@ -1,5 +1,6 @@
 //! The subcommands of `fastganseg-train`, one a file.
 
+pub mod clips;
 pub mod eval;
 pub mod score;
 pub mod train;

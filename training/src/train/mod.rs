@@ -5,7 +5,9 @@ mod checkpoint;
 mod config;
 mod lite;
 mod loss;
+mod preview;
 mod run;
 
 pub use config::TrainConfig;
+pub use preview::preview;
 pub use run::run;

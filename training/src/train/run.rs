@@ -53,7 +53,7 @@ pub fn run(config: &TrainConfig, out: &Path) -> Result<()> {
     let saved = out.join("checkpoint.safetensors");
     let first = if saved.exists() { checkpoint::load(&saved, &store, &mut adam)? } else { 0 };
 
-    let mut loader = Loader::start(mix(config)?, config.loader_threads, first);
+    let mut loader = Loader::start(open_mix(config)?, config.loader_threads, first);
     tch::set_num_threads(config.threads);
     let settings = StepSettings {
         loss: config.loss,
@@ -118,7 +118,8 @@ fn initialise(config: &TrainConfig, store: &nn::VarStore) -> Result<()> {
     }
 }
 
-fn mix(config: &TrainConfig) -> Result<Mix> {
+/// Reads all that clips are made of.
+pub(super) fn open_mix(config: &TrainConfig) -> Result<Mix> {
     let data = &config.data;
     let bar = ProgressBar::new(0).with_style(style("{bar:30} {pos}/{len} pictures, {eta} to go"));
     let limit = (data.footage_size[0], data.footage_size[1]);

@@ -1,0 +1,50 @@
+//! Buffer pools and metas agreed on with the neighbours.
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_video as gst_video;
+
+/// Strides and offsets of any kind are welcome.
+pub fn propose(query: &mut gst::query::Allocation) {
+    if query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
+        query.add_allocation_meta::<gst_video::VideoMeta>(None);
+    }
+}
+
+/// Makes sure that there is a pool for the output, of video buffers if downstream has none of its own.
+/// Returns whether downstream understands strides and offsets.
+///
+/// # Errors
+/// A pool that does not take its configuration.
+pub fn decide(query: &mut gst::query::Allocation) -> Result<bool, glib::BoolError> {
+    let video_meta = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
+    let Some(caps) = query.get_owned().0 else { return Ok(video_meta) };
+    let info = gst_video::VideoInfo::from_caps(&caps)?;
+
+    let offered = query.allocation_pools().next();
+    let replaces = offered.is_some();
+    let (pool, size, min, max) = offered.unwrap_or((None, 0, 0, 0));
+    let size = size.max(info.size() as u32);
+    let configure = |pool: &gst::BufferPool, max: u32| {
+        let mut config = pool.config();
+        config.set_params(Some(&caps), size, min, max);
+        if video_meta {
+            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META.as_ref());
+        }
+        pool.set_config(config)
+    };
+    let (pool, max) = match pool.filter(|pool| configure(pool, max).is_ok()) {
+        Some(pool) => (pool, max),
+        None => {
+            let pool = gst_video::VideoBufferPool::new().upcast();
+            configure(&pool, 0)?;
+            (pool, 0)
+        }
+    };
+    if replaces {
+        query.set_nth_allocation_pool(0, Some(&pool), size, min, max);
+    } else {
+        query.add_allocation_pool(Some(&pool), size, min, max);
+    }
+    Ok(video_meta)
+}

@@ -1,0 +1,311 @@
+//! How an input buffer and its matte become the output buffer.
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use gstreamer_video::{VideoFormat, VideoInfo};
+
+use super::fault::Fault;
+use super::planes::PlanePool;
+use super::{Output, caps};
+use crate::frame::{self, Frame, FrameMut};
+use crate::matte::{Look, color};
+use crate::tracker::{Matte, PlaneMut};
+
+/// What was negotiated, and how to get from the one format to the other.
+pub struct Composer {
+    input: VideoInfo,
+    output: VideoInfo,
+    /// What the formats were negotiated for.
+    negotiated: Output,
+    way: Way,
+    converter: Option<gst_video::VideoConverter>,
+    /// Where overlays of formats that cannot be tinted are drawn.
+    tinted: Option<(gst::Buffer, VideoInfo, gst_video::VideoConverter, gst_video::VideoConverter)>,
+    planes: PlanePool,
+    scratch: Vec<u8>,
+}
+
+/// How alpha gets into a buffer.
+#[derive(Debug, PartialEq)]
+enum Way {
+    /// As another memory behind those of the colours; the number is that of the input's plane.
+    Append(Vec<usize>),
+    /// Over the bytes that are alpha, or nothing at all yet.
+    InPlace,
+    Convert,
+}
+
+impl Composer {
+    /// # Errors
+    /// Formats that cannot be converted into each other.
+    pub fn new(
+        input: VideoInfo,
+        output: VideoInfo,
+        wanted: Output,
+        planes: PlanePool,
+    ) -> Result<Self, glib::BoolError> {
+        let (from, to) = (input.format(), output.format());
+        // The setting may have changed since the formats were agreed on.
+        let negotiated = [wanted, Output::Alpha, Output::Mask, Output::Overlay]
+            .into_iter()
+            .find(|&candidate| caps::allows(candidate, from, to))
+            .ok_or_else(|| glib::bool_error!("{from} cannot become {to}"))?;
+        let (from, to) = (input.format_info(), output.format_info());
+        let way = if frame::colors_in_place(&from, &to) {
+            Way::InPlace
+        } else if let Some(planes) = frame::appended_planes(&from, &to) {
+            Way::Append(planes)
+        } else {
+            Way::Convert
+        };
+        let converter = match (negotiated, &way) {
+            (Output::Alpha, Way::Convert) => Some(frame::converter(&input, &output)?),
+            _ => None,
+        };
+        Ok(Self { input, output, negotiated, way, converter, tinted: None, planes, scratch: Vec::new() })
+    }
+
+    pub fn input(&self) -> &VideoInfo {
+        &self.input
+    }
+
+    /// The output buffer. `video_meta` is whether downstream understands strides and offsets, `allocate`
+    /// gets a buffer for the output with the metadata of another.
+    ///
+    /// # Errors
+    /// No buffer to be had, or one that does not fit its format.
+    pub fn compose(
+        &mut self,
+        buffer: gst::Buffer,
+        matte: Option<&Matte>,
+        (wanted, look): (Output, Look),
+        video_meta: bool,
+        allocate: impl FnOnce(&gst::BufferRef) -> Result<gst::Buffer, gst::FlowError>,
+    ) -> Result<gst::Buffer, Fault> {
+        let output = if caps::allows(wanted, self.input.format(), self.output.format()) {
+            wanted
+        } else {
+            self.negotiated
+        };
+        match output {
+            Output::Alpha => match &self.way {
+                Way::Append(planes) if video_meta || self.is_packed(&buffer) => {
+                    let planes = planes.clone();
+                    self.append(&buffer, &planes, matte, &look)
+                }
+                Way::InPlace => match self.relabel(buffer) {
+                    Ok(mut buffer) => {
+                        self.write_alpha(buffer.make_mut(), matte, &look)?;
+                        Ok(buffer)
+                    }
+                    Err(buffer) => self.convert(&buffer, matte, &look, allocate),
+                },
+                _ => self.convert(&buffer, matte, &look, allocate),
+            },
+            Output::Mask | Output::Labels => {
+                let mut out = allocate(&buffer)?;
+                let mut mapped = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.output)?;
+                let mut plane = PlaneMut {
+                    width: mapped.width() as usize,
+                    height: mapped.height() as usize,
+                    stride: mapped.plane_stride()[0] as usize,
+                    data: mapped.plane_data_mut(0)?,
+                };
+                if output == Output::Mask {
+                    look.write_alpha(matte, &mut plane)?;
+                } else {
+                    look.write_labels(matte, &mut plane)?;
+                }
+                drop(mapped);
+                Ok(out)
+            }
+            Output::Overlay => self.overlay(buffer, matte, &look),
+        }
+    }
+
+    /// Whether the planes lie as the output's caps alone tell, so that alpha comes where it is expected.
+    fn is_packed(&self, buffer: &gst::BufferRef) -> bool {
+        let planes = self.input.format_info().n_planes() as usize;
+        let alike = match buffer.meta::<gst_video::VideoMeta>() {
+            Some(meta) => {
+                meta.offset()[..planes] == self.output.offset()[..planes]
+                    && meta.stride()[..planes] == self.output.stride()[..planes]
+            }
+            None => true,
+        };
+        let in_order = matches!(&self.way, Way::Append(order) if order.is_sorted());
+        alike && in_order && buffer.size() == self.output.offset()[planes]
+    }
+
+    fn append(
+        &mut self,
+        buffer: &gst::Buffer,
+        order: &[usize],
+        matte: Option<&Matte>,
+        look: &Look,
+    ) -> Result<gst::Buffer, Fault> {
+        let format = self.output.format_info();
+        let plane_index = order.len();
+        let stride = self.output.stride()[plane_index];
+        let size = self.output.size() - self.output.offset()[plane_index];
+        let (width, height) = (self.output.width() as usize, self.output.height() as usize);
+
+        let mut plane = self.planes.take(size);
+        if format.depth()[3] == 8 {
+            let mut alpha = PlaneMut { data: plane.as_mut(), width, height, stride: stride as usize };
+            look.write_alpha(matte, &mut alpha)?;
+        } else {
+            self.scratch.resize(width * height, 0);
+            let mut alpha = PlaneMut { data: &mut self.scratch, width, height, stride: width };
+            look.write_alpha(matte, &mut alpha)?;
+            frame::widen_plane(&self.scratch, width, &self.output, plane.as_mut());
+        }
+
+        let (mut flags, mut offsets, mut strides) =
+            (gst_video::VideoFrameFlags::empty(), self.input.offset().to_vec(), self.input.stride().to_vec());
+        let mut out = buffer.copy();
+        {
+            let out = writable(&mut out)?;
+            if let Some(meta) = out.meta_mut::<gst_video::VideoMeta>() {
+                flags = meta.video_frame_flags();
+                offsets = meta.offset().to_vec();
+                strides = meta.stride().to_vec();
+                meta.remove()?;
+            }
+            let pick = |values: &[usize]| order.iter().map(|&i| values[i]).collect::<Vec<_>>();
+            let mut offsets = pick(&offsets);
+            offsets.push(buffer.size());
+            let mut strides: Vec<i32> = order.iter().map(|&i| strides[i]).collect();
+            strides.push(stride);
+            // Keeps the colours from going back to upstream's pool while they are in use here.
+            gst::ParentBufferMeta::add(out, buffer);
+            out.append_memory(gst::Memory::from_mut_slice(plane));
+            gst_video::VideoMeta::add_full(
+                out,
+                flags,
+                self.output.format(),
+                self.output.width(),
+                self.output.height(),
+                &offsets,
+                &strides,
+            )?;
+        }
+        Ok(out)
+    }
+
+    /// The buffer with its bytes declared to be of the output's format, if that can be done.
+    fn relabel(&self, mut buffer: gst::Buffer) -> Result<gst::Buffer, gst::Buffer> {
+        if self.input.format() == self.output.format() {
+            return Ok(buffer);
+        }
+        let Some(inner) = buffer.get_mut() else { return Err(buffer) };
+        if !inner.is_all_memory_writable() {
+            return Err(buffer);
+        }
+        let Some(meta) = inner.meta_mut::<gst_video::VideoMeta>() else { return Ok(buffer) };
+        if meta.flags().contains(gst::MetaFlags::LOCKED) {
+            return Err(buffer);
+        }
+        let (flags, offsets, strides) =
+            (meta.video_frame_flags(), meta.offset().to_vec(), meta.stride().to_vec());
+        let (width, height) = (meta.width(), meta.height());
+        let relabelled = meta.remove().and_then(|()| {
+            let format = self.output.format();
+            gst_video::VideoMeta::add_full(inner, flags, format, width, height, &offsets, &strides)
+                .map(|_| ())
+        });
+        match relabelled {
+            Ok(()) => Ok(buffer),
+            Err(_) => Err(buffer),
+        }
+    }
+
+    fn convert(
+        &mut self,
+        buffer: &gst::Buffer,
+        matte: Option<&Matte>,
+        look: &Look,
+        allocate: impl FnOnce(&gst::BufferRef) -> Result<gst::Buffer, gst::FlowError>,
+    ) -> Result<gst::Buffer, Fault> {
+        let mut out = allocate(buffer)?;
+        let converter = match &mut self.converter {
+            Some(converter) => converter,
+            none => none.insert(frame::converter(&self.input, &self.output)?),
+        };
+        let from = Frame::from_buffer_ref_readable(buffer, &self.input)?;
+        let mut to = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.output)?;
+        converter.frame_ref(&from, &mut to);
+        frame::write_alpha::<Fault>(&mut to, &mut self.scratch, |plane| Ok(look.write_alpha(matte, plane)?))?;
+        drop(to);
+        Ok(out)
+    }
+
+    fn write_alpha(
+        &mut self,
+        buffer: &mut gst::BufferRef,
+        matte: Option<&Matte>,
+        look: &Look,
+    ) -> Result<(), Fault> {
+        let mut mapped = FrameMut::from_buffer_ref_writable(buffer, &self.output)?;
+        frame::write_alpha(&mut mapped, &mut self.scratch, |plane| Ok(look.write_alpha(matte, plane)?))
+    }
+
+    fn overlay(
+        &mut self,
+        mut buffer: gst::Buffer,
+        matte: Option<&Matte>,
+        look: &Look,
+    ) -> Result<gst::Buffer, Fault> {
+        let Some(matte) = matte else { return Ok(buffer) };
+        if frame::can_tint(&self.input.format_info()) {
+            let mut mapped = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &self.input)?;
+            tint(&mut mapped, matte, look, &mut self.scratch)?;
+            drop(mapped);
+            return Ok(buffer);
+        }
+
+        let (plain, info, there, back) = match &mut self.tinted {
+            Some(tinted) => tinted,
+            none => {
+                let info = VideoInfo::builder(VideoFormat::Argb, self.input.width(), self.input.height())
+                    .fps(self.input.fps())
+                    .interlace_mode(self.input.interlace_mode())
+                    .build()?;
+                let there = frame::converter(&self.input, &info)?;
+                let back = frame::converter(&info, &self.input)?;
+                none.insert((gst::Buffer::with_size(info.size())?, info, there, back))
+            }
+        };
+        let plain = writable(plain)?;
+        {
+            let from = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
+            let mut to = FrameMut::from_buffer_ref_writable(plain, info)?;
+            there.frame_ref(&from, &mut to);
+            tint(&mut to, matte, look, &mut self.scratch)?;
+        }
+        let from = Frame::from_buffer_ref_readable(plain, info)?;
+        let mut to = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &self.input)?;
+        back.frame_ref(&from, &mut to);
+        drop(to);
+        Ok(buffer)
+    }
+}
+
+/// Tints each object in its own colour, or the chosen one alone.
+fn tint(frame: &mut FrameMut, matte: &Matte, look: &Look, scratch: &mut Vec<u8>) -> Result<(), Fault> {
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    scratch.resize(width * height, 0);
+    for &id in matte.object_ids() {
+        if look.object == 0 || look.object == id {
+            let mut plane = PlaneMut { data: scratch, width, height, stride: width };
+            look.write_object(matte, id, &mut plane)?;
+            frame::tint(frame, scratch, width, color(id))?;
+        }
+    }
+    Ok(())
+}
+
+fn writable(buffer: &mut gst::Buffer) -> Result<&mut gst::BufferRef, glib::BoolError> {
+    buffer.get_mut().ok_or_else(|| glib::bool_error!("A buffer of our own is in use elsewhere"))
+}

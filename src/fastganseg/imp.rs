@@ -1,0 +1,445 @@
+//! Behaviour of the element.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use glib::subclass::prelude::*;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer::subclass::prelude::*;
+use gstreamer_base as gst_base;
+use gstreamer_base::prelude::*;
+use gstreamer_base::subclass::base_transform::{
+    BaseTransformMode, GenerateOutputSuccess, InputBuffer, PrepareOutputBufferSuccess,
+};
+use gstreamer_base::subclass::prelude::*;
+use gstreamer_video as gst_video;
+
+use super::compose::Composer;
+use super::engine::Engine;
+use super::fault::{self, Fault};
+use super::planes::PlanePool;
+use super::reference::{Arming, Reference, Ticket};
+use super::settings::{self, Settings};
+use super::{Output, allocation, caps};
+use crate::frame::Frame;
+use crate::mask::Reading;
+use crate::tracker::{Matte, Options};
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("fastganseg", gst::DebugColorFlags::empty(), Some("Video object segmentation"))
+});
+
+/// Locks are taken one at a time, each for as short as can be. `engine` alone is held while the network
+/// runs, and only by the thread that streams, starts or stops.
+#[derive(Default)]
+pub struct FastGanSeg {
+    settings: Mutex<Settings>,
+    arming: Mutex<Arming>,
+    engine: Mutex<Option<Engine>>,
+    composer: Mutex<Option<Composer>>,
+    active_device: Mutex<Option<String>>,
+    planes: PlanePool,
+    /// Downstream understands strides and offsets.
+    video_meta: AtomicBool,
+    /// The next frame does not follow the one before.
+    restart: AtomicBool,
+    /// It was told that there is no reference.
+    warned: AtomicBool,
+    /// It was told why these caps cannot be.
+    explained: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for FastGanSeg {
+    const NAME: &'static str = "GstFastGanSeg";
+    type Type = super::FastGanSeg;
+    type ParentType = gst_base::BaseTransform;
+}
+
+impl ObjectImpl for FastGanSeg {
+    fn properties() -> &'static [glib::ParamSpec] {
+        settings::properties()
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        let obj = self.obj();
+        // BaseTransform would drop late buffers before anyone has seen them.
+        obj.set_qos(false);
+        // Otherwise it would rather let pictures through without alpha.
+        obj.set_prefer_passthrough(false);
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        lock(&self.settings).set(pspec.name(), value);
+        if pspec.name() == "output" {
+            self.obj().reconfigure_src();
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "active-device" => lock(&self.active_device).to_value(),
+            name => lock(&self.settings).get(name),
+        }
+    }
+
+    /// Comes once after all properties of one call were set, so that a mask and its image go together.
+    fn dispatch_properties_changed(&self, pspecs: &[glib::ParamSpec]) {
+        self.parent_dispatch_properties_changed(pspecs);
+        if pspecs.iter().any(|pspec| matches!(pspec.name(), "ref-mask" | "ref-image")) {
+            let ticket = lock(&self.arming).begin_load();
+            if let Some(ticket) = ticket {
+                self.obj().call_async(move |obj| obj.imp().load_while_running(ticket));
+            }
+        }
+    }
+}
+
+impl GstObjectImpl for FastGanSeg {}
+
+impl ElementImpl for FastGanSeg {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Video object cut-out",
+                "Filter/Effect/Video",
+                "Cuts any object out of live video from one mask in one frame",
+                "The fastganseg authors",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            use gst::PadDirection::{Sink, Src};
+            [("sink", Sink, caps::sink_template()), ("src", Src, caps::src_template())]
+                .into_iter()
+                .filter_map(|(name, direction, caps)| {
+                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
+                })
+                .collect()
+        });
+        &TEMPLATES
+    }
+}
+
+impl BaseTransformImpl for FastGanSeg {
+    const MODE: BaseTransformMode = BaseTransformMode::NeverInPlace;
+    const PASSTHROUGH_ON_SAME_CAPS: bool = false;
+    const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
+
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = lock(&self.settings).clone();
+        let fail = |error: crate::Error| fault::message(&error);
+
+        let device = settings.device.parse().map_err(fail)?;
+        let reference = self.load(&settings).map_err(fail)?;
+        let options =
+            Options { model: settings.model_file.clone(), device, precision: settings.precision.into() };
+        let engine = Engine::new(&options).map_err(fail)?;
+        let tracker = engine.tracker();
+        gst::info!(CAT, imp = self, "{tracker:?}");
+        if let Some(reason) = tracker.device_warning() {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::NotFound,
+                ("No CUDA device: {reason}. Running on the CPU; device=cpu asks for that")
+            );
+        }
+
+        *lock(&self.active_device) = Some(tracker.active_device());
+        *lock(&self.engine) = Some(engine);
+        self.restart.store(false, Ordering::Relaxed);
+        self.warned.store(false, Ordering::Relaxed);
+        self.explained.store(false, Ordering::Relaxed);
+        let armed = reference.is_some();
+        lock(&self.arming).start(reference);
+        if armed {
+            self.post_reference("armed", None);
+        }
+        self.obj().notify("active-device");
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        lock(&self.arming).stop();
+        lock(&self.engine).take();
+        lock(&self.composer).take();
+        lock(&self.active_device).take();
+        self.obj().notify("active-device");
+        Ok(())
+    }
+
+    fn transform_caps(
+        &self,
+        direction: gst::PadDirection,
+        caps: &gst::Caps,
+        filter: Option<&gst::Caps>,
+    ) -> Option<gst::Caps> {
+        let output = lock(&self.settings).output;
+        let result = caps::transform(output, direction, caps);
+        gst::trace!(CAT, imp = self, "{caps} on the {direction:?} pad becomes {result}");
+        Some(match filter {
+            Some(filter) => result.intersect_with_mode(filter, gst::CapsIntersectMode::First),
+            None => result,
+        })
+    }
+
+    fn fixate_caps(&self, direction: gst::PadDirection, caps: &gst::Caps, othercaps: gst::Caps) -> gst::Caps {
+        if direction != gst::PadDirection::Sink {
+            return self.parent_fixate_caps(direction, caps, othercaps);
+        }
+        let output = lock(&self.settings).output;
+        let result = caps::fixate(output, caps, &othercaps);
+        gst::debug!(CAT, imp = self, "{caps} becomes {result}");
+        result
+    }
+
+    fn set_caps(&self, incaps: &gst::Caps, outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let info = |caps: &gst::Caps| {
+            gst_video::VideoInfo::from_caps(caps)
+                .map_err(|error| gst::loggable_error!(CAT, "Bad caps {caps}: {error}"))
+        };
+        let output = lock(&self.settings).output;
+        let composer = Composer::new(info(incaps)?, info(outcaps)?, output, self.planes.clone())
+            .map_err(|error| gst::loggable_error!(CAT, "{incaps} cannot become {outcaps}: {error}"))?;
+        *lock(&self.composer) = Some(composer);
+        self.explained.store(false, Ordering::Relaxed);
+        if let Some(engine) = &mut *lock(&self.engine) {
+            engine.forget_format();
+        }
+        Ok(())
+    }
+
+    fn unit_size(&self, caps: &gst::Caps) -> Option<usize> {
+        gst_video::VideoInfo::from_caps(caps).ok().map(|info| info.size())
+    }
+
+    fn propose_allocation(
+        &self,
+        decide_query: Option<&gst::query::Allocation>,
+        query: &mut gst::query::Allocation,
+    ) -> Result<(), gst::LoggableError> {
+        self.parent_propose_allocation(decide_query, query)?;
+        allocation::propose(query);
+        Ok(())
+    }
+
+    fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
+        let video_meta = allocation::decide(query)
+            .map_err(|error| gst::loggable_error!(CAT, "No buffers for the output: {error}"))?;
+        self.video_meta.store(video_meta, Ordering::Relaxed);
+        self.parent_decide_allocation(query)
+    }
+
+    /// Neither size nor place of anything changes, so all stays true but what speaks of the memory.
+    fn transform_meta<'a>(
+        &self,
+        _outbuf: &mut gst::BufferRef,
+        meta: gst::MetaRef<'a, gst::Meta>,
+        _inbuf: &'a gst::BufferRef,
+    ) -> bool {
+        !meta.has_tag::<gst::meta::tags::Memory>() && !meta.has_tag::<gst::meta::tags::MemoryReference>()
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        use gst::EventView;
+        let is_caps = matches!(event.view(), EventView::Caps(_));
+        match event.view() {
+            EventView::FlushStop(_) => self.restart.store(true, Ordering::Relaxed),
+            EventView::StreamStart(start) => {
+                let armed = lock(&self.arming).stream(start.stream_id());
+                if armed {
+                    self.post_reference("armed", None);
+                }
+            }
+            _ => (),
+        }
+        let handled = self.parent_sink_event(event);
+        if is_caps && !handled {
+            self.explain_negotiation();
+        }
+        handled
+    }
+
+    fn submit_input_buffer(
+        &self,
+        is_discont: bool,
+        inbuf: gst::Buffer,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let result = self.parent_submit_input_buffer(is_discont, inbuf);
+        if result == Err(gst::FlowError::NotNegotiated) {
+            self.explain_negotiation();
+        }
+        result
+    }
+
+    fn generate_output(&self) -> Result<GenerateOutputSuccess, gst::FlowError> {
+        let Some(buffer) = self.take_queued_buffer() else {
+            return Ok(GenerateOutputSuccess::NoOutput);
+        };
+        match self.process(buffer) {
+            Ok(buffer) => Ok(GenerateOutputSuccess::Buffer(buffer)),
+            Err(Fault::Flow(error)) => Err(error),
+            Err(Fault::Error(message)) => {
+                self.post_error_message(message);
+                Err(gst::FlowError::Error)
+            }
+        }
+    }
+}
+
+impl FastGanSeg {
+    fn process(&self, buffer: gst::Buffer) -> Result<gst::Buffer, Fault> {
+        self.sync_properties(&buffer);
+        let matte = self.follow(&buffer)?;
+        let (output, look) = {
+            let settings = lock(&self.settings);
+            (settings.output, settings.look())
+        };
+        let mut composer = lock(&self.composer);
+        let composer = composer.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+        let video_meta = self.video_meta.load(Ordering::Relaxed);
+        composer.compose(buffer, matte.as_ref(), (output, look), video_meta, |buffer| self.allocate(buffer))
+    }
+
+    fn sync_properties(&self, buffer: &gst::BufferRef) {
+        let obj = self.obj();
+        let segment = obj.segment();
+        let segment = segment.downcast_ref::<gst::ClockTime>();
+        let time = segment.zip(buffer.pts()).and_then(|(segment, pts)| segment.to_stream_time(pts));
+        if let Some(time) = time
+            && let Err(error) = obj.sync_values(time)
+        {
+            gst::warning!(CAT, imp = self, "Cannot set controlled properties: {error}");
+        }
+    }
+
+    /// Runs the network. There is no matte as long as there is no reference.
+    fn follow(&self, buffer: &gst::BufferRef) -> Result<Option<Matte>, Fault> {
+        let info = match &*lock(&self.composer) {
+            Some(composer) => composer.input().clone(),
+            None => return Err(gst::FlowError::NotNegotiated.into()),
+        };
+        let flushed = self.restart.swap(false, Ordering::Relaxed);
+        let restart = flushed || buffer.flags().contains(gst::BufferFlags::DISCONT);
+        let change = lock(&self.arming).take_change();
+        let followed = {
+            let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
+            let mut engine = lock(&self.engine);
+            let engine = engine.as_mut().ok_or(gst::FlowError::Flushing)?;
+            engine.follow(&frame, &info, change, restart)?
+        };
+        if followed.seeded {
+            self.post_reference("seeded", buffer.pts());
+        }
+        if followed.matte.is_none() && !self.warned.swap(true, Ordering::Relaxed) {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("There is no reference yet, so frames pass opaque: set ref-mask to a PNG of the object")
+            );
+        }
+        Ok(followed.matte)
+    }
+
+    fn allocate(&self, buffer: &gst::BufferRef) -> Result<gst::Buffer, gst::FlowError> {
+        match self.parent_prepare_output_buffer(InputBuffer::Readable(buffer))? {
+            PrepareOutputBufferSuccess::Buffer(buffer) => Ok(buffer),
+            PrepareOutputBufferSuccess::InputBuffer => Err(gst::FlowError::Error),
+        }
+    }
+
+    fn load(&self, settings: &Settings) -> crate::Result<Option<Reference>> {
+        let Some(mask) = &settings.ref_mask else { return Ok(None) };
+        let reference = Reference::open(mask, settings.ref_image.as_deref())?;
+        if reference.mask.reading() == Reading::GreyIds {
+            gst::info!(
+                CAT,
+                imp = self,
+                "{}: no value is larger than 16, so they are taken for object ids",
+                mask.display()
+            );
+        }
+        Ok(Some(reference))
+    }
+
+    fn load_while_running(&self, ticket: Ticket) {
+        let settings = lock(&self.settings).clone();
+        match self.load(&settings) {
+            Ok(reference) => {
+                let armed = reference.is_some();
+                let current = lock(&self.arming).finish_load(ticket, reference);
+                if current && armed {
+                    self.post_reference("armed", None);
+                }
+            }
+            Err(error) if lock(&self.arming).is_current(ticket) => {
+                gst::element_imp_warning!(
+                    self,
+                    gst::ResourceError::Read,
+                    ("{error}. The reference from before, if any, stays in force")
+                );
+            }
+            Err(_) => (),
+        }
+    }
+
+    /// Tells the application what has become of the reference.
+    fn post_reference(&self, state: &str, pts: Option<gst::ClockTime>) {
+        let structure =
+            gst::Structure::builder("fastganseg-reference").field("state", state).field("pts", pts).build();
+        gst::info!(CAT, imp = self, "{structure}");
+        let obj = self.obj();
+        if obj.post_message(gst::message::Element::builder(structure).src(&*obj).build()).is_err() {
+            gst::debug!(CAT, imp = self, "There is no bus to tell that the reference is {state}");
+        }
+    }
+
+    /// Says what to do when downstream takes nothing that the chosen output can be.
+    fn explain_negotiation(&self) {
+        let obj = self.obj();
+        let pad = obj.src_pad();
+        if pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
+            return;
+        }
+        let output = lock(&self.settings).output;
+        let accepted = pad.peer_query_caps(None);
+        if caps::takes(output, &accepted) || self.explained.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let neighbour = pad.peer().and_then(|peer| peer.parent_element()).map(|element| element.name());
+        let neighbour = neighbour.as_deref().unwrap_or("downstream");
+        let (needed, remedy) = match output {
+            Output::Alpha => (
+                "a format with alpha (A420, AV12, AYUV, RGBA, ...)",
+                "Put a compositor there to lay the picture over something, or set output=mask for the \
+                 mask alone or output=overlay for a look",
+            ),
+            Output::Mask | Output::Labels => ("GRAY8", "Put a videoconvert in between"),
+            Output::Overlay => ("the format of the input", "Put a videoconvert in between"),
+        };
+        gst::element_imp_error!(
+            self,
+            gst::CoreError::Negotiation,
+            ("{} puts out {needed}, which {neighbour} does not take. {remedy}", output_name(output)),
+            ["{neighbour} takes {accepted}"]
+        );
+    }
+}
+
+fn output_name(output: Output) -> &'static str {
+    match output {
+        Output::Alpha => "output=alpha",
+        Output::Mask => "output=mask",
+        Output::Labels => "output=labels",
+        Output::Overlay => "output=overlay",
+    }
+}

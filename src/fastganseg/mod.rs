@@ -1,0 +1,90 @@
+//! The GStreamer element `fastganseg`.
+#![doc = include_str!("element.md")]
+
+mod allocation;
+mod caps;
+mod compose;
+mod engine;
+mod fault;
+mod imp;
+mod planes;
+mod reference;
+mod settings;
+
+use gstreamer as gst;
+
+use glib::prelude::*;
+
+glib::wrapper! {
+    /// Cuts the object of a reference mask out of every buffer.
+    pub struct FastGanSeg(ObjectSubclass<imp::FastGanSeg>)
+        @extends gstreamer_base::BaseTransform, gst::Element, gst::Object;
+}
+
+/// What the element puts out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstFastGanSegOutput")]
+#[repr(i32)]
+pub enum Output {
+    /// The picture with the matte as its alpha.
+    #[default]
+    #[enum_value(name = "The picture, cut out by its alpha channel", nick = "alpha")]
+    Alpha,
+    /// The matte alone, GRAY8.
+    #[enum_value(name = "The soft mask alone, grey", nick = "mask")]
+    Mask,
+    /// Object ids, GRAY8.
+    #[enum_value(name = "The ids of the objects as grey values, 0 for background", nick = "labels")]
+    Labels,
+    /// The picture with the objects tinted.
+    #[enum_value(name = "The picture with the objects tinted, for looking", nick = "overlay")]
+    Overlay,
+}
+
+/// In what kind of number the network computes; [`device::Precision`](crate::device::Precision) as a
+/// property.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstFastGanSegPrecision")]
+#[repr(i32)]
+pub enum Precision {
+    #[default]
+    #[enum_value(name = "The fastest that the device has natively", nick = "auto")]
+    Auto,
+    #[enum_value(name = "32-bit floating point", nick = "float32")]
+    Float32,
+    #[enum_value(name = "16-bit brain floating point", nick = "bfloat16")]
+    Bfloat16,
+    #[enum_value(name = "16-bit floating point, CUDA only", nick = "float16")]
+    Float16,
+}
+
+impl From<Precision> for crate::device::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Auto => Self::Auto,
+            Precision::Float32 => Self::Float32,
+            Precision::Bfloat16 => Self::Bfloat16,
+            Precision::Float16 => Self::Float16,
+        }
+    }
+}
+
+/// Registers the element; for applications that link it in rather than have it loaded as a plugin, too.
+///
+/// # Errors
+/// GStreamer refuses the name.
+pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    register_element(Some(plugin))
+}
+
+/// As [`register`], without a plugin.
+///
+/// # Errors
+/// GStreamer refuses the name.
+pub fn register_static() -> Result<(), glib::BoolError> {
+    register_element(None)
+}
+
+fn register_element(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError> {
+    gst::Element::register(plugin, "fastganseg", gst::Rank::NONE, FastGanSeg::static_type())
+}

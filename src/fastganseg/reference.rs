@@ -1,0 +1,161 @@
+//! The reference on its way from files to the network.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::mask::ReferenceMask;
+use crate::picture::OwnedPicture;
+use crate::tracker::MAX_OBJECTS;
+use crate::{Error, Result};
+
+/// A mask that was read and checked, with the picture that it was drawn on, or none for the next buffer.
+#[derive(Debug)]
+pub struct Reference {
+    pub mask: ReferenceMask,
+    pub image: Option<OwnedPicture>,
+}
+
+impl Reference {
+    /// # Errors
+    /// Those of [`ReferenceMask::open`] and [`OwnedPicture::open`], and more objects than the tracker
+    /// follows.
+    pub fn open(mask: &Path, image: Option<&Path>) -> Result<Self> {
+        let path = mask;
+        let mask = ReferenceMask::open(path)?;
+        let count = mask.objects().len();
+        if count > MAX_OBJECTS {
+            return Err(Error::Mask {
+                path: path.to_owned(),
+                reason: format!(
+                    "it has {count} objects, and at most {MAX_OBJECTS} can be followed: remove some. If its \
+                     values are no object ids, save it as greyscale"
+                ),
+            });
+        }
+        let image = image.map(OwnedPicture::open).transpose()?;
+        Ok(Self { mask, image })
+    }
+}
+
+/// What has to happen to the network's reference before the next buffer.
+#[derive(Debug)]
+pub enum Change {
+    Arm(Arc<Reference>),
+    Clear,
+}
+
+/// Where loading threads and the streaming thread meet.
+#[derive(Debug, Default)]
+pub struct Arming {
+    running: bool,
+    loads: u64,
+    reference: Option<Arc<Reference>>,
+    change: Option<Change>,
+    stream: Option<String>,
+}
+
+/// Tells one load from later ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+impl Arming {
+    /// Begins with what was loaded, which is armed at once.
+    pub fn start(&mut self, reference: Option<Reference>) {
+        self.running = true;
+        self.loads += 1;
+        self.set(reference);
+    }
+
+    /// Forgets everything; loads that are under way come to nothing.
+    pub fn stop(&mut self) {
+        *self = Self { loads: self.loads + 1, ..Self::default() };
+    }
+
+    /// For a load that begins now, if anyone waits for it. Earlier ones are out of date from here on.
+    pub fn begin_load(&mut self) -> Option<Ticket> {
+        self.loads += 1;
+        self.running.then_some(Ticket(self.loads))
+    }
+
+    pub fn is_current(&self, ticket: Ticket) -> bool {
+        self.running && ticket == Ticket(self.loads)
+    }
+
+    /// Arms what was loaded, or takes the reference away; false if that is out of date.
+    pub fn finish_load(&mut self, ticket: Ticket, reference: Option<Reference>) -> bool {
+        let current = self.is_current(ticket);
+        if current {
+            self.set(reference);
+        }
+        current
+    }
+
+    /// Takes note of a stream; if it is not the one before, the reference arms again. Tells whether.
+    pub fn stream(&mut self, id: &str) -> bool {
+        let before = self.stream.replace(id.to_owned());
+        let another = before.is_some_and(|before| before != id);
+        match &self.reference {
+            Some(reference) if another => {
+                self.change = Some(Change::Arm(Arc::clone(reference)));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What has to happen before the next buffer; it happens once.
+    pub fn take_change(&mut self) -> Option<Change> {
+        self.change.take()
+    }
+
+    fn set(&mut self, reference: Option<Reference>) {
+        self.reference = reference.map(Arc::new);
+        self.change = Some(self.reference.clone().map_or(Change::Clear, Change::Arm));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference() -> Option<Reference> {
+        Some(Reference { mask: ReferenceMask::from_soft(1, 1, vec![255]).unwrap(), image: None })
+    }
+
+    #[test]
+    fn the_latest_load_wins() {
+        let mut arming = Arming::default();
+        assert!(arming.begin_load().is_none(), "nothing is loaded before the start");
+        arming.start(None);
+        let _ = arming.take_change();
+        let first = arming.begin_load().unwrap();
+        let second = arming.begin_load().unwrap();
+        assert!(!arming.finish_load(first, reference()));
+        assert!(arming.take_change().is_none());
+        assert!(arming.finish_load(second, reference()));
+        assert!(matches!(arming.take_change(), Some(Change::Arm(_))));
+        assert!(arming.take_change().is_none());
+    }
+
+    #[test]
+    fn loads_do_not_outlive_a_stop() {
+        let mut arming = Arming::default();
+        arming.start(None);
+        let ticket = arming.begin_load().unwrap();
+        arming.stop();
+        arming.start(None);
+        assert!(!arming.finish_load(ticket, reference()));
+    }
+
+    #[test]
+    fn another_stream_arms_again() {
+        let mut arming = Arming::default();
+        arming.start(reference());
+        assert!(!arming.stream("a"));
+        let _ = arming.take_change();
+        assert!(!arming.stream("a"));
+        assert!(arming.take_change().is_none());
+        assert!(arming.stream("b"));
+        assert!(matches!(arming.take_change(), Some(Change::Arm(_))));
+    }
+}

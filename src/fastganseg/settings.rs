@@ -1,0 +1,162 @@
+//! The properties: their definitions and their values.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use glib::prelude::*;
+use gstreamer::prelude::*;
+
+use super::{Output, Precision};
+use crate::matte::Look;
+
+/// Values of the properties.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub ref_mask: Option<PathBuf>,
+    pub ref_image: Option<PathBuf>,
+    pub model_file: Option<PathBuf>,
+    pub device: String,
+    pub precision: Precision,
+    pub output: Output,
+    pub object: u32,
+    pub threshold: f64,
+    pub invert: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ref_mask: None,
+            ref_image: None,
+            model_file: None,
+            device: "auto".into(),
+            precision: Precision::default(),
+            output: Output::default(),
+            object: 0,
+            threshold: 0.0,
+            invert: false,
+        }
+    }
+}
+
+impl Settings {
+    pub fn look(&self) -> Look {
+        Look { object: self.object.min(254) as u8, threshold: self.threshold, invert: self.invert }
+    }
+
+    pub fn set(&mut self, name: &str, value: &glib::Value) {
+        match name {
+            "ref-mask" => self.ref_mask = path(value),
+            "ref-image" => self.ref_image = path(value),
+            "model-file" => self.model_file = path(value),
+            "device" => self.device = get::<Option<String>>(value).unwrap_or_else(|| "auto".into()),
+            "precision" => self.precision = get(value),
+            "output" => self.output = get(value),
+            "object" => self.object = get(value),
+            "threshold" => self.threshold = get(value),
+            "invert" => self.invert = get(value),
+            _ => unreachable!("GObject knows no property {name}"),
+        }
+    }
+
+    pub fn get(&self, name: &str) -> glib::Value {
+        match name {
+            "ref-mask" => self.ref_mask.to_value(),
+            "ref-image" => self.ref_image.to_value(),
+            "model-file" => self.model_file.to_value(),
+            "device" => self.device.to_value(),
+            "precision" => self.precision.to_value(),
+            "output" => self.output.to_value(),
+            "object" => self.object.to_value(),
+            "threshold" => self.threshold.to_value(),
+            "invert" => self.invert.to_value(),
+            _ => unreachable!("GObject knows no property {name}"),
+        }
+    }
+}
+
+fn get<'a, T: glib::value::FromValue<'a>>(value: &'a glib::Value) -> T
+where
+    <T::Checker as glib::value::ValueTypeChecker>::Error: std::fmt::Debug,
+{
+    value.get().expect("GObject checks the type of properties")
+}
+
+/// An empty path unsets, for the sake of launch lines.
+fn path(value: &glib::Value) -> Option<PathBuf> {
+    get::<Option<PathBuf>>(value).filter(|path| !path.as_os_str().is_empty())
+}
+
+pub fn properties() -> &'static [glib::ParamSpec] {
+    static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+        vec![
+            glib::ParamSpecString::builder("ref-mask")
+                .nick("Reference mask")
+                .blurb(
+                    "PNG with the object to cut out. Grey: white is object (values up to 16 only: object \
+                     ids); palette: index is the object's id, 255 is void; with alpha: the alpha channel. \
+                     Any size. Arms the next buffer, or ref-image, as the reference",
+                )
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecString::builder("ref-image")
+                .nick("Reference image")
+                .blurb("PNG or JPEG that ref-mask was drawn on (unset = the next buffer)")
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecString::builder("model-file")
+                .nick("Model file")
+                .blurb("Weights of the network, .safetensors (unset = the built-in lite model)")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("device")
+                .nick("Device")
+                .blurb(
+                    "What runs the network: auto, cpu, cuda or cuda:N. auto takes the first CUDA device or, \
+                     with a warning, the CPU; cuda that cannot be had is an error",
+                )
+                .default_value("auto")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("active-device")
+                .nick("Active device")
+                .blurb("What the network really runs on: cpu or cuda:N (unset while stopped)")
+                .read_only()
+                .build(),
+            glib::ParamSpecEnum::builder::<Precision>("precision")
+                .nick("Precision")
+                .blurb("In what kind of number the network computes; its memory is always float32")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecEnum::builder::<Output>("output")
+                .nick("Output")
+                .blurb("What to put out: the picture cut out, the mask, object ids, or a tinted picture")
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecUInt::builder("object")
+                .nick("Object")
+                .blurb("Which object of the mask to show, by its id (0 = all together)")
+                .maximum(254)
+                .controllable()
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecDouble::builder("threshold")
+                .nick("Threshold")
+                .blurb("Alpha from which a pixel is opaque, all others being transparent (0 = off, soft)")
+                .minimum(0.0)
+                .maximum(1.0)
+                .default_value(0.0)
+                .controllable()
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecBoolean::builder("invert")
+                .nick("Invert")
+                .blurb("Cut the object away and leave the background")
+                .default_value(false)
+                .controllable()
+                .mutable_playing()
+                .build(),
+        ]
+    });
+    &PROPERTIES
+}

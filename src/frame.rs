@@ -1,0 +1,394 @@
+//! Video frames as planes of components: alpha in, colours tinted, small pictures out.
+
+use glib::BoolError;
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use gstreamer_video::video_frame::Writable;
+use gstreamer_video::{VideoFormat, VideoFormatInfo, VideoFrame, VideoFrameRef, VideoInfo};
+
+use crate::tracker::{Picture, PlaneMut};
+
+/// How strongly objects are tinted, of 255.
+const TINT: i64 = 140;
+/// Frames from this many pixels on are scaled by several threads.
+const LARGE: u32 = 1280 * 720;
+const MAX_THREADS: usize = 4;
+
+/// A frame that can be written.
+pub type FrameMut<'a> = VideoFrameRef<&'a mut gst::BufferRef>;
+/// A frame that can be read.
+pub type Frame<'a> = VideoFrameRef<&'a gst::BufferRef>;
+
+/// Whether a component is a byte of its own, or a 16-bit word of its own, in each pixel.
+pub fn is_plain(info: &VideoFormatInfo, component: usize) -> bool {
+    let (depth, shift) = (info.depth()[component], info.shift()[component]);
+    let stride = info.pixel_stride()[component];
+    let bytes = depth == 8 && shift == 0;
+    // GStreamer's table has the V of P010 at an odd place, which is none for a word.
+    let words = depth > 8 && depth + shift <= 16 && stride % 2 == 0 && info.poffset()[component] % 2 == 0;
+    let place = |c: usize| (info.plane()[c], info.poffset()[c]);
+    let alone = (0..info.n_components() as usize).all(|c| c == component || place(c) != place(component));
+    (bytes || words) && alone && stride > 0 && !info.is_complex() && !info.is_tiled() && !info.has_palette()
+}
+
+/// Whether there is alpha that can be written. GStreamer 1.22 does not call it alpha in AV12, so the number
+/// of components decides.
+pub fn has_plain_alpha(info: &VideoFormatInfo) -> bool {
+    info.n_components() == 4 && is_plain(info, 3)
+}
+
+/// Whether all components but alpha lie where they lie in `a`, in the same planes, so that `a` becomes
+/// `b` by nothing but its alpha.
+pub fn colors_in_place(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
+    has_plain_alpha(b)
+        && a.n_planes() == b.n_planes()
+        && same_layout(a, b)
+        && (0..3).all(|c| a.plane()[c] == b.plane()[c])
+}
+
+/// Which plane of `a` each plane of `b` is, if `b` is `a` with a plane of alpha behind it.
+pub fn appended_planes(a: &VideoFormatInfo, b: &VideoFormatInfo) -> Option<Vec<usize>> {
+    let planes = a.n_planes() as usize;
+    let fits = a.n_components() == 3
+        && has_plain_alpha(b)
+        && b.n_planes() as usize == planes + 1
+        && b.plane()[3] as usize == planes
+        && same_layout(a, b);
+    fits.then(|| {
+        let mut order = vec![0; planes];
+        for c in 0..3 {
+            order[b.plane()[c] as usize] = a.plane()[c] as usize;
+        }
+        order
+    })
+}
+
+/// The colours are of the same kind and stored alike within their planes.
+fn same_layout(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
+    let component = |info: &VideoFormatInfo, c: usize| {
+        (
+            (info.pixel_stride()[c], info.poffset()[c], info.depth()[c], info.shift()[c]),
+            (info.w_sub()[c], info.h_sub()[c]),
+        )
+    };
+    a.n_components() >= 3
+        && a.is_yuv() == b.is_yuv()
+        && a.is_rgb() == b.is_rgb()
+        && little_endian(a) == little_endian(b)
+        && a.is_tiled() == b.is_tiled()
+        && a.is_complex() == b.is_complex()
+        && (0..3).all(|c| component(a, c) == component(b, c))
+}
+
+/// Matters for words only.
+fn little_endian(info: &VideoFormatInfo) -> bool {
+    match info.format() {
+        VideoFormat::Argb64 | VideoFormat::Ayuv64 => cfg!(target_endian = "little"),
+        // GStreamer does not say so of this one.
+        VideoFormat::V216 => true,
+        _ if info.depth()[0] <= 8 => true,
+        _ => info.is_le(),
+    }
+}
+
+/// One component of a frame: where its samples are and how they are stored.
+struct Component<'a> {
+    data: &'a mut [u8],
+    width: usize,
+    height: usize,
+    row: usize,
+    pixel: usize,
+    offset: usize,
+    depth: u32,
+    shift: u32,
+    little_endian: bool,
+}
+
+impl<'a> Component<'a> {
+    fn of(frame: &'a mut FrameMut, component: u32) -> Result<Self, BoolError> {
+        let format = frame.format_info();
+        let index = component as usize;
+        let plane = format.plane()[index];
+        let row = usize::try_from(frame.plane_stride()[plane as usize])
+            .map_err(|_| glib::bool_error!("Frames that are stored upside down are not supported"))?;
+        let info = frame.info();
+        Ok(Self {
+            width: info.comp_width(component as u8) as usize,
+            height: info.comp_height(component as u8) as usize,
+            row,
+            pixel: format.pixel_stride()[index] as usize,
+            offset: format.poffset()[index] as usize,
+            depth: format.depth()[index],
+            shift: format.shift()[index],
+            little_endian: little_endian(&format),
+            data: frame.plane_data_mut(plane)?,
+        })
+    }
+
+    fn is_plane_of_bytes(&self) -> bool {
+        self.pixel == 1 && self.offset == 0 && self.depth == 8
+    }
+
+    /// Replaces each sample by what `change` makes of it and its place, both at the component's depth.
+    fn update(&mut self, mut change: impl FnMut(usize, usize, i32) -> i32) {
+        let Self { width, height, pixel, offset, depth, shift, little_endian, .. } = *self;
+        let bytes = if depth > 8 { 2 } else { 1 };
+        for (y, row) in self.data.chunks_mut(self.row.max(1)).take(height).enumerate() {
+            let samples = row.get_mut(offset..).unwrap_or_default().chunks_mut(pixel).take(width);
+            for (x, sample) in samples.enumerate().filter(|(_, sample)| sample.len() >= bytes) {
+                if bytes == 1 {
+                    sample[0] = change(x, y, i32::from(sample[0])) as u8;
+                } else {
+                    let word = [sample[0], sample[1]];
+                    let word =
+                        if little_endian { u16::from_le_bytes(word) } else { u16::from_be_bytes(word) };
+                    let value = change(x, y, i32::from(word >> shift)) as u16;
+                    let word = value << shift;
+                    let word = if little_endian { word.to_le_bytes() } else { word.to_be_bytes() };
+                    sample[..2].copy_from_slice(&word);
+                }
+            }
+        }
+    }
+}
+
+/// Lets `write` fill the alpha of a frame, through `scratch` where the format does not have it as a plane
+/// of bytes.
+///
+/// # Errors
+/// Those of `write`, and a frame that cannot be mapped.
+pub fn write_alpha<E: From<BoolError>>(
+    frame: &mut FrameMut,
+    scratch: &mut Vec<u8>,
+    write: impl FnOnce(&mut PlaneMut) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut alpha = Component::of(frame, 3)?;
+    let (width, height) = (alpha.width, alpha.height);
+    if alpha.is_plane_of_bytes() {
+        let stride = alpha.row;
+        return write(&mut PlaneMut { data: alpha.data, width, height, stride });
+    }
+    scratch.resize(width * height, 0);
+    write(&mut PlaneMut { data: scratch, width, height, stride: width })?;
+    let depth = alpha.depth;
+    alpha.update(|x, y, _| widen(scratch[y * width + x], depth));
+    Ok(())
+}
+
+/// Words of `depth` bits from bytes, with 255 becoming all ones; for planes outside of any frame.
+pub fn widen_plane(values: &[u8], width: usize, info: &VideoInfo, plane: &mut [u8]) {
+    let format = info.format_info();
+    let mut component = Component {
+        data: plane,
+        width,
+        height: values.len() / width.max(1),
+        row: info.stride()[format.plane()[3] as usize] as usize,
+        pixel: format.pixel_stride()[3] as usize,
+        offset: format.poffset()[3] as usize,
+        depth: format.depth()[3],
+        shift: format.shift()[3],
+        little_endian: little_endian(&format),
+    };
+    let depth = component.depth;
+    component.update(|x, y, _| widen(values[y * width + x], depth));
+}
+
+fn widen(value: u8, depth: u32) -> i32 {
+    let value = u32::from(value);
+    let wide = value << 8 | value;
+    (wide >> (16 - depth)) as i32
+}
+
+/// Whether [`tint`] can work on a format as it is.
+pub fn can_tint(info: &VideoFormatInfo) -> bool {
+    // GStreamer's table and its own conversion disagree on which of the two is V in VYUY.
+    info.format() != VideoFormat::Vyuy && (0..colors(info)).all(|c| is_plain(info, c))
+}
+
+fn colors(info: &VideoFormatInfo) -> usize {
+    info.n_components().min(3) as usize
+}
+
+/// Mixes the colour (R, G, B) into a frame where `alpha`, `width` bytes a row, is opaque.
+///
+/// # Errors
+/// A frame that cannot be mapped.
+pub fn tint(frame: &mut FrameMut, alpha: &[u8], width: usize, color: [u8; 3]) -> Result<(), BoolError> {
+    let format = frame.format_info();
+    let target = samples(frame.info(), color);
+    let rows = alpha.len() / width.max(1);
+    for c in 0..colors(&format) {
+        let (x_step, y_step) = (format.w_sub()[c], format.h_sub()[c]);
+        let target = target[c];
+        Component::of(frame, c as u32)?.update(|x, y, value| {
+            let (x, y) = ((x << x_step).min(width - 1), (y << y_step).min(rows - 1));
+            let weight = i64::from(alpha[y * width + x]) * TINT;
+            value + (i64::from(target - value) * weight / (255 * 255)) as i32
+        });
+    }
+    Ok(())
+}
+
+/// A colour as the samples of a format with its colorimetry: R, G, B or Y, U, V or grey.
+fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
+    let [r, g, b] = color.map(|value| f64::from(value) / 255.0);
+    let format = info.format_info();
+    let colorimetry = info.colorimetry();
+    let (kr, kb) = colorimetry.matrix().kr_kb().unwrap_or((0.299, 0.114));
+    let y = kr * r + (1.0 - kr - kb) * g + kb * b;
+    let values =
+        if format.is_rgb() { [r, g, b] } else { [y, (b - y) / (2.0 - 2.0 * kb), (r - y) / (2.0 - 2.0 * kr)] };
+    let (offset, scale) = format.range_offsets(colorimetry.range());
+    std::array::from_fn(|c| (values[c] * f64::from(scale[c])).round() as i32 + offset[c])
+}
+
+/// Makes small RGB pictures of frames of one format.
+pub struct Shrinker {
+    converter: gst_video::VideoConverter,
+    picture: VideoFrame<Writable>,
+}
+
+impl Shrinker {
+    /// # Errors
+    /// A format that cannot be converted.
+    pub fn new(input: &VideoInfo, (width, height): (usize, usize)) -> Result<Self, BoolError> {
+        let info = VideoInfo::builder(VideoFormat::Rgb, width as u32, height as u32)
+            .fps(input.fps())
+            .interlace_mode(input.interlace_mode())
+            .build()?;
+        let mut config = gst_video::VideoConverterConfig::new();
+        config.set_resampler_method(gst_video::VideoResamplerMethod::Linear);
+        config.set_threads(threads(input));
+        let converter = gst_video::VideoConverter::new(input, &info, Some(config))?;
+        let buffer = gst::Buffer::with_size(info.size())?;
+        let picture = VideoFrame::from_buffer_writable(buffer, &info)
+            .map_err(|_| glib::bool_error!("Cannot map a picture for the network"))?;
+        Ok(Self { converter, picture })
+    }
+
+    /// # Errors
+    /// Does not happen, for the picture stays mapped.
+    pub fn shrink(&mut self, frame: &Frame) -> Result<Picture<'_>, BoolError> {
+        self.converter.frame_ref(frame, &mut self.picture.as_mut_video_frame_ref());
+        Ok(Picture {
+            width: self.picture.width() as usize,
+            height: self.picture.height() as usize,
+            stride: self.picture.plane_stride()[0] as usize,
+            data: self.picture.plane_data(0)?,
+        })
+    }
+}
+
+/// Converts whole frames; what is the same in both is only copied.
+///
+/// # Errors
+/// A pair of formats that cannot be converted.
+pub fn converter(input: &VideoInfo, output: &VideoInfo) -> Result<gst_video::VideoConverter, BoolError> {
+    let mut config = gst_video::VideoConverterConfig::new();
+    config.set_threads(threads(input));
+    gst_video::VideoConverter::new(input, output, Some(config))
+}
+
+fn threads(input: &VideoInfo) -> u32 {
+    if input.width() * input.height() < LARGE {
+        return 1;
+    }
+    std::thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame_of(info: &VideoInfo) -> gst::Buffer {
+        gst::Buffer::from_mut_slice(vec![0x11; info.size()])
+    }
+
+    fn convert(from: &gst::Buffer, a: &VideoInfo, to: &mut gst::Buffer, b: &VideoInfo) {
+        let from = Frame::from_buffer_ref_readable(from, a).unwrap();
+        let mut to = FrameMut::from_buffer_ref_writable(to.get_mut().unwrap(), b).unwrap();
+        converter(a, b).unwrap().frame_ref(&from, &mut to);
+    }
+
+    #[test]
+    fn alpha_of_every_plain_format() {
+        gst::init().unwrap();
+        let mut count = 0;
+        for format in VideoFormat::iter_raw() {
+            let format_info = VideoFormatInfo::from_format(format);
+            if !has_plain_alpha(&format_info) {
+                continue;
+            }
+            count += 1;
+            let info = VideoInfo::builder(format, 5, 3).build().unwrap();
+            let mut buffer = frame_of(&info);
+            let values: Vec<u8> = (0..15).map(|i| i * 17).collect();
+            {
+                let mut frame = FrameMut::from_buffer_ref_writable(buffer.get_mut().unwrap(), &info).unwrap();
+                write_alpha::<BoolError>(&mut frame, &mut Vec::new(), |plane| {
+                    for (row, values) in plane.data.chunks_mut(plane.stride).zip(values.chunks(5)) {
+                        row[..5].copy_from_slice(values);
+                    }
+                    Ok(())
+                })
+                .unwrap();
+            }
+            // GStreamer's own conversion is the judge.
+            let deep = VideoInfo::builder(VideoFormat::Argb64, 5, 3).build().unwrap();
+            let mut judged = frame_of(&deep);
+            convert(&buffer, &info, &mut judged, &deep);
+            let judged = judged.map_readable().unwrap();
+            for (pixel, value) in judged.chunks(8).zip(&values) {
+                assert_eq!(u16::from_ne_bytes([pixel[0], pixel[1]]) >> 8, u16::from(*value), "{format:?}");
+            }
+        }
+        assert!(count > 15, "only {count} formats");
+    }
+
+    #[test]
+    fn planes_are_appended_in_the_right_order() {
+        gst::init().unwrap();
+        let info = VideoFormatInfo::from_format;
+        let order = |a, b| appended_planes(&info(a), &info(b));
+        assert_eq!(order(VideoFormat::I420, VideoFormat::A420), Some(vec![0, 1, 2]));
+        assert_eq!(order(VideoFormat::Yv12, VideoFormat::A420), Some(vec![0, 2, 1]));
+        assert_eq!(order(VideoFormat::Nv12, VideoFormat::Av12), Some(vec![0, 1]));
+        assert_eq!(order(VideoFormat::Nv21, VideoFormat::Av12), None);
+        assert_eq!(order(VideoFormat::Nv12, VideoFormat::A420), None);
+        assert_eq!(order(VideoFormat::I42010le, VideoFormat::A42010be), None);
+        assert_eq!(order(VideoFormat::Gbr, VideoFormat::Gbra), Some(vec![0, 1, 2]));
+        assert!(colors_in_place(&info(VideoFormat::Bgrx), &info(VideoFormat::Bgra)));
+        assert!(!colors_in_place(&info(VideoFormat::Bgrx), &info(VideoFormat::Rgba)));
+    }
+
+    #[test]
+    fn tint_is_the_same_colour_in_every_format() {
+        gst::init().unwrap();
+        for format in VideoFormat::iter_raw() {
+            let format_info = VideoFormatInfo::from_format(format);
+            if !can_tint(&format_info) || !(format_info.is_rgb() || format_info.is_yuv()) {
+                continue;
+            }
+            let info = VideoInfo::builder(format, 8, 8).build().unwrap();
+            let rgb = VideoInfo::builder(VideoFormat::Rgb, 8, 8).build().unwrap();
+            let mut small = gst::Buffer::from_mut_slice(vec![100u8; rgb.size()]);
+            let mut buffer = frame_of(&info);
+            convert(&small, &rgb, &mut buffer, &info);
+            {
+                let mut frame = FrameMut::from_buffer_ref_writable(buffer.get_mut().unwrap(), &info).unwrap();
+                tint(&mut frame, &[255; 64], 8, [200, 0, 50]).unwrap();
+            }
+            convert(&buffer, &info, &mut small, &rgb);
+            let map = small.map_readable().unwrap();
+            for (value, target) in map[..3].iter().zip([200, 0, 50]) {
+                let expected = 100 + (target - 100) * TINT as i32 / 255;
+                assert!(
+                    (i32::from(*value) - expected).abs() <= 4,
+                    "{format:?}: {:?}, wanted {expected}",
+                    &map[..3]
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What is done with a matte on its way to the viewer: which object, threshold, inversion, colours. All
+//! of it on 8-bit planes, 0 transparent to 255 opaque.
+
+use crate::Result;
+use crate::tracker::{Matte, PlaneMut};
+
+/// The settings of the matte that can change from frame to frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Look {
+    /// One object alone, or 0 for all together.
+    pub object: u8,
+    /// From this alpha (0 to 1) on, a pixel is opaque, and below it transparent; 0 leaves soft edges.
+    pub threshold: f64,
+    /// What is opaque becomes transparent.
+    pub invert: bool,
+}
+
+impl Look {
+    /// The alpha of `matte` as the settings want it; without a matte all is opaque.
+    ///
+    /// # Errors
+    /// A plane that is too small for its size, or an error of libtorch.
+    pub fn write_alpha(&self, matte: Option<&Matte>, plane: &mut PlaneMut) -> Result<()> {
+        match matte {
+            Some(matte) => self.write_object(matte, self.object, plane),
+            None => {
+                fill(plane, 255);
+                Ok(())
+            }
+        }
+    }
+
+    /// As [`write_alpha`](Self::write_alpha), of the given object (0 = all) in place of the chosen one.
+    ///
+    /// # Errors
+    /// Those of [`write_alpha`](Self::write_alpha).
+    pub fn write_object(&self, matte: &Matte, object: u8, plane: &mut PlaneMut) -> Result<()> {
+        matte.write_alpha((object != 0).then_some(object), plane)?;
+        if let Some(table) = self.table() {
+            for row in rows(plane) {
+                row.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Object ids; 0 where there is none, and everywhere without a matte. With one object chosen, the
+    /// others count as background.
+    ///
+    /// # Errors
+    /// Those of [`write_alpha`](Self::write_alpha).
+    pub fn write_labels(&self, matte: Option<&Matte>, plane: &mut PlaneMut) -> Result<()> {
+        let Some(matte) = matte else {
+            fill(plane, 0);
+            return Ok(());
+        };
+        matte.write_labels(plane)?;
+        if self.object != 0 {
+            for value in rows(plane).flatten() {
+                if *value != self.object {
+                    *value = 0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What each value becomes, or nothing if all stay.
+    fn table(&self) -> Option<[u8; 256]> {
+        if self.threshold <= 0.0 && !self.invert {
+            return None;
+        }
+        let limit = self.threshold * 255.0;
+        Some(std::array::from_fn(|value| {
+            let value = match value as u8 {
+                value if self.threshold <= 0.0 => value,
+                value if f64::from(value) >= limit => 255,
+                _ => 0,
+            };
+            if self.invert { 255 - value } else { value }
+        }))
+    }
+}
+
+/// The rows of a plane, without what lies beyond its width.
+pub fn rows<'a>(plane: &'a mut PlaneMut) -> impl Iterator<Item = &'a mut [u8]> {
+    let width = plane.width;
+    plane.data.chunks_mut(plane.stride.max(1)).take(plane.height).map(move |row| {
+        let width = width.min(row.len());
+        &mut row[..width]
+    })
+}
+
+fn fill(plane: &mut PlaneMut, value: u8) {
+    rows(plane).for_each(|row| row.fill(value));
+}
+
+/// The colour (R, G, B) of an object, by the palette of the DAVIS and PASCAL VOC masks: the bits of the
+/// id are dealt to the three channels, highest first.
+pub fn color(object: u8) -> [u8; 3] {
+    let mut color = [0; 3];
+    for bit in 0..8 {
+        let channel = bit % 3;
+        color[channel] |= (object >> bit & 1) << (7 - bit / 3);
+    }
+    color
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mask::ReferenceMask;
+
+    fn alpha(look: Look, values: &[u8]) -> Vec<u8> {
+        let mask = ReferenceMask::from_soft(values.len(), 1, values.to_vec()).unwrap();
+        let matte = Matte::from_mask(&mask).unwrap();
+        let mut data = vec![7; values.len() + 2];
+        let mut plane =
+            PlaneMut { width: values.len(), height: 1, stride: values.len() + 2, data: &mut data };
+        look.write_alpha(Some(&matte), &mut plane).unwrap();
+        assert_eq!(data[values.len()..], [7, 7], "bytes beyond the row were written");
+        data.truncate(values.len());
+        data
+    }
+
+    #[test]
+    fn soft_by_default() {
+        assert_eq!(alpha(Look::default(), &[0, 1, 127, 128, 255]), [0, 1, 127, 128, 255]);
+    }
+
+    #[test]
+    fn threshold_binarises() {
+        let look = Look { threshold: 0.5, ..Look::default() };
+        assert_eq!(alpha(look, &[0, 1, 127, 128, 255]), [0, 0, 0, 255, 255]);
+        let look = Look { threshold: 1.0, ..Look::default() };
+        assert_eq!(alpha(look, &[0, 254, 255]), [0, 0, 255]);
+    }
+
+    #[test]
+    fn invert_comes_last() {
+        assert_eq!(alpha(Look { invert: true, ..Look::default() }, &[0, 1, 255]), [255, 254, 0]);
+        let look = Look { threshold: 0.5, invert: true, object: 0 };
+        assert_eq!(alpha(look, &[0, 127, 128]), [255, 255, 0]);
+    }
+
+    #[test]
+    fn one_object_or_all() {
+        let mask = ReferenceMask::from_labels(4, 1, &[0, 1, 3, 3]).unwrap();
+        let matte = Matte::from_mask(&mask).unwrap();
+        let mut data = [9; 4];
+        let mut write = |object: u8, labels: bool| {
+            let look = Look { object, ..Look::default() };
+            let mut plane = PlaneMut { data: &mut data, width: 4, height: 1, stride: 4 };
+            if labels {
+                look.write_labels(Some(&matte), &mut plane).unwrap();
+            } else {
+                look.write_alpha(Some(&matte), &mut plane).unwrap();
+            }
+            data
+        };
+        assert_eq!(write(0, false), [0, 255, 255, 255]);
+        assert_eq!(write(1, false), [0, 255, 0, 0]);
+        assert_eq!(write(2, false), [0; 4]);
+        assert_eq!(write(0, true), [0, 1, 3, 3]);
+        assert_eq!(write(3, true), [0, 0, 3, 3]);
+    }
+
+    #[test]
+    fn opaque_before_a_reference() {
+        let mut data = [0; 4];
+        let mut plane = PlaneMut { data: &mut data, width: 1, height: 2, stride: 2 };
+        let look = Look { invert: true, threshold: 0.5, object: 3 };
+        look.write_alpha(None, &mut plane).unwrap();
+        assert_eq!(data, [255, 0, 255, 0]);
+        let mut plane = PlaneMut { data: &mut data, width: 2, height: 2, stride: 2 };
+        look.write_labels(None, &mut plane).unwrap();
+        assert_eq!(data, [0; 4]);
+    }
+
+    #[test]
+    fn colours_of_davis() {
+        assert_eq!(color(1), [128, 0, 0]);
+        assert_eq!(color(2), [0, 128, 0]);
+        assert_eq!(color(3), [128, 128, 0]);
+        assert_eq!(color(4), [0, 0, 128]);
+        assert_eq!(color(8), [64, 0, 0]);
+        assert_eq!(color(254), [96, 224, 192]);
+    }
+}
