@@ -24,7 +24,7 @@ fail() {
 need_files() {
   local file
   for file in "$@"; do
-    [ -f "$file" ] && [ -r "$file" ] || fail "cannot read $file"
+    if ! [ -f "$file" ] || ! [ -r "$file" ]; then fail "cannot read $file"; fi
   done
 }
 
@@ -33,7 +33,7 @@ need_elements() {
   local element
   command -v gst-inspect-1.0 >/dev/null || fail "there is no gst-inspect-1.0: run scripts/setup.sh"
   for element in "$@"; do
-    gst-inspect-1.0 --exists "$element" ||
+    gst-inspect-1.0 "$element" >/dev/null 2>&1 ||
       if [ "$element" = fastganseg ]; then
         fail "there is no fastganseg element: run 'make build', or 'make install' (see Troubleshooting in README.md)"
       else
@@ -42,5 +42,17 @@ need_elements() {
   done
 }
 
-has_video() { LC_ALL=C gst-discoverer-1.0 "$1" 2>/dev/null | grep -q '^ *video #'; }
-has_audio() { LC_ALL=C gst-discoverer-1.0 "$1" 2>/dev/null | grep -q '^ *audio #'; }
+# Read to the end: a grep that leaves early would break the pipe, and with it the script.
+has_stream() { LC_ALL=C gst-discoverer-1.0 "$2" 2>/dev/null | grep "^ *$1 #" >/dev/null; }
+has_video() { has_stream video "$1"; }
+has_audio() { has_stream audio "$1"; }
+
+# video_facts FILE: prints "WIDTH HEIGHT RATE FRAMES", the last estimated from the duration.
+video_facts() {
+  LC_ALL=C gst-discoverer-1.0 "$1" 2>/dev/null | awk '
+    $1 == "Duration:" {split($2, t, ":"); seconds = 3600 * t[1] + 60 * t[2] + t[3]}
+    $1 == "Width:" && !width {width = $2}
+    $1 == "Height:" && !height {height = $2}
+    $1 == "Frame" && !rate {rate = $3; split(rate, f, "/")}
+    END {if (!height || !(f[1] > 0)) exit 1; print width, height, rate, int(seconds * f[1] / f[2])}'
+}

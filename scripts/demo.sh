@@ -34,7 +34,7 @@ if [ -n "$clip$mask" ]; then
     "The mask is a PNG, white where the object is in the first frame, black elsewhere."
   for file in "$clip" "$mask"; do
     [ -e "$file" ] || die "$file does not exist"
-    [ -f "$file" ] && [ -r "$file" ] || die "$file cannot be read, or is not a file"
+    if ! [ -f "$file" ] || ! [ -r "$file" ]; then die "$file cannot be read, or is not a file"; fi
   done
   [ "$(head -c 8 "$mask" | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ] || die "$mask is not a PNG"
   clip=$(realpath "$clip")
