@@ -50,7 +50,13 @@ fn frames(
         }
         Ok(())
     };
-    let label = format!("{name} {width}x{height} {kind:?} {device:?}");
+    let precision = match kind {
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        _ => "float32",
+    };
+    let place = if device == Device::Cpu { "cpu" } else { "cuda" };
+    let label = format!("{name} {width}x{height} {precision} {place}");
     group.bench_function(label, |bencher| bencher.iter(|| step().expect("a step")));
 }
 
