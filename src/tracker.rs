@@ -4,7 +4,7 @@
 mod engine;
 mod matte;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tch::{Device, Kind, Tensor, nn};
 
@@ -13,14 +13,12 @@ use crate::device::{self, DeviceChoice, Precision};
 use crate::mask::ReferenceMask;
 use crate::model::layers::channels_last;
 use crate::model::weights::Weights;
-use crate::model::{Architecture, Config, Lite, Regressor};
+use crate::model::{Architecture, Config, Lite, Regressor, Resnet50};
 use crate::{Error, Result};
 use engine::{Engine, Running};
 
 /// Objects followed at the same time at the most.
 pub const MAX_OBJECTS: usize = 16;
-
-const BUILT_IN: &[u8] = include_bytes!("../models/lite.safetensors");
 
 /// Packed RGB, one byte a channel, rows `stride` bytes apart.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +76,7 @@ impl Tracker {
     pub fn new(options: &Options) -> Result<Self> {
         let weights = match &options.model {
             Some(path) => Weights::open(path)?,
-            None => Weights::from_bytes(BUILT_IN, Path::new("(built-in model)"))?,
+            None => Weights::built_in()?,
         };
         Self::from_weights(&weights, options.device, options.precision)
     }
@@ -97,7 +95,9 @@ impl Tracker {
                 prepare(model, device, kind)?
             }
             Architecture::Resnet50 => {
-                return Err(Error::Config("resnet50 is not built in yet".into()));
+                let model = Resnet50::new(&store.root(), &config)?;
+                weights.fill(&store)?;
+                prepare(model, device, kind)?
             }
         };
         store.freeze();

@@ -8,10 +8,12 @@
 pub mod config;
 pub mod layers;
 pub mod lite;
+pub mod resnet50;
 pub mod weights;
 
 pub use config::{Architecture, Config, Matching, TemporalSkip};
 pub use lite::Lite;
+pub use resnet50::Resnet50;
 
 use tch::Tensor;
 

@@ -1,1 +1,25 @@
+//! Training and evaluation of the `fastganseg` regressor.
+//!
+//! Evaluation follows the DAVIS benchmark (Pont-Tuset et al., *The 2017 DAVIS Challenge on Video
+//! Object Segmentation*) and gives the official tool's numbers: [`dataset`] finds the frames,
+//! [`eval`] runs a [`Propagator`](method::Propagator) over them, [`score`] compares the masks with
+//! the ground truth, and [`report`] prints, saves and pictures the result.
+//!
+//! Training takes [`clips`] of real video and of still pictures set in motion, and [`train`] fits the
+//! regressor to them.
 
+#![warn(missing_docs)]
+
+pub mod clips;
+pub mod dataset;
+mod error;
+pub mod eval;
+pub mod indexed_png;
+mod label_map;
+pub mod method;
+pub mod report;
+pub mod score;
+pub mod train;
+
+pub use error::{Error, Result};
+pub use label_map::LabelMap;

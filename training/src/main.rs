@@ -1,1 +1,38 @@
-fn main() {}
+//! `fastganseg-train`: trains and evaluates the regressor of the `fastganseg` element.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "fastganseg-train", version, about = "Trains and evaluates the fastganseg regressor")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Clips(commands::clips::Args),
+    Eval(commands::eval::Args),
+    Score(commands::score::Args),
+    Train(commands::train::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Clips(args) => commands::clips::run(&args),
+        Command::Eval(args) => commands::eval::run(&args),
+        Command::Score(args) => commands::score::run(&args),
+        Command::Train(args) => commands::train::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Time of one frame in the network alone: no video, no resizing, one object.
+//!
+//! `cargo bench --bench network`, or `-- resnet50` for one of the two. Runs on the CPU, and on the
+//! first CUDA device where there is one.
+
+use std::time::Duration;
+
+use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
+use gstfastganseg::Result;
+use gstfastganseg::device::{self, DeviceChoice};
+use gstfastganseg::model::layers::channels_last;
+use gstfastganseg::model::{Config, Lite, Regressor, Resnet50};
+use tch::{Device, Kind, Tensor, nn::VarStore};
+
+/// Folded, on its device, in its kind and layout: as at run time.
+fn prepare(network: &mut impl Regressor, device: Device, kind: Kind) -> Result<()> {
+    network.fold()?;
+    network.visit(&mut |tensor| {
+        let converted = tensor.f_detach()?.f_to_device(device)?.f_to_kind(kind)?;
+        *tensor = if converted.dim() == 4 { channels_last(&converted)? } else { converted };
+        Ok(())
+    })
+}
+
+fn frames(
+    group: &mut BenchmarkGroup<WallTime>,
+    name: &str,
+    mut network: impl Regressor,
+    device: Device,
+    kind: Kind,
+) {
+    let _no_grad = tch::no_grad_guard();
+    prepare(&mut network, device, kind).expect("the network is prepared");
+    let (height, width) = network.config().size();
+    let image = |seed| {
+        tch::manual_seed(seed);
+        let image = Tensor::rand([1, 3, height, width], (Kind::Float, Device::Cpu));
+        channels_last(&image.to_device(device).to_kind(kind)).expect("an image")
+    };
+    let (first, second) = (image(1), image(2));
+    let mask = Tensor::zeros([1, 1, height, width], (Kind::Float, device));
+    let _ = mask.narrow(2, height / 4, height / 2).narrow(3, width / 4, width / 2).fill_(1.0);
+    let reference = network.reference(&first, &mask).expect("a reference");
+    let mut state = network.start(&reference).expect("a state");
+    let mut step = || -> Result<()> {
+        let masks = network.step(&second, &reference, &mut state)?.f_sigmoid()?;
+        network.observe(&masks, &reference, &mut state)?;
+        if let Device::Cuda(index) = device {
+            tch::Cuda::synchronize(index as i64);
+        }
+        Ok(())
+    };
+    let precision = match kind {
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        _ => "float32",
+    };
+    let place = if device == Device::Cpu { "cpu" } else { "cuda" };
+    let label = format!("{name} {width}x{height} {precision} {place}");
+    group.bench_function(label, |bencher| bencher.iter(|| step().expect("a step")));
+}
+
+fn network(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("network");
+    group.sample_size(10).warm_up_time(Duration::from_secs(2)).measurement_time(Duration::from_secs(10));
+    let mut runs = vec![(Device::Cpu, Kind::Float), (Device::Cpu, Kind::BFloat16)];
+    match device::open(DeviceChoice::Auto) {
+        Ok((cuda @ Device::Cuda(_), _)) => {
+            runs.extend([Kind::Float, Kind::BFloat16, Kind::Half].map(|kind| (cuda, kind)));
+        }
+        Ok((_, Some(reason))) => println!("no CUDA device: {reason}"),
+        _ => {}
+    }
+    for (device, kind) in runs {
+        tch::manual_seed(0);
+        let store = VarStore::new(Device::Cpu);
+        let lite = Lite::new(&store.root(), &Config::lite()).expect("lite");
+        frames(&mut group, "lite", lite, device, kind);
+        let store = VarStore::new(Device::Cpu);
+        let resnet50 = Resnet50::new(&store.root(), &Config::resnet50()).expect("resnet50");
+        frames(&mut group, "resnet50", resnet50, device, kind);
+    }
+    group.finish();
+}
+
+criterion_group!(benches, network);
+criterion_main!(benches);

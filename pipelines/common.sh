@@ -1,0 +1,58 @@
+# shellcheck shell=bash
+# What the scripts beside this file share. Not run by itself.
+
+# The plugin of this checkout, where one is built; otherwise whatever is installed.
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+for built in "${CARGO_TARGET_DIR:-$here/target}/release" "${CARGO_TARGET_DIR:-$here/target}/debug"; do
+  if [ -e "$built/libgstfastganseg.so" ]; then
+    # A folder of its own: GStreamer searches the folders on its path to the bottom, build files and all.
+    plugin=$(dirname "$(realpath "$built")")/plugin
+    mkdir -p "$plugin"
+    ln -sfn "$(realpath "$built")/libgstfastganseg.so" "$plugin/libgstfastganseg.so"
+    export GST_PLUGIN_PATH=$plugin${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
+    break
+  fi
+done
+
+# fail WHAT: tell and stop.
+fail() {
+  printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2
+  exit 1
+}
+
+# Every argument is a file that can be read.
+need_files() {
+  local file
+  for file in "$@"; do
+    if ! [ -f "$file" ] || ! [ -r "$file" ]; then fail "cannot read $file"; fi
+  done
+}
+
+# Every argument is an installed GStreamer element.
+need_elements() {
+  local element
+  command -v gst-inspect-1.0 >/dev/null || fail "there is no gst-inspect-1.0: run scripts/setup.sh"
+  for element in "$@"; do
+    gst-inspect-1.0 "$element" >/dev/null 2>&1 ||
+      if [ "$element" = fastganseg ]; then
+        fail "there is no fastganseg element: run 'make build', or 'make install' (see Troubleshooting in README.md)"
+      else
+        fail "there is no GStreamer element $element: run scripts/setup.sh"
+      fi
+  done
+}
+
+# Read to the end: a grep that leaves early would break the pipe, and with it the script.
+has_stream() { LC_ALL=C gst-discoverer-1.0 "$2" 2>/dev/null | grep "^ *$1 #" >/dev/null; }
+has_video() { has_stream video "$1"; }
+has_audio() { has_stream audio "$1"; }
+
+# video_facts FILE: prints "WIDTH HEIGHT RATE FRAMES", the last estimated from the duration.
+video_facts() {
+  LC_ALL=C gst-discoverer-1.0 "$1" 2>/dev/null | awk '
+    $1 == "Duration:" {split($2, t, ":"); seconds = 3600 * t[1] + 60 * t[2] + t[3]}
+    $1 == "Width:" && !width {width = $2}
+    $1 == "Height:" && !height {height = $2}
+    $1 == "Frame" && !rate {rate = $3; split(rate, f, "/")}
+    END {if (!height || !(f[1] > 0)) exit 1; print width, height, rate, int(seconds * f[1] / f[2])}'
+}

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Editor: writes the mask alone, as a grey video or as one PNG a frame.
+set -euo pipefail
+
+usage() {
+  cat <<'EOF'
+usage: pipelines/mask-to-file.sh IN.mp4 MASK.png OUT [labels]
+
+  IN      any video GStreamer decodes
+  MASK    PNG of the object or objects in the first frame
+  OUT     x.mkv (FFV1, lossless grey) or a pattern such as x-%05d.png
+  labels  write object ids (0 = background) in the place of the soft mask
+EOF
+}
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
+[ $# -eq 3 ] || { [ $# -eq 4 ] && [ "$4" = labels ]; } || { usage >&2; exit 2; }
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+need_files "$1" "$2"
+need_elements fastganseg
+case $3 in
+  *.mkv)
+    need_elements avenc_ffv1 matroskamux
+    out=(avenc_ffv1 ! matroskamux ! filesink "location=$3")
+    ;;
+  *%*d*.png)
+    need_elements pngenc multifilesink
+    out=(pngenc ! multifilesink "location=$3")
+    ;;
+  *) fail "$3: the name must end in .mkv, or be a pattern such as mask-%05d.png" ;;
+esac
+has_video "$1" || fail "there is no video in $1 that GStreamer can decode"
+
+exec gst-launch-1.0 -e filesrc location="$1" ! decodebin ! fastganseg ref-mask="$2" output="${4:-mask}" \
+  ! progressreport update-freq=1 ! "${out[@]}"

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Looking: plays a clip or a camera in a window, with the object tinted.
+set -euo pipefail
+
+usage() {
+  cat <<'EOF'
+usage: pipelines/preview.sh IN MASK.png
+
+  IN    a video file, or a camera such as /dev/video0
+  MASK  PNG of the object in the first frame
+
+Environment:
+  SINK  where to show it (default: autovideosink)
+EOF
+}
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
+[ $# -eq 2 ] || { usage >&2; exit 2; }
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+need_files "$2"
+need_elements fastganseg "${SINK:-autovideosink}"
+if [ -c "$1" ]; then
+  source=(v4l2src "device=$1")
+else
+  need_files "$1"
+  has_video "$1" || fail "there is no video in $1 that GStreamer can decode"
+  source=(filesrc "location=$1")
+fi
+exec gst-launch-1.0 "${source[@]}" ! decodebin ! fastganseg ref-mask="$2" output=overlay ! queue \
+  ! videoconvert ! "${SINK:-autovideosink}"

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Editor: puts the object of one clip in front of another clip.
+set -euo pipefail
+
+usage() {
+  cat <<'EOF'
+usage: pipelines/replace-background.sh IN.mp4 MASK.png BACKGROUND.mp4 OUT.mp4
+
+  IN          the clip with the object; its size, frame rate, length and sound are kept
+  MASK        PNG of the object in IN's first frame
+  BACKGROUND  the clip to put behind it, scaled to IN's size; its last frame stays if it is shorter
+  OUT         MP4 to write
+EOF
+}
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
+[ $# -eq 4 ] || { usage >&2; exit 2; }
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+need_files "$1" "$2" "$3"
+need_elements fastganseg compositor x264enc avenc_aac mp4mux
+for clip in "$1" "$3"; do has_video "$clip" || fail "there is no video in $clip that GStreamer can decode"; done
+read -r width height rate frames < <(video_facts "$1") || fail "$1 does not tell its size and frame rate"
+
+sound=()
+if has_audio "$1"; then
+  sound=(in. ! queue ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! out.)
+fi
+# The background stops just before the object's clip, so that it never makes the result longer, and its
+# last frame is repeated to the end.
+exec gst-launch-1.0 -e \
+  filesrc location="$1" ! decodebin name=in \
+  in. ! fastganseg ref-mask="$2" ! queue ! mix.sink_1 \
+  filesrc location="$3" ! decodebin ! videoconvert ! videoscale ! videorate \
+  ! "video/x-raw,width=$width,height=$height,framerate=$rate,pixel-aspect-ratio=1/1" \
+  ! identity eos-after=$((frames > 1 ? frames - 1 : 1)) ! queue ! mix.sink_0 \
+  compositor name=mix sink_0::zorder=0 sink_0::repeat-after-eos=true sink_1::zorder=1 \
+  ! progressreport update-freq=1 ! videoconvert ! x264enc ! h264parse ! queue ! out. \
+  "${sound[@]}" \
+  mp4mux name=out ! filesink location="$4"

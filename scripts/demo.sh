@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Cuts an object out of a clip and shows the result; see `scripts/demo.sh --help`.
+set -euo pipefail
+
+usage() {
+  cat <<'EOF'
+usage: scripts/demo.sh [CLIP MASK]
+
+Sets up, builds the plugin, and cuts an object out of a clip, from nothing but this checkout:
+  CLIP   a video GStreamer can decode       (default: a clip drawn by examples/demo_clip.rs)
+  MASK   PNG, the object in CLIP's first frame: white on black, or a picture with alpha
+
+Writes demo/cutout.mp4, the object over a checkerboard with the clip's sound, and
+demo/contact-sheet.png, frames of the clip above the same frames of the cut-out.
+EOF
+}
+die() {
+  printf 'demo: error: %s\n' "$1" >&2
+  shift
+  [ $# -eq 0 ] || printf '  %s\n' "$@" >&2
+  exit 1
+}
+step() { printf '\n[%s/5] %s\n' "$1" "$2"; }
+
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
+[ $# -le 2 ] || { usage >&2; exit 2; }
+clip=${1:-}
+mask=${2:-}
+
+# What is wrong with the arguments is said before minutes of building.
+if [ -n "$clip$mask" ]; then
+  [ -n "$clip" ] || die "there is a mask but no clip" "Give both: make demo CLIP=in.mp4 MASK=mask.png"
+  [ -n "$mask" ] || die "there is a clip but no mask" "Give both: make demo CLIP=$clip MASK=mask.png" \
+    "The mask is a PNG, white where the object is in the first frame, black elsewhere."
+  for file in "$clip" "$mask"; do
+    [ -e "$file" ] || die "$file does not exist"
+    if ! [ -f "$file" ] || ! [ -r "$file" ]; then die "$file cannot be read, or is not a file"; fi
+  done
+  [ "$(head -c 8 "$mask" | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ] || die "$mask is not a PNG"
+  clip=$(realpath "$clip")
+  mask=$(realpath "$mask")
+fi
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+target=${CARGO_TARGET_DIR:-target}
+
+step 1 "Setting up"
+scripts/setup.sh
+
+step 2 "Building (the first time takes some minutes)"
+cargo build --release --lib --example demo_clip --example contact_sheet
+. pipelines/common.sh
+
+mkdir -p demo
+step 3 "The clip"
+if [ -n "$clip" ]; then
+  has_video "$clip" || die "there is no video in $clip that GStreamer can decode" "Look at: gst-discoverer-1.0 $clip"
+  echo "$clip, with mask $mask"
+else
+  clip=demo/clip.mp4
+  mask=demo/mask.png
+  "$target/release/examples/demo_clip" "$clip" "$mask"
+fi
+
+step 4 "Cutting out"
+rm -f demo/cutout.mp4 demo/contact-sheet.png
+sound=()
+if has_audio "$clip"; then
+  sound=(demo. ! queue ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! file.)
+fi
+pipeline=(
+  filesrc "location=$clip" ! decodebin name=demo
+  demo. ! fastganseg "ref-mask=$mask" ! compositor background=checker start-time-selection=first
+  ! progressreport update-freq=1 ! videoconvert ! x264enc speed-preset=fast ! h264parse ! queue ! file.
+  "${sound[@]}"
+  mp4mux name=file ! filesink location=demo/cutout.mp4
+)
+printf 'gst-launch-1.0'
+printf ' %q' "${pipeline[@]}"
+printf '\n'
+gst-launch-1.0 -q "${pipeline[@]}" || die "the pipeline failed; its own message is above"
+
+step 5 "The contact sheet"
+"$target/release/examples/contact_sheet" "$clip" demo/cutout.mp4 demo/contact-sheet.png ||
+  die "the cut-out is not as long as the clip, or cannot be read" \
+    "Clips with a variable frame rate: make the rate constant first (videorate)."
+
+printf '\nThe cut-out:       %s\nThe contact sheet: %s\n' "$PWD/demo/cutout.mp4" "$PWD/demo/contact-sheet.png"

@@ -1,0 +1,271 @@
+//! ResNet-50 that also sees a mask: the Siamese encoder of frame and reference.
+//!
+//! Deep Residual Learning for Image Recognition, He et al., 2016, with the stride on the 3x3
+//! convolution. Tensor names are torchvision's, so that its ImageNet weights load by name; the mask
+//! convolution `conv1_mask` is the only addition.
+
+use tch::{Kind, Tensor, nn};
+
+use super::norm::{BatchNorm, ConvNorm, scale_outputs};
+use crate::Result;
+use crate::model::config::Config;
+use crate::model::layers::{Conv, ConvSpec, Padding, Visit};
+use crate::visit_fields;
+
+/// RGB statistics of ImageNet in [0, 1].
+const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// Bottlenecks in layer1 to layer4.
+const DEPTHS: [i64; 4] = [3, 4, 6, 3];
+
+/// Output channels over inner channels of a bottleneck.
+const EXPANSION: i64 = 4;
+
+/// A constant that follows its network from device to device and stays float32.
+#[derive(Debug)]
+struct Constant(Tensor);
+
+impl Visit for Constant {
+    fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        let mut scout = self.0.shallow_clone();
+        f(&mut scout)?;
+        self.0 = self.0.f_to_device(scout.device())?;
+        Ok(())
+    }
+}
+
+/// RGB in [0, 1] to zero mean and unit variance over ImageNet.
+#[derive(Debug)]
+struct Normalise {
+    scale: Constant,
+    shift: Constant,
+}
+
+visit_fields!(Normalise: scale, shift);
+
+impl Normalise {
+    fn new(path: &nn::Path) -> Result<Self> {
+        let column = |values: [f32; 3]| -> Result<Constant> {
+            let tensor = Tensor::f_from_slice(&values)?.f_reshape([1, 3, 1, 1])?;
+            Ok(Constant(tensor.f_to_device(path.device())?))
+        };
+        Ok(Self {
+            scale: column(DEVIATION.map(|deviation| 1.0 / deviation))?,
+            shift: column([0, 1, 2].map(|i| -MEAN[i] / DEVIATION[i]))?,
+        })
+    }
+
+    /// In float32.
+    fn forward(&self, image: &Tensor) -> Result<Tensor> {
+        Ok(image.f_to_kind(Kind::Float)?.f_mul(&self.scale.0)?.f_add(&self.shift.0)?)
+    }
+}
+
+/// conv1 of the image plus conv1_mask of the mask, then bn1 and ReLU: (N, 64, H/2, W/2).
+#[derive(Debug)]
+enum Stem {
+    Trained {
+        image: Conv,
+        mask: Conv,
+        norm: BatchNorm,
+    },
+    /// All three in one convolution of RGB and mask.
+    Folded(Conv),
+}
+
+impl Visit for Stem {
+    fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Trained { image, mask, norm } => {
+                image.visit(f)?;
+                mask.visit(f)?;
+                norm.visit(f)
+            }
+            Self::Folded(conv) => conv.visit(f),
+        }
+    }
+}
+
+impl Stem {
+    fn new(path: &nn::Path, channels: i64) -> Result<Self> {
+        let spec = |inputs| ConvSpec::square(inputs, channels, 7).stride(2).padding(Padding::Zeros(3, 3));
+        Ok(Self::Trained {
+            image: Conv::new(&(path / "conv1"), spec(3).without_bias()),
+            mask: Conv::new(&(path / "conv1_mask"), spec(1)),
+            norm: BatchNorm::new(&(path / "bn1"), channels)?,
+        })
+    }
+
+    /// The kind of its weights, which is computed in.
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Trained { image, .. } => image.weight.kind(),
+            Self::Folded(conv) => conv.weight.kind(),
+        }
+    }
+
+    /// `image` (1 or N, 3, H, W) normalised, `mask` (N, 1, H, W), both of one kind.
+    fn forward(&self, image: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        let mut y = match self {
+            Self::Trained { image: conv, mask: mask_conv, norm } => {
+                let sum = mask_conv.forward(mask)?.f_add_(&conv.forward(image)?)?;
+                norm.forward(&sum)?
+            }
+            Self::Folded(conv) => {
+                let image = image.f_expand([mask.size()[0], -1, -1, -1], false)?;
+                conv.forward(&Tensor::f_cat(&[&image, mask], 1)?)?
+            }
+        };
+        Ok(y.f_relu_()?)
+    }
+
+    fn fold(&mut self) -> Result<()> {
+        if let Self::Trained { image, mask, norm } = self {
+            let (scale, mut shift) = norm.scale_shift()?;
+            let weight = scale_outputs(
+                &Tensor::f_cat(
+                    &[image.weight.f_to_kind(Kind::Float)?, mask.weight.f_to_kind(Kind::Float)?],
+                    1,
+                )?,
+                &scale,
+            )?;
+            if let Some(bias) = &mask.bias {
+                shift = shift.f_add(&bias.f_to_kind(Kind::Float)?.f_mul(&scale)?)?;
+            }
+            let spec = ConvSpec { inputs: 4, bias: true, ..*image.spec() };
+            *self = Self::Folded(Conv::from_tensors(weight, Some(shift), spec));
+        }
+        Ok(())
+    }
+}
+
+/// 1x1, 3x3 with the stride, 1x1, each normalised; plus the input, projected where the shape changes.
+#[derive(Debug)]
+struct Bottleneck {
+    reduce: ConvNorm,
+    spatial: ConvNorm,
+    expand: ConvNorm,
+    downsample: Option<ConvNorm>,
+}
+
+visit_fields!(Bottleneck: reduce, spatial, expand, downsample);
+
+impl Bottleneck {
+    fn new(path: &nn::Path, inputs: i64, inner: i64, stride: i64) -> Result<Self> {
+        let outputs = EXPANSION * inner;
+        let unit = |i: i64, spec: ConvSpec| {
+            ConvNorm::new(&(path / format!("conv{i}")), &(path / format!("bn{i}")), spec)
+        };
+        let downsample = if stride != 1 || inputs != outputs {
+            let path = path / "downsample";
+            let spec = ConvSpec::square(inputs, outputs, 1).stride(stride);
+            Some(ConvNorm::new(&(&path / 0), &(&path / 1), spec)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            reduce: unit(1, ConvSpec::square(inputs, inner, 1))?,
+            spatial: unit(2, ConvSpec::square(inner, inner, 3).stride(stride))?,
+            expand: unit(3, ConvSpec::square(inner, outputs, 1))?,
+            downsample,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.reduce.forward(x)?.f_relu_()?;
+        let y = self.spatial.forward(&y)?.f_relu_()?;
+        let mut y = self.expand.forward(&y)?;
+        let mut y = match &self.downsample {
+            Some(downsample) => y.f_add_(&downsample.forward(x)?)?,
+            None => y.f_add_(x)?,
+        };
+        Ok(y.f_relu_()?)
+    }
+
+    fn fold(&mut self) -> Result<()> {
+        self.reduce.fold()?;
+        self.spatial.fold()?;
+        self.expand.fold()?;
+        self.downsample.iter_mut().try_for_each(ConvNorm::fold)
+    }
+}
+
+/// What the encoder makes of one frame, (N, C, H / s, W / s) each.
+#[derive(Debug)]
+pub struct Features {
+    /// layer1: 256 channels, s = 4.
+    pub stride4: Tensor,
+    /// layer2: 512 channels, s = 8.
+    pub stride8: Tensor,
+    /// layer3: 1024 channels, s = 16.
+    pub stride16: Tensor,
+    /// layer4: 2048 channels, s = 32.
+    pub stride32: Tensor,
+}
+
+/// The encoder.
+#[derive(Debug)]
+pub struct Encoder {
+    normalise: Normalise,
+    stem: Stem,
+    layers: Vec<Vec<Bottleneck>>,
+}
+
+visit_fields!(Encoder: normalise, stem, layers);
+
+impl Encoder {
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
+        let stem = config.channels(64);
+        let mut inputs = stem;
+        let mut layers = Vec::with_capacity(DEPTHS.len());
+        for (i, depth) in DEPTHS.into_iter().enumerate() {
+            let path = path / format!("layer{}", i + 1);
+            let inner = config.channels(64 << i);
+            let mut layer = Vec::new();
+            for block in 0..depth {
+                let stride = if i > 0 && block == 0 { 2 } else { 1 };
+                layer.push(Bottleneck::new(&(&path / block), inputs, inner, stride)?);
+                inputs = EXPANSION * inner;
+            }
+            layers.push(layer);
+        }
+        Ok(Self { normalise: Normalise::new(path)?, stem: Stem::new(path, stem)?, layers })
+    }
+
+    /// Channels at stride 4, 8, 16 and 32.
+    pub fn channels(config: &Config) -> [i64; 4] {
+        [64, 128, 256, 512].map(|inner| EXPANSION * config.channels(inner))
+    }
+
+    /// `image` is (1 or N, 3, H, W) with RGB in [0, 1], `masks` (N, 1, H, W) in [0, 1], raw. The
+    /// kind of the weights is the one computed in.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) on other shapes.
+    pub fn forward(&self, image: &Tensor, masks: &Tensor) -> Result<Features> {
+        let kind = self.stem.kind();
+        let image = self.normalise.forward(image)?.f_to_kind(kind)?;
+        let x = self.stem.forward(&image, &masks.f_to_kind(kind)?)?;
+        let x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
+        let run = |i: usize, x: &Tensor| -> Result<Tensor> {
+            self.layers[i].iter().try_fold(x.shallow_clone(), |x, block| block.forward(&x))
+        };
+        let stride4 = run(0, &x)?;
+        let stride8 = run(1, &stride4)?;
+        let stride16 = run(2, &stride8)?;
+        let stride32 = run(3, &stride16)?;
+        Ok(Features { stride4, stride8, stride16, stride32 })
+    }
+
+    /// Folds every batch normalisation into its convolution.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn fold(&mut self) -> Result<()> {
+        self.stem.fold()?;
+        self.layers.iter_mut().flatten().try_for_each(Bottleneck::fold)
+    }
+}

@@ -1,0 +1,130 @@
+//! The end of the decoder: the temporal skip connection and the two-class head.
+
+use tch::{Kind, Tensor, nn};
+
+use crate::Result;
+use crate::model::layers::{Conv, ConvSpec, resize};
+use crate::visit_fields;
+
+/// The temporal skip connection: a 3x3 convolution of the previous frame's decoder features to one
+/// eighth of their channels. It is applied as soon as the features are there, so that an eighth is
+/// all there is to keep.
+#[derive(Debug)]
+pub struct Temporal {
+    conv: Conv,
+}
+
+visit_fields!(Temporal: conv);
+
+impl Temporal {
+    /// From `channels` to `outputs`.
+    pub fn new(path: &nn::Path, channels: i64, outputs: i64) -> Self {
+        Self { conv: Conv::new(path, ConvSpec::square(channels, outputs, 3)) }
+    }
+
+    /// (N, 256, H/4, W/4) to (N, 32, H/4, W/4), float32 whatever was computed in.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) on other shapes.
+    pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
+        Ok(self.conv.forward(features)?.f_to_kind(Kind::Float)?)
+    }
+
+    /// What it makes of features that are all zero, which is what precedes the first frame.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn zeros(&self, batch: i64, height: i64, width: i64) -> Result<Tensor> {
+        let size = [batch, self.conv.spec().outputs, height, width];
+        let column = match &self.conv.bias {
+            Some(bias) => bias.f_to_kind(Kind::Float)?.f_reshape([1, -1, 1, 1])?,
+            None => Tensor::f_zeros([1, 1, 1, 1], (Kind::Float, self.conv.weight.device()))?,
+        };
+        Ok(column.f_expand(size, false)?)
+    }
+}
+
+/// 3x3 to two classes, background and object, then four times the size. A softmax over two classes
+/// is the sigmoid of their difference, and the difference can be taken before resizing and, once
+/// trained, in the weights.
+#[derive(Debug)]
+pub struct Head {
+    conv: Conv,
+}
+
+visit_fields!(Head: conv);
+
+impl Head {
+    pub fn new(path: &nn::Path, channels: i64) -> Self {
+        Self { conv: Conv::new(path, ConvSpec::square(channels, 2, 3)) }
+    }
+
+    /// (N, C, H/4, W/4) to logits (N, 1, H, W), float32: sigmoid(logit) is the softmax's channel 1.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) on other shapes.
+    pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
+        let classes = self.conv.forward(features)?.f_to_kind(Kind::Float)?;
+        let logit =
+            if self.conv.spec().outputs == 2 { object_less_background(&classes, 1)? } else { classes };
+        let size = logit.size();
+        resize(&logit, 4 * size[2], 4 * size[3])
+    }
+
+    /// Leaves one output channel, the difference of the two.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn fold(&mut self) -> Result<()> {
+        if self.conv.spec().outputs == 2 {
+            let weight = object_less_background(&self.conv.weight.f_to_kind(Kind::Float)?, 0)?;
+            let bias = match &self.conv.bias {
+                Some(bias) => Some(object_less_background(&bias.f_to_kind(Kind::Float)?, 0)?),
+                None => None,
+            };
+            let spec = ConvSpec { outputs: 1, ..*self.conv.spec() };
+            self.conv = Conv::from_tensors(weight, bias, spec);
+        }
+        Ok(())
+    }
+}
+
+/// Slice 1 less slice 0 of dimension `dim`.
+fn object_less_background(x: &Tensor, dim: i64) -> Result<Tensor> {
+    Ok(x.f_narrow(dim, 1, 1)?.f_sub(&x.f_narrow(dim, 0, 1)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, nn::VarStore};
+
+    #[test]
+    fn sigmoid_of_the_logit_is_the_softmax_of_the_two_classes() {
+        tch::manual_seed(5);
+        let _guard = tch::no_grad_guard();
+        let store = VarStore::new(Device::Cpu);
+        let mut head = Head::new(&store.root(), 6);
+        let x = Tensor::randn([2, 6, 4, 7], (Kind::Float, Device::Cpu));
+        let classes = head.conv.forward(&x).unwrap();
+        let expected = resize(&classes, 16, 28).unwrap().softmax(1, Kind::Float).narrow(1, 1, 1);
+        for _ in 0..2 {
+            let found = head.forward(&x).unwrap();
+            assert_eq!(found.size(), [2, 1, 16, 28]);
+            let difference = (found.sigmoid() - &expected).abs().max().double_value(&[]);
+            assert!(difference < 1e-6, "{difference}");
+            head.fold().unwrap();
+        }
+    }
+
+    #[test]
+    fn before_the_first_frame_the_temporal_skip_sees_zeros() {
+        tch::manual_seed(6);
+        let _guard = tch::no_grad_guard();
+        let store = VarStore::new(Device::Cpu);
+        let temporal = Temporal::new(&store.root(), 16, 2);
+        let zeros = Tensor::zeros([3, 16, 5, 4], (Kind::Float, Device::Cpu));
+        let expected = temporal.forward(&zeros).unwrap();
+        assert!(temporal.zeros(3, 5, 4).unwrap().equal(&expected));
+    }
+}

@@ -1,0 +1,121 @@
+//! Batch normalisation with frozen statistics, and its folding into the convolution before it.
+
+use tch::{Kind, Tensor, nn};
+
+use crate::Result;
+use crate::model::layers::{Conv, ConvSpec};
+use crate::visit_fields;
+
+/// torchvision's.
+const EPSILON: f64 = 1e-5;
+
+/// Batch normalisation by the stored statistics, in training too: the pretrained ones are better
+/// than those of a handful of frames. Weight and bias are trained. Names as in torchvision.
+#[derive(Debug)]
+pub struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+}
+
+visit_fields!(BatchNorm: weight, bias, running_mean, running_var);
+
+impl BatchNorm {
+    /// The identity but for the epsilon, for so many channels.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn new(path: &nn::Path, channels: i64) -> Result<Self> {
+        Ok(Self {
+            weight: path.f_ones("weight", &[channels])?,
+            bias: path.f_zeros("bias", &[channels])?,
+            running_mean: path.f_zeros_no_train("running_mean", &[channels])?,
+            running_var: path.f_ones_no_train("running_var", &[channels])?,
+        })
+    }
+
+    /// (N, C, H, W) to the same, in the kind of `x`; the parameters are used in float32.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) on a channel count other than its own.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_batch_norm(
+            Some(self.weight.f_to_kind(Kind::Float)?),
+            Some(self.bias.f_to_kind(Kind::Float)?),
+            Some(self.running_mean.f_to_kind(Kind::Float)?),
+            Some(self.running_var.f_to_kind(Kind::Float)?),
+            false,
+            0.0,
+            EPSILON,
+            true,
+        )?)
+    }
+
+    /// The same as `scale * x + shift`: two float32 vectors (C).
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn scale_shift(&self) -> Result<(Tensor, Tensor)> {
+        let variance = self.running_var.f_to_kind(Kind::Float)?;
+        let scale = self.weight.f_to_kind(Kind::Float)?.f_mul(&variance.f_add_scalar(EPSILON)?.f_rsqrt()?)?;
+        let shift = self
+            .bias
+            .f_to_kind(Kind::Float)?
+            .f_sub(&self.running_mean.f_to_kind(Kind::Float)?.f_mul(&scale)?)?;
+        Ok((scale, shift))
+    }
+}
+
+/// Multiplies the output channels of convolution weights (O, I, Kh, Kw) by `scale` (O).
+pub(super) fn scale_outputs(weight: &Tensor, scale: &Tensor) -> Result<Tensor> {
+    Ok(weight.f_to_kind(Kind::Float)?.f_mul(&scale.f_reshape([-1, 1, 1, 1])?)?)
+}
+
+/// A convolution without bias and the batch normalisation of its output.
+#[derive(Debug)]
+pub struct ConvNorm {
+    conv: Conv,
+    norm: Option<BatchNorm>,
+}
+
+visit_fields!(ConvNorm: conv, norm);
+
+impl ConvNorm {
+    /// torchvision keeps the two side by side (`conv1`, `bn1`), hence two paths.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn new(conv: &nn::Path, norm: &nn::Path, spec: ConvSpec) -> Result<Self> {
+        Ok(Self {
+            conv: Conv::new(conv, spec.without_bias()),
+            norm: Some(BatchNorm::new(norm, spec.outputs)?),
+        })
+    }
+
+    /// (N, C, H, W) to (N, C', H', W').
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) on a channel count other than its own.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.conv.forward(x)?;
+        match &self.norm {
+            Some(norm) => norm.forward(&y),
+            None => Ok(y),
+        }
+    }
+
+    /// Makes one convolution with bias of the two. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn fold(&mut self) -> Result<()> {
+        if let Some(norm) = self.norm.take() {
+            let (scale, shift) = norm.scale_shift()?;
+            let weight = scale_outputs(&self.conv.weight, &scale)?;
+            let spec = ConvSpec { bias: true, ..*self.conv.spec() };
+            self.conv = Conv::from_tensors(weight, Some(shift), spec);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,289 @@
+use std::collections::HashMap;
+
+use tch::nn;
+
+use super::*;
+use crate::model::TemporalSkip;
+
+fn config() -> Config {
+    Config { width: 0.25, temporal_skip: TemporalSkip::Refine, ..Config::resnet50() }
+}
+
+fn metadata() -> BTreeMap<String, String> {
+    BTreeMap::from([("licence", "MPL-2.0"), ("training_data", "none")].map(|(k, v)| (k.into(), v.into())))
+}
+
+/// All that [`save`] writes.
+fn whole_metadata() -> HashMap<String, String> {
+    let json = serde_json::to_string(&config()).unwrap();
+    let more = [("format", "1"), ("architecture", "resnet50"), ("config", &json)];
+    metadata().into_iter().chain(more.map(|(k, v)| (k.into(), v.into()))).collect()
+}
+
+fn write(path: &Path, store: &VarStore, kind: Kind) -> Result<()> {
+    save(path, store, &config(), &metadata(), kind)
+}
+
+/// Two trained variables and one that is not.
+fn store(seed: i64) -> VarStore {
+    tch::manual_seed(seed);
+    let store = VarStore::new(Device::Cpu);
+    let path = &store.root() / "net";
+    let _ = path.randn("weight", &[2, 3, 1, 1], 0.0, 1.0);
+    let _ = path.randn("bias", &[2], 0.0, 1.0);
+    let _ = path.ones_no_train("running_var", &[2]);
+    store
+}
+
+fn other(shape: &[i64], name: &str) -> VarStore {
+    let store = VarStore::new(Device::Cpu);
+    let path = &store.root() / "net";
+    let _ = path.zeros("bias", &[2]);
+    let _ = path.ones_no_train("running_var", &[2]);
+    let _ = path.var(name, shape, nn::Init::Const(0.0));
+    store
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("model.safetensors")
+    }
+
+    /// A good file, its bytes changed by `f`.
+    fn spoiled(&self, f: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+        write(&self.path(), &store(1), Kind::Float).unwrap();
+        let mut bytes = fs::read(self.path()).unwrap();
+        f(&mut bytes);
+        fs::write(self.path(), bytes).unwrap();
+        self.path()
+    }
+}
+
+/// The message of an error, which must name the path.
+fn message<T: std::fmt::Debug>(result: Result<T>, path: &Path) -> String {
+    let message = result.unwrap_err().to_string();
+    assert!(message.contains(&path.display().to_string()), "{message}");
+    message
+}
+
+fn with_metadata(path: &Path, change: impl FnOnce(&mut HashMap<String, String>)) {
+    let mut metadata = whole_metadata();
+    change(&mut metadata);
+    let none: Vec<(String, TensorView)> = Vec::new();
+    fs::write(path, safetensors::serialize(none, Some(metadata)).unwrap()).unwrap();
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let folder = Folder::new();
+    for (kind, tolerance) in [(Kind::Float, 0.0), (Kind::Half, 1e-3), (Kind::BFloat16, 1e-2)] {
+        let written = store(1);
+        write(&folder.path(), &written, kind).unwrap();
+        let weights = Weights::open(&folder.path()).unwrap();
+        assert_eq!(weights.config(), &config());
+        assert_eq!(weights.metadata().clone().into_iter().collect::<HashMap<_, _>>(), whole_metadata());
+        let read = store(2);
+        weights.fill(&read).unwrap();
+        let bytes = fs::read(folder.path()).unwrap();
+        let from_memory = store(3);
+        Weights::from_bytes(&bytes, Path::new("built-in")).unwrap().fill(&from_memory).unwrap();
+        for (name, expected) in written.variables() {
+            let found = &read.variables()[&name];
+            assert_eq!(found.kind(), Kind::Float);
+            assert!((found - &expected).abs().max().double_value(&[]) <= tolerance, "{name}");
+            assert!(found.equal(&from_memory.variables()[&name]));
+        }
+        assert!(read.variables()["net.weight"].requires_grad());
+        assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 1, "nothing else is left behind");
+    }
+}
+
+#[test]
+fn a_failed_write_leaves_the_old_file() {
+    let folder = Folder::new();
+    write(&folder.path(), &store(1), Kind::Float).unwrap();
+    let before = fs::read(folder.path()).unwrap();
+    let large = store(1);
+    let _ = tch::no_grad(|| large.variables()["net.bias"].shallow_clone().fill_(1e6));
+    let error = message(write(&folder.path(), &large, Kind::Half), &folder.path());
+    assert!(error.contains("`net.bias`") && error.contains("F16"), "{error}");
+    assert_eq!(fs::read(folder.path()).unwrap(), before);
+
+    let nowhere = folder.0.path().join("absent/model.safetensors");
+    assert!(matches!(write(&nowhere, &store(1), Kind::Float), Err(Error::Write { .. })));
+    assert!(message(write(&folder.path(), &store(1), Kind::Double), &folder.path()).contains("Double"));
+}
+
+#[test]
+fn a_missing_file_or_a_folder() {
+    let folder = Folder::new();
+    let result = Weights::open(&folder.path());
+    assert!(matches!(result, Err(Error::Read { .. })));
+    message(result, &folder.path());
+    let error = message(Weights::open(folder.0.path()), folder.0.path());
+    assert!(error.contains("regular file") || error.contains("directory"), "{error}");
+}
+
+#[test]
+fn an_empty_file() {
+    let folder = Folder::new();
+    let path = folder.spoiled(Vec::clear);
+    assert!(message(Weights::open(&path), &path).contains("truncated: 0 bytes"));
+}
+
+#[test]
+fn a_truncated_file() {
+    let folder = Folder::new();
+    let mut whole = 0;
+    let path = folder.spoiled(|bytes| {
+        whole = bytes.len();
+        bytes.truncate(whole - 1);
+    });
+    let error = message(Weights::open(&path), &path);
+    assert!(error.contains(&format!("truncated: {} bytes of the {whole}", whole - 1)), "{error}");
+    let path = folder.spoiled(|bytes| bytes.truncate(40));
+    let error = message(Weights::open(&path), &path);
+    assert!(error.contains("truncated: 40 bytes end within its header"), "{error}");
+}
+
+#[test]
+fn an_oversized_file() {
+    let folder = Folder::new();
+    let path = folder.spoiled(|bytes| bytes.extend([0; 100]));
+    assert!(message(Weights::open(&path), &path).contains("oversized"));
+    // A hole: large to look at, nothing on the disk.
+    File::create(&path).unwrap().set_len(MAX_BYTES + 1).unwrap();
+    let error = message(Weights::open(&path), &path);
+    assert!(error.contains(&format!("oversized: {} bytes", MAX_BYTES + 1)), "{error}");
+}
+
+#[test]
+fn a_header_that_lies() {
+    let folder = Folder::new();
+    let path = folder.spoiled(|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()));
+    assert!(message(Weights::open(&path), &path).contains("not a safetensors file"));
+    for (shape, end) in [("[4611686018427387904,4]", 16), ("[2]", 1_u64 << 40), ("[9]", 16)] {
+        let header = format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,{end}]}}}}"#);
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend([0; 16]);
+        fs::write(&path, bytes).unwrap();
+        message(Weights::open(&path), &path);
+    }
+}
+
+#[test]
+fn another_kind_of_file() {
+    let folder = Folder::new();
+    for bytes in
+        [&b"\x89PNG\r\n\x1a\n and so on"[..], b"PK\x03\x04 a pickle inside a zip", b"plain text, long"]
+    {
+        let path = folder.spoiled(|file| *file = bytes.to_vec());
+        let error = message(Weights::open(&path), &path);
+        assert!(error.contains("not a safetensors file"), "{error}");
+    }
+}
+
+#[test]
+fn metadata_of_something_else() {
+    let folder = Folder::new();
+    let path = folder.path();
+    let refused = |key: &str, value: Option<&str>, expected: &str| {
+        with_metadata(&path, |metadata| {
+            metadata.remove(key);
+            if let Some(value) = value {
+                metadata.insert(key.to_owned(), value.to_owned());
+            }
+        });
+        let error = message(Weights::open(&path), &path);
+        assert!(error.contains(expected), "{error}");
+    };
+    refused("format", None, "of format \"\"");
+    refused("format", Some("2"), "of format \"2\"; this build reads \"1\"");
+    refused(
+        "architecture",
+        Some("unet"),
+        "architecture \"unet\" is unknown; this build has lite and resnet50",
+    );
+    refused("architecture", Some("lite"), "architecture lite, its configuration says resnet50");
+    refused("config", None, "something else");
+    refused("config", Some("{}"), "missing field `architecture`");
+    refused("config", Some("{\"architecture\":\"unet\"}"), "architecture \"unet\" is unknown");
+    refused("config", Some("no JSON"), "network configuration");
+    let mut config = config();
+    config.width = 1e9;
+    refused("config", Some(&serde_json::to_string(&config).unwrap()), "width");
+}
+
+#[test]
+fn tensors_that_do_not_fit() {
+    let folder = Folder::new();
+    write(&folder.path(), &store(1), Kind::Float).unwrap();
+    let weights = Weights::open(&folder.path()).unwrap();
+    for (store, expected) in [
+        (
+            other(&[2, 5, 1, 1], "weight"),
+            "tensor `net.weight`: expected shape [2, 5, 1, 1], found [2, 3, 1, 1]",
+        ),
+        (other(&[2], "extra"), "tensor `net.extra` is missing; expected shape [2]"),
+        (other(&[7], "zz"), "unexpected tensor `net.weight` of shape [2, 3, 1, 1]"),
+    ] {
+        let error = message(weights.fill(&store), &folder.path());
+        assert!(error.contains(expected), "{error}");
+        let bias = &store.variables()["net.bias"];
+        assert_eq!(bias.abs().max().double_value(&[]), 0.0, "nothing is loaded in part");
+    }
+}
+
+#[test]
+fn tensors_of_another_type_or_not_finite() {
+    let folder = Folder::new();
+    let put = |dtype: Dtype, bytes: &[u8]| {
+        let view = TensorView::new(dtype, vec![2], bytes).unwrap();
+        let file = safetensors::serialize([("net.bias", view)], Some(whole_metadata()));
+        fs::write(folder.path(), file.unwrap()).unwrap();
+    };
+    let store = VarStore::new(Device::Cpu);
+    let _ = (&store.root() / "net").zeros("bias", &[2]);
+    put(Dtype::I64, &[0; 16]);
+    let error = message(Weights::open(&folder.path()).unwrap().fill(&store), &folder.path());
+    assert!(error.contains("`net.bias`: expected type F32, F16 or BF16, found I64"), "{error}");
+    put(Dtype::F32, &[0, 0, 0x80, 0x7f, 0, 0, 0, 0]);
+    let error = message(Weights::open(&folder.path()).unwrap().fill(&store), &folder.path());
+    assert!(error.contains("`net.bias` holds values that are not finite"), "{error}");
+}
+
+#[test]
+fn a_part_of_a_network() {
+    let folder = Folder::new();
+    let backbone = VarStore::new(Device::Cpu);
+    let root = backbone.root();
+    let _ = (&root / "conv1").randn("weight", &[4, 3], 0.0, 1.0);
+    let _ = (&root / "fc").randn("weight", &[9, 9], 0.0, 1.0);
+    write(&folder.path(), &backbone, Kind::Float).unwrap();
+
+    let network = |rows: i64| {
+        let store = VarStore::new(Device::Cpu);
+        let encoder = &store.root() / "encoder";
+        let _ = (&encoder / "conv1").zeros("weight", &[rows, 3]);
+        let _ = (&encoder / "conv1_mask").zeros("weight", &[4, 1]);
+        let _ = (&store.root() / "head").zeros("weight", &[2]);
+        store
+    };
+    let store = network(4);
+    let report = load_partial(&folder.path(), &store, "encoder").unwrap();
+    assert_eq!(report.loaded, ["encoder.conv1.weight"]);
+    assert_eq!(report.missing, ["encoder.conv1_mask.weight"]);
+    assert_eq!(report.unused, ["fc.weight"]);
+    let expected = &backbone.variables()["conv1.weight"];
+    assert!(store.variables()["encoder.conv1.weight"].equal(expected));
+
+    let error = message(load_partial(&folder.path(), &network(5), "encoder"), &folder.path());
+    assert!(error.contains("`conv1.weight`: expected shape [5, 3], found [4, 3]"), "{error}");
+}

@@ -1,0 +1,123 @@
+//! Batches of clips, made ahead of the training step on threads of their own.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use tch::Tensor;
+
+use super::footage::Footage;
+use super::perturb::perturb;
+use super::random::Random;
+use super::stills::Stills;
+use super::{Clip, Size, real, synthetic};
+use crate::{Error, Result};
+
+/// Batches made ahead on each thread.
+const AHEAD: usize = 3;
+
+/// Clips of one training step, the frame as the slowest index.
+#[derive(Debug)]
+pub struct Batch {
+    /// (2 + K, B, 3, H, W): reference, previous frame, predicted frames; RGB in [0, 1].
+    pub images: Tensor,
+    /// (2 + K, B, 1, H, W) in [0, 1].
+    pub masks: Tensor,
+    /// (B, 1, H, W): what stands for the network's own mask of the previous frame.
+    pub previous: Tensor,
+}
+
+/// What clips are made of.
+#[derive(Debug)]
+pub struct Mix {
+    /// Real video.
+    pub footage: Option<Footage>,
+    /// Still pictures.
+    pub stills: Option<Stills>,
+    /// Share of clips made of stills.
+    pub synthetic: f64,
+    /// Predicted frames, K.
+    pub steps: usize,
+    /// Clips a batch.
+    pub clips: usize,
+    /// Height and width of clips.
+    pub size: Size,
+    /// All draws follow from it and the number of the clip.
+    pub seed: u64,
+}
+
+impl Mix {
+    fn clip(&self, random: &mut Random) -> Result<Clip> {
+        let synthetic = random.chance(self.synthetic);
+        match (&self.footage, &self.stills) {
+            (footage, Some(stills)) if synthetic || footage.is_none() => {
+                synthetic::draw(stills, footage.as_ref(), self.steps, self.size, random)
+            }
+            (Some(footage), _) => real::draw(footage, self.steps, self.size, random),
+            (None, _) => Err(Error::dataset("".as_ref(), "there is neither footage nor stills")),
+        }
+    }
+
+    /// The batch of a step, the same whenever and wherever it is made.
+    pub fn batch(&self, step: u64) -> Result<Batch> {
+        let _no_grad = tch::no_grad_guard();
+        let (mut images, mut masks, mut previous) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..self.clips as u64 {
+            let mut random = Random::new(self.seed, step * self.clips as u64 + index);
+            let clip = self.clip(&mut random)?;
+            previous.push(perturb(&clip.masks.f_narrow(0, 1, 1)?, &mut random)?);
+            images.push(clip.images);
+            masks.push(clip.masks);
+        }
+        Ok(Batch {
+            images: Tensor::f_stack(&images, 1)?,
+            masks: Tensor::f_stack(&masks, 1)?,
+            previous: Tensor::f_cat(&previous, 0)?,
+        })
+    }
+}
+
+/// Batches in order, whatever the number of threads.
+#[derive(Debug)]
+pub struct Loader {
+    queues: Vec<Receiver<Result<Batch>>>,
+    next: usize,
+}
+
+impl Loader {
+    /// Batches from `first` on.
+    pub fn start(mix: Mix, threads: usize, first: u64) -> Self {
+        let mix = Arc::new(mix);
+        let threads = threads.max(1);
+        let queues = (0..threads)
+            .map(|thread| {
+                let (sender, receiver) = sync_channel(AHEAD);
+                let mix = Arc::clone(&mix);
+                thread::spawn(move || produce(&mix, first + thread as u64, threads as u64, &sender));
+                receiver
+            })
+            .collect();
+        Self { queues, next: 0 }
+    }
+
+    /// The next batch, as soon as it is ready.
+    ///
+    /// # Errors
+    /// What went wrong while the batch was made.
+    pub fn batch(&mut self) -> Result<Batch> {
+        let queue = self.next;
+        self.next = (self.next + 1) % self.queues.len();
+        self.queues[queue]
+            .recv()
+            .unwrap_or_else(|_| Err(Error::dataset("".as_ref(), "a thread that makes clips has died")))
+    }
+}
+
+fn produce(mix: &Mix, first: u64, stride: u64, queue: &SyncSender<Result<Batch>>) {
+    // One thread a batch: parallelism comes from the number of batches under way.
+    tch::set_num_threads(1);
+    let mut step = first;
+    while queue.send(mix.batch(step)).is_ok() {
+        step += stride;
+    }
+}

@@ -1,0 +1,31 @@
+use std::path::PathBuf;
+
+use fastganseg_training::Result;
+use fastganseg_training::train::{TrainConfig, preview};
+
+/// Draws the clips that a configuration trains on, with their masks, to be looked at.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The run's configuration, TOML
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// The picture, PNG
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// Training steps to draw
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    batches: u64,
+
+    /// Changes a value of the configuration
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Draws and saves.
+pub fn run(args: &Args) -> Result<()> {
+    preview(&TrainConfig::open(&args.config, &args.set)?, args.batches)?.save(&args.out)?;
+    eprintln!("clips: {}", args.out.display());
+    Ok(())
+}

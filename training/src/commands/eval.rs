@@ -1,0 +1,141 @@
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use fastganseg_training::Result;
+use fastganseg_training::eval::{EvalOptions, evaluate};
+use fastganseg_training::method::{Frozen, Propagation, Propagator};
+use fastganseg_training::report::{table, write_csv};
+use gstfastganseg::device::{DeviceChoice, Precision};
+use gstfastganseg::model::weights::Weights;
+use gstfastganseg::tracker::Tracker;
+
+use super::{Data, frame_bar};
+
+/// Runs a model over a data set, keeps its masks, and scores them.
+///
+/// Writes OUT/masks/SEQUENCE/FRAME.png, OUT/scores.csv and OUT/sheets/SEQUENCE.png, and prints a
+/// table. Frames a second are those of the model alone, without reading and writing files.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    data: Data,
+
+    /// Folder for masks, measures and contact sheets
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// What carries the first mask through the video
+    #[arg(long, value_enum, default_value_t = Method::Model)]
+    method: Method,
+
+    /// Weights of the model, .safetensors [default: the built-in lite model]
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+
+    /// ImageNet weights of MobileNetV2, .safetensors, for `--method propagation`
+    #[arg(long, value_name = "FILE", required_if_eq("method", "propagation"))]
+    backbone: Option<PathBuf>,
+
+    /// Size at which frames enter the network [default: the model's own]
+    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
+    network_size: Option<[i64; 2]>,
+
+    /// Predicted frames kept in memory beside the first [default: the model's own]
+    #[arg(long, value_name = "N")]
+    memory_frames: Option<usize>,
+
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t)]
+    device: DeviceChoice,
+
+    /// auto, float32, bfloat16 or float16
+    #[arg(long, default_value_t)]
+    precision: Precision,
+
+    /// Frames on each contact sheet, 0 for no sheets
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    sheet_frames: usize,
+}
+
+/// What can be evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Method {
+    /// The trained regressor
+    Model,
+    /// The first mask, repeated: a floor without training
+    Frozen,
+    /// Likeness of ImageNet features alone: a floor without training on video
+    Propagation,
+}
+
+/// Reads `192x336`.
+fn size(text: &str) -> std::result::Result<[i64; 2], String> {
+    let sides: Option<Vec<i64>> = text.split('x').map(|side| side.parse().ok()).collect();
+    match sides.as_deref() {
+        Some(&[height, width]) => Ok([height, width]),
+        _ => Err("give HEIGHTxWIDTH, such as 192x336".into()),
+    }
+}
+
+impl Args {
+    fn propagator(&self) -> Result<Box<dyn Propagator>> {
+        match self.method {
+            Method::Model => {
+                let mut weights = match &self.model {
+                    Some(path) => Weights::open(path)?,
+                    None => Weights::built_in()?,
+                };
+                weights.reconfigure(|config| {
+                    config.network_size = self.network_size.unwrap_or(config.network_size);
+                    config.memory.frames = self.memory_frames.unwrap_or(config.memory.frames);
+                })?;
+                let tracker = Tracker::from_weights(&weights, self.device, self.precision)?;
+                if let Some(warning) = tracker.device_warning() {
+                    eprintln!("runs on the CPU: {warning}");
+                }
+                let name =
+                    self.model.as_ref().map_or("built-in model".into(), |path| path.display().to_string());
+                let (width, height) = tracker.network_size();
+                let (device, precision) = (tracker.active_device(), tracker.active_precision());
+                eprintln!("{name}: {width}x{height} on {device} in {precision}");
+                Ok(Box::new(tracker))
+            }
+            Method::Propagation => {
+                let backbone = self.backbone.clone().unwrap_or_default();
+                eprintln!("features of {}", backbone.display());
+                Ok(Box::new(Propagation::new(&backbone)?))
+            }
+            Method::Frozen => {
+                if self.model.is_some() {
+                    let reason = "--model goes with --method model; frozen has no weights";
+                    return Err(gstfastganseg::Error::Config(reason.into()).into());
+                }
+                eprintln!("the first mask, repeated");
+                Ok(Box::new(Frozen::default()))
+            }
+        }
+    }
+}
+
+/// Prints the table, writes the files.
+pub fn run(args: &Args) -> Result<()> {
+    let dataset = args.data.open()?;
+    let mut propagator = args.propagator()?;
+    let options = EvalOptions { out: Some(args.out.clone()), sheet_frames: args.sheet_frames };
+    let begin = Instant::now();
+    let bar = frame_bar();
+    let evaluation = evaluate(propagator.as_mut(), &dataset, &options, &bar);
+    bar.finish_and_clear();
+    let evaluation = evaluation?;
+    let csv = args.out.join("scores.csv");
+    write_csv(&csv, &evaluation.scores, &evaluation.speed)?;
+    eprintln!("done in {:.1} s", begin.elapsed().as_secs_f64());
+    print!("{}", table(&evaluation.scores, &evaluation.speed));
+    eprintln!("masks: {}", args.out.join("masks").display());
+    eprintln!("measures: {}", csv.display());
+    if args.sheet_frames > 0 {
+        eprintln!("contact sheets: {}", args.out.join("sheets").display());
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! The subcommands of `fastganseg-train`, one a file.
+
+pub mod clips;
+pub mod eval;
+pub mod score;
+pub mod train;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fastganseg_training::Result;
+use fastganseg_training::dataset::{Dataset, Selection};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Which sequences to take.
+#[derive(Debug, clap::Args)]
+pub struct Data {
+    /// Folder with JPEGImages/[480p/]SEQUENCE/*.jpg and Annotations/[480p/]SEQUENCE/*.png
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+
+    /// Text file with one sequence a line [default: ImageSets/**/val.txt, else every folder]
+    #[arg(long, value_name = "FILE")]
+    split: Option<PathBuf>,
+
+    /// Folder of the resolution, such as 1080p [default: 480p where there is one, else none]
+    #[arg(long, value_name = "NAME")]
+    resolution: Option<String>,
+}
+
+impl Data {
+    /// Lists the sequences, and says on stderr which they are.
+    fn open(&self) -> Result<Dataset> {
+        let selection = Selection { split: self.split.clone(), resolution: self.resolution.clone() };
+        let dataset = Dataset::open(&self.data, &selection)?;
+        let chosen = match dataset.split() {
+            Some(split) => format!("from {}", split.display()),
+            None => "every folder".to_string(),
+        };
+        let count = dataset.sequences().len();
+        eprintln!("{}: {count} sequences, {} frames, {chosen}", self.data.display(), dataset.frames());
+        Ok(dataset)
+    }
+}
+
+/// A bar that counts frames, with speed and time left; nothing where stderr is no terminal.
+fn frame_bar() -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{wide_bar} {pos}/{len} frames  {per_sec}  {eta} left  {msg:24!}");
+    let bar = ProgressBar::no_length();
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

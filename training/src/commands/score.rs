@@ -1,0 +1,41 @@
+use std::path::PathBuf;
+use std::time::Instant;
+
+use fastganseg_training::Result;
+use fastganseg_training::report::{Speed, table, write_csv};
+use fastganseg_training::score::score_folder;
+
+use super::{Data, frame_bar};
+
+/// Scores masks that are there already, as the official DAVIS-2017 tool does.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    data: Data,
+
+    /// Folder with SEQUENCE/FRAME.png: indexed PNG, or black and white for a single object
+    #[arg(long, value_name = "DIR")]
+    masks: PathBuf,
+
+    /// Also write the measures of every object, sequence and the whole as CSV
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+/// Prints the table.
+pub fn run(args: &Args) -> Result<()> {
+    let dataset = args.data.open()?;
+    let begin = Instant::now();
+    let bar = frame_bar();
+    let scores = score_folder(&dataset, &args.masks, &bar);
+    bar.finish_and_clear();
+    let scores = scores?;
+    let seconds = begin.elapsed().as_secs_f64();
+    eprintln!("{} objects scored in {seconds:.1} s", scores.objects());
+    print!("{}", table(&scores, &Speed::default()));
+    if let Some(path) = &args.csv {
+        write_csv(path, &scores, &Speed::default())?;
+        eprintln!("measures: {}", path.display());
+    }
+    Ok(())
+}

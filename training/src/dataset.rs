@@ -1,0 +1,567 @@
+//! Folders of video frames and masks laid out as the DAVIS benchmark lays them out.
+//!
+//! ```text
+//! ROOT/JPEGImages/[480p/]<sequence>/<frame>.jpg
+//! ROOT/Annotations/[480p/]<sequence>/<frame>.png
+//! ROOT/ImageSets/2017/val.txt
+//! ```
+//!
+//! The level that names a resolution may be left out. Frames are in the order of their names. A
+//! frame may lack an annotation (YouTube-VOS annotates every fifth) and, where only masks are
+//! compared, a picture.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+
+use crate::{Error, LabelMap, Result, indexed_png};
+
+/// The folder of pictures.
+const PICTURES: &str = "JPEGImages";
+/// The folder of masks.
+const ANNOTATIONS: &str = "Annotations";
+/// The resolution taken when none is named, where there is one.
+const USUAL_RESOLUTION: &str = "480p";
+
+/// Which part of a folder to read.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// A text file with one sequence a line; `None` = `ImageSets/**/val.txt`, else every folder.
+    /// Empty lines and those that begin with `#` are skipped; DAVIS-2016 lists, which name every
+    /// frame's files, do as well.
+    pub split: Option<PathBuf>,
+    /// The resolution's folder, such as `1080p`; `None` = `480p` where there is one, else no such
+    /// level.
+    pub resolution: Option<String>,
+}
+
+/// The sequences found in a folder.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    root: PathBuf,
+    split: Option<PathBuf>,
+    sequences: Vec<Sequence>,
+}
+
+/// The frames of one video.
+#[derive(Clone, Debug)]
+pub struct Sequence {
+    name: String,
+    pictures: PathBuf,
+    annotations: PathBuf,
+    frames: Vec<Frame>,
+}
+
+/// One frame's files.
+#[derive(Clone, Debug, Default)]
+pub struct Frame {
+    name: String,
+    picture: Option<PathBuf>,
+    annotation: Option<PathBuf>,
+}
+
+impl Dataset {
+    /// Lists the frames of the selected sequences of `root`. No picture is opened.
+    ///
+    /// # Errors
+    ///
+    /// When `root`, the split or a sequence of the split is missing, or there is no sequence with
+    /// annotations. The message names the path and the remedy.
+    pub fn open(root: &Path, selection: &Selection) -> Result<Self> {
+        if !root.is_dir() {
+            let reason = "there is no such folder; give one that holds Annotations and JPEGImages";
+            return Err(Error::dataset(root, reason));
+        }
+        let resolution = selection.resolution.as_deref();
+        let annotations = level(root, ANNOTATIONS, resolution)?;
+        // Scoring needs no pictures.
+        let pictures = match root.join(PICTURES).is_dir() {
+            true => level(root, PICTURES, resolution)?,
+            false => root.join(PICTURES),
+        };
+        let split = match &selection.split {
+            Some(split) => Some(split.clone()),
+            None => validation_list(root, resolution)?,
+        };
+        let names = match &split {
+            Some(split) => names_in(split)?,
+            None => folders(&annotations)?,
+        };
+        if names.is_empty() {
+            let reason = "there is no folder of a sequence in it";
+            return Err(Error::dataset(&annotations, reason));
+        }
+        let sequences = names.into_iter().map(|name| {
+            let sequence = Sequence::open(name, &pictures, &annotations)?;
+            if sequence.annotated().next().is_none() {
+                return Err(sequence.without_annotations(split.as_deref(), resolution));
+            }
+            Ok(sequence)
+        });
+        Ok(Self { root: root.to_path_buf(), sequences: sequences.collect::<Result<_>>()?, split })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The list from which the sequences were taken; `None` = every folder.
+    pub fn split(&self) -> Option<&Path> {
+        self.split.as_deref()
+    }
+
+    /// The sequences, in the order of the list, or by name.
+    pub fn sequences(&self) -> &[Sequence] {
+        &self.sequences
+    }
+
+    /// Number of frames in all sequences.
+    pub fn frames(&self) -> usize {
+        self.sequences.iter().map(|s| s.frames.len()).sum()
+    }
+}
+
+impl Sequence {
+    fn open(name: String, pictures: &Path, annotations: &Path) -> Result<Self> {
+        let (pictures, annotations) = (pictures.join(&name), annotations.join(&name));
+        let mut frames = BTreeMap::<String, Frame>::new();
+        for (stem, path) in files(&pictures, &["jpg", "jpeg", "png"])? {
+            frames.entry(stem).or_default().picture = Some(path);
+        }
+        for (stem, path) in files(&annotations, &["png"])? {
+            frames.entry(stem).or_default().annotation = Some(path);
+        }
+        let frames = frames.into_iter().map(|(name, frame)| Frame { name, ..frame });
+        Ok(Self { frames: frames.collect(), name, pictures, annotations })
+    }
+
+    /// The folder's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The frames, in order.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
+    /// The annotated frames' names and masks, in order.
+    pub fn annotated(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.frames.iter().filter_map(|frame| Some((frame.name(), frame.annotation()?)))
+    }
+
+    /// The frames from the first annotated one on, every one with a picture: what a tracker runs
+    /// over.
+    ///
+    /// # Errors
+    ///
+    /// When one of them has no picture. The message names the file that is missing.
+    pub fn tracked(&self) -> Result<&[Frame]> {
+        let first = self.frames.iter().position(|frame| frame.annotation.is_some());
+        let frames = &self.frames[first.unwrap_or(self.frames.len())..];
+        if !self.pictures.is_dir() {
+            return Err(Error::dataset(
+                &self.pictures,
+                format!("there is no such folder; put the frames of {} there as JPEG files", self.name),
+            ));
+        }
+        match frames.iter().find(|frame| frame.picture.is_none()) {
+            Some(frame) => Err(Error::dataset(
+                &self.pictures.join(format!("{}.jpg", frame.name)),
+                format!(
+                    "this frame is missing, though {} annotates it; put it there",
+                    self.annotations.display()
+                ),
+            )),
+            None => Ok(frames),
+        }
+    }
+
+    fn without_annotations(&self, split: Option<&Path>, resolution: Option<&str>) -> Error {
+        let mut nested = folders(&self.annotations).unwrap_or_default().into_iter();
+        let reason = match (self.annotations.is_dir(), nested.next(), split) {
+            (true, Some(inner), None) if resolution.is_none() => format!(
+                "there are only folders in it, such as {inner}; if this is a resolution, choose it \
+                 by name: {}",
+                self.name
+            ),
+            (true, ..) => "there are no PNG masks in it; put them there, or choose sequences with a \
+                           split file"
+                .to_string(),
+            (false, _, Some(split)) => format!(
+                "there is no such folder; {} names it: correct the list, or choose another \
+                 resolution",
+                split.display()
+            ),
+            (false, _, None) => "there is no such folder".to_string(),
+        };
+        Error::dataset(&self.annotations, reason)
+    }
+}
+
+impl Frame {
+    /// The file's name without its ending.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The picture's file.
+    pub fn picture(&self) -> Option<&Path> {
+        self.picture.as_deref()
+    }
+
+    /// The mask's file.
+    pub fn annotation(&self) -> Option<&Path> {
+        self.annotation.as_deref()
+    }
+
+    /// Opens the picture.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is broken; the message names the file.
+    pub fn read_picture(&self) -> Result<RgbImage> {
+        match self.picture() {
+            Some(path) => read_picture(path),
+            None => Err(Error::dataset(Path::new(&self.name), "this frame has no picture")),
+        }
+    }
+
+    /// Opens the mask, `None` where the frame has none.
+    ///
+    /// # Errors
+    ///
+    /// When it is broken; the message names the file.
+    pub fn read_annotation(&self) -> Result<Option<LabelMap>> {
+        self.annotation().map(indexed_png::read).transpose()
+    }
+}
+
+/// Opens a JPEG or PNG picture as RGB.
+///
+/// # Errors
+///
+/// When it is missing, broken or cut short; the message names the file.
+pub fn read_picture(path: &Path) -> Result<RgbImage> {
+    let bytes = fs::read(path).map_err(|source| Error::read(path, source))?;
+    let broken = |reason: &str| {
+        Error::picture(path, format!("not a readable picture ({reason}); copy or download it again"))
+    };
+    let picture = image::load_from_memory(&bytes).map_err(|source| broken(&source.to_string()))?;
+    if is_cut_short(&bytes) {
+        return Err(broken("the end of the JPEG file is missing"));
+    }
+    Ok(picture.into_rgb8())
+}
+
+/// Whether a JPEG's last scan has no end. The decoder makes such pictures up with grey.
+fn is_cut_short(bytes: &[u8]) -> bool {
+    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
+    bytes.starts_with(&[0xff, 0xd8]) && last([0xff, 0xd9]) < last([0xff, 0xda])
+}
+
+/// The folder that holds the sequences' folders.
+fn level(root: &Path, kind: &str, resolution: Option<&str>) -> Result<PathBuf> {
+    let top = root.join(kind);
+    if !top.is_dir() {
+        return Err(Error::dataset(
+            &top,
+            "there is no such folder; a DAVIS-like folder holds Annotations and JPEGImages",
+        ));
+    }
+    let Some(resolution) = resolution else {
+        let usual = top.join(USUAL_RESOLUTION);
+        return Ok(if usual.is_dir() { usual } else { top });
+    };
+    let path = top.join(resolution);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    let found = folders(&top)?;
+    let found: Vec<_> = found.iter().map(String::as_str).take(8).collect();
+    Err(Error::dataset(&path, format!("there is no such resolution; {kind} has {}", found.join(", "))))
+}
+
+/// The `val.txt` under `ImageSets`: of several, that of DAVIS-2017, then 2016, then of the
+/// resolution, then of none, then the first by name.
+fn validation_list(root: &Path, resolution: Option<&str>) -> Result<Option<PathBuf>> {
+    let sets = root.join("ImageSets");
+    if !sets.is_dir() {
+        return Ok(None);
+    }
+    let resolution = resolution.unwrap_or(USUAL_RESOLUTION);
+    for folder in ["2017", "2016", resolution, ""] {
+        let list = sets.join(folder).join("val.txt");
+        if list.is_file() {
+            return Ok(Some(list));
+        }
+    }
+    first_list_under(&sets, 4)
+}
+
+fn first_list_under(folder: &Path, depth: usize) -> Result<Option<PathBuf>> {
+    let list = folder.join("val.txt");
+    if list.is_file() {
+        return Ok(Some(list));
+    }
+    if depth == 0 {
+        return Ok(None);
+    }
+    for inner in folders(folder)? {
+        if let Some(list) = first_list_under(&folder.join(inner), depth - 1)? {
+            return Ok(Some(list));
+        }
+    }
+    Ok(None)
+}
+
+/// The sequences that a list names, each once, in order.
+fn names_in(list: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(list).map_err(|source| Error::read(list, source))?;
+    let mut names = Vec::<String>::new();
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let name = sequence_in(line).ok_or_else(|| {
+            let reason = format!("{line:?} names no sequence; write one name a line");
+            Error::dataset(list, reason)
+        })?;
+        if names.last().is_none_or(|last| last != name) && !names.iter().any(|n| n == name) {
+            names.push(name.to_string());
+        }
+    }
+    match names.is_empty() {
+        true => Err(Error::dataset(list, "the list is empty; write the name of one sequence a line")),
+        false => Ok(names),
+    }
+}
+
+/// The sequence in a line such as `bear`, or `/JPEGImages/480p/bear/00000.jpg /Annotations/…`.
+fn sequence_in(line: &str) -> Option<&str> {
+    let path = Path::new(line.split_whitespace().next()?);
+    let name = match path.extension().is_some() && path.components().count() > 1 {
+        true => path.parent()?.file_name()?.to_str()?,
+        false => line,
+    };
+    let mut parts = Path::new(name).components();
+    let plain = matches!(parts.next(), Some(std::path::Component::Normal(_)));
+    (plain && parts.next().is_none()).then_some(name)
+}
+
+/// The names of the folders in `folder`, sorted, hidden ones left out.
+fn folders(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| Error::read(folder, source))? {
+        let path = entry.map_err(|source| Error::read(folder, source))?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str())
+            && !name.starts_with('.')
+            && path.is_dir()
+        {
+            names.push(name.to_string());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The files with one of these endings, by stem; none when there is no such folder.
+fn files(folder: &Path, endings: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| Error::read(folder, source))? {
+        let path = entry.map_err(|source| Error::read(folder, source))?.path();
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        let wanted =
+            ending.is_some_and(|ending| endings.iter().any(|wanted| wanted.eq_ignore_ascii_case(ending)));
+        if let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
+            && wanted
+            && !stem.starts_with('.')
+        {
+            files.push((stem.to_string(), path.clone()));
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Folders with empty files at `paths`.
+    fn tree(paths: &[&str]) -> TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for path in paths {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        root
+    }
+
+    fn names(dataset: &Dataset) -> Vec<&str> {
+        dataset.sequences().iter().map(Sequence::name).collect()
+    }
+
+    fn open(root: &TempDir) -> Result<Dataset> {
+        Dataset::open(root.path(), &Selection::default())
+    }
+
+    fn message(root: &TempDir, selection: &Selection) -> String {
+        let error = Dataset::open(root.path(), selection).unwrap_err();
+        error.to_string()
+    }
+
+    #[test]
+    fn every_folder_without_a_level_of_resolution() {
+        let root = tree(&[
+            "Annotations/b/00001.png",
+            "Annotations/b/00000.png",
+            "Annotations/a/00000.png",
+            "Annotations/.hidden/00000.png",
+            "JPEGImages/a/00000.jpg",
+            "JPEGImages/b/00000.JPG",
+            "JPEGImages/b/00001.jpeg",
+            "JPEGImages/b/notes.txt",
+        ]);
+        let dataset = open(&root).unwrap();
+        assert_eq!(names(&dataset), ["a", "b"]);
+        assert_eq!((dataset.frames(), dataset.split()), (3, None));
+        let frames = dataset.sequences()[1].tracked().unwrap();
+        let frames: Vec<_> = frames.iter().map(Frame::name).collect();
+        assert_eq!(frames, ["00000", "00001"]);
+    }
+
+    #[test]
+    fn resolutions() {
+        let root = tree(&[
+            "Annotations/480p/a/0.png",
+            "Annotations/1080p/a/0.png",
+            "Annotations/1080p/a/1.png",
+            "JPEGImages/1080p/a/0.jpg",
+        ]);
+        assert_eq!(open(&root).unwrap().frames(), 1, "480p unless told otherwise");
+        let mut selection = Selection { resolution: Some("1080p".into()), ..Selection::default() };
+        let dataset = Dataset::open(root.path(), &selection).unwrap();
+        assert_eq!(dataset.frames(), 2);
+        selection.resolution = Some("720p".into());
+        let error = message(&root, &selection);
+        assert!(error.contains("Annotations/720p") && error.contains("1080p, 480p"), "{error}");
+    }
+
+    #[test]
+    fn a_resolution_that_nobody_named() {
+        let root = tree(&["Annotations/Full-Resolution/bear/00000.png"]);
+        let error = message(&root, &Selection::default());
+        assert!(error.contains("by name: Full-Resolution"), "{error}");
+    }
+
+    #[test]
+    fn a_split_chooses_and_orders() {
+        let root = tree(&["Annotations/a/0.png", "Annotations/b/0.png", "Annotations/c/0.png"]);
+        let split = root.path().join("dev.txt");
+        fs::write(&split, "\u{feff}# held out\r\nc\r\n\r\n a \nc\n").unwrap();
+        let selection = Selection { split: Some(split), ..Selection::default() };
+        let dataset = Dataset::open(root.path(), &selection).unwrap();
+        assert_eq!(names(&dataset), ["c", "a"]);
+    }
+
+    #[test]
+    fn a_davis_2016_list_names_files() {
+        let root = tree(&["Annotations/480p/bear/0.png", "Annotations/480p/cow/0.png"]);
+        let lists = root.path().join("ImageSets/480p");
+        fs::create_dir_all(&lists).unwrap();
+        let lines = "/JPEGImages/480p/cow/00000.jpg /Annotations/480p/cow/00000.png \n\
+                     /JPEGImages/480p/cow/00001.jpg /Annotations/480p/cow/00001.png \n";
+        fs::write(lists.join("val.txt"), lines).unwrap();
+        let dataset = open(&root).unwrap();
+        assert_eq!(names(&dataset), ["cow"]);
+        assert_eq!(dataset.split(), Some(lists.join("val.txt").as_path()));
+        // A newer list wins, and one in an unusual place is found.
+        let newer = root.path().join("ImageSets/2017");
+        fs::create_dir_all(&newer).unwrap();
+        fs::write(newer.join("val.txt"), "bear\n").unwrap();
+        assert_eq!(names(&open(&root).unwrap()), ["bear"]);
+        let other = tree(&["Annotations/x/0.png", "Annotations/y/0.png"]);
+        let deep = other.path().join("ImageSets/mine/small");
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.join("val.txt"), "y\n").unwrap();
+        assert_eq!(names(&open(&other).unwrap()), ["y"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let root = tree(&["JPEGImages/a/0.jpg"]);
+        let error = message(&root, &Selection::default());
+        assert!(error.contains("Annotations") && error.contains("no such folder"), "{error}");
+        let nowhere = Dataset::open(Path::new("/nonexistent-data"), &Selection::default());
+        assert!(nowhere.unwrap_err().to_string().contains("/nonexistent-data"));
+
+        let root = tree(&["Annotations/a/0.png", "Annotations/empty/readme.txt"]);
+        let error = message(&root, &Selection::default());
+        assert!(error.contains("Annotations/empty") && error.contains("no PNG"), "{error}");
+        let with_split = |lines: &str| {
+            let split = root.path().join("split.txt");
+            fs::write(&split, lines).unwrap();
+            Selection { split: Some(split), ..Selection::default() }
+        };
+        let error = message(&root, &with_split("a\nzebra\n"));
+        assert!(error.contains("zebra") && error.contains("split.txt"), "{error}");
+        let error = message(&root, &with_split("# nothing\n"));
+        assert!(error.contains("split.txt") && error.contains("empty"), "{error}");
+        let error = message(&root, &with_split("../a\n"));
+        assert!(error.contains("../a") && error.contains("one name a line"), "{error}");
+        fs::remove_file(root.path().join("split.txt")).unwrap();
+        let gone = Selection { split: Some(root.path().join("split.txt")), ..Selection::default() };
+        assert!(message(&root, &gone).contains("split.txt"));
+    }
+
+    #[test]
+    fn frames_without_a_picture_cannot_be_tracked() {
+        let root = tree(&[
+            "Annotations/a/1.png",
+            "Annotations/a/2.png",
+            "JPEGImages/a/0.jpg",
+            "JPEGImages/a/1.jpg",
+            "Annotations/b/0.png",
+        ]);
+        let dataset = open(&root).unwrap();
+        let error = dataset.sequences()[0].tracked().unwrap_err().to_string();
+        assert!(error.contains("JPEGImages/a/2.jpg"), "{error}");
+        let error = dataset.sequences()[1].tracked().unwrap_err().to_string();
+        assert!(error.contains("JPEGImages/b"), "{error}");
+    }
+
+    #[test]
+    fn pictures_cut_short_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("00000.jpg");
+        let noise = |x: u32, y: u32| image::Rgb([(x * x / 3 + 7 * y) as u8, (y * y / 5) as u8, 9]);
+        RgbImage::from_fn(200, 150, noise).save(&path).unwrap();
+        assert_eq!(read_picture(&path).unwrap().dimensions(), (200, 150));
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, [&whole[..], &[0; 16]].concat()).unwrap();
+        assert!(read_picture(&path).is_ok(), "what follows the end does no harm");
+        for length in [0, 1, 2, 100, whole.len() / 2, whole.len() - 2] {
+            fs::write(&path, &whole[..length]).unwrap();
+            let error = read_picture(&path).unwrap_err().to_string();
+            assert!(error.contains("00000.jpg") && error.contains("again"), "{length}: {error}");
+        }
+    }
+
+    #[test]
+    fn broken_files_are_named() {
+        let root = tree(&["Annotations/a/0.png", "JPEGImages/a/0.jpg"]);
+        let dataset = open(&root).unwrap();
+        let frame = &dataset.sequences()[0].frames()[0];
+        let error = frame.read_picture().unwrap_err().to_string();
+        assert!(error.contains("JPEGImages/a/0.jpg") && error.contains("again"), "{error}");
+        let error = frame.read_annotation().unwrap_err().to_string();
+        assert!(error.contains("Annotations/a/0.png"), "{error}");
+    }
+}

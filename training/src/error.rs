@@ -1,0 +1,95 @@
+use std::path::{Path, PathBuf};
+
+/// This crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong in training and evaluation. Every message names the file or folder at fault
+/// and, where there is one, the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A single file, the model or the device.
+    #[error(transparent)]
+    Core(#[from] gstfastganseg::Error),
+    /// A folder of sequences that is not laid out as DAVIS is.
+    #[error("data {}: {reason}", path.display())]
+    Dataset {
+        /// The folder or list at fault.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        reason: String,
+    },
+    /// A training configuration that cannot be used.
+    #[error("configuration {}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A checkpoint that does not fit the run.
+    #[error("checkpoint {}: {reason}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        reason: String,
+    },
+    /// A loss or gradient that is no number any more.
+    #[error("the loss is not a number at step {step}; lower optimiser.learning_rate and go on from {}", checkpoint.display())]
+    Diverged {
+        /// The step that failed.
+        step: u64,
+        /// The last good state.
+        checkpoint: PathBuf,
+    },
+    /// A call into libtorch that failed.
+    #[error("libtorch: {}", .0.to_string().lines().next().unwrap_or_default())]
+    Torch(#[from] tch::TchError),
+    /// Masks that cannot be compared with the ground truth.
+    #[error("cannot score {what}: {reason}")]
+    Score {
+        /// The sequence, frame or file.
+        what: String,
+        /// What is wrong with it, and the remedy.
+        reason: String,
+    },
+    /// A fault met on the way through a video.
+    #[error("{place}: {source}")]
+    At {
+        /// The sequence and frame.
+        place: String,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
+}
+
+impl Error {
+    pub(crate) fn at(self, place: impl Into<String>) -> Self {
+        Self::At { place: place.into(), source: Box::new(self) }
+    }
+
+    pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
+        gstfastganseg::Error::Read { path: path.to_path_buf(), source }.into()
+    }
+
+    pub(crate) fn write(path: &Path, source: std::io::Error) -> Self {
+        gstfastganseg::Error::Write { path: path.to_path_buf(), source }.into()
+    }
+
+    pub(crate) fn mask(path: &Path, reason: impl Into<String>) -> Self {
+        gstfastganseg::Error::Mask { path: path.to_path_buf(), reason: reason.into() }.into()
+    }
+
+    pub(crate) fn picture(path: &Path, reason: impl Into<String>) -> Self {
+        gstfastganseg::Error::Picture { path: path.to_path_buf(), reason: reason.into() }.into()
+    }
+
+    pub(crate) fn dataset(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Dataset { path: path.to_path_buf(), reason: reason.into() }
+    }
+
+    pub(crate) fn score(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Score { what: what.into(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,115 @@
+use crate::{Error, Result};
+
+/// Object ids of one frame, one byte a pixel, rows without padding: 0 is background, 1..=254 are
+/// objects, 255 is void (belongs to nothing and is scored as background).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelMap {
+    width: usize,
+    height: usize,
+    ids: Vec<u8>,
+}
+
+impl LabelMap {
+    /// The id of pixels that belong to nothing.
+    pub const VOID: u8 = 255;
+
+    /// Wraps `ids`, `height` rows of `width` bytes.
+    ///
+    /// # Errors
+    ///
+    /// When there are not exactly `width * height` ids.
+    pub fn new(width: usize, height: usize, ids: Vec<u8>) -> Result<Self> {
+        if width.checked_mul(height) != Some(ids.len()) {
+            return Err(Error::score(
+                format!("a label map of {width}x{height}"),
+                format!("it has {} ids, one a pixel is needed", ids.len()),
+            ));
+        }
+        Ok(Self { width, height, ids })
+    }
+
+    /// Nothing but background.
+    pub fn background(width: usize, height: usize) -> Self {
+        Self { width, height, ids: vec![0; width * height] }
+    }
+
+    /// Pixels in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// `height` rows of `width` ids.
+    pub fn ids(&self) -> &[u8] {
+        &self.ids
+    }
+
+    /// The ids, to be written in place.
+    pub fn ids_mut(&mut self) -> &mut [u8] {
+        &mut self.ids
+    }
+
+    /// The id at column `x` of row `y`.
+    pub fn at(&self, x: usize, y: usize) -> u8 {
+        self.ids[y * self.width + x]
+    }
+
+    /// The largest object id, 0 when there is only background. Void does not count.
+    pub fn largest(&self) -> u8 {
+        let objects = self.ids.iter().copied().filter(|&id| id != Self::VOID);
+        objects.max().unwrap_or(0)
+    }
+
+    /// The same map with void made background.
+    pub fn without_void(&self) -> Self {
+        let ids = self.ids.iter();
+        Self { ids: ids.map(|&id| if id == Self::VOID { 0 } else { id }).collect(), ..*self }
+    }
+
+    /// The map at another size, each pixel the nearest one's id.
+    pub fn resized(&self, width: usize, height: usize) -> Self {
+        if (width, height) == (self.width, self.height) {
+            return self.clone();
+        }
+        let mut ids = Vec::with_capacity(width * height);
+        for y in 0..height {
+            let row = (2 * y + 1) * self.height / (2 * height);
+            for x in 0..width {
+                ids.push(self.at((2 * x + 1) * self.width / (2 * width), row));
+            }
+        }
+        Self { width, height, ids }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_the_wrong_number_of_ids() {
+        let error = LabelMap::new(3, 2, vec![0; 5]).unwrap_err().to_string();
+        assert!(error.contains("3x2") && error.contains("5 ids"), "{error}");
+        assert!(LabelMap::new(usize::MAX, 2, vec![]).is_err());
+    }
+
+    #[test]
+    fn void_is_no_object() {
+        let map = LabelMap::new(2, 2, vec![0, 3, 255, 1]).unwrap();
+        assert_eq!(map.largest(), 3);
+        assert_eq!(map.without_void().ids(), [0, 3, 0, 1]);
+        assert_eq!(LabelMap::background(4, 1).largest(), 0);
+    }
+
+    #[test]
+    fn resizes_to_the_nearest_pixel() {
+        let map = LabelMap::new(2, 2, vec![1, 2, 3, 4]).unwrap();
+        assert_eq!(map.resized(4, 2).ids(), [1, 1, 2, 2, 3, 3, 4, 4], "each pixel doubled");
+        assert_eq!(map.resized(4, 4).resized(2, 2), map);
+        assert_eq!(map.resized(1, 1).ids(), [4]);
+    }
+}

@@ -1,0 +1,82 @@
+//! What evaluation compares: ways to carry the first frame's mask through a video.
+
+mod propagation;
+
+pub use propagation::Propagation;
+
+use gstfastganseg::mask::ReferenceMask;
+use gstfastganseg::tracker::{Picture, PlaneMut, Tracker};
+use image::RgbImage;
+
+use crate::{LabelMap, Result};
+
+/// Carries the object ids of one frame to the frames after it, one at a time, without look-ahead.
+pub trait Propagator {
+    /// Begins a video: `labels` are the ids of `picture`, its first frame. Void is to be taken as
+    /// unknown. All that is known of another video is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// When the model cannot follow these objects.
+    fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()>;
+
+    /// The ids of the next frame, `width` x `height` of them.
+    ///
+    /// # Errors
+    ///
+    /// Before [`start`](Self::start), or when the network fails.
+    fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap>;
+}
+
+impl Propagator for Tracker {
+    fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
+        let mask = ReferenceMask::from_labels(labels.width(), labels.height(), labels.ids())?;
+        Ok(self.set_reference(&as_picture(picture), &mask)?)
+    }
+
+    fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap> {
+        let matte = Tracker::step(self, &as_picture(picture))?;
+        let mut labels = LabelMap::background(width, height);
+        let plane = &mut PlaneMut { data: labels.ids_mut(), width, height, stride: width };
+        matte.write_labels(plane)?;
+        Ok(labels)
+    }
+}
+
+fn as_picture(picture: &RgbImage) -> Picture<'_> {
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    Picture { data: picture.as_raw(), width, height, stride: 3 * width }
+}
+
+/// Repeats the first mask: the floor under every method, and a measure of how much a video moves.
+#[derive(Clone, Debug, Default)]
+pub struct Frozen {
+    first: Option<LabelMap>,
+}
+
+impl Propagator for Frozen {
+    fn start(&mut self, _picture: &RgbImage, labels: &LabelMap) -> Result<()> {
+        self.first = Some(labels.without_void());
+        Ok(())
+    }
+
+    fn step(&mut self, _picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap> {
+        let first = self.first.as_ref().ok_or(gstfastganseg::Error::NoReference)?;
+        Ok(first.resized(width, height))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frozen_repeats_the_first_mask_at_any_size() {
+        let picture = RgbImage::new(2, 1);
+        let mut frozen = Frozen::default();
+        assert!(frozen.step(&picture, 2, 1).unwrap_err().to_string().contains("no reference"));
+        frozen.start(&picture, &LabelMap::new(2, 1, vec![255, 2]).unwrap()).unwrap();
+        assert_eq!(frozen.step(&picture, 2, 1).unwrap().ids(), [0, 2]);
+        assert_eq!(frozen.step(&picture, 4, 1).unwrap().ids(), [0, 0, 2, 2]);
+    }
+}

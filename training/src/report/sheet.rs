@@ -1,0 +1,209 @@
+use std::path::Path;
+
+use image::imageops::{self, FilterType};
+use image::{Rgb, RgbImage};
+
+use super::font;
+use crate::indexed_png::PALETTE;
+use crate::{Error, LabelMap, Result};
+
+/// Share of the object's colour in a tinted pixel.
+const TINT: f32 = 0.4;
+/// Pixels between tiles.
+const GAP: u32 = 4;
+/// Pixels of the font's enlargement.
+const SCALE: usize = 2;
+/// Height of the line of text above a picture.
+const CAPTION: u32 = (SCALE * (font::HEIGHT + 4)) as u32;
+const PAPER: Rgb<u8> = Rgb([24, 24, 24]);
+const INK: Rgb<u8> = Rgb([240, 240, 240]);
+
+/// One frame of a contact sheet.
+#[derive(Clone, Debug)]
+pub struct Tile {
+    image: RgbImage,
+    caption: String,
+}
+
+impl Tile {
+    /// Scales `picture` to `width` pixels across, tints the objects of `labels` (any size) in the
+    /// colours of the DAVIS palette, and draws the objects' outlines.
+    pub fn new(picture: &RgbImage, labels: &LabelMap, width: u32, caption: impl Into<String>) -> Self {
+        let width = width.max(1);
+        let height = u64::from(width) * u64::from(picture.height()) / u64::from(picture.width().max(1));
+        let height = u32::try_from(height).unwrap_or(u32::MAX).clamp(1, 4 * width);
+        let mut image = imageops::resize(picture, width, height, FilterType::Triangle);
+        let labels = labels.without_void().resized(width as usize, height as usize);
+        tint(&mut image, &labels);
+        Self { image, caption: caption.into() }
+    }
+}
+
+fn tint(image: &mut RgbImage, labels: &LabelMap) {
+    let (width, height) = (labels.width(), labels.height());
+    for y in 0..height {
+        for x in 0..width {
+            let id = labels.at(x, y);
+            if id == 0 {
+                continue;
+            }
+            let inside = |x: usize, y: usize| x < width && y < height && labels.at(x, y) == id;
+            let (left, above) = (x.wrapping_sub(1), y.wrapping_sub(1));
+            let ring = [(left, y), (x + 1, y), (x, above), (x, y + 1)];
+            let outline = !ring.into_iter().all(|(x, y)| inside(x, y));
+            let colour = PALETTE[usize::from(id)];
+            let Rgb(pixel) = image.get_pixel_mut(x as u32, y as u32);
+            for (value, colour) in pixel.iter_mut().zip(colour) {
+                *value = if outline {
+                    // The palette is dark: halfway to white, an outline shows on the tint.
+                    colour / 2 + 127
+                } else {
+                    (f32::from(*value) * (1.0 - TINT) + f32::from(colour) * TINT) as u8
+                };
+            }
+        }
+    }
+}
+
+/// Frames of one sequence side by side, with their captions, under a title.
+#[derive(Clone, Debug)]
+pub struct ContactSheet {
+    title: String,
+    tiles: Vec<Tile>,
+}
+
+impl ContactSheet {
+    /// Tiles in a row.
+    const COLUMNS: usize = 4;
+    /// A good width of a tile.
+    pub const TILE_WIDTH: u32 = 320;
+
+    /// An empty sheet.
+    pub fn new(title: impl Into<String>) -> Self {
+        Self { title: title.into(), tiles: Vec::new() }
+    }
+
+    /// Adds a tile after the last.
+    pub fn push(&mut self, tile: Tile) {
+        self.tiles.push(tile);
+    }
+
+    /// The picture of the whole sheet.
+    pub fn draw(&self) -> RgbImage {
+        let columns = self.tiles.len().clamp(1, Self::COLUMNS);
+        let rows = self.tiles.len().div_ceil(columns);
+        let size = |tile: &Tile| (tile.image.width(), tile.image.height() + CAPTION);
+        let width = self.tiles.iter().map(|tile| size(tile).0).max().unwrap_or(Self::TILE_WIDTH);
+        let height = self.tiles.iter().map(|tile| size(tile).1).max().unwrap_or(0);
+        let across = columns as u32 * (width + GAP) + GAP;
+        let down = CAPTION + rows as u32 * (height + GAP) + GAP;
+        let mut sheet = RgbImage::from_pixel(across, down, PAPER);
+        write_text(&mut sheet, &self.title, GAP, 0);
+        for (i, tile) in self.tiles.iter().enumerate() {
+            let x = GAP + (i % columns) as u32 * (width + GAP);
+            let y = CAPTION + GAP + (i / columns) as u32 * (height + GAP);
+            write_text(&mut sheet, &tile.caption, x, y);
+            imageops::replace(&mut sheet, &tile.image, x.into(), (y + CAPTION).into());
+        }
+        sheet
+    }
+
+    /// Writes the sheet as PNG.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let saved = self.draw().save_with_format(path, image::ImageFormat::Png);
+        saved.map_err(|source| Error::write(path, std::io::Error::other(source)))
+    }
+}
+
+/// Writes one line of text into the caption line whose top left corner is given; what does not fit
+/// is cut off.
+fn write_text(sheet: &mut RgbImage, text: &str, left: u32, top: u32) {
+    for (i, character) in text.chars().enumerate() {
+        for (row, bits) in font::glyph(character).into_iter().enumerate() {
+            for column in (0..font::WIDTH).filter(|column| bits >> (font::WIDTH - 1 - column) & 1 == 1) {
+                let x = SCALE * (i * (font::WIDTH + 1) + column);
+                let y = SCALE * (row + 2);
+                for (dx, dy) in (0..SCALE * SCALE).map(|i| (i % SCALE, i / SCALE)) {
+                    let (x, y) = (left + (x + dx) as u32, top + (y + dy) as u32);
+                    if let Some(pixel) = sheet.get_pixel_mut_checked(x, y) {
+                        *pixel = INK;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tile(caption: &str) -> Tile {
+        let picture = RgbImage::from_pixel(64, 32, Rgb([200, 200, 200]));
+        let mut labels = LabelMap::background(16, 8);
+        for y in 2..6 {
+            labels.ids_mut()[16 * y + 4..16 * y + 12].fill(1);
+        }
+        labels.ids_mut()[0] = LabelMap::VOID;
+        Tile::new(&picture, &labels, 32, caption)
+    }
+
+    #[test]
+    fn objects_are_tinted_and_outlined() {
+        let tile = tile("0");
+        assert_eq!(tile.image.dimensions(), (32, 16));
+        let at = |x, y| tile.image.get_pixel(x, y).0;
+        assert_eq!(at(0, 0), [200, 200, 200], "void is left alone");
+        assert_eq!(at(7, 8), [200, 200, 200], "outside");
+        assert_eq!(at(8, 8), [191, 127, 127], "outline");
+        assert_eq!(at(16, 8), [171, 120, 120], "inside");
+    }
+
+    #[test]
+    fn tiles_in_rows_of_four_with_captions() {
+        let mut sheet = ContactSheet::new("bear");
+        for i in 0..5 {
+            sheet.push(tile(&i.to_string()));
+        }
+        let picture = sheet.draw();
+        assert_eq!(picture.dimensions(), (4 * 36 + 4, 18 + 2 * (16 + 18 + 4) + 4));
+        let ink = |x: u32, y: u32, width: u32| {
+            let line = imageops::crop_imm(&picture, x, y, width, CAPTION).to_image();
+            line.pixels().filter(|&&pixel| pixel == INK).count()
+        };
+        assert!(ink(0, 0, 60) > 0, "title");
+        assert!(ink(GAP, CAPTION + GAP, 32) > 0, "caption of the first tile");
+        let second_row = CAPTION + GAP + CAPTION + 16 + GAP;
+        assert!(ink(GAP, second_row, 32) > 0, "caption of the fifth tile");
+        assert_eq!(ink(40, second_row, 100), 0, "no sixth tile");
+    }
+
+    #[test]
+    fn odd_sizes() {
+        let thin = Tile::new(&RgbImage::new(1, 5000), &LabelMap::background(1, 1), 10, "");
+        assert_eq!(thin.image.dimensions(), (10, 40));
+        let flat = Tile::new(&RgbImage::new(5000, 1), &LabelMap::background(1, 1), 10, "");
+        assert_eq!(flat.image.dimensions(), (10, 1));
+        let mut sheet = ContactSheet::new("a title that is far too long for a sheet as narrow as this");
+        assert!(sheet.draw().width() > 0);
+        sheet.push(thin);
+        sheet.push(flat);
+        sheet.draw();
+    }
+
+    #[test]
+    fn is_saved_as_png() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bear.png");
+        let mut sheet = ContactSheet::new("bear");
+        sheet.push(tile("00000"));
+        sheet.save(&path).unwrap();
+        assert_eq!(image::open(&path).unwrap().into_rgb8(), sheet.draw());
+        let error = sheet.save(Path::new("/nonexistent-folder/a.png")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent-folder/a.png"));
+    }
+}

@@ -1,0 +1,73 @@
+use std::path::Path;
+
+use super::{MEASURES, Speed};
+use crate::score::{Scores, Summary};
+use crate::{Error, Result};
+
+/// Writes the measures to `path` as CSV, unrounded, each a share of 1.
+///
+/// One row for every object, then one for every sequence (the mean over its objects), then the
+/// global one (the mean over all objects), told apart by the column `scope`. The column `fps` is empty
+/// where nothing was run.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub fn write_csv(path: &Path, scores: &Scores, speed: &Speed) -> Result<()> {
+    let failed = |source: csv::Error| Error::write(path, std::io::Error::other(source));
+    let mut writer = csv::Writer::from_path(path).map_err(failed)?;
+    let names = ["scope", "sequence", "object", "frames"].into_iter();
+    let names = names.chain(MEASURES.iter().map(|(name, _)| *name)).chain(["fps"]);
+    writer.write_record(names).map_err(failed)?;
+
+    let mut row = |head: [&str; 3], frames: usize, summary: &Summary, fps: Option<f64>| {
+        let head = head.into_iter().map(str::to_string).chain([frames.to_string()]);
+        let measures = MEASURES.iter().map(|(_, measure)| measure(summary).to_string());
+        let fps = fps.map_or_else(String::new, |fps| format!("{fps:.2}"));
+        writer.write_record(head.chain(measures).chain([fps])).map_err(failed)
+    };
+    for sequence in &scores.sequences {
+        for object in &sequence.objects {
+            let head = ["object", &sequence.name, &object.id.to_string()];
+            row(head, object.frames.len(), &object.summary(), None)?;
+        }
+    }
+    for sequence in &scores.sequences {
+        let fps = speed.sequences.get(&sequence.name).copied();
+        row(["sequence", &sequence.name, ""], sequence.frames.len(), &sequence.summary(), fps)?;
+    }
+    let frames = scores.sequences.iter().map(|sequence| sequence.frames.len()).sum();
+    row(["global", "", ""], frames, &scores.summary(), speed.total)?;
+    writer.flush().map_err(|source| Error::write(path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests_support::two_sequences;
+
+    #[test]
+    fn objects_then_sequences_then_global() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scores.csv");
+        let sequences = [("bear".to_string(), 31.256)].into();
+        write_csv(&path, &two_sequences(), &Speed { sequences, total: Some(30.0) }).unwrap();
+        let expected = "\
+scope,sequence,object,frames,J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay,fps
+object,bear,1,2,0.875,1,1,0,0.75,0.5,0.5,
+object,dog-agility,1,1,0.75,1,1,0,0.5,0,0,
+object,dog-agility,2,1,0,0,0,0,0,0,0,
+sequence,bear,,2,0.875,1,1,0,0.75,0.5,0.5,31.26
+sequence,dog-agility,,1,0.375,0.5,0.5,0,0.25,0,0,
+global,,,3,0.5416666666666666,0.6666666666666666,0.6666666666666666,0,0.4166666666666667,0.16666666666666666,0.16666666666666666,30.00
+";
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn names_the_file_it_cannot_write() {
+        let path = Path::new("/nonexistent-folder/scores.csv");
+        let error = write_csv(path, &two_sequences(), &Speed::default()).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent-folder/scores.csv"));
+    }
+}

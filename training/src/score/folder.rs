@@ -1,0 +1,67 @@
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use rayon::prelude::*;
+
+use super::{Scores, SequenceScore, objects_of, score_frame, scored_range};
+use crate::dataset::{Dataset, Sequence};
+use crate::{Error, Result, indexed_png};
+
+/// Scores the masks `masks/<sequence>/<frame>.png` against the annotations of `dataset`, on all
+/// threads of the current rayon pool. `progress` counts scored frames.
+///
+/// # Errors
+///
+/// When a mask of a scored frame is missing, has another size than the annotation, has ids that the
+/// annotation has not, or is no indexed or black-and-white PNG; and when a sequence has no
+/// annotation with an object to begin with. The message names the file.
+pub fn score_folder(dataset: &Dataset, masks: &Path, progress: &ProgressBar) -> Result<Scores> {
+    let frames: usize =
+        dataset.sequences().iter().map(|sequence| sequence.annotated().count().saturating_sub(2)).sum();
+    progress.set_length(frames as u64);
+    let sequences = dataset.sequences().par_iter();
+    let sequences = sequences.map(|sequence| score_sequence(sequence, masks, progress));
+    Ok(Scores { sequences: sequences.collect::<Result<_>>()? })
+}
+
+fn score_sequence(sequence: &Sequence, masks: &Path, progress: &ProgressBar) -> Result<SequenceScore> {
+    let name = sequence.name();
+    let annotated: Vec<_> = sequence.annotated().collect();
+    let scored = scored_range(name, annotated.len())?;
+    let first = annotated[0].1;
+    let objects = objects_of(&first.display().to_string(), &indexed_png::read(first)?)?;
+    let folder = masks.join(name);
+    if !folder.is_dir() {
+        return Err(missing_folder(masks, name));
+    }
+    let frames = annotated[scored].par_iter().map(|&(frame, annotation)| {
+        let path = folder.join(format!("{frame}.png"));
+        if !path.is_file() {
+            return Err(Error::score(
+                path.display().to_string(),
+                "this mask is missing; every annotated frame but the first and the last needs one",
+            ));
+        }
+        let prediction = indexed_png::read(&path)?;
+        let truth = indexed_png::read(annotation)?;
+        let what = path.display().to_string();
+        let scores = score_frame(&what, &prediction, &truth, objects)?;
+        progress.inc(1);
+        Ok((frame.to_string(), scores))
+    });
+    let frames: Vec<_> = frames.collect::<Result<_>>()?;
+    Ok(SequenceScore::gather(name, objects, frames))
+}
+
+fn missing_folder(masks: &Path, sequence: &str) -> Error {
+    let inner: PathBuf = masks.join("masks");
+    let remedy = if inner.join(sequence).is_dir() {
+        format!("give {} as the folder of masks", inner.display())
+    } else {
+        format!("give the folder that holds {sequence}/<frame>.png, or a split without this sequence")
+    };
+    Error::score(
+        masks.join(sequence).display().to_string(),
+        format!("there is no such folder of masks; {remedy}"),
+    )
+}

@@ -1,0 +1,299 @@
+//! The measures of the DAVIS-2017 benchmark, equal to the official tool's: region similarity J,
+//! contour accuracy F, their mean, recall and decay (Perazzi et al. 2016 §5, Pont-Tuset et al. 2017).
+//!
+//! The first and the last annotated frame of a sequence are not scored; the objects are those of the
+//! first one, numbered 1 to its largest id; void pixels count as background. Results over several
+//! objects are unweighted means, whatever the lengths of their sequences.
+
+mod bitmap;
+mod folder;
+mod measures;
+mod statistics;
+
+pub use bitmap::Bitmap;
+pub use folder::score_folder;
+pub use measures::{FrameScore, contour_accuracy, contour_tolerance, region_similarity};
+use rayon::prelude::*;
+pub use statistics::Statistics;
+
+use crate::{Error, LabelMap, Result};
+
+/// One object's measures over the scored frames of a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectScore {
+    /// The object's id, from 1.
+    pub id: u8,
+    /// One entry a scored frame.
+    pub frames: Vec<FrameScore>,
+}
+
+impl ObjectScore {
+    /// J and F over the frames.
+    pub fn summary(&self) -> Summary {
+        let of = |measure: fn(&FrameScore) -> f64| {
+            Statistics::of_frames(&self.frames.iter().map(measure).collect::<Vec<_>>())
+        };
+        Summary { region: of(|frame| frame.region), contour: of(|frame| frame.contour) }
+    }
+}
+
+/// The measures of a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SequenceScore {
+    /// The sequence.
+    pub name: String,
+    /// The scored frames, in order: neither the first nor the last annotated one.
+    pub frames: Vec<String>,
+    /// The objects, by id.
+    pub objects: Vec<ObjectScore>,
+}
+
+impl SequenceScore {
+    /// The unweighted mean over the sequence's objects.
+    pub fn summary(&self) -> Summary {
+        Summary::mean(self.objects.iter().map(ObjectScore::summary))
+    }
+
+    /// The mean over the objects in the scored frame `index`.
+    pub fn frame(&self, index: usize) -> Option<FrameScore> {
+        let frames: Option<Vec<_>> = self.objects.iter().map(|o| o.frames.get(index)).collect();
+        let frames = frames.filter(|frames| !frames.is_empty())?;
+        let count = frames.len() as f64;
+        Some(FrameScore {
+            region: frames.iter().map(|frame| frame.region).sum::<f64>() / count,
+            contour: frames.iter().map(|frame| frame.contour).sum::<f64>() / count,
+        })
+    }
+
+    /// Puts the measures of the scored frames together.
+    ///
+    /// `frames` holds each frame's name with the measures of objects 1, 2, …
+    pub(crate) fn gather(
+        name: &str,
+        objects: u8,
+        frames: impl IntoIterator<Item = (String, Vec<FrameScore>)>,
+    ) -> Self {
+        let (names, scores): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
+        let objects = (1..=objects)
+            .map(|id| ObjectScore { id, frames: scores.iter().map(|s| s[usize::from(id) - 1]).collect() });
+        Self { name: name.to_string(), objects: objects.collect(), frames: names }
+    }
+}
+
+/// The measures of a whole set of sequences.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// The sequences, in the order they were asked for.
+    pub sequences: Vec<SequenceScore>,
+}
+
+impl Scores {
+    /// The unweighted mean over all objects of all sequences: the benchmark's headline.
+    pub fn summary(&self) -> Summary {
+        let objects = self.sequences.iter().flat_map(|sequence| &sequence.objects);
+        Summary::mean(objects.map(ObjectScore::summary))
+    }
+
+    /// Number of objects in all sequences.
+    pub fn objects(&self) -> usize {
+        self.sequences.iter().map(|s| s.objects.len()).sum()
+    }
+}
+
+/// The statistics of both measures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// Region similarity J.
+    pub region: Statistics,
+    /// Contour accuracy F.
+    pub contour: Statistics,
+}
+
+impl Summary {
+    /// J&F, the mean of both means.
+    pub fn region_and_contour(&self) -> f64 {
+        (self.region.mean + self.contour.mean) / 2.0
+    }
+
+    /// The unweighted mean over `objects`; NaN without any.
+    pub fn mean(objects: impl Iterator<Item = Self>) -> Self {
+        let (region, contour): (Vec<_>, Vec<_>) = objects.map(|s| (s.region, s.contour)).unzip();
+        Self { region: Statistics::mean(region.into_iter()), contour: Statistics::mean(contour.into_iter()) }
+    }
+}
+
+/// Compares one frame with the ground truth: one entry for each of the objects 1..=`objects`.
+///
+/// # Errors
+///
+/// When the sizes differ, or the prediction holds an id above `objects`, which the benchmark
+/// refuses. `what` names the prediction in the message.
+pub fn score_frame(
+    what: &str,
+    prediction: &LabelMap,
+    truth: &LabelMap,
+    objects: u8,
+) -> Result<Vec<FrameScore>> {
+    let size = |map: &LabelMap| (map.width(), map.height());
+    if size(prediction) != size(truth) {
+        return Err(Error::score(
+            what,
+            format!(
+                "it has {}x{} pixels, the ground truth {}x{}; write the mask at the size of the \
+                 annotation",
+                prediction.width(),
+                prediction.height(),
+                truth.width(),
+                truth.height()
+            ),
+        ));
+    }
+    let largest = prediction.largest();
+    if largest > objects {
+        return Err(Error::score(
+            what,
+            format!(
+                "it has object id {largest}, but the sequence's first annotation ends at {objects}; \
+                 use the ids of that annotation, and 0 for background"
+            ),
+        ));
+    }
+    let bitmaps = |id| (Bitmap::of_object(prediction, id), Bitmap::of_object(truth, id));
+    Ok((1..=objects)
+        .map(|id| {
+            let (prediction, truth) = bitmaps(id);
+            FrameScore::of(&prediction, &truth)
+        })
+        .collect())
+}
+
+/// Scores a sequence held in memory: one prediction for each ground-truth frame, both from the first
+/// frame (the reference) to the last. As in the benchmark, the first and the last are not scored.
+///
+/// # Errors
+///
+/// When the numbers of frames differ, fewer than three are given, the first ground truth has no
+/// object, or a frame cannot be compared (see [`score_frame`]).
+pub fn score_sequence(name: &str, predictions: &[LabelMap], truth: &[LabelMap]) -> Result<SequenceScore> {
+    if predictions.len() != truth.len() {
+        return Err(Error::score(
+            name,
+            format!("there are {} predictions for {} frames of ground truth", predictions.len(), truth.len()),
+        ));
+    }
+    let scored = scored_range(name, truth.len())?;
+    let objects = objects_of(name, &truth[0])?;
+    let frames = scored.into_par_iter().map(|i| {
+        let what = format!("frame {i} of {name}");
+        let scores = score_frame(&what, &predictions[i], &truth[i], objects)?;
+        Ok((i.to_string(), scores))
+    });
+    let frames: Vec<_> = frames.collect::<Result<_>>()?;
+    Ok(SequenceScore::gather(name, objects, frames))
+}
+
+/// Which of `frames` annotated frames are scored.
+pub(crate) fn scored_range(what: &str, frames: usize) -> Result<std::ops::Range<usize>> {
+    if frames < 3 {
+        return Err(Error::score(
+            what,
+            format!(
+                "it has {frames} annotated frame(s); the first and the last are not scored, so at \
+                 least 3 are needed"
+            ),
+        ));
+    }
+    Ok(1..frames - 1)
+}
+
+/// The number of objects of a sequence whose first ground truth is `first`.
+pub(crate) fn objects_of(what: &str, first: &LabelMap) -> Result<u8> {
+    match first.largest() {
+        0 => Err(Error::score(
+            what,
+            "its first annotation has no object; leave the sequence out of the split, or begin at \
+             the frame where the object appears",
+        )),
+        objects => Ok(objects),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(ids: [u8; 12]) -> LabelMap {
+        LabelMap::new(4, 3, ids.to_vec()).unwrap()
+    }
+
+    const LEFT: [u8; 12] = [1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0];
+    const BOTH: [u8; 12] = [1, 1, 0, 2, 1, 1, 0, 2, 1, 1, 0, 2];
+
+    #[test]
+    fn the_first_and_last_frame_are_not_scored() {
+        let truth = [map(LEFT), map(LEFT), map(LEFT), map(LEFT)];
+        let nothing = LabelMap::background(4, 3);
+        let predictions = [nothing.clone(), map(LEFT), nothing.clone(), nothing];
+        let score = score_sequence("s", &predictions, &truth).unwrap();
+        assert_eq!(score.frames, ["1", "2"]);
+        assert_eq!(score.objects.len(), 1);
+        let summary = score.summary();
+        assert_eq!((summary.region.mean, summary.contour.mean), (0.5, 0.5));
+        assert_eq!(summary.region_and_contour(), 0.5);
+        assert_eq!(score.frame(0).unwrap().region, 1.0);
+        assert_eq!(score.frame(2), None);
+    }
+
+    #[test]
+    fn an_object_that_the_prediction_never_has_scores_nothing() {
+        let truth = [map(BOTH), map(BOTH), map(BOTH)];
+        let predictions = [map(LEFT), map(LEFT), map(LEFT)];
+        let score = score_sequence("s", &predictions, &truth).unwrap();
+        let means: Vec<_> = score.objects.iter().map(|o| o.summary().region.mean).collect();
+        assert_eq!(means, [1.0, 0.0]);
+    }
+
+    #[test]
+    fn objects_are_those_of_the_first_frame_and_void_is_background() {
+        let mut first = BOTH;
+        first[2] = 255;
+        let mut later = BOTH;
+        later[3] = 7;
+        later[2] = 255;
+        let truth = [map(first), map(later), map(BOTH)];
+        let score = score_sequence("s", &[map(BOTH), map(BOTH), map(BOTH)], &truth).unwrap();
+        assert_eq!(score.objects.len(), 2);
+        assert_eq!(score.objects[1].frames[0].region, 2.0 / 3.0);
+    }
+
+    #[test]
+    fn the_global_mean_weighs_objects_not_sequences() {
+        let perfect = [map(LEFT), map(LEFT), map(LEFT)];
+        let half = [map(BOTH), map(BOTH), map(BOTH)];
+        let one = score_sequence("one", &perfect, &perfect).unwrap();
+        let two = score_sequence("two", &perfect, &half).unwrap();
+        let scores = Scores { sequences: vec![one, two] };
+        assert_eq!(scores.objects(), 3);
+        assert_eq!(scores.summary().region.mean, 2.0 / 3.0);
+    }
+
+    #[test]
+    fn refuses_what_the_benchmark_refuses() {
+        let three = [map(LEFT), map(LEFT), map(LEFT)];
+        let message = |predictions: &[LabelMap], truth: &[LabelMap]| {
+            score_sequence("bear", predictions, truth).unwrap_err().to_string()
+        };
+        let error = message(&three[..2], &three);
+        assert!(error.contains("2 predictions for 3"), "{error}");
+        let error = message(&three[..2], &three[..2]);
+        assert!(error.contains("at least 3"), "{error}");
+        let small = LabelMap::background(4, 2);
+        let error = message(&[map(LEFT), small.clone(), map(LEFT)], &three);
+        assert!(error.contains("frame 1 of bear") && error.contains("4x2"), "{error}");
+        let error = message(&[map(LEFT), map(BOTH), map(LEFT)], &three);
+        assert!(error.contains("id 2") && error.contains("ends at 1"), "{error}");
+        let empty = LabelMap::background(4, 3);
+        let error = message(&three, &[empty, map(LEFT), map(LEFT)]);
+        assert!(error.contains("no object"), "{error}");
+    }
+}

@@ -1,0 +1,13 @@
+//! Training of the regressor.
+
+mod adam;
+mod checkpoint;
+mod config;
+mod lite;
+mod loss;
+mod preview;
+mod run;
+
+pub use config::TrainConfig;
+pub use preview::preview;
+pub use run::run;

@@ -1,0 +1,214 @@
+//! Scoring of folders of masks: equal to the official DAVIS-2017 tool, and clear about bad ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fastganseg_training::dataset::{Dataset, Selection};
+use fastganseg_training::score::{Scores, score_folder};
+use fastganseg_training::{LabelMap, indexed_png};
+use indicatif::ProgressBar;
+use serde_json::Value;
+
+/// Data beside the repository; `FASTGANSEG_SHARED` names another place.
+fn shared(path: &str) -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    let root = std::env::var_os("FASTGANSEG_SHARED").map_or_else(beside, PathBuf::from);
+    let path = root.join(path);
+    if !path.exists() {
+        println!("skipped: there is no {}", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// The largest difference between the official numbers and ours.
+fn deviation(expected: &[(String, f64, f64)]) -> f64 {
+    for (what, expected, ours) in expected {
+        let difference = (expected - ours).abs();
+        assert!(difference <= 1e-9, "{what}: {ours} instead of {expected}");
+    }
+    let differences = expected.iter().map(|(_, expected, ours)| (expected - ours).abs());
+    differences.fold(0.0, f64::max)
+}
+
+#[test]
+fn equals_the_official_tool() {
+    let Some(root) = shared("eval-fixture") else {
+        return;
+    };
+    let expected = fs::read_to_string(root.join("expected.json")).unwrap();
+    let expected: Value = serde_json::from_str(&expected).unwrap();
+    let dataset = Dataset::open(&root, &Selection::default()).unwrap();
+    let scores = score_folder(&dataset, &root.join("res"), &ProgressBar::hidden()).unwrap();
+
+    let number = |value: &Value| value.as_f64().unwrap();
+    let global = scores.summary();
+    let ours = [
+        ("J&F-Mean", global.region_and_contour()),
+        ("J-Mean", global.region.mean),
+        ("J-Recall", global.region.recall),
+        ("F-Mean", global.contour.mean),
+        ("F-Recall", global.contour.recall),
+    ];
+    let mut compared: Vec<_> =
+        ours.iter().map(|&(key, ours)| (key.to_string(), number(&expected["global"][key]), ours)).collect();
+    let objects = expected["per_object"].as_object().unwrap();
+    assert_eq!(scores.objects(), objects.len());
+    for sequence in &scores.sequences {
+        for object in &sequence.objects {
+            let key = format!("{}_{}", sequence.name, object.id);
+            let (expected, ours) = (&objects[&key], object.summary());
+            compared.push((format!("{key} J"), number(&expected["J"]), ours.region.mean));
+            compared.push((format!("{key} F"), number(&expected["F"]), ours.contour.mean));
+            // Not in the expected numbers, but it must be one even beyond 256 frames.
+            assert!(ours.region.decay.is_finite() && ours.contour.decay.is_finite());
+        }
+    }
+    let largest = deviation(&compared);
+    println!("{} numbers, largest deviation {largest:e}", compared.len());
+}
+
+/// A folder of `frames` 20x10 annotations of one sequence, and a perfect folder of masks.
+struct Example {
+    root: tempfile::TempDir,
+}
+
+impl Example {
+    fn new(frames: usize) -> Self {
+        let example = Self { root: tempfile::tempdir().unwrap() };
+        for folder in [example.annotations(), example.masks()] {
+            fs::create_dir_all(&folder).unwrap();
+            for frame in 0..frames {
+                let path = folder.join(format!("{frame:05}.png"));
+                indexed_png::write(&path, &Self::map(frame)).unwrap();
+            }
+        }
+        example
+    }
+
+    fn map(frame: usize) -> LabelMap {
+        let ids = (0..200).map(|i| u8::from((frame..frame + 6).contains(&(i % 20))));
+        LabelMap::new(20, 10, ids.collect()).unwrap()
+    }
+
+    fn annotations(&self) -> PathBuf {
+        self.root.path().join("Annotations/480p/cow")
+    }
+
+    fn masks(&self) -> PathBuf {
+        self.root.path().join("out/masks/cow")
+    }
+
+    fn score_in(&self, masks: &str) -> fastganseg_training::Result<Scores> {
+        let dataset = Dataset::open(self.root.path(), &Selection::default())?;
+        let masks = self.root.path().join(masks);
+        score_folder(&dataset, &masks, &ProgressBar::hidden())
+    }
+
+    fn score(&self) -> fastganseg_training::Result<Scores> {
+        self.score_in("out/masks")
+    }
+
+    fn error(&self) -> String {
+        self.score().unwrap_err().to_string()
+    }
+}
+
+#[test]
+fn perfect_masks_without_first_and_last() {
+    let example = Example::new(6);
+    fs::remove_file(example.masks().join("00000.png")).unwrap();
+    fs::remove_file(example.masks().join("00005.png")).unwrap();
+    let scores = example.score().unwrap();
+    let sequence = &scores.sequences[0];
+    assert_eq!(sequence.frames, ["00001", "00002", "00003", "00004"]);
+    let summary = scores.summary();
+    assert_eq!(summary.region_and_contour(), 1.0);
+    assert_eq!((summary.region.recall, summary.region.decay), (1.0, 0.0));
+}
+
+#[test]
+fn black_and_white_annotations_are_one_object() {
+    let example = Example::new(4);
+    for frame in 0..4 {
+        let map = Example::map(frame);
+        let pixels: Vec<_> = map.ids().iter().map(|&id| 255 * id).collect();
+        let path = example.annotations().join(format!("{frame:05}.png"));
+        let picture = image::GrayImage::from_raw(20, 10, pixels).unwrap();
+        picture.save(&path).unwrap();
+    }
+    let scores = example.score().unwrap();
+    assert_eq!((scores.objects(), scores.summary().region_and_contour()), (1, 1.0));
+}
+
+#[test]
+fn a_missing_mask_is_named() {
+    let example = Example::new(5);
+    fs::remove_file(example.masks().join("00002.png")).unwrap();
+    let error = example.error();
+    assert!(error.contains("masks/cow/00002.png") && error.contains("missing"), "{error}");
+}
+
+#[test]
+fn a_missing_folder_is_named() {
+    let example = Example::new(4);
+    let error = example.score_in("elsewhere").unwrap_err().to_string();
+    assert!(error.contains("elsewhere/cow"), "{error}");
+    // The folder above the masks: say so.
+    let error = example.score_in("out").unwrap_err().to_string();
+    assert!(error.contains("out/masks as the folder"), "{error}");
+}
+
+#[test]
+fn another_size_is_refused() {
+    let example = Example::new(4);
+    let path = example.masks().join("00001.png");
+    indexed_png::write(&path, &LabelMap::background(10, 20)).unwrap();
+    let error = example.error();
+    assert!(error.contains("00001.png") && error.contains("10x20"), "{error}");
+    assert!(error.contains("20x10") && error.contains("size of the annotation"), "{error}");
+}
+
+#[test]
+fn an_unknown_id_is_refused() {
+    let example = Example::new(4);
+    let mut map = Example::map(2);
+    map.ids_mut()[7] = 3;
+    indexed_png::write(&example.masks().join("00002.png"), &map).unwrap();
+    let error = example.error();
+    assert!(error.contains("00002.png") && error.contains("id 3"), "{error}");
+}
+
+#[test]
+fn colour_masks_are_refused() {
+    let example = Example::new(4);
+    let path = example.masks().join("00001.png");
+    image::RgbImage::new(20, 10).save(&path).unwrap();
+    let error = example.error();
+    assert!(error.contains("00001.png") && error.contains("indexed PNG"), "{error}");
+}
+
+#[test]
+fn a_truncated_annotation_is_named() {
+    let example = Example::new(4);
+    let path = example.annotations().join("00001.png");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+    let error = example.error();
+    assert!(error.contains("Annotations/480p/cow/00001.png"), "{error}");
+}
+
+#[test]
+fn an_annotation_without_object_is_refused() {
+    let example = Example::new(4);
+    let path = example.annotations().join("00000.png");
+    indexed_png::write(&path, &LabelMap::background(20, 10)).unwrap();
+    let error = example.error();
+    assert!(error.contains("cow/00000.png") && error.contains("no object"), "{error}");
+}
+
+#[test]
+fn two_frames_are_too_few() {
+    let error = Example::new(2).error();
+    assert!(error.contains("cow") && error.contains("at least 3"), "{error}");
+}
