@@ -10,7 +10,6 @@ use gstfastganseg::device::{DeviceChoice, Precision};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::model::{Config, Lite, Resnet50, weights};
 use gstfastganseg::tracker::{Options, Picture, Tracker};
-use gstreamer::prelude::*;
 use gstreamer_check::Harness;
 use tch::{Device, Kind, nn};
 
@@ -18,7 +17,7 @@ const SIZES: [(&str, usize, usize); 3] = [("480p", 854, 480), ("720p", 1280, 720
 
 fn main() {
     gstreamer::init().expect("GStreamer");
-    gstfastganseg::plugin_register_static().expect("the plugin");
+    gstfastganseg::fastganseg::register_static().expect("the plugin");
     let chosen: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let folder = tempfile::tempdir().expect("a folder");

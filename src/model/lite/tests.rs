@@ -86,7 +86,7 @@ fn memory_stays_bounded() {
     let mut state = model.start(&reference).unwrap();
     let (positions, mut lengths) = (4 * 6, Vec::new());
     for _ in 0..20 {
-        model.step(&image, &reference, &mut state).unwrap();
+        let _ = model.step(&image, &reference, &mut state).unwrap();
         model.observe(&mask, &reference, &mut state).unwrap();
         lengths.push(state.memory.key16.size()[2] / positions);
     }
