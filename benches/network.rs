@@ -9,18 +9,8 @@ use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, meas
 use gstfastganseg::Result;
 use gstfastganseg::device::{self, DeviceChoice};
 use gstfastganseg::model::layers::channels_last;
-use gstfastganseg::model::{Config, Lite, Regressor, Resnet50};
+use gstfastganseg::model::{Config, Lite, Regressor, Resnet50, prepare};
 use tch::{Device, Kind, Tensor, nn::VarStore};
-
-/// Folded, on its device, in its kind and layout: as at run time.
-fn prepare(network: &mut impl Regressor, device: Device, kind: Kind) -> Result<()> {
-    network.fold()?;
-    network.visit(&mut |tensor| {
-        let converted = tensor.f_detach()?.f_to_device(device)?.f_to_kind(kind)?;
-        *tensor = if converted.dim() == 4 { channels_last(&converted)? } else { converted };
-        Ok(())
-    })
-}
 
 fn frames(
     group: &mut BenchmarkGroup<WallTime>,
@@ -50,7 +40,13 @@ fn frames(
         }
         Ok(())
     };
-    let label = format!("{name} {width}x{height} {kind:?} {device:?}");
+    let precision = match kind {
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        _ => "float32",
+    };
+    let place = if device == Device::Cpu { "cpu" } else { "cuda" };
+    let label = format!("{name} {width}x{height} {precision} {place}");
     group.bench_function(label, |bencher| bencher.iter(|| step().expect("a step")));
 }
 

@@ -13,7 +13,7 @@ use crate::device::{self, DeviceChoice, Precision};
 use crate::mask::ReferenceMask;
 use crate::model::layers::channels_last;
 use crate::model::weights::Weights;
-use crate::model::{Architecture, Config, Lite, Regressor, Resnet50};
+use crate::model::{Architecture, Config, Lite, Regressor, Resnet50, prepare};
 use crate::{Error, Result};
 use engine::{Engine, Running};
 
@@ -92,12 +92,12 @@ impl Tracker {
             Architecture::Lite => {
                 let model = Lite::new(&store.root(), &config)?;
                 weights.fill(&store)?;
-                prepare(model, device, kind)?
+                engine(model, device, kind)?
             }
             Architecture::Resnet50 => {
                 let model = Resnet50::new(&store.root(), &config)?;
                 weights.fill(&store)?;
-                prepare(model, device, kind)?
+                engine(model, device, kind)?
             }
         };
         store.freeze();
@@ -240,16 +240,8 @@ impl Tracker {
     }
 }
 
-fn prepare<R: Regressor + 'static>(mut model: R, device: Device, kind: Kind) -> Result<Box<dyn Engine>> {
-    model.fold()?;
-    model.visit(&mut |tensor| {
-        let converted = tensor.f_detach()?.f_to_device(device)?.f_to_kind(kind)?;
-        *tensor = match converted.dim() {
-            4 => channels_last(&converted)?,
-            _ => converted,
-        };
-        Ok(())
-    })?;
+fn engine<R: Regressor + 'static>(mut model: R, device: Device, kind: Kind) -> Result<Box<dyn Engine>> {
+    prepare(&mut model, device, kind)?;
     Ok(Box::new(Running::new(model)))
 }
 

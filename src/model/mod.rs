@@ -15,7 +15,8 @@ pub use config::{Architecture, Config, Matching, TemporalSkip};
 pub use lite::Lite;
 pub use resnet50::Resnet50;
 
-use tch::Tensor;
+use layers::channels_last;
+use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 
@@ -43,4 +44,15 @@ pub trait Regressor: layers::Visit + Send {
     /// Turns the trained network into its run-time form (batch normalisation folded). Call it
     /// without gradients.
     fn fold(&mut self) -> Result<()>;
+}
+
+/// Makes a trained network ready to run: folded, without gradients, on its device, in its kind, its
+/// kernels channels last.
+pub fn prepare(model: &mut impl Regressor, device: Device, kind: Kind) -> Result<()> {
+    model.fold()?;
+    model.visit(&mut |tensor| {
+        let converted = tensor.f_detach()?.f_to_device(device)?.f_to_kind(kind)?;
+        *tensor = if converted.dim() == 4 { channels_last(&converted)? } else { converted };
+        Ok(())
+    })
 }

@@ -284,3 +284,49 @@ fn expand(x: &Tensor, n: i64) -> Result<Tensor> {
     size[0] = n;
     Ok(x.f_expand(size, false)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    /// Attention to the window around each position, as one would write it down.
+    #[test]
+    fn local_reading_equals_its_definition() {
+        let _guard = tch::no_grad_guard();
+        tch::manual_seed(3);
+        let store = nn::VarStore::new(Device::Cpu);
+        let config = Config { width: 0.125, ..Config::lite() };
+        let matching = Matching::new(&store.root(), &config);
+        let _ = matching.offset.shallow_clone().uniform_(-1.0, 1.0);
+        let float = (Kind::Float, Device::Cpu);
+        let (h, w) = (8, 14);
+        let query = Tensor::randn([1, 6, h, w], float);
+        let key = Tensor::randn([1, 6, h, w], float);
+        let value = Tensor::rand([1, 4, h, w], float);
+        let sharpness = Tensor::from(1.7f32);
+        let biases = matching.biases(h, w, Kind::Float).unwrap();
+        let read = local_read(&query, &key, &value, &sharpness, &biases.local8).unwrap();
+        for (y, x) in [(0, 0), (3, 7), (7, 13), (1, 12)] {
+            let (mut weights, mut sums) = (0.0, [0.0; 4]);
+            for v in (y - RADIUS).max(0)..(y + RADIUS + 1).min(h) {
+                for u in (x - RADIUS).max(0)..(x + RADIUS + 1).min(w) {
+                    let dot: f64 = (0..6)
+                        .map(|c| query.double_value(&[0, c, y, x]) * key.double_value(&[0, c, v, u]))
+                        .sum();
+                    let offset = matching.offset.double_value(&[v - y + RADIUS, u - x + RADIUS]);
+                    let weight = (1.7 * dot + offset).exp();
+                    weights += weight;
+                    for (c, sum) in sums.iter_mut().enumerate() {
+                        *sum += weight * value.double_value(&[0, c as i64, v, u]);
+                    }
+                }
+            }
+            for (c, sum) in sums.iter().enumerate() {
+                let difference = read.double_value(&[0, c as i64, y, x]) - sum / weights;
+                assert!(difference.abs() < 1e-5, "({y}, {x}) channel {c}: {difference}");
+            }
+        }
+    }
+}

@@ -178,3 +178,6 @@ impl Regressor for Lite {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -391,3 +391,34 @@ const REFINE: [[f64; 5]; 3] = [
     [0.168_986_99, -0.060_339_81, 0.291_424_33, 0.002_172_23, 0.200_559_08],
     [0.170_097_29, -0.058_233_50, 0.295_868_69, 0.002_230_88, 0.204_249_74],
 ];
+
+#[test]
+fn a_weights_file_drives_the_tracker() {
+    use crate::device::{DeviceChoice, Precision};
+    use crate::mask::ReferenceMask;
+    use crate::tracker::{Picture, PlaneMut, Tracker};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.safetensors");
+    let config = tiny(TemporalSkip::Head);
+    let (store, _network) = build(&config);
+    weights::save(&path, &store, &config, &Default::default(), Kind::Half).unwrap();
+    let weights = weights::Weights::open(&path).unwrap();
+    let mut tracker = Tracker::from_weights(&weights, DeviceChoice::Cpu, Precision::Float32).unwrap();
+    assert_eq!(tracker.network_size(), (96, 64));
+
+    let (width, height) = (50, 30);
+    let data: Vec<u8> = (0..3 * width * height).map(|i| (i % 251) as u8).collect();
+    let picture = Picture { data: &data, width, height, stride: 3 * width };
+    let labels: Vec<u8> = (0..width * height).map(|i| (i % width / 20) as u8).collect();
+    let mask = ReferenceMask::from_labels(width, height, &labels).unwrap();
+    tracker.set_reference(&picture, &mask).unwrap();
+    let mut plane = vec![0; width * height];
+    for _ in 0..2 {
+        let matte = tracker.step(&picture).unwrap();
+        assert_eq!(matte.object_ids(), [1, 2]);
+        let mut plane = PlaneMut { data: &mut plane, width, height, stride: width };
+        matte.write_alpha(Some(1), &mut plane).unwrap();
+    }
+    assert!(plane.iter().any(|alpha| *alpha > 0));
+}

@@ -25,8 +25,11 @@ pub struct TrainConfig {
     /// ImageNet weights of the encoder, `.safetensors`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backbone: Option<PathBuf>,
-    /// Length of the run.
+    /// Length of the run; the schedule ends there.
     pub steps: u64,
+    /// Stop here with a checkpoint, to go on later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_after: Option<u64>,
     /// Of the weights that start at random, and of the clips.
     pub seed: u64,
     /// Threads of the training step.

@@ -65,8 +65,11 @@ pub fn run(config: &TrainConfig, out: &Path) -> Result<()> {
         .with_style(style("{bar:30} {pos}/{len} steps, {elapsed} gone, {eta} to go, {msg}"));
     let (mut loss_sum, mut region_sum, mut norm_sum) = (0.0, 0.0, 0.0);
     let begun = Instant::now();
-    for step in first..config.steps {
+    let end = config.stop_after.unwrap_or(config.steps).min(config.steps);
+    for step in first..end {
         let batch = loader.batch()?;
+        // A step's draws follow from its number, so that a resumed run is the same run.
+        tch::manual_seed(config.seed.wrapping_add(step) as i64);
         let (loss, region) = step_loss(&model, &batch, &settings)?;
         adam.zero_gradients();
         loss.f_backward()?;
@@ -86,7 +89,7 @@ pub fn run(config: &TrainConfig, out: &Path) -> Result<()> {
             (loss_sum, region_sum, norm_sum) = (0.0, 0.0, 0.0);
         }
         bar.inc(1);
-        if done % config.checkpoint_every == 0 || done == config.steps {
+        if done % config.checkpoint_every == 0 || done == end {
             checkpoint::save(&saved, &store, &adam, done)?;
             let metadata = BTreeMap::from([("steps".to_owned(), done.to_string())]);
             weights::save(&out.join("model.safetensors"), &store, &config.model, &metadata, Kind::Half)?;

@@ -1,0 +1,150 @@
+use tch::{Device, Kind, Tensor, nn};
+
+use super::memory::{Selection, Tokens};
+use super::*;
+use crate::model::TemporalSkip;
+
+const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+fn tiny() -> Config {
+    Config { width: 0.125, network_size: [64, 96], ..Config::lite() }
+}
+
+fn build(config: &Config) -> (nn::VarStore, Lite) {
+    let store = nn::VarStore::new(Device::Cpu);
+    let model = Lite::new(&store.root(), config).unwrap();
+    (store, model)
+}
+
+fn disk(y: i64, x: i64) -> Tensor {
+    let rows = (Tensor::arange(64, FLOAT) - y).square().unsqueeze(1);
+    let columns = (Tensor::arange(96, FLOAT) - x).square().unsqueeze(0);
+    (rows + columns).le(200.0).to_kind(Kind::Float).reshape([1, 1, 64, 96])
+}
+
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    (a - b).abs().max().double_value(&[])
+}
+
+#[test]
+fn has_the_parameters_of_its_design() {
+    let count = |prefix: &str| -> usize {
+        let (store, _) = build(&Config::lite());
+        let variables = store.variables();
+        variables.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, x)| x.numel()).sum()
+    };
+    assert_eq!(count(""), 1_079_495);
+    assert_eq!(count("encoder."), 534_464);
+}
+
+#[test]
+fn masks_keep_the_size_of_the_picture() {
+    let _guard = tch::no_grad_guard();
+    let (_store, model) = build(&tiny());
+    let image = Tensor::rand([1, 3, 64, 96], FLOAT);
+    let masks = Tensor::cat(&[disk(20, 20), disk(40, 60)], 0);
+    let reference = model.reference(&image, &masks).unwrap();
+    let mut state = model.start(&reference).unwrap();
+    for _ in 0..3 {
+        let logits = model.step(&image, &reference, &mut state).unwrap();
+        assert_eq!(logits.size(), [2, 1, 64, 96]);
+        assert_eq!(logits.kind(), Kind::Float);
+        model.observe(&logits.sigmoid(), &reference, &mut state).unwrap();
+    }
+}
+
+#[test]
+fn objects_in_a_batch_do_not_mix() {
+    let _guard = tch::no_grad_guard();
+    tch::manual_seed(1);
+    let (_store, model) = build(&tiny());
+    let frames = Tensor::rand([4, 3, 64, 96], FLOAT);
+    let run = |masks: &Tensor| {
+        let reference = model.reference(&frames.narrow(0, 0, 1), masks).unwrap();
+        let mut state = model.start(&reference).unwrap();
+        let mut last = None;
+        for frame in 1..4 {
+            let logits = model.step(&frames.narrow(0, frame, 1), &reference, &mut state).unwrap();
+            model.observe(&logits.sigmoid(), &reference, &mut state).unwrap();
+            last = Some(logits);
+        }
+        last.unwrap()
+    };
+    let both = run(&Tensor::cat(&[disk(20, 20), disk(40, 60)], 0));
+    assert!(difference(&both.narrow(0, 0, 1), &run(&disk(20, 20))) < 1e-4);
+    assert!(difference(&both.narrow(0, 1, 1), &run(&disk(40, 60))) < 1e-4);
+}
+
+#[test]
+fn memory_stays_bounded() {
+    let _guard = tch::no_grad_guard();
+    let (_store, model) = build(&tiny());
+    let image = Tensor::rand([1, 3, 64, 96], FLOAT);
+    let mask = disk(20, 20);
+    let reference = model.reference(&image, &mask).unwrap();
+    let mut state = model.start(&reference).unwrap();
+    let (positions, mut lengths) = (4 * 6, Vec::new());
+    for _ in 0..20 {
+        let _ = model.step(&image, &reference, &mut state).unwrap();
+        model.observe(&mask, &reference, &mut state).unwrap();
+        lengths.push(state.memory.key16.size()[2] / positions);
+    }
+    assert_eq!(lengths[..4], [1; 4]);
+    assert_eq!(lengths[4..9], [2; 5]);
+    assert_eq!(lengths[9..], [3; 11]);
+}
+
+#[test]
+fn without_the_temporal_skip_it_is_smaller_and_forgets() {
+    let _guard = tch::no_grad_guard();
+    let (with, _) = build(&tiny());
+    let (without, model) = build(&Config { temporal_skip: TemporalSkip::Off, ..tiny() });
+    assert!(without.variables().len() < with.variables().len());
+    let image = Tensor::rand([1, 3, 64, 96], FLOAT);
+    let mask = disk(20, 20);
+    let features = model.encode(&image).unwrap();
+    let tokens = model.tokens(&features, &mask, Selection::Fixed).unwrap();
+    let biases = model.biases(&features).unwrap();
+    let skip = Tensor::rand([1, 4, 16, 24], FLOAT);
+    let decode =
+        |skip: Option<&Tensor>| model.decode(&features, &features, &mask, skip, &tokens, &biases).unwrap().0;
+    assert_eq!(difference(&decode(None), &decode(Some(&skip))), 0.0);
+}
+
+#[test]
+fn fixed_tokens_are_half_object_and_all_different() {
+    let _guard = tch::no_grad_guard();
+    let (_store, model) = build(&Config {
+        memory: crate::model::config::Memory { tokens: 20, ..Config::lite().memory },
+        ..tiny()
+    });
+    let features = model.encode(&Tensor::rand([1, 3, 64, 96], FLOAT)).unwrap();
+    let draw = || model.tokens(&features, &disk(32, 48), Selection::Fixed).unwrap();
+    let tokens: Tokens = draw();
+    assert_eq!(tokens.key8.size()[2], 20);
+    let inside = tokens.mask8.narrow(1, 0, 10).min().double_value(&[]);
+    let outside = tokens.mask8.narrow(1, 10, 10).min().double_value(&[]);
+    assert!(inside > 0.0 && outside == 0.0, "{inside} {outside}");
+    assert_eq!(difference(&tokens.key8, &draw().key8), 0.0);
+    let keys = tokens.key8.squeeze_dim(0).transpose(0, 1);
+    for a in 0..20 {
+        for b in 0..a {
+            assert!(difference(&keys.get(a), &keys.get(b)) > 0.0, "{a} and {b}");
+        }
+    }
+}
+
+#[test]
+fn a_configuration_that_builds_nothing_is_refused() {
+    for (config, word) in [
+        (Config { network_size: [100, 96], ..tiny() }, "network_size"),
+        (Config { width: 0.0, ..tiny() }, "width"),
+        (Config { matching: crate::model::Matching::GlobalConvolution, ..tiny() }, "matching"),
+        (Config { temporal_skip: TemporalSkip::Head, ..tiny() }, "temporal_skip"),
+    ] {
+        let store = nn::VarStore::new(Device::Cpu);
+        let error = Lite::new(&store.root(), &config).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}

@@ -1,0 +1,262 @@
+use std::path::Path;
+
+use gstreamer as gst;
+use png::{BitDepth, ColorType};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+
+use crate::util::*;
+
+const SOURCE: &str = "videotestsrc num-buffers=3 ! video/x-raw,format=I420,width=64,height=48";
+
+fn with(properties: &str) -> Outcome {
+    play(&format!("{SOURCE} ! fastganseg device=cpu {properties} ! appsink name=out"))
+}
+
+/// The start fails with a resource error; its text is returned.
+#[track_caller]
+fn refused(properties: &str) -> String {
+    let outcome = with(properties);
+    let (error, debug) = outcome.error.unwrap_or_else(|| panic!("{properties} was accepted"));
+    assert!(error.is::<gst::ResourceError>(), "{error:?} {debug}");
+    assert!(outcome.samples.is_empty());
+    error.to_string()
+}
+
+#[track_caller]
+fn refused_mask(path: &Path) -> String {
+    let message = refused(&format!("ref-mask={}", path.display()));
+    assert!(message.contains(path.to_str().unwrap()), "{message} does not name the file");
+    message
+}
+
+#[track_caller]
+fn accepted_mask(path: &Path) -> Outcome {
+    let outcome = with(&format!("ref-mask={}", path.display())).ok();
+    assert_eq!(outcome.samples.len(), 3);
+    assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+    outcome
+}
+
+#[test]
+fn mask_missing() {
+    let files = Files::new();
+    assert!(refused_mask(&files.path("nowhere.png")).contains("give the path of a PNG file"));
+    let outcome = with(&format!("ref-mask={}", files.path("nowhere.png").display()));
+    assert!(outcome.error.unwrap().0.matches(gst::ResourceError::NotFound));
+}
+
+#[test]
+fn mask_not_a_png() {
+    let files = Files::new();
+    refused_mask(&files.write("mask.png", b"GIF89a, say"));
+    refused_mask(&files.write("empty.png", b""));
+}
+
+#[test]
+fn mask_truncated() {
+    let files = Files::new();
+    let mut bytes = encode((64, 48), ColorType::Grayscale, BitDepth::Eight, &[200; 64 * 48]);
+    bytes.truncate(bytes.len() - 20);
+    assert!(refused_mask(&files.write("mask.png", &bytes)).contains("truncated"));
+}
+
+#[test]
+fn mask_huge() {
+    let files = Files::new();
+    // The header tells 20,000 x 20,000; whoever believed it would need 400 MB.
+    let mut bytes = encode((1, 1), ColorType::Grayscale, BitDepth::Eight, &[255]);
+    bytes[16..24].copy_from_slice(&[0, 0, 0x4e, 0x20, 0, 0, 0x4e, 0x20]);
+    bytes[29..33].copy_from_slice(&[0x78, 0xe4, 0xc8, 0x8d]);
+    let crc = crc(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&crc);
+    assert!(refused_mask(&files.write("mask.png", &bytes)).contains("20000x20000"));
+}
+
+fn crc(bytes: &[u8]) -> [u8; 4] {
+    let crc = bytes.iter().fold(!0u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+    });
+    (!crc).to_be_bytes()
+}
+
+#[test]
+fn mask_without_foreground() {
+    let files = Files::new();
+    assert!(refused_mask(&files.mask("mask.png", (8, 8), |_, _| 0)).contains("paint the object white"));
+}
+
+#[test]
+fn mask_with_too_many_objects() {
+    let files = Files::new();
+    let ids: Vec<u8> = (0..17).collect();
+    let few = files.png("few.png", (17, 1), ColorType::Indexed, BitDepth::Eight, &ids);
+    accepted_mask(&few);
+    let ids: Vec<u8> = (0..18).collect();
+    let many = files.png("many.png", (18, 1), ColorType::Indexed, BitDepth::Eight, &ids);
+    assert!(refused_mask(&many).contains("17 objects"));
+}
+
+#[test]
+fn mask_of_one_pixel() {
+    let files = Files::new();
+    let outcome = accepted_mask(&files.mask("mask.png", (1, 1), |_, _| 200));
+    let map = outcome.samples[0].buffer().unwrap().map_readable().unwrap();
+    assert!(map[64 * 48 * 3 / 2..].iter().all(|&alpha| alpha == 200));
+}
+
+#[test]
+fn mask_of_sixteen_bits() {
+    let files = Files::new();
+    let data: Vec<u8> = (0..64 * 48).flat_map(|i| [if i % 64 < 32 { 255 } else { 0 }, 255]).collect();
+    let path = files.png("mask.png", (64, 48), ColorType::Grayscale, BitDepth::Sixteen, &data);
+    let outcome = accepted_mask(&path);
+    let map = outcome.samples[0].buffer().unwrap().map_readable().unwrap();
+    let row: Vec<u8> = map[64 * 48 * 3 / 2..][..64].to_vec();
+    assert_eq!((row[0], row[31], row[32], row[63]), (255, 255, 1, 1));
+}
+
+#[test]
+fn mask_interlaced() {
+    let files = Files::new();
+    // 3x2 grey, Adam7: 50 100 150 / 200 250 255.
+    let passes: [u8; 12] = [0, 50, 0, 150, 0, 100, 0, 200, 250, 255, 0, 0];
+    let data = &passes[..10];
+    let mut bytes = encode((3, 2), ColorType::Grayscale, BitDepth::Eight, &[0; 6]);
+    bytes[28] = 1;
+    let header = crc(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&header);
+    bytes.truncate(33);
+    let (a, b) =
+        data.iter().fold((1u32, 0u32), |(a, b), &byte| (a + u32::from(byte), b + a + u32::from(byte)));
+    let length = data.len() as u16;
+    let mut zlib = vec![0x78, 0x01, 1];
+    zlib.extend(length.to_le_bytes());
+    zlib.extend((!length).to_le_bytes());
+    zlib.extend(data);
+    zlib.extend((b << 16 | a).to_be_bytes());
+    for (name, data) in [(b"IDAT", zlib.as_slice()), (b"IEND", &[])] {
+        bytes.extend((data.len() as u32).to_be_bytes());
+        let start = bytes.len();
+        bytes.extend(name);
+        bytes.extend(data);
+        let checksum = crc(&bytes[start..]);
+        bytes.extend(checksum);
+    }
+    let path = files.write("mask.png", &bytes);
+    let outcome = play(&format!(
+        "videotestsrc num-buffers=1 ! video/x-raw,format=RGBA,width=3,height=2 ! \
+         fastganseg device=cpu ref-mask={} ! appsink name=out",
+        path.display()
+    ))
+    .ok();
+    let map = outcome.samples[0].buffer().unwrap().map_readable().unwrap();
+    let alpha: Vec<u8> = map.chunks(4).map(|pixel| pixel[3]).collect();
+    assert_eq!(alpha, [50, 100, 150, 200, 250, 255]);
+}
+
+#[test]
+fn mask_with_a_palette_and_void() {
+    let files = Files::new();
+    let data: Vec<u8> = (0..64 * 48).map(|i| [0, 3, 255, 7][i % 4]).collect();
+    let path = files.png("mask.png", (64, 48), ColorType::Indexed, BitDepth::Eight, &data);
+    let outcome = with(&format!("output=labels ref-mask={}", path.display())).ok();
+    let map = outcome.samples[0].buffer().unwrap().map_readable().unwrap();
+    assert_eq!(map[..8], [0, 3, 0, 7, 0, 3, 0, 7]);
+}
+
+#[test]
+fn image_bad() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), disc);
+    let image = files.write("image.png", b"no picture");
+    let message = refused(&format!("ref-mask={} ref-image={}", mask.display(), image.display()));
+    assert!(message.contains("image.png"), "{message}");
+}
+
+#[test]
+fn model_missing_truncated_or_something_else() {
+    let files = Files::new();
+    let good = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lite.safetensors")).unwrap();
+    for (name, bytes) in [
+        ("text.safetensors", b"no weights".as_slice()),
+        ("empty.safetensors", b""),
+        ("header.safetensors", &good[..100]),
+        ("truncated.safetensors", &good[..good.len() - 1000]),
+    ] {
+        let path = files.write(name, bytes);
+        assert!(refused(&format!("model-file={}", path.display())).contains(name));
+    }
+    assert!(refused("model-file=/nowhere/model.safetensors").contains("/nowhere/model.safetensors"));
+}
+
+#[test]
+fn model_of_another_architecture_or_shape() {
+    let files = Files::new();
+    let good = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lite.safetensors")).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&good).unwrap();
+    let tensors = SafeTensors::deserialize(&good).unwrap();
+    let metadata = header.metadata().clone().unwrap();
+
+    let mut other = metadata.clone();
+    let config = other.get_mut("config").unwrap();
+    *config = config.replace("lite", "unheard-of");
+    let bytes = safetensors::serialize(tensors.tensors(), Some(other)).unwrap();
+    let path = files.write("architecture.safetensors", &bytes);
+    assert!(refused(&format!("model-file={}", path.display())).contains("architecture.safetensors"));
+
+    let mut changed = tensors.tensors();
+    changed.sort_by(|a, b| a.0.cmp(&b.0));
+    let (name, view) = changed.iter_mut().find(|(_, view)| view.shape().len() == 4).unwrap();
+    let name = name.clone();
+    let shape: Vec<usize> = std::iter::once(view.shape().iter().product()).chain([1, 1, 1]).collect();
+    *view = TensorView::new(view.dtype(), shape, view.data()).unwrap();
+    let bytes = safetensors::serialize(changed, Some(metadata)).unwrap();
+    let path = files.write("shape.safetensors", &bytes);
+    let message = refused(&format!("model-file={}", path.display()));
+    assert!(message.contains(&name), "{message} does not name {name}");
+}
+
+#[test]
+fn device_that_cannot_be_had() {
+    if tch_has_cuda() {
+        println!("skipped: there is a CUDA device");
+        return;
+    }
+    for device in ["cuda", "cuda:3"] {
+        let outcome = play(&format!("{SOURCE} ! fastganseg device={device} ! fakesink"));
+        let (error, _) = outcome.error.expect("there is no CUDA device");
+        assert!(error.is::<gst::ResourceError>());
+        let message = error.to_string();
+        assert!(message.contains("cuda") && message.contains("device=cpu"), "{message}");
+    }
+}
+
+fn tch_has_cuda() -> bool {
+    Path::new("/dev/nvidiactl").exists()
+}
+
+#[test]
+fn device_nonsense() {
+    let outcome = play(&format!("{SOURCE} ! fastganseg device=nonsense ! fakesink"));
+    let message = outcome.error.unwrap().0.to_string();
+    assert!(message.contains("nonsense") && message.contains("auto, cpu, cuda"), "{message}");
+}
+
+#[test]
+fn precision_that_the_device_lacks() {
+    assert!(refused("precision=float16").contains("float16"));
+}
+
+#[test]
+fn buffer_too_small() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let bus = bus(&element);
+    let info = info(gstreamer_video::VideoFormat::I420, 64, 48);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let result = harness.push(gst::Buffer::from_mut_slice(vec![0u8; 100]));
+    assert_eq!(result, Err(gst::FlowError::Error));
+    assert_eq!(news(&bus), "armed");
+    assert!(news(&bus).starts_with("error: "));
+}

@@ -1,0 +1,292 @@
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::{VideoFormat, VideoInfo};
+
+use crate::util::*;
+
+const OUTPUTS: [&str; 4] = ["alpha", "mask", "labels", "overlay"];
+
+fn source(format: &str, (width, height): (u32, u32), frames: u32) -> String {
+    format!("videotestsrc num-buffers={frames} ! video/x-raw,format={format},width={width},height={height}")
+}
+
+#[test]
+fn every_sink_format_becomes_every_output() {
+    init();
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
+    let expected: Vec<u8> = (0..64 * 48).map(|i| ramp(i % 64, i / 64)).collect();
+    let mut harness = harness(&element, &info(VideoFormat::I420, 64, 48).to_caps().unwrap());
+    let mut count = 0;
+    for output in OUTPUTS {
+        element.set_property_from_str("output", output);
+        for format in VideoFormat::iter_raw() {
+            let info = info(format, 64, 48);
+            harness.set_src_caps(info.to_caps().unwrap());
+            arm_again(&mut harness);
+            harness.push(frame(&info, count)).unwrap_or_else(|error| panic!("{format:?}: {error}"));
+            count += 1;
+            let buffer = harness.pull().unwrap();
+            let out = src_info(&harness);
+            let what = format!("{format:?} as {output}, {:?}", out.format());
+            assert_eq!((out.width(), out.height(), out.fps()), (64, 48, info.fps()), "{what}");
+            assert!(buffer.size() >= out.size(), "{what}");
+            match output {
+                "alpha" => {
+                    assert_eq!(out.format_info().n_components(), 4, "{what}");
+                    assert_eq!(alpha(&buffer, &out), expected, "{what}");
+                }
+                "overlay" => assert_eq!(out.format(), format),
+                "mask" => assert_eq!(plane(&buffer, &out, 0, 1), expected, "{what}"),
+                _ => assert_eq!(out.format(), VideoFormat::Gray8),
+            }
+        }
+    }
+    assert!(count > 4 * 80, "only {count} formats");
+}
+
+#[test]
+fn any_alpha_format_that_downstream_wants() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), ramp);
+    for input in ["I420", "NV12", "YUY2", "BGRx", "A420"] {
+        for wanted in ["A420", "AV12", "AYUV", "RGBA", "ABGR", "ARGB64", "A444_10LE"] {
+            let outcome = play(&format!(
+                "{} ! fastganseg device=cpu ref-mask={} ! video/x-raw,format={wanted} ! appsink name=out",
+                source(input, (64, 48), 2),
+                mask.display()
+            ))
+            .ok();
+            assert_eq!(outcome.samples.len(), 2);
+            let info = outcome.infos()[0].clone();
+            let expected: Vec<u8> = (0..64 * 48).map(|i| ramp(i % 64, i / 64)).collect();
+            let buffer = outcome.samples[0].buffer_owned().unwrap();
+            assert_eq!(alpha(&buffer, &info), expected, "{input} as {wanted}");
+        }
+    }
+}
+
+#[test]
+fn small_odd_and_large_sizes() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), ramp);
+    for size in [(1, 1), (1, 2), (7, 5), (16, 1), (4096, 2160)] {
+        for format in ["I420", "NV12", "RGB", "YUY2", "BGRx"] {
+            for output in OUTPUTS {
+                if size.0 > 100 && !(format == "I420" || (format == "RGB" && output == "alpha")) {
+                    continue;
+                }
+                let outcome = play(&format!(
+                    "{} ! fastganseg device=cpu output={output} ref-mask={} ! appsink name=out",
+                    source(format, size, 2),
+                    mask.display()
+                ))
+                .ok();
+                assert_eq!(outcome.samples.len(), 2, "{format} {size:?} {output}");
+                for (sample, info) in outcome.samples.iter().zip(outcome.infos()) {
+                    assert_eq!((info.width(), info.height()), size);
+                    assert_eq!(sample.buffer().unwrap().size(), info.size(), "{format} {size:?} {output}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn caps_change_in_mid_stream() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let bus = bus(&element);
+    let first = info(VideoFormat::I420, 64, 48);
+    let mut harness = harness(&element, &first.to_caps().unwrap());
+    harness.push(frame(&first, 0)).unwrap();
+    let mut number = 1;
+    for (format, width, height) in [
+        (VideoFormat::I420, 128, 96),
+        (VideoFormat::Nv12, 33, 17),
+        (VideoFormat::Rgb, 64, 48),
+        (VideoFormat::Bgrx, 5, 7),
+        (VideoFormat::I420, 64, 48),
+    ] {
+        let info = info(format, width, height);
+        harness.set_src_caps(info.to_caps().unwrap());
+        for _ in 0..2 {
+            harness.push(frame(&info, number)).unwrap();
+            number += 1;
+        }
+        let out = src_info(&harness);
+        assert_eq!((out.width(), out.height()), (width, height));
+    }
+    assert_eq!(harness.buffers_received(), number as u32);
+    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    no_news(&bus);
+}
+
+#[test]
+fn output_changes_while_playing() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
+    let info = info(VideoFormat::I420, 64, 48);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let expected = [
+        ("alpha", VideoFormat::A420),
+        ("mask", VideoFormat::Gray8),
+        ("labels", VideoFormat::Gray8),
+        ("overlay", VideoFormat::I420),
+        ("mask", VideoFormat::Gray8),
+        ("alpha", VideoFormat::A420),
+    ];
+    for (number, (output, format)) in expected.into_iter().enumerate() {
+        element.set_property_from_str("output", output);
+        harness.push(frame(&info, number as u64)).unwrap();
+        let buffer = harness.pull().unwrap();
+        let out = src_info(&harness);
+        assert_eq!(out.format(), format, "{output}");
+        assert!(buffer.size() >= out.size());
+        if output == "labels" {
+            assert!(plane(&buffer, &out, 0, 1).iter().all(|&id| id <= 1), "labels are no soft values");
+        }
+    }
+}
+
+#[test]
+fn labels_and_one_object() {
+    let files = Files::new();
+    let data: Vec<u8> = (0..64 * 48).map(|i| [0, 2, 5, 5][i % 64 / 16]).collect();
+    let mask = files.png("mask.png", (64, 48), png::ColorType::Indexed, png::BitDepth::Eight, &data);
+    let element = with_mask(&mask);
+    element.set_property_from_str("output", "labels");
+    let info = info(VideoFormat::Rgb, 64, 48);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let first_row = |buffer: &gst::Buffer| {
+        let row = plane(buffer, &VideoInfo::builder(VideoFormat::Gray8, 64, 48).build().unwrap(), 0, 1);
+        [row[0], row[16], row[32], row[63]]
+    };
+    let mut number = 0;
+    let mut push = || {
+        arm_again(&mut harness);
+        harness.push(frame(&info, number)).unwrap();
+        number += 1;
+        first_row(&harness.pull().unwrap())
+    };
+    assert_eq!(push(), [0, 2, 5, 5]);
+    element.set_property("object", 5u32);
+    assert_eq!(push(), [0, 0, 5, 5]);
+    element.set_property_from_str("output", "mask");
+    assert_eq!(push(), [0, 0, 255, 255]);
+    element.set_property("invert", true);
+    assert_eq!(push(), [255, 255, 0, 0]);
+    element.set_property("object", 0u32);
+    assert_eq!(push(), [255, 0, 0, 0]);
+}
+
+#[test]
+fn threshold_is_controllable() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (64, 48), |x, _| if x < 32 { 100 } else { 200 }));
+    element.set_property_from_str("output", "mask");
+    let info = info(VideoFormat::I420, 64, 48);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    for (number, (threshold, expected)) in
+        [(0.0, [100, 200]), (0.5, [0, 255]), (1.0, [0, 0])].into_iter().enumerate()
+    {
+        element.set_property("threshold", threshold);
+        arm_again(&mut harness);
+        harness.push(frame(&info, number as u64)).unwrap();
+        let values = plane(&harness.pull().unwrap(), &src_info(&harness), 0, 1);
+        assert_eq!([values[0], values[63]], expected);
+    }
+    for name in ["threshold", "invert", "object"] {
+        let pspec = element.find_property(name).unwrap();
+        assert!(pspec.flags().contains(gst::PARAM_FLAG_CONTROLLABLE), "{name}");
+    }
+}
+
+#[test]
+fn description_of_the_picture_is_kept() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let info = VideoInfo::builder(VideoFormat::Nv12, 64, 48)
+        .fps(gst::Fraction::new(24000, 1001))
+        .par(gst::Fraction::new(8, 9))
+        .colorimetry(&"bt2020".parse().unwrap())
+        .chroma_site(gst_video::VideoChromaSite::COSITED)
+        .interlace_mode(gst_video::VideoInterlaceMode::Mixed)
+        .build()
+        .unwrap();
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    harness.push(frame(&info, 0)).unwrap();
+    let out = src_info(&harness);
+    assert_eq!(out.par(), info.par());
+    assert_eq!(out.fps(), info.fps());
+    assert_eq!(out.colorimetry(), info.colorimetry());
+    assert_eq!(out.chroma_site(), info.chroma_site());
+    assert_eq!(out.interlace_mode(), info.interlace_mode());
+}
+
+#[test]
+fn compositor_needs_nothing_in_between() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), |x, _| if x < 32 { 255 } else { 0 });
+    for format in ["I420", "NV12", "YV12", "YUY2", "RGB", "BGRx"] {
+        let outcome = play(&format!(
+            "videotestsrc pattern=white num-buffers=1 ! video/x-raw,format={format},width=64,height=48 ! \
+             fastganseg device=cpu ref-mask={} ! compositor background=black ! \
+             video/x-raw,format=RGBA ! appsink name=out",
+            mask.display()
+        ))
+        .ok();
+        let map = outcome.samples[0].buffer().unwrap().map_readable().unwrap();
+        let row: Vec<u8> = map.chunks(4).take(64).map(|pixel| pixel[0]).collect();
+        assert!(row[2] > 250 && row[29] > 250, "{format}: the object is {}, {}", row[2], row[29]);
+        assert!(row[34] < 5 && row[61] < 5, "{format}: the background is {}, {}", row[34], row[61]);
+    }
+}
+
+#[test]
+fn downstream_without_alpha_is_told() {
+    for sink in ["video/x-raw,format=I420 ! fakesink", "x264enc ! fakesink"] {
+        if sink.starts_with("x264enc") && gst::ElementFactory::find("x264enc").is_none() {
+            continue;
+        }
+        let outcome = play(&format!("{} ! fastganseg device=cpu ! {sink}", source("I420", (64, 48), 3)));
+        let (error, _) = outcome.error.unwrap();
+        assert!(error.matches(gst::CoreError::Negotiation), "{error:?}");
+        let message = error.to_string();
+        assert!(message.contains("alpha") && message.contains("compositor"), "{message}");
+        assert!(message.contains("output=mask"), "{message}");
+    }
+}
+
+#[test]
+fn downstream_without_alpha_takes_mask_or_overlay() {
+    for (output, sink) in [("mask", "GRAY8"), ("labels", "GRAY8"), ("overlay", "I420")] {
+        let outcome = play(&format!(
+            "{} ! fastganseg device=cpu output={output} ! video/x-raw,format={sink} ! appsink name=out",
+            source("I420", (64, 48), 3)
+        ))
+        .ok();
+        assert_eq!(outcome.samples.len(), 3);
+    }
+}
+
+#[test]
+fn overlay_tints_the_object_alone() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), |x, _| if x < 32 { 255 } else { 0 });
+    for format in ["RGB", "I420", "NV12", "v210"] {
+        let outcome = play(&format!(
+            "videotestsrc pattern=white num-buffers=1 ! video/x-raw,format={format},width=64,height=48 ! \
+             fastganseg device=cpu output=overlay ref-mask={} ! videoconvert ! \
+             video/x-raw,format=RGBA ! appsink name=out",
+            mask.display()
+        ))
+        .ok();
+        let map = outcome.samples[0].buffer().unwrap().map_readable().unwrap();
+        let pixel = |x: usize| [map[4 * x], map[4 * x + 1], map[4 * x + 2]];
+        let [r, g, b] = pixel(10);
+        assert!(r > 150 && g < 140 && b < 140, "{format}: the object is {:?}", pixel(10));
+        assert!(pixel(50).iter().all(|&value| value > 245), "{format}: beside it is {:?}", pixel(50));
+    }
+}

@@ -1,0 +1,54 @@
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::util::*;
+
+fn plugin() -> Option<PathBuf> {
+    // target/debug/deps/element-… lies beside the plugin that was built with it.
+    let folder = std::env::current_exe().unwrap().parent()?.parent()?.to_owned();
+    let path =
+        folder.join(format!("{}gstfastganseg{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX));
+    if !path.exists() {
+        println!("skipped: {} was not built", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn gst_inspect_shows_every_property() {
+    let Some(plugin) = plugin() else { return };
+    let files = Files::new();
+    let output = Command::new("gst-inspect-1.0")
+        .arg("fastganseg")
+        .env("GST_REGISTRY", files.path("registry.bin"))
+        .env("GST_PLUGIN_PATH", plugin.parent().unwrap())
+        .env_remove("LD_LIBRARY_PATH")
+        .output();
+    let Ok(output) = output else {
+        println!("skipped: there is no gst-inspect-1.0");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("Filter/Effect/Video") && text.contains("MPL-2.0") && text.contains("none (0)"));
+    for (name, flags) in [
+        ("ref-mask", "changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("ref-image", "changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("model-file", "changeable only in NULL or READY state"),
+        ("device", "changeable only in NULL or READY state"),
+        ("active-device", "readable"),
+        ("precision", "changeable only in NULL or READY state"),
+        ("output", "changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("object", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("threshold", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("invert", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
+    ] {
+        let line = format!("  {name:<20}: ");
+        let (_, after) = text.split_once(&line).unwrap_or_else(|| panic!("no {name} in {text}"));
+        let mut lines = after.lines();
+        assert!(lines.next().unwrap().len() > 20, "{name} has no blurb");
+        let found = lines.next().unwrap();
+        assert!(found.contains(flags), "{name}: {found}");
+    }
+}

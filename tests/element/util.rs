@@ -1,0 +1,279 @@
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use gst::prelude::*;
+use gst_video::prelude::*;
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use gstreamer_check::Harness;
+use gstreamer_video as gst_video;
+use gstreamer_video::{VideoFormat, VideoFrameRef, VideoInfo};
+use tempfile::TempDir;
+
+pub const WAIT: gst::ClockTime = gst::ClockTime::from_seconds(120);
+
+pub fn init() {
+    static INIT: Once = Once::new();
+    INIT.call_once(|| {
+        let registry = Path::new(env!("CARGO_TARGET_TMPDIR")).join("registry.bin");
+        // SAFETY: every test passes here before anything else, and no other code has run.
+        unsafe { std::env::set_var("GST_REGISTRY", registry) };
+        gst::init().unwrap();
+        gstfastganseg::fastganseg::register_static().unwrap();
+    });
+}
+
+/// A folder with files, gone when dropped.
+pub struct Files(TempDir);
+
+impl Files {
+    pub fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    pub fn png(
+        &self,
+        name: &str,
+        size: (usize, usize),
+        color: png::ColorType,
+        depth: png::BitDepth,
+        data: &[u8],
+    ) -> PathBuf {
+        self.write(name, &encode(size, color, depth, data))
+    }
+
+    /// A soft mask.
+    pub fn mask(
+        &self,
+        name: &str,
+        (width, height): (usize, usize),
+        value: fn(usize, usize) -> u8,
+    ) -> PathBuf {
+        let data: Vec<u8> = (0..width * height).map(|i| value(i % width, i / width)).collect();
+        self.png(name, (width, height), png::ColorType::Grayscale, png::BitDepth::Eight, &data)
+    }
+}
+
+pub fn encode(
+    (width, height): (usize, usize),
+    color: png::ColorType,
+    depth: png::BitDepth,
+    data: &[u8],
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
+    encoder.set_color(color);
+    encoder.set_depth(depth);
+    if color == png::ColorType::Indexed {
+        encoder.set_palette((0..=255).flat_map(|i| [i, 255 - i, 0]).collect::<Vec<u8>>());
+    }
+    encoder.write_header().unwrap().write_image_data(data).unwrap();
+    bytes
+}
+
+/// Every value but 0 to 16, so that it is no mask of ids.
+pub fn ramp(x: usize, y: usize) -> u8 {
+    (20 + (37 * x + 11 * y) % 236) as u8
+}
+
+/// A disc in the middle of 64x48.
+pub fn disc(x: usize, y: usize) -> u8 {
+    let (dx, dy) = (x as i32 - 32, y as i32 - 24);
+    if dx * dx + dy * dy < 144 { 255 } else { 0 }
+}
+
+pub fn element() -> gst::Element {
+    init();
+    gst::ElementFactory::make("fastganseg").property("device", "cpu").build().unwrap()
+}
+
+pub fn with_mask(mask: &Path) -> gst::Element {
+    let element = element();
+    element.set_property("ref-mask", mask.to_str().unwrap());
+    element
+}
+
+pub fn harness(element: &gst::Element, caps: &gst::Caps) -> Harness {
+    let mut harness = Harness::with_element(element, Some("sink"), Some("src"));
+    harness.set_src_caps(caps.clone());
+    harness
+}
+
+/// The element's own bus, for harnesses have none.
+pub fn bus(element: &gst::Element) -> gst::Bus {
+    let bus = gst::Bus::new();
+    element.set_bus(Some(&bus));
+    bus
+}
+
+pub fn info(format: VideoFormat, width: u32, height: u32) -> VideoInfo {
+    init();
+    VideoInfo::builder(format, width, height).fps(gst::Fraction::new(30, 1)).build().unwrap()
+}
+
+/// A frame of `info` with the given number, packed as the caps tell.
+pub fn frame(info: &VideoInfo, number: u64) -> gst::Buffer {
+    let bytes: Vec<u8> = (0..info.size()).map(|i| (i * 7 + i / 97) as u8).collect();
+    let mut buffer = gst::Buffer::from_mut_slice(bytes);
+    stamp(&mut buffer, number);
+    buffer
+}
+
+pub fn stamp(buffer: &mut gst::Buffer, number: u64) {
+    let buffer = buffer.get_mut().unwrap();
+    buffer.set_pts(gst::ClockTime::SECOND * number / 30);
+    buffer.set_duration(gst::ClockTime::SECOND / 30);
+}
+
+/// Makes the element take its mask for the reference anew, on the next frame.
+pub fn arm_again(harness: &mut Harness) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let id = format!("stream-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    harness.push_event(gst::event::StreamStart::builder(&id).build());
+}
+
+pub fn src_info(harness: &Harness) -> VideoInfo {
+    let caps = harness.sinkpad().unwrap().current_caps().unwrap();
+    VideoInfo::from_caps(&caps).unwrap()
+}
+
+/// Bytes of a plane, without padding; by whole pixels of `pixel` bytes.
+pub fn plane(buffer: &gst::BufferRef, info: &VideoInfo, component: u8, pixel: usize) -> Vec<u8> {
+    let frame = VideoFrameRef::from_buffer_ref_readable(buffer, info).unwrap();
+    let index = info.comp_plane(component);
+    let stride = frame.plane_stride()[index as usize] as usize;
+    let (width, height) = (info.comp_width(component) as usize, info.comp_height(component) as usize);
+    let data = frame.plane_data(index).unwrap();
+    data.chunks(stride).take(height).flat_map(|row| row[..width * pixel].to_vec()).collect()
+}
+
+/// The alpha of any format, 8 bits a pixel, by way of GStreamer's own conversion.
+pub fn alpha(buffer: &gst::Buffer, info: &VideoInfo) -> Vec<u8> {
+    let rgba = VideoInfo::builder(VideoFormat::Rgba, info.width(), info.height())
+        .fps(info.fps())
+        .interlace_mode(info.interlace_mode())
+        .build()
+        .unwrap();
+    let mut out = gst::Buffer::with_size(rgba.size()).unwrap();
+    {
+        let from = VideoFrameRef::from_buffer_ref_readable(buffer, info).unwrap();
+        let mut to = VideoFrameRef::from_buffer_ref_writable(out.get_mut().unwrap(), &rgba).unwrap();
+        gst_video::VideoConverter::new(info, &rgba, None).unwrap().frame_ref(&from, &mut to);
+    }
+    let map = out.map_readable().unwrap();
+    map.chunks(4).map(|pixel| pixel[3]).collect()
+}
+
+/// What a pipeline did.
+#[derive(Debug)]
+pub struct Outcome {
+    pub samples: Vec<gst::Sample>,
+    pub warnings: Vec<String>,
+    pub error: Option<(glib::Error, String)>,
+}
+
+impl Outcome {
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert!(self.error.is_none(), "{:?}", self.error);
+        self
+    }
+
+    pub fn infos(&self) -> Vec<VideoInfo> {
+        self.samples.iter().map(|sample| VideoInfo::from_caps(sample.caps().unwrap()).unwrap()).collect()
+    }
+}
+
+/// Plays `launch`, which ends in an appsink called `out` or in any other sink, to its end.
+pub fn play(launch: &str) -> Outcome {
+    init();
+    let pipeline = gst::parse::launch(launch).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let samples = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    if let Some(sink) = pipeline.by_name("out") {
+        let sink = sink.downcast::<gst_app::AppSink>().unwrap();
+        sink.set_sync(false);
+        let samples = samples.clone();
+        sink.set_callbacks(
+            gst_app::AppSinkCallbacks::builder()
+                .new_sample(move |sink| {
+                    samples.lock().unwrap().push(sink.pull_sample().map_err(|_| gst::FlowError::Eos)?);
+                    Ok(gst::FlowSuccess::Ok)
+                })
+                .build(),
+        );
+    }
+    let mut outcome = Outcome { samples: Vec::new(), warnings: Vec::new(), error: None };
+    let bus = pipeline.bus().unwrap();
+    let started = pipeline.set_state(gst::State::Playing);
+    loop {
+        let kinds = [gst::MessageType::Eos, gst::MessageType::Error, gst::MessageType::Warning];
+        // After a failed start the error is on the bus already.
+        let wait = if started.is_ok() { WAIT } else { gst::ClockTime::SECOND };
+        let Some(message) = bus.timed_pop_filtered(wait, &kinds) else {
+            assert!(started.is_err(), "{launch} has not ended");
+            panic!("{launch} does not start, and there is no error");
+        };
+        match message.view() {
+            gst::MessageView::Error(error) => {
+                outcome.error = Some((error.error(), error.debug().unwrap_or_default().to_string()));
+                break;
+            }
+            gst::MessageView::Warning(warning) => outcome.warnings.push(warning.error().to_string()),
+            _ => break,
+        }
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    outcome.samples = std::mem::take(&mut *samples.lock().unwrap());
+    outcome
+}
+
+/// The next `fastganseg-reference` message, or warning, as text.
+pub fn news(bus: &gst::Bus) -> String {
+    loop {
+        let kinds = [gst::MessageType::Element, gst::MessageType::Warning, gst::MessageType::Error];
+        let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &kinds).expect("no news");
+        match message.view() {
+            gst::MessageView::Element(element) => {
+                let structure = element.structure().unwrap();
+                if structure.name() == "fastganseg-reference" {
+                    return structure.get::<String>("state").unwrap();
+                }
+            }
+            gst::MessageView::Warning(warning) => return format!("warning: {}", warning.error()),
+            gst::MessageView::Error(error) => return format!("error: {}", error.error()),
+            _ => (),
+        }
+    }
+}
+
+pub fn no_news(bus: &gst::Bus) {
+    std::thread::sleep(Duration::from_millis(100));
+    let kinds = [gst::MessageType::Element, gst::MessageType::Warning, gst::MessageType::Error];
+    if let Some(message) = bus.pop_filtered(&kinds) {
+        panic!("unexpected {message:?}");
+    }
+}
+
+/// A folder of data that is not part of this repository, if it is there.
+pub fn shared(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("FASTGANSEG_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let path = folder.join(name);
+    if !path.exists() {
+        println!("skipped: {} is not there", path.display());
+        return None;
+    }
+    Some(path)
+}

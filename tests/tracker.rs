@@ -1,0 +1,196 @@
+//! The tracker on a network of random weights: sizes, objects, errors.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use gstfastganseg::Error;
+use gstfastganseg::device::{DeviceChoice, Precision};
+use gstfastganseg::mask::ReferenceMask;
+use gstfastganseg::model::weights::{self, Weights};
+use gstfastganseg::model::{Config, Lite, Resnet50};
+use gstfastganseg::tracker::{MAX_OBJECTS, Matte, Options, Picture, PlaneMut, Tracker};
+use tch::{Device, Kind, nn};
+
+const WIDTH: usize = 96;
+const HEIGHT: usize = 64;
+
+fn tiny(config: Config) -> Config {
+    Config { width: 0.0625, network_size: [HEIGHT as i64, WIDTH as i64], ..config }
+}
+
+fn tracker(config: &Config) -> Tracker {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.safetensors");
+    tch::manual_seed(5);
+    let store = nn::VarStore::new(Device::Cpu);
+    match config.architecture {
+        gstfastganseg::model::Architecture::Lite => drop(Lite::new(&store.root(), config).unwrap()),
+        gstfastganseg::model::Architecture::Resnet50 => drop(Resnet50::new(&store.root(), config).unwrap()),
+    }
+    weights::save(&path, &store, config, &BTreeMap::new(), Kind::Float).unwrap();
+    let weights = Weights::open(&path).unwrap();
+    Tracker::from_weights(&weights, DeviceChoice::Cpu, Precision::Float32).unwrap()
+}
+
+/// Noise, the same for the same seed.
+fn pixels(seed: u32, width: usize, height: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    (0..3 * width * height)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .collect()
+}
+
+fn picture(data: &[u8], width: usize, height: usize) -> Picture<'_> {
+    Picture { data, width, height, stride: 3 * width }
+}
+
+fn mask(objects: u8) -> ReferenceMask {
+    let labels: Vec<u8> =
+        (0..WIDTH * HEIGHT).map(|i| (i % WIDTH * (usize::from(objects) + 1) / WIDTH) as u8).collect();
+    ReferenceMask::from_labels(WIDTH, HEIGHT, &labels).unwrap()
+}
+
+fn alpha(matte: &Matte, object: Option<u8>, width: usize, height: usize) -> Vec<u8> {
+    let mut data = vec![7; width * height];
+    matte.write_alpha(object, &mut PlaneMut { data: &mut data, width, height, stride: width }).unwrap();
+    data
+}
+
+#[test]
+fn both_networks_follow_one_and_several_objects() {
+    for config in [tiny(Config::lite()), tiny(Config::resnet50())] {
+        let mut tracker = tracker(&config);
+        let frame = pixels(1, WIDTH, HEIGHT);
+        for objects in [1, 3] {
+            tracker.set_reference(&picture(&frame, WIDTH, HEIGHT), &mask(objects)).unwrap();
+            assert_eq!(tracker.object_ids().len(), usize::from(objects));
+            let matte = tracker.step(&picture(&frame, WIDTH, HEIGHT)).unwrap();
+            let sum: Vec<u32> =
+                (1..=objects).map(|id| alpha(&matte, Some(id), 40, 30)).fold(vec![0; 1200], |sum, plane| {
+                    sum.iter().zip(plane).map(|(a, b)| a + u32::from(b)).collect()
+                });
+            assert!(sum.iter().all(|&total| total <= 255 + u32::from(objects)), "objects share each pixel");
+        }
+    }
+}
+
+#[test]
+fn a_matte_fits_any_plane_and_leaves_padding_alone() {
+    let matte = Matte::from_mask(&mask(2)).unwrap();
+    for (width, height) in [(1, 1), (7, 5), (WIDTH, HEIGHT), (333, 201)] {
+        let stride = width + 3;
+        let mut data = vec![9; stride * height];
+        let mut plane = PlaneMut { data: &mut data, width, height, stride };
+        matte.write_labels(&mut plane).unwrap();
+        for row in data.chunks(stride) {
+            assert!(row[..width].iter().all(|&id| id <= 2));
+            assert_eq!(row[width..], [9; 3]);
+        }
+    }
+    assert!(alpha(&matte, Some(9), 8, 8).iter().all(|&value| value == 0), "unknown object");
+}
+
+#[test]
+fn a_plane_that_is_too_small_is_an_error() {
+    let matte = Matte::from_mask(&mask(1)).unwrap();
+    let mut data = vec![0; 99];
+    let mut plane = PlaneMut { data: &mut data, width: 10, height: 10, stride: 10 };
+    assert!(matches!(matte.write_alpha(None, &mut plane), Err(Error::Config(_))));
+}
+
+#[test]
+fn rows_may_be_padded() {
+    let mut tracker = tracker(&tiny(Config::lite()));
+    let (width, height) = (50, 40);
+    let packed = pixels(2, width, height);
+    let stride = 3 * width + 14;
+    let mut padded = vec![77; stride * height];
+    for (row, line) in padded.chunks_mut(stride).zip(packed.chunks(3 * width)) {
+        row[..3 * width].copy_from_slice(line);
+    }
+    let mut run = |picture: Picture| {
+        tracker.set_reference(&picture, &mask(1)).unwrap();
+        alpha(&tracker.step(&picture).unwrap(), None, 60, 60)
+    };
+    let expected = run(picture(&packed, width, height));
+    assert_eq!(run(Picture { data: &padded, width, height, stride }), expected);
+}
+
+#[test]
+fn a_restart_is_as_good_as_a_new_reference() {
+    let mut tracker = tracker(&tiny(Config::lite()));
+    let frames: Vec<Vec<u8>> = (0..8).map(|seed| pixels(seed, WIDTH, HEIGHT)).collect();
+    let picture = |index: usize| picture(&frames[index], WIDTH, HEIGHT);
+    tracker.set_reference(&picture(0), &mask(1)).unwrap();
+    let run = |tracker: &mut Tracker| -> Vec<u8> {
+        (1..8).map(|i| alpha(&tracker.step(&picture(i)).unwrap(), None, 32, 32)).next_back().unwrap()
+    };
+    let first = run(&mut tracker);
+    let carried_on = run(&mut tracker);
+    tracker.restart().unwrap();
+    assert_eq!(run(&mut tracker), first);
+    assert_ne!(carried_on, first, "state is carried from frame to frame");
+}
+
+#[test]
+fn without_a_reference_there_is_nothing_to_follow() {
+    let mut tracker = tracker(&tiny(Config::lite()));
+    let frame = pixels(1, WIDTH, HEIGHT);
+    assert!(matches!(tracker.step(&picture(&frame, WIDTH, HEIGHT)), Err(Error::NoReference)));
+    tracker.set_reference(&picture(&frame, WIDTH, HEIGHT), &mask(1)).unwrap();
+    assert!(tracker.has_reference());
+    tracker.clear();
+    assert!(matches!(tracker.step(&picture(&frame, WIDTH, HEIGHT)), Err(Error::NoReference)));
+}
+
+#[test]
+fn too_many_objects_leave_the_old_reference() {
+    let mut tracker = tracker(&tiny(Config::lite()));
+    let frame = pixels(1, WIDTH, HEIGHT);
+    tracker.set_reference(&picture(&frame, WIDTH, HEIGHT), &mask(2)).unwrap();
+    let error = tracker.set_reference(&picture(&frame, WIDTH, HEIGHT), &mask(MAX_OBJECTS as u8 + 1));
+    assert!(error.unwrap_err().to_string().contains("at most 16"));
+    assert_eq!(tracker.object_ids(), [1, 2]);
+}
+
+#[test]
+fn a_picture_that_is_cut_short_is_an_error() {
+    let mut tracker = tracker(&tiny(Config::lite()));
+    let frame = pixels(1, WIDTH, HEIGHT);
+    let short = Picture { data: &frame[..100], width: WIDTH, height: HEIGHT, stride: 3 * WIDTH };
+    assert!(matches!(tracker.set_reference(&short, &mask(1)), Err(Error::Config(_))));
+}
+
+#[test]
+fn bfloat16_stays_close_to_float32() {
+    let frames: Vec<Vec<u8>> = (0..6).map(|seed| pixels(seed, WIDTH, HEIGHT)).collect();
+    let run = |precision| {
+        let options = Options { model: None, device: DeviceChoice::Cpu, precision };
+        let mut tracker = Tracker::new(&options).unwrap();
+        tracker.set_reference(&picture(&frames[0], WIDTH, HEIGHT), &mask(1)).unwrap();
+        let mut last = Vec::new();
+        for frame in &frames[1..] {
+            last = alpha(&tracker.step(&picture(frame, WIDTH, HEIGHT)).unwrap(), None, WIDTH, HEIGHT);
+        }
+        last
+    };
+    let (exact, half) = (run(Precision::Float32), run(Precision::Bfloat16));
+    let mean: f64 =
+        exact.iter().zip(&half).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / exact.len() as f64;
+    assert!(mean < 5.0, "mean difference of alpha {mean}");
+}
+
+#[test]
+fn float16_on_a_cpu_is_refused() {
+    let options = Options { precision: Precision::Float16, device: DeviceChoice::Cpu, ..Options::default() };
+    assert!(Tracker::new(&options).unwrap_err().to_string().contains("needs a CUDA device"));
+}
+
+#[test]
+fn a_missing_model_is_named() {
+    let options = Options { model: Some(Path::new("no/such.safetensors").into()), ..Options::default() };
+    assert!(Tracker::new(&options).unwrap_err().to_string().contains("no/such.safetensors"));
+}
