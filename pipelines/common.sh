@@ -3,10 +3,11 @@
 
 # The plugin of this checkout, where one is built; otherwise whatever is installed.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-for built in "${CARGO_TARGET_DIR:-$here/target}/release" "${CARGO_TARGET_DIR:-$here/target}/debug"; do
-  if [ -e "$built/libgstfastganseg.so" ]; then
-    GST_PLUGIN_PATH=$(realpath "$built")${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
-    export GST_PLUGIN_PATH
+for profile in release debug; do
+  plugin=${CARGO_TARGET_DIR:-$here/target}/$profile
+  if [ -e "$plugin/libgstfastganseg.so" ]; then
+    # After what the user has set: that comes first.
+    export GST_PLUGIN_PATH=${GST_PLUGIN_PATH:+$GST_PLUGIN_PATH:}$plugin
     break
   fi
 done

@@ -12,6 +12,9 @@ Sets up, builds the plugin, and cuts an object out of a clip, from nothing but t
 
 Writes demo/cutout.mp4, the object over a checkerboard with the clip's sound, and
 demo/contact-sheet.png, frames of the clip above the same frames of the cut-out.
+
+Environment:
+  PROFILE=dev  build without the last optimisations, which is quicker
 EOF
 }
 die() {
@@ -43,14 +46,18 @@ fi
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
-target=${CARGO_TARGET_DIR:-target}
+profile=${PROFILE:-release}
+built=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}
 
 step 1 "Setting up"
 scripts/setup.sh
 
 step 2 "Building (the first time takes some minutes)"
-cargo build --release --lib --example demo_clip --example contact_sheet
+cargo build --profile "$profile" --lib --example demo_clip --example contact_sheet
+GST_PLUGIN_PATH=$(realpath "$built")
+export GST_PLUGIN_PATH
 . pipelines/common.sh
+need_elements fastganseg
 
 mkdir -p demo
 step 3 "The clip"
@@ -60,7 +67,7 @@ if [ -n "$clip" ]; then
 else
   clip=demo/clip.mp4
   mask=demo/mask.png
-  "$target/release/examples/demo_clip" "$clip" "$mask"
+  "$built/examples/demo_clip" "$clip" "$mask"
 fi
 
 step 4 "Cutting out"
@@ -76,13 +83,12 @@ pipeline=(
   "${sound[@]}"
   mp4mux name=file ! filesink location=demo/cutout.mp4
 )
-printf 'gst-launch-1.0'
-printf ' %q' "${pipeline[@]}"
-printf '\n'
+shown=$(printf ' %q' "${pipeline[@]}")
+echo "gst-launch-1.0${shown//\\!/!}"
 gst-launch-1.0 -q "${pipeline[@]}" || die "the pipeline failed; its own message is above"
 
 step 5 "The contact sheet"
-"$target/release/examples/contact_sheet" "$clip" demo/cutout.mp4 demo/contact-sheet.png ||
+"$built/examples/contact_sheet" "$clip" demo/cutout.mp4 demo/contact-sheet.png ||
   die "the cut-out is not as long as the clip, or cannot be read" \
     "Clips with a variable frame rate: make the rate constant first (videorate)."
 
