@@ -1,7 +1,7 @@
 /* Plays a clip with an object cut out, from C; takes another mask after two seconds.
  *
  *   cc -o embed examples/embed.c $(pkg-config --cflags --libs gstreamer-1.0)
- *   GST_PLUGIN_PATH=target/plugin ./embed in.mp4 mask.png [second-mask.png]
+ *   GST_PLUGIN_PATH=target/release ./embed in.mp4 mask.png [second-mask.png]
  */
 #include <gst/gst.h>
 

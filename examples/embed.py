@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plays a clip with an object cut out, from Python; takes another mask after two seconds.
 
-    GST_PLUGIN_PATH=target/plugin python3 examples/embed.py in.mp4 mask.png [second-mask.png]
+    GST_PLUGIN_PATH=target/release python3 examples/embed.py in.mp4 mask.png [second-mask.png]
 
 Needs GStreamer's Python bindings: apt-get install python3-gi gir1.2-gstreamer-1.0
 """

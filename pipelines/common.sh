@@ -5,11 +5,8 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 for built in "${CARGO_TARGET_DIR:-$here/target}/release" "${CARGO_TARGET_DIR:-$here/target}/debug"; do
   if [ -e "$built/libgstfastganseg.so" ]; then
-    # A folder of its own: GStreamer searches the folders on its path to the bottom, build files and all.
-    plugin=$(dirname "$(realpath "$built")")/plugin
-    mkdir -p "$plugin"
-    ln -sfn "$(realpath "$built")/libgstfastganseg.so" "$plugin/libgstfastganseg.so"
-    export GST_PLUGIN_PATH=$plugin${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
+    GST_PLUGIN_PATH=$(realpath "$built")${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
+    export GST_PLUGIN_PATH
     break
   fi
 done

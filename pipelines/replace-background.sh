@@ -24,15 +24,14 @@ sound=()
 if has_audio "$1"; then
   sound=(in. ! queue ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! out.)
 fi
-# The background stops just before the object's clip, so that it never makes the result longer, and its
-# last frame is repeated to the end.
+# compositor would go on to the end of the longer clip: identity ends it with the object's.
 exec gst-launch-1.0 -e \
   filesrc location="$1" ! decodebin name=in \
   in. ! fastganseg ref-mask="$2" ! queue ! mix.sink_1 \
   filesrc location="$3" ! decodebin ! videoconvert ! videoscale ! videorate \
   ! "video/x-raw,width=$width,height=$height,framerate=$rate,pixel-aspect-ratio=1/1" \
-  ! identity eos-after=$((frames > 1 ? frames - 1 : 1)) ! queue ! mix.sink_0 \
+  ! queue ! mix.sink_0 \
   compositor name=mix sink_0::zorder=0 sink_0::repeat-after-eos=true sink_1::zorder=1 \
-  ! progressreport update-freq=1 ! videoconvert ! x264enc ! h264parse ! queue ! out. \
+  ! identity eos-after=$((frames + 1)) ! progressreport update-freq=1 ! videoconvert ! x264enc ! h264parse ! queue ! out. \
   "${sound[@]}" \
   mp4mux name=out ! filesink location="$4"

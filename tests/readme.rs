@@ -43,16 +43,11 @@ fn launch_lines(markdown: &str) -> Vec<String> {
     lines
 }
 
-/// A folder of its own with the plugin under test: GStreamer searches folders to the bottom, and the
-/// build folder has much else in it.
-fn plugin_folder(folder: &Path) {
+/// Where cargo puts the plugin that it builds for the tests.
+fn plugin_folder() -> PathBuf {
     let deps = std::env::current_exe().unwrap().parent().unwrap().to_path_buf();
-    let plugin = [deps.join("libgstfastganseg.so"), deps.parent().unwrap().join("libgstfastganseg.so")]
-        .into_iter()
-        .find(|path| path.exists())
-        .expect("cargo builds the plugin before its tests");
-    std::fs::create_dir(folder).unwrap();
-    std::os::unix::fs::symlink(plugin, folder.join("libgstfastganseg.so")).unwrap();
+    assert!(deps.join("libgstfastganseg.so").exists(), "there is no plugin in {}", deps.display());
+    deps
 }
 
 /// Runs one line in `folder`; what it printed, if it failed or did not end.
@@ -63,7 +58,7 @@ fn run(line: &str, folder: &Path) -> Result<(), String> {
     let mut child = Command::new("sh")
         .args(["-c", &format!("exec {line}")])
         .current_dir(folder)
-        .env("GST_PLUGIN_PATH", folder.join("plugin"))
+        .env("GST_PLUGIN_PATH", plugin_folder())
         .env("GST_REGISTRY", folder.join("registry.bin"))
         .stdin(Stdio::null())
         .stdout(output.try_clone().unwrap())
@@ -104,7 +99,6 @@ fn every_launch_line_of_the_readme_runs() {
 
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
-    plugin_folder(&file("plugin"));
     let clip = demo_clip::Clip { width: 320, height: 180, frames: 20, rate: 30 };
     demo_clip::write(clip, &file("in.mp4"), &file("mask.png")).unwrap();
     demo_clip::write(clip, &file("background.mp4"), &file("unused.png")).unwrap();
