@@ -42,11 +42,8 @@ impl Matte {
                 None => return fill(plane, 0),
             },
         };
-        let alpha = to_size(&mask, plane)?
-            .f_mul_scalar(255.0)?
-            .f_add_scalar(0.5)?
-            .f_clamp(0.0, 255.0)?
-            .f_to_kind(Kind::Uint8)?;
+        // Bytes are resized several times as fast as floats are.
+        let alpha = to_size(&bytes(&mask)?, plane)?;
         write(&alpha, plane)
     }
 
@@ -85,6 +82,11 @@ pub(super) fn shrink(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
     Ok(x.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?)
 }
 
+/// 0 to 1 as 0 to 255.
+fn bytes(mask: &Tensor) -> Result<Tensor> {
+    Ok(mask.f_mul_scalar(255.0)?.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?)
+}
+
 /// Enlarges bilinearly, shrinks with averaging.
 fn to_size(masks: &Tensor, plane: &PlaneMut) -> Result<Tensor> {
     let (height, width) = (plane.height as i64, plane.width as i64);
@@ -114,12 +116,38 @@ fn fill(plane: &mut PlaneMut, value: u8) -> Result<()> {
 
 /// Copies bytes, as many as the plane has pixels, into its rows.
 fn write(values: &Tensor, plane: &mut PlaneMut) -> Result<()> {
-    let width = plane.width;
-    let mut bytes = vec![0; width * plane.height];
-    let count = bytes.len();
-    values.f_contiguous()?.f_copy_data_u8(&mut bytes, count)?;
-    for (row, values) in rows(plane)?.zip(bytes.chunks(width)) {
+    let (width, count) = (plane.width, plane.width * plane.height);
+    let values = values.f_contiguous()?;
+    if plane.stride == width && plane.data.len() >= count {
+        return Ok(values.f_copy_data_u8(plane.data, count)?);
+    }
+    let mut packed = vec![0; count];
+    values.f_copy_data_u8(&mut packed, count)?;
+    for (row, values) in rows(plane)?.zip(packed.chunks(width)) {
         row.copy_from_slice(values);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alpha_is_the_enlarged_mask() {
+        let _guard = tch::no_grad_guard();
+        let x = Tensor::arange(24 * 40, (Kind::Float, Device::Cpu)).reshape([1, 1, 24, 40]);
+        let mask = (&x * 0.37).sin() * 0.5 + 0.5;
+        let matte = Matte::new(&mask, &[1]).unwrap();
+        for (width, height, stride) in [(40, 24, 40), (200, 101, 256), (64, 64, 64), (41, 25, 43)] {
+            let expected = resize(&mask, height as i64, width as i64).unwrap() * 255.0;
+            let expected = Vec::<f32>::try_from(&expected.reshape([-1])).unwrap();
+            let mut data = vec![3; stride * height];
+            matte.write_alpha(None, &mut PlaneMut { data: &mut data, width, height, stride }).unwrap();
+            for (row, expected) in data.chunks(stride).zip(expected.chunks(width)) {
+                assert!(row[..width].iter().zip(expected).all(|(a, b)| (f32::from(*a) - b).abs() <= 1.6));
+                assert!(row[width..].iter().all(|&value| value == 3));
+            }
+        }
+    }
 }

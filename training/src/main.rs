@@ -17,6 +17,7 @@ struct Cli {
 enum Command {
     Clips(commands::clips::Args),
     Eval(commands::eval::Args),
+    Export(commands::export::Args),
     Score(commands::score::Args),
     Train(commands::train::Args),
 }
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Clips(args) => commands::clips::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
+        Command::Export(args) => commands::export::run(&args),
         Command::Score(args) => commands::score::run(&args),
         Command::Train(args) => commands::train::run(&args),
     };

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use fastganseg_training::LabelMap;
 use fastganseg_training::indexed_png;
+use gstfastganseg::model::weights::Weights;
 use image::{Rgb, RgbImage};
 
 const WIDTH: u32 = 96;
@@ -148,6 +149,21 @@ fn a_run_leaves_weights_that_can_be_evaluated() {
     let output = bench.run(&[&["eval", "--data", "video", "--out", "masks"], &model[..]].concat());
     succeeded(&output);
     assert!(bench.path("masks/masks/s0/00007.png").exists());
+}
+
+#[test]
+fn exported_weights_say_what_they_are() {
+    let bench = Bench::new();
+    let with_metadata = format!("{}\n[metadata]\nlicence = \"CC0-1.0\"\n", bench.config());
+    fs::write(bench.path("run.toml"), with_metadata).unwrap();
+    succeeded(&bench.train("out", &["steps=1"]));
+    let from = ["--model", "out/model.safetensors", "--config", "run.toml"];
+    let to = ["--out", "final.safetensors", "--network-size", "96x128"];
+    succeeded(&bench.run(&[&["export"], &from[..], &to[..]].concat()));
+    let weights = Weights::open(&bench.path("final.safetensors")).unwrap();
+    assert_eq!(weights.config().network_size, [96, 128]);
+    assert_eq!(weights.metadata()["licence"], "CC0-1.0");
+    assert_eq!(weights.metadata()["steps"], "1");
 }
 
 #[test]

@@ -29,6 +29,9 @@ pub struct Lite {
 
 visit_fields!(Lite: encoder, matching, decoder);
 
+/// An object is in a frame if somewhere its mask is above this.
+const SEEN: f64 = 0.5;
+
 /// The reference frame: its mask, features and tokens.
 #[derive(Debug)]
 pub struct Reference {
@@ -161,6 +164,21 @@ impl Regressor for Lite {
     fn observe(&self, masks: &Tensor, reference: &Reference, state: &mut State) -> Result<()> {
         state.mask = masks.f_to_kind(Kind::Float)?;
         state.frames += 1;
+        let seen = state.mask.f_amax([1i64, 2, 3].as_slice(), true)?.f_gt(SEEN)?;
+        let objects = state.mask.size()[0];
+        let seen_objects = seen.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+        if seen_objects < objects {
+            // An object that is gone is looked for from the reference alone: what was carried along or
+            // remembered since would only say that there is nothing.
+            if let Some(skip) = &mut state.skip {
+                *skip = skip.f_mul(&seen)?;
+            }
+            if seen_objects == 0 && !state.remembered.is_empty() {
+                state.remembered.clear();
+                state.memory = reference.tokens.shallow_clone();
+            }
+            return Ok(());
+        }
         let memory = self.config.memory;
         if memory.frames > 0 && state.frames.is_multiple_of(memory.every) {
             let tokens = self.tokens(&state.features, &state.mask, Selection::Fixed)?;

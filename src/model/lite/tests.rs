@@ -148,3 +148,27 @@ fn a_configuration_that_builds_nothing_is_refused() {
         assert!(error.contains(word), "{error}");
     }
 }
+
+#[test]
+fn an_object_that_is_gone_is_looked_for_from_the_reference_alone() {
+    let _guard = tch::no_grad_guard();
+    let (_store, model) = build(&tiny());
+    let image = Tensor::rand([1, 3, 64, 96], FLOAT);
+    let mask = disk(20, 20);
+    let reference = model.reference(&image, &mask).unwrap();
+    let mut state = model.start(&reference).unwrap();
+    let mut follow = |masks: &Tensor| {
+        let _ = model.step(&image, &reference, &mut state).unwrap();
+        model.observe(masks, &reference, &mut state).unwrap();
+        let carried = state.skip.as_ref().unwrap().abs().max().double_value(&[]);
+        (state.memory.key16.size()[2] / (4 * 6), carried > 0.0)
+    };
+    for _ in 0..4 {
+        assert_eq!(follow(&mask), (1, true));
+    }
+    assert_eq!(follow(&mask), (2, true));
+    for _ in 0..12 {
+        assert_eq!(follow(&mask.zeros_like()), (1, false));
+    }
+    assert_eq!(follow(&mask), (1, true));
+}

@@ -70,7 +70,7 @@ enum Method {
 }
 
 /// Reads `192x336`.
-fn size(text: &str) -> std::result::Result<[i64; 2], String> {
+pub(super) fn size(text: &str) -> std::result::Result<[i64; 2], String> {
     let sides: Option<Vec<i64>> = text.split('x').map(|side| side.parse().ok()).collect();
     match sides.as_deref() {
         Some(&[height, width]) => Ok([height, width]),

@@ -2,6 +2,7 @@
 
 pub mod clips;
 pub mod eval;
+pub mod export;
 pub mod score;
 pub mod train;
 

@@ -1,5 +1,6 @@
 //! Everything that decides a training run, one TOML file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gstfastganseg::model::Config;
@@ -40,6 +41,9 @@ pub struct TrainConfig {
     pub mixed_precision: bool,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+    /// What the weights file says of itself: training data, licence and the like.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// What clips are made of. Paths are relative to the working directory.

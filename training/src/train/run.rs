@@ -1,6 +1,5 @@
 //! The training loop.
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
@@ -91,7 +90,8 @@ pub fn run(config: &TrainConfig, out: &Path) -> Result<()> {
         bar.inc(1);
         if done % config.checkpoint_every == 0 || done == end {
             checkpoint::save(&saved, &store, &adam, done)?;
-            let metadata = BTreeMap::from([("steps".to_owned(), done.to_string())]);
+            let mut metadata = config.metadata.clone();
+            metadata.insert("steps".to_owned(), done.to_string());
             weights::save(&out.join("model.safetensors"), &store, &config.model, &metadata, Kind::Half)?;
         }
     }

@@ -1,0 +1,27 @@
+//! Final weights from a training run's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use gstfastganseg::model::weights::{self, Weights};
+use gstfastganseg::model::{Architecture, Lite, Resnet50};
+use tch::{Device, Kind, nn};
+
+use crate::Result;
+
+/// Writes `weights` again in half precision, with its configuration and further metadata.
+///
+/// # Errors
+/// Weights that do not fit their configuration, a file that cannot be written.
+pub fn export(weights: &Weights, metadata: &BTreeMap<String, String>, out: &Path) -> Result<()> {
+    let config = weights.config();
+    let store = nn::VarStore::new(Device::Cpu);
+    match config.architecture {
+        Architecture::Lite => drop(Lite::new(&store.root(), config)?),
+        Architecture::Resnet50 => drop(Resnet50::new(&store.root(), config)?),
+    }
+    weights.fill(&store)?;
+    let mut all = weights.metadata().clone();
+    all.extend(metadata.clone());
+    Ok(weights::save(out, &store, config, &all, Kind::Half)?)
+}
