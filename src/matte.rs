@@ -82,6 +82,76 @@ impl Look {
     }
 }
 
+/// Enlarges `height` rows of `width` alphas, each 0 to 1, to the plane, bilinearly and with pixel centres
+/// in the same places (`align_corners = false`). No matter how large the plane, each of its pixels costs
+/// no more than two multiplications of integers.
+///
+/// # Panics
+/// If there are not `width` x `height` values, or none.
+pub fn enlarge(values: &[f32], width: usize, height: usize, plane: &mut PlaneMut) {
+    assert!(width * height > 0 && values.len() == width * height);
+    let columns = taps(width, plane.width);
+    let lines = taps(height, plane.height);
+    // A line of the small picture, spread to the plane's width; 255 is FULL.
+    let spread = |y: usize, line: &mut Vec<u16>| {
+        let small: Vec<u32> = values[y * width..][..width]
+            .iter()
+            .map(|value| (value.clamp(0.0, 1.0) * FULL as f32 + 0.5) as u32)
+            .collect();
+        line.clear();
+        line.extend(columns.iter().map(|tap| {
+            let (a, b) = (small[tap.first], small[tap.second]);
+            ((a * (ONE - tap.weight) + b * tap.weight + ONE / 2) / ONE) as u16
+        }));
+    };
+
+    let (mut above, mut below) = (Vec::new(), Vec::new());
+    let mut held = None;
+    for (row, tap) in rows(plane).zip(&lines) {
+        if held != Some((tap.first, tap.second)) {
+            if held.is_some_and(|(_, second)| second == tap.first) {
+                std::mem::swap(&mut above, &mut below);
+            } else {
+                spread(tap.first, &mut above);
+            }
+            spread(tap.second, &mut below);
+            held = Some((tap.first, tap.second));
+        }
+        let (upper, lower) = (ONE - tap.weight, tap.weight);
+        for ((value, &a), &b) in row.iter_mut().zip(&above).zip(&below) {
+            let sum = u32::from(a) * upper + u32::from(b) * lower;
+            *value = ((sum + HALF) >> SHIFT) as u8;
+        }
+    }
+}
+
+/// What 1.0 is in a line of [`enlarge`].
+const FULL: u32 = 255 << 8;
+/// What the two weights of a pixel add up to.
+const ONE: u32 = 1 << 12;
+const SHIFT: u32 = 20;
+const HALF: u32 = 1 << (SHIFT - 1);
+
+/// Between which two samples one lies, and how far it is to the second.
+#[derive(Clone, Copy)]
+struct Tap {
+    first: usize,
+    second: usize,
+    weight: u32,
+}
+
+fn taps(from: usize, to: usize) -> Vec<Tap> {
+    let scale = from as f64 / to.max(1) as f64;
+    (0..to)
+        .map(|i| {
+            let place = ((i as f64 + 0.5) * scale - 0.5).max(0.0);
+            let first = (place as usize).min(from - 1);
+            let weight = ((place - first as f64).min(1.0) * f64::from(ONE)).round() as u32;
+            Tap { first, second: (first + 1).min(from - 1), weight }
+        })
+        .collect()
+}
+
 /// The rows of a plane, without what lies beyond its width.
 pub fn rows<'a>(plane: &'a mut PlaneMut) -> impl Iterator<Item = &'a mut [u8]> {
     let width = plane.width;
@@ -175,6 +245,32 @@ mod tests {
         let mut plane = PlaneMut { data: &mut data, width: 2, height: 2, stride: 2 };
         look.write_labels(None, &mut plane).unwrap();
         assert_eq!(data, [0; 4]);
+    }
+
+    #[test]
+    fn enlarged_as_by_libtorch() {
+        for ((w, h), (width, height)) in [
+            ((1, 1), (3, 2)),
+            ((3, 2), (3, 2)),
+            ((5, 3), (7, 11)),
+            ((336, 192), (1920, 1080)),
+            ((2, 9), (64, 9)),
+        ] {
+            let small: Vec<f32> = (0..w * h).map(|i| (i * 37 % 101) as f32 / 100.0).collect();
+            let mut data = vec![9; (width + 3) * height];
+            let mut plane = PlaneMut { data: &mut data, width, height, stride: width + 3 };
+            enlarge(&small, w, h, &mut plane);
+            let tensor = tch::Tensor::from_slice(&small).reshape([1, 1, h as i64, w as i64]);
+            let expected =
+                tensor.upsample_bilinear2d([height as i64, width as i64], false, None, None) * 255.0;
+            let expected = Vec::<f32>::try_from(expected.reshape([-1])).unwrap();
+            for (row, expected) in data.chunks(width + 3).zip(expected.chunks(width)) {
+                for (value, expected) in row.iter().zip(expected) {
+                    assert!((f32::from(*value) - expected).abs() < 0.6, "{value} for {expected}");
+                }
+                assert_eq!(row[width..], [9; 3]);
+            }
+        }
     }
 
     #[test]

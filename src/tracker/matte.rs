@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::PlaneMut;
 use crate::mask::ReferenceMask;
+use crate::matte::enlarge;
 use crate::model::layers::resize;
 use crate::{Error, Result};
 
@@ -42,7 +43,15 @@ impl Matte {
                 None => return fill(plane, 0),
             },
         };
-        let alpha = to_size(&mask, plane)?
+        let (height, width) = (mask.size()[2] as usize, mask.size()[3] as usize);
+        if height <= plane.height && width <= plane.width {
+            // Five passes over floats of the size of the video would take longer than the network.
+            let values = Vec::<f32>::try_from(&mask.f_contiguous()?.f_reshape([-1])?)?;
+            rows(plane)?;
+            enlarge(&values, width, height, plane);
+            return Ok(());
+        }
+        let alpha = shrink(&mask, plane.height as i64, plane.width as i64)?
             .f_mul_scalar(255.0)?
             .f_add_scalar(0.5)?
             .f_clamp(0.0, 255.0)?
