@@ -19,8 +19,11 @@ use gstreamer_app as gst_app;
 /// Size and length of a clip.
 #[derive(Clone, Copy, Debug)]
 pub struct Clip {
+    /// Columns.
     pub width: usize,
+    /// Rows.
     pub height: usize,
+    /// How many.
     pub frames: usize,
     /// Frames a second.
     pub rate: usize,

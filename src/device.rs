@@ -13,7 +13,9 @@ pub enum DeviceChoice {
     /// The first CUDA device, or else the CPU with a warning.
     #[default]
     Auto,
+    /// The CPU.
     Cpu,
+    /// The CUDA device of that number, counted from 0; an error if it cannot be had.
     Cuda(usize),
 }
 
@@ -51,8 +53,11 @@ pub enum Precision {
     /// The fastest that the device has natively without loss of quality.
     #[default]
     Auto,
+    /// 32-bit floating point.
     Float32,
+    /// 16-bit brain floating point: the range of float32, 8 bits of precision.
     Bfloat16,
+    /// 16-bit floating point; CUDA only.
     Float16,
 }
 

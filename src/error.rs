@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+/// The result of what can fail outside GStreamer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong outside GStreamer. Every message names the file or setting at fault and, where
@@ -7,22 +8,61 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A file that cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that cannot be written.
     #[error("cannot write {}: {source}", path.display())]
-    Write { path: PathBuf, source: std::io::Error },
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A mask that is of no use.
     #[error("mask {}: {reason}", path.display())]
-    Mask { path: PathBuf, reason: String },
+    Mask {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        reason: String,
+    },
+    /// A picture that is of no use.
     #[error("picture {}: {reason}", path.display())]
-    Picture { path: PathBuf, reason: String },
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        reason: String,
+    },
+    /// A weights file that is of no use.
     #[error("weights {}: {reason}", path.display())]
-    Weights { path: PathBuf, reason: String },
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        reason: String,
+    },
+    /// A setting out of its range, or one that does not go with another.
     #[error("configuration: {0}")]
     Config(String),
+    /// A device that cannot be had.
     #[error("device {device:?}: {reason}")]
-    Device { device: String, reason: String },
+    Device {
+        /// As it was asked for.
+        device: String,
+        /// Why not, and the remedy.
+        reason: String,
+    },
+    /// Tracking was asked for before a mask was given.
     #[error("there is no reference yet: give a mask first")]
     NoReference,
+    /// A call into libtorch that failed.
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
 }

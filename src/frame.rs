@@ -11,8 +11,8 @@ use crate::tracker::{Picture, PlaneMut};
 
 /// How strongly objects are tinted, of 255.
 const TINT: i64 = 140;
-/// Frames from this many pixels on are scaled by several threads.
-const LARGE: u32 = 1280 * 720;
+/// Frames of more pixels are scaled by several threads; below, waking them costs more than it saves.
+const LARGE: u32 = 1920 * 1088;
 const MAX_THREADS: usize = 4;
 
 /// A frame that can be written.
@@ -26,7 +26,8 @@ pub fn is_plain(info: &VideoFormatInfo, component: usize) -> bool {
     let stride = info.pixel_stride()[component];
     let bytes = depth == 8 && shift == 0;
     // GStreamer's table has the V of P010 at an odd place, which is none for a word.
-    let words = depth > 8 && depth + shift <= 16 && stride % 2 == 0 && info.poffset()[component] % 2 == 0;
+    let words =
+        depth > 8 && depth + shift <= 16 && stride % 2 == 0 && info.poffset()[component].is_multiple_of(2);
     let place = |c: usize| (info.plane()[c], info.poffset()[c]);
     let alone = (0..info.n_components() as usize).all(|c| c == component || place(c) != place(component));
     (bytes || words) && alone && stride > 0 && !info.is_complex() && !info.is_tiled() && !info.has_palette()
@@ -291,7 +292,7 @@ pub fn converter(input: &VideoInfo, output: &VideoInfo) -> Result<gst_video::Vid
 }
 
 fn threads(input: &VideoInfo) -> u32 {
-    if input.width() * input.height() < LARGE {
+    if input.width() * input.height() <= LARGE {
         return 1;
     }
     std::thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS)) as u32

@@ -79,10 +79,12 @@ impl ReferenceMask {
         ids(width, height, labels, Reading::Ids).map_err(in_memory)
     }
 
+    /// Columns.
     pub fn width(&self) -> usize {
         self.width
     }
 
+    /// Rows.
     pub fn height(&self) -> usize {
         self.height
     }
@@ -92,6 +94,7 @@ impl ReferenceMask {
         &self.objects
     }
 
+    /// How the values of the file were understood.
     pub fn reading(&self) -> Reading {
         self.reading
     }

@@ -40,6 +40,7 @@ impl OwnedPicture {
         Ok(Self { data: image.into_raw(), width, height })
     }
 
+    /// A view of its pixels.
     pub fn as_picture(&self) -> Picture<'_> {
         Picture { data: &self.data, width: self.width, height: self.height, stride: 3 * self.width }
     }

@@ -23,18 +23,26 @@ pub const MAX_OBJECTS: usize = 16;
 /// Packed RGB, one byte a channel, rows `stride` bytes apart.
 #[derive(Clone, Copy, Debug)]
 pub struct Picture<'a> {
+    /// `height` rows, the last of which may lack its padding.
     pub data: &'a [u8],
+    /// Columns.
     pub width: usize,
+    /// Rows.
     pub height: usize,
+    /// Bytes from one row to the next, at least 3 `width`.
     pub stride: usize,
 }
 
 /// An 8-bit plane to be written; bytes beyond `width` in a row are left alone.
 #[derive(Debug)]
 pub struct PlaneMut<'a> {
+    /// `height` rows, the last of which may lack its padding.
     pub data: &'a mut [u8],
+    /// Columns.
     pub width: usize,
+    /// Rows.
     pub height: usize,
+    /// Bytes from one row to the next, at least `width`.
     pub stride: usize,
 }
 
@@ -43,7 +51,9 @@ pub struct PlaneMut<'a> {
 pub struct Options {
     /// A `.safetensors` file; none is the built-in lite model.
     pub model: Option<PathBuf>,
+    /// Where to run it.
     pub device: DeviceChoice,
+    /// In what kind of number.
     pub precision: Precision,
 }
 
@@ -106,6 +116,7 @@ impl Tracker {
         Ok(tracker)
     }
 
+    /// The network's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -161,6 +172,7 @@ impl Tracker {
         Ok(())
     }
 
+    /// Whether there is something to follow.
     pub fn has_reference(&self) -> bool {
         !self.ids.is_empty()
     }

@@ -1,3 +1,5 @@
+//! Build script: the run-time path to libtorch.
+
 use std::path::PathBuf;
 
 fn main() {

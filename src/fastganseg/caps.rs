@@ -214,7 +214,7 @@ fn distance(from: VideoFormat, to: VideoFormat) -> u32 {
     let depth = |info: &VideoFormatInfo| info.depth()[0];
     let saved = |info: &VideoFormatInfo| sampling(info).0 + sampling(info).1;
     // Grey has no chroma, which YUV has room for without any change to the luma.
-    let foreign = !same_colors(&a, &b) && !(a.is_gray() && b.is_yuv());
+    let foreign = !(same_colors(&a, &b) || a.is_gray() && b.is_yuv());
     4 + forgotten
         + 400 * u32::from(foreign)
         + 40 * depth(&a).saturating_sub(depth(&b))

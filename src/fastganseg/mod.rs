@@ -47,13 +47,17 @@ pub enum Output {
 #[enum_type(name = "GstFastGanSegPrecision")]
 #[repr(i32)]
 pub enum Precision {
+    /// The fastest that the device has natively.
     #[default]
     #[enum_value(name = "The fastest that the device has natively", nick = "auto")]
     Auto,
+    /// 32-bit floating point.
     #[enum_value(name = "32-bit floating point", nick = "float32")]
     Float32,
+    /// 16-bit brain floating point.
     #[enum_value(name = "16-bit brain floating point", nick = "bfloat16")]
     Bfloat16,
+    /// 16-bit floating point, CUDA only.
     #[enum_value(name = "16-bit floating point, CUDA only", nick = "float16")]
     Float16,
 }

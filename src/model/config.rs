@@ -32,6 +32,7 @@ pub enum TemporalSkip {
     Head,
     /// Concatenated into the last refine block but one operation.
     Refine,
+    /// Nowhere: each frame is decoded on its own.
     Off,
 }
 
@@ -51,18 +52,23 @@ pub struct Memory {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Which network.
     pub architecture: Architecture,
+    /// How frames are compared.
     pub matching: Matching,
+    /// Where the temporal skip enters.
     pub temporal_skip: TemporalSkip,
     /// Height and width in pixels at which frames enter the network; multiples of 32
     /// (`resnet50`) or 16 (`lite`).
     pub network_size: [i64; 2],
     /// Scales every channel count; 1 for real networks, less for tests.
     pub width: f64,
+    /// What affinity matching remembers.
     pub memory: Memory,
 }
 
 impl Config {
+    /// The built-in model's.
     pub fn lite() -> Self {
         Self {
             architecture: Architecture::Lite,
@@ -74,6 +80,7 @@ impl Config {
         }
     }
 
+    /// The paper's.
     pub fn resnet50() -> Self {
         Self {
             architecture: Architecture::Resnet50,

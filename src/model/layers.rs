@@ -6,6 +6,7 @@ use crate::Result;
 
 /// Gives every tensor of a network to a function: conversion to a device, a kind, a memory layout.
 pub trait Visit {
+    /// Calls `f` on every tensor, always in the same order.
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()>;
 }
 
@@ -56,12 +57,19 @@ pub enum Padding {
 /// The geometry of a convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvSpec {
+    /// Channels in.
     pub inputs: i64,
+    /// Channels out.
     pub outputs: i64,
+    /// Rows and columns.
     pub kernel: (i64, i64),
+    /// Of rows and columns alike.
     pub stride: i64,
+    /// What is beyond the border.
     pub padding: Padding,
+    /// Groups of channels that do not mix.
     pub groups: i64,
+    /// Whether there is one.
     pub bias: bool,
 }
 
@@ -88,18 +96,22 @@ impl ConvSpec {
         }
     }
 
+    /// The same at another stride.
     pub fn stride(self, stride: i64) -> Self {
         Self { stride, ..self }
     }
 
+    /// The same with other padding.
     pub fn padding(self, padding: Padding) -> Self {
         Self { padding, ..self }
     }
 
+    /// The same with every channel by itself.
     pub fn depthwise(self) -> Self {
         Self { groups: self.inputs, ..self }
     }
 
+    /// The same without bias.
     pub fn without_bias(self) -> Self {
         Self { bias: false, ..self }
     }
@@ -109,7 +121,9 @@ impl ConvSpec {
 /// weights train in half precision.
 #[derive(Debug)]
 pub struct Conv {
+    /// (outputs, inputs / groups, rows, columns).
     pub weight: Tensor,
+    /// (outputs).
     pub bias: Option<Tensor>,
     spec: ConvSpec,
 }
@@ -117,6 +131,7 @@ pub struct Conv {
 visit_fields!(Conv: weight, bias);
 
 impl Conv {
+    /// Trainable, at random.
     pub fn new(path: &nn::Path, spec: ConvSpec) -> Self {
         let (rows, columns) = spec.kernel;
         let fan_in = spec.inputs / spec.groups * rows * columns;
@@ -131,6 +146,7 @@ impl Conv {
         Self { weight, bias, spec }
     }
 
+    /// Its geometry.
     pub fn spec(&self) -> &ConvSpec {
         &self.spec
     }
@@ -140,6 +156,7 @@ impl Conv {
         Self { weight, bias, spec }
     }
 
+    /// `x` (N, inputs, H, W) to (N, outputs, H', W'), in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
         let weight = self.weight.f_to_kind(kind)?;

@@ -27,6 +27,7 @@ pub trait Regressor: layers::Visit + Send {
     /// What is carried from frame to frame.
     type State: Send;
 
+    /// What it was built from.
     fn config(&self) -> &Config;
 
     /// Encodes the reference frame. `image` is (1 or N, 3, H, W), `masks` (N, 1, H, W).

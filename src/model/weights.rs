@@ -88,6 +88,7 @@ impl Weights {
         Ok(Self { container, config, metadata })
     }
 
+    /// The network's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }

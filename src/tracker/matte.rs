@@ -26,6 +26,7 @@ impl Matte {
         Self::new(&planes(mask)?, &ids)
     }
 
+    /// Ids of the objects, as the mask has them.
     pub fn object_ids(&self) -> &[u8] {
         &self.ids
     }

@@ -11,6 +11,7 @@ use crate::{Result, visit_fields};
 /// Channels that the temporal skip adds.
 const SKIP: i64 = 8;
 
+/// From matched features to the mask.
 #[derive(Debug)]
 pub struct Decoder {
     fuse16: Conv,
@@ -35,22 +36,30 @@ visit_fields!(Decoder:
 
 /// What one frame brings to the decoder; all (N, …, H/s, W/s).
 pub struct Inputs<'a> {
+    /// The encoder's features at stride 2.
     pub s2: &'a Tensor,
+    /// At stride 4.
     pub s4: &'a Tensor,
+    /// At stride 8.
     pub s8: &'a Tensor,
+    /// At stride 16.
     pub s16: &'a Tensor,
     /// Previous mask at stride 4, and as sub-masks at strides 8 and 16.
     pub mask4: &'a Tensor,
+    /// (N, 4, H/8, W/8).
     pub sub8: &'a Tensor,
+    /// (N, 16, H/16, W/16).
     pub sub16: &'a Tensor,
     /// What matching read.
     pub read8: &'a Tensor,
+    /// At stride 16.
     pub read16: &'a Tensor,
     /// The previous frame's stride-4 decoder features; absent at the start.
     pub skip: Option<&'a Tensor>,
 }
 
 impl Decoder {
+    /// Trainable, at random.
     pub fn new(path: &nn::Path, config: &Config) -> Self {
         let from = Channels::new(config);
         let (d16, d8, d4, d2) =

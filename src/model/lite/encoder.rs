@@ -14,14 +14,20 @@ const STAGES: [(i64, i64, usize, i64); 5] =
 /// Channels at strides 2, 4, 8, inside block 7 at stride 8, and at stride 16.
 #[derive(Clone, Copy, Debug)]
 pub struct Channels {
+    /// At stride 2.
     pub s2: i64,
+    /// At stride 4.
     pub s4: i64,
+    /// At stride 8.
     pub s8: i64,
+    /// Inside block 7, at stride 8.
     pub s8_expanded: i64,
+    /// At stride 16.
     pub s16: i64,
 }
 
 impl Channels {
+    /// Those of a configuration.
     pub fn new(config: &Config) -> Self {
         Self {
             s2: config.channels(16),
@@ -36,11 +42,15 @@ impl Channels {
 /// What the encoder gives to the rest of the network.
 #[derive(Debug)]
 pub struct Taps {
+    /// Block 1.
     pub s2: Tensor,
+    /// Block 3.
     pub s4: Tensor,
+    /// Block 6.
     pub s8: Tensor,
     /// The expansion of block 7: six times as many channels, before the stride to 16.
     pub s8_expanded: Tensor,
+    /// Block 13.
     pub s16: Tensor,
 }
 
@@ -99,6 +109,7 @@ fn strided(spec: ConvSpec, stride: i64) -> ConvSpec {
     }
 }
 
+/// MobileNetV2 from the stem to block 13.
 #[derive(Debug)]
 pub struct Encoder {
     stem: Conv,
@@ -108,6 +119,7 @@ pub struct Encoder {
 visit_fields!(Encoder: stem, blocks);
 
 impl Encoder {
+    /// Trainable, at random; ImageNet weights load by name.
     pub fn new(path: &nn::Path, config: &Config) -> Self {
         let path = path / "features";
         let mut inputs = config.channels(32);

@@ -17,9 +17,13 @@ const RADIUS: i64 = 5;
 /// Encoded frame: what the decoder takes, and normalised keys.
 #[derive(Debug)]
 pub struct Features {
+    /// The encoder's features at stride 2.
     pub s2: Tensor,
+    /// At stride 4.
     pub s4: Tensor,
+    /// At stride 8.
     pub s8: Tensor,
+    /// At stride 16.
     pub s16: Tensor,
     /// (N, key, positions at stride 16), unit length.
     pub key16: Tensor,
@@ -42,6 +46,7 @@ impl Features {
         self.map(|x| Ok(x.f_narrow(0, start, length)?))
     }
 
+    /// The same with `f` applied to every tensor.
     pub fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(Self {
             s2: f(&self.s2)?,
@@ -53,6 +58,7 @@ impl Features {
         })
     }
 
+    /// Another handle on the same tensors.
     pub fn shallow_clone(&self) -> Self {
         Self {
             s2: self.s2.shallow_clone(),
@@ -74,6 +80,7 @@ pub struct Biases {
     local8: Tensor,
 }
 
+/// Keys, values and how sharply they are read.
 #[derive(Debug)]
 pub struct Matching {
     value: Conv,
@@ -103,6 +110,7 @@ impl Matching {
     /// Channels that [`read8`](Self::read8) gives: two reads of the 2x2 sub-mask and two similarities.
     pub const CHANNELS8: i64 = 2 * 4 + 2;
 
+    /// Trainable, at random; keys are orthogonal.
     pub fn new(path: &nn::Path, config: &Config) -> Self {
         let channels = Channels::new(config);
         let key = |name: &str, inputs: i64, outputs: i64| {

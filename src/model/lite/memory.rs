@@ -11,11 +11,15 @@ use crate::Result;
 pub struct Tokens {
     /// Stride 16, all positions: keys (N, key, n), values (N, value + 16, n), mask (N, 1, n).
     pub key16: Tensor,
+    /// What is read there: value and sub-mask.
     pub value16: Tensor,
+    /// How much of each position is object.
     pub mask16: Tensor,
     /// Stride 8, selected positions: keys (N, key, m), values (N, 4, m), mask (N, m).
     pub key8: Tensor,
+    /// The 2x2 sub-mask.
     pub value8: Tensor,
+    /// How much of each position is object.
     pub mask8: Tensor,
 }
 
@@ -76,6 +80,7 @@ impl Tokens {
         })
     }
 
+    /// Another handle on the same tensors.
     pub fn shallow_clone(&self) -> Self {
         Self {
             key16: self.key16.shallow_clone(),

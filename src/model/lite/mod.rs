@@ -19,10 +19,14 @@ use super::layers::average_pool;
 use super::{Config, Regressor};
 use crate::{Result, visit_fields};
 
+/// The built-in regressor.
 #[derive(Debug)]
 pub struct Lite {
+    /// What sees one frame.
     pub encoder: Encoder,
+    /// What relates frames.
     pub matching: Matching,
+    /// What makes the mask.
     pub decoder: Decoder,
     config: Config,
 }
