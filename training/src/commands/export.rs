@@ -13,7 +13,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     model: PathBuf,
 
-    /// The run's configuration, TOML; its [metadata] goes into the file
+    /// The run's configuration, TOML; its `[metadata]` goes into the file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 
