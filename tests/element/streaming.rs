@@ -46,52 +46,41 @@ fn clips_play_to_their_end() {
 fn seek_in_playing() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), disc);
-    init();
-    let pipeline = gst::parse::launch(&format!(
-        "videotestsrc num-buffers=300 ! video/x-raw,width=64,height=48,framerate=30/1 ! \
+    let pipeline = Pipeline::new(&format!(
+        "videotestsrc num-buffers=60 ! video/x-raw,width=64,height=48,framerate=30/1 ! \
          fastganseg name=f device=cpu ref-mask={} ! fakesink name=s sync=false",
         mask.display()
-    ))
-    .unwrap();
+    ));
     pipeline.set_state(gst::State::Paused).unwrap();
     pipeline.state(WAIT).0.unwrap();
-    let bus = pipeline.bus().unwrap();
-    for second in [3, 0, 5] {
+    for second in [1, 0] {
         let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
         pipeline.seek_simple(flags, gst::ClockTime::from_seconds(second)).unwrap();
         pipeline.state(WAIT).0.unwrap();
     }
     pipeline.set_state(gst::State::Playing).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(200));
-    pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::from_seconds(9)).unwrap();
-    let message = bus.timed_pop_filtered(WAIT, &[gst::MessageType::Eos, gst::MessageType::Error]).unwrap();
-    assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
-    pipeline.set_state(gst::State::Null).unwrap();
+    pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::from_seconds(1)).unwrap();
+    assert!(pipeline.ends());
 }
 
 #[test]
 fn ten_restarts() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), disc);
-    init();
-    let pipeline = gst::parse::launch(&format!(
+    let pipeline = Pipeline::new(&format!(
         "videotestsrc num-buffers=3 ! video/x-raw,width=64,height=48 ! \
          fastganseg name=f device=cpu ref-mask={} ! fakesink",
         mask.display()
-    ))
-    .unwrap();
-    let element = pipeline.downcast_ref::<gst::Bin>().unwrap().by_name("f").unwrap();
-    let bus = pipeline.bus().unwrap();
+    ));
+    let element = pipeline.by_name("f").unwrap();
     for round in 0..10 {
         pipeline.set_state(gst::State::Playing).unwrap();
-        let message =
-            bus.timed_pop_filtered(WAIT, &[gst::MessageType::Eos, gst::MessageType::Error]).unwrap();
-        assert_eq!(message.type_(), gst::MessageType::Eos, "round {round}: {message:?}");
+        assert!(pipeline.ends(), "round {round}");
         assert_eq!(element.property::<Option<String>>("active-device").as_deref(), Some("cpu"));
         pipeline.set_state(gst::State::Ready).unwrap();
         assert_eq!(element.property::<Option<String>>("active-device"), None);
     }
-    pipeline.set_state(gst::State::Null).unwrap();
 }
 
 #[test]

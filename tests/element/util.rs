@@ -12,7 +12,7 @@ use gstreamer_video as gst_video;
 use gstreamer_video::{VideoFormat, VideoFrameRef, VideoInfo};
 use tempfile::TempDir;
 
-pub const WAIT: gst::ClockTime = gst::ClockTime::from_seconds(120);
+pub const WAIT: gst::ClockTime = gst::ClockTime::from_seconds(300);
 
 pub fn init() {
     static INIT: Once = Once::new();
@@ -196,10 +196,41 @@ impl Outcome {
     }
 }
 
+/// A pipeline that stops when it goes, even in a test that fails.
+pub struct Pipeline(gst::Pipeline);
+
+impl Pipeline {
+    pub fn new(launch: &str) -> Self {
+        init();
+        Self(gst::parse::launch(launch).unwrap().downcast().unwrap())
+    }
+
+    /// Waits for the end of the stream; false is an error, or too long a time.
+    pub fn ends(&self) -> bool {
+        let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
+        let message = self.bus().unwrap().timed_pop_filtered(WAIT, &kinds);
+        println!("{message:?}");
+        message.is_some_and(|message| message.type_() == gst::MessageType::Eos)
+    }
+}
+
+impl std::ops::Deref for Pipeline {
+    type Target = gst::Pipeline;
+
+    fn deref(&self) -> &gst::Pipeline {
+        &self.0
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
 /// Plays `launch`, which ends in an appsink called `out` or in any other sink, to its end.
 pub fn play(launch: &str) -> Outcome {
-    init();
-    let pipeline = gst::parse::launch(launch).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let pipeline = Pipeline::new(launch);
     let samples = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     if let Some(sink) = pipeline.by_name("out") {
         let sink = sink.downcast::<gst_app::AppSink>().unwrap();
