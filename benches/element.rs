@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use gstfastganseg::device::{DeviceChoice, Precision};
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::model::{Config, Lite, Resnet50, weights};
+use gstfastganseg::model::{Config, Resnet50, weights};
 use gstfastganseg::tracker::{Options, Picture, Tracker};
+use gstreamer::prelude::*;
 use gstreamer_check::Harness;
 use tch::{Device, Kind, nn};
 
@@ -27,30 +28,31 @@ fn main() {
         if !chosen.is_empty() && !chosen.iter().any(|item| item == name) {
             continue;
         }
-        let model = random_weights(folder.path(), name, &config);
+        let model = weights_of(folder.path(), name, &config);
         let options =
-            Options { model: Some(model.clone()), device: DeviceChoice::Auto, precision: Precision::Auto };
+            Options { model: model.clone(), device: DeviceChoice::Auto, precision: Precision::Auto };
         let mut tracker = Tracker::new(&options).expect("a tracker");
         let label = format!("{name} {} {}", tracker.active_precision(), tracker.active_device());
         let network = network_time(&mut tracker, frames);
         drop(tracker);
         for (size, width, height) in SIZES {
-            let element = element_time(folder.path(), &model, width, height, frames);
+            let element = element_time(folder.path(), model.as_deref(), width, height, frames);
             println!("{label:<24} {size:>6} {network:>9.2} {element:>9.2} {:>9.2}", element - network);
         }
     }
 }
 
-/// What a network computes does not depend on how well it is trained.
-fn random_weights(folder: &Path, name: &str, config: &Config) -> PathBuf {
+/// The built-in weights of lite, whose memory fills only if it sees the object. What resnet50 computes
+/// does not depend on how well it is trained.
+fn weights_of(folder: &Path, name: &str, config: &Config) -> Option<PathBuf> {
+    if name == "lite" {
+        return None;
+    }
     let path = folder.join(name).with_extension("safetensors");
     let store = nn::VarStore::new(Device::Cpu);
-    match name {
-        "lite" => drop(Lite::new(&store.root(), config).expect("lite")),
-        _ => drop(Resnet50::new(&store.root(), config).expect("resnet50")),
-    }
+    Resnet50::new(&store.root(), config).expect("resnet50");
     weights::save(&path, &store, config, &BTreeMap::new(), Kind::Half).expect("weights");
-    path
+    Some(path)
 }
 
 /// A disk in the middle.
@@ -65,19 +67,43 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
-fn noise(bytes: usize, seed: u32) -> Vec<u8> {
-    let mut state = seed;
-    (0..bytes)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        })
+/// The disk, bright, on a dark ground, both with some texture: bytes of one plane.
+fn plane(width: usize, height: usize, (object, ground): (u8, u8)) -> Vec<u8> {
+    let texture = |i: usize| (i % width / 3 * 7 + i / width / 3 * 13) as u8 % 40;
+    mask(width, height)
+        .iter()
+        .enumerate()
+        .map(|(i, &inside)| if inside == 255 { object } else { ground } + texture(i))
         .collect()
+}
+
+const ORANGE: [u8; 3] = [210, 110, 30];
+const BLUE: [u8; 3] = [30, 60, 140];
+
+fn rgb(width: usize, height: usize) -> Vec<u8> {
+    let planes: Vec<Vec<u8>> =
+        ORANGE.into_iter().zip(BLUE).map(|colours| plane(width, height, colours)).collect();
+    (0..3 * width * height).map(|i| planes[i % 3][i / 3]).collect()
+}
+
+fn i420(info: &gstreamer_video::VideoInfo) -> Vec<u8> {
+    let (width, height) = (info.width() as usize, info.height() as usize);
+    let mut data = vec![0; info.size()];
+    let sizes =
+        [(width, height, (130, 60)), (width / 2, height / 2, (70, 150)), (width / 2, height / 2, (170, 90))];
+    for (index, (width, height, colours)) in sizes.into_iter().enumerate() {
+        let stride = info.stride()[index] as usize;
+        let rows = data[info.offset()[index]..].chunks_mut(stride);
+        for (row, values) in rows.zip(plane(width, height, colours).chunks(width)) {
+            row[..width].copy_from_slice(values);
+        }
+    }
+    data
 }
 
 fn network_time(tracker: &mut Tracker, frames: usize) -> f64 {
     let (width, height) = tracker.network_size();
-    let pixels = noise(3 * width * height, 1);
+    let pixels = rgb(width, height);
     let picture = Picture { data: &pixels, width, height, stride: 3 * width };
     let mask = ReferenceMask::from_soft(width, height, mask(width, height)).expect("a mask");
     tracker.set_reference(&picture, &mask).expect("a reference");
@@ -92,15 +118,17 @@ fn network_time(tracker: &mut Tracker, frames: usize) -> f64 {
     median((0..frames).map(|_| step()).collect())
 }
 
-fn element_time(folder: &Path, model: &Path, width: usize, height: usize, frames: usize) -> f64 {
+fn element_time(folder: &Path, model: Option<&Path>, width: usize, height: usize, frames: usize) -> f64 {
     let reference = folder.join("mask.png");
     image::save_buffer(&reference, &mask(width, height), width as u32, height as u32, image::ColorType::L8)
         .expect("a mask file");
     let element = gstreamer::ElementFactory::make("fastganseg")
         .property("ref-mask", reference.to_str().expect("a path"))
-        .property("model-file", model.to_str().expect("a path"))
         .build()
         .expect("the element");
+    if let Some(model) = model {
+        element.set_property("model-file", model.to_str().expect("a path"));
+    }
     let mut harness = Harness::with_element(&element, Some("sink"), Some("src"));
     harness
         .set_src_caps_str(&format!("video/x-raw,format=I420,width={width},height={height},framerate=30/1"));
@@ -110,7 +138,7 @@ fn element_time(folder: &Path, model: &Path, width: usize, height: usize, frames
         gstreamer_video::VideoInfo::builder(gstreamer_video::VideoFormat::I420, width as u32, height as u32)
             .build()
             .expect("video info");
-    let template = gstreamer::Buffer::from_slice(noise(info.size(), 2));
+    let template = gstreamer::Buffer::from_slice(i420(&info));
     let mut index = 0u64;
     let mut step = || {
         let mut buffer = template.copy();
