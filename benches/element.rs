@@ -33,11 +33,19 @@ fn main() {
             Options { model: model.clone(), device: DeviceChoice::Auto, precision: Precision::Auto };
         let mut tracker = Tracker::new(&options).expect("a tracker");
         let label = format!("{name} {} {}", tracker.active_precision(), tracker.active_device());
-        let network = network_time(&mut tracker, frames);
-        drop(tracker);
+        let mut network = network(&mut tracker);
         for (size, width, height) in SIZES {
-            let element = element_time(folder.path(), model.as_deref(), width, height, frames);
-            println!("{label:<24} {size:>6} {network:>9.2} {element:>9.2} {:>9.2}", element - network);
+            let mut element = element(folder.path(), model.as_deref(), width, height);
+            for _ in 0..frames / 10 + 2 {
+                network();
+                element();
+            }
+            // In turn, so that both see the same moods of the machine.
+            let times: Vec<(f64, f64)> = (0..frames).map(|_| (network(), element())).collect();
+            let alone = median(times.iter().map(|pair| pair.0).collect());
+            let whole = median(times.iter().map(|pair| pair.1).collect());
+            let adds = median(times.iter().map(|pair| pair.1 - pair.0).collect());
+            println!("{label:<24} {size:>6} {alone:>9.2} {whole:>9.2} {adds:>9.2}");
         }
     }
 }
@@ -101,24 +109,23 @@ fn i420(info: &gstreamer_video::VideoInfo) -> Vec<u8> {
     data
 }
 
-fn network_time(tracker: &mut Tracker, frames: usize) -> f64 {
+/// Runs one frame at network size and gives its time in ms.
+fn network(tracker: &mut Tracker) -> impl FnMut() -> f64 {
     let (width, height) = tracker.network_size();
     let pixels = rgb(width, height);
-    let picture = Picture { data: &pixels, width, height, stride: 3 * width };
     let mask = ReferenceMask::from_soft(width, height, mask(width, height)).expect("a mask");
+    let picture = Picture { data: &pixels, width, height, stride: 3 * width };
     tracker.set_reference(&picture, &mask).expect("a reference");
-    let mut step = || {
+    move || {
+        let picture = Picture { data: &pixels, width, height, stride: 3 * width };
         let begin = Instant::now();
         tracker.step(&picture).expect("a step");
         1e3 * begin.elapsed().as_secs_f64()
-    };
-    for _ in 0..frames / 10 + 2 {
-        step();
     }
-    median((0..frames).map(|_| step()).collect())
 }
 
-fn element_time(folder: &Path, model: Option<&Path>, width: usize, height: usize, frames: usize) -> f64 {
+/// Sends one frame through the element and gives its time in ms.
+fn element(folder: &Path, model: Option<&Path>, width: usize, height: usize) -> impl FnMut() -> f64 {
     let reference = folder.join("mask.png");
     image::save_buffer(&reference, &mask(width, height), width as u32, height as u32, image::ColorType::L8)
         .expect("a mask file");
@@ -140,7 +147,7 @@ fn element_time(folder: &Path, model: Option<&Path>, width: usize, height: usize
             .expect("video info");
     let template = gstreamer::Buffer::from_slice(i420(&info));
     let mut index = 0u64;
-    let mut step = || {
+    move || {
         let mut buffer = template.copy();
         buffer.make_mut().set_pts(gstreamer::ClockTime::from_mseconds(33 * index));
         index += 1;
@@ -148,9 +155,5 @@ fn element_time(folder: &Path, model: Option<&Path>, width: usize, height: usize
         harness.push(buffer).expect("a buffer goes in");
         harness.pull().expect("a buffer comes out");
         1e3 * begin.elapsed().as_secs_f64()
-    };
-    for _ in 0..frames / 10 + 2 {
-        step();
     }
-    median((0..frames).map(|_| step()).collect())
 }
