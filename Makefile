@@ -24,6 +24,9 @@ build: setup ## Build the plugin and the trainer, optimised
 demo: ## Cut an object out of a clip: make demo [CLIP=in.mp4 MASK=mask.png]
 	@scripts/demo.sh $(if $(CLIP)$(MASK),"$(CLIP)" "$(MASK)")
 
+# Tests run many networks side by side; threads that spin while they wait would starve each other.
+test: export OMP_WAIT_POLICY ?= passive
+
 .PHONY: test
 test: setup lint ## Everything CI runs: formatting, lints, all tests, documentation
 	cargo test --workspace

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use gstfastganseg::device::{DeviceChoice, Precision};
@@ -22,8 +23,10 @@ fn main() {
     let chosen: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let folder = tempfile::tempdir().expect("a folder");
-    println!("median ms a frame: the network alone, the element, what the element adds");
-    println!("{:<24} {:>6} {:>9} {:>9} {:>9}", "", "", "network", "element", "adds");
+    println!(
+        "median ms a frame: the network alone, the element, what the element adds, a pipeline with a queue"
+    );
+    println!("{:<24} {:>6} {:>9} {:>9} {:>9} {:>9}", "", "", "network", "element", "adds", "pipeline");
     for (name, config, frames) in [("lite", Config::lite(), 100), ("resnet50", Config::resnet50(), 12)] {
         if !chosen.is_empty() && !chosen.iter().any(|item| item == name) {
             continue;
@@ -45,7 +48,8 @@ fn main() {
             let alone = median(times.iter().map(|pair| pair.0).collect());
             let whole = median(times.iter().map(|pair| pair.1).collect());
             let adds = median(times.iter().map(|pair| pair.1 - pair.0).collect());
-            println!("{label:<24} {size:>6} {alone:>9.2} {whole:>9.2} {adds:>9.2}");
+            let pipeline = pipeline(folder.path(), model.as_deref(), width, height, frames);
+            println!("{label:<24} {size:>6} {alone:>9.2} {whole:>9.2} {adds:>9.2} {pipeline:>9.2}");
         }
     }
 }
@@ -122,6 +126,35 @@ fn network(tracker: &mut Tracker) -> impl FnMut() -> f64 {
         tracker.step(&picture).expect("a step");
         1e3 * begin.elapsed().as_secs_f64()
     }
+}
+
+/// Median time from one frame to the next at the end of a pipeline as fast as it can be.
+fn pipeline(folder: &Path, model: Option<&Path>, width: usize, height: usize, frames: usize) -> f64 {
+    let scene = folder.join("scene.png");
+    image::save_buffer(&scene, &rgb(width, height), width as u32, height as u32, image::ColorType::Rgb8)
+        .expect("a picture");
+    let model = model.map_or(String::new(), |path| format!("model-file={path:?}"));
+    let description = format!(
+        "filesrc location={scene:?} ! pngdec ! imagefreeze num-buffers={frames} ! videoconvert
+         ! video/x-raw,format=I420 ! queue ! fastganseg ref-mask={:?} {model} ! fakesink name=sink",
+        folder.join("mask.png")
+    );
+    let pipeline = gstreamer::parse::launch(&description).expect("a pipeline");
+    let pipeline = pipeline.downcast::<gstreamer::Pipeline>().expect("a pipeline");
+    let sink = pipeline.by_name("sink").expect("the sink");
+    let arrivals = Arc::new(Mutex::new(Vec::new()));
+    let times = Arc::clone(&arrivals);
+    sink.static_pad("sink").expect("its pad").add_probe(gstreamer::PadProbeType::BUFFER, move |_, _| {
+        times.lock().expect("the times").push(Instant::now());
+        gstreamer::PadProbeReturn::Ok
+    });
+    pipeline.set_state(gstreamer::State::Playing).expect("it plays");
+    let end = [gstreamer::MessageType::Eos, gstreamer::MessageType::Error];
+    let message = pipeline.bus().expect("a bus").timed_pop_filtered(None, &end).expect("an end");
+    assert_eq!(message.type_(), gstreamer::MessageType::Eos, "{message:?}");
+    pipeline.set_state(gstreamer::State::Null).expect("it stops");
+    let arrivals = arrivals.lock().expect("the times");
+    median(arrivals.windows(2).map(|pair| 1e3 * (pair[1] - pair[0]).as_secs_f64()).collect())
 }
 
 /// Sends one frame through the element and gives its time in ms.

@@ -394,8 +394,10 @@ impl FastGanSeg {
 
     /// Tells the application what has become of the reference.
     fn post_reference(&self, state: &str, pts: Option<gst::ClockTime>) {
-        let structure =
-            gst::Structure::builder("fastganseg-reference").field("state", state).field("pts", pts).build();
+        let structure = gst::Structure::builder("fastganseg-reference")
+            .field("state", state)
+            .field_if_some("pts", pts)
+            .build();
         gst::info!(CAT, imp = self, "{structure}");
         let obj = self.obj();
         if obj.post_message(gst::message::Element::builder(structure).src(&*obj).build()).is_err() {
