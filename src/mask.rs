@@ -11,7 +11,7 @@ pub const MAX_SIDE: usize = 16_384;
 /// The largest number of pixels in a mask.
 pub const MAX_PIXELS: usize = 100_000_000;
 /// The planes of all objects of one mask together, in bytes, at the most.
-const MAX_BYTES: usize = 1 << 29;
+const MAX_BYTES: usize = 160 << 20;
 /// Grey values up to this one are object ids if no larger one is in the file.
 const MAX_GREY_ID: u8 = 16;
 /// Pixels to be left out, in masks of object ids.

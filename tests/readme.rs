@@ -1,4 +1,4 @@
-//! Every `gst-launch-1.0` line of the README and of docs/ runs as it stands, on a small clip, with the
+//! Every `gst-launch-1.0` line of the README runs as it stands, on a small clip, with the
 //! names of files that it uses and with a stand-in for what needs hardware or a screen.
 
 use std::path::{Path, PathBuf};

@@ -16,6 +16,7 @@ use gstreamer_base::subclass::prelude::*;
 use gstreamer_video as gst_video;
 
 use super::compose::Composer;
+use super::continuity::Continuity;
 use super::engine::Engine;
 use super::fault::{self, Fault};
 use super::planes::PlanePool;
@@ -42,8 +43,7 @@ pub struct FastGanSeg {
     planes: PlanePool,
     /// Downstream understands strides and offsets.
     video_meta: AtomicBool,
-    /// The next frame does not follow the one before.
-    restart: AtomicBool,
+    continuity: Mutex<Continuity>,
     /// It was told that there is no reference.
     warned: AtomicBool,
     /// It was told why these caps cannot be.
@@ -136,6 +136,7 @@ impl BaseTransformImpl for FastGanSeg {
     const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let before = lock(&self.arming).loads();
         let settings = lock(&self.settings).clone();
         let fail = |error: crate::Error| fault::message(&error);
 
@@ -156,11 +157,20 @@ impl BaseTransformImpl for FastGanSeg {
 
         *lock(&self.active_device) = Some(tracker.active_device());
         *lock(&self.engine) = Some(engine);
-        self.restart.store(false, Ordering::Relaxed);
+        *lock(&self.continuity) = Continuity::default();
         self.warned.store(false, Ordering::Relaxed);
         self.explained.store(false, Ordering::Relaxed);
         let armed = reference.is_some();
-        lock(&self.arming).start(reference);
+        // Set while this loaded: the other mask comes after it, as if set while playing.
+        let ticket = {
+            let mut arming = lock(&self.arming);
+            let changed = arming.loads() != before;
+            arming.start(reference);
+            changed.then(|| arming.begin_load()).flatten()
+        };
+        if let Some(ticket) = ticket {
+            self.obj().call_async(move |obj| obj.imp().load_while_running(ticket));
+        }
         if armed {
             self.post_reference("armed", None);
         }
@@ -253,7 +263,7 @@ impl BaseTransformImpl for FastGanSeg {
         use gst::EventView;
         let is_caps = matches!(event.view(), EventView::Caps(_));
         match event.view() {
-            EventView::FlushStop(_) => self.restart.store(true, Ordering::Relaxed),
+            EventView::FlushStop(_) => lock(&self.continuity).flush(),
             EventView::StreamStart(start) => {
                 let armed = lock(&self.arming).stream(start.stream_id());
                 if armed {
@@ -328,8 +338,8 @@ impl FastGanSeg {
             Some(composer) => composer.input().clone(),
             None => return Err(gst::FlowError::NotNegotiated.into()),
         };
-        let flushed = self.restart.swap(false, Ordering::Relaxed);
-        let restart = flushed || buffer.flags().contains(gst::BufferFlags::DISCONT);
+        let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
+        let restart = lock(&self.continuity).breaks_at(discont, buffer.pts());
         let change = lock(&self.arming).take_change();
         let followed = {
             let frame = Frame::from_buffer_ref_readable(buffer, &info)?;

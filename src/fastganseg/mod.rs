@@ -4,6 +4,7 @@
 mod allocation;
 mod caps;
 mod compose;
+mod continuity;
 mod engine;
 mod fault;
 mod imp;

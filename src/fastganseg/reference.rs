@@ -66,6 +66,11 @@ impl Arming {
         self.set(reference);
     }
 
+    /// How many loads have begun; it tells whether one has since.
+    pub fn loads(&self) -> u64 {
+        self.loads
+    }
+
     /// Forgets everything; loads that are under way come to nothing.
     pub fn stop(&mut self) {
         *self = Self { loads: self.loads + 1, ..Self::default() };

@@ -216,11 +216,12 @@ fn discont_and_flush_restart_from_the_reference() {
     for number in 2..6 {
         values(&mut harness, frame(&info, number));
     }
-    let mut buffer = scene(&info, 6);
+    // Two seconds on.
+    let mut buffer = scene(&info, 66);
     buffer.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
     assert_eq!(values(&mut harness, buffer), first, "after DISCONT");
 
-    for number in 7..10 {
+    for number in 67..70 {
         values(&mut harness, frame(&info, number));
     }
     harness.push_event(gst::event::FlushStart::new());
@@ -228,6 +229,23 @@ fn discont_and_flush_restart_from_the_reference() {
     let segment = gst::FormattedSegment::<gst::ClockTime>::new();
     harness.push_event(gst::event::Segment::new(segment.upcast_ref()));
     assert_eq!(values(&mut harness, scene(&info, 0)), first, "after a flush");
+}
+
+#[test]
+fn dropped_live_frames_do_not_restart_tracking() {
+    let files = Files::new();
+    let run = |flags: gst::BufferFlags| {
+        let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+        let (mut harness, info) = mask_output(&element);
+        values(&mut harness, scene(&info, 0));
+        for number in 1..5 {
+            values(&mut harness, frame(&info, 3 * number));
+        }
+        let mut buffer = scene(&info, 18);
+        buffer.get_mut().unwrap().set_flags(flags);
+        values(&mut harness, buffer)
+    };
+    assert_eq!(run(gst::BufferFlags::DISCONT), run(gst::BufferFlags::empty()));
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Data of which no clip can be made.
+    #[error("training clips: {0}")]
+    Clips(String),
     /// A checkpoint that does not fit the run.
     #[error("checkpoint {}: {reason}", path.display())]
     Checkpoint {

@@ -183,6 +183,32 @@ fn a_resumed_run_is_the_same_run() {
 }
 
 #[test]
+fn the_curve_of_a_resumed_run_has_each_step_once() {
+    let bench = Bench::new();
+    succeeded(&bench.train("out", &["steps=55", "stop_after=30", "checkpoint_every=10"]));
+    // As if it had gone on past its last checkpoint before it was killed.
+    let path = bench.path("out/curve.csv");
+    let mut curve = fs::read_to_string(&path).unwrap();
+    curve.push_str("50,9,9,9,9,9\n");
+    fs::write(&path, curve).unwrap();
+    succeeded(&bench.train("out", &["steps=55", "checkpoint_every=10"]));
+    let curve = fs::read_to_string(&path).unwrap();
+    let rows: Vec<Vec<f64>> = curve
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').map(|field| field.parse().unwrap()).collect())
+        .collect();
+    assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), [25.0, 50.0], "{curve}");
+    assert!(rows[1][2] > 0.3 * rows[0][2] && rows[1][2] < 1.0, "means, not sums over fewer steps: {curve}");
+}
+
+#[test]
+fn footage_of_which_no_clip_can_be_made_is_an_error() {
+    let bench = Bench::new();
+    failed_with(&bench.train("out", &["data.window=20", "data.synthetic=0"]), &["data.window"]);
+}
+
+#[test]
 fn mistakes_in_the_configuration_are_named() {
     let bench = Bench::new();
     failed_with(&bench.train("out", &["optimiser.learning_rat=1"]), &["run.toml", "learning_rat"]);

@@ -80,6 +80,23 @@ impl Tokens {
         })
     }
 
+    /// These tokens for the objects that are `seen` (N, 1, 1, 1), those of `other` for the rest.
+    pub fn where_seen(&self, seen: &Tensor, other: &Self) -> Result<Self> {
+        let n = seen.size()[0];
+        let pick = |x: &Tensor, y: &Tensor| -> Result<Tensor> {
+            let shape: Vec<i64> = (0..x.dim()).map(|axis| if axis == 0 { n } else { 1 }).collect();
+            Ok(x.f_where_self(&seen.f_reshape(&shape)?, y)?)
+        };
+        Ok(Self {
+            key16: pick(&self.key16, &other.key16)?,
+            value16: pick(&self.value16, &other.value16)?,
+            mask16: pick(&self.mask16, &other.mask16)?,
+            key8: pick(&self.key8, &other.key8)?,
+            value8: pick(&self.value8, &other.value8)?,
+            mask8: pick(&self.mask8, &other.mask8)?,
+        })
+    }
+
     /// Another handle on the same tensors.
     pub fn shallow_clone(&self) -> Self {
         Self {

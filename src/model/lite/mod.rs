@@ -177,15 +177,18 @@ impl Regressor for Lite {
             if let Some(skip) = &mut state.skip {
                 *skip = skip.f_mul(&seen)?;
             }
-            if seen_objects == 0 && !state.remembered.is_empty() {
-                state.remembered.clear();
-                state.memory = reference.tokens.shallow_clone();
+            if seen_objects == 0 {
+                if !state.remembered.is_empty() {
+                    state.remembered.clear();
+                    state.memory = reference.tokens.shallow_clone();
+                }
+                return Ok(());
             }
-            return Ok(());
         }
         let memory = self.config.memory;
         if memory.frames > 0 && state.frames.is_multiple_of(memory.every) {
             let tokens = self.tokens(&state.features, &state.mask, Selection::Fixed)?;
+            let tokens = tokens.where_seen(&seen, &reference.tokens)?;
             if state.remembered.len() == memory.frames {
                 state.remembered.pop_front();
             }

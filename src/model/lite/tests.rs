@@ -172,3 +172,24 @@ fn an_object_that_is_gone_is_looked_for_from_the_reference_alone() {
     }
     assert_eq!(follow(&mask), (1, true));
 }
+
+#[test]
+fn one_object_that_is_gone_does_not_stop_the_others_memory() {
+    let _guard = tch::no_grad_guard();
+    let (_store, model) = build(&tiny());
+    let image = Tensor::rand([1, 3, 64, 96], FLOAT);
+    let both = Tensor::cat(&[disk(20, 20), disk(40, 60)], 0);
+    let reference = model.reference(&image, &both).unwrap();
+    let mut state = model.start(&reference).unwrap();
+    let other = Tensor::rand([1, 3, 64, 96], FLOAT);
+    let one = Tensor::cat(&[disk(30, 30), disk(40, 60).zeros_like()], 0);
+    for _ in 0..5 {
+        let _ = model.step(&other, &reference, &mut state).unwrap();
+        model.observe(&one, &reference, &mut state).unwrap();
+    }
+    let remembered = state.remembered.back().unwrap();
+    let alike =
+        |object: i64| difference(&remembered.key16.get(object), &reference.tokens.key16.get(object)) == 0.0;
+    assert!(!alike(0), "what is seen is remembered");
+    assert!(alike(1), "what is gone is looked for from the reference");
+}

@@ -54,7 +54,7 @@ impl Mix {
                 synthetic::draw(stills, footage.as_ref(), self.steps, self.size, random)
             }
             (Some(footage), _) => real::draw(footage, self.steps, self.size, random),
-            (None, _) => Err(Error::dataset("".as_ref(), "there is neither footage nor stills")),
+            (None, _) => Err(Error::Clips("there is neither footage nor stills".into())),
         }
     }
 
@@ -109,7 +109,7 @@ impl Loader {
         self.next = (self.next + 1) % self.queues.len();
         self.queues[queue]
             .recv()
-            .unwrap_or_else(|_| Err(Error::dataset("".as_ref(), "a thread that makes clips has died")))
+            .unwrap_or_else(|_| Err(Error::Clips("a thread that makes them has died".into())))
     }
 }
 

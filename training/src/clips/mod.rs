@@ -22,6 +22,9 @@ use crate::Result;
 /// Height and width in pixels.
 pub type Size = (i64, i64);
 
+/// Draws until a clip is given up.
+const TRIES: usize = 1000;
+
 /// Frames with their masks: the reference, the frame before the predicted ones, the predicted ones.
 #[derive(Debug)]
 pub struct Clip {

@@ -6,20 +6,25 @@ use super::colour::Colour;
 use super::footage::{Footage, Still};
 use super::geometry::{Border, Placement, sample};
 use super::random::Random;
-use super::{Clip, Size, coverage};
-use crate::Result;
+use super::{Clip, Size, TRIES, coverage};
+use crate::{Error, Result};
 
 /// Least share of the picture that the object has in the reference.
 const LEAST_REFERENCE: f64 = 0.004;
 
 /// A clip of `steps` predicted frames.
 pub fn draw(footage: &Footage, steps: usize, size: Size, random: &mut Random) -> Result<Clip> {
-    loop {
+    for _ in 0..TRIES {
         let sequence: &Vec<Still> = random.pick(footage.sequences());
         if let Some(clip) = attempt(sequence, steps, size, random)? {
             return Ok(clip);
         }
     }
+    Err(Error::Clips(format!(
+        "no sequence of footage has {} frames in a row and an object of 0.5 % of the picture; \
+         lower data.window or give other footage",
+        steps + 1
+    )))
 }
 
 fn attempt(sequence: &[Still], steps: usize, size: Size, random: &mut Random) -> Result<Option<Clip>> {

@@ -108,6 +108,13 @@ fn regions(picture: image::RgbImage, labels: LabelMap) -> Result<Option<Regions>
     Ok((!fit.is_empty()).then_some(Regions { picture, labels, fit }))
 }
 
+/// `a.b.jpg` goes with `a.b.png`.
+fn mask_name(picture: &Path) -> std::ffi::OsString {
+    let mut name = picture.file_stem().unwrap_or_default().to_owned();
+    name.push(".png");
+    name
+}
+
 /// Reads all pairs of picture and labels; a picture without labels, or of another size, is left out.
 fn read_all<T: Send>(
     root: &Path,
@@ -127,7 +134,7 @@ fn read_all<T: Send>(
         .par_iter()
         .progress_with(bar.clone())
         .map(|path| {
-            let mask = labels.join(path.file_stem().unwrap_or_default()).with_extension("png");
+            let mask = labels.join(mask_name(path));
             if !mask.exists() {
                 return Ok(None);
             }

@@ -8,8 +8,8 @@ use super::footage::{Footage, Still};
 use super::geometry::{Border, Placement, Wobble, blur, sample};
 use super::random::Random;
 use super::stills::Stills;
-use super::{Clip, Size, coverage};
-use crate::Result;
+use super::{Clip, Size, TRIES, coverage};
+use crate::{Error, Result};
 
 /// Horizontal, vertical, scale, shear and rotation, summed up over the frames.
 type Drift = [f64; 5];
@@ -22,11 +22,12 @@ pub fn draw(
     size: Size,
     random: &mut Random,
 ) -> Result<Clip> {
-    loop {
+    for _ in 0..TRIES {
         if let Some(clip) = attempt(stills, footage, steps, size, random)? {
             return Ok(clip);
         }
     }
+    Err(Error::Clips("the objects of the stills are too small to be seen in a clip; give others".into()))
 }
 
 /// A random walk that starts at 0.

@@ -54,10 +54,6 @@ fn encode(model: &Lite, images: &Tensor, settings: &StepSettings) -> Result<Feat
     if !settings.frozen_encoder {
         return Ok(model.encode(&images.f_to_kind(settings.kind)?)?);
     }
-    // Nothing is learned in the encoder: half precision costs nothing and gradients are not needed.
-    let mut taps = tch::no_grad(|| model.encoder.forward(&images.f_to_kind(Kind::BFloat16)?))?;
-    for tap in [&mut taps.s2, &mut taps.s4, &mut taps.s8, &mut taps.s8_expanded, &mut taps.s16] {
-        *tap = tap.f_to_kind(settings.kind)?;
-    }
+    let taps = tch::no_grad(|| model.encoder.forward(&images.f_to_kind(settings.kind)?))?;
     Ok(model.matching.features(&taps)?)
 }

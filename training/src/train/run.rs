@@ -62,7 +62,9 @@ pub fn run(config: &TrainConfig, out: &Path) -> Result<()> {
     let bar = ProgressBar::new(config.steps)
         .with_position(first)
         .with_style(style("{bar:30} {pos}/{len} steps, {elapsed} gone, {eta} to go, {msg}"));
-    let (mut loss_sum, mut region_sum, mut norm_sum) = (0.0, 0.0, 0.0);
+    let curve = out.join("curve.csv");
+    cut_curve(&curve, first)?;
+    let (mut loss_sum, mut region_sum, mut norm_sum, mut summed) = (0.0, 0.0, 0.0, 0.0);
     let begun = Instant::now();
     let end = config.stop_after.unwrap_or(config.steps).min(config.steps);
     for step in first..end {
@@ -79,11 +81,12 @@ pub fn run(config: &TrainConfig, out: &Path) -> Result<()> {
             return Err(Error::Diverged { step, checkpoint: saved });
         }
         (loss_sum, region_sum, norm_sum) = (loss_sum + loss, region_sum + region, norm_sum + norm);
+        summed += 1.0;
         let done = step + 1;
         if done % REPORT == 0 {
-            let n = REPORT as f64;
+            let n: f64 = std::mem::take(&mut summed);
             let line = [loss_sum / n, region_sum / n, norm_sum / n, rate, begun.elapsed().as_secs_f64()];
-            append_curve(&out.join("curve.csv"), done, line)?;
+            append_curve(&curve, done, line)?;
             bar.set_message(format!("loss {:.3}, region similarity {:.3}", line[0], line[1]));
             (loss_sum, region_sum, norm_sum) = (0.0, 0.0, 0.0);
         }
@@ -147,6 +150,20 @@ pub(super) fn open_mix(config: &TrainConfig) -> Result<Mix> {
         size: (data.size[0], data.size[1]),
         seed: config.seed,
     })
+}
+
+/// Drops what an interrupted run wrote after the checkpoint that is gone on from.
+fn cut_curve(path: &Path, step: u64) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let text = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
+    let kept = text.lines().filter(|line| {
+        let number = line.split(',').next().and_then(|field| field.parse::<u64>().ok());
+        number.is_none_or(|number| number <= step)
+    });
+    let kept: String = kept.map(|line| format!("{line}\n")).collect();
+    std::fs::write(path, kept).map_err(|source| Error::write(path, source))
 }
 
 fn append_curve(path: &Path, step: u64, values: [f64; 5]) -> Result<()> {
