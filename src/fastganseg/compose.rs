@@ -36,6 +36,27 @@ enum Way {
     Convert,
 }
 
+/// Another buffer on the same bytes. What came from a pool must go back with its memory shared by nobody,
+/// or the pool throws it away; so the memory here holds the buffer, which outlives it.
+fn share(buffer: &gst::Buffer) -> Result<gst::Buffer, glib::BoolError> {
+    if buffer.n_memory() != 1 {
+        return Ok(buffer.copy());
+    }
+    let mapped = buffer
+        .clone()
+        .into_mapped_buffer_readable()
+        .map_err(|_| glib::bool_error!("The input buffer cannot be mapped"))?;
+    let mut out = gst::Buffer::new();
+    {
+        let out = out.make_mut();
+        let what =
+            gst::BufferCopyFlags::FLAGS | gst::BufferCopyFlags::TIMESTAMPS | gst::BufferCopyFlags::META;
+        buffer.copy_into(out, what, ..)?;
+        out.append_memory(gst::Memory::from_slice(mapped));
+    }
+    Ok(out)
+}
+
 impl Composer {
     /// # Errors
     /// Formats that cannot be converted into each other.
@@ -164,13 +185,15 @@ impl Composer {
 
         let (mut flags, mut offsets, mut strides) =
             (gst_video::VideoFrameFlags::empty(), self.input.offset().to_vec(), self.input.stride().to_vec());
-        let mut out = buffer.copy();
+        let mut out = share(buffer)?;
         {
             let out = writable(&mut out)?;
-            if let Some(meta) = out.meta_mut::<gst_video::VideoMeta>() {
+            if let Some(meta) = buffer.meta::<gst_video::VideoMeta>() {
                 flags = meta.video_frame_flags();
                 offsets = meta.offset().to_vec();
                 strides = meta.stride().to_vec();
+            }
+            if let Some(meta) = out.meta_mut::<gst_video::VideoMeta>() {
                 meta.remove()?;
             }
             let pick = |values: &[usize]| order.iter().map(|&i| values[i]).collect::<Vec<_>>();
@@ -178,8 +201,6 @@ impl Composer {
             offsets.push(buffer.size());
             let mut strides: Vec<i32> = order.iter().map(|&i| strides[i]).collect();
             strides.push(stride);
-            // Keeps the colours from going back to upstream's pool while they are in use here.
-            gst::ParentBufferMeta::add(out, buffer);
             out.append_memory(gst::Memory::from_mut_slice(plane));
             gst_video::VideoMeta::add_full(
                 out,
