@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use gstfastganseg::device::{DeviceChoice, Precision};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::model::{Config, Resnet50, weights};
 use gstfastganseg::tracker::{Options, Picture, Tracker};
@@ -32,8 +31,7 @@ fn main() {
             continue;
         }
         let model = weights_of(folder.path(), name, &config);
-        let options =
-            Options { model: model.clone(), device: DeviceChoice::Auto, precision: Precision::Auto };
+        let options = Options { model: model.clone(), ..Options::default() };
         let mut tracker = Tracker::new(&options).expect("a tracker");
         let label = format!("{name} {} {}", tracker.active_precision(), tracker.active_device());
         let mut network = network(&mut tracker);
@@ -119,11 +117,11 @@ fn network(tracker: &mut Tracker) -> impl FnMut() -> f64 {
     let pixels = rgb(width, height);
     let mask = ReferenceMask::from_soft(width, height, mask(width, height)).expect("a mask");
     let picture = Picture { data: &pixels, width, height, stride: 3 * width };
-    tracker.set_reference(&picture, &mask).expect("a reference");
+    tracker.set_reference(&mut { picture }, &mask).expect("a reference");
     move || {
         let picture = Picture { data: &pixels, width, height, stride: 3 * width };
         let begin = Instant::now();
-        tracker.step(&picture).expect("a step");
+        tracker.step(&mut { picture }).expect("a step");
         1e3 * begin.elapsed().as_secs_f64()
     }
 }

@@ -7,7 +7,7 @@ use gstreamer_video::prelude::*;
 use gstreamer_video::video_frame::Writable;
 use gstreamer_video::{VideoFormat, VideoFormatInfo, VideoFrame, VideoFrameRef, VideoInfo};
 
-use crate::tracker::{Picture, PlaneMut};
+use crate::tracker::{Picture, PlaneMut, Region, Scene};
 
 /// How strongly objects are tinted, of 255.
 const TINT: i64 = 140;
@@ -246,6 +246,8 @@ fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
 
 /// Makes small RGB pictures of frames of one format.
 pub struct Shrinker {
+    input: VideoInfo,
+    region: Region,
     converter: gst_video::VideoConverter,
     picture: VideoFrame<Writable>,
 }
@@ -258,19 +260,21 @@ impl Shrinker {
             .fps(input.fps())
             .interlace_mode(input.interlace_mode())
             .build()?;
-        let mut config = gst_video::VideoConverterConfig::new();
-        config.set_resampler_method(gst_video::VideoResamplerMethod::Linear);
-        config.set_threads(threads(input));
-        let converter = gst_video::VideoConverter::new(input, &info, Some(config))?;
+        let region = Region::whole((input.width() as usize, input.height() as usize));
+        let converter = part_converter(input, region, &info)?;
         let buffer = gst::Buffer::with_size(info.size())?;
         let picture = VideoFrame::from_buffer_writable(buffer, &info)
             .map_err(|_| glib::bool_error!("Cannot map a picture for the network"))?;
-        Ok(Self { converter, picture })
+        Ok(Self { input: input.clone(), region, converter, picture })
     }
 
     /// # Errors
-    /// Does not happen, for the picture stays mapped.
-    pub fn shrink(&mut self, frame: &Frame) -> Result<Picture<'_>, BoolError> {
+    /// A region that is not inside the frame.
+    pub fn shrink(&mut self, frame: &Frame, region: Region) -> Result<Picture<'_>, BoolError> {
+        if region != self.region {
+            self.converter = part_converter(&self.input, region, self.picture.info())?;
+            self.region = region;
+        }
         self.converter.frame_ref(frame, &mut self.picture.as_mut_video_frame_ref());
         Ok(Picture {
             width: self.picture.width() as usize,
@@ -279,6 +283,40 @@ impl Shrinker {
             data: self.picture.plane_data(0)?,
         })
     }
+}
+
+/// A frame that can be looked at in part.
+pub struct View<'a, 'b> {
+    /// The whole of it.
+    pub frame: &'a Frame<'b>,
+    /// What makes small pictures of it.
+    pub shrinker: &'a mut Shrinker,
+}
+
+impl Scene for View<'_, '_> {
+    fn size(&self) -> (usize, usize) {
+        (self.frame.width() as usize, self.frame.height() as usize)
+    }
+
+    fn view(&mut self, region: Region, _size: (usize, usize)) -> crate::Result<Picture<'_>> {
+        let shrunk = self.shrinker.shrink(self.frame, region);
+        shrunk.map_err(|error| crate::Error::Config(format!("the frame cannot be shown in part: {error}")))
+    }
+}
+
+fn part_converter(
+    input: &VideoInfo,
+    region: Region,
+    output: &VideoInfo,
+) -> Result<gst_video::VideoConverter, BoolError> {
+    let mut config = gst_video::VideoConverterConfig::new();
+    config.set_resampler_method(gst_video::VideoResamplerMethod::Linear);
+    config.set_threads(threads(input));
+    config.set_src_x(region.x as i32);
+    config.set_src_y(region.y as i32);
+    config.set_src_width(Some(region.width as i32));
+    config.set_src_height(Some(region.height as i32));
+    gst_video::VideoConverter::new(input, output, Some(config))
 }
 
 /// Converts whole frames; what is the same in both is only copied.

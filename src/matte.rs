@@ -13,6 +13,24 @@ pub struct Look {
     pub threshold: f64,
     /// What is opaque becomes transparent.
     pub invert: bool,
+    /// Width of the edge's additional softness in pixels of the plane.
+    pub feather: f64,
+    /// Pixels of the plane by which the matte grows; negative ones shrink it.
+    pub expand: f64,
+    /// How much the matte keeps of the frame before, 0 to 1.
+    pub smoothing: f64,
+    /// How the matte gets from the network's size to that of the picture.
+    pub edges: Edges,
+}
+
+/// How a small matte is enlarged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Edges {
+    /// Its edges follow those of the picture.
+    #[default]
+    Refine,
+    /// Evenly.
+    Bilinear,
 }
 
 impl Look {
@@ -139,7 +157,7 @@ mod tests {
     #[test]
     fn invert_comes_last() {
         assert_eq!(alpha(Look { invert: true, ..Look::default() }, &[0, 1, 255]), [255, 254, 0]);
-        let look = Look { threshold: 0.5, invert: true, object: 0 };
+        let look = Look { threshold: 0.5, invert: true, ..Look::default() };
         assert_eq!(alpha(look, &[0, 127, 128]), [255, 255, 0]);
     }
 
@@ -169,7 +187,7 @@ mod tests {
     fn opaque_before_a_reference() {
         let mut data = [0; 4];
         let mut plane = PlaneMut { data: &mut data, width: 1, height: 2, stride: 2 };
-        let look = Look { invert: true, threshold: 0.5, object: 3 };
+        let look = Look { invert: true, threshold: 0.5, object: 3, ..Look::default() };
         look.write_alpha(None, &mut plane).unwrap();
         assert_eq!(data, [255, 0, 255, 0]);
         let mut plane = PlaneMut { data: &mut data, width: 2, height: 2, stride: 2 };

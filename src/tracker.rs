@@ -3,12 +3,14 @@
 
 mod engine;
 mod matte;
+mod scene;
 
 use std::path::PathBuf;
 
 use tch::{Device, Kind, Tensor, nn};
 
 pub use self::matte::Matte;
+pub use self::scene::{Region, Scene};
 use crate::device::{self, DeviceChoice, Precision};
 use crate::mask::ReferenceMask;
 use crate::model::layers::channels_last;
@@ -33,6 +35,20 @@ pub struct Picture<'a> {
     pub stride: usize,
 }
 
+impl Picture<'_> {
+    fn check(&self) -> Result<()> {
+        let Self { data, width, height, stride } = *self;
+        let row = 3 * width;
+        if width == 0 || height == 0 || stride < row || data.len() < stride * (height - 1) + row {
+            return Err(Error::Config(format!(
+                "a picture of {width}x{height} does not fit {} bytes in rows of {stride}",
+                data.len()
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// An 8-bit plane to be written; bytes beyond `width` in a row are left alone.
 #[derive(Debug)]
 pub struct PlaneMut<'a> {
@@ -46,6 +62,15 @@ pub struct PlaneMut<'a> {
     pub stride: usize,
 }
 
+/// Whether the objects are in the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// At least one of them is.
+    Seen,
+    /// None is: they are hidden, or have left.
+    Lost,
+}
+
 /// What to run, and where.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -55,6 +80,18 @@ pub struct Options {
     pub device: DeviceChoice,
     /// In what kind of number.
     pub precision: Precision,
+    /// Whether to look closely at the objects' surroundings.
+    pub roi: Roi,
+}
+
+/// Where the network looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Roi {
+    /// At the objects' surroundings where that shows more of them.
+    #[default]
+    Auto,
+    /// Always at the whole picture.
+    Off,
 }
 
 /// A regressor with its reference and recurrent state.
@@ -150,11 +187,12 @@ impl Tracker {
         (width as usize, height as usize)
     }
 
-    /// Sets the reference: a picture and the mask drawn on it. Tracking starts anew from there.
+    /// Sets the reference: a picture and the mask drawn on it, scaled to the picture if it is of another
+    /// size. Tracking starts anew from there.
     ///
     /// # Errors
     /// [`Error::Config`] for more than [`MAX_OBJECTS`] objects; the old reference then stays.
-    pub fn set_reference(&mut self, image: &Picture, mask: &ReferenceMask) -> Result<()> {
+    pub fn set_reference(&mut self, scene: &mut dyn Scene, mask: &ReferenceMask) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let objects = mask.objects();
         if objects.len() > MAX_OBJECTS {
@@ -166,7 +204,8 @@ impl Tracker {
         let (height, width) = self.config.size();
         let masks = matte::planes(mask)?;
         let masks = matte::shrink(&masks, height, width)?.f_to_device(self.device)?;
-        let image = self.image(image)?;
+        let region = Region::whole(scene.size());
+        let image = self.look_at(scene, region)?;
         self.engine.set_reference(&image, &masks)?;
         self.ids = objects.iter().map(|object| object.id).collect();
         Ok(())
@@ -198,28 +237,34 @@ impl Tracker {
     ///
     /// # Errors
     /// [`Error::NoReference`] before [`set_reference`](Self::set_reference).
-    pub fn step(&mut self, image: &Picture) -> Result<Matte> {
+    pub fn step(&mut self, scene: &mut dyn Scene) -> Result<Matte> {
         let _no_grad = tch::no_grad_guard();
         if !self.has_reference() {
             return Err(Error::NoReference);
         }
-        let image = self.image(image)?;
+        let region = Region::whole(scene.size());
+        let image = self.look_at(scene, region)?;
         let logits = self.engine.step(&image)?;
         let masks = normalise(&logits)?;
         self.engine.observe(&masks)?;
-        Matte::new(&masks, &self.ids)
+        Matte::new(&masks, &self.ids, region, scene.size())
+    }
+
+    fn look_at(&self, scene: &mut dyn Scene, region: Region) -> Result<Tensor> {
+        let picture = scene.view(region, self.network_size())?;
+        self.image(&picture)
+    }
+
+    /// Whether the objects are to be seen, as far as the last [`step`](Self::step) tells.
+    pub fn presence(&self) -> Presence {
+        Presence::Seen
     }
 
     /// (1, 3, H, W) at network size, RGB in [0, 1], in the network's kind, channels last.
     fn image(&self, picture: &Picture) -> Result<Tensor> {
+        picture.check()?;
         let Picture { data, width, height, stride } = *picture;
         let row = 3 * width;
-        if width == 0 || height == 0 || stride < row || data.len() < stride * (height - 1) + row {
-            return Err(Error::Config(format!(
-                "a picture of {width}x{height} does not fit {} bytes in rows of {stride}",
-                data.len()
-            )));
-        }
         let rows = if stride == row {
             Tensor::f_from_data_size(&data[..row * height], &[row as i64 * height as i64], Kind::Uint8)?
         } else {

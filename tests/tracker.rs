@@ -65,9 +65,9 @@ fn both_networks_follow_one_and_several_objects() {
         let mut tracker = tracker(&config);
         let frame = pixels(1, WIDTH, HEIGHT);
         for objects in [1, 3] {
-            tracker.set_reference(&picture(&frame, WIDTH, HEIGHT), &mask(objects)).unwrap();
+            tracker.set_reference(&mut picture(&frame, WIDTH, HEIGHT), &mask(objects)).unwrap();
             assert_eq!(tracker.object_ids().len(), usize::from(objects));
-            let matte = tracker.step(&picture(&frame, WIDTH, HEIGHT)).unwrap();
+            let matte = tracker.step(&mut picture(&frame, WIDTH, HEIGHT)).unwrap();
             let sum: Vec<u32> =
                 (1..=objects).map(|id| alpha(&matte, Some(id), 40, 30)).fold(vec![0; 1200], |sum, plane| {
                     sum.iter().zip(plane).map(|(a, b)| a + u32::from(b)).collect()
@@ -112,8 +112,8 @@ fn rows_may_be_padded() {
         row[..3 * width].copy_from_slice(line);
     }
     let mut run = |picture: Picture| {
-        tracker.set_reference(&picture, &mask(1)).unwrap();
-        alpha(&tracker.step(&picture).unwrap(), None, 60, 60)
+        tracker.set_reference(&mut { picture }, &mask(1)).unwrap();
+        alpha(&tracker.step(&mut { picture }).unwrap(), None, 60, 60)
     };
     let expected = run(picture(&packed, width, height));
     assert_eq!(run(Picture { data: &padded, width, height, stride }), expected);
@@ -124,9 +124,9 @@ fn a_restart_is_as_good_as_a_new_reference() {
     let mut tracker = tracker(&tiny(Config::lite()));
     let frames: Vec<Vec<u8>> = (0..8).map(|seed| pixels(seed, WIDTH, HEIGHT)).collect();
     let picture = |index: usize| picture(&frames[index], WIDTH, HEIGHT);
-    tracker.set_reference(&picture(0), &mask(1)).unwrap();
+    tracker.set_reference(&mut picture(0), &mask(1)).unwrap();
     let run = |tracker: &mut Tracker| -> Vec<u8> {
-        (1..8).map(|i| alpha(&tracker.step(&picture(i)).unwrap(), None, 32, 32)).next_back().unwrap()
+        (1..8).map(|i| alpha(&tracker.step(&mut picture(i)).unwrap(), None, 32, 32)).next_back().unwrap()
     };
     let first = run(&mut tracker);
     let carried_on = run(&mut tracker);
@@ -139,19 +139,19 @@ fn a_restart_is_as_good_as_a_new_reference() {
 fn without_a_reference_there_is_nothing_to_follow() {
     let mut tracker = tracker(&tiny(Config::lite()));
     let frame = pixels(1, WIDTH, HEIGHT);
-    assert!(matches!(tracker.step(&picture(&frame, WIDTH, HEIGHT)), Err(Error::NoReference)));
-    tracker.set_reference(&picture(&frame, WIDTH, HEIGHT), &mask(1)).unwrap();
+    assert!(matches!(tracker.step(&mut picture(&frame, WIDTH, HEIGHT)), Err(Error::NoReference)));
+    tracker.set_reference(&mut picture(&frame, WIDTH, HEIGHT), &mask(1)).unwrap();
     assert!(tracker.has_reference());
     tracker.clear();
-    assert!(matches!(tracker.step(&picture(&frame, WIDTH, HEIGHT)), Err(Error::NoReference)));
+    assert!(matches!(tracker.step(&mut picture(&frame, WIDTH, HEIGHT)), Err(Error::NoReference)));
 }
 
 #[test]
 fn too_many_objects_leave_the_old_reference() {
     let mut tracker = tracker(&tiny(Config::lite()));
     let frame = pixels(1, WIDTH, HEIGHT);
-    tracker.set_reference(&picture(&frame, WIDTH, HEIGHT), &mask(2)).unwrap();
-    let error = tracker.set_reference(&picture(&frame, WIDTH, HEIGHT), &mask(MAX_OBJECTS as u8 + 1));
+    tracker.set_reference(&mut picture(&frame, WIDTH, HEIGHT), &mask(2)).unwrap();
+    let error = tracker.set_reference(&mut picture(&frame, WIDTH, HEIGHT), &mask(MAX_OBJECTS as u8 + 1));
     assert!(error.unwrap_err().to_string().contains("at most 16"));
     assert_eq!(tracker.object_ids(), [1, 2]);
 }
@@ -161,19 +161,19 @@ fn a_picture_that_is_cut_short_is_an_error() {
     let mut tracker = tracker(&tiny(Config::lite()));
     let frame = pixels(1, WIDTH, HEIGHT);
     let short = Picture { data: &frame[..100], width: WIDTH, height: HEIGHT, stride: 3 * WIDTH };
-    assert!(matches!(tracker.set_reference(&short, &mask(1)), Err(Error::Config(_))));
+    assert!(matches!(tracker.set_reference(&mut { short }, &mask(1)), Err(Error::Config(_))));
 }
 
 #[test]
 fn bfloat16_stays_close_to_float32() {
     let frames: Vec<Vec<u8>> = (0..6).map(|seed| pixels(seed, WIDTH, HEIGHT)).collect();
     let run = |precision| {
-        let options = Options { model: None, device: DeviceChoice::Cpu, precision };
+        let options = Options { model: None, device: DeviceChoice::Cpu, precision, ..Options::default() };
         let mut tracker = Tracker::new(&options).unwrap();
-        tracker.set_reference(&picture(&frames[0], WIDTH, HEIGHT), &mask(1)).unwrap();
+        tracker.set_reference(&mut picture(&frames[0], WIDTH, HEIGHT), &mask(1)).unwrap();
         let mut last = Vec::new();
         for frame in &frames[1..] {
-            last = alpha(&tracker.step(&picture(frame, WIDTH, HEIGHT)).unwrap(), None, WIDTH, HEIGHT);
+            last = alpha(&tracker.step(&mut picture(frame, WIDTH, HEIGHT)).unwrap(), None, WIDTH, HEIGHT);
         }
         last
     };

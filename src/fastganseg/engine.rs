@@ -5,7 +5,7 @@ use gstreamer_video::VideoInfo;
 use super::fault::Fault;
 use super::reference::Change;
 use crate::Result;
-use crate::frame::{Frame, Shrinker};
+use crate::frame::{Frame, Shrinker, View};
 use crate::tracker::{Matte, Options, Tracker};
 
 pub struct Engine {
@@ -66,17 +66,19 @@ impl Engine {
             Some(shrinker) => shrinker,
             None => shrinker.insert(Shrinker::new(info, tracker.network_size())?),
         };
-        let picture = shrinker.shrink(frame)?;
+        let mut view = View { frame, shrinker };
         if let Some(reference) = arm {
-            let image = reference.image.as_ref().map(|image| image.as_picture());
-            tracker.set_reference(image.as_ref().unwrap_or(&picture), &reference.mask)?;
             seeded = true;
-            if image.is_none() {
-                return Ok(Followed { matte: Some(Matte::from_mask(&reference.mask)?), seeded });
+            match &reference.image {
+                Some(image) => tracker.set_reference(&mut image.as_picture(), &reference.mask)?,
+                None => {
+                    tracker.set_reference(&mut view, &reference.mask)?;
+                    return Ok(Followed { matte: Some(Matte::from_mask(&reference.mask)?), seeded });
+                }
             }
         } else if restart {
             tracker.restart()?;
         }
-        Ok(Followed { matte: Some(tracker.step(&picture)?), seeded })
+        Ok(Followed { matte: Some(tracker.step(&mut view)?), seeded })
     }
 }

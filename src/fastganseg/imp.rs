@@ -142,8 +142,12 @@ impl BaseTransformImpl for FastGanSeg {
 
         let device = settings.device.parse().map_err(fail)?;
         let reference = self.load(&settings).map_err(fail)?;
-        let options =
-            Options { model: settings.model_file.clone(), device, precision: settings.precision.into() };
+        let options = Options {
+            model: settings.model_file.clone(),
+            device,
+            precision: settings.precision.into(),
+            ..Options::default()
+        };
         let engine = Engine::new(&options).map_err(fail)?;
         let tracker = engine.tracker();
         gst::info!(CAT, imp = self, "{tracker:?}");

@@ -41,7 +41,12 @@ impl Default for Settings {
 
 impl Settings {
     pub fn look(&self) -> Look {
-        Look { object: self.object.min(254) as u8, threshold: self.threshold, invert: self.invert }
+        Look {
+            object: self.object.min(254) as u8,
+            threshold: self.threshold,
+            invert: self.invert,
+            ..Look::default()
+        }
     }
 
     pub fn set(&mut self, name: &str, value: &glib::Value) {

@@ -2,28 +2,34 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::PlaneMut;
+use super::{PlaneMut, Region};
 use crate::mask::ReferenceMask;
 use crate::model::layers::resize;
 use crate::{Error, Result};
 
-/// Soft masks of one frame, one an object, (N, 1, h, w) in [0, 1]; the background is what is left.
+/// Soft masks of one frame, one an object, (N, 1, h, w) in [0, 1]; the background is what is left. They
+/// cover a region of the frame, outside of which there is no object.
 #[derive(Debug)]
 pub struct Matte {
     masks: Tensor,
     ids: Vec<u8>,
+    region: Region,
+    /// Width and height of the picture that `region` is part of.
+    frame: (usize, usize),
 }
 
 impl Matte {
-    pub(super) fn new(masks: &Tensor, ids: &[u8]) -> Result<Self> {
-        Ok(Self { masks: masks.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?, ids: ids.to_vec() })
+    pub(super) fn new(masks: &Tensor, ids: &[u8], region: Region, frame: (usize, usize)) -> Result<Self> {
+        let masks = masks.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?;
+        Ok(Self { masks, ids: ids.to_vec(), region, frame })
     }
 
     /// The matte of the reference frame itself: the mask as the user drew it.
     pub fn from_mask(mask: &ReferenceMask) -> Result<Self> {
         let _no_grad = tch::no_grad_guard();
         let ids: Vec<u8> = mask.objects().iter().map(|object| object.id).collect();
-        Self::new(&planes(mask)?, &ids)
+        let frame = (mask.width(), mask.height());
+        Self::new(&planes(mask)?, &ids, Region::whole(frame), frame)
     }
 
     /// Ids of the objects, as the mask has them.
@@ -44,20 +50,35 @@ impl Matte {
             },
         };
         // Bytes are resized several times as fast as floats are.
-        let alpha = to_size(&bytes(&mask)?, plane)?;
-        write(&alpha, plane)
+        self.write(plane, |region| Ok(to_size(&bytes(&mask)?, region)?))
     }
 
     /// The id of the object, or 0, that each pixel most probably belongs to.
     pub fn write_labels(&self, plane: &mut PlaneMut) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let masks = to_size(&self.masks, plane)?;
-        let background = masks.f_sum_dim_intlist(0, true, None::<Kind>)?.f_neg()?.f_add_scalar(1.0)?;
-        let winner = Tensor::f_cat(&[background, masks], 0)?.f_argmax(0, false)?;
-        let ids: Vec<u8> = std::iter::once(0).chain(self.ids.iter().copied()).collect();
-        let ids = Tensor::f_from_slice(&ids)?;
-        let labels = ids.f_index_select(0, &winner.f_reshape([-1])?)?;
-        write(&labels, plane)
+        self.write(plane, |region| {
+            let masks = to_size(&self.masks, region)?;
+            let background = masks.f_sum_dim_intlist(0, true, None::<Kind>)?.f_neg()?.f_add_scalar(1.0)?;
+            let winner = Tensor::f_cat(&[background, masks], 0)?.f_argmax(0, false)?;
+            let ids: Vec<u8> = std::iter::once(0).chain(self.ids.iter().copied()).collect();
+            let ids = Tensor::f_from_slice(&ids)?;
+            Ok(ids.f_index_select(0, &winner.f_reshape([-1])?)?)
+        })
+    }
+
+    /// Writes what `values` makes of the region, and nothing but zeros around it.
+    fn write(&self, plane: &mut PlaneMut, values: impl FnOnce(Region) -> Result<Tensor>) -> Result<()> {
+        let size = (plane.width, plane.height);
+        let region = self.region.scaled(self.frame, size);
+        if region != Region::whole(size) {
+            fill(plane, 0)?;
+        }
+        let PlaneMut { width, height, stride, .. } = *plane;
+        drop(rows(plane)?);
+        let part = plane.data.get_mut(region.y * stride + region.x..).unwrap_or_default();
+        debug_assert!(region.x + region.width <= width && region.y + region.height <= height);
+        let mut part = PlaneMut { data: part, width: region.width, height: region.height, stride };
+        write(&values(region)?, &mut part)
     }
 }
 
@@ -89,8 +110,8 @@ fn bytes(mask: &Tensor) -> Result<Tensor> {
 }
 
 /// Enlarges bilinearly, shrinks with averaging.
-fn to_size(masks: &Tensor, plane: &PlaneMut) -> Result<Tensor> {
-    let (height, width) = (plane.height as i64, plane.width as i64);
+fn to_size(masks: &Tensor, region: Region) -> Result<Tensor> {
+    let (height, width) = (region.height as i64, region.width as i64);
     let size = masks.size();
     if size[2] > height || size[3] > width {
         shrink(masks, height, width)
@@ -139,7 +160,7 @@ mod tests {
         let _guard = tch::no_grad_guard();
         let x = Tensor::arange(24 * 40, (Kind::Float, Device::Cpu)).reshape([1, 1, 24, 40]);
         let mask = (&x * 0.37).sin() * 0.5 + 0.5;
-        let matte = Matte::new(&mask, &[1]).unwrap();
+        let matte = Matte::new(&mask, &[1], Region::whole((40, 24)), (40, 24)).unwrap();
         for (width, height, stride) in [(40, 24, 40), (200, 101, 256), (64, 64, 64), (41, 25, 43)] {
             let expected = resize(&mask, height as i64, width as i64).unwrap() * 255.0;
             let expected = Vec::<f32>::try_from(&expected.reshape([-1])).unwrap();
@@ -148,6 +169,28 @@ mod tests {
             for (row, expected) in data.chunks(stride).zip(expected.chunks(width)) {
                 assert!(row[..width].iter().zip(expected).all(|(a, b)| (f32::from(*a) - b).abs() <= 1.6));
                 assert!(row[width..].iter().all(|&value| value == 3));
+            }
+        }
+    }
+
+    #[test]
+    fn outside_its_region_a_matte_is_transparent() {
+        let region = Region { x: 4, y: 2, width: 4, height: 4 };
+        let mask = Tensor::ones([1, 1, 8, 8], (Kind::Float, Device::Cpu));
+        let matte = Matte::new(&mask, &[3], region, (10, 8)).unwrap();
+        for labels in [false, true] {
+            let mut data = vec![9; 20 * 16];
+            let mut plane = PlaneMut { data: &mut data, width: 20, height: 16, stride: 20 };
+            if labels {
+                matte.write_labels(&mut plane).unwrap();
+            } else {
+                matte.write_alpha(None, &mut plane).unwrap();
+            }
+            let inside = if labels { 3 } else { 255 };
+            for (index, &value) in data.iter().enumerate() {
+                let (x, y) = (index % 20, index / 20);
+                let expected = if (8..16).contains(&x) && (4..12).contains(&y) { inside } else { 0 };
+                assert_eq!(value, expected, "at {x}, {y}");
             }
         }
     }

@@ -412,10 +412,10 @@ fn a_weights_file_drives_the_tracker() {
     let picture = Picture { data: &data, width, height, stride: 3 * width };
     let labels: Vec<u8> = (0..width * height).map(|i| (i % width / 20) as u8).collect();
     let mask = ReferenceMask::from_labels(width, height, &labels).unwrap();
-    tracker.set_reference(&picture, &mask).unwrap();
+    tracker.set_reference(&mut { picture }, &mask).unwrap();
     let mut plane = vec![0; width * height];
     for _ in 0..2 {
-        let matte = tracker.step(&picture).unwrap();
+        let matte = tracker.step(&mut { picture }).unwrap();
         assert_eq!(matte.object_ids(), [1, 2]);
         let mut plane = PlaneMut { data: &mut plane, width, height, stride: width };
         matte.write_alpha(Some(1), &mut plane).unwrap();

@@ -9,6 +9,7 @@ use tch::Tensor;
 use super::footage::Footage;
 use super::perturb::perturb;
 use super::random::Random;
+use super::real::Shares;
 use super::stills::Stills;
 use super::{Clip, Size, real, synthetic};
 use crate::{Error, Result};
@@ -36,6 +37,8 @@ pub struct Mix {
     pub stills: Option<Stills>,
     /// Share of clips made of stills.
     pub synthetic: f64,
+    /// What is special among the clips of real video.
+    pub shares: Shares,
     /// Predicted frames, K.
     pub steps: usize,
     /// Clips a batch.
@@ -53,7 +56,7 @@ impl Mix {
             (footage, Some(stills)) if synthetic || footage.is_none() => {
                 synthetic::draw(stills, footage.as_ref(), self.steps, self.size, random)
             }
-            (Some(footage), _) => real::draw(footage, self.steps, self.size, random),
+            (Some(footage), _) => real::draw(footage, self.steps, self.size, &self.shares, random),
             (None, _) => Err(Error::Clips("there is neither footage nor stills".into())),
         }
     }

@@ -13,6 +13,7 @@ mod synthetic;
 
 pub use footage::Footage;
 pub use loader::{Batch, Loader, Mix};
+pub use real::Shares;
 pub use stills::Stills;
 
 use tch::Tensor;

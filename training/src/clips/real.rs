@@ -1,4 +1,5 @@
-//! Windows of real video under one random transform, the reference under another.
+//! Windows of real video under one random transform, the reference under another: the whole picture,
+//! or a close-up as the region of interest makes them.
 
 use tch::Tensor;
 
@@ -12,13 +13,49 @@ use crate::{Error, Result};
 /// Least share of the picture that the object has in the reference.
 const LEAST_REFERENCE: f64 = 0.004;
 
+/// Least share of the picture's sides that a close-up shows.
+const CLOSEST: f64 = 0.35;
+
+/// Which of the clips of real video are special.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shares {
+    /// Those that show the object's surroundings only, as the region of interest does.
+    pub close_ups: f64,
+    /// Those whose object is gone after the reference: the rest shows another sequence.
+    pub absent: f64,
+}
+
 /// A clip of `steps` predicted frames.
-pub fn draw(footage: &Footage, steps: usize, size: Size, random: &mut Random) -> Result<Clip> {
+pub fn draw(
+    footage: &Footage,
+    steps: usize,
+    size: Size,
+    shares: &Shares,
+    random: &mut Random,
+) -> Result<Clip> {
     for _ in 0..TRIES {
-        let sequence: &Vec<Still> = random.pick(footage.sequences());
-        if let Some(clip) = attempt(sequence, steps, size, random)? {
-            return Ok(clip);
+        let sequence = random.pick(footage.sequences());
+        let close_up = random.chance(shares.close_ups);
+        let Some(mut clip) = attempt(sequence, steps, size, close_up, random)? else { continue };
+        if random.chance(shares.absent) {
+            let other = random.pick(footage.sequences());
+            if std::ptr::eq(sequence, other) {
+                continue;
+            }
+            let Some(elsewhere) = attempt(other, steps, size, close_up, random)? else { continue };
+            let rest = |of: &Clip| of.images.f_narrow(0, 1, steps as i64 + 1);
+            clip.images = Tensor::f_cat(&[clip.images.f_narrow(0, 0, 1)?, rest(&elsewhere)?], 0)?;
+            let empty = clip.masks.f_zeros_like()?;
+            // At times what went before was taken for the object: a wrong mask must not feed itself.
+            let before = if random.chance(0.5) { &elsewhere.masks } else { &empty };
+            let masks = [
+                &clip.masks.f_narrow(0, 0, 1)?,
+                &before.f_narrow(0, 1, 1)?,
+                &empty.f_narrow(0, 2, steps as i64)?,
+            ];
+            clip.masks = Tensor::f_cat(&masks, 0)?;
         }
+        return Ok(clip);
     }
     Err(Error::Clips(format!(
         "no sequence of footage has {} frames in a row and an object of 0.5 % of the picture; \
@@ -27,7 +64,13 @@ pub fn draw(footage: &Footage, steps: usize, size: Size, random: &mut Random) ->
     )))
 }
 
-fn attempt(sequence: &[Still], steps: usize, size: Size, random: &mut Random) -> Result<Option<Clip>> {
+fn attempt(
+    sequence: &[Still],
+    steps: usize,
+    size: Size,
+    close_up: bool,
+    random: &mut Random,
+) -> Result<Option<Clip>> {
     let count = sequence.len();
     if count <= steps {
         return Ok(None);
@@ -57,13 +100,18 @@ fn attempt(sequence: &[Still], steps: usize, size: Size, random: &mut Random) ->
         shift.0 -= (x - 0.5) * (zoom - 1.0);
         shift.1 -= (y - 0.5) * (zoom - 1.0);
     }
-    let placement = Placement { rotation, scale: fit * zoom, shift, shear, flip };
-    let apart = Placement {
+    let mut placement = Placement { rotation, scale: fit * zoom, shift, shear, flip };
+    let mut apart = Placement {
         rotation: rotation + random.uniform(-0.1, 0.1),
         scale: fit * (zoom * random.uniform(0.85, 1.15)).min(1.1),
         shift: (0.0, 0.0),
         ..placement
     };
+    if close_up {
+        let turned = Placement { rotation: rotation * 0.4, shear: shear * 0.4, ..placement };
+        placement = near(window[0], fit, turned, random);
+        apart = near(reference, fit, Placement { rotation: apart.rotation * 0.4, ..turned }, random);
+    }
     let whole = Placement { rotation: 0.0, scale: fit, shift: (0.0, 0.0), shear: 0.0, flip };
 
     let mut reference_frame = place(reference, size, &apart)?;
@@ -78,6 +126,29 @@ fn attempt(sequence: &[Still], steps: usize, size: Size, random: &mut Random) ->
         frames.push((colour.apply(&image)?, mask));
     }
     Ok(Some(Clip::from_frames(&frames)?))
+}
+
+/// `placement` moved and scaled to what the region of interest would show of `still`.
+fn near(still: &Still, fit: f64, placement: Placement, random: &mut Random) -> Placement {
+    let margin = random.uniform(1.4, 3.0);
+    let jitter = |random: &mut Random| random.uniform(-0.15, 0.15);
+    let shift = (jitter(random), jitter(random));
+    let Some((x0, x1, y0, y1)) = still.bounds() else { return placement };
+    let (width, height) = (still.width as f64, still.height as f64);
+    let extent = ((x1 - x0) as f64 / width).max((y1 - y0) as f64 / height);
+    let zoom = 1.0 / (margin * extent).clamp(CLOSEST, 1.1);
+    let middle = ((x0 + x1) as f64 / width / 2.0 - 0.5, (y0 + y1) as f64 / height / 2.0 - 0.5);
+    let side = if placement.flip { -1.0 } else { 1.0 };
+    // A region of interest ends at the picture's border; so does this, but for the jitter.
+    let reach = ((zoom - 1.0) / 2.0).max(0.0);
+    Placement {
+        scale: fit * zoom,
+        shift: (
+            (-side * middle.0 * zoom).clamp(-reach, reach) + shift.0,
+            (-middle.1 * zoom).clamp(-reach, reach) + shift.1,
+        ),
+        ..placement
+    }
 }
 
 fn place(still: &Still, size: Size, placement: &Placement) -> Result<(Tensor, Tensor)> {

@@ -31,11 +31,11 @@ pub trait Propagator {
 impl Propagator for Tracker {
     fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
         let mask = ReferenceMask::from_labels(labels.width(), labels.height(), labels.ids())?;
-        Ok(self.set_reference(&as_picture(picture), &mask)?)
+        Ok(self.set_reference(&mut as_picture(picture), &mask)?)
     }
 
     fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap> {
-        let matte = Tracker::step(self, &as_picture(picture))?;
+        let matte = Tracker::step(self, &mut as_picture(picture))?;
         let mut labels = LabelMap::background(width, height);
         let plane = &mut PlaneMut { data: labels.ids_mut(), width, height, stride: width };
         matte.write_labels(plane)?;

@@ -63,6 +63,16 @@ pub struct Data {
     pub stills: Vec<PathBuf>,
     /// Share of clips made of stills.
     pub synthetic: f64,
+    /// Share of clips of real video that show the object's surroundings only, as the region of interest does.
+    #[serde(default)]
+    pub close_ups: f64,
+    /// Share of clips of real video whose object is gone after the reference.
+    #[serde(default)]
+    pub absent: f64,
+    /// The chance of each frame of a window to be remembered, as at run time, while the next ones are
+    /// predicted.
+    #[serde(default)]
+    pub remember: f64,
     /// Predicted frames a clip, K.
     pub window: usize,
     /// Clips a step.
@@ -138,6 +148,9 @@ impl TrainConfig {
         let data = &self.data;
         must(data.footage.is_some() || !data.stills.is_empty(), "data: give footage, stills or both")?;
         must((0.0..=1.0).contains(&data.synthetic), "data.synthetic is a share, 0 to 1")?;
+        must((0.0..=1.0).contains(&data.close_ups), "data.close_ups is a share, 0 to 1")?;
+        must((0.0..=1.0).contains(&data.absent), "data.absent is a share, 0 to 1")?;
+        must((0.0..=1.0).contains(&data.remember), "data.remember is a chance, 0 to 1")?;
         must(data.window > 0 && data.batch > 0, "data.window and data.batch must be at least 1")?;
         must(data.size.iter().all(|side| side % 16 == 0 && *side > 0), "data.size: multiples of 16")?;
         must(self.steps > 0 && self.checkpoint_every > 0, "steps and checkpoint_every must be at least 1")?;

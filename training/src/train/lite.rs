@@ -1,9 +1,11 @@
 //! One training step of `lite`: the window unrolled, with gradient through mask and temporal skip.
 
-use gstfastganseg::model::Lite;
+use std::collections::VecDeque;
+
 use gstfastganseg::model::layers::channels_last;
 use gstfastganseg::model::lite::matching::Features;
-use gstfastganseg::model::lite::memory::Selection;
+use gstfastganseg::model::lite::memory::{Selection, Tokens};
+use gstfastganseg::model::{Lite, Regressor};
 use tch::{Kind, Tensor};
 
 use super::config::Loss;
@@ -18,6 +20,8 @@ pub struct StepSettings {
     /// The kind of features and activations; weights and losses are float32.
     pub kind: Kind,
     pub frozen_encoder: bool,
+    /// The chance of a frame to be remembered.
+    pub remember: f64,
 }
 
 /// The mean loss over the window, and the mean soft region similarity.
@@ -29,13 +33,24 @@ pub fn step_loss(model: &Lite, batch: &Batch, settings: &StepSettings) -> Result
     let of = |frame: i64| -> Result<Features> { Ok(features.narrow(frame * clips, clips)?) };
 
     let reference = of(0)?;
-    let memory = model.tokens(&reference, &batch.masks.f_select(0, 0)?, Selection::Random)?;
+    let tokens = model.tokens(&reference, &batch.masks.f_select(0, 0)?, Selection::Random)?;
+    let mut memory = tokens.shallow_clone();
+    let mut remembered = VecDeque::new();
     let biases = model.biases(&reference)?;
     let (mut previous, mut mask, mut skip) = (of(1)?, batch.previous.shallow_clone(), None::<Tensor>);
     let (mut total, mut similarity) = (None::<Tensor>, 0.0);
     let steps = frames - 2;
     for frame in 2..frames {
         let now = of(frame)?;
+        let drawn = Tensor::f_rand([1], (Kind::Float, tch::Device::Cpu))?.double_value(&[0]);
+        if drawn < settings.remember {
+            remembered.push_back(model.tokens(&previous, &mask.f_detach()?, Selection::Random)?);
+            if remembered.len() > model.config().memory.frames {
+                remembered.pop_front();
+            }
+            let frames: Vec<&Tokens> = std::iter::once(&tokens).chain(&remembered).collect();
+            memory = Tokens::concatenate(&frames)?;
+        }
         let (logits, next) = model.decode(&now, &previous, &mask, skip.as_ref(), &memory, &biases)?;
         let (loss, region) = frame_loss(&logits, &batch.masks.f_select(0, frame)?, &settings.loss)?;
         let loss = loss.f_div_scalar(steps as f64)?;

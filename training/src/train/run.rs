@@ -14,7 +14,7 @@ use super::adam::Adam;
 use super::checkpoint;
 use super::config::TrainConfig;
 use super::lite::{StepSettings, step_loss};
-use crate::clips::{Footage, Loader, Mix, Stills};
+use crate::clips::{Footage, Loader, Mix, Shares, Stills};
 use crate::{Error, Result};
 
 /// Steps between lines of the curve.
@@ -58,6 +58,7 @@ pub fn run(config: &TrainConfig, out: &Path) -> Result<()> {
         loss: config.loss,
         kind: if config.mixed_precision { Kind::BFloat16 } else { Kind::Float },
         frozen_encoder,
+        remember: config.data.remember,
     };
     let bar = ProgressBar::new(config.steps)
         .with_position(first)
@@ -145,6 +146,7 @@ pub(super) fn open_mix(config: &TrainConfig) -> Result<Mix> {
         footage,
         stills,
         synthetic: data.synthetic,
+        shares: Shares { close_ups: data.close_ups, absent: data.absent },
         steps: data.window,
         clips: data.batch,
         size: (data.size[0], data.size[1]),

@@ -1,0 +1,89 @@
+//! Pictures that the tracker may look at in part.
+
+use super::Picture;
+use crate::Result;
+
+/// A rectangle of whole pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Columns to the left of it.
+    pub x: usize,
+    /// Rows above it.
+    pub y: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl Region {
+    /// All of a picture of `width` x `height`.
+    pub fn whole((width, height): (usize, usize)) -> Self {
+        Self { x: 0, y: 0, width, height }
+    }
+
+    /// The same part of a picture of another size, rounded to whole pixels, at least one each way.
+    pub fn scaled(&self, from: (usize, usize), to: (usize, usize)) -> Self {
+        let part = |start: usize, length: usize, from: usize, to: usize| {
+            let at = |position: usize| (position * to + from / 2) / from.max(1);
+            let first = at(start).min(to.saturating_sub(1));
+            (first, at(start + length).clamp(first + 1, to.max(first + 1)) - first)
+        };
+        let (x, width) = part(self.x, self.width, from.0, to.0);
+        let (y, height) = part(self.y, self.height, from.1, to.1);
+        Self { x, y, width, height }
+    }
+}
+
+/// A picture of which any part can be had.
+pub trait Scene {
+    /// Width and height in pixels.
+    fn size(&self) -> (usize, usize);
+
+    /// What `region`, which lies inside, shows; scaled to `size` (width, height) if that is less work here
+    /// than for whoever gets it.
+    ///
+    /// # Errors
+    /// A picture that cannot be converted.
+    fn view(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>>;
+}
+
+impl Scene for Picture<'_> {
+    fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
+    fn view(&mut self, region: Region, _size: (usize, usize)) -> Result<Picture<'_>> {
+        self.check()?;
+        let first = region.y * self.stride + 3 * region.x;
+        Ok(Picture {
+            data: self.data.get(first..).unwrap_or_default(),
+            width: region.width,
+            height: region.height,
+            stride: self.stride,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_scale_with_the_picture() {
+        let region = Region { x: 10, y: 20, width: 30, height: 40 };
+        assert_eq!(region.scaled((100, 100), (100, 100)), region);
+        assert_eq!(region.scaled((100, 100), (50, 10)), Region { x: 5, y: 2, width: 15, height: 4 });
+        assert_eq!(region.scaled((100, 100), (1, 1)), Region { x: 0, y: 0, width: 1, height: 1 });
+        let whole = Region::whole((7, 5));
+        assert_eq!(whole.scaled((7, 5), (640, 360)), Region::whole((640, 360)));
+    }
+
+    #[test]
+    fn a_picture_shows_its_parts_without_a_copy() {
+        let data: Vec<u8> = (0..4 * 15).collect();
+        let mut picture = Picture { data: &data, width: 4, height: 4, stride: 15 };
+        let part = picture.view(Region { x: 1, y: 2, width: 2, height: 2 }, (9, 9)).unwrap();
+        assert_eq!((part.width, part.height, part.data[0], part.data[15]), (2, 2, 33, 48));
+    }
+}
