@@ -171,7 +171,9 @@ mod tests {
     fn large_or_lost_objects_get_the_whole_frame() {
         let mut focus = Focus::default();
         assert_eq!(focus.begin(Some(bounds(0.1, 0.6, 0.2, 0.8)), FRAME), Region::whole(FRAME));
-        let near = focus.next(Region::whole(FRAME), Some(bounds(0.4, 0.5, 0.4, 0.5)), FRAME);
+        let jump = focus.next(Region::whole(FRAME), Some(bounds(0.4, 0.5, 0.4, 0.5)), FRAME);
+        assert_eq!(jump, Region::whole(FRAME), "what moves that fast needs room");
+        let near = focus.next(jump, Some(bounds(0.4, 0.5, 0.4, 0.5)), FRAME);
         assert_ne!(near, Region::whole(FRAME));
         assert_eq!(focus.next(near, None, FRAME), Region::whole(FRAME));
     }
@@ -186,8 +188,11 @@ mod tests {
             region = focus.next(region, Some(bounds(0.45 + shift, 0.55 + shift, 0.45, 0.55)), FRAME);
         }
         assert_eq!(region, first);
-        let moved = focus.next(region, Some(bounds(0.62, 0.72, 0.45, 0.55)), FRAME);
-        assert!(moved.x > first.x);
+        for step in 1..10 {
+            let shift = 0.02 * f64::from(step);
+            region = focus.next(region, Some(bounds(0.45 + shift, 0.55 + shift, 0.45, 0.55)), FRAME);
+        }
+        assert!(region.x > first.x && region.width < FRAME.0);
     }
 
     #[test]
