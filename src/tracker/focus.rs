@@ -13,13 +13,13 @@ pub struct Bounds {
 }
 
 /// Side of the region in lengths of the objects' longer side.
-const MARGIN: f64 = 2.0;
+const MARGIN: f64 = 1.5;
 /// Least side of the region in parts of the frame's.
-const LEAST: f64 = 0.45;
+const LEAST: f64 = 0.4;
 /// A region larger than this might as well be the whole frame.
-const MOST: f64 = 0.85;
+const MOST: f64 = 0.95;
 /// The region stays as long as it is no more than this times larger than it would be made now,
-const ROOMY: f64 = 1.4;
+const ROOMY: f64 = 1.3;
 /// and the objects keep this distance from its border, in parts of its side.
 const BORDER: f64 = 0.08;
 /// Frames ahead that the objects' motion is taken into account.
