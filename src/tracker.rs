@@ -6,6 +6,7 @@ mod matte;
 mod scene;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor, nn};
 
@@ -102,6 +103,7 @@ pub struct Tracker {
     device: Device,
     kind: Kind,
     device_warning: Option<String>,
+    warm: Duration,
 }
 
 impl std::fmt::Debug for Tracker {
@@ -148,8 +150,9 @@ impl Tracker {
             }
         };
         store.freeze();
-        let mut tracker = Self { engine, ids: Vec::new(), config, device, kind, device_warning };
-        tracker.warm_up()?;
+        let mut tracker =
+            Self { engine, ids: Vec::new(), config, device, kind, device_warning, warm: Duration::ZERO };
+        tracker.warm = tracker.warm_up()?;
         Ok(tracker)
     }
 
@@ -178,6 +181,11 @@ impl Tracker {
     /// Why `auto` took the CPU, if it did.
     pub fn device_warning(&self) -> Option<&str> {
         self.device_warning.as_deref()
+    }
+
+    /// How long a step took on an empty picture, before there was any other.
+    pub fn expected_time(&self) -> Duration {
+        self.warm
     }
 
     /// Width and height in pixels at which pictures enter the network; those of that very size are not
@@ -283,17 +291,23 @@ impl Tracker {
     }
 
     /// The first run of a network builds kernels and fills caches; better here than on the first frame.
-    fn warm_up(&mut self) -> Result<()> {
+    /// Returns how long a run takes after that.
+    fn warm_up(&mut self) -> Result<Duration> {
         let (height, width) = self.config.size();
         let image = Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?;
         let mask = Tensor::f_zeros([1, 1, height, width], (Kind::Float, self.device))?;
         self.engine.set_reference(&channels_last(&image)?, &mask)?;
+        let mut time = Duration::ZERO;
         for _ in 0..2 {
-            let _ = self.engine.step(&channels_last(&image)?)?;
+            let begun = Instant::now();
+            let logits = self.engine.step(&channels_last(&image)?)?;
+            // Waits for the device.
+            let _ = logits.f_to_device(Device::Cpu)?;
             self.engine.observe(&mask)?;
+            time = begun.elapsed();
         }
         self.engine.clear();
-        Ok(())
+        Ok(time)
     }
 }
 
