@@ -4,7 +4,8 @@ use std::path::Path;
 
 use gstreamer as gst;
 use gstreamer_video::prelude::*;
-use gstreamer_video::{VideoFormat, VideoInfo};
+use gstreamer_video::video_frame::Readable;
+use gstreamer_video::{VideoFormat, VideoFrame, VideoInfo};
 
 use super::reference::{self, Reference};
 use crate::frame::{self, Frame, FrameMut};
@@ -38,8 +39,13 @@ fn open<T>(
     read: impl FnOnce(&Frame) -> Result<T, glib::BoolError>,
 ) -> Result<T, String> {
     let caps = sample.caps().ok_or("it has no caps: set those of raw video")?;
+    // What is encoded has a video info, too, but no pictures.
     let info = VideoInfo::from_caps(caps)
-        .map_err(|_| format!("its caps are {caps}: give raw video (video/x-raw), decoded and downloaded"))?;
+        .ok()
+        .filter(|info| info.is_valid() && VideoFormat::iter_raw().any(|format| format == info.format()))
+        .ok_or_else(|| {
+            format!("its caps are {caps}: give raw video (video/x-raw), decoded and downloaded")
+        })?;
     let buffer = sample.buffer().ok_or("it has no buffer: put the picture into it")?;
     let frame = Frame::from_buffer_ref_readable(buffer, &info).map_err(|error| {
         format!(
@@ -62,7 +68,7 @@ fn read_mask(frame: &Frame) -> Result<Result<ReferenceMask>, glib::BoolError> {
         let alpha = if frame::has_plain_alpha(&format) && format.depth()[3] == 8 {
             component(frame, 3)?
         } else {
-            let argb = convert(frame, VideoFormat::Argb)?;
+            let argb = packed(&convert(frame, VideoFormat::Argb)?)?;
             argb.chunks(4).filter_map(|pixel| pixel.first().copied()).collect()
         };
         // A black and white mask that went through RGBA is opaque everywhere.
@@ -70,12 +76,22 @@ fn read_mask(frame: &Frame) -> Result<Result<ReferenceMask>, glib::BoolError> {
             return Ok(ReferenceMask::from_alpha(width, height, alpha));
         }
     }
-    Ok(ReferenceMask::from_soft(width, height, convert(frame, VideoFormat::Gray8)?))
+    Ok(ReferenceMask::from_soft(width, height, brightness(frame)?))
+}
+
+/// From black, 0, to white, 255, whatever the range of the samples.
+fn brightness(frame: &Frame) -> Result<Vec<u8>, glib::BoolError> {
+    if !frame.format_info().is_yuv() {
+        return packed(&convert(frame, VideoFormat::Gray8)?);
+    }
+    // From YUV straight to grey, luma is copied with black at 16 and white at 235.
+    let rgb = convert(frame, VideoFormat::Rgb)?;
+    packed(&convert(&rgb.as_video_frame_ref(), VideoFormat::Gray8)?)
 }
 
 fn read_image(frame: &Frame) -> Result<Result<OwnedPicture>, glib::BoolError> {
     let (width, height) = (frame.width() as usize, frame.height() as usize);
-    Ok(OwnedPicture::from_rgb(width, height, convert(frame, VideoFormat::Rgb)?))
+    Ok(OwnedPicture::from_rgb(width, height, packed(&convert(frame, VideoFormat::Rgb)?)?))
 }
 
 /// The bytes of a component that is one byte in each pixel and as large as the picture.
@@ -87,8 +103,7 @@ fn component(frame: &Frame, component: u32) -> Result<Vec<u8>, glib::BoolError> 
     Ok(rows.flat_map(|row| row.iter().step_by(step).take(width)).copied().collect())
 }
 
-/// The pixels in a format of one plane, without padding.
-fn convert(frame: &Frame, format: VideoFormat) -> Result<Vec<u8>, glib::BoolError> {
+fn convert(frame: &Frame, format: VideoFormat) -> Result<VideoFrame<Readable>, glib::BoolError> {
     let input = frame.info();
     let output = VideoInfo::builder(format, frame.width(), frame.height())
         .fps(input.fps())
@@ -98,9 +113,16 @@ fn convert(frame: &Frame, format: VideoFormat) -> Result<Vec<u8>, glib::BoolErro
     let inner = buffer.get_mut().ok_or_else(|| glib::bool_error!("A new buffer is in use"))?;
     let mut out = FrameMut::from_buffer_ref_writable(inner, &output)?;
     frame::converter(input, &output)?.frame_ref(frame, &mut out);
-    let row = frame.width() as usize * usize::try_from(out.comp_pstride(0)).unwrap_or_default();
-    let stride = usize::try_from(out.plane_stride()[0]).unwrap_or_default().max(1);
-    let rows = out.plane_data(0)?.chunks(stride).take(frame.height() as usize);
+    drop(out);
+    VideoFrame::from_buffer_readable(buffer, &output)
+        .map_err(|_| glib::bool_error!("A new buffer cannot be mapped"))
+}
+
+/// The bytes of a format of one plane, without padding.
+fn packed(frame: &VideoFrame<Readable>) -> Result<Vec<u8>, glib::BoolError> {
+    let row = frame.width() as usize * usize::try_from(frame.comp_pstride(0)).unwrap_or_default();
+    let stride = usize::try_from(frame.plane_stride()[0]).unwrap_or_default().max(1);
+    let rows = frame.plane_data(0)?.chunks(stride).take(frame.height() as usize);
     Ok(rows.flat_map(|line| &line[..row.min(line.len())]).copied().collect())
 }
 
