@@ -172,6 +172,7 @@ mod tests {
 
     #[test]
     fn alpha_of_many_formats() {
+        gst::init().unwrap();
         for format in VideoFormat::iter_raw() {
             if !gst_video::VideoFormatInfo::from_format(format).has_alpha() || format == VideoFormat::Rgb8p {
                 continue;
