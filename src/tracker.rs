@@ -9,6 +9,7 @@ mod presence;
 mod scene;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor, nn};
 
@@ -107,6 +108,7 @@ pub struct Tracker {
     gaze: Option<Gaze>,
     watch: Watch,
     evidence: Vec<Evidence>,
+    warm: Duration,
 }
 
 /// Where the network looks in frames of one size.
@@ -194,8 +196,9 @@ impl Tracker {
             gaze: None,
             watch: Watch::default(),
             evidence: Vec::new(),
+            warm: Duration::ZERO,
         };
-        tracker.warm_up()?;
+        tracker.warm = tracker.warm_up()?;
         Ok(tracker)
     }
 
@@ -224,6 +227,11 @@ impl Tracker {
     /// Why `auto` took the CPU, if it did.
     pub fn device_warning(&self) -> Option<&str> {
         self.device_warning.as_deref()
+    }
+
+    /// How long a step took on an empty picture, before there was any other.
+    pub fn expected_time(&self) -> Duration {
+        self.warm
     }
 
     /// Width and height in pixels at which pictures enter the network; those of that very size are not
@@ -387,17 +395,23 @@ impl Tracker {
     }
 
     /// The first run of a network builds kernels and fills caches; better here than on the first frame.
-    fn warm_up(&mut self) -> Result<()> {
+    /// Returns how long a run takes after that.
+    fn warm_up(&mut self) -> Result<Duration> {
         let (height, width) = self.config.size();
-        let image = Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?;
+        let image = channels_last(&Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?)?;
         let mask = Tensor::f_zeros([1, 1, height, width], (Kind::Float, self.device))?;
-        self.engine.set_reference(&channels_last(&image)?, &mask)?;
+        self.engine.set_reference(&image, &mask)?;
+        let mut time = Duration::ZERO;
         for _ in 0..2 {
-            let _ = self.engine.step(&channels_last(&image)?)?;
+            let begun = Instant::now();
+            let logits = self.engine.step(&image)?;
+            // Waits for the device.
+            let _ = logits.f_to_device(Device::Cpu)?;
             self.engine.observe(&mask)?;
+            time = begun.elapsed();
         }
         self.engine.clear();
-        Ok(())
+        Ok(time)
     }
 }
 

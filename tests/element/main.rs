@@ -2,8 +2,12 @@
 
 mod bad_input;
 mod formats;
+mod live;
 mod memory;
 mod plugin;
+mod qos;
 mod reference;
+mod settings;
+mod signals;
 mod streaming;
 mod util;
