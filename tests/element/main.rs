@@ -3,6 +3,7 @@
 mod bad_input;
 mod formats;
 mod live;
+mod lost;
 mod memory;
 mod plugin;
 mod qos;
