@@ -79,6 +79,10 @@ impl Engine {
         } else if restart {
             tracker.restart()?;
         }
-        Ok(Followed { matte: Some(tracker.step(&mut view)?), seeded })
+        let mut matte = tracker.step(&mut view)?;
+        if seeded || restart {
+            matte.set_starts_over();
+        }
+        Ok(Followed { matte: Some(matte), seeded })
     }
 }
