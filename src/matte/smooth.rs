@@ -84,12 +84,7 @@ fn mix(before: u8, now: u8, keep: i32, luma: i32) -> u8 {
 mod tests {
     use super::*;
 
-    fn smooth<'a>(
-        history: &'a mut History,
-        alpha: &[u8],
-        luma: Option<&[u8]>,
-        strength: f64,
-    ) -> &'a [u8] {
+    fn smooth<'a>(history: &'a mut History, alpha: &[u8], luma: Option<&[u8]>, strength: f64) -> &'a [u8] {
         let size = (alpha.len(), 1);
         let guide = luma.map(|luma| Guide::bytes(luma, size, size.0, 1).unwrap());
         let now = Packed { values: alpha, width: size.0, height: 1 };

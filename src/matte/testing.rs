@@ -7,11 +7,11 @@ pub fn edge(width: usize, at: f64, softness: f64) -> Vec<u8> {
     row.collect::<Vec<u8>>().repeat(16)
 }
 
-/// A disk in the middle of a square.
-pub fn disk(side: usize, radius: f64) -> Vec<u8> {
+/// A disk in the middle of a square, with such a ramp.
+pub fn disk(side: usize, radius: f64, softness: f64) -> Vec<u8> {
     let middle = side as f64 / 2.0 - 0.5;
     let inside =
-        |i: usize| ramp(radius - ((i % side) as f64 - middle).hypot((i / side) as f64 - middle));
+        |i: usize| ramp((radius - ((i % side) as f64 - middle).hypot((i / side) as f64 - middle)) / softness);
     (0..side * side).map(inside).collect()
 }
 
