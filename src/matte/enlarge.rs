@@ -1,5 +1,7 @@
 //! Bilinear enlargement of bytes.
 
+use std::ops::Range;
+
 use super::Small;
 use crate::Result;
 use crate::tracker::PlaneMut;
@@ -24,6 +26,8 @@ pub struct Taps {
     first: Vec<usize>,
     /// Share of the higher one, of 1 << 15.
     share: Vec<i16>,
+    /// The same, of 1.
+    portion: Vec<f32>,
     /// The first place of the larger axis that lies between each place of the smaller one and the next.
     starts: Vec<usize>,
 }
@@ -37,10 +41,12 @@ impl Taps {
         self.size = (from, to);
         self.first.clear();
         self.share.clear();
+        self.portion.clear();
         for place in 0..to {
             let at = ((place as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, (from - 1) as f64);
             self.first.push(at as usize);
             self.share.push((at.fract() * 32767.0).round() as i16);
+            self.portion.push(at.fract() as f32);
         }
         let first = &self.first;
         self.starts = (0..=from).map(|place| first.partition_point(|&it| it < place)).collect();
@@ -54,7 +60,22 @@ impl Taps {
     /// The two places, and the share of the second, 0 to 1.
     pub fn between(&self, place: usize) -> (usize, usize, f32) {
         let first = self.first[place];
-        (first, (first + 1).min(self.size.0 - 1), f32::from(self.share[place]) / 32767.0)
+        (first, (first + 1).min(self.size.0 - 1), self.portion[place])
+    }
+
+    /// Enlarges the part `run` of a row, of which `from` gives the values at the places of the smaller axis.
+    pub fn stretch(&self, run: &Range<usize>, from: impl Fn(usize) -> f32, out: &mut [f32]) {
+        let mut place = self.first[run.start];
+        let mut x = run.start;
+        while x < run.end {
+            let (a, b) = (from(place), from((place + 1).min(self.size.0 - 1)));
+            let end = self.starts[place + 1].min(run.end);
+            let portions = &self.portion[x..end];
+            for (out, portion) in out[x - run.start..end - run.start].iter_mut().zip(portions) {
+                *out = a + (b - a) * portion;
+            }
+            (x, place) = (end, place + 1);
+        }
     }
 
     /// The first place of the larger axis beyond all that lie before `place` of the smaller one.

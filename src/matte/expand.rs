@@ -9,6 +9,9 @@ use crate::tracker::PlaneMut;
 /// Further than this, in pixels, nothing moves.
 pub const MAX_EXPAND: f64 = 128.0;
 
+/// From this radius on, chords have whole lengths.
+const LARGE: f64 = 12.0;
+
 /// Grows or shrinks, and keeps its buffers from frame to frame.
 #[derive(Debug, Default)]
 pub struct Expander {
@@ -35,7 +38,12 @@ struct Disk {
 impl Disk {
     fn new(radius: f64) -> Self {
         let half = |distance: f64| (radius * radius - distance * distance).max(0.0).sqrt();
-        let chords: Vec<f64> = (0..=radius as usize).map(|row| half(row as f64)).collect();
+        let chord = |row: usize| match half(row as f64) {
+            // Among many, fractions hardly count, but take most of the time.
+            length if radius > LARGE && row as f64 > 2.0 * radius.sqrt() => length.floor(),
+            length => length,
+        };
+        let chords: Vec<f64> = (0..=radius as usize).map(chord).collect();
         let caps = (0..=radius.sqrt() as usize).map(|column| (column, half(column as f64))).collect();
         Self { radius, chords, caps }
     }
@@ -83,7 +91,11 @@ impl Expander {
             }
             self.fill_powers(2 * reach);
             let y = y - rect.rows.start as isize;
+            let wanted = 0..rect.rows.len() as isize;
             for (row, &half) in disk.chords.iter().enumerate() {
+                if !wanted.contains(&(y - row as isize)) && !wanted.contains(&(y + row as isize)) {
+                    continue;
+                }
                 self.set_chord(reach, width, half);
                 merge(&mut self.out, width, y - row as isize, &self.chord);
                 if row > 0 {

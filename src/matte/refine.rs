@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::Small;
 use super::enlarge::Taps;
+use super::feather::round;
 use super::guide::Guide;
 use crate::Result;
 use crate::tracker::{PlaneMut, Region};
@@ -226,19 +227,11 @@ impl Refiner {
         let start = (row - bounds.rows.start) * bounds.columns.len();
         let own = |x: usize| start + x - bounds.columns.start;
         for (map, out) in self.maps[..3].iter().zip(target.iter_mut()) {
-            for (x, out) in run.clone().zip(&mut out[run.clone()]) {
-                let (first, second, share) = self.columns.between(x);
-                let (a, b) = (map[own(first)], map[own(second)]);
-                *out = a + (b - a) * share;
-            }
+            self.columns.stretch(run, |place| map[own(place)], &mut out[run.clone()]);
         }
         for (map, out) in [&self.least, &self.greatest].into_iter().zip(&mut target[3..]) {
             let map = &map[row * small.width..][..small.width];
-            for (x, out) in run.clone().zip(&mut out[run.clone()]) {
-                let (first, second, share) = self.columns.between(x);
-                let (a, b) = (f32::from(map[first]), f32::from(map[second]));
-                *out = a + (b - a) * share;
-            }
+            self.columns.stretch(run, |place| f32::from(map[place]), &mut out[run.clone()]);
         }
     }
 
@@ -255,7 +248,7 @@ impl Refiner {
             };
             let even = f32::from(out[x]);
             let refined = even + at(1) * f32::from(luma[x]) + at(2) - at(0) * even;
-            out[x] = (refined.max(at(3)).min(at(4)) + 0.5) as i32 as u8;
+            out[x] = round(refined.max(at(3)).min(at(4))) as u8;
         }
     }
 }
@@ -298,13 +291,26 @@ fn mean(
     line: &mut Vec<f32>,
     (width, height): (usize, usize),
 ) {
+    const SCALES: [f32; 2 * RADIUS + 2] = {
+        let mut scales = [0.0; 2 * RADIUS + 2];
+        let mut count = 1;
+        while count < scales.len() {
+            scales[count] = 1.0 / count as f32;
+            count += 1;
+        }
+        scales
+    };
     let window = |place: usize, length: usize| place.saturating_sub(RADIUS)..(place + RADIUS + 1).min(length);
     spare.clear();
-    for row in from.chunks_exact(width) {
-        for x in 0..width {
-            let window = window(x, width);
-            let count = window.len() as f32;
-            spare.push(row[window].iter().sum::<f32>() / count);
+    spare.resize(from.len(), 0.0);
+    for (row, out) in from.chunks_exact(width).zip(spare.chunks_exact_mut(width)) {
+        out.copy_from_slice(row);
+        for step in 1..=RADIUS.min(width - 1) {
+            out[step..].iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            out.iter_mut().zip(&row[step..]).for_each(|(sum, value)| *sum += value);
+        }
+        for (x, sum) in out.iter_mut().enumerate() {
+            *sum *= SCALES[window(x, width).len()];
         }
     }
     to.clear();

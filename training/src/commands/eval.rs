@@ -4,9 +4,10 @@ use std::time::Instant;
 use clap::ValueEnum;
 use fastganseg_training::Result;
 use fastganseg_training::eval::{EvalOptions, evaluate};
-use fastganseg_training::method::{Frozen, Propagation, Propagator};
+use fastganseg_training::method::{Finished, Frozen, Propagation, Propagator};
 use fastganseg_training::report::{table, write_csv};
 use gstfastganseg::device::{DeviceChoice, Precision};
+use gstfastganseg::matte::{self, Look};
 use gstfastganseg::model::weights::Weights;
 use gstfastganseg::tracker::Tracker;
 
@@ -53,6 +54,15 @@ pub struct Args {
     #[arg(long, default_value_t)]
     precision: Precision,
 
+    /// How masks are enlarged to the annotations' size before they are cut at one half, as in the element
+    /// [default: the most probable object of each pixel, evenly enlarged]
+    #[arg(long, value_enum)]
+    edges: Option<Edges>,
+
+    /// Smoothing of alpha over time, 0 to 1, with `--edges`
+    #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, requires = "edges")]
+    smoothing: f64,
+
     /// Frames on each contact sheet, 0 for no sheets
     #[arg(long, value_name = "N", default_value_t = 12)]
     sheet_frames: usize,
@@ -67,6 +77,15 @@ enum Method {
     Frozen,
     /// Likeness of ImageNet features alone: a floor without training on video
     Propagation,
+}
+
+/// Ways to enlarge a mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Edges {
+    /// Its edges follow those of the picture
+    Refine,
+    /// Evenly
+    Bilinear,
 }
 
 /// Reads `192x336`.
@@ -99,7 +118,13 @@ impl Args {
                 let (width, height) = tracker.network_size();
                 let (device, precision) = (tracker.active_device(), tracker.active_precision());
                 eprintln!("{name}: {width}x{height} on {device} in {precision}");
-                Ok(Box::new(tracker))
+                let edges = match self.edges {
+                    None => return Ok(Box::new(tracker)),
+                    Some(Edges::Refine) => matte::Edges::Refine,
+                    Some(Edges::Bilinear) => matte::Edges::Bilinear,
+                };
+                let look = Look { edges, smoothing: self.smoothing, ..Look::default() };
+                Ok(Box::new(Finished::new(tracker, look)))
             }
             Method::Propagation => {
                 let backbone = self.backbone.clone().unwrap_or_default();
@@ -132,6 +157,9 @@ pub fn run(args: &Args) -> Result<()> {
     write_csv(&csv, &evaluation.scores, &evaluation.speed)?;
     eprintln!("done in {:.1} s", begin.elapsed().as_secs_f64());
     print!("{}", table(&evaluation.scores, &evaluation.speed));
+    if let Some(flicker) = evaluation.flicker {
+        println!("flicker of still pixels near contours: {flicker:.2} of 255");
+    }
     eprintln!("masks: {}", args.out.join("masks").display());
     eprintln!("measures: {}", csv.display());
     if args.sheet_frames > 0 {
