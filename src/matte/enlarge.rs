@@ -119,7 +119,7 @@ impl Line {
             } else {
                 let slope = (b - a) << (BITS + 1);
                 for (value, share) in values.iter_mut().zip(&columns.share[run]) {
-                    *value = ((a << BITS) + (slope * i32::from(*share) >> 16)) as i16;
+                    *value = ((a << BITS) + ((slope * i32::from(*share)) >> 16)) as i16;
                 }
             }
         }

@@ -16,15 +16,15 @@ use crate::Result;
 use crate::tracker::{PlaneMut, Region};
 
 /// Places of the small mask to each side that a function is fitted to.
-const RADIUS: usize = 4;
+const RADIUS: usize = 1;
 /// Places to each side whose range of values is allowed.
-const RANGE: usize = 2;
+const RANGE: usize = 1;
 /// A range of alpha below this one, of 255, is flat.
 const FLAT: u8 = 12;
 /// Variance of luma, of 255², that counts as noise.
-const EPS: f32 = 20.0;
+const EPS: f32 = 5.0;
 /// How the explained share becomes the share of the refined value: 0 below the first, 1 from the second on.
-const TRUST: (f32, f32) = (0.2, 0.7);
+const TRUST: (f32, f32) = (0.1, 0.5);
 /// Maps that are enlarged: share, slope, offset, least and greatest value.
 const MAPS: usize = 5;
 
@@ -155,7 +155,8 @@ impl Refiner {
             let covariance = luma_mask[index] - i * p;
             let explained = covariance * covariance / (variance * spread);
             let trust = ((explained - TRUST.0) / (TRUST.1 - TRUST.0)).clamp(0.0, 1.0);
-            let a = covariance / variance / explained.max(TRUST.0).powf(gain());
+            // As steep as the mask is where luma has an edge, rather than as flat as the best guess.
+            let a = covariance / variance / explained.max(TRUST.0);
             slope.push(trust * a);
             offset.push(trust * (p - a * i));
             share[index] = trust;
@@ -253,10 +254,6 @@ impl Refiner {
     }
 }
 
-fn gain() -> f32 {
-    1.0
-}
-
 /// Places of the small mask.
 struct Bounds {
     columns: Range<usize>,
@@ -323,5 +320,84 @@ fn mean(
             line.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
         to.extend(line.iter().map(|sum| sum * scale));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matte::Enlarger;
+    use crate::matte::testing::contour;
+
+    const SIZE: (usize, usize) = (96, 48);
+
+    /// A mask of 12x6 with its edge in the middle, a frame of 96x48 with its edge at `edge`.
+    fn refined(luma: impl Fn(usize, usize) -> u8) -> (Vec<u8>, Vec<u8>) {
+        let (width, height) = SIZE;
+        let small: Vec<u8> =
+            (0..72).map(|i| [0, 0, 0, 0, 0, 40, 215, 255, 255, 255, 255, 255][i % 12]).collect();
+        let small = Small { values: &small, width: 12, height: 6 };
+        let luma: Vec<u8> = (0..width * height).map(|i| luma(i % width, i / width)).collect();
+        let guide = Guide::bytes(&luma, SIZE, width, 1).unwrap();
+        let mut data = vec![0; width * height];
+        let plane = &mut PlaneMut { data: &mut data, width, height, stride: width };
+        Enlarger::default().enlarge(&small, plane).unwrap();
+        let even = plane.data.to_vec();
+        let region = Region { x: 0, y: 0, width, height };
+        Refiner::default().refine(&small, &guide, region, plane).unwrap();
+        (even, data)
+    }
+
+    #[test]
+    fn edges_become_those_of_the_picture() {
+        for edge in [45, 48, 51] {
+            for (dark, bright) in [(40, 200), (200, 40)] {
+                let (even, after) = refined(|x, _| if x < edge { dark } else { bright });
+                let row = &after[20 * 96..21 * 96];
+                let (wanted, found) = (edge as f64 - 0.5, contour(row));
+                assert!((found - wanted).abs() <= 0.6, "{edge}: {found}");
+                let ramp = |row: &[u8]| row.iter().filter(|&&value| value > 64 && value < 191).count();
+                assert!(ramp(row) < ramp(&even[..96]), "{row:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_an_edge_in_the_picture_nothing_changes() {
+        let (even, after) = refined(|_, _| 99);
+        assert_eq!(even, after);
+    }
+
+    #[test]
+    fn texture_changes_little_and_flat_parts_not_at_all() {
+        let (even, after) = refined(|x, y| (40 + (x * 7919 + y * 104_729) % 151) as u8);
+        for (i, (a, b)) in even.iter().zip(&after).enumerate() {
+            let x = i % 96;
+            if !(28..68).contains(&x) {
+                assert_eq!(a, b, "at {x}");
+            }
+        }
+        let change: u64 = even.iter().zip(&after).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        assert!(change / (48 * 32) < 20, "{change}");
+    }
+
+    #[test]
+    fn any_size_and_place_is_safe() {
+        for (w, h, width, height, x, y) in [
+            (1, 1, 1, 1, 0, 0),
+            (1, 1, 5, 3, 2, 1),
+            (3, 2, 7, 5, 1, 2),
+            (5, 5, 4, 9, 0, 0),
+            (2, 7, 3, 7, 9, 9),
+        ] {
+            let values: Vec<u8> = (0..w * h).map(|i| if i % 2 == 0 { 0 } else { 255 }).collect();
+            let small = Small { values: &values, width: w, height: h };
+            let luma: Vec<u8> = (0..8 * 8).map(|i| (i * 37 % 256) as u8).collect();
+            let guide = Guide::bytes(&luma, (8, 8), 8, 1).unwrap();
+            let mut data = vec![100; (width + 2) * height];
+            let plane = &mut PlaneMut { data: &mut data, width, height, stride: width + 2 };
+            Refiner::default().refine(&small, &guide, Region { x, y, width, height }, plane).unwrap();
+            assert!(data.chunks(width + 2).all(|row| row[width..] == [100; 2]));
+        }
     }
 }
