@@ -9,8 +9,8 @@ use crate::tracker::PlaneMut;
 /// Further than this, in pixels, nothing moves.
 pub const MAX_EXPAND: f64 = 128.0;
 
-/// From this radius on, chords have whole lengths.
-const LARGE: f64 = 12.0;
+/// From this radius on most chords have whole lengths, at the cost of a third of a pixel.
+const LARGE: f64 = 24.0;
 
 /// Grows or shrinks, and keeps its buffers from frame to frame.
 #[derive(Debug, Default)]
