@@ -11,14 +11,20 @@ use crate::model::layers::average_pool;
 pub const PLACE: i64 = 8;
 /// Places that an object moves at the most from frame to frame; what appears farther away must look like it.
 const REACH: f64 = 3.0;
-/// How much less like the reference than the object was of late such a part may look,
-const SLACK: f64 = 0.07;
-/// and how much less still after the object has been gone for long: better something like it than nothing.
+/// As much more like the object than like its surroundings is like it, come what may.
+const CLEARLY: f64 = 0.05;
+/// How much less like the reference than the object was of late a part may look beside the object itself,
+const BESIDE: f64 = 0.03;
+/// and where there is no other.
+const SLACK: f64 = 0.08;
+/// How much less still after the object has been gone for long: better something like it than nothing.
 const MORE_SLACK: f64 = 0.1;
 /// Frames without the object from which on the slack grows, and at which it has grown.
 const LONG: (f64, f64) = (60.0, 210.0);
+/// Frames that what was found anew has to go on looking like the object.
+const PROBATION: u32 = 5;
 /// Share of what a new frame adds to what is known of the object's look.
-const RATE: f64 = 0.1;
+const RATE: f64 = 0.3;
 
 /// What is known of one object.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +33,8 @@ struct Known {
     likeness: Option<f64>,
     /// Frames since it was last seen.
     gone: u32,
+    /// Frames that it is still on probation.
+    probation: u32,
     /// Middles of the places that it had in the frame before, in parts of the frame.
     places: Vec<(f64, f64)>,
 }
@@ -78,23 +86,22 @@ impl Stray {
 
 impl Known {
     fn sift(&mut self, mask: &[f32], likeness: &[f32], size: (usize, usize), gaze: Gaze, keep: &mut [f32]) {
-        let parts = parts(mask, likeness, size);
+        let parts: Vec<_> = parts(mask, likeness, size)
+            .into_iter()
+            .map(|part| {
+                let middles: Vec<_> = part.places.iter().map(|&place| middle(place, size, gaze)).collect();
+                let near = self.is_near(&middles, size, gaze);
+                (part, middles, near)
+            })
+            .collect();
+        let trusted = self.probation == 0 && parts.iter().any(|&(.., near)| near);
+        let slack = if trusted { BESIDE } else { self.slack() };
         let (mut weight, mut like) = (0.0, 0.0);
         let mut places = Vec::new();
-        for part in &parts {
-            let middles: Vec<_> = part.places.iter().map(|&place| middle(place, size, gaze)).collect();
-            let is_near = self.is_near(&middles, size, gaze);
-            let mean = part.likeness / part.weight;
-            if std::env::var("STRAY").is_ok() && part.weight > 1.0 {
-                eprintln!(
-                    "  part {} places weight {:.1} near {is_near} like {mean:.3} known {:?}",
-                    part.places.len(),
-                    part.weight,
-                    self.likeness
-                );
-            }
-            let alike = self.likeness.is_none_or(|known| mean >= known - self.slack());
-            if is_near || alike {
+        for (part, middles, near) in parts {
+            let look = part.likeness / part.weight;
+            let alike = look >= CLEARLY || self.likeness.is_none_or(|known| look >= known - slack);
+            if alike || (near && trusted) {
                 places.extend(middles);
                 weight += part.weight;
                 like += part.likeness;
@@ -102,9 +109,15 @@ impl Known {
                 part.places.iter().for_each(|&place| keep[place] = 0.0);
             }
         }
-        self.gone = if places.is_empty() { self.gone.saturating_add(1) } else { 0 };
+        if places.is_empty() {
+            self.gone = self.gone.saturating_add(1);
+            self.probation = if self.likeness.is_some() { PROBATION } else { 0 };
+        } else {
+            self.gone = 0;
+            self.probation = self.probation.saturating_sub(1);
+        }
         self.places = places;
-        if weight > 0.0 {
+        if weight > 0.0 && self.probation == 0 {
             let now = like / weight;
             self.likeness = Some(self.likeness.map_or(now, |known| known + RATE * (now - known)));
         }
