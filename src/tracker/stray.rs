@@ -13,9 +13,9 @@ pub const PLACE: i64 = 8;
 const REACH: f64 = 3.0;
 /// As much more like the object than like its surroundings is like it, come what may.
 const CLEARLY: f64 = 0.05;
-/// How much less like the reference than the object was of late a part may look beside the object itself,
+/// How much less like the reference than the object was of late a part may look that is far from the object,
 const BESIDE: f64 = 0.03;
-/// and where there is no other.
+/// and one that is near it, or where there is no other.
 const SLACK: f64 = 0.08;
 /// How much less still after the object has been gone for long: better something like it than nothing.
 const MORE_SLACK: f64 = 0.1;
@@ -94,14 +94,21 @@ impl Known {
                 (part, middles, near)
             })
             .collect();
-        let trusted = self.probation == 0 && parts.iter().any(|&(.., near)| near);
-        let slack = if trusted { BESIDE } else { self.slack() };
+        // The largest part next to where the object was is the object. Others may be split off it, or not
+        // belong to it at all.
+        let near = parts.iter().filter(|(.., near)| *near).map(|(part, ..)| part.weight);
+        let main = if self.probation == 0 { near.reduce(f64::max) } else { None };
         let (mut weight, mut like) = (0.0, 0.0);
         let mut places = Vec::new();
         for (part, middles, near) in parts {
             let look = part.likeness / part.weight;
+            let slack = match main {
+                Some(_) if near => SLACK,
+                Some(_) => BESIDE,
+                None => self.slack(),
+            };
             let alike = look >= CLEARLY || self.likeness.is_none_or(|known| look >= known - slack);
-            if alike || (near && trusted) {
+            if alike || (near && main == Some(part.weight)) {
                 places.extend(middles);
                 weight += part.weight;
                 like += part.likeness;
