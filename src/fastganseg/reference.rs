@@ -49,6 +49,8 @@ pub enum Change {
 pub struct Arming {
     running: bool,
     loads: u64,
+    /// The load that is in force.
+    done: u64,
     reference: Option<Arc<Reference>>,
     change: Option<Change>,
     stream: Option<String>,
@@ -63,6 +65,7 @@ impl Arming {
     pub fn start(&mut self, reference: Option<Reference>) {
         self.running = true;
         self.loads += 1;
+        self.done = self.loads;
         self.set(reference);
     }
 
@@ -73,23 +76,27 @@ impl Arming {
 
     /// Forgets everything; loads that are under way come to nothing.
     pub fn stop(&mut self) {
-        *self = Self { loads: self.loads + 1, ..Self::default() };
+        let loads = self.loads + 1;
+        *self = Self { loads, done: loads, ..Self::default() };
     }
 
-    /// For a load that begins now, if anyone waits for it. Earlier ones are out of date from here on.
+    /// For a load that begins now, if anyone waits for it. Once it has finished, earlier ones are out of
+    /// date; until then they are not, for it may fail.
     pub fn begin_load(&mut self) -> Option<Ticket> {
         self.loads += 1;
         self.running.then_some(Ticket(self.loads))
     }
 
+    /// Whether no other load has begun since.
     pub fn is_current(&self, ticket: Ticket) -> bool {
         self.running && ticket == Ticket(self.loads)
     }
 
     /// Arms what was loaded, or takes the reference away; false if that is out of date.
     pub fn finish_load(&mut self, ticket: Ticket, reference: Option<Reference>) -> bool {
-        let current = self.is_current(ticket);
+        let current = self.running && ticket.0 > self.done;
         if current {
+            self.done = ticket.0;
             self.set(reference);
         }
         current
@@ -135,11 +142,21 @@ mod tests {
         let _ = arming.take_change();
         let first = arming.begin_load().unwrap();
         let second = arming.begin_load().unwrap();
-        assert!(!arming.finish_load(first, reference()));
-        assert!(arming.take_change().is_none());
         assert!(arming.finish_load(second, reference()));
         assert!(matches!(arming.take_change(), Some(Change::Arm(_))));
+        assert!(!arming.finish_load(first, reference()));
         assert!(arming.take_change().is_none());
+    }
+
+    #[test]
+    fn a_load_that_fails_does_not_undo_the_one_before() {
+        let mut arming = Arming::default();
+        arming.start(None);
+        let _ = arming.take_change();
+        let good = arming.begin_load().unwrap();
+        let _bad = arming.begin_load().unwrap();
+        assert!(arming.finish_load(good, reference()), "nothing later has come of anything");
+        assert!(matches!(arming.take_change(), Some(Change::Arm(_))));
     }
 
     #[test]
