@@ -3,7 +3,7 @@ use std::process::Command;
 
 use crate::util::*;
 
-fn plugin() -> Option<PathBuf> {
+pub fn path() -> Option<PathBuf> {
     // target/debug/deps/element-… lies beside the plugin that was built with it.
     let folder = std::env::current_exe().unwrap().parent()?.parent()?.to_owned();
     let path =
@@ -17,7 +17,7 @@ fn plugin() -> Option<PathBuf> {
 
 #[test]
 fn gst_inspect_shows_every_property() {
-    let Some(plugin) = plugin() else { return };
+    let Some(plugin) = path() else { return };
     let files = Files::new();
     let output = Command::new("gst-inspect-1.0")
         .arg("fastganseg")
