@@ -180,4 +180,136 @@ mod tests {
         assert!(arming.stream("b"));
         assert!(matches!(arming.take_change(), Some(Change::Arm(_))));
     }
+
+    /// The element's locks as one thread after the other takes them: settings and arming are never held
+    /// together, so all that can happen is some order of the steps between.
+    #[derive(Clone, Default)]
+    struct World {
+        setting: Option<u32>,
+        arming: Ledger,
+        /// What each thread has in hand.
+        tickets: [Option<Ticket>; 3],
+        loading: [Option<u32>; 3],
+        armed: Vec<u32>,
+    }
+
+    /// [`Arming`], which cannot be cloned for its references are files'; told apart by their width.
+    #[derive(Clone, Default)]
+    struct Ledger(Vec<Step>);
+
+    #[derive(Clone, Copy)]
+    enum Step {
+        Start,
+        Begin,
+        Finish(Ticket, u32),
+        Stop,
+    }
+
+    impl Ledger {
+        fn replay(&self) -> Arming {
+            let mut arming = Arming::default();
+            for step in &self.0 {
+                match *step {
+                    Step::Start => arming.start(None),
+                    Step::Begin => drop(arming.begin_load()),
+                    Step::Finish(ticket, mask) => drop(arming.finish_load(ticket, wide(mask))),
+                    Step::Stop => arming.stop(),
+                }
+            }
+            arming
+        }
+    }
+
+    fn wide(width: u32) -> Option<Reference> {
+        let width = width as usize;
+        Some(Reference { mask: ReferenceMask::from_soft(width, 1, vec![255; width]).unwrap(), image: None })
+    }
+
+    /// Thread `thread` sets mask `thread + 1`, which is bad if it is in `bad`: set, ticket, read, finish.
+    fn step(world: &mut World, thread: usize, step: usize, bad: &[u32]) {
+        match step {
+            0 => world.setting = Some(thread as u32 + 1),
+            1 => {
+                world.tickets[thread] = world.arming.replay().begin_load();
+                world.arming.0.push(Step::Begin);
+            }
+            2 => world.loading[thread] = world.setting,
+            _ => {
+                let (Some(ticket), Some(mask)) = (world.tickets[thread], world.loading[thread]) else {
+                    return;
+                };
+                if !bad.contains(&mask) {
+                    if world.arming.replay().finish_load(ticket, wide(mask)) {
+                        world.armed.push(mask);
+                    }
+                    world.arming.0.push(Step::Finish(ticket, mask));
+                }
+            }
+        }
+    }
+
+    /// Every order in which the threads can take their steps; the number of orders.
+    fn all_orders(world: &World, next: [usize; 3], bad: &[u32], check: &dyn Fn(&World)) -> usize {
+        let mut orders = 0;
+        for thread in 0..3 {
+            if next[thread] < 4 {
+                let (mut world, mut next) = (world.clone(), next);
+                step(&mut world, thread, next[thread], bad);
+                next[thread] += 1;
+                orders += all_orders(&world, next, bad, check);
+            }
+        }
+        if orders == 0 {
+            check(world);
+            return 1;
+        }
+        orders
+    }
+
+    #[test]
+    fn in_every_order_the_mask_that_was_set_last_is_in_force() {
+        let mut world = World::default();
+        world.arming.0.push(Step::Start);
+        let orders = all_orders(&world, [0; 3], &[], &|world| {
+            let arming = world.arming.replay();
+            let found = arming.reference.as_ref().map(|reference| reference.mask.width() as u32);
+            assert_eq!(found, world.setting);
+        });
+        assert_eq!(orders, 34_650, "12! / 4!³");
+    }
+
+    #[test]
+    fn in_every_order_a_bad_mask_leaves_a_good_one() {
+        let mut world = World::default();
+        world.arming.0.push(Step::Start);
+        all_orders(&world, [0; 3], &[2], &|world| {
+            let arming = world.arming.replay();
+            let found = arming.reference.as_ref().map(|reference| reference.mask.width() as u32);
+            if world.setting != Some(2) {
+                assert_eq!(found, world.setting);
+            }
+            assert_eq!(found, world.armed.last().copied());
+            assert_ne!(found, Some(2));
+        });
+    }
+
+    #[test]
+    fn in_every_order_nothing_is_loaded_into_a_stopped_element() {
+        let mut world = World::default();
+        world.arming.0.push(Step::Start);
+        for cut in 0..4 {
+            let mut world = world.clone();
+            for index in 0..cut {
+                step(&mut world, 0, index, &[]);
+            }
+            world.arming.0.extend([Step::Stop, Step::Start]);
+            let stale = world.tickets[0];
+            for index in cut..4 {
+                step(&mut world, 0, index, &[]);
+            }
+            assert!(stale.is_none() || world.arming.replay().reference.is_none());
+        }
+        world.arming.0.push(Step::Stop);
+        all_orders(&world, [0; 3], &[], &|world| assert!(world.armed.is_empty()));
+    }
 }
