@@ -71,12 +71,12 @@ fn soak(frames: u64) -> Result<Vec<(u64, u64)>> {
     let count = std::sync::atomic::AtomicU64::new(0);
     sink.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let frame = 1 + count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        if frame % EVERY == 0
+        if frame.is_multiple_of(EVERY)
             && let Some(kib) = resident()
         {
             let _ = send.send((frame, kib));
         }
-        if frame % SWAP == 0 {
+        if frame.is_multiple_of(SWAP) {
             cut.set_property("ref-mask", masks[(frame / SWAP % 2) as usize].to_str());
         }
         gst::PadProbeReturn::Ok

@@ -50,7 +50,7 @@ impl Matte {
             },
         };
         // Bytes are resized several times as fast as floats are.
-        self.write(plane, |region| Ok(to_size(&bytes(&mask)?, region)?))
+        self.write(plane, |region| to_size(&bytes(&mask)?, region))
     }
 
     /// The id of the object, or 0, that each pixel most probably belongs to.

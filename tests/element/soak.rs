@@ -36,7 +36,7 @@ fn memory_is_flat_alone() {
         let frames = AtomicUsize::new(0);
         move |_, probe| {
             if probe.buffer().is_some() {
-                if frames.fetch_add(1, Ordering::SeqCst) % 20 == 0 {
+                if frames.fetch_add(1, Ordering::SeqCst).is_multiple_of(20) {
                     samples.lock().unwrap().extend(memory_use::resident());
                 }
             } else if probe.event().is_some_and(|event| event.type_() == gst::EventType::Eos) {

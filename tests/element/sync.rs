@@ -201,6 +201,7 @@ fn check(case: &Case) -> usize {
 }
 
 fn follower() -> Tracker {
+    #[allow(clippy::needless_update, reason = "options to come are as the element has them")]
     let options = Options {
         model: Some(Path::new(model::small()).to_owned()),
         device: DeviceChoice::Cpu,
