@@ -1,7 +1,8 @@
-//! Time of one frame in the network alone: no video, no resizing, one object.
+//! Time of one frame in the network alone: no video, no resizing; one object, and for lite up to
+//! sixteen.
 //!
-//! `cargo bench --bench network`, or `-- resnet50` for one of the two. Runs on the CPU, and on the
-//! first CUDA device where there is one.
+//! `cargo bench --bench network`, or `-- resnet50` for one of the two, `-- objects` for their cost.
+//! Runs on the CPU, and on the first CUDA device where there is one.
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ fn frames(
     mut network: impl Regressor,
     device: Device,
     kind: Kind,
+    objects: i64,
 ) {
     let _no_grad = tch::no_grad_guard();
     prepare(&mut network, device, kind).expect("the network is prepared");
@@ -28,13 +30,18 @@ fn frames(
         channels_last(&image.to_device(device).to_kind(kind)).expect("an image")
     };
     let (first, second) = (image(1), image(2));
-    let mask = Tensor::zeros([1, 1, height, width], (Kind::Float, device));
-    let _ = mask.narrow(2, height / 4, height / 2).narrow(3, width / 4, width / 2).fill_(1.0);
+    let mask = Tensor::zeros([objects, 1, height, width], (Kind::Float, device));
+    for object in 0..objects {
+        let (rows, columns) = (height / 2 / objects.min(4), width / 2 / objects.min(4));
+        let (y, x) = (object / 4 * height / 4, object % 4 * width / 4);
+        let _ = mask.get(object).narrow(1, y, rows).narrow(2, x, columns).fill_(1.0);
+    }
     let reference = network.reference(&first, &mask).expect("a reference");
     let mut state = network.start(&reference).expect("a state");
     let mut step = || -> Result<()> {
-        let masks = network.step(&second, &reference, &mut state)?.f_sigmoid()?;
-        network.observe(&masks, &reference, &mut state)?;
+        let _logits = network.step(&second, &reference, &mut state)?;
+        // The reference's masks, so that the memory fills as it does where objects are found.
+        network.observe(&mask, &reference, &mut state)?;
         if let Device::Cuda(index) = device {
             tch::Cuda::synchronize(index as i64);
         }
@@ -46,7 +53,8 @@ fn frames(
         _ => "float32",
     };
     let place = if device == Device::Cpu { "cpu" } else { "cuda" };
-    let label = format!("{name} {width}x{height} {precision} {place}");
+    let several = if objects == 1 { String::new() } else { format!(" {objects} objects") };
+    let label = format!("{name} {width}x{height} {precision} {place}{several}");
     group.bench_function(label, |bencher| bencher.iter(|| step().expect("a step")));
 }
 
@@ -65,10 +73,17 @@ fn network(criterion: &mut Criterion) {
         tch::manual_seed(0);
         let store = VarStore::new(Device::Cpu);
         let lite = Lite::new(&store.root(), &Config::lite()).expect("lite");
-        frames(&mut group, "lite", lite, device, kind);
+        frames(&mut group, "lite", lite, device, kind, 1);
         let store = VarStore::new(Device::Cpu);
         let resnet50 = Resnet50::new(&store.root(), &Config::resnet50()).expect("resnet50");
-        frames(&mut group, "resnet50", resnet50, device, kind);
+        frames(&mut group, "resnet50", resnet50, device, kind, 1);
+        if kind != Kind::Float {
+            for objects in [2, 4, 8, 16] {
+                let store = VarStore::new(Device::Cpu);
+                let lite = Lite::new(&store.root(), &Config::lite()).expect("lite");
+                frames(&mut group, "lite", lite, device, kind, objects);
+            }
+        }
     }
     group.finish();
 }

@@ -7,6 +7,7 @@
 
 typedef struct {
   GMainLoop *loop;
+  GstElement *pipeline;
   GstElement *cut;
   const char *second;
   gboolean failed;
@@ -32,6 +33,10 @@ on_message (GstBus * bus, GstMessage * message, gpointer data)
     case GST_MESSAGE_WARNING:
       gst_message_parse_warning (message, &error, NULL);
       g_printerr ("warning: %s\n", error->message);
+      break;
+    case GST_MESSAGE_LATENCY:
+      /* In live pipelines, when an element takes longer than it said. */
+      gst_bin_recalculate_latency (GST_BIN (app->pipeline));
       break;
     case GST_MESSAGE_ELEMENT:
       if (gst_message_has_name (message, "fastganseg-reference")) {
@@ -80,6 +85,7 @@ main (int argc, char **argv)
   GstElement *file = gst_bin_get_by_name (GST_BIN (pipeline), "file");
   g_object_set (file, "location", argv[1], NULL);
   gst_object_unref (file);
+  app.pipeline = pipeline;
   app.cut = gst_bin_get_by_name (GST_BIN (pipeline), "cut");
   g_object_set (app.cut, "ref-mask", argv[2], NULL);
   app.loop = g_main_loop_new (NULL, FALSE);

@@ -37,6 +37,9 @@ def main(clip, mask, second=None):
             loop.quit()
         elif message.type == Gst.MessageType.WARNING:
             print("warning:", message.parse_warning()[0].message, file=sys.stderr)
+        elif message.type == Gst.MessageType.LATENCY:
+            # In live pipelines, when an element takes longer than it said.
+            pipeline.recalculate_latency()
         elif message.type == Gst.MessageType.ELEMENT and message.has_name("fastganseg-reference"):
             print("reference:", message.get_structure().to_string())
 

@@ -44,6 +44,8 @@ fn run(clip: &str, first: &str, second: Option<&str>) -> Result<(), Box<dyn Erro
                     println!("reference: {s}");
                 }
             }
+            // In live pipelines, when an element takes longer than it said.
+            Some(gst::MessageView::Latency(_)) => pipeline.recalculate_latency()?,
             Some(gst::MessageView::AsyncDone(_)) => {
                 println!(
                     "running on {}",

@@ -82,6 +82,22 @@ impl ReferenceMask {
         soft(width, height, alpha, Reading::Soft).map_err(in_memory)
     }
 
+    /// As the values of a greyscale PNG are read: soft foreground, or object ids if none is larger than 16.
+    ///
+    /// # Errors
+    /// [`Error::Mask`] if the size is not that of `values` or all is background.
+    pub fn from_grey(width: usize, height: usize, values: Vec<u8>) -> Result<Self> {
+        Values { width, height, kind: Kind::Grey, values }.into_mask().map_err(in_memory)
+    }
+
+    /// As the alpha channel of a PNG is read: one object, with id 1.
+    ///
+    /// # Errors
+    /// [`Error::Mask`] if the size is not that of `alpha` or all is transparent.
+    pub fn from_alpha(width: usize, height: usize, alpha: Vec<u8>) -> Result<Self> {
+        Values { width, height, kind: Kind::Alpha, values: alpha }.into_mask().map_err(in_memory)
+    }
+
     /// One object for each id in `height` rows of `width` labels; 0 is background, 255 void.
     ///
     /// # Errors

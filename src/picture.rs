@@ -58,6 +58,18 @@ impl OwnedPicture {
         Ok(Self { data: image.into_raw(), width, height })
     }
 
+    /// From `height` rows of `width` packed RGB pixels.
+    ///
+    /// # Errors
+    /// [`Error::Picture`] if there is none, or if the size is not that of `data`.
+    pub fn from_rgb(width: usize, height: usize, data: Vec<u8>) -> Result<Self> {
+        if data.is_empty() || 3 * width * height != data.len() {
+            let reason = format!("{} bytes do not make {width}x{height} pixels", data.len());
+            return Err(Error::Picture { path: "(in memory)".into(), reason });
+        }
+        Ok(Self { data, width, height })
+    }
+
     /// A view of its pixels.
     pub fn as_picture(&self) -> Picture<'_> {
         Picture { data: &self.data, width: self.width, height: self.height, stride: 3 * self.width }

@@ -2,22 +2,30 @@
 //! both drive.
 
 mod engine;
+mod evidence;
+mod focus;
 mod matte;
+mod presence;
 mod scene;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor, nn};
 
+pub use self::evidence::Evidence;
 pub use self::matte::Matte;
+pub use self::presence::Presence;
 pub use self::scene::{Region, Scene};
 use crate::device::{self, DeviceChoice, Precision};
 use crate::mask::ReferenceMask;
-use crate::model::layers::channels_last;
+use crate::model::layers::{Part, channels_last};
 use crate::model::weights::Weights;
 use crate::model::{Architecture, Config, Lite, Regressor, Resnet50, prepare};
 use crate::{Error, Result};
 use engine::{Engine, Running};
+use focus::{Bounds, Focus};
+use presence::Watch;
 
 /// Objects followed at the same time at the most.
 pub const MAX_OBJECTS: usize = 16;
@@ -62,15 +70,6 @@ pub struct PlaneMut<'a> {
     pub stride: usize,
 }
 
-/// Whether the objects are in the picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// At least one of them is.
-    Seen,
-    /// None is: they are hidden, or have left.
-    Lost,
-}
-
 /// What to run, and where.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -102,6 +101,38 @@ pub struct Tracker {
     device: Device,
     kind: Kind,
     device_warning: Option<String>,
+    roi: Roi,
+    focus: Focus,
+    /// Of the reference, and of the frame to come.
+    home: Option<Gaze>,
+    gaze: Option<Gaze>,
+    watch: Watch,
+    evidence: Vec<Evidence>,
+    warm: Duration,
+}
+
+/// Where the network looks in frames of one size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Gaze {
+    region: Region,
+    frame: (usize, usize),
+}
+
+impl Gaze {
+    /// The same part of frames of another size.
+    fn of(self, frame: (usize, usize)) -> Self {
+        Self { region: self.region.scaled(self.frame, frame), frame }
+    }
+
+    /// `region` of the same frames in parts of this.
+    fn part(&self, region: Region) -> Part {
+        let along = |start: usize, length: usize, from: usize, of: usize| {
+            ((start as f64 - from as f64) / of as f64, length as f64 / of as f64)
+        };
+        let (x, width) = along(region.x, region.width, self.region.x, self.region.width);
+        let (y, height) = along(region.y, region.height, self.region.y, self.region.height);
+        Part { x, y, width, height }
+    }
 }
 
 impl std::fmt::Debug for Tracker {
@@ -125,11 +156,15 @@ impl Tracker {
             Some(path) => Weights::open(path)?,
             None => Weights::built_in()?,
         };
-        Self::from_weights(&weights, options.device, options.precision)
+        Self::from_weights(&weights, options)
     }
 
     /// As [`new`](Self::new), from weights in memory.
-    pub fn from_weights(weights: &Weights, device: DeviceChoice, precision: Precision) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn from_weights(weights: &Weights, options: &Options) -> Result<Self> {
+        let Options { device, precision, roi, .. } = *options;
         let _no_grad = tch::no_grad_guard();
         let config = weights.config().clone();
         let (device, device_warning) = device::open(device)?;
@@ -148,8 +183,22 @@ impl Tracker {
             }
         };
         store.freeze();
-        let mut tracker = Self { engine, ids: Vec::new(), config, device, kind, device_warning };
-        tracker.warm_up()?;
+        let mut tracker = Self {
+            engine,
+            ids: Vec::new(),
+            config,
+            device,
+            kind,
+            device_warning,
+            roi,
+            focus: Focus::default(),
+            home: None,
+            gaze: None,
+            watch: Watch::default(),
+            evidence: Vec::new(),
+            warm: Duration::ZERO,
+        };
+        tracker.warm = tracker.warm_up()?;
         Ok(tracker)
     }
 
@@ -180,6 +229,11 @@ impl Tracker {
         self.device_warning.as_deref()
     }
 
+    /// How long a step took on an empty picture, before there was any other.
+    pub fn expected_time(&self) -> Duration {
+        self.warm
+    }
+
     /// Width and height in pixels at which pictures enter the network; those of that very size are not
     /// resized.
     pub fn network_size(&self) -> (usize, usize) {
@@ -201,13 +255,30 @@ impl Tracker {
                 objects.len()
             )));
         }
-        let (height, width) = self.config.size();
         let masks = matte::planes(mask)?;
+        let drawn_on = (mask.width(), mask.height());
+        let frame = scene.size();
+        let zeros = Tensor::f_zeros([objects.len() as i64], (Kind::Float, Device::Cpu))?;
+        let bounds = bounds(&evidence::gather(&masks, &zeros)?);
+        let region = match self.roi {
+            Roi::Auto => self.focus.begin(bounds, frame),
+            Roi::Off => Region::whole(frame),
+        };
+        let part = region.scaled(frame, drawn_on);
+        let (height, width) = self.config.size();
+        let masks = masks.f_narrow(2, part.y as i64, part.height as i64)?.f_narrow(
+            3,
+            part.x as i64,
+            part.width as i64,
+        )?;
         let masks = matte::shrink(&masks, height, width)?.f_to_device(self.device)?;
-        let region = Region::whole(scene.size());
-        let image = self.look_at(scene, region)?;
+        let image = self.look(scene, region)?;
         self.engine.set_reference(&image, &masks)?;
         self.ids = objects.iter().map(|object| object.id).collect();
+        self.home = Some(Gaze { region, frame });
+        self.gaze = self.home;
+        self.watch = Watch::new(objects.len());
+        self.evidence.clear();
         Ok(())
     }
 
@@ -222,8 +293,14 @@ impl Tracker {
     }
 
     /// Tracking starts again from the reference, as after a seek.
+    ///
+    /// # Errors
+    /// An error of libtorch.
     pub fn restart(&mut self) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
+        self.focus = Focus::default();
+        self.watch = Watch::new(self.ids.len());
+        self.gaze = self.home;
         self.engine.restart()
     }
 
@@ -231,33 +308,68 @@ impl Tracker {
     pub fn clear(&mut self) {
         self.engine.clear();
         self.ids.clear();
+        self.evidence.clear();
+        self.home = None;
+        self.gaze = None;
+        self.watch = Watch::default();
     }
 
-    /// The masks of the next picture.
+    /// The masks of the next picture. A change of size is no matter.
     ///
     /// # Errors
     /// [`Error::NoReference`] before [`set_reference`](Self::set_reference).
     pub fn step(&mut self, scene: &mut dyn Scene) -> Result<Matte> {
         let _no_grad = tch::no_grad_guard();
-        if !self.has_reference() {
-            return Err(Error::NoReference);
-        }
-        let region = Region::whole(scene.size());
-        let image = self.look_at(scene, region)?;
+        let frame = scene.size();
+        let Some(gaze) = self.gaze.map(|gaze| gaze.of(frame)) else { return Err(Error::NoReference) };
+        let image = self.look(scene, gaze.region)?;
         let logits = self.engine.step(&image)?;
         let masks = normalise(&logits)?;
+        self.evidence = evidence::gather(&masks, &self.engine.likeness(&masks)?)?;
+        let masks = match self.watch.judge(&mut self.evidence) {
+            None => masks,
+            Some(seen) => {
+                let seen = Tensor::f_from_slice(&seen)?.f_reshape([-1, 1, 1, 1])?;
+                masks.f_mul(&seen.f_to_device(self.device)?)?
+            }
+        };
         self.engine.observe(&masks)?;
-        Matte::new(&masks, &self.ids, region, scene.size())
-    }
-
-    fn look_at(&self, scene: &mut dyn Scene, region: Region) -> Result<Tensor> {
-        let picture = scene.view(region, self.network_size())?;
-        self.image(&picture)
+        self.look_on(scene, gaze)?;
+        Matte::new(&masks, &self.ids, gaze.region, frame)
     }
 
     /// Whether the objects are to be seen, as far as the last [`step`](Self::step) tells.
     pub fn presence(&self) -> Presence {
-        Presence::Seen
+        self.watch.presence()
+    }
+
+    /// What the last [`step`](Self::step) found of each object, in the order of
+    /// [`object_ids`](Self::object_ids).
+    pub fn evidence(&self) -> &[Evidence] {
+        &self.evidence
+    }
+
+    /// Chooses where to look in the next picture, and looks there in this one if that is elsewhere, so that
+    /// the next can be compared with it.
+    fn look_on(&mut self, scene: &mut dyn Scene, gaze: Gaze) -> Result<()> {
+        let region = match self.roi {
+            Roi::Auto => {
+                let bounds = bounds(&self.evidence).map(|bounds| bounds.of_frame(gaze.region, gaze.frame));
+                self.focus.next(gaze.region, bounds, gaze.frame)
+            }
+            Roi::Off => Region::whole(gaze.frame),
+        };
+        if region != gaze.region {
+            let image = self.look(scene, region)?;
+            self.engine.reframe(&image, gaze.part(region))?;
+        }
+        self.gaze = Some(Gaze { region, ..gaze });
+        Ok(())
+    }
+
+    fn look(&self, scene: &mut dyn Scene, region: Region) -> Result<Tensor> {
+        let picture = scene.view(region, self.network_size())?;
+        self.image(&picture)
     }
 
     /// (1, 3, H, W) at network size, RGB in [0, 1], in the network's kind, channels last.
@@ -283,23 +395,34 @@ impl Tracker {
     }
 
     /// The first run of a network builds kernels and fills caches; better here than on the first frame.
-    fn warm_up(&mut self) -> Result<()> {
+    /// Returns how long a run takes after that.
+    fn warm_up(&mut self) -> Result<Duration> {
         let (height, width) = self.config.size();
-        let image = Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?;
+        let image = channels_last(&Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?)?;
         let mask = Tensor::f_zeros([1, 1, height, width], (Kind::Float, self.device))?;
-        self.engine.set_reference(&channels_last(&image)?, &mask)?;
+        self.engine.set_reference(&image, &mask)?;
+        let mut time = Duration::ZERO;
         for _ in 0..2 {
-            let _ = self.engine.step(&channels_last(&image)?)?;
+            let begun = Instant::now();
+            let logits = self.engine.step(&image)?;
+            // Waits for the device.
+            let _ = logits.f_to_device(Device::Cpu)?;
             self.engine.observe(&mask)?;
+            time = begun.elapsed();
         }
         self.engine.clear();
-        Ok(())
+        Ok(time)
     }
 }
 
 fn engine<R: Regressor + 'static>(mut model: R, device: Device, kind: Kind) -> Result<Box<dyn Engine>> {
     prepare(&mut model, device, kind)?;
     Ok(Box::new(Running::new(model)))
+}
+
+/// Where the objects are that are seen.
+fn bounds(evidence: &[Evidence]) -> Option<Bounds> {
+    evidence.iter().filter_map(|evidence| evidence.bounds).reduce(Bounds::join)
 }
 
 /// Soft masks from logits, both (N, 1, H, W). Several objects are normalised against each other and

@@ -8,7 +8,7 @@ use gstfastganseg::device::{DeviceChoice, Precision};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::model::weights::{self, Weights};
 use gstfastganseg::model::{Config, Lite, Resnet50};
-use gstfastganseg::tracker::{MAX_OBJECTS, Matte, Options, Picture, PlaneMut, Tracker};
+use gstfastganseg::tracker::{MAX_OBJECTS, Matte, Options, Picture, PlaneMut, Region, Roi, Scene, Tracker};
 use tch::{Device, Kind, nn};
 
 const WIDTH: usize = 96;
@@ -19,6 +19,10 @@ fn tiny(config: Config) -> Config {
 }
 
 fn tracker(config: &Config) -> Tracker {
+    tracker_with(config, Roi::Auto)
+}
+
+fn tracker_with(config: &Config, roi: Roi) -> Tracker {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.safetensors");
     tch::manual_seed(5);
@@ -29,7 +33,8 @@ fn tracker(config: &Config) -> Tracker {
     }
     weights::save(&path, &store, config, &BTreeMap::new(), Kind::Float).unwrap();
     let weights = Weights::open(&path).unwrap();
-    Tracker::from_weights(&weights, DeviceChoice::Cpu, Precision::Float32).unwrap()
+    let (device, precision) = (DeviceChoice::Cpu, Precision::Float32);
+    Tracker::from_weights(&weights, &Options { device, precision, roi, ..Options::default() }).unwrap()
 }
 
 /// Noise, the same for the same seed.
@@ -193,4 +198,94 @@ fn float16_on_a_cpu_is_refused() {
 fn a_missing_model_is_named() {
     let options = Options { model: Some(Path::new("no/such.safetensors").into()), ..Options::default() };
     assert!(Tracker::new(&options).unwrap_err().to_string().contains("no/such.safetensors"));
+}
+
+/// Tells where the tracker looked.
+struct Watched<'a> {
+    picture: Picture<'a>,
+    views: Vec<Region>,
+}
+
+impl Scene for Watched<'_> {
+    fn size(&self) -> (usize, usize) {
+        self.picture.size()
+    }
+
+    fn view(&mut self, region: Region, size: (usize, usize)) -> gstfastganseg::Result<Picture<'_>> {
+        self.views.push(region);
+        self.picture.view(region, size)
+    }
+}
+
+fn small_mask(width: usize, height: usize) -> ReferenceMask {
+    let inside = |i: usize| (20..32).contains(&(i % width)) && (30..40).contains(&(i / width));
+    let alpha = (0..width * height).map(|i| if inside(i) { 255 } else { 0 }).collect();
+    ReferenceMask::from_soft(width, height, alpha).unwrap()
+}
+
+#[test]
+fn the_reference_is_looked_at_closely_if_the_object_is_small() {
+    let (width, height) = (192, 128);
+    let data = pixels(1, width, height);
+    let mut close = tracker(&tiny(Config::lite()));
+    let mut scene = Watched { picture: picture(&data, width, height), views: Vec::new() };
+    close.set_reference(&mut scene, &small_mask(width, height)).unwrap();
+    let region = scene.views[0];
+    assert!(region.width < width && region.x <= 20 && region.x + region.width >= 32, "{region:?}");
+    assert!(region.height < height && region.y <= 30 && region.y + region.height >= 40, "{region:?}");
+
+    let matte = close.step(&mut scene).unwrap();
+    assert_eq!(scene.views[1], region, "the next picture is looked at in the same place");
+    let alpha = alpha(&matte, None, width, height);
+    for (index, &value) in alpha.iter().enumerate() {
+        let (x, y) = (index % width, index / width);
+        let inside = (region.x..region.x + region.width).contains(&x)
+            && (region.y..region.y + region.height).contains(&y);
+        assert!(inside || value == 0, "{value} at {x}, {y}");
+    }
+}
+
+#[test]
+fn without_region_of_interest_the_whole_picture_is_looked_at() {
+    let (width, height) = (192, 128);
+    let data = pixels(1, width, height);
+    for config in [Config::lite(), Config::resnet50()] {
+        let mut tracker = tracker_with(&tiny(config), Roi::Off);
+        let mut scene = Watched { picture: picture(&data, width, height), views: Vec::new() };
+        tracker.set_reference(&mut scene, &small_mask(width, height)).unwrap();
+        for _ in 0..3 {
+            tracker.step(&mut scene).unwrap();
+        }
+        assert_eq!(scene.views, [Region { x: 0, y: 0, width, height }; 4]);
+    }
+}
+
+#[test]
+fn tracking_goes_on_in_pictures_of_another_size() {
+    for config in [Config::lite(), Config::resnet50()] {
+        let mut tracker = tracker(&tiny(config));
+        let data = pixels(2, 320, 240);
+        tracker.set_reference(&mut picture(&data, 192, 128), &small_mask(192, 128)).unwrap();
+        for (width, height) in [(192, 128), (320, 240), (64, 64), (1, 1), (7, 200), (200, 7), (192, 128)] {
+            let matte = tracker.step(&mut picture(&data, width, height)).unwrap();
+            assert_eq!(alpha(&matte, None, width, height).len(), width * height);
+        }
+    }
+}
+
+#[test]
+fn after_a_restart_all_is_as_after_the_reference() {
+    let (width, height) = (192, 128);
+    let data: Vec<_> = (0..6).map(|seed| pixels(seed, width, height)).collect();
+    let mut tracker = tracker(&tiny(Config::lite()));
+    tracker.set_reference(&mut picture(&data[0], width, height), &small_mask(width, height)).unwrap();
+    let mut run = || {
+        let masks = data[1..].iter().map(|data| {
+            alpha(&tracker.step(&mut picture(data, width, height)).unwrap(), None, width, height)
+        });
+        let masks: Vec<_> = masks.collect();
+        tracker.restart().unwrap();
+        masks
+    };
+    assert_eq!(run(), run());
 }

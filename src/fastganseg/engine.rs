@@ -1,12 +1,14 @@
 //! The tracker, fed with video frames.
 
+use std::time::{Duration, Instant};
+
 use gstreamer_video::VideoInfo;
 
 use super::fault::Fault;
 use super::reference::Change;
 use crate::Result;
 use crate::frame::{Frame, Shrinker, View};
-use crate::tracker::{Matte, Options, Tracker};
+use crate::tracker::{Matte, Options, Presence, Tracker};
 
 pub struct Engine {
     tracker: Tracker,
@@ -19,6 +21,10 @@ pub struct Followed {
     pub matte: Option<Matte>,
     /// A mask has become the reference with this frame.
     pub seeded: bool,
+    /// Whether its objects are in the picture.
+    pub presence: Presence,
+    /// What the network took, if it ran.
+    pub time: Option<Duration>,
 }
 
 impl Engine {
@@ -50,7 +56,6 @@ impl Engine {
         restart: bool,
     ) -> Result<Followed, Fault> {
         let Self { tracker, shrinker } = self;
-        let mut seeded = false;
         if let Some(Change::Clear) = change {
             tracker.clear();
         }
@@ -58,8 +63,9 @@ impl Engine {
             Some(Change::Arm(reference)) => Some(reference),
             _ => None,
         };
-        if arm.is_none() && !tracker.has_reference() {
-            return Ok(Followed { matte: None, seeded });
+        let seeded = arm.is_some();
+        if !seeded && !tracker.has_reference() {
+            return Ok(Followed { matte: None, seeded, presence: Presence::Seen, time: None });
         }
 
         let shrinker = match shrinker {
@@ -67,18 +73,27 @@ impl Engine {
             None => shrinker.insert(Shrinker::new(info, tracker.network_size())?),
         };
         let mut view = View { frame, shrinker };
+        let begun = Instant::now();
+        // The mask that was drawn on this very frame; the network need not look for it.
+        let mut drawn = None;
         if let Some(reference) = arm {
-            seeded = true;
             match &reference.image {
                 Some(image) => tracker.set_reference(&mut image.as_picture(), &reference.mask)?,
                 None => {
                     tracker.set_reference(&mut view, &reference.mask)?;
-                    return Ok(Followed { matte: Some(Matte::from_mask(&reference.mask)?), seeded });
+                    drawn = Some(Matte::from_mask(&reference.mask)?);
                 }
             }
         } else if restart {
             tracker.restart()?;
         }
-        Ok(Followed { matte: Some(tracker.step(&mut view)?), seeded })
+        let (matte, presence) = match drawn {
+            Some(matte) => (matte, Presence::Seen),
+            None => {
+                let matte = tracker.step(&mut view)?;
+                (matte, tracker.presence())
+            }
+        };
+        Ok(Followed { matte: Some(matte), seeded, presence, time: Some(begun.elapsed()) })
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use glib::subclass::Signal;
 use glib::subclass::prelude::*;
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -19,10 +21,15 @@ use super::compose::Composer;
 use super::continuity::Continuity;
 use super::engine::Engine;
 use super::fault::{self, Fault};
+use super::latency::Latency;
 use super::planes::PlanePool;
-use super::reference::{Arming, Reference, Ticket};
+use super::qos::{Late, Qos, Times};
+use super::reference::{Arming, Reference, State, Ticket};
+use super::schedule::{Outlook, Schedule, Turn};
 use super::settings::{self, Settings};
-use super::{Output, allocation, caps};
+use super::signals;
+use super::statistics::{Origin, Statistics};
+use super::{LatePolicy, Output, allocation, caps};
 use crate::frame::Frame;
 use crate::mask::Reading;
 use crate::tracker::{Matte, Options};
@@ -44,6 +51,12 @@ pub struct FastGanSeg {
     /// Downstream understands strides and offsets.
     video_meta: AtomicBool,
     continuity: Mutex<Continuity>,
+    schedule: Mutex<Schedule>,
+    /// What the network last said; only the streaming thread takes it away for a while.
+    matte: Mutex<Option<Matte>>,
+    qos: Mutex<Qos>,
+    latency: Mutex<Latency>,
+    statistics: Mutex<Statistics>,
     /// It was told that there is no reference.
     warned: AtomicBool,
     /// It was told why these caps cannot be.
@@ -66,6 +79,10 @@ impl ObjectImpl for FastGanSeg {
         settings::properties()
     }
 
+    fn signals() -> &'static [Signal] {
+        signals::signals()
+    }
+
     fn constructed(&self) {
         self.parent_constructed();
         let obj = self.obj();
@@ -85,6 +102,7 @@ impl ObjectImpl for FastGanSeg {
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
             "active-device" => lock(&self.active_device).to_value(),
+            "stats" => self.stats().to_value(),
             name => lock(&self.settings).get(name),
         }
     }
@@ -92,7 +110,9 @@ impl ObjectImpl for FastGanSeg {
     /// Comes once after all properties of one call were set, so that a mask and its image go together.
     fn dispatch_properties_changed(&self, pspecs: &[glib::ParamSpec]) {
         self.parent_dispatch_properties_changed(pspecs);
-        if pspecs.iter().any(|pspec| matches!(pspec.name(), "ref-mask" | "ref-image")) {
+        let set = |name: &str| pspecs.iter().any(|pspec| pspec.name() == name);
+        // An image without a mask file would take away what a signal gave.
+        if set("ref-mask") || (set("ref-image") && lock(&self.settings).ref_mask.is_some()) {
             let ticket = lock(&self.arming).begin_load();
             if let Some(ticket) = ticket {
                 self.load_later(ticket);
@@ -136,17 +156,20 @@ impl BaseTransformImpl for FastGanSeg {
     const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let before = lock(&self.arming).loads();
+        let (before, early) = {
+            let arming = lock(&self.arming);
+            (arming.loads(), arming.has_early())
+        };
         let settings = lock(&self.settings).clone();
         let fail = |error: crate::Error| fault::message(&error);
 
         let device = settings.device.parse().map_err(fail)?;
-        let reference = self.load(&settings).map_err(fail)?;
+        let reference = if early { None } else { self.load(&settings).map_err(fail)? };
         let options = Options {
             model: settings.model_file.clone(),
             device,
             precision: settings.precision.into(),
-            ..Options::default()
+            roi: settings.roi.into(),
         };
         let engine = Engine::new(&options).map_err(fail)?;
         let tracker = engine.tracker();
@@ -159,24 +182,29 @@ impl BaseTransformImpl for FastGanSeg {
             );
         }
 
+        let expected = tracker.expected_time();
         *lock(&self.active_device) = Some(tracker.active_device());
         *lock(&self.engine) = Some(engine);
         *lock(&self.continuity) = Continuity::default();
+        *lock(&self.schedule) = Schedule::default();
+        lock(&self.matte).take();
+        *lock(&self.qos) = Qos::default();
+        *lock(&self.latency) = Latency::new(expected);
+        *lock(&self.statistics) = Statistics::default();
         self.warned.store(false, Ordering::Relaxed);
         self.explained.store(false, Ordering::Relaxed);
-        let armed = reference.is_some();
         // Set while this loaded: the other mask comes after it, as if set while playing.
-        let ticket = {
+        let (armed, ticket) = {
             let mut arming = lock(&self.arming);
-            let changed = arming.loads() != before;
-            arming.start(reference);
-            changed.then(|| arming.begin_load()).flatten()
+            let changed = arming.loads() != before && !arming.has_early();
+            let armed = arming.start(reference);
+            (armed, changed.then(|| arming.begin_load()).flatten())
         };
         if let Some(ticket) = ticket {
             self.load_later(ticket);
         }
         if armed {
-            self.post_reference("armed", None);
+            self.post_reference(State::Armed, None);
         }
         self.obj().notify("active-device");
         Ok(())
@@ -185,6 +213,7 @@ impl BaseTransformImpl for FastGanSeg {
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         lock(&self.arming).stop();
         lock(&self.engine).take();
+        lock(&self.matte).take();
         lock(&self.composer).take();
         lock(&self.active_device).take();
         self.obj().notify("active-device");
@@ -222,7 +251,9 @@ impl BaseTransformImpl for FastGanSeg {
                 .map_err(|error| gst::loggable_error!(CAT, "Bad caps {caps}: {error}"))
         };
         let output = lock(&self.settings).output;
-        let composer = Composer::new(info(incaps)?, info(outcaps)?, output, self.planes.clone())
+        let input = info(incaps)?;
+        lock(&self.qos).set_format(&input);
+        let composer = Composer::new(input, info(outcaps)?, output, self.planes.clone())
             .map_err(|error| gst::loggable_error!(CAT, "{incaps} cannot become {outcaps}: {error}"))?;
         *lock(&self.composer) = Some(composer);
         self.explained.store(false, Ordering::Relaxed);
@@ -267,11 +298,15 @@ impl BaseTransformImpl for FastGanSeg {
         use gst::EventView;
         let is_caps = matches!(event.view(), EventView::Caps(_));
         match event.view() {
-            EventView::FlushStop(_) => lock(&self.continuity).flush(),
+            EventView::FlushStop(_) => {
+                lock(&self.continuity).flush();
+                lock(&self.qos).reset();
+            }
+            EventView::Segment(_) => lock(&self.qos).reset(),
             EventView::StreamStart(start) => {
                 let armed = lock(&self.arming).stream(start.stream_id());
                 if armed {
-                    self.post_reference("armed", None);
+                    self.post_reference(State::Armed, None);
                 }
             }
             _ => (),
@@ -281,6 +316,31 @@ impl BaseTransformImpl for FastGanSeg {
             self.explain_negotiation();
         }
         handled
+    }
+
+    fn src_event(&self, event: gst::Event) -> bool {
+        if let gst::EventView::Qos(qos) = event.view() {
+            let (kind, proportion, diff, timestamp) = qos.get();
+            gst::log!(CAT, imp = self, "{kind:?}: {timestamp:?} was late by {diff} ns, {proportion}");
+            lock(&self.qos).update(proportion, diff, timestamp);
+        }
+        self.parent_src_event(event)
+    }
+
+    fn query(&self, direction: gst::PadDirection, query: &mut gst::QueryRef) -> bool {
+        let answered = BaseTransformImplExt::parent_query(self, direction, query);
+        if answered
+            && direction == gst::PadDirection::Src
+            && let gst::QueryViewMut::Latency(query) = query.view_mut()
+        {
+            let (live, min, max) = query.result();
+            let ours = lock(&self.latency).tell(live);
+            gst::debug!(CAT, imp = self, "Latency {min} to {max:?}, live {live}, and {ours} here");
+            if live {
+                query.set(live, min.saturating_add(ours), max.map(|max| max.saturating_add(ours)));
+            }
+        }
+        answered
     }
 
     fn submit_input_buffer(
@@ -300,7 +360,8 @@ impl BaseTransformImpl for FastGanSeg {
             return Ok(GenerateOutputSuccess::NoOutput);
         };
         match self.process(buffer) {
-            Ok(buffer) => Ok(GenerateOutputSuccess::Buffer(buffer)),
+            Ok(Some(buffer)) => Ok(GenerateOutputSuccess::Buffer(buffer)),
+            Ok(None) => Ok(GenerateOutputSuccess::Dropped),
             Err(Fault::Flow(error)) => Err(error),
             Err(Fault::Error(message)) => {
                 self.post_error_message(message);
@@ -311,33 +372,50 @@ impl BaseTransformImpl for FastGanSeg {
 }
 
 impl FastGanSeg {
-    fn process(&self, buffer: gst::Buffer) -> Result<gst::Buffer, Fault> {
-        self.sync_properties(&buffer);
-        let matte = self.follow(&buffer)?;
+    /// The buffer to be put out, or none if it is dropped.
+    fn process(&self, buffer: gst::Buffer) -> Result<Option<gst::Buffer>, Fault> {
+        let begun = Instant::now();
+        let times = Times::of(&buffer, &self.obj().segment());
+        self.sync_properties(times);
+        let Some((matte, origin)) = self.follow(&buffer, times)? else { return Ok(None) };
         let (output, look) = {
             let settings = lock(&self.settings);
             (settings.output, settings.look())
         };
-        let mut composer = lock(&self.composer);
-        let composer = composer.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
-        let video_meta = self.video_meta.load(Ordering::Relaxed);
-        composer.compose(buffer, matte.as_ref(), (output, look), video_meta, |buffer| self.allocate(buffer))
+        // What downstream makes us wait for a buffer is none of our time.
+        let mut waited = Duration::ZERO;
+        let allocate = |buffer: &gst::BufferRef| {
+            let begun = Instant::now();
+            let allocated = self.allocate(buffer);
+            waited = begun.elapsed();
+            allocated
+        };
+        let buffer = {
+            let mut composer = lock(&self.composer);
+            let composer = composer.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+            let video_meta = self.video_meta.load(Ordering::Relaxed);
+            composer.compose(buffer, matte.as_ref(), (output, look), video_meta, allocate)?
+        };
+        *lock(&self.matte) = matte;
+        self.account(origin, begun.elapsed().saturating_sub(waited));
+        Ok(Some(buffer))
     }
 
-    fn sync_properties(&self, buffer: &gst::BufferRef) {
-        let obj = self.obj();
-        let segment = obj.segment();
-        let segment = segment.downcast_ref::<gst::ClockTime>();
-        let time = segment.zip(buffer.pts()).and_then(|(segment, pts)| segment.to_stream_time(pts));
-        if let Some(time) = time
-            && let Err(error) = obj.sync_values(time)
+    fn sync_properties(&self, times: Times) {
+        if let Some(time) = times.stream
+            && let Err(error) = self.obj().sync_values(time)
         {
             gst::warning!(CAT, imp = self, "Cannot set controlled properties: {error}");
         }
     }
 
-    /// Runs the network. There is no matte as long as there is no reference.
-    fn follow(&self, buffer: &gst::BufferRef) -> Result<Option<Matte>, Fault> {
+    /// The matte for a buffer, and where it is from; nothing if the buffer is dropped. There is no matte as
+    /// long as there is no reference.
+    fn follow(
+        &self,
+        buffer: &gst::BufferRef,
+        times: Times,
+    ) -> Result<Option<(Option<Matte>, Origin)>, Fault> {
         let info = match &*lock(&self.composer) {
             Some(composer) => composer.input().clone(),
             None => return Err(gst::FlowError::NotNegotiated.into()),
@@ -345,14 +423,25 @@ impl FastGanSeg {
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
         let restart = lock(&self.continuity).breaks_at(discont, buffer.pts());
         let change = lock(&self.arming).take_change();
+        let held = lock(&self.matte).take();
+        match self.turn(change.is_some() || restart || held.is_none(), buffer, times) {
+            Turn::Run => (),
+            Turn::Hold | Turn::HoldLate(_) => return Ok(Some((held, Origin::Held))),
+            Turn::Drop => {
+                *lock(&self.matte) = held;
+                return Ok(None);
+            }
+        }
+
         let followed = {
             let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
             let mut engine = lock(&self.engine);
             let engine = engine.as_mut().ok_or(gst::FlowError::Flushing)?;
             engine.follow(&frame, &info, change, restart)?
         };
-        if followed.seeded {
-            self.post_reference("seeded", buffer.pts());
+        let news = lock(&self.arming).followed(&followed);
+        for state in news {
+            self.post_reference(state, buffer.pts());
         }
         if followed.matte.is_none() && !self.warned.swap(true, Ordering::Relaxed) {
             gst::element_imp_warning!(
@@ -361,7 +450,100 @@ impl FastGanSeg {
                 ("There is no reference yet, so frames pass opaque: set ref-mask to a PNG of the object")
             );
         }
-        Ok(followed.matte)
+        Ok(Some((followed.matte, followed.time.map_or(Origin::Nowhere, Origin::Network))))
+    }
+
+    /// Decides whether the network runs on a buffer, and says so if it should but cannot.
+    fn turn(&self, must_run: bool, buffer: &gst::BufferRef, times: Times) -> Turn {
+        let (jitter, proportion) = {
+            let qos = lock(&self.qos);
+            (qos.lateness(times.running), qos.proportion())
+        };
+        let (interval, policy) = {
+            let settings = lock(&self.settings);
+            (settings.inference_interval, settings.late_policy)
+        };
+        let cost = lock(&self.statistics).inference_time();
+        let turn = lock(&self.schedule).turn(&Outlook {
+            must_run,
+            interval,
+            late: jitter.is_some(),
+            drops: policy == LatePolicy::Drop,
+            running_time: times.running,
+            cost,
+        });
+        gst::trace!(CAT, imp = self, "{turn:?} at {:?}, late by {jitter:?}", times.running);
+        let held = match turn {
+            Turn::Run | Turn::Hold => return turn,
+            Turn::HoldLate(count) => Some(count),
+            Turn::Drop => None,
+        };
+        let counts = {
+            let mut statistics = lock(&self.statistics);
+            if held.is_none() {
+                statistics.drop_one();
+            }
+            statistics.counts()
+        };
+        let late = Late { jitter: jitter.unwrap_or_default(), proportion, held, counts };
+        let obj = self.obj();
+        if obj.post_message(late.message(&*obj, buffer, times)).is_err() {
+            gst::debug!(CAT, imp = self, "There is no bus to tell of {late:?}");
+        }
+        turn
+    }
+
+    /// Takes note of a buffer that is put out, and of the time that it took.
+    fn account(&self, origin: Origin, total: Duration) {
+        lock(&self.statistics).put_out(origin, total);
+        if !matches!(origin, Origin::Network(_)) || !lock(&self.latency).add(total) {
+            return;
+        }
+        gst::info!(CAT, imp = self, "The latency has changed");
+        let obj = self.obj();
+        if obj.post_message(gst::message::Latency::builder().src(&*obj).build()).is_err() {
+            gst::debug!(CAT, imp = self, "There is no bus to tell that the latency has changed");
+        }
+    }
+
+    fn stats(&self) -> gst::Structure {
+        let device = lock(&self.active_device).clone();
+        let state = lock(&self.arming).state();
+        lock(&self.statistics).structure(device.as_deref(), state)
+    }
+
+    /// The signal `set-reference`: whether the mask was accepted.
+    pub(super) fn give_reference(&self, mask: Option<gst::Sample>, image: Option<gst::Sample>) -> bool {
+        let Some(mask) = mask else {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Format,
+                ("set-reference was called without a mask: give a sample of raw video")
+            );
+            return false;
+        };
+        match Reference::from_samples(&mask, image.as_deref()) {
+            Ok(reference) => {
+                let armed = lock(&self.arming).give(reference);
+                if armed {
+                    self.post_reference(State::Armed, None);
+                }
+                true
+            }
+            Err(error) => {
+                gst::element_imp_warning!(
+                    self,
+                    gst::StreamError::Format,
+                    ("set-reference: {error}. The reference from before, if any, stays in force")
+                );
+                false
+            }
+        }
+    }
+
+    /// The signal `reset`.
+    pub(super) fn reset(&self) {
+        lock(&self.continuity).flush();
     }
 
     fn allocate(&self, buffer: &gst::BufferRef) -> Result<gst::Buffer, gst::FlowError> {
@@ -398,7 +580,7 @@ impl FastGanSeg {
                 let armed = reference.is_some();
                 let current = lock(&self.arming).finish_load(ticket, reference);
                 if current && armed {
-                    self.post_reference("armed", None);
+                    self.post_reference(State::Armed, None);
                 }
             }
             Err(error) if lock(&self.arming).is_current(ticket) => {
@@ -413,7 +595,8 @@ impl FastGanSeg {
     }
 
     /// Tells the application what has become of the reference.
-    fn post_reference(&self, state: &str, pts: Option<gst::ClockTime>) {
+    fn post_reference(&self, state: State, pts: Option<gst::ClockTime>) {
+        let state = state.name();
         let structure = gst::Structure::builder("fastganseg-reference")
             .field("state", state)
             .field_if_some("pts", pts)

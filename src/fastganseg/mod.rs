@@ -8,9 +8,15 @@ mod continuity;
 mod engine;
 mod fault;
 mod imp;
+mod latency;
 mod planes;
+mod qos;
 mod reference;
+mod sample;
+mod schedule;
 mod settings;
+mod signals;
+mod statistics;
 
 use gstreamer as gst;
 
@@ -70,6 +76,67 @@ impl From<Precision> for crate::device::Precision {
             Precision::Float32 => Self::Float32,
             Precision::Bfloat16 => Self::Bfloat16,
             Precision::Float16 => Self::Float16,
+        }
+    }
+}
+
+/// What becomes of frames that are too late for the sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstFastGanSegLatePolicy")]
+#[repr(i32)]
+pub enum LatePolicy {
+    /// The network is left out, and the last mask is used again.
+    #[default]
+    #[enum_value(name = "Use the last mask again, and lose no frame", nick = "hold")]
+    Hold,
+    /// The whole frame is dropped.
+    #[enum_value(name = "Drop the frame", nick = "drop")]
+    Drop,
+}
+
+/// How the matte gets from the network's size to that of the picture; [`matte::Edges`](crate::matte::Edges)
+/// as a property.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstFastGanSegEdges")]
+#[repr(i32)]
+pub enum Edges {
+    /// Its edges follow those of the picture.
+    #[default]
+    #[enum_value(name = "Edges follow those of the picture", nick = "refine")]
+    Refine,
+    /// Evenly.
+    #[enum_value(name = "Enlarged evenly", nick = "bilinear")]
+    Bilinear,
+}
+
+impl From<Edges> for crate::matte::Edges {
+    fn from(edges: Edges) -> Self {
+        match edges {
+            Edges::Refine => Self::Refine,
+            Edges::Bilinear => Self::Bilinear,
+        }
+    }
+}
+
+/// Where the network looks; [`tracker::Roi`](crate::tracker::Roi) as a property.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstFastGanSegRoi")]
+#[repr(i32)]
+pub enum Roi {
+    /// At the objects' surroundings where that shows more of them.
+    #[default]
+    #[enum_value(name = "At the objects' surroundings where that shows more of them", nick = "auto")]
+    Auto,
+    /// Always at the whole picture.
+    #[enum_value(name = "Always at the whole picture", nick = "off")]
+    Off,
+}
+
+impl From<Roi> for crate::tracker::Roi {
+    fn from(roi: Roi) -> Self {
+        match roi {
+            Roi::Auto => Self::Auto,
+            Roi::Off => Self::Off,
         }
     }
 }

@@ -1,11 +1,12 @@
-//! The reference on its way from files to the network.
+//! The reference on its way from files or samples to the network, and what becomes of it there.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use super::engine::Followed;
 use crate::mask::ReferenceMask;
 use crate::picture::OwnedPicture;
-use crate::tracker::MAX_OBJECTS;
+use crate::tracker::{MAX_OBJECTS, Presence};
 use crate::{Error, Result};
 
 /// A mask that was read and checked, with the picture that it was drawn on, or none for the next buffer.
@@ -22,18 +23,53 @@ impl Reference {
     pub fn open(mask: &Path, image: Option<&Path>) -> Result<Self> {
         let path = mask;
         let mask = ReferenceMask::open(path)?;
-        let count = mask.objects().len();
-        if count > MAX_OBJECTS {
-            return Err(Error::Mask {
-                path: path.to_owned(),
-                reason: format!(
-                    "it has {count} objects, and at most {MAX_OBJECTS} can be followed: remove some. If its \
-                     values are no object ids, save it as greyscale"
-                ),
-            });
-        }
+        check(&mask, path)?;
         let image = image.map(OwnedPicture::open).transpose()?;
         Ok(Self { mask, image })
+    }
+}
+
+/// # Errors
+/// More objects than the tracker follows, of a mask from `path`.
+pub fn check(mask: &ReferenceMask, path: &Path) -> Result<()> {
+    let count = mask.objects().len();
+    if count <= MAX_OBJECTS {
+        return Ok(());
+    }
+    Err(Error::Mask {
+        path: path.to_owned(),
+        reason: format!(
+            "it has {count} objects, and at most {MAX_OBJECTS} can be followed: remove some. If its values \
+             are no object ids, save it as greyscale"
+        ),
+    })
+}
+
+/// What has become of the reference, as it was last told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// There is none.
+    #[default]
+    None,
+    /// It waits for the next buffer.
+    Armed,
+    /// Its objects are followed.
+    Seeded,
+    /// Its objects are not in the picture.
+    Lost,
+    /// They are again.
+    Recovered,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Armed => "armed",
+            Self::Seeded => "seeded",
+            Self::Lost => "lost",
+            Self::Recovered => "recovered",
+        }
     }
 }
 
@@ -51,9 +87,12 @@ pub struct Arming {
     loads: u64,
     /// The load that is in force.
     done: u64,
+    /// Given before the start.
+    early: Option<Reference>,
     reference: Option<Arc<Reference>>,
     change: Option<Change>,
     stream: Option<String>,
+    state: State,
 }
 
 /// Tells one load from later ones.
@@ -61,12 +100,20 @@ pub struct Arming {
 pub struct Ticket(u64);
 
 impl Arming {
-    /// Begins with what was loaded, which is armed at once.
-    pub fn start(&mut self, reference: Option<Reference>) {
+    /// Begins with what was loaded, or with what was [given](Self::give) in place of it. Tells whether that
+    /// is something.
+    pub fn start(&mut self, loaded: Option<Reference>) -> bool {
+        let reference = self.early.take().or(loaded);
         self.running = true;
         self.loads += 1;
         self.done = self.loads;
         self.set(reference);
+        self.reference.is_some()
+    }
+
+    /// Whether nothing need be loaded for the start.
+    pub fn has_early(&self) -> bool {
+        self.early.is_some()
     }
 
     /// How many loads have begun; it tells whether one has since.
@@ -84,7 +131,21 @@ impl Arming {
     /// date; until then they are not, for it may fail.
     pub fn begin_load(&mut self) -> Option<Ticket> {
         self.loads += 1;
+        self.early = None;
         self.running.then_some(Ticket(self.loads))
+    }
+
+    /// Arms what needs no loading, in place of all that came before; before the start it is kept until
+    /// then. Tells whether it is armed.
+    pub fn give(&mut self, reference: Reference) -> bool {
+        if self.running {
+            self.loads += 1;
+            self.done = self.loads;
+            self.set(Some(reference));
+        } else {
+            self.early = Some(reference);
+        }
+        self.running
     }
 
     /// Whether no other load has begun since.
@@ -109,6 +170,7 @@ impl Arming {
         match &self.reference {
             Some(reference) if another => {
                 self.change = Some(Change::Arm(Arc::clone(reference)));
+                self.state = State::Armed;
                 true
             }
             _ => false,
@@ -120,9 +182,34 @@ impl Arming {
         self.change.take()
     }
 
+    /// Takes note of what came of a frame; what is to be told of it, in this order.
+    pub fn followed(&mut self, followed: &Followed) -> impl Iterator<Item = State> + use<> {
+        let before = match self.state {
+            _ if followed.seeded => State::Seeded,
+            state => state,
+        };
+        let after = match (before, followed.presence) {
+            (State::Seeded | State::Recovered, Presence::Lost) => State::Lost,
+            (State::Lost, Presence::Seen) => State::Recovered,
+            (state, _) => state,
+        };
+        let news = [followed.seeded.then_some(before), (after != before).then_some(after)];
+        // What was armed meanwhile is what counts.
+        if self.change.is_none() {
+            self.state = after;
+        }
+        news.into_iter().flatten()
+    }
+
+    /// What was last told.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
     fn set(&mut self, reference: Option<Reference>) {
         self.reference = reference.map(Arc::new);
         self.change = Some(self.reference.clone().map_or(Change::Clear, Change::Arm));
+        self.state = if self.reference.is_some() { State::Armed } else { State::None };
     }
 }
 
@@ -210,7 +297,7 @@ mod tests {
             let mut arming = Arming::default();
             for step in &self.0 {
                 match *step {
-                    Step::Start => arming.start(None),
+                    Step::Start => drop(arming.start(None)),
                     Step::Begin => drop(arming.begin_load()),
                     Step::Finish(ticket, mask) => drop(arming.finish_load(ticket, wide(mask))),
                     Step::Stop => arming.stop(),
@@ -311,5 +398,57 @@ mod tests {
         }
         world.arming.0.push(Step::Stop);
         all_orders(&world, [0; 3], &[], &|world| assert!(world.armed.is_empty()));
+    }
+
+    #[test]
+    fn the_last_one_given_or_loaded_wins() {
+        let mut arming = Arming::default();
+        assert!(!arming.give(reference().unwrap()), "not before the start");
+        assert!(arming.has_early());
+        assert!(arming.begin_load().is_none());
+        assert!(!arming.has_early(), "a file was set later");
+        arming.give(reference().unwrap());
+        assert!(arming.start(None) && !arming.has_early());
+
+        let ticket = arming.begin_load().unwrap();
+        assert!(arming.give(reference().unwrap()));
+        assert!(!arming.finish_load(ticket, None), "given while the file was read");
+        assert!(matches!(arming.take_change(), Some(Change::Arm(_))));
+        arming.stop();
+        assert!(!arming.start(None), "it outlived a stop");
+    }
+
+    #[test]
+    fn told_on_changes_only() {
+        let follow = |arming: &mut Arming, seeded: bool, presence: Presence| -> Vec<State> {
+            let followed = Followed { matte: None, seeded, presence, time: None };
+            arming.followed(&followed).collect()
+        };
+        let mut arming = Arming::default();
+        assert_eq!(arming.state(), State::None);
+        arming.start(reference());
+        assert_eq!(arming.state(), State::Armed);
+        let _ = arming.take_change();
+        assert_eq!(follow(&mut arming, true, Presence::Seen), [State::Seeded]);
+        assert_eq!(follow(&mut arming, false, Presence::Seen), []);
+        for _ in 0..2 {
+            assert_eq!(follow(&mut arming, false, Presence::Lost), [State::Lost]);
+            assert_eq!(follow(&mut arming, false, Presence::Lost), []);
+            assert_eq!(follow(&mut arming, false, Presence::Seen), [State::Recovered]);
+            assert_eq!(follow(&mut arming, false, Presence::Seen), []);
+        }
+        assert_eq!(arming.state(), State::Recovered);
+        assert_eq!(follow(&mut arming, true, Presence::Lost), [State::Seeded, State::Lost]);
+
+        arming.give(reference().unwrap());
+        assert_eq!(follow(&mut arming, false, Presence::Seen), [], "of the old reference");
+        assert_eq!(arming.state(), State::Armed);
+        let _ = arming.take_change();
+        assert_eq!(follow(&mut arming, true, Presence::Seen), [State::Seeded]);
+        arming.give(reference().unwrap());
+        let _ = arming.take_change();
+        arming.give(reference().unwrap());
+        assert_eq!(follow(&mut arming, true, Presence::Seen), [State::Seeded], "armed again meanwhile");
+        assert_eq!(arming.state(), State::Armed);
     }
 }

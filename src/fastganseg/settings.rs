@@ -4,10 +4,14 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use glib::prelude::*;
+use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::{Output, Precision};
+use super::{Edges, LatePolicy, Output, Precision, Roi};
 use crate::matte::Look;
+
+/// The largest change of edges, in pixels: enough for any picture, and bounded for control bindings.
+const MOST_PIXELS: f64 = 100.0;
 
 /// Values of the properties.
 #[derive(Clone, Debug)]
@@ -21,6 +25,13 @@ pub struct Settings {
     pub object: u32,
     pub threshold: f64,
     pub invert: bool,
+    pub feather: f64,
+    pub expand: f64,
+    pub smoothing: f64,
+    pub edges: Edges,
+    pub roi: Roi,
+    pub inference_interval: u32,
+    pub late_policy: LatePolicy,
 }
 
 impl Default for Settings {
@@ -35,6 +46,13 @@ impl Default for Settings {
             object: 0,
             threshold: 0.0,
             invert: false,
+            feather: 0.0,
+            expand: 0.0,
+            smoothing: 0.0,
+            edges: Edges::default(),
+            roi: Roi::default(),
+            inference_interval: 1,
+            late_policy: LatePolicy::default(),
         }
     }
 }
@@ -45,7 +63,10 @@ impl Settings {
             object: self.object.min(254) as u8,
             threshold: self.threshold,
             invert: self.invert,
-            ..Look::default()
+            feather: self.feather,
+            expand: self.expand,
+            smoothing: self.smoothing,
+            edges: self.edges.into(),
         }
     }
 
@@ -60,6 +81,13 @@ impl Settings {
             "object" => self.object = get(value),
             "threshold" => self.threshold = get(value),
             "invert" => self.invert = get(value),
+            "feather" => self.feather = get(value),
+            "expand" => self.expand = get(value),
+            "smoothing" => self.smoothing = get(value),
+            "edges" => self.edges = get(value),
+            "roi" => self.roi = get(value),
+            "inference-interval" => self.inference_interval = get(value),
+            "late-policy" => self.late_policy = get(value),
             _ => unreachable!("GObject knows no property {name}"),
         }
     }
@@ -75,6 +103,13 @@ impl Settings {
             "object" => self.object.to_value(),
             "threshold" => self.threshold.to_value(),
             "invert" => self.invert.to_value(),
+            "feather" => self.feather.to_value(),
+            "expand" => self.expand.to_value(),
+            "smoothing" => self.smoothing.to_value(),
+            "edges" => self.edges.to_value(),
+            "roi" => self.roi.to_value(),
+            "inference-interval" => self.inference_interval.to_value(),
+            "late-policy" => self.late_policy.to_value(),
             _ => unreachable!("GObject knows no property {name}"),
         }
     }
@@ -160,6 +195,64 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .default_value(false)
                 .controllable()
                 .mutable_playing()
+                .build(),
+            glib::ParamSpecDouble::builder("feather")
+                .nick("Feather")
+                .blurb("Pixels of the picture over which the edge is made softer (0 = off)")
+                .minimum(0.0)
+                .maximum(MOST_PIXELS)
+                .default_value(0.0)
+                .controllable()
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecDouble::builder("expand")
+                .nick("Expand")
+                .blurb("Pixels of the picture by which the mask grows, or, being negative, shrinks")
+                .minimum(-MOST_PIXELS)
+                .maximum(MOST_PIXELS)
+                .default_value(0.0)
+                .controllable()
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecDouble::builder("smoothing")
+                .nick("Smoothing")
+                .blurb("How much the mask keeps of the one before, against flicker (0 = off)")
+                .minimum(0.0)
+                .maximum(1.0)
+                .default_value(0.0)
+                .controllable()
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecEnum::builder::<Edges>("edges")
+                .nick("Edges")
+                .blurb("How the mask gets from the network's size to that of the picture")
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecEnum::builder::<Roi>("roi")
+                .nick("Region of interest")
+                .blurb("Where in the picture the network looks")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("inference-interval")
+                .nick("Inference interval")
+                .blurb("Run the network on every n-th frame, with the last mask on those in between")
+                .minimum(1)
+                .default_value(1)
+                .controllable()
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecEnum::builder::<LatePolicy>("late-policy")
+                .nick("Late policy")
+                .blurb("What to do with frames that the sink says come too late")
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+                .nick("Statistics")
+                .blurb(
+                    "Counts since the start: frames put out, inferences, frames held (with an earlier mask) and \
+                     dropped; times of the last frames; device; reference-state",
+                )
+                .read_only()
                 .build(),
         ]
     });

@@ -208,7 +208,96 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
     Ok(x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?)
 }
 
+/// A rectangle in parts of a picture's width and height; it may reach beyond the picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// Left edge.
+    pub x: f64,
+    /// Upper edge.
+    pub y: f64,
+    /// From left to right.
+    pub width: f64,
+    /// From top to bottom.
+    pub height: f64,
+}
+
+/// What a part of `x` (N, C, H, W) shows, at the same size. Beyond the picture there is its border, or with
+/// `zeros` nothing.
+pub fn part_of(x: &Tensor, part: Part, zeros: bool) -> Result<Tensor> {
+    let size = x.size();
+    let axis = |n: i64, start: f64, length: f64| -> Result<Tensor> {
+        let middles = Tensor::f_arange(n, (Kind::Float, x.device()))?.f_add_scalar(0.5)?;
+        Ok(middles.f_mul_scalar(2.0 * length / n as f64)?.f_add_scalar(2.0 * start - 1.0)?)
+    };
+    let columns = axis(size[3], part.x, part.width)?.f_unsqueeze(0)?.f_expand(&size[2..], false)?;
+    let rows = axis(size[2], part.y, part.height)?.f_unsqueeze(1)?.f_expand(&size[2..], false)?;
+    let grid = Tensor::f_stack(&[columns, rows], -1)?.f_unsqueeze(0)?;
+    let grid = grid.f_expand([size[0], -1, -1, -1], false)?;
+    let kind = x.kind();
+    let padding = if zeros { 0 } else { 1 };
+    Ok(x.f_to_kind(Kind::Float)?.f_grid_sampler(&grid, 0, padding, false)?.f_to_kind(kind)?)
+}
+
+/// The mean of `x` (1 or N, C, H, W) under each of the masks (N, 1, H, W); (N, C).
+pub fn mean_under(x: &Tensor, masks: &Tensor) -> Result<Tensor> {
+    let x = x.f_to_kind(Kind::Float)?;
+    let space = [2i64, 3];
+    let sum = x.f_mul(masks)?.f_sum_dim_intlist(space.as_slice(), false, None::<Kind>)?;
+    let weight = masks.f_sum_dim_intlist(space.as_slice(), false, None::<Kind>)?.f_clamp_min(1e-6)?;
+    Ok(sum.f_div(&weight)?)
+}
+
 /// Zeros like the given shape in float32 on the device of `like`.
 pub fn zeros(size: &[i64], like: &Tensor) -> Result<Tensor> {
     Ok(Tensor::f_zeros(size, (Kind::Float, like.device()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    fn ramp() -> Tensor {
+        Tensor::arange(8 * 8, (Kind::Float, Device::Cpu)).reshape([1, 1, 8, 8])
+    }
+
+    #[test]
+    fn all_of_a_picture_is_the_picture() {
+        let whole = Part { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
+        let difference = part_of(&ramp(), whole, false).unwrap() - ramp();
+        assert!(difference.abs().max().double_value(&[]) < 1e-4);
+    }
+
+    #[test]
+    fn a_part_is_enlarged_about_its_middle() {
+        let part = Part { x: 0.25, y: 0.5, width: 0.5, height: 0.5 };
+        let seen = part_of(&ramp(), part, false).unwrap();
+        // Pixel (r, c) has its middle at ((r + ½) / 16 + ½, (c + ½) / 16 + ¼) of the picture.
+        for (r, c) in [(1, 0), (3, 5), (6, 7)] {
+            let at = |i: i64, start: f64| ((i as f64 + 0.5) / 16.0 + start) * 8.0 - 0.5;
+            let expected = 8.0 * at(r, 0.5) + at(c, 0.25);
+            assert!((seen.double_value(&[0, 0, r, c]) - expected).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn beyond_the_picture_are_zeros_or_its_border() {
+        let part = Part { x: -1.0, y: 0.0, width: 1.0, height: 1.0 };
+        let ones = ramp().ones_like();
+        assert_eq!(part_of(&ones, part, true).unwrap().double_value(&[0, 0, 3, 2]), 0.0);
+        assert_eq!(part_of(&ones, part, false).unwrap().double_value(&[0, 0, 3, 2]), 1.0);
+    }
+
+    #[test]
+    fn means_are_taken_under_each_mask() {
+        let x = Tensor::cat(&[ramp(), ramp() * 2.0], 1);
+        let masks = Tensor::zeros([2, 1, 8, 8], (Kind::Float, Device::Cpu));
+        let _ = masks.get(0).narrow(1, 1, 1).fill_(1.0);
+        let means = mean_under(&x, &masks).unwrap();
+        assert_eq!(means.size(), [2, 2]);
+        assert!((means.double_value(&[0, 0]) - 11.5).abs() < 1e-5);
+        assert!((means.double_value(&[0, 1]) - 23.0).abs() < 1e-5);
+        assert_eq!(means.double_value(&[1, 0]), 0.0);
+    }
 }

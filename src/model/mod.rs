@@ -15,7 +15,7 @@ pub use config::{Architecture, Config, Matching, TemporalSkip};
 pub use lite::Lite;
 pub use resnet50::Resnet50;
 
-use layers::channels_last;
+use layers::{Part, channels_last};
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
@@ -41,6 +41,14 @@ pub trait Regressor: layers::Visit + Send {
 
     /// Feeds back the soft masks (N, 1, H, W) that came of the last [`step`](Self::step).
     fn observe(&self, masks: &Tensor, reference: &Self::Reference, state: &mut Self::State) -> Result<()>;
+
+    /// The frame of the last [`step`](Self::step), seen anew: `image` shows the `part` of it that the frames
+    /// to come will show too.
+    fn reframe(&self, image: &Tensor, part: Part, state: &mut Self::State) -> Result<()>;
+
+    /// How much what the masks (N, 1, H, W) mark in the frame of the last [`step`](Self::step) looks like
+    /// the reference's objects, (N) float32; the higher the more.
+    fn likeness(&self, masks: &Tensor, reference: &Self::Reference, state: &Self::State) -> Result<Tensor>;
 
     /// Turns the trained network into its run-time form (batch normalisation folded). Call it
     /// without gradients.

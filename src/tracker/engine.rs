@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use crate::model::Regressor;
+use crate::model::layers::Part;
 use crate::{Error, Result};
 
 pub trait Engine: Send {
@@ -11,6 +12,8 @@ pub trait Engine: Send {
     fn clear(&mut self);
     fn step(&mut self, image: &Tensor) -> Result<Tensor>;
     fn observe(&mut self, masks: &Tensor) -> Result<()>;
+    fn reframe(&mut self, image: &Tensor, part: Part) -> Result<()>;
+    fn likeness(&self, masks: &Tensor) -> Result<Tensor>;
 }
 
 pub struct Running<R: Regressor> {
@@ -51,5 +54,15 @@ impl<R: Regressor> Engine for Running<R> {
     fn observe(&mut self, masks: &Tensor) -> Result<()> {
         let (reference, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
         self.model.observe(masks, reference, state)
+    }
+
+    fn reframe(&mut self, image: &Tensor, part: Part) -> Result<()> {
+        let (_, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
+        self.model.reframe(image, part, state)
+    }
+
+    fn likeness(&self, masks: &Tensor) -> Result<Tensor> {
+        let (reference, state) = self.followed.as_ref().ok_or(Error::NoReference)?;
+        self.model.likeness(masks, reference, state)
     }
 }

@@ -43,6 +43,14 @@ fn gst_inspect_shows_every_property() {
         ("object", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
         ("threshold", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
         ("invert", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("feather", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("expand", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("smoothing", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("edges", "changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("roi", "changeable only in NULL or READY state"),
+        ("inference-interval", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("late-policy", "changeable in NULL, READY, PAUSED or PLAYING state"),
+        ("stats", "readable"),
     ] {
         let line = format!("  {name:<20}: ");
         let (_, after) = text.split_once(&line).unwrap_or_else(|| panic!("no {name} in {text}"));
@@ -50,5 +58,8 @@ fn gst_inspect_shows_every_property() {
         assert!(lines.next().unwrap().len() > 20, "{name} has no blurb");
         let found = lines.next().unwrap();
         assert!(found.contains(flags), "{name}: {found}");
+    }
+    for signal in ["\"set-reference\"", "\"reset\""] {
+        assert!(text.contains(signal), "no {signal} in {text}");
     }
 }

@@ -1,25 +1,8 @@
 use gst::prelude::*;
 use gstreamer as gst;
-use gstreamer_check::Harness;
 use gstreamer_video::{VideoFormat, VideoInfo};
 
 use crate::util::*;
-
-fn mask_output(element: &gst::Element) -> (Harness, VideoInfo) {
-    element.set_property_from_str("output", "mask");
-    let info = info(VideoFormat::I420, 64, 48);
-    (harness(element, &info.to_caps().unwrap()), info)
-}
-
-fn values(harness: &mut Harness, buffer: gst::Buffer) -> Vec<u8> {
-    harness.push(buffer).unwrap();
-    let buffer = harness.pull().unwrap();
-    plane(&buffer, &src_info(harness), 0, 1)
-}
-
-fn pixels(value: fn(usize, usize) -> u8) -> Vec<u8> {
-    (0..64 * 48).map(|i| value(i % 64, i / 64)).collect()
-}
 
 /// A bright disc on a dark, uneven ground, where the disc is in [`disc`].
 fn scene(info: &VideoInfo, number: u64) -> gst::Buffer {

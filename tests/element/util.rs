@@ -270,6 +270,34 @@ pub fn play(launch: &str) -> Outcome {
     outcome
 }
 
+pub fn mask_output(element: &gst::Element) -> (Harness, VideoInfo) {
+    element.set_property_from_str("output", "mask");
+    let info = info(VideoFormat::I420, 64, 48);
+    (harness(element, &info.to_caps().unwrap()), info)
+}
+
+/// The mask that comes out for `buffer`.
+pub fn values(harness: &mut Harness, buffer: gst::Buffer) -> Vec<u8> {
+    harness.push(buffer).unwrap();
+    let buffer = harness.pull().unwrap();
+    plane(&buffer, &src_info(harness), 0, 1)
+}
+
+/// What `value` makes of 64x48.
+pub fn pixels(value: fn(usize, usize) -> u8) -> Vec<u8> {
+    (0..64 * 48).map(|i| value(i % 64, i / 64)).collect()
+}
+
+/// A count in the property `stats`.
+pub fn count(element: &gst::Element, name: &str) -> u64 {
+    element.property::<gst::Structure>("stats").get(name).unwrap()
+}
+
+/// The `reference-state` of the property `stats`.
+pub fn reference_state(element: &gst::Element) -> String {
+    element.property::<gst::Structure>("stats").get("reference-state").unwrap()
+}
+
 /// The next `fastganseg-reference` message, or warning, as text.
 pub fn news(bus: &gst::Bus) -> String {
     loop {

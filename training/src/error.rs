@@ -76,7 +76,8 @@ impl Error {
         gstfastganseg::Error::Read { path: path.to_path_buf(), source }.into()
     }
 
-    pub(crate) fn write(path: &Path, source: std::io::Error) -> Self {
+    /// A file that could not be written.
+    pub fn write(path: &Path, source: std::io::Error) -> Self {
         gstfastganseg::Error::Write { path: path.to_path_buf(), source }.into()
     }
 

@@ -17,6 +17,7 @@ pub mod eval;
 pub mod indexed_png;
 mod label_map;
 pub mod method;
+pub mod occlusion;
 pub mod report;
 pub mod score;
 pub mod train;

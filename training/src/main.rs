@@ -18,6 +18,7 @@ enum Command {
     Clips(commands::clips::Args),
     Eval(commands::eval::Args),
     Export(commands::export::Args),
+    Occlude(commands::occlude::Args),
     Score(commands::score::Args),
     Train(commands::train::Args),
 }
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Clips(args) => commands::clips::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Export(args) => commands::export::run(&args),
+        Command::Occlude(args) => commands::occlude::run(&args),
         Command::Score(args) => commands::score::run(&args),
         Command::Train(args) => commands::train::run(&args),
     };

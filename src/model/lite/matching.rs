@@ -34,11 +34,7 @@ pub struct Features {
 impl Features {
     /// The same features for `n` objects, without a copy.
     pub fn expand(&self, n: i64) -> Result<Self> {
-        self.map(|x| {
-            let mut size = x.size();
-            size[0] = n;
-            Ok(x.f_expand(size, false)?)
-        })
+        self.map(|x| expand(x, n))
     }
 
     /// Items `start .. start + length` of the batch, without a copy.
@@ -216,6 +212,16 @@ impl Matching {
         Ok(Tensor::f_cat(&[from_memory, from_previous, best], 1)?.f_reshape([n, -1, h, w])?)
     }
 
+    /// How much more like a token of the object than like one of the background each position at stride 16
+    /// is, (N, 1, H/16, W/16).
+    pub fn likeness(&self, now: &Features, memory: &Tokens) -> Result<Tensor> {
+        let n = memory.key16.size()[0];
+        let query = expand(&now.key16, n)?.f_transpose(1, 2)?;
+        let best = best_likeness(&query.f_bmm(&memory.key16)?, &memory.mask16)?;
+        let more = best.f_narrow(1, 0, 1)?.f_sub(&best.f_narrow(1, 1, 1)?)?;
+        Ok(more.f_reshape([n, 1, now.s16.size()[2], now.s16.size()[3]])?)
+    }
+
     /// Stride 8: read of the memory's tokens, likeness to object and background, and a local read of
     /// the previous mask `sub8` (N, 4, …); (N, [`CHANNELS8`](Self::CHANNELS8), H/8, W/8).
     pub fn read8(
@@ -287,6 +293,7 @@ fn unit_length(x: &Tensor) -> Result<Tensor> {
     Ok(x.f_div(&length)?)
 }
 
+/// The same for `n` objects, without a copy.
 fn expand(x: &Tensor, n: i64) -> Result<Tensor> {
     let mut size = x.size();
     size[0] = n;

@@ -15,9 +15,9 @@ use self::decoder::{Decoder, Inputs};
 use self::encoder::Encoder;
 use self::matching::{Biases, Features, Matching};
 use self::memory::{Selection, Tokens};
-use super::layers::average_pool;
+use super::layers::{Part, average_pool, channels_last, mean_under, part_of};
 use super::{Config, Regressor};
-use crate::{Result, visit_fields};
+use crate::{Error, Result, visit_fields};
 
 /// The built-in regressor.
 #[derive(Debug)]
@@ -54,6 +54,9 @@ pub struct State {
     pub features: Features,
     /// Temporal skip, (N, 32, H/4, W/4) float32; absent at the reference.
     pub skip: Option<Tensor>,
+    /// How much more like the reference's object than like its background each position at stride 16 is,
+    /// (N, 1, H/16, W/16); absent at the reference.
+    likeness: Option<Tensor>,
     remembered: VecDeque<Tokens>,
     memory: Tokens,
     frames: usize,
@@ -144,6 +147,7 @@ impl Regressor for Lite {
             mask: reference.mask.shallow_clone(),
             features: reference.features.shallow_clone(),
             skip: None,
+            likeness: None,
             remembered: VecDeque::new(),
             memory: reference.tokens.shallow_clone(),
             frames: 0,
@@ -160,6 +164,7 @@ impl Regressor for Lite {
             &state.memory,
             &reference.biases,
         )?;
+        state.likeness = Some(self.matching.likeness(&now, &reference.tokens)?);
         state.features = now;
         state.skip = Some(skip);
         Ok(logits)
@@ -197,6 +202,20 @@ impl Regressor for Lite {
             state.memory = Tokens::concatenate(&frames)?;
         }
         Ok(())
+    }
+
+    fn reframe(&self, image: &Tensor, part: Part, state: &mut State) -> Result<()> {
+        state.features = self.encode(&image.f_to_kind(self.kind())?)?;
+        state.mask = part_of(&state.mask, part, true)?;
+        if let Some(skip) = &mut state.skip {
+            *skip = channels_last(&part_of(skip, part, false)?)?;
+        }
+        Ok(())
+    }
+
+    fn likeness(&self, masks: &Tensor, _: &Reference, state: &State) -> Result<Tensor> {
+        let Some(likeness) = &state.likeness else { return Err(Error::NoReference) };
+        Ok(mean_under(likeness, &average_pool(&masks.f_to_kind(Kind::Float)?, 16)?)?.f_select(1, 0)?)
     }
 
     fn fold(&mut self) -> Result<()> {

@@ -15,6 +15,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::Regressor;
 use super::config::{Config, TemporalSkip};
+use super::layers::{Part, average_pool, mean_under, part_of};
 use crate::{Error, Result, visit_fields};
 use encoder::Encoder;
 use head::{Head, Temporal};
@@ -43,6 +44,8 @@ pub struct Reference {
     /// (N, 1, H, W), float32.
     masks: Tensor,
     half: ReferenceHalf,
+    /// The objects' mean features at stride 32, (N, channels).
+    look: Tensor,
 }
 
 /// What one frame leaves for the next, float32.
@@ -52,6 +55,8 @@ pub struct State {
     masks: Tensor,
     /// (N, 32, H/4, W/4), where there is a temporal skip.
     temporal: Option<Tensor>,
+    /// Features at stride 32, once there was a frame.
+    seen: Option<Tensor>,
 }
 
 impl Resnet50 {
@@ -100,6 +105,7 @@ impl Regressor for Resnet50 {
         let features = self.encoder.forward(image, masks)?;
         Ok(Reference {
             masks: masks.f_to_kind(Kind::Float)?,
+            look: mean_under(&features.stride32, &average_pool(&masks.f_to_kind(Kind::Float)?, 32)?)?,
             half: self.matching.reference(&features.stride32)?,
         })
     }
@@ -110,7 +116,7 @@ impl Regressor for Resnet50 {
             Some(temporal) => Some(temporal.zeros(size[0], size[2] / 4, size[3] / 4)?),
             None => None,
         };
-        Ok(State { masks: reference.masks.shallow_clone(), temporal })
+        Ok(State { masks: reference.masks.shallow_clone(), temporal, seen: None })
     }
 
     fn step(&self, image: &Tensor, reference: &Reference, state: &mut State) -> Result<Tensor> {
@@ -135,12 +141,27 @@ impl Regressor for Resnet50 {
         if let Some(temporal) = &self.temporal {
             state.temporal = Some(temporal.forward(&x)?);
         }
+        state.seen = Some(features.stride32);
         Ok(logits)
     }
 
     fn observe(&self, masks: &Tensor, _: &Reference, state: &mut State) -> Result<()> {
         state.masks = masks.f_to_kind(Kind::Float)?;
         Ok(())
+    }
+
+    fn reframe(&self, _image: &Tensor, part: Part, state: &mut State) -> Result<()> {
+        state.masks = part_of(&state.masks, part, true)?;
+        if let Some(temporal) = &mut state.temporal {
+            *temporal = part_of(temporal, part, false)?;
+        }
+        Ok(())
+    }
+
+    fn likeness(&self, masks: &Tensor, reference: &Reference, state: &State) -> Result<Tensor> {
+        let Some(seen) = &state.seen else { return Err(Error::NoReference) };
+        let look = mean_under(seen, &average_pool(&masks.f_to_kind(Kind::Float)?, 32)?)?;
+        Ok(Tensor::f_cosine_similarity(&look, &reference.look, 1, 1e-6)?)
     }
 
     fn fold(&mut self) -> Result<()> {

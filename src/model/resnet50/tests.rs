@@ -396,7 +396,7 @@ const REFINE: [[f64; 5]; 3] = [
 fn a_weights_file_drives_the_tracker() {
     use crate::device::{DeviceChoice, Precision};
     use crate::mask::ReferenceMask;
-    use crate::tracker::{Picture, PlaneMut, Tracker};
+    use crate::tracker::{Options, Picture, PlaneMut, Tracker};
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.safetensors");
@@ -404,7 +404,11 @@ fn a_weights_file_drives_the_tracker() {
     let (store, _network) = build(&config);
     weights::save(&path, &store, &config, &Default::default(), Kind::Half).unwrap();
     let weights = weights::Weights::open(&path).unwrap();
-    let mut tracker = Tracker::from_weights(&weights, DeviceChoice::Cpu, Precision::Float32).unwrap();
+    let mut tracker = Tracker::from_weights(
+        &weights,
+        &Options { device: DeviceChoice::Cpu, precision: Precision::Float32, ..Options::default() },
+    )
+    .unwrap();
     assert_eq!(tracker.network_size(), (96, 64));
 
     let (width, height) = (50, 30);

@@ -6,10 +6,8 @@ use fastganseg_training::Result;
 use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::method::{Frozen, Propagation, Propagator};
 use fastganseg_training::report::{table, write_csv};
-use gstfastganseg::device::{DeviceChoice, Precision};
-use gstfastganseg::model::weights::Weights;
-use gstfastganseg::tracker::Tracker;
 
+use super::model::Model;
 use super::{Data, frame_bar};
 
 /// Runs a model over a data set, keeps its masks, and scores them.
@@ -29,29 +27,12 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Method::Model)]
     method: Method,
 
-    /// Weights of the model, .safetensors [default: the built-in lite model]
-    #[arg(long, value_name = "FILE")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: Model,
 
     /// ImageNet weights of MobileNetV2, .safetensors, for `--method propagation`
     #[arg(long, value_name = "FILE", required_if_eq("method", "propagation"))]
     backbone: Option<PathBuf>,
-
-    /// Size at which frames enter the network [default: the model's own]
-    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
-    network_size: Option<[i64; 2]>,
-
-    /// Predicted frames kept in memory beside the first [default: the model's own]
-    #[arg(long, value_name = "N")]
-    memory_frames: Option<usize>,
-
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, default_value_t)]
-    device: DeviceChoice,
-
-    /// auto, float32, bfloat16 or float16
-    #[arg(long, default_value_t)]
-    precision: Precision,
 
     /// Frames on each contact sheet, 0 for no sheets
     #[arg(long, value_name = "N", default_value_t = 12)]
@@ -69,45 +50,17 @@ enum Method {
     Propagation,
 }
 
-/// Reads `192x336`.
-pub(super) fn size(text: &str) -> std::result::Result<[i64; 2], String> {
-    let sides: Option<Vec<i64>> = text.split('x').map(|side| side.parse().ok()).collect();
-    match sides.as_deref() {
-        Some(&[height, width]) => Ok([height, width]),
-        _ => Err("give HEIGHTxWIDTH, such as 192x336".into()),
-    }
-}
-
 impl Args {
     fn propagator(&self) -> Result<Box<dyn Propagator>> {
         match self.method {
-            Method::Model => {
-                let mut weights = match &self.model {
-                    Some(path) => Weights::open(path)?,
-                    None => Weights::built_in()?,
-                };
-                weights.reconfigure(|config| {
-                    config.network_size = self.network_size.unwrap_or(config.network_size);
-                    config.memory.frames = self.memory_frames.unwrap_or(config.memory.frames);
-                })?;
-                let tracker = Tracker::from_weights(&weights, self.device, self.precision)?;
-                if let Some(warning) = tracker.device_warning() {
-                    eprintln!("runs on the CPU: {warning}");
-                }
-                let name =
-                    self.model.as_ref().map_or("built-in model".into(), |path| path.display().to_string());
-                let (width, height) = tracker.network_size();
-                let (device, precision) = (tracker.active_device(), tracker.active_precision());
-                eprintln!("{name}: {width}x{height} on {device} in {precision}");
-                Ok(Box::new(tracker))
-            }
+            Method::Model => Ok(Box::new(self.model.tracker()?)),
             Method::Propagation => {
                 let backbone = self.backbone.clone().unwrap_or_default();
                 eprintln!("features of {}", backbone.display());
                 Ok(Box::new(Propagation::new(&backbone)?))
             }
             Method::Frozen => {
-                if self.model.is_some() {
+                if self.model.model.is_some() {
                     let reason = "--model goes with --method model; frozen has no weights";
                     return Err(gstfastganseg::Error::Config(reason.into()).into());
                 }

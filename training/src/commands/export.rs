@@ -4,7 +4,7 @@ use fastganseg_training::Result;
 use fastganseg_training::train::{TrainConfig, export};
 use gstfastganseg::model::weights::Weights;
 
-use super::eval::size;
+use super::model::size;
 
 /// Writes final weights: half precision, with metadata.
 #[derive(Debug, clap::Args)]

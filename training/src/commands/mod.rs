@@ -3,6 +3,8 @@
 pub mod clips;
 pub mod eval;
 pub mod export;
+pub mod model;
+pub mod occlude;
 pub mod score;
 pub mod train;
 

@@ -1,0 +1,148 @@
+//! On which frames the network runs.
+
+use std::time::Duration;
+
+use gstreamer as gst;
+
+/// So many late frames in a row go without the network. At 30 frames a second it is a third of a second:
+/// longer, and objects have moved too far for the mask of then to lead to them.
+const MOST_SKIPPED: u32 = 10;
+
+/// What happens to one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The network runs on it.
+    Run,
+    /// It is not its turn, and it gets the last mask.
+    Hold,
+    /// It is late, and gets the last mask; the number counts such frames since the network ran.
+    HoldLate(u32),
+    /// It is late, and comes to nothing.
+    Drop,
+}
+
+/// What is known of a frame beforehand.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlook {
+    /// There is no mask that could be held, or it is no longer true.
+    pub must_run: bool,
+    /// The network runs on every frame of so many.
+    pub interval: u32,
+    pub late: bool,
+    /// Late frames are dropped.
+    pub drops: bool,
+    pub running_time: Option<gst::ClockTime>,
+    /// How long the network takes.
+    pub cost: Duration,
+}
+
+#[derive(Debug, Default)]
+pub struct Schedule {
+    /// Frames since the network ran.
+    since: u32,
+    /// Late ones among them.
+    skipped: u32,
+    /// The running time of the frame on which it ran.
+    ran_at: Option<gst::ClockTime>,
+}
+
+impl Schedule {
+    /// Decides on the next frame.
+    pub fn turn(&mut self, frame: &Outlook) -> Turn {
+        self.since = self.since.saturating_add(1);
+        let due = self.since >= frame.interval;
+        let skippable = frame.late && !self.starves(frame);
+        let turn = match () {
+            () if frame.must_run => Turn::Run,
+            () if skippable && frame.drops => Turn::Drop,
+            () if !due => Turn::Hold,
+            () if skippable => Turn::HoldLate(self.skipped + 1),
+            () => Turn::Run,
+        };
+        match turn {
+            Turn::Run => *self = Self { ran_at: frame.running_time, ..Self::default() },
+            Turn::Hold => (),
+            Turn::HoldLate(_) | Turn::Drop => self.skipped += 1,
+        }
+        turn
+    }
+
+    /// Whether the mask has not been brought up to date for too long. A network that is slower than the
+    /// frames come gets half of the time, so that what it takes can be caught up with in the other half.
+    fn starves(&self, frame: &Outlook) -> bool {
+        let cost = u64::try_from(frame.cost.as_nanos()).unwrap_or(u64::MAX);
+        let rest = gst::ClockTime::from_nseconds(cost.saturating_mul(2).min(i64::MAX as u64));
+        let passed = self.ran_at.zip(frame.running_time).and_then(|(then, now)| now.checked_sub(then));
+        self.skipped >= MOST_SKIPPED && passed.is_none_or(|passed| passed >= rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONTIME: Outlook = Outlook {
+        must_run: false,
+        interval: 1,
+        late: false,
+        drops: false,
+        running_time: None,
+        cost: Duration::ZERO,
+    };
+    const LATE: Outlook = Outlook { late: true, ..ONTIME };
+
+    #[test]
+    fn every_nth() {
+        let mut schedule = Schedule::default();
+        let turns = |schedule: &mut Schedule, interval: u32, count: usize| -> String {
+            let mut frame = Outlook { interval, ..ONTIME };
+            (0..count)
+                .map(|index| {
+                    frame.must_run = index == 0;
+                    if schedule.turn(&frame) == Turn::Run { 'x' } else { '.' }
+                })
+                .collect()
+        };
+        assert_eq!(turns(&mut schedule, 1, 4), "xxxx");
+        assert_eq!(turns(&mut schedule, 3, 8), "x..x..x.");
+        assert_eq!(turns(&mut schedule, 2, 5), "x.x.x", "what must run begins anew");
+        assert_eq!(schedule.turn(&Outlook { interval: u32::MAX, ..ONTIME }), Turn::Hold);
+        assert_eq!(schedule.turn(&ONTIME), Turn::Run, "a change counts at once");
+    }
+
+    #[test]
+    fn late_frames_are_held_or_dropped() {
+        let mut schedule = Schedule::default();
+        assert_eq!(schedule.turn(&Outlook { must_run: true, drops: true, ..LATE }), Turn::Run);
+        assert_eq!(schedule.turn(&LATE), Turn::HoldLate(1));
+        assert_eq!(schedule.turn(&LATE), Turn::HoldLate(2));
+        assert_eq!(schedule.turn(&Outlook { drops: true, ..LATE }), Turn::Drop);
+        assert_eq!(schedule.turn(&ONTIME), Turn::Run);
+        assert_eq!(schedule.turn(&Outlook { interval: 2, ..LATE }), Turn::Hold, "it would not have run");
+        assert_eq!(schedule.turn(&Outlook { interval: 2, ..LATE }), Turn::HoldLate(1));
+    }
+
+    #[test]
+    fn the_mask_never_starves() {
+        for drops in [false, true] {
+            let mut schedule = Schedule::default();
+            let runs = (0..44).filter(|_| schedule.turn(&Outlook { drops, ..LATE }) == Turn::Run);
+            assert_eq!(runs.count(), 4);
+        }
+    }
+
+    #[test]
+    fn a_slow_network_gets_half_of_the_time() {
+        let mut schedule = Schedule::default();
+        let mut runs = Vec::new();
+        for index in 0..200 {
+            let time = gst::ClockTime::from_mseconds(40 * index);
+            let cost = Duration::from_secs(1);
+            let frame = Outlook { must_run: index == 0, running_time: Some(time), cost, ..LATE };
+            if schedule.turn(&frame) == Turn::Run {
+                runs.push(time.mseconds());
+            }
+        }
+        assert_eq!(runs, [0, 2000, 4000, 6000]);
+    }
+}

@@ -1,0 +1,169 @@
+//! Counts and times since the start, for the property `stats`.
+
+use std::time::Duration;
+
+use gstreamer as gst;
+
+use super::reference::State;
+
+/// So many of the last times are looked at.
+const WINDOW: usize = 512;
+
+/// The last times of something, in bounded memory.
+#[derive(Debug, Default)]
+pub struct Recent {
+    times: Vec<Duration>,
+    next: usize,
+    window: usize,
+}
+
+impl Recent {
+    pub fn new(window: usize) -> Self {
+        Self { times: Vec::new(), next: 0, window: window.max(1) }
+    }
+
+    pub fn add(&mut self, time: Duration) {
+        match self.times.get_mut(self.next) {
+            Some(oldest) => *oldest = time,
+            None => self.times.push(time),
+        }
+        self.next = (self.next + 1) % self.window.max(1);
+    }
+
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Zero of none.
+    pub fn mean(&self) -> Duration {
+        let count = u32::try_from(self.times.len()).unwrap_or(u32::MAX).max(1);
+        self.times.iter().sum::<Duration>() / count
+    }
+
+    /// The least time that is longer than `share` (0 to 1) of the others, or nothing of none.
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        let mut sorted = self.times.clone();
+        sorted.sort_unstable();
+        let rank = (share * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.max(1) - 1).or(sorted.last()).copied()
+    }
+}
+
+#[derive(Debug)]
+pub struct Statistics {
+    frames: u64,
+    inferences: u64,
+    held: u64,
+    dropped: u64,
+    inference: Recent,
+    total: Recent,
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        let recent = || Recent::new(WINDOW);
+        Self { frames: 0, inferences: 0, held: 0, dropped: 0, inference: recent(), total: recent() }
+    }
+}
+
+/// Where the mask of a frame came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The network, which took that long.
+    Network(Duration),
+    /// An earlier frame.
+    Held,
+    /// There is none without a reference.
+    Nowhere,
+}
+
+impl Statistics {
+    /// A buffer is put out, for which the element took `total`.
+    pub fn put_out(&mut self, origin: Origin, total: Duration) {
+        self.frames += 1;
+        self.total.add(total);
+        match origin {
+            Origin::Network(time) => {
+                self.inferences += 1;
+                self.inference.add(time);
+            }
+            Origin::Held => self.held += 1,
+            Origin::Nowhere => (),
+        }
+    }
+
+    pub fn drop_one(&mut self) {
+        self.dropped += 1;
+    }
+
+    /// Buffers put out and dropped.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.frames, self.dropped)
+    }
+
+    /// How long the network takes.
+    pub fn inference_time(&self) -> Duration {
+        self.inference.mean()
+    }
+
+    pub fn structure(&self, device: Option<&str>, state: State) -> gst::Structure {
+        let ms = |time: Duration| 1000.0 * time.as_secs_f64();
+        gst::Structure::builder("fastganseg-stats")
+            .field("frames", self.frames)
+            .field("inferences", self.inferences)
+            .field("held", self.held)
+            .field("dropped", self.dropped)
+            .field("mean-inference-ms", ms(self.inference.mean()))
+            .field("p99-inference-ms", ms(self.inference.quantile(0.99).unwrap_or_default()))
+            .field("mean-total-ms", ms(self.total.mean()))
+            .field("device", device)
+            .field("reference-state", state.name())
+            .build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(value: u64) -> Duration {
+        Duration::from_millis(value)
+    }
+
+    #[test]
+    fn means_and_quantiles_of_the_last_times() {
+        let mut recent = Recent::new(100);
+        assert_eq!((recent.mean(), recent.quantile(0.99)), (Duration::ZERO, None));
+        recent.add(ms(7));
+        assert_eq!(
+            (recent.mean(), recent.quantile(0.0), recent.quantile(1.0)),
+            (ms(7), Some(ms(7)), Some(ms(7)))
+        );
+        for time in (1..=1000).rev() {
+            recent.add(ms(time));
+        }
+        assert_eq!(recent.times.len(), 100, "memory grows");
+        assert_eq!(recent.mean(), Duration::from_micros(50_500));
+        assert_eq!((recent.quantile(0.5), recent.quantile(0.99)), (Some(ms(50)), Some(ms(99))));
+    }
+
+    #[test]
+    fn what_comes_in_goes_out_or_is_dropped() {
+        let mut statistics = Statistics::default();
+        statistics.put_out(Origin::Nowhere, ms(1));
+        statistics.put_out(Origin::Network(ms(10)), ms(14));
+        statistics.put_out(Origin::Held, ms(3));
+        statistics.drop_one();
+        let structure = statistics.structure(Some("cpu"), State::Armed);
+        for (name, expected) in [("frames", 3), ("inferences", 1), ("held", 1), ("dropped", 1)] {
+            assert_eq!(structure.get::<u64>(name).unwrap(), expected, "{name}");
+        }
+        for (name, expected) in
+            [("mean-inference-ms", 10.0), ("p99-inference-ms", 10.0), ("mean-total-ms", 6.0)]
+        {
+            assert_eq!(structure.get::<f64>(name).unwrap(), expected, "{name}");
+        }
+        assert_eq!(structure.get::<&str>("device").unwrap(), "cpu");
+        assert_eq!(structure.get::<&str>("reference-state").unwrap(), "armed");
+    }
+}

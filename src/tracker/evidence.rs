@@ -1,0 +1,100 @@
+//! What a mask says of itself: how much object there is, how sure, where, and how like the reference.
+
+use tch::{Kind, Tensor};
+
+use super::focus::Bounds;
+use crate::Result;
+
+/// Of one object in one frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evidence {
+    /// Share of the region looked at that is object.
+    pub area: f64,
+    /// Mean soft mask where it is object, 0.5 to 1; 0 where there is none.
+    pub certainty: f64,
+    /// How much it looks like the reference's object, as the regressor has it.
+    pub likeness: f64,
+    /// Where it is in the region looked at.
+    pub(super) bounds: Option<Bounds>,
+}
+
+/// Share of an object's pixels that may lie beyond its bounds at each end.
+const STRAY: f64 = 0.005;
+
+/// The evidence for each of `masks` (N, 1, H, W), with what they look like (N).
+pub fn gather(masks: &Tensor, likeness: &Tensor) -> Result<Vec<Evidence>> {
+    let size = masks.size();
+    let (height, width) = (size[2] as usize, size[3] as usize);
+    let object = masks.f_gt(0.5)?.f_to_kind(Kind::Float)?;
+    let sum =
+        |x: &Tensor, axes: &[i64]| -> Result<Tensor> { Ok(x.f_sum_dim_intlist(axes, false, None::<Kind>)?) };
+    // All in one tensor, for it may have to come from another device.
+    let parts = [
+        sum(&masks.f_mul(&object)?, &[2, 3])?,
+        likeness.f_to_kind(Kind::Float)?.f_reshape([-1, 1])?,
+        sum(&object, &[1, 2])?,
+        sum(&object, &[1, 3])?,
+    ];
+    let numbers = Vec::<f32>::try_from(&Tensor::f_cat(&parts, 1)?.f_reshape([-1])?)?;
+    let of_object = |numbers: &[f32]| {
+        let (columns, rows) = numbers[2..].split_at(width);
+        let pixels: f64 = columns.iter().map(|&count| f64::from(count)).sum();
+        let bounds = span(columns, pixels)
+            .zip(span(rows, pixels))
+            .map(|((left, right), (top, bottom))| Bounds { left, right, top, bottom });
+        Evidence {
+            area: pixels / (width * height) as f64,
+            certainty: if pixels > 0.0 { f64::from(numbers[0]) / pixels } else { 0.0 },
+            likeness: f64::from(numbers[1]),
+            bounds,
+        }
+    };
+    Ok(numbers.chunks(2 + width + height).map(of_object).collect())
+}
+
+/// From where to where, in parts of the length, all but a few stray ones of `pixels` are.
+fn span(counts: &[f32], pixels: f64) -> Option<(f64, f64)> {
+    if pixels < 1.0 {
+        return None;
+    }
+    let beyond = |counts: &mut dyn Iterator<Item = &f32>| {
+        let mut stray = STRAY * pixels;
+        counts
+            .take_while(|&&count| {
+                stray -= f64::from(count);
+                stray >= 0.0
+            })
+            .count()
+    };
+    let (first, last) = (beyond(&mut counts.iter()), beyond(&mut counts.iter().rev()));
+    let length = counts.len() as f64;
+    Some((first as f64 / length, (counts.len() - last) as f64 / length))
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_square_is_found_where_it_is() {
+        let masks = Tensor::zeros([2, 1, 20, 40], (Kind::Float, Device::Cpu));
+        let _ = masks.get(0).narrow(1, 5, 10).narrow(2, 10, 20).fill_(0.75);
+        let evidence = gather(&masks, &Tensor::from_slice(&[0.5f32, -0.25])).unwrap();
+        let [first, second] = evidence[..] else { panic!("two objects, {} found", evidence.len()) };
+        assert_eq!((first.area, first.certainty, first.likeness), (0.25, 0.75, 0.5));
+        assert_eq!(first.bounds, Some(Bounds { left: 0.25, right: 0.75, top: 0.25, bottom: 0.75 }));
+        assert_eq!((second.area, second.certainty, second.likeness), (0.0, 0.0, -0.25));
+        assert_eq!(second.bounds, None);
+    }
+
+    #[test]
+    fn stray_pixels_do_not_stretch_the_bounds() {
+        let mask = Tensor::zeros([1, 1, 40, 40], (Kind::Float, Device::Cpu));
+        let _ = mask.narrow(2, 10, 20).narrow(3, 10, 20).fill_(1.0);
+        let _ = mask.narrow(2, 39, 1).narrow(3, 39, 1).fill_(1.0);
+        let evidence = gather(&mask, &Tensor::from_slice(&[1.0f32])).unwrap();
+        assert_eq!(evidence[0].bounds, Some(Bounds { left: 0.25, right: 0.75, top: 0.25, bottom: 0.75 }));
+    }
+}

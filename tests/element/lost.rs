@@ -1,0 +1,58 @@
+//! An object that is covered for a while.
+
+use gstreamer as gst;
+use gstreamer_video::VideoFormat;
+
+use crate::util::*;
+
+const WIDTH: usize = 480;
+const HEIGHT: usize = 270;
+const COVERED: std::ops::Range<u64> = 4..12;
+
+fn inside(x: usize, y: usize) -> u8 {
+    if (x as f64 - 200.0).hypot(y as f64 - 130.0) < 45.0 { 255 } else { 0 }
+}
+
+/// A striped orange disk on a mottled green ground, or a grey cover; RGB.
+fn picture(number: u64) -> gst::Buffer {
+    let pixel = |i: usize| {
+        let (x, y) = (i % WIDTH, i / WIDTH);
+        if COVERED.contains(&number) {
+            [128; 3]
+        } else if inside(x, y) == 255 {
+            if x / 9 % 2 == 0 { [235, 140, 30] } else { [190, 90, 20] }
+        } else {
+            let shade = ((x / 23 * 31 + y / 17 * 57) % 40) as u8;
+            [40 + shade, 95 + shade, 50 + shade / 2]
+        }
+    };
+    let data: Vec<u8> = (0..WIDTH * HEIGHT).flat_map(pixel).collect();
+    let mut buffer = gst::Buffer::from_mut_slice(data);
+    stamp(&mut buffer, number);
+    buffer
+}
+
+#[test]
+fn a_covered_object_is_announced_as_lost_and_recovered() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (WIDTH, HEIGHT), inside));
+    let bus = bus(&element);
+    let info = info(VideoFormat::Rgb, WIDTH as u32, HEIGHT as u32);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let truth: Vec<u8> = (0..WIDTH * HEIGHT).map(|i| inside(i % WIDTH, i / WIDTH)).collect();
+    for number in 0..18 {
+        harness.push(picture(number)).unwrap();
+        let alpha = alpha(&harness.pull().unwrap(), &src_info(&harness));
+        let count = |f: &dyn Fn(u8, u8) -> bool| alpha.iter().zip(&truth).filter(|&(&a, &b)| f(a, b)).count();
+        if COVERED.contains(&number) {
+            assert_eq!(count(&|a, _| a > 127), 0, "frame {number}: there is nothing to cut out");
+        } else if number < COVERED.start || number > COVERED.end + 5 {
+            let (both, either) = (count(&|a, b| a > 127 && b > 127), count(&|a, b| a > 127 || b > 127));
+            assert!(both as f64 > 0.8 * either as f64, "frame {number}: {both} of {either}");
+        }
+        let state = if (COVERED.start + 2..COVERED.end + 1).contains(&number) { "lost" } else { "other" };
+        assert_eq!(reference_state(&element) == "lost", state == "lost", "frame {number}");
+    }
+    assert_eq!([(); 4].map(|()| news(&bus)), ["armed", "seeded", "lost", "recovered"]);
+    no_news(&bus);
+}

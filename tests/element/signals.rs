@@ -1,0 +1,180 @@
+//! The action signals, as applications emit them.
+
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_video::VideoFormat;
+
+use crate::util::*;
+
+fn sample(format: VideoFormat, bytes: Vec<u8>) -> gst::Sample {
+    let info = info(format, 64, 48);
+    assert_eq!(bytes.len(), info.size());
+    gst::Sample::builder().buffer(&gst::Buffer::from_slice(bytes)).caps(&info.to_caps().unwrap()).build()
+}
+
+fn grey(value: fn(usize, usize) -> u8) -> gst::Sample {
+    sample(VideoFormat::Gray8, pixels(value))
+}
+
+fn set_reference(element: &gst::Element, mask: &gst::Sample, image: Option<&gst::Sample>) -> bool {
+    element.emit_by_name("set-reference", &[mask, &image.cloned()])
+}
+
+#[test]
+fn a_sample_becomes_the_reference_while_playing() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let bus = bus(&element);
+    let (mut harness, info) = mask_output(&element);
+    values(&mut harness, frame(&info, 0));
+    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+
+    let rgba = pixels(ramp).into_iter().flat_map(|alpha| [7, 8, 9, alpha]).collect();
+    for (number, mask) in [(1, grey(ramp)), (2, sample(VideoFormat::Rgba, rgba))] {
+        assert!(set_reference(&element, &mask, None));
+        assert_eq!((news(&bus), reference_state(&element)), ("armed".into(), "armed".into()));
+        assert_eq!(values(&mut harness, frame(&info, number)), pixels(ramp));
+        assert_eq!((news(&bus), reference_state(&element)), ("seeded".into(), "seeded".into()));
+    }
+    no_news(&bus);
+    // It is the sample that arms again with another stream.
+    harness.push_event(gst::event::StreamStart::builder("first").build());
+    harness.push_event(gst::event::StreamStart::builder("another").build());
+    assert_eq!(values(&mut harness, frame(&info, 3)), pixels(ramp));
+}
+
+#[test]
+fn with_an_image_the_next_frame_is_tracked() {
+    let element = element();
+    let bus = bus(&element);
+    let (mut harness, info) = mask_output(&element);
+    let yuy2 = (0..64 * 48).flat_map(|i| [i as u8, 128]).collect();
+    assert!(set_reference(&element, &grey(disc), Some(&sample(VideoFormat::Yuy2, yuy2))));
+    let values = values(&mut harness, frame(&info, 0));
+    assert!(values != pixels(disc) && values.iter().any(|&value| value < 255));
+    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+}
+
+#[test]
+fn ids_in_a_grey_sample_are_objects() {
+    let element = element();
+    element.set_property_from_str("output", "labels");
+    let info = info(VideoFormat::I420, 64, 48);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    assert!(set_reference(&element, &grey(|x, _| (x / 16) as u8), None));
+    let labels = values(&mut harness, frame(&info, 0));
+    assert_eq!([labels[0], labels[16], labels[32], labels[63]], [0, 1, 2, 3]);
+}
+
+#[test]
+fn before_the_start_the_last_one_set_wins() {
+    let files = Files::new();
+    let file = files.mask("mask.png", (64, 48), disc);
+
+    // A mask given before the start comes in place of the file, which need not even exist.
+    let element = element();
+    element.set_property("ref-mask", "/nowhere.png");
+    let bus_of_element = bus(&element);
+    assert!(set_reference(&element, &grey(ramp), None));
+    element.set_state(gst::State::Ready).unwrap();
+    no_news(&bus_of_element);
+    let (mut harness, info) = mask_output(&element);
+    assert_eq!(values(&mut harness, frame(&info, 0)), pixels(ramp));
+    assert_eq!([news(&bus_of_element), news(&bus_of_element)], ["armed", "seeded"]);
+
+    // A file named afterwards comes in its place.
+    let element = crate::util::element();
+    assert!(set_reference(&element, &grey(ramp), None));
+    element.set_property("ref-mask", file.to_str().unwrap());
+    let (mut harness, info) = mask_output(&element);
+    assert_eq!(values(&mut harness, frame(&info, 0)), pixels(disc));
+
+    // And one named while playing likewise.
+    let bus_of_element = bus(&element);
+    assert!(set_reference(&element, &grey(ramp), None));
+    assert_eq!(news(&bus_of_element), "armed");
+    element.set_property("ref-mask", file.to_str().unwrap());
+    assert_eq!(news(&bus_of_element), "armed");
+    assert_eq!(values(&mut harness, frame(&info, 1)), pixels(disc));
+
+    // Stopping forgets what was given.
+    assert!(set_reference(&element, &grey(ramp), None));
+    drop(harness);
+    element.set_state(gst::State::Ready).unwrap();
+    let (mut harness, info) = mask_output(&element);
+    assert_eq!(values(&mut harness, frame(&info, 0)), pixels(disc));
+}
+
+#[test]
+fn an_image_file_alone_takes_nothing_away() {
+    let files = Files::new();
+    let image = files.png("image.png", (1, 1), png::ColorType::Rgb, png::BitDepth::Eight, &[9, 9, 9]);
+    let element = element();
+    let bus = bus(&element);
+    let (mut harness, info) = mask_output(&element);
+    assert!(set_reference(&element, &grey(ramp), None));
+    element.set_property("ref-image", image.to_str().unwrap());
+    assert_eq!(values(&mut harness, frame(&info, 0)), pixels(ramp));
+    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    no_news(&bus);
+}
+
+#[test]
+fn bad_samples_keep_the_old_reference() {
+    let element = element();
+    let bus = bus(&element);
+    let (mut harness, info) = mask_output(&element);
+    assert!(set_reference(&element, &grey(ramp), None));
+    values(&mut harness, frame(&info, 0));
+    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+
+    let png = gst::Caps::new_empty_simple("image/png");
+    let good = grey(ramp);
+    let other = gst::Sample::builder().buffer(&good.buffer_owned().unwrap()).caps(&png).build();
+    let caps = good.caps_owned().unwrap();
+    let short = gst::Sample::builder().buffer(&gst::Buffer::with_size(9).unwrap()).caps(&caps).build();
+    let many = sample(VideoFormat::Gray8, pixels(|x, _| (x % 17) as u8));
+    assert!(set_reference(&element, &many, None), "as many as can be followed");
+    assert_eq!(news(&bus), "armed");
+    values(&mut harness, frame(&info, 1));
+    assert_eq!(news(&bus), "seeded");
+    for (mask, image, part) in [
+        (grey(|_, _| 0), None, "paint the object white"),
+        (other.clone(), None, "give raw video"),
+        (short, None, "cannot be mapped"),
+        (gst::Sample::builder().build(), None, "no caps"),
+        (good, Some(other), "picture"),
+    ] {
+        assert!(!set_reference(&element, &mask, image.as_ref()), "{part}");
+        let message = news(&bus);
+        assert!(message.starts_with("warning: set-reference") && message.contains(part), "{message}");
+    }
+    assert!(!element.emit_by_name::<bool>("set-reference", &[&None::<gst::Sample>, &None::<gst::Sample>]));
+    assert!(news(&bus).contains("without a mask"));
+    values(&mut harness, frame(&info, 2));
+    assert_eq!(reference_state(&element), "seeded");
+    no_news(&bus);
+}
+
+#[test]
+fn reset_goes_on_from_the_reference() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    element.emit_by_name::<()>("reset", &[]);
+    let bus = bus(&element);
+    let (mut harness, info) = mask_output(&element);
+    values(&mut harness, frame(&info, 0));
+    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    let first = values(&mut harness, frame(&info, 1));
+    for number in 2..5 {
+        let mut noise = gst::Buffer::from_mut_slice(vec![number as u8 * 40; info.size()]);
+        stamp(&mut noise, number);
+        values(&mut harness, noise);
+    }
+    element.set_property("inference-interval", 1000u32);
+    element.emit_by_name::<()>("reset", &[]);
+    let mut again = frame(&info, 1);
+    stamp(&mut again, 5);
+    assert_eq!(values(&mut harness, again), first);
+    no_news(&bus);
+}

@@ -1,0 +1,87 @@
+//! The options of every command that runs a model.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use fastganseg_training::Result;
+use gstfastganseg::device::{DeviceChoice, Precision};
+use gstfastganseg::model::weights::Weights;
+use gstfastganseg::tracker::{Options, Roi, Tracker};
+
+/// Which model, and how it is run.
+#[derive(Debug, clap::Args)]
+pub struct Model {
+    /// Weights of the model, .safetensors [default: the built-in lite model]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+
+    /// Size at which frames enter the network [default: the model's own]
+    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
+    network_size: Option<[i64; 2]>,
+
+    /// Predicted frames kept in memory beside the first [default: the model's own]
+    #[arg(long, value_name = "N")]
+    memory_frames: Option<usize>,
+
+    /// Frames from one that is kept in memory to the next [default: the model's own]
+    #[arg(long, value_name = "N")]
+    memory_every: Option<usize>,
+
+    /// Whether to look closely at the objects' surroundings
+    #[arg(long, value_enum, default_value_t = RoiChoice::Auto)]
+    roi: RoiChoice,
+
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t)]
+    device: DeviceChoice,
+
+    /// auto, float32, bfloat16 or float16
+    #[arg(long, default_value_t)]
+    precision: Precision,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RoiChoice {
+    /// Where that shows more of them
+    Auto,
+    /// Always the whole picture
+    Off,
+}
+
+/// Reads `192x336`.
+pub fn size(text: &str) -> std::result::Result<[i64; 2], String> {
+    let sides: Option<Vec<i64>> = text.split('x').map(|side| side.parse().ok()).collect();
+    match sides.as_deref() {
+        Some(&[height, width]) => Ok([height, width]),
+        _ => Err("give HEIGHTxWIDTH, such as 192x336".into()),
+    }
+}
+
+impl Model {
+    /// Loads it, and says on stderr what runs.
+    pub fn tracker(&self) -> Result<Tracker> {
+        let mut weights = match &self.model {
+            Some(path) => Weights::open(path)?,
+            None => Weights::built_in()?,
+        };
+        weights.reconfigure(|config| {
+            config.network_size = self.network_size.unwrap_or(config.network_size);
+            config.memory.frames = self.memory_frames.unwrap_or(config.memory.frames);
+            config.memory.every = self.memory_every.unwrap_or(config.memory.every);
+        })?;
+        let roi = match self.roi {
+            RoiChoice::Auto => Roi::Auto,
+            RoiChoice::Off => Roi::Off,
+        };
+        let options = Options { device: self.device, precision: self.precision, roi, ..Options::default() };
+        let tracker = Tracker::from_weights(&weights, &options)?;
+        if let Some(warning) = tracker.device_warning() {
+            eprintln!("runs on the CPU: {warning}");
+        }
+        let name = self.model.as_ref().map_or("built-in model".into(), |path| path.display().to_string());
+        let (width, height) = tracker.network_size();
+        let (device, precision) = (tracker.active_device(), tracker.active_precision());
+        eprintln!("{name}: {width}x{height} on {device} in {precision}");
+        Ok(tracker)
+    }
+}
