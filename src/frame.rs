@@ -7,6 +7,7 @@ use gstreamer_video::prelude::*;
 use gstreamer_video::video_frame::Writable;
 use gstreamer_video::{VideoFormat, VideoFormatInfo, VideoFrame, VideoFrameRef, VideoInfo};
 
+use crate::matte::Guide;
 use crate::tracker::{Picture, PlaneMut, Region, Scene};
 
 /// How strongly objects are tinted, of 255.
@@ -179,6 +180,27 @@ pub fn write_alpha<E: From<BoolError>>(
     let depth = alpha.depth;
     alpha.update(|x, y, _| widen(scratch[y * width + x], depth));
     Ok(())
+}
+
+/// What a frame shows in luma, or green, or grey; nothing for formats that do not have it as bytes or
+/// words of their own, or that are stored upside down.
+pub fn guide<'a>(frame: &'a Frame) -> Option<Guide<'a>> {
+    let format = frame.format_info();
+    let component = usize::from(format.is_rgb());
+    if !is_plain(&format, component) {
+        return None;
+    }
+    let plane = format.plane()[component];
+    let stride = usize::try_from(frame.plane_stride()[plane as usize]).ok()?;
+    let data = frame.plane_data(plane).ok()?.get(format.poffset()[component] as usize..)?;
+    let size = (frame.width() as usize, frame.height() as usize);
+    let pixel = format.pixel_stride()[component] as usize;
+    let (depth, shift) = (format.depth()[component], format.shift()[component]);
+    if depth == 8 {
+        Guide::bytes(data, size, stride, pixel)
+    } else {
+        Guide::words(data, size, (stride, pixel), depth + shift - 8, little_endian(&format))
+    }
 }
 
 /// Words of `depth` bits from bytes, with 255 becoming all ones; for planes outside of any frame.

@@ -6,6 +6,7 @@ mod error;
 pub mod fastganseg;
 #[cfg(feature = "plugin")]
 mod frame;
+mod heap;
 pub mod mask;
 pub mod matte;
 pub mod model;

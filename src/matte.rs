@@ -1,6 +1,23 @@
-//! What is done with a matte on its way to the viewer: which object, threshold, inversion, colours. All
-//! of it on 8-bit planes, 0 transparent to 255 opaque.
+//! What is done with a matte on its way to the viewer: which object, edges, smoothing, growth, softness,
+//! threshold, inversion, colours. All of it on 8-bit planes, 0 transparent to 255 opaque.
 
+mod blocks;
+mod enlarge;
+mod expand;
+mod feather;
+mod finish;
+mod guide;
+mod plane;
+mod refine;
+mod smooth;
+#[cfg(test)]
+mod testing;
+
+pub use self::enlarge::Enlarger;
+pub use self::expand::MAX_EXPAND;
+pub use self::feather::MAX_FEATHER;
+pub use self::finish::Finisher;
+pub use self::guide::Guide;
 use crate::Result;
 use crate::tracker::{Matte, PlaneMut};
 
@@ -13,11 +30,11 @@ pub struct Look {
     pub threshold: f64,
     /// What is opaque becomes transparent.
     pub invert: bool,
-    /// Width of the edge's additional softness in pixels of the plane.
+    /// Pixels of the plane by which edges become wider around where they are, up to [`MAX_FEATHER`].
     pub feather: f64,
-    /// Pixels of the plane by which the matte grows; negative ones shrink it.
+    /// Pixels of the plane by which the matte grows, up to [`MAX_EXPAND`]; negative ones shrink it.
     pub expand: f64,
-    /// How much the matte keeps of the frame before, 0 to 1.
+    /// How much the matte keeps of the frame before where nothing moves, 0 to 1.
     pub smoothing: f64,
     /// How the matte gets from the network's size to that of the picture.
     pub edges: Edges,
@@ -33,48 +50,28 @@ pub enum Edges {
     Bilinear,
 }
 
+/// A small mask of bytes, rows without padding; it has at least one pixel.
+#[derive(Clone, Copy, Debug)]
+pub struct Small<'a> {
+    /// `height` rows of `width` bytes.
+    pub values: &'a [u8],
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
 impl Look {
-    /// The alpha of `matte` as the settings want it; without a matte all is opaque.
+    /// Object ids; 0 where there is none, and everywhere without a matte. With one object chosen, the
+    /// others count as background. Of the settings, only `object` matters.
     ///
     /// # Errors
     /// A plane that is too small for its size, or an error of libtorch.
-    pub fn write_alpha(&self, matte: Option<&Matte>, plane: &mut PlaneMut) -> Result<()> {
-        match matte {
-            Some(matte) => self.write_object(matte, self.object, plane),
-            None => {
-                fill(plane, 255);
-                Ok(())
-            }
-        }
-    }
-
-    /// As [`write_alpha`](Self::write_alpha), of the given object (0 = all) in place of the chosen one.
-    ///
-    /// # Errors
-    /// Those of [`write_alpha`](Self::write_alpha).
-    pub fn write_object(&self, matte: &Matte, object: u8, plane: &mut PlaneMut) -> Result<()> {
-        matte.write_alpha((object != 0).then_some(object), plane)?;
-        if let Some(table) = self.table() {
-            for row in rows(plane) {
-                row.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
-            }
-        }
-        Ok(())
-    }
-
-    /// Object ids; 0 where there is none, and everywhere without a matte. With one object chosen, the
-    /// others count as background.
-    ///
-    /// # Errors
-    /// Those of [`write_alpha`](Self::write_alpha).
     pub fn write_labels(&self, matte: Option<&Matte>, plane: &mut PlaneMut) -> Result<()> {
-        let Some(matte) = matte else {
-            fill(plane, 0);
-            return Ok(());
-        };
+        let Some(matte) = matte else { return plane.fill(0) };
         matte.write_labels(plane)?;
         if self.object != 0 {
-            for value in rows(plane).flatten() {
+            for value in plane.rows()?.flatten() {
                 if *value != self.object {
                     *value = 0;
                 }
@@ -83,7 +80,7 @@ impl Look {
         Ok(())
     }
 
-    /// What each value becomes, or nothing if all stay.
+    /// What each value becomes by threshold and inversion, or nothing if all stay.
     fn table(&self) -> Option<[u8; 256]> {
         if self.threshold <= 0.0 && !self.invert {
             return None;
@@ -98,19 +95,6 @@ impl Look {
             if self.invert { 255 - value } else { value }
         }))
     }
-}
-
-/// The rows of a plane, without what lies beyond its width.
-pub fn rows<'a>(plane: &'a mut PlaneMut) -> impl Iterator<Item = &'a mut [u8]> {
-    let width = plane.width;
-    plane.data.chunks_mut(plane.stride.max(1)).take(plane.height).map(move |row| {
-        let width = width.min(row.len());
-        &mut row[..width]
-    })
-}
-
-fn fill(plane: &mut PlaneMut, value: u8) {
-    rows(plane).for_each(|row| row.fill(value));
 }
 
 /// The colour (R, G, B) of an object, by the palette of the DAVIS and PASCAL VOC masks: the bits of the
@@ -135,7 +119,7 @@ mod tests {
         let mut data = vec![7; values.len() + 2];
         let mut plane =
             PlaneMut { width: values.len(), height: 1, stride: values.len() + 2, data: &mut data };
-        look.write_alpha(Some(&matte), &mut plane).unwrap();
+        Finisher::default().write_alpha(&look, Some(&matte), None, &mut plane).unwrap();
         assert_eq!(data[values.len()..], [7, 7], "bytes beyond the row were written");
         data.truncate(values.len());
         data
@@ -172,7 +156,7 @@ mod tests {
             if labels {
                 look.write_labels(Some(&matte), &mut plane).unwrap();
             } else {
-                look.write_alpha(Some(&matte), &mut plane).unwrap();
+                Finisher::default().write_alpha(&look, Some(&matte), None, &mut plane).unwrap();
             }
             data
         };
@@ -188,7 +172,7 @@ mod tests {
         let mut data = [0; 4];
         let mut plane = PlaneMut { data: &mut data, width: 1, height: 2, stride: 2 };
         let look = Look { invert: true, threshold: 0.5, object: 3, ..Look::default() };
-        look.write_alpha(None, &mut plane).unwrap();
+        Finisher::default().write_alpha(&look, None, None, &mut plane).unwrap();
         assert_eq!(data, [255, 0, 255, 0]);
         let mut plane = PlaneMut { data: &mut data, width: 2, height: 2, stride: 2 };
         look.write_labels(None, &mut plane).unwrap();

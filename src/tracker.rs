@@ -18,6 +18,7 @@ pub use self::matte::Matte;
 pub use self::presence::Presence;
 pub use self::scene::{Region, Scene};
 use crate::device::{self, DeviceChoice, Precision};
+use crate::heap;
 use crate::mask::ReferenceMask;
 use crate::model::layers::{Part, channels_last};
 use crate::model::weights::Weights;
@@ -397,6 +398,7 @@ impl Tracker {
     /// The first run of a network builds kernels and fills caches; better here than on the first frame.
     /// Returns how long a run takes after that.
     fn warm_up(&mut self) -> Result<Duration> {
+        heap::keep_freed_memory();
         let (height, width) = self.config.size();
         let image = channels_last(&Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?)?;
         let mask = Tensor::f_zeros([1, 1, height, width], (Kind::Float, self.device))?;

@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::planes::PlanePool;
 use super::{Output, caps};
 use crate::frame::{self, Frame, FrameMut};
-use crate::matte::{Look, color};
+use crate::matte::{Finisher, Guide, Look, color};
 use crate::tracker::{Matte, PlaneMut};
 
 /// What was negotiated, and how to get from the one format to the other.
@@ -23,6 +23,9 @@ pub struct Composer {
     /// Where overlays of formats that cannot be tinted are drawn.
     tinted: Option<(gst::Buffer, VideoInfo, gst_video::VideoConverter, gst_video::VideoConverter)>,
     planes: PlanePool,
+    finisher: Finisher,
+    /// The planes of one or several objects, for formats in which they cannot be written at once.
+    alphas: Vec<u8>,
     scratch: Vec<u8>,
 }
 
@@ -84,7 +87,18 @@ impl Composer {
             (Output::Alpha, Way::Convert) => Some(frame::converter(&input, &output)?),
             _ => None,
         };
-        Ok(Self { input, output, negotiated, way, converter, tinted: None, planes, scratch: Vec::new() })
+        Ok(Self {
+            input,
+            output,
+            negotiated,
+            way,
+            converter,
+            tinted: None,
+            planes,
+            finisher: Finisher::default(),
+            alphas: Vec::new(),
+            scratch: Vec::new(),
+        })
     }
 
     pub fn input(&self) -> &VideoInfo {
@@ -116,10 +130,7 @@ impl Composer {
                     self.append(&buffer, &planes, matte, &look)
                 }
                 Way::InPlace => match self.relabel(buffer) {
-                    Ok(mut buffer) => {
-                        self.write_alpha(buffer.make_mut(), matte, &look)?;
-                        Ok(buffer)
-                    }
+                    Ok(buffer) => self.write_in_place(buffer, matte, &look),
                     Err(buffer) => self.convert(&buffer, matte, &look, allocate),
                 },
                 _ => self.convert(&buffer, matte, &look, allocate),
@@ -134,7 +145,8 @@ impl Composer {
                     data: mapped.plane_data_mut(0)?,
                 };
                 if output == Output::Mask {
-                    look.write_alpha(matte, &mut plane)?;
+                    let frame = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
+                    self.finisher.write_alpha(&look, matte, frame::guide(&frame).as_ref(), &mut plane)?;
                 } else {
                     look.write_labels(matte, &mut plane)?;
                 }
@@ -173,15 +185,18 @@ impl Composer {
         let (width, height) = (self.output.width() as usize, self.output.height() as usize);
 
         let mut plane = self.planes.take(size);
+        let frame = Frame::from_buffer_ref_readable(buffer, &self.input)?;
+        let guide = frame::guide(&frame);
         if format.depth()[3] == 8 {
             let mut alpha = PlaneMut { data: plane.as_mut(), width, height, stride: stride as usize };
-            look.write_alpha(matte, &mut alpha)?;
+            self.finisher.write_alpha(look, matte, guide.as_ref(), &mut alpha)?;
         } else {
             self.scratch.resize(width * height, 0);
             let mut alpha = PlaneMut { data: &mut self.scratch, width, height, stride: width };
-            look.write_alpha(matte, &mut alpha)?;
+            self.finisher.write_alpha(look, matte, guide.as_ref(), &mut alpha)?;
             frame::widen_plane(&self.scratch, width, &self.output, plane.as_mut());
         }
+        drop(frame);
 
         let (mut flags, mut offsets, mut strides) =
             (gst_video::VideoFrameFlags::empty(), self.input.offset().to_vec(), self.input.stride().to_vec());
@@ -257,19 +272,34 @@ impl Composer {
         let from = Frame::from_buffer_ref_readable(buffer, &self.input)?;
         let mut to = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.output)?;
         converter.frame_ref(&from, &mut to);
-        frame::write_alpha::<Fault>(&mut to, &mut self.scratch, |plane| Ok(look.write_alpha(matte, plane)?))?;
+        let guide = frame::guide(&from);
+        let Self { finisher, scratch, .. } = self;
+        frame::write_alpha::<Fault>(&mut to, scratch, |plane| {
+            Ok(finisher.write_alpha(look, matte, guide.as_ref(), plane)?)
+        })?;
         drop(to);
         Ok(out)
     }
 
-    fn write_alpha(
+    /// The alpha is made before the buffer is written, which is read for it.
+    fn write_in_place(
         &mut self,
-        buffer: &mut gst::BufferRef,
+        mut buffer: gst::Buffer,
         matte: Option<&Matte>,
         look: &Look,
-    ) -> Result<(), Fault> {
-        let mut mapped = FrameMut::from_buffer_ref_writable(buffer, &self.output)?;
-        frame::write_alpha(&mut mapped, &mut self.scratch, |plane| Ok(look.write_alpha(matte, plane)?))
+    ) -> Result<gst::Buffer, Fault> {
+        let (width, height) = (self.output.width() as usize, self.output.height() as usize);
+        let Self { finisher, alphas, scratch, output, .. } = self;
+        alphas.resize(width * height, 0);
+        {
+            let frame = Frame::from_buffer_ref_readable(&buffer, output)?;
+            let mut plane = PlaneMut { data: alphas, width, height, stride: width };
+            finisher.write_alpha(look, matte, frame::guide(&frame).as_ref(), &mut plane)?;
+        }
+        let mut mapped = FrameMut::from_buffer_ref_writable(buffer.make_mut(), output)?;
+        frame::write_alpha::<Fault>(&mut mapped, scratch, |plane| Ok(plane.copy(alphas)?))?;
+        drop(mapped);
+        Ok(buffer)
     }
 
     fn overlay(
@@ -278,10 +308,22 @@ impl Composer {
         matte: Option<&Matte>,
         look: &Look,
     ) -> Result<gst::Buffer, Fault> {
-        let Some(matte) = matte else { return Ok(buffer) };
+        let Some(matte) = matte else {
+            self.finisher.restart();
+            return Ok(buffer);
+        };
+        let size = (self.input.width() as usize, self.input.height() as usize);
+        let tints = {
+            let frame = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
+            let guide = frame::guide(&frame);
+            tints(&mut self.finisher, matte, look, guide.as_ref(), size, &mut self.alphas)?
+        };
+        let alphas = tints.iter().zip(self.alphas.chunks_exact(size.0 * size.1));
         if frame::can_tint(&self.input.format_info()) {
             let mut mapped = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &self.input)?;
-            tint(&mut mapped, matte, look, &mut self.scratch)?;
+            for (&id, alpha) in alphas {
+                frame::tint(&mut mapped, alpha, size.0, color(id))?;
+            }
             drop(mapped);
             return Ok(buffer);
         }
@@ -303,7 +345,9 @@ impl Composer {
             let from = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
             let mut to = FrameMut::from_buffer_ref_writable(plain, info)?;
             there.frame_ref(&from, &mut to);
-            tint(&mut to, matte, look, &mut self.scratch)?;
+            for (&id, alpha) in alphas {
+                frame::tint(&mut to, alpha, size.0, color(id))?;
+            }
         }
         let from = Frame::from_buffer_ref_readable(plain, info)?;
         let mut to = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &self.input)?;
@@ -313,18 +357,23 @@ impl Composer {
     }
 }
 
-/// Tints each object in its own colour, or the chosen one alone.
-fn tint(frame: &mut FrameMut, matte: &Matte, look: &Look, scratch: &mut Vec<u8>) -> Result<(), Fault> {
-    let (width, height) = (frame.width() as usize, frame.height() as usize);
-    scratch.resize(width * height, 0);
-    for &id in matte.object_ids() {
-        if look.object == 0 || look.object == id {
-            let mut plane = PlaneMut { data: scratch, width, height, stride: width };
-            look.write_object(matte, id, &mut plane)?;
-            frame::tint(frame, scratch, width, color(id))?;
-        }
+/// The alphas of all objects, or of the chosen one, one plane after the other, and their ids.
+fn tints(
+    finisher: &mut Finisher,
+    matte: &Matte,
+    look: &Look,
+    guide: Option<&Guide>,
+    (width, height): (usize, usize),
+    alphas: &mut Vec<u8>,
+) -> Result<Vec<u8>, Fault> {
+    let chosen = |id: &u8| look.object == 0 || look.object == *id;
+    let ids: Vec<u8> = matte.object_ids().iter().copied().filter(chosen).collect();
+    alphas.resize(ids.len() * width * height, 0);
+    for (&id, data) in ids.iter().zip(alphas.chunks_exact_mut(width * height)) {
+        let mut plane = PlaneMut { data, width, height, stride: width };
+        finisher.write_object(look, matte, id, guide, &mut plane)?;
     }
-    Ok(())
+    Ok(ids)
 }
 
 fn writable(buffer: &mut gst::Buffer) -> Result<&mut gst::BufferRef, glib::BoolError> {

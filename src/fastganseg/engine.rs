@@ -87,13 +87,16 @@ impl Engine {
         } else if restart {
             tracker.restart()?;
         }
-        let (matte, presence) = match drawn {
+        let (mut matte, presence) = match drawn {
             Some(matte) => (matte, Presence::Seen),
             None => {
                 let matte = tracker.step(&mut view)?;
                 (matte, tracker.presence())
             }
         };
+        if seeded || restart {
+            matte.set_starts_over();
+        }
         Ok(Followed { matte: Some(matte), seeded, presence, time: Some(begun.elapsed()) })
     }
 }

@@ -3,9 +3,10 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{PlaneMut, Region};
+use crate::Result;
 use crate::mask::ReferenceMask;
+use crate::matte::{Enlarger, Small};
 use crate::model::layers::resize;
-use crate::{Error, Result};
 
 /// Soft masks of one frame, one an object, (N, 1, h, w) in [0, 1]; the background is what is left. They
 /// cover a region of the frame, outside of which there is no object.
@@ -16,12 +17,14 @@ pub struct Matte {
     region: Region,
     /// Width and height of the picture that `region` is part of.
     frame: (usize, usize),
+    drawn: bool,
+    starts_over: bool,
 }
 
 impl Matte {
     pub(super) fn new(masks: &Tensor, ids: &[u8], region: Region, frame: (usize, usize)) -> Result<Self> {
         let masks = masks.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?;
-        Ok(Self { masks, ids: ids.to_vec(), region, frame })
+        Ok(Self { masks, ids: ids.to_vec(), region, frame, drawn: false, starts_over: false })
     }
 
     /// The matte of the reference frame itself: the mask as the user drew it.
@@ -29,7 +32,8 @@ impl Matte {
         let _no_grad = tch::no_grad_guard();
         let ids: Vec<u8> = mask.objects().iter().map(|object| object.id).collect();
         let frame = (mask.width(), mask.height());
-        Self::new(&planes(mask)?, &ids, Region::whole(frame), frame)
+        let matte = Self::new(&planes(mask)?, &ids, Region::whole(frame), frame)?;
+        Ok(Self { drawn: true, starts_over: true, ..matte })
     }
 
     /// Ids of the objects, as the mask has them.
@@ -37,48 +41,88 @@ impl Matte {
         &self.ids
     }
 
+    /// Nothing of the frames before was used for this one, nor is to be.
+    pub fn starts_over(&self) -> bool {
+        self.starts_over
+    }
+
+    /// Says that this is the first frame after a new reference or a restart.
+    pub fn set_starts_over(&mut self) {
+        self.starts_over = true;
+    }
+
+    /// This is the reference itself, as it was drawn.
+    pub fn is_drawn(&self) -> bool {
+        self.drawn
+    }
+
     /// Soft alpha, 0 to 255, of one object, or of all together for `None` and `Some(0)`, resized
     /// bilinearly to the plane. An object that is not there is transparent everywhere.
     pub fn write_alpha(&self, object: Option<u8>, plane: &mut PlaneMut) -> Result<()> {
+        let mut bytes = Vec::new();
+        let region = self.region_in((plane.width, plane.height));
+        match self.small(object, region, &mut bytes)? {
+            Some(small) => {
+                let mut part = self.prepare(region, plane)?;
+                Enlarger::default().enlarge(&small, &mut part)
+            }
+            None => plane.fill(0),
+        }
+    }
+
+    /// The soft alpha of one object, or of all together, at the size that it has here, or at that of
+    /// `region` where that is smaller.
+    pub(crate) fn small<'a>(
+        &self,
+        object: Option<u8>,
+        region: Region,
+        bytes: &'a mut Vec<u8>,
+    ) -> Result<Option<Small<'a>>> {
         let _no_grad = tch::no_grad_guard();
         let mask = match object.filter(|&id| id != 0) {
             None if self.ids.len() == 1 => self.masks.shallow_clone(),
-            None => self.masks.f_sum_dim_intlist(0, true, None::<Kind>)?.f_clamp(0.0, 1.0)?,
+            None => self.masks.f_sum_dim_intlist(0, true, None::<Kind>)?,
             Some(id) => match self.ids.iter().position(|&known| known == id) {
                 Some(index) => self.masks.f_narrow(0, index as i64, 1)?,
-                None => return fill(plane, 0),
+                None => return Ok(None),
             },
         };
-        // Bytes are resized several times as fast as floats are.
-        self.write(plane, |region| to_size(&bytes(&mask)?, region))
+        let mut mask = to_bytes(&mask)?;
+        if is_larger(&mask, region) {
+            mask = shrink(&mask, region.height as i64, region.width as i64)?;
+        }
+        let &[.., height, width] = mask.size().as_slice() else { return Ok(None) };
+        let (width, height) = (width as usize, height as usize);
+        bytes.resize(width * height, 0);
+        mask.f_contiguous()?.f_copy_data_u8(bytes, width * height)?;
+        Ok(Some(Small { values: bytes, width, height }))
+    }
+
+    /// The part of a plane of this size that the masks cover.
+    pub(crate) fn region_in(&self, size: (usize, usize)) -> Region {
+        self.region.scaled(self.frame, size)
+    }
+
+    /// The region's part of a plane, after all around it was made transparent.
+    pub(crate) fn prepare<'a>(&self, region: Region, plane: &'a mut PlaneMut) -> Result<PlaneMut<'a>> {
+        if region != Region::whole((plane.width, plane.height)) {
+            plane.fill(0)?;
+        }
+        drop(plane.rows()?);
+        Ok(plane.part(region))
     }
 
     /// The id of the object, or 0, that each pixel most probably belongs to.
     pub fn write_labels(&self, plane: &mut PlaneMut) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        self.write(plane, |region| {
-            let masks = to_size(&self.masks, region)?;
-            let background = masks.f_sum_dim_intlist(0, true, None::<Kind>)?.f_neg()?.f_add_scalar(1.0)?;
-            let winner = Tensor::f_cat(&[background, masks], 0)?.f_argmax(0, false)?;
-            let ids: Vec<u8> = std::iter::once(0).chain(self.ids.iter().copied()).collect();
-            let ids = Tensor::f_from_slice(&ids)?;
-            Ok(ids.f_index_select(0, &winner.f_reshape([-1])?)?)
-        })
-    }
-
-    /// Writes what `values` makes of the region, and nothing but zeros around it.
-    fn write(&self, plane: &mut PlaneMut, values: impl FnOnce(Region) -> Result<Tensor>) -> Result<()> {
-        let size = (plane.width, plane.height);
-        let region = self.region.scaled(self.frame, size);
-        if region != Region::whole(size) {
-            fill(plane, 0)?;
-        }
-        let PlaneMut { width, height, stride, .. } = *plane;
-        drop(rows(plane)?);
-        let part = plane.data.get_mut(region.y * stride + region.x..).unwrap_or_default();
-        debug_assert!(region.x + region.width <= width && region.y + region.height <= height);
-        let mut part = PlaneMut { data: part, width: region.width, height: region.height, stride };
-        write(&values(region)?, &mut part)
+        let region = self.region_in((plane.width, plane.height));
+        let mut part = self.prepare(region, plane)?;
+        let masks = to_size(&self.masks, region)?;
+        let background = masks.f_sum_dim_intlist(0, true, None::<Kind>)?.f_neg()?.f_add_scalar(1.0)?;
+        let winner = Tensor::f_cat(&[background, masks], 0)?.f_argmax(0, false)?;
+        let ids: Vec<u8> = std::iter::once(0).chain(self.ids.iter().copied()).collect();
+        let ids = Tensor::f_from_slice(&ids)?;
+        write(&ids.f_index_select(0, &winner.f_reshape([-1])?)?, &mut part)
     }
 }
 
@@ -105,50 +149,27 @@ pub(super) fn shrink(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
 }
 
 /// 0 to 1 as 0 to 255.
-fn bytes(mask: &Tensor) -> Result<Tensor> {
+fn to_bytes(mask: &Tensor) -> Result<Tensor> {
     Ok(mask.f_mul_scalar(255.0)?.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?)
 }
 
 /// Enlarges bilinearly, shrinks with averaging.
 fn to_size(masks: &Tensor, region: Region) -> Result<Tensor> {
     let (height, width) = (region.height as i64, region.width as i64);
+    if is_larger(masks, region) { shrink(masks, height, width) } else { resize(masks, height, width) }
+}
+
+fn is_larger(masks: &Tensor, region: Region) -> bool {
     let size = masks.size();
-    if size[2] > height || size[3] > width {
-        shrink(masks, height, width)
-    } else {
-        resize(masks, height, width)
-    }
-}
-
-fn rows<'a>(plane: &'a mut PlaneMut) -> Result<impl Iterator<Item = &'a mut [u8]>> {
-    let PlaneMut { width, height, stride, .. } = *plane;
-    if width == 0 || height == 0 || stride < width || plane.data.len() < stride * (height - 1) + width {
-        return Err(Error::Config(format!(
-            "a plane of {width}x{height} does not fit {} bytes in rows of {stride}",
-            plane.data.len()
-        )));
-    }
-    Ok(plane.data.chunks_mut(stride).take(height).map(move |row| &mut row[..width]))
-}
-
-fn fill(plane: &mut PlaneMut, value: u8) -> Result<()> {
-    rows(plane)?.for_each(|row| row.fill(value));
-    Ok(())
+    size[2] > region.height as i64 || size[3] > region.width as i64
 }
 
 /// Copies bytes, as many as the plane has pixels, into its rows.
 fn write(values: &Tensor, plane: &mut PlaneMut) -> Result<()> {
-    let (width, count) = (plane.width, plane.width * plane.height);
-    let values = values.f_contiguous()?;
-    if plane.stride == width && plane.data.len() >= count {
-        return Ok(values.f_copy_data_u8(plane.data, count)?);
-    }
+    let count = plane.width * plane.height;
     let mut packed = vec![0; count];
-    values.f_copy_data_u8(&mut packed, count)?;
-    for (row, values) in rows(plane)?.zip(packed.chunks(width)) {
-        row.copy_from_slice(values);
-    }
-    Ok(())
+    values.f_contiguous()?.f_copy_data_u8(&mut packed, count)?;
+    plane.copy(&packed)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use crate::dataset::{Dataset, Sequence};
 use crate::method::Propagator;
 use crate::report::{ContactSheet, Speed, Tile};
-use crate::score::{FrameScore, Scores, SequenceScore, objects_of, score_frame, scored_range};
+use crate::score::{Flicker, FrameScore, Scores, SequenceScore, objects_of, score_frame, scored_range};
 use crate::{Error, LabelMap, Result, indexed_png};
 
 /// What evaluation keeps.
@@ -30,6 +30,8 @@ pub struct Evaluation {
     pub scores: Scores,
     /// Frames a second through [`Propagator::step`] alone, without reading and writing files.
     pub speed: Speed,
+    /// Mean over the sequences of how much alpha flickers, of 255; nothing for methods without alpha.
+    pub flicker: Option<f64>,
 }
 
 /// Runs `propagator` over every sequence of `dataset` from its first annotated frame on, and scores
@@ -58,6 +60,7 @@ pub fn evaluate(
     let mut scores = Scores::default();
     let mut speed = Speed::default();
     let (mut stepped, mut busy) = (0, Duration::ZERO);
+    let mut flickers = Vec::new();
     for sequence in dataset.sequences() {
         progress.set_message(sequence.name().to_string());
         let run = Run::of(propagator, sequence, options, progress)?;
@@ -65,10 +68,12 @@ pub fn evaluate(
         speed.sequences.extend(fps.map(|fps| (sequence.name().to_string(), fps)));
         stepped += run.stepped;
         busy += run.busy;
+        flickers.extend(run.flicker);
         scores.sequences.push(run.score);
     }
     speed.total = per_second(stepped, busy);
-    Ok(Evaluation { scores, speed })
+    let flicker = (!flickers.is_empty()).then(|| flickers.iter().sum::<f64>() / flickers.len() as f64);
+    Ok(Evaluation { scores, speed, flicker })
 }
 
 /// Number of frames to run over; an error when the sequence could not be scored after an hour's run.
@@ -98,6 +103,7 @@ struct Run {
     score: SequenceScore,
     stepped: usize,
     busy: Duration,
+    flicker: Option<f64>,
 }
 
 impl Run {
@@ -116,6 +122,7 @@ impl Run {
         let mut keep = Keep::new(options, name, frames.len())?;
         let mut scores = Vec::with_capacity(scored.len());
         let mut busy = Duration::ZERO;
+        let mut flicker = Flicker::default();
 
         for (i, frame) in frames.iter().enumerate() {
             let picture = frame.read_picture()?;
@@ -136,13 +143,14 @@ impl Run {
                 let objects = score_frame(&place(), &labels, &truth, objects)?;
                 score = mean(&objects);
                 scores.push((frame.name().to_string(), objects));
+                flicker.add(&picture, &truth, propagator.alpha().unwrap_or_default());
             }
             keep.frame(i, frame.name(), &picture, &labels, score)?;
             progress.inc(1);
         }
         let score = SequenceScore::gather(name, objects, scores);
         keep.finish(&score)?;
-        Ok(Self { score, stepped: frames.len() - 1, busy })
+        Ok(Self { score, stepped: frames.len() - 1, busy, flicker: flicker.mean() })
     }
 }
 

@@ -4,8 +4,9 @@ use std::time::Instant;
 use clap::ValueEnum;
 use fastganseg_training::Result;
 use fastganseg_training::eval::{EvalOptions, evaluate};
-use fastganseg_training::method::{Frozen, Propagation, Propagator};
+use fastganseg_training::method::{Finished, Frozen, Propagation, Propagator};
 use fastganseg_training::report::{table, write_csv};
+use gstfastganseg::matte::{self, Look};
 
 use super::model::Model;
 use super::{Data, frame_bar};
@@ -34,6 +35,15 @@ pub struct Args {
     #[arg(long, value_name = "FILE", required_if_eq("method", "propagation"))]
     backbone: Option<PathBuf>,
 
+    /// How masks are enlarged to the annotations' size before they are cut at one half, as in the element
+    /// [default: the most probable object of each pixel, evenly enlarged]
+    #[arg(long, value_enum)]
+    edges: Option<Edges>,
+
+    /// Smoothing of alpha over time, 0 to 1, with `--edges`
+    #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, requires = "edges")]
+    smoothing: f64,
+
     /// Frames on each contact sheet, 0 for no sheets
     #[arg(long, value_name = "N", default_value_t = 12)]
     sheet_frames: usize,
@@ -50,10 +60,28 @@ enum Method {
     Propagation,
 }
 
+/// Ways to enlarge a mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Edges {
+    /// Its edges follow those of the picture
+    Refine,
+    /// Evenly
+    Bilinear,
+}
+
 impl Args {
     fn propagator(&self) -> Result<Box<dyn Propagator>> {
         match self.method {
-            Method::Model => Ok(Box::new(self.model.tracker()?)),
+            Method::Model => {
+                let tracker = self.model.tracker()?;
+                let edges = match self.edges {
+                    None => return Ok(Box::new(tracker)),
+                    Some(Edges::Refine) => matte::Edges::Refine,
+                    Some(Edges::Bilinear) => matte::Edges::Bilinear,
+                };
+                let look = Look { edges, smoothing: self.smoothing, ..Look::default() };
+                Ok(Box::new(Finished::new(tracker, look)))
+            }
             Method::Propagation => {
                 let backbone = self.backbone.clone().unwrap_or_default();
                 eprintln!("features of {}", backbone.display());
@@ -85,6 +113,9 @@ pub fn run(args: &Args) -> Result<()> {
     write_csv(&csv, &evaluation.scores, &evaluation.speed)?;
     eprintln!("done in {:.1} s", begin.elapsed().as_secs_f64());
     print!("{}", table(&evaluation.scores, &evaluation.speed));
+    if let Some(flicker) = evaluation.flicker {
+        println!("flicker of still pixels near contours: {flicker:.2} of 255");
+    }
     eprintln!("masks: {}", args.out.join("masks").display());
     eprintln!("measures: {}", csv.display());
     if args.sheet_frames > 0 {

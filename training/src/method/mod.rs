@@ -1,7 +1,9 @@
 //! What evaluation compares: ways to carry the first frame's mask through a video.
 
+mod finished;
 mod propagation;
 
+pub use finished::Finished;
 pub use propagation::Propagation;
 
 use gstfastganseg::mask::ReferenceMask;
@@ -26,6 +28,11 @@ pub trait Propagator {
     ///
     /// Before [`start`](Self::start), or when the network fails.
     fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap>;
+
+    /// The soft alpha that the last ids were taken from, 0 to 255, of all objects together, if this makes any.
+    fn alpha(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 impl Propagator for Tracker {

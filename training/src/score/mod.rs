@@ -6,11 +6,13 @@
 //! objects are unweighted means, whatever the lengths of their sequences.
 
 mod bitmap;
+mod flicker;
 mod folder;
 mod measures;
 mod statistics;
 
 pub use bitmap::Bitmap;
+pub use flicker::Flicker;
 pub use folder::score_folder;
 pub use measures::{FrameScore, contour_accuracy, contour_tolerance, region_similarity};
 use rayon::prelude::*;

@@ -1,0 +1,218 @@
+//! Bilinear enlargement of bytes.
+
+use std::ops::Range;
+
+use super::Small;
+use crate::Result;
+use crate::tracker::PlaneMut;
+
+/// Bits behind the point between the two passes.
+const BITS: u32 = 6;
+
+/// Enlarges, and keeps what it needs for that from frame to frame.
+#[derive(Debug, Default)]
+pub struct Enlarger {
+    columns: Taps,
+    rows: Taps,
+    upper: Line,
+    lower: Line,
+}
+
+/// Where each place of a larger axis lies between two places of a smaller one.
+#[derive(Debug, Default)]
+pub struct Taps {
+    size: (usize, usize),
+    /// The lower of the two.
+    first: Vec<usize>,
+    /// Share of the higher one, of 1 << 15.
+    share: Vec<i16>,
+    /// The same, of 1.
+    portion: Vec<f32>,
+    /// The first place of the larger axis that lies between each place of the smaller one and the next.
+    starts: Vec<usize>,
+}
+
+impl Taps {
+    /// From `from` places to `to`, neither of them 0; pixels' centres lie at halves.
+    pub fn set(&mut self, from: usize, to: usize) {
+        if self.size == (from, to) {
+            return;
+        }
+        self.size = (from, to);
+        self.first.clear();
+        self.share.clear();
+        self.portion.clear();
+        for place in 0..to {
+            let at = ((place as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, (from - 1) as f64);
+            self.first.push(at as usize);
+            self.share.push((at.fract() * 32767.0).round() as i16);
+            self.portion.push(at.fract() as f32);
+        }
+        let first = &self.first;
+        self.starts = (0..=from).map(|place| first.partition_point(|&it| it < place)).collect();
+    }
+
+    /// Places of the larger axis.
+    pub fn len(&self) -> usize {
+        self.size.1
+    }
+
+    /// The two places, and the share of the second, 0 to 1.
+    pub fn between(&self, place: usize) -> (usize, usize, f32) {
+        let first = self.first[place];
+        (first, (first + 1).min(self.size.0 - 1), self.portion[place])
+    }
+
+    /// Enlarges the part `run` of a row, of which `from` gives the values at the places of the smaller axis.
+    pub fn stretch(&self, run: &Range<usize>, from: impl Fn(usize) -> f32, out: &mut [f32]) {
+        let mut place = self.first[run.start];
+        let mut x = run.start;
+        while x < run.end {
+            let (a, b) = (from(place), from((place + 1).min(self.size.0 - 1)));
+            let end = self.starts[place + 1].min(run.end);
+            let portions = &self.portion[x..end];
+            for (out, portion) in out[x - run.start..end - run.start].iter_mut().zip(portions) {
+                *out = a + (b - a) * portion;
+            }
+            (x, place) = (end, place + 1);
+        }
+    }
+
+    /// The first place of the larger axis beyond all that lie before `place` of the smaller one.
+    pub fn start(&self, place: usize) -> usize {
+        self.starts[place.min(self.size.0)]
+    }
+}
+
+/// A row of the smaller picture at the larger one's width.
+#[derive(Debug, Default)]
+struct Line {
+    row: Option<usize>,
+    values: Vec<i16>,
+    /// Nothing but zeros before and after.
+    extent: (usize, usize),
+}
+
+impl Line {
+    fn set(&mut self, small: &Small, row: usize, columns: &Taps) {
+        if self.row == Some(row) {
+            return;
+        }
+        self.row = Some(row);
+        self.values.resize(columns.size.1, 0);
+        let source = &small.values[row * small.width..][..small.width];
+        let begin = source.iter().position(|&value| value != 0).unwrap_or(small.width);
+        let end = source.iter().rposition(|&value| value != 0).map_or(begin, |last| last + 1);
+        self.extent = (columns.start(begin.saturating_sub(1)), columns.start(end));
+        if begin == end {
+            self.extent = (0, 0);
+        }
+        self.values[..self.extent.0].fill(0);
+        self.values[self.extent.1..].fill(0);
+        for place in begin.saturating_sub(1)..end {
+            let a = i32::from(source[place]);
+            let b = i32::from(source[(place + 1).min(small.width - 1)]);
+            let run = columns.start(place)..columns.start(place + 1);
+            let values = &mut self.values[run.clone()];
+            if a == b {
+                values.fill((a << BITS) as i16);
+            } else {
+                let slope = (b - a) << (BITS + 1);
+                for (value, share) in values.iter_mut().zip(&columns.share[run]) {
+                    *value = ((a << BITS) + ((slope * i32::from(*share)) >> 16)) as i16;
+                }
+            }
+        }
+    }
+}
+
+impl Enlarger {
+    /// Fills a plane that is nowhere smaller than `small`; one of the same size gets a copy.
+    pub fn enlarge(&mut self, small: &Small, plane: &mut PlaneMut) -> Result<()> {
+        if (small.width, small.height) == (plane.width, plane.height) {
+            return plane.copy(small.values);
+        }
+        self.columns.set(small.width, plane.width);
+        self.rows.set(small.height, plane.height);
+        self.upper.row = None;
+        self.lower.row = None;
+        for (y, out) in plane.rows()?.enumerate() {
+            let first = self.rows.first[y];
+            if self.lower.row == Some(first) {
+                std::mem::swap(&mut self.upper, &mut self.lower);
+            }
+            self.upper.set(small, first, &self.columns);
+            self.lower.set(small, (first + 1).min(small.height - 1), &self.columns);
+            mix(&self.upper, &self.lower, self.rows.share[y], out);
+        }
+        Ok(())
+    }
+}
+
+/// A row between two lines.
+fn mix(upper: &Line, lower: &Line, share: i16, out: &mut [u8]) {
+    let (begin, end) = match (upper.extent, lower.extent) {
+        ((0, 0), other) | (other, (0, 0)) => other,
+        (a, b) => (a.0.min(b.0), a.1.max(b.1)),
+    };
+    out[..begin].fill(0);
+    out[end..].fill(0);
+    let lines = upper.values[begin..end].iter().zip(&lower.values[begin..end]);
+    for (out, (&a, &b)) in out[begin..end].iter_mut().zip(lines) {
+        // Of 255 << 6 at the most, so that twice the difference still is 16 bits; these operations are
+        // those that a processor has for eight such numbers at a time.
+        let twice = (b - a) << 1;
+        let value = a + ((i32::from(twice) * i32::from(share)) >> 16) as i16;
+        *out = ((value + (1 << (BITS - 1))) >> BITS) as u8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enlarged(values: &[u8], (w, h): (usize, usize), (width, height): (usize, usize)) -> Vec<u8> {
+        let mut data = vec![0x55; width * height];
+        let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
+        let small = Small { values, width: w, height: h };
+        Enlarger::default().enlarge(&small, &mut plane).unwrap();
+        data
+    }
+
+    #[test]
+    fn values_lie_between_pixel_centres() {
+        assert_eq!(enlarged(&[0, 200], (2, 1), (4, 1)), [0, 50, 150, 200]);
+        assert_eq!(enlarged(&[0, 200], (1, 2), (1, 4)), [0, 50, 150, 200]);
+        assert_eq!(enlarged(&[7], (1, 1), (3, 2)), [7; 6]);
+        assert_eq!(enlarged(&[0, 100, 200, 44], (2, 2), (2, 2)), [0, 100, 200, 44]);
+    }
+
+    #[test]
+    fn every_size_is_within_one_of_the_formula() {
+        let small: Vec<u8> = (0..7 * 5).map(|i| [0, 0, 255, 13, 200, 0][i * i % 6]).collect();
+        let mut enlarger = Enlarger::default();
+        for (width, height) in [(7, 5), (8, 5), (7, 6), (13, 21), (100, 9), (64, 64), (9, 77)] {
+            let mut data = vec![1; width * height];
+            let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
+            enlarger.enlarge(&Small { values: &small, width: 7, height: 5 }, &mut plane).unwrap();
+            let at = |place: usize, from: usize, to: usize| {
+                ((place as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, from as f64 - 1.0)
+            };
+            for (i, &value) in data.iter().enumerate() {
+                let (x, y) = (at(i % width, 7, width), at(i / width, 5, height));
+                let pick = |x: usize, y: usize| f64::from(small[y.min(4) * 7 + x.min(6)]);
+                let (x0, y0, u, v) = (x as usize, y as usize, x.fract(), y.fract());
+                let expected = (pick(x0, y0) * (1.0 - u) + pick(x0 + 1, y0) * u) * (1.0 - v)
+                    + (pick(x0, y0 + 1) * (1.0 - u) + pick(x0 + 1, y0 + 1) * u) * v;
+                assert!((f64::from(value) - expected).abs() <= 0.6, "{width}x{height} at {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn flat_stays_exact() {
+        for value in [0, 1, 254, 255] {
+            assert!(enlarged(&[value; 12], (4, 3), (37, 29)).iter().all(|&it| it == value));
+        }
+    }
+}

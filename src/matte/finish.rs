@@ -1,0 +1,141 @@
+//! From a small matte to the plane that is seen, in this order: enlargement and refinement, smoothing over
+//! time, growth, softness, threshold, inversion. Smoothing comes early, since it compares what was found in
+//! one frame with what was found in the last; threshold late, since its edges must not be softened again.
+
+use super::blocks::Packed;
+use super::expand::Expander;
+use super::feather::Featherer;
+use super::guide::Guide;
+use super::refine::Refiner;
+use super::smooth::History;
+use super::{Edges, Enlarger, Look};
+use crate::Result;
+use crate::tracker::{Matte, PlaneMut, Region};
+
+/// Writes mattes into planes, frame after frame of one video.
+#[derive(Debug, Default)]
+pub struct Finisher {
+    small: Vec<u8>,
+    enlarger: Enlarger,
+    refiner: Refiner,
+    /// What smoothing remembers of each object.
+    histories: Vec<(u8, History)>,
+    expander: Expander,
+    featherer: Featherer,
+    /// Planes between one step and the next.
+    between: [Vec<u8>; 2],
+}
+
+impl Finisher {
+    /// Forgets the frames before.
+    pub fn restart(&mut self) {
+        self.histories.clear();
+    }
+
+    /// The alpha of `matte` as the settings want it; without a matte all is opaque. `guide` is the frame
+    /// that the matte belongs to; without one, or with one of another size than the plane's, edges are not
+    /// refined, and smoothing sees no movement but that of the matte.
+    ///
+    /// # Errors
+    /// A plane that is too small for its size, or an error of libtorch.
+    pub fn write_alpha(
+        &mut self,
+        look: &Look,
+        matte: Option<&Matte>,
+        guide: Option<&Guide>,
+        plane: &mut PlaneMut,
+    ) -> Result<()> {
+        let Some(matte) = matte else {
+            self.restart();
+            return plane.fill(255);
+        };
+        self.histories.retain(|(id, _)| *id == look.object);
+        self.write_object(look, matte, look.object, guide, plane)
+    }
+
+    /// As [`write_alpha`](Self::write_alpha), of the given object (0 = all) in place of the chosen one.
+    ///
+    /// # Errors
+    /// Those of [`write_alpha`](Self::write_alpha).
+    pub fn write_object(
+        &mut self,
+        look: &Look,
+        matte: &Matte,
+        object: u8,
+        guide: Option<&Guide>,
+        plane: &mut PlaneMut,
+    ) -> Result<()> {
+        let (width, height) = (plane.width, plane.height);
+        drop(plane.rows()?);
+        let guide = guide.filter(|guide| guide.size() == (width, height));
+        let smooths = look.smoothing > 0.0;
+        let (expands, feathers) = (look.expand != 0.0, look.feather > 0.0);
+        if !smooths {
+            self.histories.retain(|(id, _)| *id != object);
+        }
+
+        if !(smooths || expands || feathers) {
+            self.enlarge(look, matte, object, guide, plane)?;
+        } else {
+            let [mut first, mut second] = std::mem::take(&mut self.between);
+            first.resize(width * height, 0);
+            let packed = &mut PlaneMut { data: &mut first, width, height, stride: width };
+            self.enlarge(look, matte, object, guide, packed)?;
+            let mut values = Packed { values: &first, width, height };
+            let Self { histories, expander, featherer, .. } = self;
+            if smooths {
+                let history = history_of(histories, object);
+                values.values = history.smooth(values, guide, look.smoothing, matte.starts_over());
+            }
+            match (expands, feathers) {
+                (false, false) => plane.copy(values.values)?,
+                (true, false) => expander.expand(values, look.expand, plane)?,
+                (false, true) => featherer.feather(values, look.feather, plane)?,
+                (true, true) => {
+                    second.resize(width * height, 0);
+                    let grown = &mut PlaneMut { data: &mut second, width, height, stride: width };
+                    expander.expand(values, look.expand, grown)?;
+                    featherer.feather(Packed { values: &second, width, height }, look.feather, plane)?;
+                }
+            }
+            self.between = [first, second];
+        }
+
+        if let Some(table) = look.table() {
+            for row in plane.rows()? {
+                row.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+            }
+        }
+        Ok(())
+    }
+
+    fn enlarge(
+        &mut self,
+        look: &Look,
+        matte: &Matte,
+        object: u8,
+        guide: Option<&Guide>,
+        plane: &mut PlaneMut,
+    ) -> Result<()> {
+        let region: Region = matte.region_in((plane.width, plane.height));
+        let Some(small) = matte.small(Some(object), region, &mut self.small)? else {
+            return plane.fill(0);
+        };
+        let mut part = matte.prepare(region, plane)?;
+        self.enlarger.enlarge(&small, &mut part)?;
+        match guide {
+            Some(guide) if look.edges == Edges::Refine && !matte.is_drawn() => {
+                self.refiner.refine(&small, guide, region, &mut part)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn history_of(histories: &mut Vec<(u8, History)>, object: u8) -> &mut History {
+    let index = histories.iter().position(|(id, _)| *id == object).unwrap_or_else(|| {
+        histories.push((object, History::default()));
+        histories.len() - 1
+    });
+    &mut histories[index].1
+}

@@ -1,0 +1,37 @@
+//! The network's memory stays in the process from frame to frame. Alone in its binary, since the kernel
+//! counts page faults by process.
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
+
+use gstfastganseg::device::DeviceChoice;
+use gstfastganseg::mask::ReferenceMask;
+use gstfastganseg::tracker::{Options, Picture, Tracker};
+
+fn page_faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    after_name.split_whitespace().nth(7).unwrap().parse().unwrap()
+}
+
+#[test]
+fn memory_is_not_mapped_anew_each_frame() {
+    // On a thread of its own, as in a pipeline: glibc gives each another heap.
+    let run = || {
+        let options = Options { device: DeviceChoice::Cpu, ..Options::default() };
+        let mut tracker = Tracker::new(&options).unwrap();
+        let (width, height) = (336, 192);
+        let data: Vec<u8> = (0..3 * width * height).map(|i| (i * 7 % 251) as u8).collect();
+        let mut picture = Picture { data: &data, width, height, stride: 3 * width };
+        let alpha = (0..width * height).map(|i| if i % width > 100 { 255 } else { 0 }).collect();
+        tracker
+            .set_reference(&mut picture, &ReferenceMask::from_soft(width, height, alpha).unwrap())
+            .unwrap();
+        let mut step = || drop(tracker.step(&mut picture).unwrap());
+        (0..10).for_each(|_| step());
+        let before = page_faults();
+        (0..20).for_each(|_| step());
+        (page_faults() - before) / 20
+    };
+    let faults = std::thread::spawn(run).join().unwrap();
+    println!("{faults} page faults a frame");
+    assert!(faults < 1000, "{faults} page faults a frame");
+}

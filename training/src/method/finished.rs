@@ -1,0 +1,62 @@
+//! The tracker with the post-processing that the element does.
+
+use gstfastganseg::mask::ReferenceMask;
+use gstfastganseg::matte::{Finisher, Guide, Look};
+use gstfastganseg::tracker::{PlaneMut, Tracker};
+use image::RgbImage;
+
+use super::{Propagator, as_picture};
+use crate::{LabelMap, Result};
+
+/// Ids by the objects' finished alpha planes: where none reaches one half is background.
+#[derive(Debug)]
+pub struct Finished {
+    tracker: Tracker,
+    look: Look,
+    finisher: Finisher,
+    /// The greatest alpha of all objects in the last frame.
+    alpha: Vec<u8>,
+    plane: Vec<u8>,
+}
+
+impl Finished {
+    /// Of `look`, all but the object counts.
+    pub fn new(tracker: Tracker, look: Look) -> Self {
+        let look = Look { object: 0, ..look };
+        Self { tracker, look, finisher: Finisher::default(), alpha: Vec::new(), plane: Vec::new() }
+    }
+}
+
+impl Propagator for Finished {
+    fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
+        let mask = ReferenceMask::from_labels(labels.width(), labels.height(), labels.ids())?;
+        self.finisher.restart();
+        Ok(self.tracker.set_reference(&mut as_picture(picture), &mask)?)
+    }
+
+    fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap> {
+        let mut picture = as_picture(picture);
+        let matte = self.tracker.step(&mut picture)?;
+        let guide = Guide::of_picture(&picture);
+        let mut labels = LabelMap::background(width, height);
+        let Self { look, finisher, alpha, plane, .. } = self;
+        alpha.clear();
+        alpha.resize(width * height, 0);
+        plane.resize(width * height, 0);
+        for &id in matte.object_ids() {
+            let out = &mut PlaneMut { data: plane, width, height, stride: width };
+            finisher.write_object(look, &matte, id, guide.as_ref(), out)?;
+            for ((label, most), &value) in labels.ids_mut().iter_mut().zip(alpha.iter_mut()).zip(&*plane) {
+                if value > *most {
+                    *most = value;
+                    *label = if value >= 128 { id } else { 0 };
+                }
+            }
+        }
+        Ok(labels)
+    }
+
+    fn alpha(&self) -> Option<&[u8]> {
+        Some(&self.alpha)
+    }
+}

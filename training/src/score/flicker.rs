@@ -1,0 +1,86 @@
+//! How much alpha flickers where nothing happens.
+
+use image::RgbImage;
+
+use crate::LabelMap;
+
+/// Changes of green up to this one, of 255, are none.
+const NOISE: u8 = 2;
+/// Pixels to either side of an object's contour that count.
+const NEAR: usize = 8;
+
+/// The mean change of alpha, of 255, from one frame to the next, over the pixels near a contour whose colour
+/// and true id stay.
+#[derive(Clone, Debug, Default)]
+pub struct Flicker {
+    last: Option<(RgbImage, LabelMap, Vec<u8>)>,
+    sum: u64,
+    count: u64,
+}
+
+impl Flicker {
+    /// Adds the next frame of a sequence; one of another size begins anew.
+    pub fn add(&mut self, picture: &RgbImage, truth: &LabelMap, alpha: &[u8]) {
+        let size = (truth.width() * truth.height(), picture.as_raw().len());
+        if size.1 != 3 * size.0 || alpha.len() != size.0 {
+            self.last = None;
+            return;
+        }
+        if let Some((before, labels, alphas)) = &self.last
+            && labels.width() == truth.width()
+            && alphas.len() == alpha.len()
+        {
+            for (index, (&a, &b)) in alphas.iter().zip(alpha).enumerate() {
+                let green = |picture: &RgbImage| picture.as_raw()[3 * index + 1];
+                if green(before).abs_diff(green(picture)) <= NOISE
+                    && labels.ids()[index] == truth.ids()[index]
+                    && is_near_contour(truth, index)
+                {
+                    self.sum += u64::from(a.abs_diff(b));
+                    self.count += 1;
+                }
+            }
+        }
+        self.last = Some((picture.clone(), truth.clone(), alpha.to_vec()));
+    }
+
+    /// The mean so far; nothing without a pixel.
+    pub fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum as f64 / self.count as f64)
+    }
+}
+
+/// Whether another id is to be seen around a pixel, in one of eight directions.
+fn is_near_contour(truth: &LabelMap, index: usize) -> bool {
+    let (x, y) = (index % truth.width(), index / truth.width());
+    let own = truth.ids()[index];
+    let columns = [x.saturating_sub(NEAR), x, (x + NEAR).min(truth.width() - 1)];
+    let rows = [y.saturating_sub(NEAR), y, (y + NEAR).min(truth.height() - 1)];
+    rows.iter().any(|&y| columns.iter().any(|&x| truth.at(x, y) != own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_still_pixels_near_a_contour_count() {
+        let width = 40;
+        let truth = LabelMap::new(width, 1, (0..40).map(|x| u8::from(x >= 20)).collect()).unwrap();
+        let mut picture = RgbImage::new(40, 1);
+        let mut flicker = Flicker::default();
+        flicker.add(&picture, &truth, &[100; 40]);
+        assert_eq!(flicker.mean(), None);
+        picture.get_pixel_mut(20, 0)[1] = 3;
+        let mut alpha = [100; 40];
+        alpha[0] = 200;
+        alpha[19] = 116;
+        alpha[20] = 200;
+        flicker.add(&picture, &truth, &alpha);
+        // 8 on either side, less the one that changed.
+        assert_eq!(flicker.mean(), Some(16.0 / 15.0));
+        flicker.add(&picture, &truth, &[0; 3]);
+        flicker.add(&picture, &truth, &alpha);
+        assert_eq!(flicker.mean(), Some(16.0 / 15.0));
+    }
+}
