@@ -23,9 +23,9 @@ fn memory_is_flat_alone() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), disc);
     let pipeline = Watched::new(&format!(
-        "videotestsrc num-buffers={FRAMES} pattern=ball ! video/x-raw,format=I420,width=320,height=240 ! queue ! \
+        "videotestsrc num-buffers={FRAMES} pattern=ball ! video/x-raw,format=I420,width=128,height=96 ! queue ! \
          fastganseg name=f device=cpu model-file={} ref-mask={} ! queue ! fakesink name=s sync=false",
-        model::small(),
+        model::tiny(),
         mask.display()
     ));
     let samples: Arc<Mutex<Vec<u64>>> = Arc::default();
