@@ -8,7 +8,7 @@ use gst::prelude::*;
 use gstreamer as gst;
 
 use crate::random::Random;
-use crate::stress::{Watched, launches};
+use crate::stress::{self, Watched, launches};
 use crate::util::*;
 use crate::watchdog;
 
@@ -116,7 +116,7 @@ fn any_property_at_any_time_from_any_thread() {
                             [gst::State::Playing, gst::State::Playing, gst::State::Paused, gst::State::Ready];
                         pipeline.set_state(*random.pick(&states)).unwrap();
                         if random.one_in(2) {
-                            pipeline.state(WAIT).0.unwrap();
+                            stress::settle(&pipeline);
                         }
                     }
                 })
@@ -128,7 +128,7 @@ fn any_property_at_any_time_from_any_thread() {
             stopper.join().unwrap();
             watched.all_well(launch);
             watched.pipeline.set_state(gst::State::Playing).unwrap();
-            watched.pipeline.state(WAIT).0.unwrap();
+            stress::settle(&watched.pipeline);
             watched.pipeline.set_state(gst::State::Null).unwrap();
             watched.all_well(launch);
         }

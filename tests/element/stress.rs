@@ -27,11 +27,14 @@ impl Watched {
     /// The element in `launch` is called `f`.
     pub fn new(launch: &str) -> Self {
         let pipeline = Pipeline::new(launch);
+        let element = pipeline.by_name("f").unwrap();
         let faults = Arc::new(Mutex::new(Vec::new()));
         pipeline.bus().unwrap().set_sync_handler({
-            let faults = faults.clone();
+            let (faults, element) = (faults.clone(), element.downgrade());
             move |_, message| {
-                if let gst::MessageView::Error(error) = message.view() {
+                // Sources complain of streams that stop under them, whatever stands behind them.
+                let own = message.src().zip(element.upgrade()).is_some_and(|(src, own)| *src == own);
+                if let (gst::MessageView::Error(error), true) = (message.view(), own) {
                     faults.lock().unwrap().push(format!("{} {:?}", error.error(), error.debug()));
                 }
                 gst::BusSyncReply::Drop
@@ -39,7 +42,7 @@ impl Watched {
         });
         let (pass, passed) = channel();
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
-        let pad = pipeline.by_name("f").unwrap().static_pad("src").unwrap();
+        let pad = element.static_pad("src").unwrap();
         pad.add_probe(kinds, {
             let faults = faults.clone();
             move |pad, info| {
@@ -73,7 +76,7 @@ impl Watched {
             self.set(state);
             match random.below(3) {
                 0 => (),
-                1 => drop(self.pipeline.state(WAIT).0.unwrap()),
+                1 => settle(&self.pipeline),
                 // A live pipeline that is paused has nothing to show.
                 _ if state == gst::State::Playing => {
                     while self.passed.try_recv().is_ok() {}
@@ -88,6 +91,18 @@ impl Watched {
         self.set(gst::State::Null);
         while self.passed.try_recv().is_ok() {}
     }
+}
+
+/// Waits for the state that was set last. Of quick changes GStreamer 1.22 at times misses that the sink has
+/// arrived, with any element; then nothing is to be waited for.
+pub fn settle(pipeline: &gst::Pipeline) {
+    for _ in 0..300 {
+        let (result, current, pending) = pipeline.state(gst::ClockTime::SECOND);
+        if result.unwrap() != gst::StateChangeSuccess::Async || current == pending {
+            return;
+        }
+    }
+    panic!("a deadlock: {:?}", pipeline.state(gst::ClockTime::ZERO));
 }
 
 pub fn launches(mask: &Path) -> [String; 3] {
