@@ -1,34 +1,71 @@
-//! Time of a matte's way into an 8-bit plane.
+//! Time of a matte's way into an 8-bit plane, step by step.
 //!
 //! `cargo bench --bench matte`. The least of many runs, since other programs may use the machine as well.
 
 use std::time::Instant;
 
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::tracker::{Matte, PlaneMut};
+use gstfastganseg::matte::{Edges, Finisher, Guide, Look};
+use gstfastganseg::tracker::{Matte, Options, Picture, PlaneMut, Tracker};
 
 const SIZES: [(&str, usize, usize); 3] = [("720p", 1280, 720), ("1080p", 1920, 1080), ("2160p", 3840, 2160)];
+const RUNS: usize = 40;
 
 fn main() {
-    let (width, height) = (336, 192);
-    let values: Vec<u8> = (0..width * height)
-        .map(|i| {
-            let (x, y) = ((i % width) as f64 / width as f64 - 0.5, (i / width) as f64 / height as f64 - 0.5);
-            let edge = 0.3 + 0.03 * (9.0 * y.atan2(x)).sin();
-            (128.0 + (edge - x.hypot(y)) * 255.0 * 60.0).clamp(0.0, 255.0) as u8
-        })
-        .collect();
-    let mask = ReferenceMask::from_soft(width, height, values).unwrap();
-    let matte = Matte::from_mask(&mask).unwrap();
-    for (name, width, height) in SIZES {
+    let matte = matte();
+    let bilinear = Look { edges: Edges::Bilinear, ..Look::default() };
+    let looks = [
+        ("bilinear", bilinear),
+        ("refine", Look { edges: Edges::Refine, ..bilinear }),
+        ("expand 2.5", Look { expand: 2.5, ..bilinear }),
+        ("expand -5", Look { expand: -5.0, ..bilinear }),
+        ("expand 30", Look { expand: 30.0, ..bilinear }),
+        ("feather 5", Look { feather: 5.0, ..bilinear }),
+        ("feather 30", Look { feather: 30.0, ..bilinear }),
+        ("smoothing", Look { smoothing: 0.5, ..bilinear }),
+        ("all of them", Look { edges: Edges::Refine, expand: 2.5, feather: 5.0, smoothing: 0.5, ..bilinear }),
+    ];
+    println!("least ms of {RUNS} runs, one thread; every line includes enlargement");
+    for (size, width, height) in SIZES {
+        let lumas = [luma(width, height, 0), luma(width, height, 1)];
         let mut data = vec![0; width * height];
-        let mut best = f64::MAX;
-        for _ in 0..200 {
-            let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
-            let begin = Instant::now();
-            matte.write_alpha(None, &mut plane).unwrap();
-            best = best.min(1e3 * begin.elapsed().as_secs_f64());
+        for (name, look) in looks {
+            let mut finisher = Finisher::default();
+            let mut least = f64::MAX;
+            for run in 0..RUNS {
+                let guide = Guide::bytes(&lumas[run % 2], (width, height), width, 1);
+                let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
+                let begin = Instant::now();
+                finisher.write_alpha(&look, Some(&matte), guide.as_ref(), &mut plane).expect("a plane");
+                least = least.min(1e3 * begin.elapsed().as_secs_f64());
+            }
+            println!("{size:>6} {name:<12} {least:>7.2}");
         }
-        println!("{name:>6} {best:.3}");
     }
+}
+
+/// A matte as the network gives it, of a bright disk on a dark ground.
+fn matte() -> Matte {
+    let mut tracker = Tracker::new(&Options::default()).expect("a tracker");
+    let (width, height) = tracker.network_size();
+    let inside: Vec<bool> = (0..width * height).map(|i| is_inside(i, width, height)).collect();
+    let colour = |&inside: &bool| if inside { [210, 110, 30] } else { [30, 60, 140] };
+    let pixels: Vec<u8> = inside.iter().flat_map(colour).collect();
+    let mask = inside.iter().map(|&inside| if inside { 255 } else { 0 }).collect();
+    let mask = ReferenceMask::from_soft(width, height, mask).expect("a mask");
+    let picture = Picture { data: &pixels, width, height, stride: 3 * width };
+    tracker.set_reference(&mut { picture }, &mask).expect("a reference");
+    tracker.step(&mut { picture }).expect("a step")
+}
+
+fn is_inside(index: usize, width: usize, height: usize) -> bool {
+    let (x, y) = ((index % width) as f64 - width as f64 / 2.0, (index / width) as f64 - height as f64 / 2.0);
+    x.hypot(y) < height as f64 * 0.3
+}
+
+/// The disk with some texture, a little of it different in every phase.
+fn luma(width: usize, height: usize, phase: usize) -> Vec<u8> {
+    let texture = |i: usize| (i % width / 3 * 7 + i / width / 3 * 13) as u8 % 40 + (phase * (i % 3)) as u8;
+    let level = |i: usize| if is_inside(i, width, height) { 150 } else { 40 };
+    (0..width * height).map(|i| level(i) + texture(i)).collect()
 }

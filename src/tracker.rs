@@ -7,6 +7,7 @@ mod focus;
 mod matte;
 mod presence;
 mod scene;
+mod stray;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use crate::{Error, Result};
 use engine::{Engine, Running};
 use focus::{Bounds, Focus};
 use presence::Watch;
+use stray::Stray;
 
 /// Objects followed at the same time at the most.
 pub const MAX_OBJECTS: usize = 16;
@@ -108,6 +110,7 @@ pub struct Tracker {
     home: Option<Gaze>,
     gaze: Option<Gaze>,
     watch: Watch,
+    stray: Stray,
     evidence: Vec<Evidence>,
     warm: Duration,
 }
@@ -196,6 +199,7 @@ impl Tracker {
             home: None,
             gaze: None,
             watch: Watch::default(),
+            stray: Stray::default(),
             evidence: Vec::new(),
             warm: Duration::ZERO,
         };
@@ -259,26 +263,34 @@ impl Tracker {
         let masks = matte::planes(mask)?;
         let drawn_on = (mask.width(), mask.height());
         let frame = scene.size();
-        let zeros = Tensor::f_zeros([objects.len() as i64], (Kind::Float, Device::Cpu))?;
-        let bounds = bounds(&evidence::gather(&masks, &zeros)?);
+        let bounds = bounds(&evidence::gather(&masks, &masks.f_zeros_like()?)?);
         let region = match self.roi {
             Roi::Auto => self.focus.begin(bounds, frame),
             Roi::Off => Region::whole(frame),
         };
-        let part = region.scaled(frame, drawn_on);
+        let mut regions = vec![region];
+        if region != Region::whole(frame) {
+            // What is outside of the region now may come into it later, and is no object.
+            regions.push(Region::whole(frame));
+        }
         let (height, width) = self.config.size();
-        let masks = masks.f_narrow(2, part.y as i64, part.height as i64)?.f_narrow(
-            3,
-            part.x as i64,
-            part.width as i64,
-        )?;
-        let masks = matte::shrink(&masks, height, width)?.f_to_device(self.device)?;
-        let image = self.look(scene, region)?;
-        self.engine.set_reference(&image, &masks)?;
+        let mut views = Vec::with_capacity(regions.len());
+        for region in regions {
+            let part = region.scaled(frame, drawn_on);
+            let masks = masks.f_narrow(2, part.y as i64, part.height as i64)?.f_narrow(
+                3,
+                part.x as i64,
+                part.width as i64,
+            )?;
+            let masks = matte::shrink(&masks, height, width)?.f_to_device(self.device)?;
+            views.push((self.look(scene, region)?, masks));
+        }
+        self.engine.set_reference(&views)?;
         self.ids = objects.iter().map(|object| object.id).collect();
         self.home = Some(Gaze { region, frame });
         self.gaze = self.home;
         self.watch = Watch::new(objects.len());
+        self.stray = Stray::new(objects.len());
         self.evidence.clear();
         Ok(())
     }
@@ -301,6 +313,7 @@ impl Tracker {
         let _no_grad = tch::no_grad_guard();
         self.focus = Focus::default();
         self.watch = Watch::new(self.ids.len());
+        self.stray = Stray::new(self.ids.len());
         self.gaze = self.home;
         self.engine.restart()
     }
@@ -313,6 +326,7 @@ impl Tracker {
         self.home = None;
         self.gaze = None;
         self.watch = Watch::default();
+        self.stray = Stray::default();
     }
 
     /// The masks of the next picture. A change of size is no matter.
@@ -326,7 +340,12 @@ impl Tracker {
         let image = self.look(scene, gaze.region)?;
         let logits = self.engine.step(&image)?;
         let masks = normalise(&logits)?;
-        self.evidence = evidence::gather(&masks, &self.engine.likeness(&masks)?)?;
+        let likeness = self.engine.likeness()?;
+        let masks = match self.stray.sift(&masks, &likeness, gaze)? {
+            None => masks,
+            Some(keep) => masks.f_mul(&keep)?,
+        };
+        self.evidence = evidence::gather(&masks, &likeness)?;
         let masks = match self.watch.judge(&mut self.evidence) {
             None => masks,
             Some(seen) => {
@@ -402,7 +421,7 @@ impl Tracker {
         let (height, width) = self.config.size();
         let image = channels_last(&Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?)?;
         let mask = Tensor::f_zeros([1, 1, height, width], (Kind::Float, self.device))?;
-        self.engine.set_reference(&image, &mask)?;
+        self.engine.set_reference(&[(image.shallow_clone(), mask.shallow_clone())])?;
         let mut time = Duration::ZERO;
         for _ in 0..2 {
             let begun = Instant::now();

@@ -33,6 +33,9 @@ pub trait Regressor: layers::Visit + Send {
     /// Encodes the reference frame. `image` is (1 or N, 3, H, W), `masks` (N, 1, H, W).
     fn reference(&self, image: &Tensor, masks: &Tensor) -> Result<Self::Reference>;
 
+    /// Adds another view of the reference frame, so that what is only to be seen there is known as well.
+    fn add_view(&self, image: &Tensor, masks: &Tensor, reference: &mut Self::Reference) -> Result<()>;
+
     /// The recurrent state as it is at the reference frame: its mask, its features, a temporal skip of zeros.
     fn start(&self, reference: &Self::Reference) -> Result<Self::State>;
 
@@ -46,9 +49,9 @@ pub trait Regressor: layers::Visit + Send {
     /// to come will show too.
     fn reframe(&self, image: &Tensor, part: Part, state: &mut Self::State) -> Result<()>;
 
-    /// How much what the masks (N, 1, H, W) mark in the frame of the last [`step`](Self::step) looks like
-    /// the reference's objects, (N) float32; the higher the more.
-    fn likeness(&self, masks: &Tensor, reference: &Self::Reference, state: &Self::State) -> Result<Tensor>;
+    /// How much each place of the frame of the last [`step`](Self::step) looks like the reference's objects,
+    /// (N, 1, H/s, W/s) float32 at the network's largest stride s; the higher the more.
+    fn likeness(&self, reference: &Self::Reference, state: &Self::State) -> Result<Tensor>;
 
     /// Turns the trained network into its run-time form (batch normalisation folded). Call it
     /// without gradients.

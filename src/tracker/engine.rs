@@ -7,13 +7,13 @@ use crate::model::layers::Part;
 use crate::{Error, Result};
 
 pub trait Engine: Send {
-    fn set_reference(&mut self, image: &Tensor, masks: &Tensor) -> Result<()>;
+    fn set_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()>;
     fn restart(&mut self) -> Result<()>;
     fn clear(&mut self);
     fn step(&mut self, image: &Tensor) -> Result<Tensor>;
     fn observe(&mut self, masks: &Tensor) -> Result<()>;
     fn reframe(&mut self, image: &Tensor, part: Part) -> Result<()>;
-    fn likeness(&self, masks: &Tensor) -> Result<Tensor>;
+    fn likeness(&self) -> Result<Tensor>;
 }
 
 pub struct Running<R: Regressor> {
@@ -28,8 +28,13 @@ impl<R: Regressor> Running<R> {
 }
 
 impl<R: Regressor> Engine for Running<R> {
-    fn set_reference(&mut self, image: &Tensor, masks: &Tensor) -> Result<()> {
-        let reference = self.model.reference(image, masks)?;
+    /// Image and masks of the view that tracking starts from, and of others of the same frame.
+    fn set_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()> {
+        let [(image, masks), others @ ..] = views else { return Err(Error::NoReference) };
+        let mut reference = self.model.reference(image, masks)?;
+        for (image, masks) in others {
+            self.model.add_view(image, masks, &mut reference)?;
+        }
         let state = self.model.start(&reference)?;
         self.followed = Some((reference, state));
         Ok(())
@@ -61,8 +66,8 @@ impl<R: Regressor> Engine for Running<R> {
         self.model.reframe(image, part, state)
     }
 
-    fn likeness(&self, masks: &Tensor) -> Result<Tensor> {
+    fn likeness(&self) -> Result<Tensor> {
         let (reference, state) = self.followed.as_ref().ok_or(Error::NoReference)?;
-        self.model.likeness(masks, reference, state)
+        self.model.likeness(reference, state)
     }
 }

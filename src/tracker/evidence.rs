@@ -4,6 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::focus::Bounds;
 use crate::Result;
+use crate::model::layers::{average_pool, mean_under};
 
 /// Of one object in one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,20 +22,18 @@ pub struct Evidence {
 /// Share of an object's pixels that may lie beyond its bounds at each end.
 const STRAY: f64 = 0.005;
 
-/// The evidence for each of `masks` (N, 1, H, W), with what they look like (N).
+/// The evidence for each of `masks` (N, 1, H, W); `likeness` (N, 1, H/s, W/s) is the regressor's.
 pub fn gather(masks: &Tensor, likeness: &Tensor) -> Result<Vec<Evidence>> {
     let size = masks.size();
+    let pooled = average_pool(masks, size[2] / likeness.size()[2])?;
+    let likeness = mean_under(likeness, &pooled)?;
     let (height, width) = (size[2] as usize, size[3] as usize);
     let object = masks.f_gt(0.5)?.f_to_kind(Kind::Float)?;
     let sum =
         |x: &Tensor, axes: &[i64]| -> Result<Tensor> { Ok(x.f_sum_dim_intlist(axes, false, None::<Kind>)?) };
     // All in one tensor, for it may have to come from another device.
-    let parts = [
-        sum(&masks.f_mul(&object)?, &[2, 3])?,
-        likeness.f_to_kind(Kind::Float)?.f_reshape([-1, 1])?,
-        sum(&object, &[1, 2])?,
-        sum(&object, &[1, 3])?,
-    ];
+    let parts =
+        [sum(&masks.f_mul(&object)?, &[2, 3])?, likeness, sum(&object, &[1, 2])?, sum(&object, &[1, 3])?];
     let numbers = Vec::<f32>::try_from(&Tensor::f_cat(&parts, 1)?.f_reshape([-1])?)?;
     let of_object = |numbers: &[f32]| {
         let (columns, rows) = numbers[2..].split_at(width);
@@ -81,11 +80,12 @@ mod tests {
     fn a_square_is_found_where_it_is() {
         let masks = Tensor::zeros([2, 1, 20, 40], (Kind::Float, Device::Cpu));
         let _ = masks.get(0).narrow(1, 5, 10).narrow(2, 10, 20).fill_(0.75);
-        let evidence = gather(&masks, &Tensor::from_slice(&[0.5f32, -0.25])).unwrap();
+        let likeness = Tensor::full([2, 1, 5, 10], 0.5, (Kind::Float, Device::Cpu));
+        let evidence = gather(&masks, &likeness).unwrap();
         let [first, second] = evidence[..] else { panic!("two objects, {} found", evidence.len()) };
         assert_eq!((first.area, first.certainty, first.likeness), (0.25, 0.75, 0.5));
         assert_eq!(first.bounds, Some(Bounds { left: 0.25, right: 0.75, top: 0.25, bottom: 0.75 }));
-        assert_eq!((second.area, second.certainty, second.likeness), (0.0, 0.0, -0.25));
+        assert_eq!((second.area, second.certainty, second.likeness), (0.0, 0.0, 0.0));
         assert_eq!(second.bounds, None);
     }
 
@@ -94,7 +94,7 @@ mod tests {
         let mask = Tensor::zeros([1, 1, 40, 40], (Kind::Float, Device::Cpu));
         let _ = mask.narrow(2, 10, 20).narrow(3, 10, 20).fill_(1.0);
         let _ = mask.narrow(2, 39, 1).narrow(3, 39, 1).fill_(1.0);
-        let evidence = gather(&mask, &Tensor::from_slice(&[1.0f32])).unwrap();
+        let evidence = gather(&mask, &mask.ones_like()).unwrap();
         assert_eq!(evidence[0].bounds, Some(Bounds { left: 0.25, right: 0.75, top: 0.25, bottom: 0.75 }));
     }
 }

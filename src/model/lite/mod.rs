@@ -15,7 +15,7 @@ use self::decoder::{Decoder, Inputs};
 use self::encoder::Encoder;
 use self::matching::{Biases, Features, Matching};
 use self::memory::{Selection, Tokens};
-use super::layers::{Part, average_pool, channels_last, mean_under, part_of};
+use super::layers::{Part, average_pool, channels_last, part_of};
 use super::{Config, Regressor};
 use crate::{Error, Result, visit_fields};
 
@@ -41,7 +41,9 @@ const SEEN: f64 = 0.5;
 pub struct Reference {
     mask: Tensor,
     features: Features,
+    /// Of the view that tracking starts from, and of all views.
     tokens: Tokens,
+    views: Tokens,
     biases: Biases,
 }
 
@@ -139,7 +141,15 @@ impl Regressor for Lite {
         let features = self.encode(&image.f_to_kind(self.kind())?)?;
         let tokens = self.tokens(&features, masks, Selection::Fixed)?;
         let biases = self.biases(&features)?;
-        Ok(Reference { mask: masks.shallow_clone(), features, tokens, biases })
+        let views = tokens.shallow_clone();
+        Ok(Reference { mask: masks.shallow_clone(), features, tokens, views, biases })
+    }
+
+    fn add_view(&self, image: &Tensor, masks: &Tensor, reference: &mut Reference) -> Result<()> {
+        let features = self.encode(&image.f_to_kind(self.kind())?)?;
+        let tokens = self.tokens(&features, masks, Selection::Fixed)?;
+        reference.views = Tokens::concatenate(&[&reference.views, &tokens])?;
+        Ok(())
     }
 
     fn start(&self, reference: &Reference) -> Result<State> {
@@ -149,7 +159,7 @@ impl Regressor for Lite {
             skip: None,
             likeness: None,
             remembered: VecDeque::new(),
-            memory: reference.tokens.shallow_clone(),
+            memory: reference.views.shallow_clone(),
             frames: 0,
         })
     }
@@ -164,7 +174,7 @@ impl Regressor for Lite {
             &state.memory,
             &reference.biases,
         )?;
-        state.likeness = Some(self.matching.likeness(&now, &reference.tokens)?);
+        state.likeness = Some(self.matching.likeness(&now, &reference.views)?);
         state.features = now;
         state.skip = Some(skip);
         Ok(logits)
@@ -185,7 +195,7 @@ impl Regressor for Lite {
             if seen_objects == 0 {
                 if !state.remembered.is_empty() {
                     state.remembered.clear();
-                    state.memory = reference.tokens.shallow_clone();
+                    state.memory = reference.views.shallow_clone();
                 }
                 return Ok(());
             }
@@ -198,7 +208,7 @@ impl Regressor for Lite {
                 state.remembered.pop_front();
             }
             state.remembered.push_back(tokens);
-            let frames: Vec<&Tokens> = std::iter::once(&reference.tokens).chain(&state.remembered).collect();
+            let frames: Vec<&Tokens> = std::iter::once(&reference.views).chain(&state.remembered).collect();
             state.memory = Tokens::concatenate(&frames)?;
         }
         Ok(())
@@ -213,9 +223,9 @@ impl Regressor for Lite {
         Ok(())
     }
 
-    fn likeness(&self, masks: &Tensor, _: &Reference, state: &State) -> Result<Tensor> {
+    fn likeness(&self, _: &Reference, state: &State) -> Result<Tensor> {
         let Some(likeness) = &state.likeness else { return Err(Error::NoReference) };
-        Ok(mean_under(likeness, &average_pool(&masks.f_to_kind(Kind::Float)?, 16)?)?.f_select(1, 0)?)
+        Ok(likeness.f_to_kind(Kind::Float)?)
     }
 
     fn fold(&mut self) -> Result<()> {

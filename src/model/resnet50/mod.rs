@@ -110,6 +110,11 @@ impl Regressor for Resnet50 {
         })
     }
 
+    /// The global convolution compares with one picture only.
+    fn add_view(&self, _image: &Tensor, _masks: &Tensor, _: &mut Reference) -> Result<()> {
+        Ok(())
+    }
+
     fn start(&self, reference: &Reference) -> Result<State> {
         let size = reference.masks.size();
         let temporal = match &self.temporal {
@@ -158,10 +163,11 @@ impl Regressor for Resnet50 {
         Ok(())
     }
 
-    fn likeness(&self, masks: &Tensor, reference: &Reference, state: &State) -> Result<Tensor> {
+    fn likeness(&self, reference: &Reference, state: &State) -> Result<Tensor> {
         let Some(seen) = &state.seen else { return Err(Error::NoReference) };
-        let look = mean_under(seen, &average_pool(&masks.f_to_kind(Kind::Float)?, 32)?)?;
-        Ok(Tensor::f_cosine_similarity(&look, &reference.look, 1, 1e-6)?)
+        let look = reference.look.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
+        let likeness = Tensor::f_cosine_similarity(&seen.f_to_kind(Kind::Float)?, &look, 1, 1e-6)?;
+        Ok(likeness.f_unsqueeze(1)?)
     }
 
     fn fold(&mut self) -> Result<()> {
