@@ -47,6 +47,21 @@ doc: setup ## The documentation, in target/doc
 bench: setup ## Time the network and the element
 	cargo bench --workspace
 
+# A seed per run: make soak SEED=7. What runs for minutes or hours is not part of `make test`.
+.PHONY: soak
+soak: setup ## The long tests: 10,000 changes of state, 100,000 frames
+	OMP_NUM_THREADS=1 FASTGANSEG_SEED=$(or $(SEED),1) cargo test --test element -- \
+	  --ignored --exact stress::ten_thousand_state_changes --nocapture
+	scripts/soak.sh $(or $(FRAMES),100000)
+
+# cargo-fuzz needs a nightly compiler: rustup toolchain install nightly && cargo install cargo-fuzz
+.PHONY: fuzz
+fuzz: setup ## Broken masks, pictures and weights: make fuzz [TARGET=mask] [SECONDS=600]
+	FASTGANSEG_CORPUS=$(CURDIR)/fuzz/corpus cargo test --test hostile
+	for target in $(or $(TARGET),mask picture weights); do \
+	  cargo +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),600) -rss_limit_mb=4096 -max_len=65536; \
+	done
+
 .PHONY: install
 install: build ## Put the plugin where GStreamer finds it, for this user
 	mkdir -p $(PLUGINS)

@@ -2,6 +2,7 @@
 
 mod decode;
 
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -61,6 +62,16 @@ impl ReferenceMask {
         decode::read(path)
             .and_then(|values| values.into_mask())
             .map_err(|reason| Error::Mask { path: path.to_owned(), reason })
+    }
+
+    /// The same from memory; messages call it `origin`.
+    ///
+    /// # Errors
+    /// [`Error::Mask`] as [`open`](Self::open).
+    pub fn from_bytes(bytes: &[u8], origin: &Path) -> Result<Self> {
+        decode::decode(Cursor::new(bytes))
+            .and_then(|values| values.into_mask())
+            .map_err(|reason| Error::Mask { path: origin.to_owned(), reason })
     }
 
     /// One object, with id 1, from `height` rows of `width` values, 0 to 255.

@@ -1,8 +1,10 @@
 //! Pictures from files: the frame that a reference mask was drawn on.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
-use image::{ImageReader, Limits};
+use image::{ImageError, ImageReader, Limits};
 
 use crate::mask::{MAX_PIXELS, MAX_SIDE};
 use crate::tracker::Picture;
@@ -23,19 +25,35 @@ impl OwnedPicture {
     /// [`Error::Picture`] with the path for a file that is missing, of another kind, broken, or larger
     /// than [`MAX_SIDE`] or [`MAX_PIXELS`].
     pub fn open(path: &Path) -> Result<Self> {
-        let bad = |reason: String| Error::Picture { path: path.to_owned(), reason };
-        let open = || ImageReader::open(path)?.with_guessed_format();
-        let mut reader = open()
-            .map_err(|error| bad(format!("it cannot be opened ({error}): give the path of a PNG or JPEG")))?;
+        let file = File::open(path).map_err(|error| Error::Picture {
+            path: path.to_owned(),
+            reason: format!("it cannot be opened ({error}): give the path of a PNG or JPEG"),
+        })?;
+        Self::read(BufReader::new(file), path)
+    }
+
+    /// The same from memory; messages call it `origin`.
+    ///
+    /// # Errors
+    /// [`Error::Picture`] as [`open`](Self::open).
+    pub fn from_bytes(bytes: &[u8], origin: &Path) -> Result<Self> {
+        Self::read(Cursor::new(bytes), origin)
+    }
+
+    fn read(source: impl BufRead + Seek, origin: &Path) -> Result<Self> {
+        let bad = |error: ImageError| Error::Picture {
+            path: origin.to_owned(),
+            reason: format!("it cannot be decoded ({error}): give a PNG or JPEG"),
+        };
+        let mut reader = ImageReader::new(source)
+            .with_guessed_format()
+            .map_err(|error| bad(ImageError::IoError(error)))?;
         let mut limits = Limits::default();
         limits.max_image_width = Some(MAX_SIDE as u32);
         limits.max_image_height = Some(MAX_SIDE as u32);
         limits.max_alloc = Some(8 * MAX_PIXELS as u64);
         reader.limits(limits);
-        let image = reader
-            .decode()
-            .map_err(|error| bad(format!("it cannot be decoded ({error}): give a PNG or JPEG")))?
-            .into_rgb8();
+        let image = reader.decode().map_err(bad)?.into_rgb8();
         let (width, height) = (image.width() as usize, image.height() as usize);
         Ok(Self { data: image.into_raw(), width, height })
     }

@@ -21,7 +21,7 @@ fn draw(frame: usize) -> Vec<u8> {
         let (x, y) = (i % WIDTH, i / WIDTH);
         if inside(frame, x, y) {
             let shift = (40.0 * (frame as f64 / 15.0).sin()) as usize;
-            if (x + 100 - shift) / 9 % 2 == 0 { [235, 140, 30] } else { [190, 90, 20] }
+            if ((x + 100 - shift) / 9).is_multiple_of(2) { [235, 140, 30] } else { [190, 90, 20] }
         } else {
             let shade = ((x / 23 * 31 + y / 17 * 57) % 40) as u8;
             [40 + shade, 95 + shade, 50 + shade / 2]
@@ -57,7 +57,7 @@ fn a_covered_object_is_lost_and_found_again() {
 
     let grey = vec![128; 3 * WIDTH * HEIGHT];
     let mut similarities = vec![1.0; FRAMES];
-    for frame in 1..FRAMES {
+    for (frame, seen) in similarities.iter_mut().enumerate().skip(1) {
         let picture = if COVERED.contains(&frame) { grey.clone() } else { draw(frame) };
         let mask = object(&tracker.step(&mut view(&picture)).unwrap());
         if COVERED.contains(&frame) {
@@ -65,7 +65,7 @@ fn a_covered_object_is_lost_and_found_again() {
             let lost = tracker.presence() == Presence::Lost;
             assert_eq!(lost, frame >= COVERED.start + 2, "frame {frame}");
         } else {
-            similarities[frame] = similarity(&mask, frame);
+            *seen = similarity(&mask, frame);
         }
     }
     let before = similarities[COVERED.start - 1];

@@ -115,7 +115,7 @@ impl ObjectImpl for FastGanSeg {
         if set("ref-mask") || (set("ref-image") && lock(&self.settings).ref_mask.is_some()) {
             let ticket = lock(&self.arming).begin_load();
             if let Some(ticket) = ticket {
-                self.obj().call_async(move |obj| obj.imp().load_while_running(ticket));
+                self.load_later(ticket);
             }
         }
     }
@@ -201,7 +201,7 @@ impl BaseTransformImpl for FastGanSeg {
             (armed, changed.then(|| arming.begin_load()).flatten())
         };
         if let Some(ticket) = ticket {
-            self.obj().call_async(move |obj| obj.imp().load_while_running(ticket));
+            self.load_later(ticket);
         }
         if armed {
             self.post_reference(State::Armed, None);
@@ -567,9 +567,15 @@ impl FastGanSeg {
         Ok(Some(reference))
     }
 
-    fn load_while_running(&self, ticket: Ticket) {
+    /// Each load takes the settings of its own ticket or newer: were they read when its thread runs, a bad
+    /// file that was set right after a good one would be loaded twice, and the good one never.
+    fn load_later(&self, ticket: Ticket) {
         let settings = lock(&self.settings).clone();
-        match self.load(&settings) {
+        self.obj().call_async(move |obj| obj.imp().load_while_running(ticket, &settings));
+    }
+
+    fn load_while_running(&self, ticket: Ticket, settings: &Settings) {
+        match self.load(settings) {
             Ok(reference) => {
                 let armed = reference.is_some();
                 let current = lock(&self.arming).finish_load(ticket, reference);

@@ -85,6 +85,8 @@ pub enum Change {
 pub struct Arming {
     running: bool,
     loads: u64,
+    /// The load that is in force.
+    done: u64,
     /// Given before the start.
     early: Option<Reference>,
     reference: Option<Arc<Reference>>,
@@ -104,6 +106,7 @@ impl Arming {
         let reference = self.early.take().or(loaded);
         self.running = true;
         self.loads += 1;
+        self.done = self.loads;
         self.set(reference);
         self.reference.is_some()
     }
@@ -120,10 +123,12 @@ impl Arming {
 
     /// Forgets everything; loads that are under way come to nothing.
     pub fn stop(&mut self) {
-        *self = Self { loads: self.loads + 1, ..Self::default() };
+        let loads = self.loads + 1;
+        *self = Self { loads, done: loads, ..Self::default() };
     }
 
-    /// For a load that begins now, if anyone waits for it. Earlier ones are out of date from here on.
+    /// For a load that begins now, if anyone waits for it. Once it has finished, earlier ones are out of
+    /// date; until then they are not, for it may fail.
     pub fn begin_load(&mut self) -> Option<Ticket> {
         self.loads += 1;
         self.early = None;
@@ -135,6 +140,7 @@ impl Arming {
     pub fn give(&mut self, reference: Reference) -> bool {
         if self.running {
             self.loads += 1;
+            self.done = self.loads;
             self.set(Some(reference));
         } else {
             self.early = Some(reference);
@@ -142,14 +148,16 @@ impl Arming {
         self.running
     }
 
+    /// Whether no other load has begun since.
     pub fn is_current(&self, ticket: Ticket) -> bool {
         self.running && ticket == Ticket(self.loads)
     }
 
     /// Arms what was loaded, or takes the reference away; false if that is out of date.
     pub fn finish_load(&mut self, ticket: Ticket, reference: Option<Reference>) -> bool {
-        let current = self.is_current(ticket);
+        let current = self.running && ticket.0 > self.done;
         if current {
+            self.done = ticket.0;
             self.set(reference);
         }
         current
@@ -221,11 +229,21 @@ mod tests {
         let _ = arming.take_change();
         let first = arming.begin_load().unwrap();
         let second = arming.begin_load().unwrap();
-        assert!(!arming.finish_load(first, reference()));
-        assert!(arming.take_change().is_none());
         assert!(arming.finish_load(second, reference()));
         assert!(matches!(arming.take_change(), Some(Change::Arm(_))));
+        assert!(!arming.finish_load(first, reference()));
         assert!(arming.take_change().is_none());
+    }
+
+    #[test]
+    fn a_load_that_fails_does_not_undo_the_one_before() {
+        let mut arming = Arming::default();
+        arming.start(None);
+        let _ = arming.take_change();
+        let good = arming.begin_load().unwrap();
+        let _bad = arming.begin_load().unwrap();
+        assert!(arming.finish_load(good, reference()), "nothing later has come of anything");
+        assert!(matches!(arming.take_change(), Some(Change::Arm(_))));
     }
 
     #[test]
@@ -248,6 +266,138 @@ mod tests {
         assert!(arming.take_change().is_none());
         assert!(arming.stream("b"));
         assert!(matches!(arming.take_change(), Some(Change::Arm(_))));
+    }
+
+    /// The element's locks as one thread after the other takes them: settings and arming are never held
+    /// together, so all that can happen is some order of the steps between.
+    #[derive(Clone, Default)]
+    struct World {
+        setting: Option<u32>,
+        arming: Ledger,
+        /// What each thread has in hand.
+        tickets: [Option<Ticket>; 3],
+        loading: [Option<u32>; 3],
+        armed: Vec<u32>,
+    }
+
+    /// [`Arming`], which cannot be cloned for its references are files'; told apart by their width.
+    #[derive(Clone, Default)]
+    struct Ledger(Vec<Step>);
+
+    #[derive(Clone, Copy)]
+    enum Step {
+        Start,
+        Begin,
+        Finish(Ticket, u32),
+        Stop,
+    }
+
+    impl Ledger {
+        fn replay(&self) -> Arming {
+            let mut arming = Arming::default();
+            for step in &self.0 {
+                match *step {
+                    Step::Start => drop(arming.start(None)),
+                    Step::Begin => drop(arming.begin_load()),
+                    Step::Finish(ticket, mask) => drop(arming.finish_load(ticket, wide(mask))),
+                    Step::Stop => arming.stop(),
+                }
+            }
+            arming
+        }
+    }
+
+    fn wide(width: u32) -> Option<Reference> {
+        let width = width as usize;
+        Some(Reference { mask: ReferenceMask::from_soft(width, 1, vec![255; width]).unwrap(), image: None })
+    }
+
+    /// Thread `thread` sets mask `thread + 1`, which is bad if it is in `bad`: set, ticket, read, finish.
+    fn step(world: &mut World, thread: usize, step: usize, bad: &[u32]) {
+        match step {
+            0 => world.setting = Some(thread as u32 + 1),
+            1 => {
+                world.tickets[thread] = world.arming.replay().begin_load();
+                world.arming.0.push(Step::Begin);
+            }
+            2 => world.loading[thread] = world.setting,
+            _ => {
+                let (Some(ticket), Some(mask)) = (world.tickets[thread], world.loading[thread]) else {
+                    return;
+                };
+                if !bad.contains(&mask) {
+                    if world.arming.replay().finish_load(ticket, wide(mask)) {
+                        world.armed.push(mask);
+                    }
+                    world.arming.0.push(Step::Finish(ticket, mask));
+                }
+            }
+        }
+    }
+
+    /// Every order in which the threads can take their steps; the number of orders.
+    fn all_orders(world: &World, next: [usize; 3], bad: &[u32], check: &dyn Fn(&World)) -> usize {
+        let mut orders = 0;
+        for thread in 0..3 {
+            if next[thread] < 4 {
+                let (mut world, mut next) = (world.clone(), next);
+                step(&mut world, thread, next[thread], bad);
+                next[thread] += 1;
+                orders += all_orders(&world, next, bad, check);
+            }
+        }
+        if orders == 0 {
+            check(world);
+            return 1;
+        }
+        orders
+    }
+
+    #[test]
+    fn in_every_order_the_mask_that_was_set_last_is_in_force() {
+        let mut world = World::default();
+        world.arming.0.push(Step::Start);
+        let orders = all_orders(&world, [0; 3], &[], &|world| {
+            let arming = world.arming.replay();
+            let found = arming.reference.as_ref().map(|reference| reference.mask.width() as u32);
+            assert_eq!(found, world.setting);
+        });
+        assert_eq!(orders, 34_650, "12! / 4!³");
+    }
+
+    #[test]
+    fn in_every_order_a_bad_mask_leaves_a_good_one() {
+        let mut world = World::default();
+        world.arming.0.push(Step::Start);
+        all_orders(&world, [0; 3], &[2], &|world| {
+            let arming = world.arming.replay();
+            let found = arming.reference.as_ref().map(|reference| reference.mask.width() as u32);
+            if world.setting != Some(2) {
+                assert_eq!(found, world.setting);
+            }
+            assert_eq!(found, world.armed.last().copied());
+            assert_ne!(found, Some(2));
+        });
+    }
+
+    #[test]
+    fn in_every_order_nothing_is_loaded_into_a_stopped_element() {
+        let mut world = World::default();
+        world.arming.0.push(Step::Start);
+        for cut in 0..4 {
+            let mut world = world.clone();
+            for index in 0..cut {
+                step(&mut world, 0, index, &[]);
+            }
+            world.arming.0.extend([Step::Stop, Step::Start]);
+            let stale = world.tickets[0];
+            for index in cut..4 {
+                step(&mut world, 0, index, &[]);
+            }
+            assert!(stale.is_none() || world.arming.replay().reference.is_none());
+        }
+        world.arming.0.push(Step::Stop);
+        all_orders(&world, [0; 3], &[], &|world| assert!(world.armed.is_empty()));
     }
 
     #[test]

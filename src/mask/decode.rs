@@ -1,7 +1,7 @@
 //! PNG files of every depth and colour type, interlaced ones too, as 8-bit samples.
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufRead, BufReader, Seek};
 use std::path::Path;
 
 use png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
@@ -13,7 +13,11 @@ const LIMIT: usize = 1 << 27;
 
 pub fn read(path: &Path) -> Result<Values, String> {
     let file = File::open(path).map_err(|error| unreadable(&error))?;
-    let mut decoder = Decoder::new_with_limits(BufReader::new(file), Limits { bytes: LIMIT });
+    decode(BufReader::new(file))
+}
+
+pub fn decode(source: impl BufRead + Seek) -> Result<Values, String> {
+    let mut decoder = Decoder::new_with_limits(source, Limits { bytes: LIMIT });
     decoder.set_transformations(Transformations::IDENTITY);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);

@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// The most pixels that enter `resnet50`; its features of twice as many would fill gigabytes.
+const MAX_AREA: i64 = 1 << 21;
+/// The most pairs of positions that `lite` compares for one object; 1024x1024 pixels as it is built in.
+const MAX_AFFINITIES: i64 = 1 << 26;
+
 /// Which network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -102,7 +107,25 @@ impl Config {
         ((full as f64 * self.width).round() as i64).max(2)
     }
 
-    /// Refuses what no network can be built from.
+    /// Fewer parameters than any network of this configuration has: channels on both sides of a kernel grow
+    /// with `width`, and what does not is less than half of it all.
+    pub fn least_parameters(&self) -> u64 {
+        let full = match self.architecture {
+            Architecture::Lite => 1_079_495.0,
+            Architecture::Resnet50 => 51_579_426.0,
+        };
+        (full * self.width * self.width / 2.0) as u64
+    }
+
+    /// Elements of the largest matrix of likenesses that affinity matching makes for one object.
+    fn affinities(&self) -> i64 {
+        let area: i64 = self.network_size.iter().product();
+        let (coarse, fine) = (area / 256, area / 64);
+        let frames = self.memory.frames as i64;
+        (coarse * coarse * (frames + 2)).max(fine * self.memory.tokens * (frames + 1))
+    }
+
+    /// Refuses what no network can be built from, and what takes memory by the gigabyte.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field.
@@ -137,6 +160,15 @@ impl Config {
         let memory = self.memory;
         if memory.every == 0 || memory.frames > 64 || !(0..=4096).contains(&memory.tokens) {
             return refuse(format!("memory {memory:?}: every ≥ 1, frames ≤ 64, tokens ≤ 4096"));
+        }
+        if self.architecture == Architecture::Resnet50 && height * width > MAX_AREA {
+            return refuse(format!("network_size {height}x{width} has more than {MAX_AREA} pixels"));
+        }
+        if self.architecture == Architecture::Lite && self.affinities() > MAX_AFFINITIES {
+            return refuse(format!(
+                "network_size {height}x{width} with {memory:?} would compare {} pairs of positions,                  {MAX_AFFINITIES} at most",
+                self.affinities()
+            ));
         }
         Ok(())
     }

@@ -85,6 +85,7 @@ impl Weights {
         let metadata: BTreeMap<String, String> =
             container.header.metadata().clone().unwrap_or_default().into_iter().collect();
         let config = read_config(&metadata).map_err(|reason| refuse(&container.origin, reason))?;
+        container.check_amount(&config)?;
         Ok(Self { container, config, metadata })
     }
 
@@ -175,6 +176,27 @@ impl Container {
         let (length, header) =
             SafeTensors::read_metadata(&bytes).map_err(|error| refuse(origin, explain(&bytes, &error)))?;
         Ok(Self { origin: origin.to_owned(), bytes, start: size_of::<u64>() + length, header })
+    }
+
+    /// Whether there can be enough in the file for its network, before anyone builds that: up to full width
+    /// any network is small, beyond it a few bytes could ask for gigabytes.
+    fn check_amount(&self, config: &Config) -> Result<()> {
+        if config.width <= 1.0 {
+            return Ok(());
+        }
+        let found: u64 =
+            self.header.tensors().values().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
+        let least = config.least_parameters();
+        if found < least {
+            return Err(refuse(
+                &self.origin,
+                format!(
+                    "its tensors hold {found} values, and a network of width {} has more than {least}",
+                    config.width
+                ),
+            ));
+        }
+        Ok(())
     }
 
     fn fill(&self, store: &VarStore) -> Result<()> {

@@ -1,23 +1,35 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::util::*;
 
-fn plugin() -> Option<PathBuf> {
-    // target/debug/deps/element-… lies beside the plugin that was built with it.
-    let folder = std::env::current_exe().unwrap().parent()?.parent()?.to_owned();
-    let path =
-        folder.join(format!("{}gstfastganseg{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX));
-    if !path.exists() {
-        println!("skipped: {} was not built", path.display());
+/// The plugin that was built with this test, in a folder of its own.
+pub fn path() -> Option<PathBuf> {
+    use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+    let name = format!("{DLL_PREFIX}gstfastganseg{DLL_SUFFIX}");
+    // Beside target/debug/deps/element-…, among other libraries that GStreamer had better not load.
+    let built = std::env::current_exe().unwrap().with_file_name(&name);
+    if !built.exists() {
+        println!("skipped: {} was not built", built.display());
         return None;
     }
-    Some(path)
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin");
+        std::fs::create_dir_all(&folder).unwrap();
+        // Under its name at once, for another process may be reading it.
+        let part = folder.join(format!("{}.part", std::process::id()));
+        std::fs::copy(&built, &part).unwrap();
+        std::fs::rename(&part, folder.join(&name)).unwrap();
+        folder
+    });
+    Some(folder.join(name))
 }
 
 #[test]
 fn gst_inspect_shows_every_property() {
-    let Some(plugin) = plugin() else { return };
+    let Some(plugin) = path() else { return };
     let files = Files::new();
     let output = Command::new("gst-inspect-1.0")
         .arg("fastganseg")

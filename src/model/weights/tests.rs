@@ -287,3 +287,46 @@ fn a_part_of_a_network() {
     let error = message(load_partial(&folder.path(), &network(5), "encoder"), &folder.path());
     assert!(error.contains("`conv1.weight`: expected shape [5, 3], found [4, 3]"), "{error}");
 }
+
+#[test]
+fn a_wide_network_is_not_built_from_a_small_file() {
+    let folder = Folder::new();
+    for config in [Config::lite(), Config::resnet50()] {
+        let config = Config { width: 4.0, ..config };
+        let store = store(1);
+        save(&folder.path(), &store, &config, &metadata(), Kind::Float).unwrap();
+        let error = message(Weights::open(&folder.path()), &folder.path());
+        assert!(error.contains("its tensors hold 10 values"), "{error}");
+    }
+}
+
+#[test]
+fn wide_networks_have_more_than_the_least_parameters() {
+    for width in [1.0, 1.5, 2.0] {
+        let config = Config { width, network_size: [32, 32], ..Config::lite() };
+        let store = VarStore::new(Device::Cpu);
+        crate::model::Lite::new(&store.root(), &config).unwrap();
+        let count: usize = store.variables().values().map(Tensor::numel).sum();
+        let least = config.least_parameters();
+        assert!((count as u64) > least && (count as u64) < 3 * least, "width {width}: {count}, {least}");
+    }
+}
+
+#[test]
+fn sizes_that_take_gigabytes_are_refused() {
+    let lite = Config::lite();
+    for config in [
+        Config { network_size: [4096, 4096], ..lite.clone() },
+        Config {
+            memory: crate::model::config::Memory { frames: 64, every: 1, tokens: 4096 },
+            ..lite.clone()
+        },
+        Config { network_size: [4096, 4096], ..Config::resnet50() },
+    ] {
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("network_size"), "{error}");
+    }
+    for size in [[192, 336], [480, 864], [1024, 1024]] {
+        Config { network_size: size, ..lite.clone() }.validate().unwrap();
+    }
+}

@@ -1,0 +1,8 @@
+//! The run-time path to libtorch, which no dependency can hand on.
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    if let Some(libtorch) = std::env::var_os("LIBTORCH") {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{}/lib", libtorch.display());
+    }
+}

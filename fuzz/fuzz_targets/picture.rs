@@ -1,0 +1,16 @@
+//! Any bytes are a picture or an error.
+
+#![no_main]
+
+use std::path::Path;
+
+use gstfastganseg::picture::OwnedPicture;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(picture) = OwnedPicture::from_bytes(bytes, Path::new("fuzz")) {
+        let view = picture.as_picture();
+        assert!(view.width > 0 && view.height > 0);
+        assert_eq!(view.data.len(), 3 * view.width * view.height);
+    }
+});

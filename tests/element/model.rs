@@ -1,0 +1,69 @@
+//! Networks so small that a test can start hundreds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use gstfastganseg::model::weights::{self, Weights};
+use gstfastganseg::model::{Config, Lite};
+use tch::{Device, Kind, Tensor, nn};
+
+/// Width and height in pixels at which frames enter both networks.
+pub const SIZE: (usize, usize) = (96, 64);
+
+fn small_config() -> Config {
+    Config { network_size: [SIZE.1 as i64, SIZE.0 as i64], ..Config::lite() }
+}
+
+/// Of few channels and no sense: for whatever does not depend on what is seen.
+pub fn tiny() -> &'static str {
+    static PATH: OnceLock<String> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let config = Config { width: 0.0625, ..small_config() };
+        let store = nn::VarStore::new(Device::Cpu);
+        Lite::new(&store.root(), &config).unwrap();
+        make_the_same_everywhere(&store);
+        save("tiny", &store, &config)
+    })
+}
+
+/// The built-in weights, looking at small pictures.
+pub fn small() -> &'static str {
+    static PATH: OnceLock<String> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let config = small_config();
+        let store = nn::VarStore::new(Device::Cpu);
+        Lite::new(&store.root(), &config).unwrap();
+        Weights::built_in().unwrap().fill(&store).unwrap();
+        save("small", &store, &config)
+    })
+}
+
+/// What libtorch draws depends on what other threads draw.
+fn make_the_same_everywhere(store: &nn::VarStore) {
+    let _guard = tch::no_grad_guard();
+    let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
+    let mut state = 1u32;
+    for (name, mut variable) in variables {
+        let size = variable.size();
+        let scale = match size.as_slice() {
+            [_, inputs, rows, columns] => (6.0 / (inputs * rows * columns) as f32).sqrt(),
+            _ if name.ends_with("bias") => 0.1,
+            _ => continue,
+        };
+        let values: Vec<f32> = (0..variable.numel())
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                scale * (f32::from((state >> 16) as u16) / 32_768.0 - 1.0)
+            })
+            .collect();
+        variable.copy_(&Tensor::from_slice(&values).reshape(size));
+    }
+}
+
+/// The file appears whole and is always the same, so that several processes can share it.
+fn save(name: &str, store: &nn::VarStore, config: &Config) -> String {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("safetensors");
+    weights::save(&path, store, config, &BTreeMap::new(), Kind::Float).unwrap();
+    path.to_str().unwrap().to_owned()
+}

@@ -1,0 +1,142 @@
+//! The element between two pads, which sees everything that comes out of it.
+
+use std::sync::{Arc, Mutex};
+
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_video::{VideoFrameRef, VideoInfo};
+
+use crate::util;
+
+/// What came out.
+#[derive(Default)]
+pub struct Seen {
+    pub buffers: usize,
+    /// What is wrong with any of them.
+    pub faults: Vec<String>,
+    /// Of messages and of upstream events.
+    pub errors: Vec<String>,
+    pub upstream: usize,
+}
+
+pub struct Rig {
+    pub element: gst::Element,
+    pub src: gst::Pad,
+    seen: Arc<Mutex<Seen>>,
+    // It holds the messages' receiver, and the pad is linked while it is here.
+    _bus: gst::Bus,
+    _sink: gst::Pad,
+}
+
+impl Rig {
+    pub fn new(element: gst::Element) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let bus = util::bus(&element);
+        bus.set_sync_handler({
+            let seen = seen.clone();
+            move |_, message| {
+                if let gst::MessageView::Error(error) = message.view() {
+                    seen.lock().unwrap().errors.push(format!("{} {:?}", error.error(), error.debug()));
+                }
+                gst::BusSyncReply::Drop
+            }
+        });
+        let src = gst::Pad::builder(gst::PadDirection::Src)
+            .event_function({
+                let seen = seen.clone();
+                move |_, _, _| {
+                    seen.lock().unwrap().upstream += 1;
+                    true
+                }
+            })
+            .build();
+        let sink = gst::Pad::builder(gst::PadDirection::Sink)
+            .chain_function({
+                let seen = seen.clone();
+                move |pad, _, buffer| {
+                    let fault = fault(pad, &buffer);
+                    let mut seen = seen.lock().unwrap();
+                    seen.buffers += 1;
+                    seen.faults.extend(fault);
+                    Ok(gst::FlowSuccess::Ok)
+                }
+            })
+            .event_function(|_, _, _| true)
+            // By default a pad takes no other caps than those that it has.
+            .query_function(|pad, parent, query| match query.view_mut() {
+                gst::QueryViewMut::Caps(caps) => {
+                    let any = gst::Caps::new_any();
+                    let result = caps.filter_owned().unwrap_or(any);
+                    caps.set_result(&result);
+                    true
+                }
+                gst::QueryViewMut::AcceptCaps(caps) => {
+                    caps.set_result(true);
+                    true
+                }
+                _ => gst::Pad::query_default(pad, parent, query),
+            })
+            .build();
+        src.set_active(true).unwrap();
+        sink.set_active(true).unwrap();
+        src.link(&element.static_pad("sink").unwrap()).unwrap();
+        element.static_pad("src").unwrap().link(&sink).unwrap();
+        Self { element, src, seen, _bus: bus, _sink: sink }
+    }
+
+    /// Begins a stream, as upstream does after each change of state.
+    pub fn begin(&self, id: &str, info: &VideoInfo) {
+        self.src.push_event(gst::event::StreamStart::new(id));
+        self.src.push_event(gst::event::Caps::new(&info.to_caps().unwrap()));
+        self.src.push_event(segment());
+    }
+
+    pub fn flush(&self) {
+        self.src.push_event(gst::event::FlushStart::new());
+        self.src.push_event(gst::event::FlushStop::new(true));
+    }
+
+    pub fn take(&self) -> Seen {
+        std::mem::take(&mut *self.seen.lock().unwrap())
+    }
+
+    /// Nothing was wrong so far; the number of buffers since the last time.
+    #[track_caller]
+    pub fn all_well(&self, what: &str) -> usize {
+        let seen = self.take();
+        assert!(seen.faults.is_empty(), "{what}: {:?}", seen.faults);
+        assert!(seen.errors.is_empty(), "{what}: {:?}", seen.errors);
+        seen.buffers
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.element.set_state(gst::State::Null);
+        self.element.set_bus(None);
+    }
+}
+
+pub fn segment() -> gst::Event {
+    gst::event::Segment::new(gst::FormattedSegment::<gst::ClockTime>::new().upcast_ref())
+}
+
+/// What is wrong with a buffer for the caps of its pad.
+pub fn fault(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<String> {
+    let Some(caps) = pad.current_caps() else {
+        // A pad that stops forgets its caps while the last buffer is on its way.
+        let stopping = pad.pad_flags().contains(gst::PadFlags::FLUSHING);
+        return (!stopping).then(|| "a buffer before caps".into());
+    };
+    let info = match VideoInfo::from_caps(&caps) {
+        Ok(info) => info,
+        Err(error) => return Some(format!("{caps}: {error}")),
+    };
+    // Every plane must be whole.
+    let whole = VideoFrameRef::from_buffer_ref_readable(buffer, &info).is_ok_and(|frame| {
+        (0..info.n_planes()).all(|plane| frame.plane_data(plane).is_ok_and(|data| !data.is_empty()))
+    });
+    (!whole || buffer.size() < info.size()).then(|| {
+        format!("{} bytes are no {}x{} {:?}", buffer.size(), info.width(), info.height(), info.format())
+    })
+}
