@@ -1,6 +1,6 @@
 //! What a mask says of itself: how much object there is, how sure, where, and how like the reference.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::focus::Bounds;
 use crate::Result;
@@ -34,7 +34,8 @@ pub fn gather(masks: &Tensor, likeness: &Tensor) -> Result<Vec<Evidence>> {
     // All in one tensor, for it may have to come from another device.
     let parts =
         [sum(&masks.f_mul(&object)?, &[2, 3])?, likeness, sum(&object, &[1, 2])?, sum(&object, &[1, 3])?];
-    let numbers = Vec::<f32>::try_from(&Tensor::f_cat(&parts, 1)?.f_reshape([-1])?)?;
+    let numbers = Tensor::f_cat(&parts, 1)?.f_reshape([-1])?.f_to_device(Device::Cpu)?;
+    let numbers = Vec::<f32>::try_from(&numbers)?;
     let of_object = |numbers: &[f32]| {
         let (columns, rows) = numbers[2..].split_at(width);
         let pixels: f64 = columns.iter().map(|&count| f64::from(count)).sum();
@@ -72,8 +73,6 @@ fn span(counts: &[f32], pixels: f64) -> Option<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
 
     #[test]

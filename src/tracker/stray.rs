@@ -1,7 +1,7 @@
 //! Parts of a mask that have come from nowhere: not next to where the object was, and not like it. They are
 //! taken out before they can be followed.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{Gaze, Region};
 use crate::Result;
@@ -21,8 +21,12 @@ const SLACK: f64 = 0.08;
 const MORE_SLACK: f64 = 0.1;
 /// Frames without the object from which on the slack grows, and at which it has grown.
 const LONG: (f64, f64) = (60.0, 210.0);
+/// Share of its size of late below which what is left of an object is no longer taken for it on trust.
+const SPECK: f64 = 0.03;
 /// Frames that what was found anew has to go on looking like the object.
 const PROBATION: u32 = 5;
+/// How much of its size an object that shrinks keeps at least from frame to frame, for [`SPECK`].
+const FADING: f64 = 0.98;
 /// Share of what a new frame adds to what is known of the object's look.
 const RATE: f64 = 0.3;
 
@@ -31,6 +35,8 @@ const RATE: f64 = 0.3;
 struct Known {
     /// Likeness to the reference, of late.
     likeness: Option<f64>,
+    /// Share of the frame that it had, of late.
+    size: Option<f64>,
     /// Frames since it was last seen.
     gone: u32,
     /// Frames that it is still on probation.
@@ -49,6 +55,10 @@ pub struct Stray {
 #[derive(Debug, Default)]
 struct Part {
     places: Vec<usize>,
+    /// Their middles, in parts of the frame.
+    middles: Vec<(f64, f64)>,
+    /// It is next to where the object was.
+    near: bool,
     /// Sums over its places: mask, and mask times likeness.
     weight: f64,
     likeness: f64,
@@ -67,7 +77,9 @@ impl Stray {
         let (rows, columns) = (size[2] as usize, size[3] as usize);
         let likeness =
             likeness.f_to_kind(Kind::Float)?.f_upsample_nearest2d([size[2], size[3]], None, None)?;
-        let numbers = |x: &Tensor| -> Result<Vec<f32>> { Ok(Vec::<f32>::try_from(&x.f_reshape([-1])?)?) };
+        let numbers = |x: &Tensor| -> Result<Vec<f32>> {
+            Ok(Vec::<f32>::try_from(&x.f_reshape([-1])?.f_to_device(Device::Cpu)?)?)
+        };
         let (mask, likeness) = (numbers(&pooled)?, numbers(&likeness)?);
         let mut keep = vec![1.0f32; mask.len()];
         for (index, known) in self.objects.iter_mut().enumerate() {
@@ -86,30 +98,27 @@ impl Stray {
 
 impl Known {
     fn sift(&mut self, mask: &[f32], likeness: &[f32], size: (usize, usize), gaze: Gaze, keep: &mut [f32]) {
-        let parts: Vec<_> = parts(mask, likeness, size)
-            .into_iter()
-            .map(|part| {
-                let middles: Vec<_> = part.places.iter().map(|&place| middle(place, size, gaze)).collect();
-                let near = self.is_near(&middles, size, gaze);
-                (part, middles, near)
-            })
-            .collect();
-        // The largest part next to where the object was is the object. Others may be split off it, or not
-        // belong to it at all.
-        let near = parts.iter().filter(|(.., near)| *near).map(|(part, ..)| part.weight);
-        let main = if self.probation == 0 { near.reduce(f64::max) } else { None };
+        let mut parts = parts(mask, likeness, size);
+        for part in &mut parts {
+            part.middles = part.places.iter().map(|&place| middle(place, size, gaze)).collect();
+            part.near = self.is_near(&part.middles, size, gaze);
+        }
+        let share = share_of_frame(size, gaze);
+        let main = if self.probation == 0 { main(&parts) } else { None };
+        let main =
+            main.filter(|&index| self.size.is_none_or(|size| parts[index].weight * share >= SPECK * size));
         let (mut weight, mut like) = (0.0, 0.0);
         let mut places = Vec::new();
-        for (part, middles, near) in parts {
+        for (index, part) in parts.into_iter().enumerate() {
             let look = part.likeness / part.weight;
             let slack = match main {
-                Some(_) if near => SLACK,
+                Some(_) if part.near => SLACK,
                 Some(_) => BESIDE,
                 None => self.slack(),
             };
             let alike = look >= CLEARLY || self.likeness.is_none_or(|known| look >= known - slack);
-            if alike || (near && main == Some(part.weight)) {
-                places.extend(middles);
+            if alike || main == Some(index) {
+                places.extend(part.middles);
                 weight += part.weight;
                 like += part.likeness;
             } else {
@@ -125,8 +134,12 @@ impl Known {
         }
         self.places = places;
         if weight > 0.0 && self.probation == 0 {
-            let now = like / weight;
-            self.likeness = Some(self.likeness.map_or(now, |known| known + RATE * (now - known)));
+            let follow =
+                |known: Option<f64>, now: f64| known.map_or(now, |known| known + RATE * (now - known));
+            self.likeness = Some(follow(self.likeness, like / weight));
+            // An object that leaves is remembered as large as it was.
+            let size = follow(self.size, weight * share);
+            self.size = Some(self.size.map_or(size, |known| size.max(known * FADING)));
         }
     }
 
@@ -147,6 +160,20 @@ impl Known {
                 .any(|there| (here.0 - there.0).abs() <= reach.0 && (here.1 - there.1).abs() <= reach.1)
         })
     }
+}
+
+/// The largest of the parts that are near.
+fn main(parts: &[Part]) -> Option<usize> {
+    let near = parts.iter().enumerate().filter(|(_, part)| part.near);
+    let (index, _) =
+        near.max_by(|(_, a), (_, b)| a.weight.total_cmp(&b.weight).then(b.places.cmp(&a.places)))?;
+    Some(index)
+}
+
+/// How much of the frame one place is.
+fn share_of_frame((rows, columns): (usize, usize), gaze: Gaze) -> f64 {
+    let area = |width: usize, height: usize| width as f64 * height as f64;
+    area(gaze.region.width, gaze.region.height) / area(gaze.frame.0, gaze.frame.1) / area(columns, rows)
 }
 
 /// Where in the frame the middle of a place is, in parts of its width and height.
@@ -188,4 +215,87 @@ fn parts(mask: &[f32], likeness: &[f32], (rows, columns): (usize, usize)) -> Vec
         parts.push(part);
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: (usize, usize) = (640, 320);
+
+    /// A mask with squares of ones at the given columns, each with a likeness of its own.
+    fn scene(squares: &[(i64, f64)]) -> (Tensor, Tensor) {
+        let mask = Tensor::zeros([1, 1, 160, 320], (Kind::Float, Device::Cpu));
+        let likeness = Tensor::full([1, 1, 10, 20], -0.5, (Kind::Float, Device::Cpu));
+        for &(column, value) in squares {
+            let _ = mask.narrow(2, 48, 48).narrow(3, column, 48).fill_(1.0);
+            let _ = likeness.narrow(2, 3, 3).narrow(3, column / 16, 3).fill_(value);
+        }
+        (mask, likeness)
+    }
+
+    /// At which of the squares something is left.
+    fn left(stray: &mut Stray, squares: &[(i64, f64)]) -> Vec<i64> {
+        let (mask, likeness) = scene(squares);
+        let gaze = Gaze { region: Region::whole(FRAME), frame: FRAME };
+        let mask = match stray.sift(&mask, &likeness, gaze).unwrap() {
+            Some(keep) => mask * keep,
+            None => mask,
+        };
+        let is_left = |column: i64| mask.double_value(&[0, 0, 70, column + 24]) > 0.5;
+        squares.iter().map(|square| square.0).filter(|&column| is_left(column)).collect()
+    }
+
+    fn following(column: i64, likeness: f64) -> Stray {
+        let mut stray = Stray::new(1);
+        for _ in 0..10 {
+            assert_eq!(left(&mut stray, &[(column, likeness)]), [column]);
+        }
+        stray
+    }
+
+    #[test]
+    fn the_object_itself_may_change_its_look() {
+        let mut stray = following(16, 0.02);
+        assert_eq!(left(&mut stray, &[(16, -0.3)]), [16]);
+        assert_eq!(left(&mut stray, &[(32, -0.4)]), [32]);
+    }
+
+    #[test]
+    fn what_appears_far_away_must_look_like_it() {
+        let mut stray = following(16, 0.02);
+        assert_eq!(left(&mut stray, &[(16, 0.02), (240, -0.1)]), [16]);
+        assert_eq!(left(&mut stray, &[(16, 0.02), (240, 0.03)]), [16, 240]);
+    }
+
+    #[test]
+    fn nothing_else_takes_the_place_of_an_object_that_is_gone() {
+        let mut stray = following(16, 0.02);
+        for _ in 0..50 {
+            assert_eq!(left(&mut stray, &[(240, -0.1)]), [0; 0]);
+        }
+        assert_eq!(left(&mut stray, &[(160, 0.0)]), [160], "it is back");
+    }
+
+    #[test]
+    fn what_was_found_by_mistake_is_let_go() {
+        let mut stray = following(16, 0.02);
+        assert_eq!(left(&mut stray, &[]), [0; 0]);
+        assert_eq!(left(&mut stray, &[(240, -0.05)]), [240]);
+        assert_eq!(left(&mut stray, &[(240, -0.1)]), [0; 0]);
+    }
+
+    #[test]
+    fn after_a_long_time_something_like_it_will_do() {
+        let mut stray = following(16, 0.02);
+        let found = (0..400).find(|_| !left(&mut stray, &[(240, -0.12)]).is_empty());
+        assert!(found.is_some_and(|frame| frame > LONG.0 as usize), "{found:?}");
+    }
+
+    #[test]
+    fn what_splits_off_and_looks_like_something_else_is_let_go() {
+        let mut stray = following(64, 0.02);
+        assert_eq!(left(&mut stray, &[(64, 0.02), (128, -0.2)]), [64]);
+        assert_eq!(left(&mut stray, &[(64, 0.02), (128, -0.04)]), [64, 128]);
+    }
 }
