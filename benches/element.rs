@@ -14,7 +14,8 @@ use gstreamer::prelude::*;
 use gstreamer_check::Harness;
 use tch::{Device, Kind, nn};
 
-const SIZES: [(&str, usize, usize); 3] = [("480p", 854, 480), ("720p", 1280, 720), ("1080p", 1920, 1080)];
+const SIZES: [(&str, usize, usize); 4] =
+    [("480p", 854, 480), ("720p", 1280, 720), ("1080p", 1920, 1080), ("2160p", 3840, 2160)];
 
 fn main() {
     gstreamer::init().expect("GStreamer");
