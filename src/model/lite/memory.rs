@@ -80,6 +80,14 @@ impl Tokens {
         })
     }
 
+    /// These tokens with those of `other` at stride 16 only, where there are few: enough to know what is to be
+    /// seen there.
+    pub fn with_coarse(&self, other: &Self) -> Result<Self> {
+        let both = Self::concatenate(&[self, other])?;
+        let Self { key8, value8, mask8, .. } = self.shallow_clone();
+        Ok(Self { key8, value8, mask8, ..both })
+    }
+
     /// These tokens for the objects that are `seen` (N, 1, 1, 1), those of `other` for the rest.
     pub fn where_seen(&self, seen: &Tensor, other: &Self) -> Result<Self> {
         let n = seen.size()[0];

@@ -148,7 +148,7 @@ impl Regressor for Lite {
     fn add_view(&self, image: &Tensor, masks: &Tensor, reference: &mut Reference) -> Result<()> {
         let features = self.encode(&image.f_to_kind(self.kind())?)?;
         let tokens = self.tokens(&features, masks, Selection::Fixed)?;
-        reference.views = Tokens::concatenate(&[&reference.views, &tokens])?;
+        reference.views = reference.views.with_coarse(&tokens)?;
         Ok(())
     }
 
