@@ -44,8 +44,8 @@ doc: setup ## The documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 .PHONY: bench
-bench: setup ## Time the network and the element
-	cargo bench --workspace
+bench: setup ## Time the network and the element; lines are added to benches/history.csv
+	BENCH_HISTORY=$(CURDIR)/benches/history.csv cargo bench --workspace
 
 # A seed per run: make soak SEED=7. What runs for minutes or hours is not part of `make test`.
 .PHONY: soak

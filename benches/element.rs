@@ -1,9 +1,13 @@
 //! Time of one frame in the element, buffer in to buffer out, beside that of the network alone.
 //!
-//! `cargo bench --bench element`, or `-- lite` for one of the two networks. I420 in, A420 out.
+//! `cargo bench --bench element`, or `-- lite` for one of the two networks. I420 in, A420 out. With
+//! `BENCH_HISTORY=benches/history.csv` (from the top folder: an absolute path) lines are added to that file.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -49,8 +53,21 @@ fn main() {
             let adds = median(times.iter().map(|pair| pair.1 - pair.0).collect());
             let pipeline = pipeline(folder.path(), model.as_deref(), width, height, frames);
             println!("{label:<24} {size:>6} {alone:>9.2} {whole:>9.2} {adds:>9.2} {pipeline:>9.2}");
+            record(&format!("{label},{size},{alone:.2},{whole:.2},{adds:.2},{pipeline:.2}"));
         }
     }
+}
+
+/// Adds a line to the history, if one is kept: date, commit and what was measured.
+fn record(line: &str) {
+    let Some(path) = std::env::var_os("BENCH_HISTORY") else { return };
+    let ask = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().expect("date and git");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let (date, commit) = (ask("date", &["-I"]), ask("git", &["rev-parse", "--short", "HEAD"]));
+    let mut file = OpenOptions::new().append(true).create(true).open(path).expect("the history");
+    writeln!(file, "{date},{commit},{line}").expect("the history");
 }
 
 /// The built-in weights of lite, whose memory fills only if it sees the object. What resnet50 computes
