@@ -234,8 +234,10 @@ fn the_reference_is_looked_at_closely_if_the_object_is_small() {
     assert!(region.width < width && region.x <= 20 && region.x + region.width >= 32, "{region:?}");
     assert!(region.height < height && region.y <= 30 && region.y + region.height >= 40, "{region:?}");
 
+    assert_eq!(scene.views[1], Region { x: 0, y: 0, width, height }, "and as a whole, for what is around");
+
     let matte = close.step(&mut scene).unwrap();
-    assert_eq!(scene.views[1], region, "the next picture is looked at in the same place");
+    assert_eq!(scene.views[2], region, "the next picture is looked at in the same place");
     let alpha = alpha(&matte, None, width, height);
     for (index, &value) in alpha.iter().enumerate() {
         let (x, y) = (index % width, index / width);

@@ -81,9 +81,9 @@ pub struct Focus {
 }
 
 impl Focus {
-    /// The region of the first frame.
+    /// The region of the reference. What follows it may be any time later, so there is no motion yet.
     pub fn begin(&mut self, bounds: Option<Bounds>, frame: (usize, usize)) -> Region {
-        self.last = bounds;
+        self.last = None;
         bounds.map_or(Region::whole(frame), |bounds| about(&bounds, frame))
     }
 
@@ -198,8 +198,8 @@ mod tests {
         let mut slow = Focus::default();
         let mut fast = Focus::default();
         let whole = Region::whole(FRAME);
-        slow.begin(Some(bounds(0.3, 0.5, 0.4, 0.6)), FRAME);
-        fast.begin(Some(bounds(0.22, 0.42, 0.4, 0.6)), FRAME);
+        slow.next(whole, Some(bounds(0.3, 0.5, 0.4, 0.6)), FRAME);
+        fast.next(whole, Some(bounds(0.22, 0.42, 0.4, 0.6)), FRAME);
         let now = Some(bounds(0.3, 0.5, 0.4, 0.6));
         let (slow, fast) = (slow.next(whole, now, FRAME), fast.next(whole, now, FRAME));
         assert!(fast.x + fast.width > slow.x + slow.width);
