@@ -4,10 +4,10 @@
 use image::{Rgb, RgbImage, imageops};
 use indicatif::ProgressBar;
 
-use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::tracker::{Evidence, Picture, PlaneMut, Presence, Tracker};
+use gstfastganseg::tracker::{Evidence, Presence, Tracker};
 
 use crate::dataset::{Dataset, Frame, Sequence};
+use crate::method::Propagator;
 use crate::{Error, LabelMap, Result};
 
 /// Frames over which region similarity before the cover is averaged.
@@ -126,8 +126,7 @@ fn case(
     let covered_from = (frames.len() / 3).clamp(BEFORE + 1, frames.len() - WITHIN);
     let shown_from = (covered_from + length).min(frames.len() - WITHIN);
     let first = frames[0].read_annotation()?.unwrap_or_else(|| LabelMap::background(1, 1)).without_void();
-    let mask = ReferenceMask::from_labels(first.width(), first.height(), first.ids())?;
-    tracker.set_reference(&mut view(&frames[0].read_picture()?), &mask)?;
+    tracker.start(&frames[0].read_picture()?, &first)?;
 
     let mut similarities = Vec::new();
     for frame in &frames[1..covered_from] {
@@ -184,17 +183,9 @@ fn case(
     })
 }
 
-fn view(picture: &RgbImage) -> Picture<'_> {
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    Picture { data: picture.as_raw(), width, height, stride: 3 * width }
-}
-
 fn follow(tracker: &mut Tracker, picture: &RgbImage) -> Result<LabelMap> {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let matte = tracker.step(&mut view(picture))?;
-    let mut labels = LabelMap::background(width, height);
-    matte.write_labels(&mut PlaneMut { data: labels.ids_mut(), width, height, stride: width })?;
-    Ok(labels)
+    Propagator::step(tracker, picture, width, height)
 }
 
 /// Intersection over union of everything that is object.
