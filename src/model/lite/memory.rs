@@ -1,5 +1,7 @@
 //! What is remembered of a frame whose mask is known: keys to be matched against, values to be read.
 
+use std::collections::VecDeque;
+
 use tch::{Kind, Tensor};
 
 use super::super::layers::average_pool;
@@ -83,9 +85,13 @@ impl Tokens {
     /// These tokens with those of `other` at stride 16 only, where there are few: enough to know what is to be
     /// seen there.
     pub fn with_coarse(&self, other: &Self) -> Result<Self> {
-        let both = Self::concatenate(&[self, other])?;
-        let Self { key8, value8, mask8, .. } = self.shallow_clone();
-        Ok(Self { key8, value8, mask8, ..both })
+        let join = |a: &Tensor, b: &Tensor| -> Result<Tensor> { Ok(Tensor::f_cat(&[a, b], -1)?) };
+        Ok(Self {
+            key16: join(&self.key16, &other.key16)?,
+            value16: join(&self.value16, &other.value16)?,
+            mask16: join(&self.mask16, &other.mask16)?,
+            ..self.shallow_clone()
+        })
     }
 
     /// These tokens for the objects that are `seen` (N, 1, 1, 1), those of `other` for the rest.
@@ -116,6 +122,22 @@ impl Tokens {
             mask8: self.mask8.shallow_clone(),
         }
     }
+}
+
+/// Adds a frame to those remembered, of which the oldest beyond `limit` is forgotten; the tokens of the
+/// reference and of all that is remembered then.
+pub fn remember(
+    reference: &Tokens,
+    remembered: &mut VecDeque<Tokens>,
+    tokens: Tokens,
+    limit: usize,
+) -> Result<Tokens> {
+    remembered.push_back(tokens);
+    if remembered.len() > limit {
+        remembered.pop_front();
+    }
+    let frames: Vec<&Tokens> = std::iter::once(reference).chain(remembered.iter()).collect();
+    Tokens::concatenate(&frames)
 }
 
 /// Indices (N, `count`) into the positions of `mask8` (N, 1, h, w): half where the object is, half

@@ -14,7 +14,7 @@ use tch::{Kind, Tensor, nn};
 use self::decoder::{Decoder, Inputs};
 use self::encoder::Encoder;
 use self::matching::{Biases, Features, Matching};
-use self::memory::{Selection, Tokens};
+use self::memory::{Selection, Tokens, remember};
 use super::layers::{Part, average_pool, channels_last, part_of};
 use super::{Config, Regressor};
 use crate::{Error, Result, visit_fields};
@@ -204,12 +204,7 @@ impl Regressor for Lite {
         if memory.frames > 0 && state.frames.is_multiple_of(memory.every) {
             let tokens = self.tokens(&state.features, &state.mask, Selection::Fixed)?;
             let tokens = tokens.where_seen(&seen, &reference.tokens)?;
-            if state.remembered.len() == memory.frames {
-                state.remembered.pop_front();
-            }
-            state.remembered.push_back(tokens);
-            let frames: Vec<&Tokens> = std::iter::once(&reference.views).chain(&state.remembered).collect();
-            state.memory = Tokens::concatenate(&frames)?;
+            state.memory = remember(&reference.views, &mut state.remembered, tokens, memory.frames)?;
         }
         Ok(())
     }

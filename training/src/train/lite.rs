@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use gstfastganseg::model::layers::channels_last;
 use gstfastganseg::model::lite::matching::Features;
-use gstfastganseg::model::lite::memory::{Selection, Tokens};
+use gstfastganseg::model::lite::memory::{Selection, remember};
 use gstfastganseg::model::{Lite, Regressor};
 use tch::{Kind, Tensor};
 
@@ -44,12 +44,8 @@ pub fn step_loss(model: &Lite, batch: &Batch, settings: &StepSettings) -> Result
         let now = of(frame)?;
         let drawn = Tensor::f_rand([1], (Kind::Float, tch::Device::Cpu))?.double_value(&[0]);
         if drawn < settings.remember {
-            remembered.push_back(model.tokens(&previous, &mask.f_detach()?, Selection::Random)?);
-            if remembered.len() > model.config().memory.frames {
-                remembered.pop_front();
-            }
-            let frames: Vec<&Tokens> = std::iter::once(&tokens).chain(&remembered).collect();
-            memory = Tokens::concatenate(&frames)?;
+            let seen = model.tokens(&previous, &mask.f_detach()?, Selection::Random)?;
+            memory = remember(&tokens, &mut remembered, seen, model.config().memory.frames)?;
         }
         let (logits, next) = model.decode(&now, &previous, &mask, skip.as_ref(), &memory, &biases)?;
         let (loss, region) = frame_loss(&logits, &batch.masks.f_select(0, frame)?, &settings.loss)?;
