@@ -324,7 +324,7 @@ impl Scene for View<'_, '_> {
         (self.frame.width() as usize, self.frame.height() as usize)
     }
 
-    fn view(&mut self, region: Region, _size: (usize, usize)) -> crate::Result<Picture<'_>> {
+    fn view(&mut self, region: Region) -> crate::Result<Picture<'_>> {
         let shrunk = self.shrinker.shrink(self.frame, region);
         shrunk.map_err(|error| crate::Error::Config(format!("the frame cannot be shown in part: {error}")))
     }

@@ -288,10 +288,8 @@ impl Tracker {
         self.engine.set_reference(&views)?;
         self.ids = objects.iter().map(|object| object.id).collect();
         self.home = Some(Gaze { region, frame });
-        self.gaze = self.home;
-        self.watch = Watch::new(objects.len());
-        self.stray = Stray::new(objects.len());
         self.evidence.clear();
+        self.begin_anew();
         Ok(())
     }
 
@@ -311,10 +309,7 @@ impl Tracker {
     /// An error of libtorch.
     pub fn restart(&mut self) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        self.focus = Focus::default();
-        self.watch = Watch::new(self.ids.len());
-        self.stray = Stray::new(self.ids.len());
-        self.gaze = self.home;
+        self.begin_anew();
         self.engine.restart()
     }
 
@@ -324,9 +319,15 @@ impl Tracker {
         self.ids.clear();
         self.evidence.clear();
         self.home = None;
-        self.gaze = None;
-        self.watch = Watch::default();
-        self.stray = Stray::default();
+        self.begin_anew();
+    }
+
+    /// All that was learnt from the frames since the reference is forgotten.
+    fn begin_anew(&mut self) {
+        self.gaze = self.home;
+        self.focus = Focus::default();
+        self.watch = Watch::new(self.ids.len());
+        self.stray = Stray::new(self.ids.len());
     }
 
     /// The masks of the next picture. A change of size is no matter.
@@ -388,7 +389,7 @@ impl Tracker {
     }
 
     fn look(&self, scene: &mut dyn Scene, region: Region) -> Result<Tensor> {
-        let picture = scene.view(region, self.network_size())?;
+        let picture = scene.view(region)?;
         self.image(&picture)
     }
 

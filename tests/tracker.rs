@@ -211,9 +211,9 @@ impl Scene for Watched<'_> {
         self.picture.size()
     }
 
-    fn view(&mut self, region: Region, size: (usize, usize)) -> gstfastganseg::Result<Picture<'_>> {
+    fn view(&mut self, region: Region) -> gstfastganseg::Result<Picture<'_>> {
         self.views.push(region);
-        self.picture.view(region, size)
+        self.picture.view(region)
     }
 }
 

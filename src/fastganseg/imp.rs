@@ -486,10 +486,7 @@ impl FastGanSeg {
             statistics.counts()
         };
         let late = Late { jitter: jitter.unwrap_or_default(), proportion, held, counts };
-        let obj = self.obj();
-        if obj.post_message(late.message(&*obj, buffer, times)).is_err() {
-            gst::debug!(CAT, imp = self, "There is no bus to tell of {late:?}");
-        }
+        self.post(late.message(&*self.obj(), buffer, times));
         turn
     }
 
@@ -500,9 +497,13 @@ impl FastGanSeg {
             return;
         }
         gst::info!(CAT, imp = self, "The latency has changed");
-        let obj = self.obj();
-        if obj.post_message(gst::message::Latency::builder().src(&*obj).build()).is_err() {
-            gst::debug!(CAT, imp = self, "There is no bus to tell that the latency has changed");
+        self.post(gst::message::Latency::builder().src(&*self.obj()).build());
+    }
+
+    /// Not every element has a bus, and none has to.
+    fn post(&self, message: gst::Message) {
+        if self.obj().post_message(message).is_err() {
+            gst::debug!(CAT, imp = self, "There is no bus for the message");
         }
     }
 
@@ -602,10 +603,7 @@ impl FastGanSeg {
             .field_if_some("pts", pts)
             .build();
         gst::info!(CAT, imp = self, "{structure}");
-        let obj = self.obj();
-        if obj.post_message(gst::message::Element::builder(structure).src(&*obj).build()).is_err() {
-            gst::debug!(CAT, imp = self, "There is no bus to tell that the reference is {state}");
-        }
+        self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());
     }
 
     /// Says what to do when downstream takes nothing that the chosen output can be.

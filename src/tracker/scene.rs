@@ -40,12 +40,11 @@ pub trait Scene {
     /// Width and height in pixels.
     fn size(&self) -> (usize, usize);
 
-    /// What `region`, which lies inside, shows; scaled to `size` (width, height) if that is less work here
-    /// than for whoever gets it.
+    /// What `region`, which lies inside, shows, at its own size or at any other.
     ///
     /// # Errors
     /// A picture that cannot be converted.
-    fn view(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>>;
+    fn view(&mut self, region: Region) -> Result<Picture<'_>>;
 }
 
 impl Scene for Picture<'_> {
@@ -53,7 +52,7 @@ impl Scene for Picture<'_> {
         (self.width, self.height)
     }
 
-    fn view(&mut self, region: Region, _size: (usize, usize)) -> Result<Picture<'_>> {
+    fn view(&mut self, region: Region) -> Result<Picture<'_>> {
         self.check()?;
         let first = region.y * self.stride + 3 * region.x;
         Ok(Picture {
@@ -83,7 +82,7 @@ mod tests {
     fn a_picture_shows_its_parts_without_a_copy() {
         let data: Vec<u8> = (0..4 * 15).collect();
         let mut picture = Picture { data: &data, width: 4, height: 4, stride: 15 };
-        let part = picture.view(Region { x: 1, y: 2, width: 2, height: 2 }, (9, 9)).unwrap();
+        let part = picture.view(Region { x: 1, y: 2, width: 2, height: 2 }).unwrap();
         assert_eq!((part.width, part.height, part.data[0], part.data[15]), (2, 2, 33, 48));
     }
 }
