@@ -3,6 +3,7 @@
 pub mod clips;
 pub mod eval;
 pub mod export;
+pub mod info;
 pub mod model;
 pub mod occlude;
 pub mod score;
@@ -34,7 +35,11 @@ pub struct Data {
 impl Data {
     /// Lists the sequences, and says on stderr which they are.
     fn open(&self) -> Result<Dataset> {
-        let selection = Selection { split: self.split.clone(), resolution: self.resolution.clone() };
+        let selection = Selection {
+            split: self.split.clone(),
+            resolution: self.resolution.clone(),
+            ..Selection::default()
+        };
         let dataset = Dataset::open(&self.data, &selection)?;
         let chosen = match dataset.split() {
             Some(split) => format!("from {}", split.display()),

@@ -1,5 +1,6 @@
 //! What a person sees of an evaluation: a table, a CSV file, and a contact sheet a sequence.
 
+pub(crate) mod canvas;
 mod font;
 mod sheet;
 mod spreadsheet;
@@ -7,6 +8,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
+pub(crate) use canvas::save_png;
 pub use sheet::{ContactSheet, Tile};
 pub use spreadsheet::write_csv;
 pub use table::table;
