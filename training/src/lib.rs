@@ -15,6 +15,7 @@ pub mod dataset;
 mod error;
 pub mod eval;
 pub mod indexed_png;
+pub mod info;
 mod label_map;
 pub mod method;
 pub mod occlusion;
