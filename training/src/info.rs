@@ -111,7 +111,7 @@ impl Costs {
         let reference = reference?;
         let mut state = model.start(&reference)?;
         let (logits, trained_frame) = measure(|| model.step(&image, &reference, &mut state));
-        logits?;
+        drop(logits?);
         drop(state);
 
         prepare(&mut model, Device::Cpu, Kind::Float)?;
@@ -119,11 +119,11 @@ impl Costs {
         let known = known?;
         let mut state = model.start(&known)?;
         for _ in 0..config.memory.frames {
-            model.step(&image, &known, &mut state)?;
+            drop(model.step(&image, &known, &mut state)?);
             model.observe(&mask, &known, &mut state)?;
         }
         let (logits, frame) = measure(|| model.step(&image, &known, &mut state));
-        logits?;
+        drop(logits?);
         let (observed, remembering) = measure(|| model.observe(&mask, &known, &mut state));
         observed?;
         Ok(Self { trained_reference, trained_frame, reference, frame, remembering })

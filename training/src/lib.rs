@@ -10,6 +10,7 @@
 
 #![warn(missing_docs)]
 
+pub mod calibration;
 pub mod clips;
 pub mod dataset;
 mod error;
@@ -17,6 +18,7 @@ pub mod eval;
 pub mod indexed_png;
 pub mod info;
 mod label_map;
+pub mod looping;
 pub mod method;
 pub mod occlusion;
 pub mod report;
