@@ -28,31 +28,3 @@ pub fn blank<T>(build: impl FnOnce() -> T) -> T {
 pub(crate) fn unless_blank(init: Init) -> Init {
     if BLANK.get() { Init::Const(0.0) } else { init }
 }
-
-#[cfg(test)]
-mod tests {
-    use tch::nn::VarStore;
-    use tch::{Device, Kind, Tensor};
-
-    use super::*;
-    use crate::model::{Config, Lite, Resnet50};
-
-    fn drawn(between: impl FnOnce()) -> f64 {
-        tch::manual_seed(5);
-        between();
-        Tensor::rand([1], (Kind::Double, Device::Cpu)).double_value(&[0])
-    }
-
-    #[test]
-    fn blank_networks_draw_nothing_from_the_generator() {
-        let narrow = |config: Config| Config { width: 0.125, ..config };
-        let build = || {
-            let store = VarStore::new(Device::Cpu);
-            Lite::new(&(store.root() / "a"), &narrow(Config::lite())).unwrap();
-            Resnet50::new(&(store.root() / "b"), &narrow(Config::resnet50())).unwrap();
-        };
-        let undisturbed = drawn(|| ());
-        assert_eq!(drawn(|| blank(build)), undisturbed);
-        assert_ne!(drawn(build), undisturbed, "networks to be trained are random, also after blank ones");
-    }
-}

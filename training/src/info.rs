@@ -220,7 +220,7 @@ mod tests {
         ("refine3", 3_540_224, 1450),
         ("refine2", 2_950_400, 4832),
         ("temporal", 73_760, 121),
-        ("head", 5_186, 9),
+        ("head", 5_186, 8),
     ];
 
     /// Multiply-adds are the same share of the pixels at any size; at an eighth of it they take no time.
@@ -252,8 +252,7 @@ mod tests {
         let names: Vec<_> = info.blocks.iter().map(|block| block.name.as_str()).collect();
         assert_eq!(names, ["encoder", "matching", "decoder"]);
         let giga = |macs: f64| (macs / 1e7).round() / 100.0;
-        assert!((giga(info.total.drawn as f64) - 0.82).abs() < 0.03, "{info:?}");
-        assert!(info.total.frame > info.total.drawn as f64, "memory is full");
+        assert_eq!((giga(info.total.drawn as f64), giga(info.total.frame)), (0.76, 0.83), "with memory full");
         assert!(info.metadata.contains_key("licence") && !info.metadata.contains_key("config"));
     }
 

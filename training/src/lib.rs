@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 pub mod calibration;
+pub mod card;
 pub mod clips;
 pub mod dataset;
 mod error;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fastganseg_training::dataset::{Dataset, Selection};
 use fastganseg_training::eval::{EvalOptions, evaluate};
@@ -16,6 +17,12 @@ use image::{Rgb, RgbImage};
 use indicatif::ProgressBar;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
+
+/// The random numbers of libtorch are the whole process's: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Two sequences of nine frames, a square moving over a dark ground.
 fn data(root: &Path) {
@@ -68,6 +75,7 @@ fn settings(root: &Path) -> Validation {
 
 #[test]
 fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
+    let _turn = alone();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
@@ -79,7 +87,7 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     let blind_score = validated.scores.summary().region_and_contour();
     assert!(validated.is_best && blind_score < 0.01, "{blind_score}");
 
-    // Any mask at all is better than none: the reference's own, always and everywhere.
+    // A mask that is everywhere is better than none.
     let seeing = network(2);
     let mut bias = seeing.variables()["decoder.head.bias"].shallow_clone();
     tch::no_grad(|| bias.fill_(20.0));
@@ -89,7 +97,7 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     assert_eq!((best.metadata()["steps"].as_str(), best.metadata()["licence"].as_str()), ("20", "CC0-1.0"));
     let score: f64 = best.metadata()[SCORE].parse().unwrap();
     assert_eq!(score, validated.scores.summary().region_and_contour());
-    assert!(score > 0.1, "{score}");
+    assert!(score > 0.05, "{score}");
     let by_sequence: BTreeMap<String, [f64; 2]> =
         serde_json::from_str(&best.metadata()[BY_SEQUENCE]).unwrap();
     assert_eq!(by_sequence.keys().collect::<Vec<_>>(), ["left", "right"]);
@@ -113,6 +121,7 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
 
 #[test]
 fn validation_leaves_random_numbers_threads_and_gradients_alone() {
+    let _turn = alone();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
@@ -137,6 +146,7 @@ fn validation_leaves_random_numbers_threads_and_gradients_alone() {
 
 #[test]
 fn fewer_frames_and_sequences_take_less_time() {
+    let _turn = alone();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let some = Validation { sequences: vec!["right".into()], frame_step: 2, ..settings(folder.path()) };
@@ -149,6 +159,7 @@ fn fewer_frames_and_sequences_take_less_time() {
 
 #[test]
 fn bad_settings_are_known_before_training() {
+    let _turn = alone();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let message =

@@ -80,6 +80,10 @@ enum Edges {
 
 impl Args {
     fn propagator(&self) -> Result<Box<dyn Propagator>> {
+        if self.method != Method::Model && (self.background || !self.scales.is_empty()) {
+            let reason = "--scales and --background go with --method model";
+            return Err(gstfastganseg::Error::Config(reason.into()).into());
+        }
         match self.method {
             Method::Model if self.background || !self.scales.is_empty() => {
                 Ok(Box::new(self.model.multiscale(&self.scales, self.background)?))

@@ -175,7 +175,11 @@ impl Propagator for MultiscalePropagator {
         let Some(sum) = sum else { return Err(gstfastganseg::Error::NoReference.into()) };
         let shares = aggregate(&sum.f_div_scalar(logits.len() as f64)?, self.background)?;
         // Those of the objects, and before them that of the background if it is one of them.
-        let fed_back = if self.background { shares.shallow_clone() } else { shares.f_narrow(0, 1, -1)? };
+        let fed_back = if self.background {
+            shares.shallow_clone()
+        } else {
+            shares.f_narrow(0, 1, self.ids.len() as i64)?
+        };
         let fed_back = self.sizes.iter().map(|&size| shrink(&fed_back, size)).collect::<Result<Vec<_>>>()?;
         self.passes.observe(&fed_back)?;
 

@@ -2,13 +2,15 @@
 
 pub(crate) mod canvas;
 mod font;
+pub mod reliability;
 mod sheet;
 mod spreadsheet;
 mod table;
+pub mod trade_off;
 
 use std::collections::BTreeMap;
 
-pub(crate) use canvas::save_png;
+pub use canvas::save_png;
 pub use sheet::{ContactSheet, Tile};
 pub use spreadsheet::write_csv;
 pub use table::table;

@@ -23,6 +23,9 @@ pub const SCORE: &str = "validation_j_and_f";
 /// [J, F] by sequence there, as JSON.
 pub const BY_SEQUENCE: &str = "validation_by_sequence";
 
+/// One frame in so many was shown, where not all were.
+pub const FRAME_STEP: &str = "validation_frame_step";
+
 /// When and on what a network is scored while it trains, `[validation]` in a run's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,6 +70,8 @@ pub struct Validated {
     pub scores: Scores,
     /// Whether no weights before were better, so that these are [`BEST`] now.
     pub is_best: bool,
+    /// One frame in so many was shown.
+    pub frame_step: usize,
     /// How long it took.
     pub time: Duration,
 }
@@ -94,12 +99,16 @@ impl Validated {
                 (sequence.name.as_str(), [round(summary.region.mean), round(summary.contour.mean)])
             })
             .collect();
-        BTreeMap::from([
+        let mut metadata = BTreeMap::from([
             (SCORE.to_owned(), summary.region_and_contour().to_string()),
             ("validation_j".to_owned(), summary.region.mean.to_string()),
             ("validation_f".to_owned(), summary.contour.mean.to_string()),
             (BY_SEQUENCE.to_owned(), serde_json::to_string(&by_sequence).unwrap_or_default()),
-        ])
+        ]);
+        if self.frame_step > 1 {
+            metadata.insert(FRAME_STEP.to_owned(), self.frame_step.to_string());
+        }
+        metadata
     }
 }
 
@@ -177,7 +186,8 @@ impl Validator {
             evaluate(&mut tracker, &self.dataset, &EvalOptions::default(), &ProgressBar::hidden())?;
         let score = evaluation.scores.summary().region_and_contour();
         let is_best = self.best.is_none_or(|best| score > best);
-        let validated = Validated { scores: evaluation.scores, is_best, time: begun.elapsed() };
+        let frame_step = self.settings.frame_step;
+        let validated = Validated { scores: evaluation.scores, is_best, frame_step, time: begun.elapsed() };
         if is_best {
             let mut metadata = metadata.clone();
             metadata.extend(validated.metadata());
