@@ -155,7 +155,7 @@ fn evaluation_at_several_scales_with_the_background() {
     assert!(text.contains("global"), "{text}");
     let mask = indexed_png::read(&bench.path("out/masks/b/00005.png")).unwrap();
     assert_eq!((mask.width(), mask.height()), (96, 64));
-    let again = bench.printed(&format!("score --data data --masks out/masks"));
+    let again = bench.printed("score --data data --masks out/masks");
     let row = |text: &str| {
         let line = text.lines().find(|line| line.starts_with("global")).unwrap();
         line.split_whitespace().take(5).map(str::to_owned).collect::<Vec<_>>()
