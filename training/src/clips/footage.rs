@@ -137,6 +137,11 @@ impl Footage {
         Ok(Self { sequences })
     }
 
+    /// Takes over the sequences of another.
+    pub fn extend(&mut self, other: Self) {
+        self.sequences.extend(other.sequences);
+    }
+
     /// The frames of each sequence.
     pub fn sequences(&self) -> &[Vec<Still>] {
         &self.sequences

@@ -24,6 +24,9 @@ pub struct Batch {
     pub images: Tensor,
     /// (2 + K, B, 1, H, W) in [0, 1].
     pub masks: Tensor,
+    /// (2 + K, B, 1, H, W), 1 where the truth is known; 0 in void pixels and where the clip shows
+    /// nothing of the picture.
+    pub valid: Tensor,
     /// (B, 1, H, W): what stands for the network's own mask of the previous frame.
     pub previous: Tensor,
 }
@@ -64,17 +67,19 @@ impl Mix {
     /// The batch of a step, the same whenever and wherever it is made.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let _no_grad = tch::no_grad_guard();
-        let (mut images, mut masks, mut previous) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut images, mut masks, mut valid, mut previous) = (vec![], vec![], vec![], vec![]);
         for index in 0..self.clips as u64 {
             let mut random = Random::new(self.seed, step * self.clips as u64 + index);
             let clip = self.clip(&mut random)?;
             previous.push(perturb(&clip.masks.f_narrow(0, 1, 1)?, &mut random)?);
             images.push(clip.images);
             masks.push(clip.masks);
+            valid.push(clip.valid);
         }
         Ok(Batch {
             images: Tensor::f_stack(&images, 1)?,
             masks: Tensor::f_stack(&masks, 1)?,
+            valid: Tensor::f_stack(&valid, 1)?,
             previous: Tensor::f_cat(&previous, 0)?,
         })
     }

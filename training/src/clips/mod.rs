@@ -5,15 +5,20 @@ mod colour;
 mod footage;
 mod geometry;
 mod loader;
+mod open;
 mod perturb;
 mod random;
 mod real;
+mod settings;
 mod stills;
 mod synthetic;
 
 pub use footage::Footage;
 pub use loader::{Batch, Loader, Mix};
 pub use real::Shares;
+pub use settings::{
+    Augment, Border, Data, Fit, Kind, Layout, Objects, Perturbation, ReferenceTransform, Source, Synthetic,
+};
 pub use stills::Stills;
 
 use tch::Tensor;
@@ -33,13 +38,16 @@ pub struct Clip {
     pub images: Tensor,
     /// (2 + K, 1, H, W) in [0, 1].
     pub masks: Tensor,
+    /// (2 + K, 1, H, W), 1 where the truth is known, else 0.
+    pub valid: Tensor,
 }
 
 impl Clip {
     fn from_frames(frames: &[(Tensor, Tensor)]) -> Result<Self> {
         let images: Vec<&Tensor> = frames.iter().map(|(image, _)| image).collect();
         let masks: Vec<&Tensor> = frames.iter().map(|(_, mask)| mask).collect();
-        Ok(Self { images: Tensor::f_cat(&images, 0)?, masks: Tensor::f_cat(&masks, 0)? })
+        let masks = Tensor::f_cat(&masks, 0)?;
+        Ok(Self { images: Tensor::f_cat(&images, 0)?, valid: masks.f_ones_like()?, masks })
     }
 }
 

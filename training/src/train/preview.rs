@@ -4,7 +4,7 @@ use image::RgbImage;
 use tch::{Kind, Tensor};
 
 use super::TrainConfig;
-use super::run::open_mix;
+use crate::clips::Mix;
 use crate::report::{ContactSheet, Tile};
 use crate::{LabelMap, Result};
 
@@ -13,7 +13,7 @@ use crate::{LabelMap, Result};
 /// # Errors
 /// As a training run: bad data or configuration.
 pub fn preview(config: &TrainConfig, batches: u64) -> Result<ContactSheet> {
-    let mix = open_mix(config)?;
+    let mix = Mix::open(&config.data, config.seed)?;
     let mut sheet = ContactSheet::new(format!("training clips, seed {}", config.seed));
     for step in 0..batches {
         let batch = mix.batch(step)?;
