@@ -30,6 +30,17 @@ pub enum Error {
     /// Data of which no clip can be made.
     #[error("training clips: {0}")]
     Clips(String),
+    /// More broken files among the training data than the configuration lets pass.
+    #[error(
+        "{count} broken files, the last: {source}; mend or remove the files named above, or raise \
+         data.broken_limit"
+    )]
+    Broken {
+        /// How many there are so far.
+        count: usize,
+        /// What is wrong with the last.
+        source: Box<Error>,
+    },
     /// A checkpoint that does not fit the run.
     #[error("checkpoint {}: {reason}", path.display())]
     Checkpoint {

@@ -217,7 +217,11 @@ fn the_curve_of_a_resumed_run_has_each_step_once() {
 #[test]
 fn footage_of_which_no_clip_can_be_made_is_an_error() {
     let bench = Bench::new();
-    failed_with(&bench.train("out", &["data.window=20", "data.sources.photos.ratio=0", "data.sources.regions.ratio=0"]), &["data.window"]);
+    failed_with(
+        &bench
+            .train("out", &["data.window=20", "data.sources.photos.ratio=0", "data.sources.regions.ratio=0"]),
+        &["data.window"],
+    );
 }
 
 #[test]
@@ -228,7 +232,10 @@ fn mistakes_in_the_configuration_are_named() {
     failed_with(&bench.train("out", &["model.network_size=[60, 96]"]), &["run.toml", "network_size"]);
     failed_with(&bench.train("out", &["steps"]), &["run.toml", "key=value"]);
     failed_with(&bench.train("out", &["data.sources.video.path=nowhere"]), &["nowhere"]);
-    failed_with(&bench.train("out", &["data.sources.video.exclude=['s0', 's1', 's2']"]), &["no annotated sequence"]);
+    failed_with(
+        &bench.train("out", &["data.sources.video.exclude=['s0', 's1', 's2']"]),
+        &["no annotated sequence"],
+    );
     failed_with(&bench.train("out", &["backbone=none.safetensors"]), &["none.safetensors"]);
 }
 

@@ -14,12 +14,14 @@ pub struct Colour {
 }
 
 impl Colour {
-    pub fn draw(random: &mut Random) -> Self {
+    /// A change whose bounds grow with `strength`; none at 0.
+    pub fn draw(strength: f64, random: &mut Random) -> Self {
+        let mut around = |middle: f64, most: f64| middle + strength * random.uniform(-most, most);
         Self {
-            contrast: random.uniform(0.75, 1.25),
-            brightness: random.uniform(-20.0, 20.0) / 255.0,
-            saturation: random.uniform(0.6, 1.4),
-            tint: std::array::from_fn(|_| random.uniform(0.92, 1.08)),
+            contrast: around(1.0, 0.25),
+            brightness: around(0.0, 20.0 / 255.0),
+            saturation: around(1.0, 0.4),
+            tint: std::array::from_fn(|_| around(1.0, 0.08)),
         }
     }
 

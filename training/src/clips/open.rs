@@ -1,45 +1,59 @@
 //! From the section `[data]` of a configuration to what clips are made of.
 
-use std::path::PathBuf;
-
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::Mix;
+use super::broken::Broken;
+use super::cache::Cache;
 use super::settings::{Data, Kind};
-use super::{Footage, Mix, Shares, Stills};
+use super::stills::Stills;
+use super::synthetic::Studio;
+use super::video::{Reading, Video};
+use super::weighted::Weighted;
+use super::window::Footage;
 use crate::Result;
 
 impl Mix {
-    /// Reads all that clips are made of.
+    /// Finds all that clips are made of, and reads what is kept in memory. Says on stderr what there is.
     ///
     /// # Errors
-    /// A source that cannot be found or read; the message names it.
+    /// A source that cannot be found or read, or more broken files than the limit; the message names
+    /// it.
     pub fn open(data: &Data, seed: u64) -> Result<Self> {
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} pictures, {eta} to go");
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files, {eta} to go");
         let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let mut footage = None::<Footage>;
-        for source in data.sources.values().filter(|source| source.kind == Kind::Video) {
-            let read = Footage::read(&source.path, &source.exclude, source.limit(), &bar)?;
-            match &mut footage {
-                Some(footage) => footage.extend(read),
-                None => footage = Some(read),
-            }
+        let reading = Reading {
+            cache: Cache::new(data.cache.saturating_mul(1 << 20)),
+            broken: Broken::new(data.broken_limit),
+        };
+        let (mut videos, mut stills) = (Weighted::default(), Weighted::default());
+        for (index, (name, source)) in data.sources.iter().enumerate() {
+            let found = match source.kind {
+                Kind::Video => {
+                    let video = Video::open(index, source, data.augment.least_object, &reading, &bar)?;
+                    let sequences = video.sequences().len();
+                    let found = format!(
+                        "{sequences} sequences, {} objects, {} frames",
+                        video.objects(),
+                        video.frames()
+                    );
+                    videos.push(source.ratio, video);
+                    found
+                }
+                Kind::Stills => {
+                    let pictures = Stills::read(source, &reading.broken, &bar)?;
+                    let found = format!("{} stills", pictures.len());
+                    stills.push(source.ratio, pictures);
+                    found
+                }
+            };
+            bar.suspend(|| eprintln!("{name}: {found}"));
         }
-        let of_stills = || data.sources.values().filter(|source| source.kind == Kind::Stills);
-        let folders: Vec<PathBuf> = of_stills().map(|source| source.path.clone()).collect();
-        let stills = if folders.is_empty() { None } else { Some(Stills::read(&folders, &bar)?) };
         bar.finish_and_clear();
-        eprintln!(
-            "{} sequences with {} frames, {} stills",
-            footage.as_ref().map_or(0, |footage| footage.sequences().len()),
-            footage.as_ref().map_or(0, Footage::frames),
-            stills.as_ref().map_or(0, Stills::len),
-        );
-        let total: f64 = data.sources.values().map(|source| source.ratio).sum();
         Ok(Self {
-            footage,
-            stills,
-            synthetic: of_stills().map(|source| source.ratio).sum::<f64>() / total,
-            shares: Shares { close_ups: data.augment.close_ups, absent: data.augment.absent },
+            footage: Footage { videos, reading, augment: data.augment.clone() },
+            studio: Studio { stills, settings: data.synthetic },
+            perturbation: data.perturbation,
             steps: data.window,
             clips: data.batch,
             size: data.size.into(),

@@ -6,10 +6,8 @@ mod config;
 mod export;
 mod lite;
 mod loss;
-mod preview;
 mod run;
 
 pub use config::TrainConfig;
 pub use export::export;
-pub use preview::preview;
 pub use run::run;

@@ -86,8 +86,7 @@ impl Source {
             || !self.exclude.is_empty()
             || self.resolution.is_some()
             || self.preload;
-        let reason =
-            "layout, objects, split, exclude, resolution and preload are for kind = \"video\" only";
+        let reason = "layout, objects, split, exclude, resolution and preload are for kind = \"video\" only";
         must(self.kind == Kind::Video || !of_video, &format!("{key}: {reason}"))
     }
 
