@@ -251,7 +251,12 @@ fn a_checkpoint_of_another_network_is_refused() {
 fn broken_pictures_are_named() {
     let bench = Bench::new();
     fs::write(bench.path("video/JPEGImages/s1/00003.jpg"), b"no picture").unwrap();
-    failed_with(&bench.train("out", &[]), &["s1/00003.jpg"]);
+    let preload = "data.sources.video.preload=true";
+    let limited = bench.train("out", &[preload, "data.broken_limit=0"]);
+    failed_with(&limited, &["s1/00003.jpg", "data.broken_limit"]);
+    let output = bench.train("out", &[preload, "steps=1"]);
+    succeeded(&output);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("s1/00003.jpg"), "left out, but not in silence");
 }
 
 #[test]

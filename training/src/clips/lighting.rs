@@ -52,7 +52,8 @@ impl Lighting {
             image = image.f_mul(&shadow.light(frame, image.size()[2], image.size()[3])?)?;
         }
         if let Some((gain, gamma)) = self.drift.as_ref().and_then(|drift| drift.get(frame)) {
-            image = image.f_pow_tensor_scalar(*gamma)?.f_mul_scalar(*gain)?.f_clamp(0.0, 1.0)?;
+            // A trace below 0 has no power.
+            image = image.f_clamp_min(0.0)?.f_pow_tensor_scalar(*gamma)?.f_mul_scalar(*gain)?.f_clamp(0.0, 1.0)?;
         }
         Ok(image)
     }
@@ -89,5 +90,32 @@ impl Shadow {
             .f_div_scalar(self.softness)?
             .f_sigmoid()?;
         Ok(inside.f_mul_scalar(self.light - 1.0)?.f_add_scalar(1.0)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn light_drifts_and_shadows_move() {
+        let settings = Synthetic { lighting: 1.0, shadow: 1.0, ..Synthetic::default() };
+        let grey = Tensor::full([1, 3, 24, 32], 0.5, (Kind::Float, Device::Cpu));
+        for clip in 0..10 {
+            let light = Lighting::draw(5, &settings, &mut Random::new(8, clip));
+            let [first, last] = [0, 4].map(|frame| light.apply(&grey, frame).unwrap());
+            assert!(!first.equal(&last));
+            assert!(first.min().double_value(&[]) > 0.05 && first.max().double_value(&[]) <= 1.0);
+        }
+        let off = Lighting::draw(5, &Synthetic::default(), &mut Random::new(8, 0));
+        assert!(off.apply(&grey, 2).unwrap().equal(&grey));
+    }
+
+    #[test]
+    fn a_trace_below_black_stays_a_number() {
+        let settings = Synthetic { lighting: 1.0, ..Synthetic::default() };
+        let light = Lighting::draw(2, &settings, &mut Random::new(8, 0));
+        let image = Tensor::full([1, 3, 4, 4], -1e-8, (Kind::Float, Device::Cpu));
+        assert_eq!(light.apply(&image, 0).unwrap().max().double_value(&[]), 0.0);
     }
 }

@@ -154,12 +154,11 @@ impl Video {
 
     fn read(&self, sequence: &Sequence, frame: usize, reading: &Reading) -> Result<Option<Arc<Picture>>> {
         let frame = &sequence.frames[frame];
-        let file = frame.picture().or(frame.annotation()).unwrap_or(Path::new(frame.name()));
         let read = || -> Result<Picture> {
             let (picture, labels) = frame.read_annotated()?;
             Picture::new(&picture, &joined(labels, self.objects), &sequence.ids, self.limit)
         };
-        Ok(reading.broken.skip(file, read())?.map(Arc::new))
+        Ok(reading.broken.skip(file_of(frame), read())?.map(Arc::new))
     }
 
     fn preload(&mut self, reading: &Reading, bar: &ProgressBar) -> Result<()> {
@@ -195,6 +194,11 @@ impl Object {
         let whole = |first: &usize| (1..frames).all(|frame| self.known.contains(&(first + frame * step)));
         self.known.iter().copied().filter(|first| whole(first)).collect()
     }
+}
+
+/// What a frame is counted by if it is broken, picture or mask.
+fn file_of(frame: &dataset::Frame) -> &Path {
+    frame.annotation().unwrap_or(Path::new(frame.name()))
 }
 
 fn left_in<'a>(dataset: &'a Dataset, exclude: &[String]) -> Result<Vec<&'a dataset::Sequence>> {
@@ -233,8 +237,7 @@ fn from_masks(
         .into_par_iter()
         .progress_with(bar.clone())
         .map(|frame| {
-            let file = frame.annotation().unwrap_or(Path::new(frame.name()));
-            let labels = reading.broken.skip(file, frame.read_annotation())?.flatten();
+            let labels = reading.broken.skip(file_of(frame), frame.read_annotation())?.flatten();
             Ok(labels.map(|labels| shares(&joined(labels, objects))).unwrap_or_default())
         })
         .collect::<Result<Vec<_>>>()?
