@@ -53,7 +53,11 @@ impl Lighting {
         }
         if let Some((gain, gamma)) = self.drift.as_ref().and_then(|drift| drift.get(frame)) {
             // A trace below 0 has no power.
-            image = image.f_clamp_min(0.0)?.f_pow_tensor_scalar(*gamma)?.f_mul_scalar(*gain)?.f_clamp(0.0, 1.0)?;
+            image = image
+                .f_clamp_min(0.0)?
+                .f_pow_tensor_scalar(*gamma)?
+                .f_mul_scalar(*gain)?
+                .f_clamp(0.0, 1.0)?;
         }
         Ok(image)
     }
