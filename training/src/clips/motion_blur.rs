@@ -25,25 +25,32 @@ pub fn motion_blur(x: &Tensor, way: (f64, f64)) -> Result<Tensor> {
     let mut sum = x.f_zeros_like()?;
     for ((dx, dy), weight) in taps {
         let moved = padded.f_narrow(2, down - dy, height)?.f_narrow(3, right - dx, width)?;
-        sum = sum.f_add_(&moved.f_mul_scalar(weight)?)?;
+        sum = sum.f_addcmul_(&moved, &Tensor::f_from_slice(&[weight as f32])?)?;
     }
     Ok(sum)
 }
 
-/// Whole pixels on the way, and the share of the time spent at each.
+/// Whole pixels on the way, and the share of the time spent at each: steps of a pixel along the
+/// longer axis, dealt out between two pixels along the other.
 fn line(way: (f64, f64)) -> BTreeMap<(i64, i64), f64> {
-    let points = way.0.hypot(way.1).ceil() as usize + 1;
+    let steep = way.1.abs() > way.0.abs();
+    let (long, short) = if steep { (way.1, way.0) } else { (way.0, way.1) };
+    let half = (0.5 * long.abs()).max(0.5);
+    let last = half.ceil() as i64;
     let mut taps = BTreeMap::new();
-    for point in 0..points {
-        let time = point as f64 / (points - 1).max(1) as f64 - 0.5;
-        let (x, y) = (way.0 * time, way.1 * time);
-        let (left, above) = (x.floor(), y.floor());
-        for (dx, share_x) in [(0, 1.0 - (x - left)), (1, x - left)] {
-            for (dy, share_y) in [(0, 1.0 - (y - above)), (1, y - above)] {
-                let share = share_x * share_y / points as f64;
-                if share > 1e-9 {
-                    *taps.entry((left as i64 + dx, above as i64 + dy)).or_default() += share;
-                }
+    for step in -last..=last {
+        // The part of the way within half a pixel.
+        let time = (step as f64 + 0.5).min(half) - (step as f64 - 0.5).max(-half);
+        if time <= 0.0 {
+            continue;
+        }
+        let across = step as f64 * short / long.abs();
+        let below = across.floor();
+        for (pixel, share) in [(below, 1.0 - (across - below)), (below + 1.0, across - below)] {
+            let along = if long < 0.0 { -step } else { step };
+            let tap = if steep { (pixel as i64, along) } else { (along, pixel as i64) };
+            if share > 1e-9 {
+                *taps.entry(tap).or_default() += share * time / (2.0 * half);
             }
         }
     }
@@ -80,7 +87,9 @@ mod tests {
         let _ = spot.narrow(2, 10, 1).narrow(3, 10, 1).fill_(1.0);
         let blurred = motion_blur(&spot, (6.0, 0.0)).unwrap();
         assert!((sum(&blurred.narrow(2, 10, 1)) - 1.0).abs() < 1e-5, "in its row");
-        assert!(blurred.double_value(&[0, 0, 10, 7]) > 0.1 && blurred.double_value(&[0, 0, 10, 13]) > 0.1);
+        let row: Vec<f64> = (6..15).map(|x| 6.0 * blurred.double_value(&[0, 0, 10, x])).collect();
+        let even = [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0];
+        assert!(row.iter().zip(even).all(|(x, y)| (x - y).abs() < 1e-5), "evenly: {row:?}");
         let mirrored = blurred.flip([3]);
         assert!((&mirrored - &blurred).abs().max().double_value(&[]) < 1e-6, "neither left nor right");
     }

@@ -40,21 +40,23 @@ impl Picture {
     pub fn new(picture: &RgbImage, labels: &LabelMap, objects: &[u8], limit: Size) -> Result<Self> {
         let from = (i64::from(picture.height()), i64::from(picture.width()));
         let to = shrunk(from, limit);
-        let planes = |test: &dyn Fn(u8) -> bool| -> Result<Arc<[u8]>> {
-            let plane: Vec<u8> = labels.ids().iter().map(|&id| if test(id) { 255 } else { 0 }).collect();
+        let plane = |id: u8, value: u8, others: u8| -> Result<Arc<[u8]>> {
+            let mut table = [others; 256];
+            table[usize::from(id)] = value;
+            let plane: Vec<u8> = labels.ids().iter().map(|&id| table[usize::from(id)]).collect();
             shrink(&Tensor::f_from_data_size(&plane, &[1, 1, from.0, from.1], Kind::Uint8)?, to)
         };
-        let mut seen = [false; 256];
-        labels.ids().iter().for_each(|&id| seen[usize::from(id)] = true);
-        let masks = objects.iter().filter(|&&id| seen[usize::from(id)]);
-        let void = seen[usize::from(LabelMap::VOID)] && !objects.contains(&LabelMap::VOID);
+        let counts = labels.counts();
+        let seen = |id: u8| counts[usize::from(id)] > 0;
+        let masks = objects.iter().filter(|&&id| seen(id));
+        let void = LabelMap::VOID;
         let rgb = Tensor::f_from_data_size(picture.as_raw(), &[1, from.0, from.1, 3], Kind::Uint8)?;
         Ok(Self {
             height: to.0,
             width: to.1,
             rgb: shrink(&rgb.f_permute([0, 3, 1, 2])?, to)?,
-            masks: masks.map(|&id| Ok((id, planes(&|at| at == id)?))).collect::<Result<_>>()?,
-            known: if void { Some(planes(&|at| at != LabelMap::VOID)?) } else { None },
+            masks: masks.map(|&id| Ok((id, plane(id, 255, 0)?))).collect::<Result<_>>()?,
+            known: if seen(void) { Some(plane(void, 0, 255)?) } else { None },
         })
     }
 
