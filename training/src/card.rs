@@ -27,7 +27,7 @@ pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> Stri
     let metadata = &info.metadata;
     let known = |key: &str| metadata.get(key).map_or("not stated", String::as_str);
     let [height, width] = info.config.network_size;
-    let architecture = format!("{:?}", info.config.architecture).to_lowercase();
+    let [architecture, matching, temporal_skip] = info.names();
     let mut text = format!("# {file}\n\n");
     let mut line = |words: &str| {
         text.push_str(words);
@@ -44,10 +44,8 @@ pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> Stri
     line("|---|---|");
     line("| task | one mask of an object in one frame in, a soft mask of it in every later frame out |");
     line(&format!(
-        "| network | `{architecture}`, matching {}, temporal skip {}, frames enter at {height}x{width} (height x \
-         width) |",
-        kebab(&info.config.matching),
-        kebab(&info.config.temporal_skip),
+        "| network | `{architecture}`, matching {matching}, temporal skip {temporal_skip}, frames enter at \
+         {height}x{width} (height x width) |"
     ));
     if info.config.memory.frames > 0 {
         let memory = info.config.memory;
@@ -130,10 +128,6 @@ fn scores(metadata: &BTreeMap<String, String>) -> String {
     }
     let _ = write!(text, "| all | {} | {} | {} |", percent(both), percent(region), percent(contour));
     text
-}
-
-fn kebab<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Text that stays in its cell of a table.

@@ -42,13 +42,43 @@ pub struct Info {
 }
 
 impl Info {
-    /// Builds the network and runs it on one empty object at its network size.
+    /// Fills the network and runs it on one empty object at its network size.
     ///
     /// # Errors
     /// Weights that do not fit their configuration, an error of libtorch.
     pub fn of(weights: &Weights) -> Result<Self> {
+        let mut metadata = weights.metadata().clone();
+        metadata.retain(|key, _| key != "config");
+        Self::new(weights.config(), metadata, |store| weights.fill(store))
+    }
+
+    /// The same of a network without weights.
+    ///
+    /// # Errors
+    /// A configuration that no network can be built from, an error of libtorch.
+    pub fn of_config(config: &Config) -> Result<Self> {
+        Self::new(config, BTreeMap::new(), |_| Ok(()))
+    }
+
+    /// Architecture, matching and temporal skip as a configuration file has them.
+    pub fn names(&self) -> [String; 3] {
+        let name = |value: serde_json::Result<serde_json::Value>| {
+            value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+        };
+        let Config { architecture, matching, temporal_skip, .. } = &self.config;
+        [
+            name(serde_json::to_value(architecture)),
+            name(serde_json::to_value(matching)),
+            name(serde_json::to_value(temporal_skip)),
+        ]
+    }
+
+    fn new(
+        config: &Config,
+        metadata: BTreeMap<String, String>,
+        fill: impl FnOnce(&nn::VarStore) -> gstfastganseg::Result<()>,
+    ) -> Result<Self> {
         let _no_grad = tch::no_grad_guard();
-        let config = weights.config().clone();
         // With a frame remembered after every step memory is full soon.
         let mut hasty = config.clone();
         hasty.memory.every = 1;
@@ -56,25 +86,19 @@ impl Info {
         let costs = match config.architecture {
             Architecture::Lite => {
                 let model = blank(|| Lite::new(&store.root(), &hasty))?;
-                weights.fill(&store)?;
-                Costs::of(model, &config)?
+                fill(&store)?;
+                Costs::of(model, config)?
             }
             Architecture::Resnet50 => {
                 let model = blank(|| Resnet50::new(&store.root(), &hasty))?;
-                weights.fill(&store)?;
-                Costs::of(model, &config)?
+                fill(&store)?;
+                Costs::of(model, config)?
             }
         };
-        let mut parameters = BTreeMap::<String, u64>::new();
-        for (name, tensor) in store.variables() {
-            if tensor.requires_grad() {
-                *parameters.entry(name).or_default() += tensor.numel() as u64;
-            }
-        }
-        let blocks = costs.blocks(&config, &parameters);
-        let mut metadata = weights.metadata().clone();
-        metadata.retain(|key, _| key != "config");
-        Ok(Self { config, metadata, total: Block::sum(&blocks), blocks })
+        let trained = store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad());
+        let parameters = trained.map(|(name, tensor)| (name, tensor.numel() as u64)).collect();
+        let blocks = costs.blocks(config, &parameters);
+        Ok(Self { config: config.clone(), metadata, total: Block::sum(&blocks), blocks })
     }
 }
 
@@ -198,15 +222,6 @@ fn block_of(architecture: Architecture, layer: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn weights(config: &Config) -> Weights {
-        let store = nn::VarStore::new(Device::Cpu);
-        match config.architecture {
-            Architecture::Lite => drop(Lite::new(&store.root(), config).unwrap()),
-            Architecture::Resnet50 => drop(Resnet50::new(&store.root(), config).unwrap()),
-        }
-        Weights::of_store(&store, config, &BTreeMap::new(), Kind::Half).unwrap()
-    }
-
     /// Parameters, and multiply-adds in units of 10⁷, of each block of the paper's network at 512x512.
     const PAPER: [(&str, u64, u64); 12] = [
         ("stem", 12_736, 82),
@@ -227,10 +242,7 @@ mod tests {
     #[test]
     fn the_papers_network_has_the_papers_blocks() {
         let config = Config { network_size: [64, 64], ..Config::resnet50() };
-        let store = nn::VarStore::new(Device::Cpu);
-        blank(|| Resnet50::new(&store.root(), &config)).unwrap();
-        let info =
-            Info::of(&Weights::of_store(&store, &config, &BTreeMap::new(), Kind::Half).unwrap()).unwrap();
+        let info = Info::of_config(&config).unwrap();
         let found: Vec<_> = info
             .blocks
             .iter()
@@ -262,7 +274,7 @@ mod tests {
         let cost = |change: &dyn Fn(&mut Config)| {
             let mut config = config.clone();
             change(&mut config);
-            Info::of(&weights(&config)).unwrap().total
+            Info::of_config(&config).unwrap().total
         };
         let usual = cost(&|_| ());
         let more = cost(&|config| config.memory.frames = 4);

@@ -103,6 +103,16 @@ fn info_tells_what_a_file_holds() {
 }
 
 #[test]
+fn the_cost_of_a_network_is_known_without_weights() {
+    let bench = Bench::new();
+    let json: serde_json::Value =
+        serde_json::from_str(&bench.printed("info --architecture lite --json")).unwrap();
+    let built_in: serde_json::Value = serde_json::from_str(&bench.printed("info --built-in --json")).unwrap();
+    assert_eq!(json["blocks"], built_in["blocks"]);
+    assert_eq!(json["metadata"], serde_json::json!({}));
+}
+
+#[test]
 fn info_refuses_what_are_no_weights() {
     let bench = Bench::new();
     assert!(bench.complaint("info nowhere.safetensors").contains("cannot read nowhere.safetensors"));
@@ -113,6 +123,7 @@ fn info_refuses_what_are_no_weights() {
     let cut = bench.complaint("info cut.safetensors");
     assert!(cut.contains("cut.safetensors") && cut.contains("truncated"), "{cut}");
     assert!(bench.complaint("info").contains("FILE"));
+    assert!(bench.complaint("info tiny.safetensors --built-in").contains("--built-in"));
 }
 
 #[test]
@@ -155,7 +166,7 @@ fn evaluation_at_several_scales_with_the_background() {
     assert!(text.contains("global"), "{text}");
     let mask = indexed_png::read(&bench.path("out/masks/b/00005.png")).unwrap();
     assert_eq!((mask.width(), mask.height()), (96, 64));
-    let again = bench.printed(&format!("score --data data --masks out/masks"));
+    let again = bench.printed("score --data data --masks out/masks");
     let row = |text: &str| {
         let line = text.lines().find(|line| line.starts_with("global")).unwrap();
         line.split_whitespace().take(5).map(str::to_owned).collect::<Vec<_>>()

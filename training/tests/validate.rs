@@ -61,7 +61,7 @@ fn network(seed: i64) -> VarStore {
 fn blind() -> VarStore {
     let store = network(1);
     let mut bias = store.variables()["decoder.head.bias"].shallow_clone();
-    tch::no_grad(|| bias.fill_(-20.0));
+    let _ = tch::no_grad(|| bias.fill_(-20.0));
     store
 }
 
@@ -90,7 +90,7 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     // A mask that is everywhere is better than none.
     let seeing = network(2);
     let mut bias = seeing.variables()["decoder.head.bias"].shallow_clone();
-    tch::no_grad(|| bias.fill_(20.0));
+    let _ = tch::no_grad(|| bias.fill_(20.0));
     let validated = validator.run(&seeing, &config(), &metadata, 20).unwrap();
     assert!(validated.is_best);
     let best = Weights::open(&folder.path().join(BEST)).unwrap();

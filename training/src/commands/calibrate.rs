@@ -21,7 +21,7 @@ pub struct Args {
     model: Model,
 
     /// Width of the bins of certainty
-    #[arg(long, value_name = "WIDTH", default_value_t = 0.05)]
+    #[arg(long, value_name = "WIDTH", default_value_t = 0.01)]
     bins: f64,
 
     /// Also write certainty, likeness, area and J of every object and frame, CSV

@@ -27,7 +27,7 @@ pub fn draw(calibration: &Calibration) -> Result<RgbImage> {
 /// From where on there is anything to be shown, in tenths.
 fn start(calibration: &Calibration) -> f64 {
     let least = |a: f64, bin: &crate::calibration::Bin| a.min(bin.certainty).min(bin.similarity);
-    let least = calibration.bins.iter().fold(0.5, least);
+    let least = calibration.bins.iter().fold(0.9, least);
     ((least * 10.0).floor() / 10.0).max(0.0)
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use image::RgbImage;
 use plotters::prelude::{ChartBuilder, Circle, IntoFont, IntoLogRange, PathElement, Rectangle, Text};
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, TextStyle, WHITE};
 use serde::Deserialize;
 
@@ -108,13 +109,17 @@ fn chart(area: &Area, methods: &[Method], title: &str) -> Drawn {
     if !title.is_empty() {
         builder.caption(title, (FONT, 24).into_font().color(&INK));
     }
+    let ticks = ticks(times.start, times.end);
+    let (bottom, top) = (scores.start, scores.end);
     let mut context = builder.build_cartesian_2d(times.log_scale(), scores)?;
+    context.draw_series(ticks.iter().map(|&time| PathElement::new([(time, bottom), (time, top)], GRID)))?;
     context
         .configure_mesh()
+        .disable_x_mesh()
         .x_desc("milliseconds a frame (faster is to the left)")
         .y_desc("J&F, %")
-        .x_labels(12)
-        .x_label_formatter(&|value| short(*value))
+        .x_labels(1)
+        .x_label_formatter(&|_| String::new())
         .y_label_formatter(&|value| format!("{value:.0}"))
         .label_style((FONT, TEXT).into_font().color(&INK))
         .axis_desc_style((FONT, TEXT + 2).into_font().color(&INK))
@@ -122,6 +127,14 @@ fn chart(area: &Area, methods: &[Method], title: &str) -> Drawn {
         .bold_line_style(GRID)
         .light_line_style(WHITE.mix(0.0))
         .draw()?;
+
+    let beneath: TextStyle = (FONT, TEXT).into_font().color(&INK);
+    let beneath = beneath.pos(Pos::new(HPos::Center, VPos::Top));
+    for &time in &ticks {
+        let (x, y) = context.backend_coord(&(time, bottom));
+        area.draw(&PathElement::new([(x, y), (x, y + 5)], INK))?;
+        area.draw(&Text::new(short(time), (x, y + 8), beneath.clone()))?;
+    }
 
     let groups = groups(methods);
     let number = |method: &Method| groups.iter().position(|group| **group == method.group).unwrap_or(0);
@@ -280,9 +293,27 @@ fn around((x, y): (i32, i32), width: i32, height: i32, gap: i32) -> impl Iterato
     corners.into_iter().map(move |(left, top)| Box4 { left, top, right: left + width, bottom: top + height })
 }
 
-/// 0.5, 20, 1,000.
+/// Round numbers between the two for a logarithmic axis: as many as can be read, and as few.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
+    let of = |digits: &[f64]| -> Vec<f64> {
+        let all =
+            decades.clone().flat_map(|decade| digits.iter().map(move |digit| digit * 10f64.powi(decade)));
+        all.filter(|tick| (low..=high).contains(tick)).collect()
+    };
+    let finer: [&[f64]; 4] = [
+        &[1.0],
+        &[1.0, 2.0, 5.0],
+        &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
+        &[1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 9.0],
+    ];
+    finer.map(of).into_iter().find(|ticks| ticks.len() >= 4).unwrap_or_else(|| vec![low, high])
+}
+
+/// 0.05, 1.5, 20, 1000.
 fn short(value: f64) -> String {
-    if value < 1.0 { format!("{value:.2}") } else { format!("{value:.0}") }
+    let rounded: f64 = format!("{value:.2e}").parse().unwrap_or(value);
+    format!("{rounded}")
 }
 
 #[cfg(test)]
@@ -323,6 +354,15 @@ mod tests {
             assert!(error.contains(word) && error.contains("methods.csv"), "{error}");
         }
         assert!(read(Path::new("/nowhere.csv")).unwrap_err().to_string().contains("/nowhere.csv"));
+    }
+
+    #[test]
+    fn an_axis_has_round_numbers_to_read_by() {
+        assert_eq!(ticks(0.3, 4500.0), [1.0, 10.0, 100.0, 1000.0]);
+        assert_eq!(ticks(4.0, 110.0), [5.0, 10.0, 20.0, 50.0, 100.0]);
+        assert!(ticks(15.0, 41.8).len() >= 4);
+        assert!((2..=12).contains(&ticks(10.0, 35.2).len()));
+        assert_eq!([0.05, 1.1 * 10.0, 1000.0].map(short), ["0.05", "11", "1000"]);
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! The curve as a picture: a chart for every group of scalars.
 
 use image::RgbImage;
-use plotters::prelude::{
-    ChartBuilder, Circle, IntoFont, LineSeries, PathElement, SeriesLabelPosition, WHITE,
-};
-use plotters::style::Color;
+use plotters::prelude::{ChartBuilder, Circle, IntoFont, LineSeries, PathElement, Text, WHITE};
+use plotters::style::{Color, TextStyle};
 
 use super::curve::Row;
 use crate::Result;
@@ -16,6 +14,10 @@ const UNDRAWN: [&str; 1] = ["seconds"];
 const ACROSS: usize = 2;
 /// Size of a chart in pixels.
 const SIZE: (u32, u32) = (640, 360);
+/// Where a chart's vertical axis is.
+const LEFT: i32 = 68;
+/// Of labels, in pixels.
+const TEXT: u32 = 15;
 /// Fewer values than this are marked one by one.
 const FEW: usize = 60;
 
@@ -66,9 +68,14 @@ fn one(area: &Area, chart: &Chart) -> Drawn {
     let points = || chart.series.iter().flat_map(|(_, values)| values);
     let last = points().map(|point| point.0).fold(1.0, f64::max);
     let (low, high) = span(points().map(|point| point.1));
-    let mut builder = ChartBuilder::on(area);
-    builder.margin(12).margin_right(24).x_label_area_size(40).y_label_area_size(64);
-    builder.caption(chart.group.replace('_', " "), (FONT, 22).into_font().color(&INK));
+    let (_, body) = area.split_vertically(head(area, chart)?);
+    let mut builder = ChartBuilder::on(&body);
+    builder
+        .margin(12)
+        .margin_top(6)
+        .margin_right(24)
+        .x_label_area_size(40)
+        .y_label_area_size(LEFT as u32 - 12);
     let mut context = builder.build_cartesian_2d(0.0..last, low..high)?;
     context
         .configure_mesh()
@@ -77,33 +84,48 @@ fn one(area: &Area, chart: &Chart) -> Drawn {
         .y_labels(6)
         .x_label_formatter(&|step| format!("{step:.0}"))
         .y_label_formatter(&|value| label(*value, high - low))
-        .label_style((FONT, 15).into_font().color(&INK))
-        .axis_desc_style((FONT, 16).into_font().color(&INK))
+        .label_style((FONT, TEXT).into_font().color(&INK))
+        .axis_desc_style((FONT, TEXT).into_font().color(&INK))
         .axis_style(INK)
         .bold_line_style(GRID)
         .light_line_style(WHITE.mix(0.0))
         .draw()?;
-    for (index, (name, values)) in chart.series.iter().enumerate() {
+    for (index, (_, values)) in chart.series.iter().enumerate() {
         let style = colour(index).stroke_width(2);
-        context
-            .draw_series(LineSeries::new(values.iter().copied(), style))?
-            .label(name.replace('_', " "))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        context.draw_series(LineSeries::new(values.iter().copied(), style))?;
         if values.len() < FEW {
             context.draw_series(values.iter().map(|&point| Circle::new(point, 3, colour(index).filled())))?;
         }
     }
-    if chart.series.len() > 1 || chart.series[0].0 != chart.group {
-        context
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .label_font((FONT, 15).into_font().color(&INK))
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID)
-            .legend_area_size(24)
-            .draw()?;
-    }
     Ok(())
+}
+
+/// Writes the group's name above its chart, and the series' names in their colours, where no line can run
+/// through them; returns the height that this took.
+fn head(area: &Area, chart: &Chart) -> std::result::Result<u32, Box<dyn std::error::Error>> {
+    let title: TextStyle = (FONT, 22).into_font().color(&INK);
+    let text: TextStyle = (FONT, TEXT + 1).into_font().color(&INK);
+    let name = chart.group.replace('_', " ");
+    area.draw(&Text::new(name.clone(), (LEFT, 10), title.clone()))?;
+    let (line, dash) = (TEXT as i32 + 7, 18);
+    let mut top = 14;
+    if chart.series.len() > 1 || chart.series[0].0 != chart.group {
+        let first = LEFT + area.estimate_text_size(&name, &title)?.0 as i32 + 24;
+        let mut left = first;
+        for (index, (name, _)) in chart.series.iter().enumerate() {
+            let name = name.replace('_', " ");
+            let width = dash + 6 + area.estimate_text_size(&name, &text)?.0 as i32;
+            if left > first && left + width > SIZE.0 as i32 - 16 {
+                (left, top) = (first, top + line);
+            }
+            let middle = top + line / 2 - 3;
+            let style = colour(index).stroke_width(3);
+            area.draw(&PathElement::new([(left, middle), (left + dash, middle)], style))?;
+            area.draw(&Text::new(name, (left + dash + 6, top), text.clone()))?;
+            left += width + 18;
+        }
+    }
+    Ok((top + line) as u32)
 }
 
 /// From the least to the greatest value with a little room, and never nothing.
