@@ -72,6 +72,20 @@ impl Dataset {
     /// When `root`, the split or a sequence of the split is missing, or there is no sequence with
     /// annotations. The message names the path and the remedy.
     pub fn open(root: &Path, selection: &Selection) -> Result<Self> {
+        Self::open_listed(root, selection, "val.txt")
+    }
+
+    /// As [`open`](Self::open), but without a split takes the sequences of `ImageSets/**/train.txt`,
+    /// else every folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_for_training(root: &Path, selection: &Selection) -> Result<Self> {
+        Self::open_listed(root, selection, "train.txt")
+    }
+
+    fn open_listed(root: &Path, selection: &Selection, usual_list: &str) -> Result<Self> {
         if !root.is_dir() {
             let reason = "there is no such folder; give one that holds Annotations and JPEGImages";
             return Err(Error::dataset(root, reason));
@@ -86,7 +100,7 @@ impl Dataset {
         let split = match &selection.split {
             _ if !selection.sequences.is_empty() => None,
             Some(split) => Some(split.clone()),
-            None => validation_list(root, resolution)?,
+            None => find_list(root, usual_list, resolution)?,
         };
         let names = match &split {
             _ if !selection.sequences.is_empty() => selection.sequences.clone(),
@@ -252,6 +266,43 @@ impl Frame {
     pub fn read_annotation(&self) -> Result<Option<LabelMap>> {
         self.annotation().map(indexed_png::read).transpose()
     }
+
+    /// Opens picture and mask, which must be of the same size.
+    ///
+    /// # Errors
+    ///
+    /// When either is missing or broken, or their sizes differ; the message names the file.
+    pub fn read_annotated(&self) -> Result<(RgbImage, LabelMap)> {
+        let picture = self.read_picture()?;
+        match self.annotation() {
+            Some(path) => {
+                let labels = indexed_png::read(path)?;
+                check_size(path, &labels, &picture)?;
+                Ok((picture, labels))
+            }
+            None => Err(Error::dataset(Path::new(&self.name), "this frame has no mask")),
+        }
+    }
+}
+
+/// Whether a mask has the size of its picture.
+///
+/// # Errors
+///
+/// When it has another; the message names the mask.
+pub(crate) fn check_size(mask: &Path, labels: &LabelMap, picture: &RgbImage) -> Result<()> {
+    let size = (picture.width() as usize, picture.height() as usize);
+    if size == (labels.width(), labels.height()) {
+        return Ok(());
+    }
+    let reason = format!(
+        "{}x{} pixels, but its picture has {}x{}; give both in the same resolution",
+        labels.width(),
+        labels.height(),
+        size.0,
+        size.1
+    );
+    Err(Error::mask(mask, reason))
 }
 
 /// Opens a JPEG or PNG picture as RGB.
@@ -299,25 +350,25 @@ fn level(root: &Path, kind: &str, resolution: Option<&str>) -> Result<PathBuf> {
     Err(Error::dataset(&path, format!("there is no such resolution; {kind} has {}", found.join(", "))))
 }
 
-/// The `val.txt` under `ImageSets`: of several, that of DAVIS-2017, then 2016, then of the
+/// The list `name` under `ImageSets`: of several, that of DAVIS-2017, then 2016, then of the
 /// resolution, then of none, then the first by name.
-fn validation_list(root: &Path, resolution: Option<&str>) -> Result<Option<PathBuf>> {
+fn find_list(root: &Path, name: &str, resolution: Option<&str>) -> Result<Option<PathBuf>> {
     let sets = root.join("ImageSets");
     if !sets.is_dir() {
         return Ok(None);
     }
     let resolution = resolution.unwrap_or(USUAL_RESOLUTION);
     for folder in ["2017", "2016", resolution, ""] {
-        let list = sets.join(folder).join("val.txt");
+        let list = sets.join(folder).join(name);
         if list.is_file() {
             return Ok(Some(list));
         }
     }
-    first_list_under(&sets, 4)
+    first_list_under(&sets, name, 4)
 }
 
-fn first_list_under(folder: &Path, depth: usize) -> Result<Option<PathBuf>> {
-    let list = folder.join("val.txt");
+fn first_list_under(folder: &Path, name: &str, depth: usize) -> Result<Option<PathBuf>> {
+    let list = folder.join(name);
     if list.is_file() {
         return Ok(Some(list));
     }
@@ -325,7 +376,7 @@ fn first_list_under(folder: &Path, depth: usize) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     for inner in folders(folder)? {
-        if let Some(list) = first_list_under(&folder.join(inner), depth - 1)? {
+        if let Some(list) = first_list_under(&folder.join(inner), name, depth - 1)? {
             return Ok(Some(list));
         }
     }
@@ -522,6 +573,10 @@ mod tests {
         let dataset = open(&root).unwrap();
         assert_eq!(names(&dataset), ["cow"]);
         assert_eq!(dataset.split(), Some(lists.join("val.txt").as_path()));
+        // Training has a list of its own.
+        fs::write(lists.join("train.txt"), "/JPEGImages/480p/bear/00000.jpg x\n").unwrap();
+        let training = Dataset::open_for_training(root.path(), &Selection::default()).unwrap();
+        assert_eq!(names(&training), ["bear"]);
         // A newer list wins, and one in an unusual place is found.
         let newer = root.path().join("ImageSets/2017");
         fs::create_dir_all(&newer).unwrap();

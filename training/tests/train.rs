@@ -81,14 +81,26 @@ width = 0.125
 memory = {{ frames = 2, every = 5, tokens = 64 }}
 
 [data]
-footage = {:?}
-exclude = ["s2"]
-footage_size = [64, 96]
-stills = [{:?}, {:?}]
-synthetic = 0.5
 window = 2
 batch = 2
 size = [64, 96]
+
+[data.sources.video]
+kind = "video"
+path = {:?}
+ratio = 0.5
+exclude = ["s2"]
+size = [64, 96]
+
+[data.sources.photos]
+kind = "stills"
+path = {:?}
+ratio = 0.25
+
+[data.sources.regions]
+kind = "stills"
+path = {:?}
+ratio = 0.25
 
 [optimiser]
 learning_rate = 1e-3
@@ -240,18 +252,25 @@ fn the_curve_of_a_resumed_run_has_each_step_once() {
 #[test]
 fn footage_of_which_no_clip_can_be_made_is_an_error() {
     let bench = Bench::new();
-    failed_with(&bench.train("out", &["data.window=20", "data.synthetic=0"]), &["data.window"]);
+    failed_with(
+        &bench
+            .train("out", &["data.window=20", "data.sources.photos.ratio=0", "data.sources.regions.ratio=0"]),
+        &["data.window"],
+    );
 }
 
 #[test]
 fn mistakes_in_the_configuration_are_named() {
     let bench = Bench::new();
     failed_with(&bench.train("out", &["optimiser.learning_rat=1"]), &["run.toml", "learning_rat"]);
-    failed_with(&bench.train("out", &["data.synthetic=2"]), &["run.toml", "data.synthetic"]);
+    failed_with(&bench.train("out", &["data.remember=2"]), &["run.toml", "data.remember"]);
     failed_with(&bench.train("out", &["model.network_size=[60, 96]"]), &["run.toml", "network_size"]);
     failed_with(&bench.train("out", &["steps"]), &["run.toml", "key=value"]);
-    failed_with(&bench.train("out", &["data.footage=nowhere"]), &["nowhere"]);
-    failed_with(&bench.train("out", &["data.exclude=['s0', 's1', 's2']"]), &["no annotated sequence"]);
+    failed_with(&bench.train("out", &["data.sources.video.path=nowhere"]), &["nowhere"]);
+    failed_with(
+        &bench.train("out", &["data.sources.video.exclude=['s0', 's1', 's2']"]),
+        &["no annotated sequence"],
+    );
     failed_with(&bench.train("out", &["backbone=none.safetensors"]), &["none.safetensors"]);
 }
 
@@ -267,7 +286,12 @@ fn a_checkpoint_of_another_network_is_refused() {
 fn broken_pictures_are_named() {
     let bench = Bench::new();
     fs::write(bench.path("video/JPEGImages/s1/00003.jpg"), b"no picture").unwrap();
-    failed_with(&bench.train("out", &[]), &["s1/00003.jpg"]);
+    let preload = "data.sources.video.preload=true";
+    let limited = bench.train("out", &[preload, "data.broken_limit=0"]);
+    failed_with(&limited, &["s1/00003.jpg", "data.broken_limit"]);
+    let output = bench.train("out", &[preload, "steps=1"]);
+    succeeded(&output);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("s1/00003.jpg"), "left out, but not in silence");
 }
 
 #[test]
