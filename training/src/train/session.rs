@@ -17,6 +17,7 @@ use super::critics::Critics;
 use super::fault::with_remedy;
 use super::network::Network;
 use super::record::{Recorder, window_panel};
+use super::run::FinalScores;
 use super::schedule::Schedule;
 use super::step::{Found, Trainee};
 use super::validate::Validator;
@@ -239,9 +240,19 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the display.
-    pub fn close(self) {
+    /// What the last validation found.
+    pub fn scores(&self) -> Option<FinalScores> {
+        let last = |name: &str| self.recorder.last(name);
+        Some(FinalScores { region: last("score/J")?, contour: last("score/F")?, both: last("score/J&F")? })
+    }
+
+    /// Draws the curve as it is in the end, and ends the display.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn close(self) -> Result<()> {
         self.bar.abandon();
+        self.recorder.draw()
     }
 }
 
