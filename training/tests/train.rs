@@ -432,7 +432,9 @@ fn a_run_that_diverges_says_what_to_try_and_keeps_the_last_good_state() {
     let settings = ["steps=1000", "checkpoint_every=1000"];
     succeeded(&bench.train("out", &[&settings[..], &["stop_after=2"]].concat()));
     let good = fs::read(bench.path("out/checkpoint.safetensors")).unwrap();
-    for (rate, who) in [("optimiser.learning_rate=1e30", "diverged"), ("critics.learning_rate=1e30", "critic")] {
+    for (rate, who) in
+        [("optimiser.learning_rate=1e30", "diverged"), ("critics.learning_rate=1e30", "critic")]
+    {
         let output = bench.train("out", &[&settings[..], &[rate]].concat());
         failed_with(&output, &[who, "learning_rate", "checkpoint.safetensors"]);
         assert!(good == fs::read(bench.path("out/checkpoint.safetensors")).unwrap());
@@ -465,7 +467,10 @@ fn an_ablation_compares_four_runs() {
     let again = bench.run(&arguments);
     succeeded(&again);
     assert_eq!(table, String::from_utf8(again.stdout).unwrap());
-    failed_with(&bench.run(&[&arguments[..], &["--set", "critics.spatial_weight=0"]].concat()), &["[critics]"]);
+    failed_with(
+        &bench.run(&[&arguments[..], &["--set", "critics.spatial_weight=0"]].concat()),
+        &["[critics]"],
+    );
 }
 
 #[test]

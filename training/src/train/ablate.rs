@@ -18,6 +18,10 @@ use crate::{Error, Result};
 /// J&F of the paper's full model on the validation set of DAVIS 2016, per cent. What its other rows are is not
 /// known here, hence not shown.
 const PAPER: f64 = 81.9;
+/// The name of that model's loss.
+const FULL: &str = "CE + S + T";
+/// Where the table's columns begin in the right half of the picture.
+const COLUMNS: [i32; 5] = [10, 140, 200, 260, 330];
 /// Width and height of the picture.
 const SIZE: (u32, u32) = (1100, 460);
 
@@ -34,7 +38,7 @@ const VARIANTS: [Variant; 4] = [
     Variant { name: "CE", folder: "ce", spatial: false, temporal: false },
     Variant { name: "CE + S", folder: "ce-s", spatial: true, temporal: false },
     Variant { name: "CE + T", folder: "ce-t", spatial: false, temporal: true },
-    Variant { name: "CE + S + T", folder: "ce-s-t", spatial: true, temporal: true },
+    Variant { name: FULL, folder: "ce-s-t", spatial: true, temporal: true },
 ];
 
 impl Variant {
@@ -85,6 +89,7 @@ pub fn ablate(config: &TrainConfig, out: &Path, interrupt: &Interrupt) -> Result
     if config.validation.is_none() {
         return refuse("an ablation needs [validation] to score its runs");
     }
+    let steps = config.stop_after.map_or(steps, |stop| stop.min(steps));
     let mut rows = Vec::new();
     for variant in VARIANTS {
         eprintln!("{}:", variant.name);
@@ -101,14 +106,24 @@ pub fn ablate(config: &TrainConfig, out: &Path, interrupt: &Interrupt) -> Result
 }
 
 impl Ablation {
-    /// For the terminal, in per cent, beside what is known of the paper's.
-    pub fn table(&self) -> String {
-        let mut text = format!("{:<12}{:>7}{:>7}{:>7}{:>13}\n", "loss", "J", "F", "J&F", "paper's J&F");
+    /// In per cent, beside what is known of the paper's.
+    fn cells(&self) -> Vec<[String; 5]> {
+        let mut cells = vec![["loss", "J", "F", "J&F", "paper's J&F"].map(str::to_owned)];
         for row in &self.rows {
             let FinalScores { region, contour, both } = row.scores;
-            let paper = if row.name == "CE + S + T" { format!("{PAPER:.1}") } else { "-".to_owned() };
-            let [region, contour, both] = [region, contour, both].map(|score| format!("{:.1}", 100.0 * score));
-            let _ = writeln!(text, "{:<12}{region:>7}{contour:>7}{both:>7}{paper:>13}", row.name);
+            let [region, contour, both] =
+                [region, contour, both].map(|score| format!("{:.1}", 100.0 * score));
+            let paper = if row.name == FULL { format!("{PAPER:.1}") } else { "-".to_owned() };
+            cells.push([row.name.to_owned(), region, contour, both, paper]);
+        }
+        cells
+    }
+
+    /// For the terminal.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for [name, region, contour, both, paper] in self.cells() {
+            let _ = writeln!(text, "{name:<12}{region:>7}{contour:>7}{both:>7}{paper:>13}");
         }
         let _ = writeln!(
             text,
@@ -132,9 +147,11 @@ impl Ablation {
         paint(SIZE.0, SIZE.1, |area| {
             let (left, right) = area.split_horizontally(640);
             self.curves(&left)?;
-            let text = |size: u32| ("monospace", size).into_font().color(&INK);
-            for (line, words) in self.table().lines().take(1 + self.rows.len()).enumerate() {
-                right.draw(&Text::new(words.to_owned(), (10, 60 + 30 * line as i32), text(16)))?;
+            for (line, cells) in self.cells().iter().enumerate() {
+                for (column, cell) in cells.iter().enumerate() {
+                    let at = (COLUMNS[column], 60 + 30 * line as i32);
+                    right.draw(&Text::new(cell.clone(), at, (FONT, 18).into_font().color(&INK)))?;
+                }
             }
             Ok(())
         })
@@ -163,7 +180,8 @@ impl Ablation {
                 .draw_series(LineSeries::new(row.curve.iter().copied(), style))?
                 .label(row.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
-            chart.draw_series(row.curve.iter().map(|&point| Circle::new(point, 3, colour(index).filled())))?;
+            chart
+                .draw_series(row.curve.iter().map(|&point| Circle::new(point, 3, colour(index).filled())))?;
         }
         let labels = &mut chart.configure_series_labels();
         labels.position(SeriesLabelPosition::LowerRight).label_font((FONT, 15).into_font().color(&INK));

@@ -162,8 +162,9 @@ impl TrainConfig {
     /// # Errors
     /// None in practice: every value has a form in TOML.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|error| {
-            Error::Config { path: "(effective configuration)".into(), reason: error.to_string() }
+        toml::to_string(self).map_err(|error| Error::Config {
+            path: "(effective configuration)".into(),
+            reason: error.to_string(),
         })
     }
 
@@ -174,7 +175,10 @@ impl TrainConfig {
         must(self.steps.is_some() != self.epochs.is_some(), "give either steps or epochs")?;
         must(self.steps.is_none_or(|steps| steps > 0), "steps must be at least 1")?;
         must(self.epochs.is_none_or(|epochs| epochs > 0.0 && epochs < 1e6), "epochs must be above 0")?;
-        must(self.checkpoint_every > 0 && self.report_every > 0, "checkpoint_every and report_every: at least 1")?;
+        must(
+            self.checkpoint_every > 0 && self.report_every > 0,
+            "checkpoint_every and report_every: at least 1",
+        )?;
         let optimiser = &self.optimiser;
         must(optimiser.learning_rate > 0.0, "optimiser.learning_rate must be positive")?;
         must(optimiser.encoder_learning_rate >= 0.0, "optimiser.encoder_learning_rate must not be negative")?;
@@ -244,7 +248,10 @@ mod tests {
         assert!(shipped("paper-stage1.toml").critics.is_none());
         let critics = shipped("paper-stage2.toml").critics.unwrap();
         assert_eq!(critics, CriticSettings::default(), "the defaults are the paper's");
-        assert_eq!((critics.spatial_weight, critics.temporal_weight, critics.penalty_weight), (1.0, 1.0, 10.0));
+        assert_eq!(
+            (critics.spatial_weight, critics.temporal_weight, critics.penalty_weight),
+            (1.0, 1.0, 10.0)
+        );
         assert_eq!((critics.steps, critics.overwrite), (5, 0.25));
         shipped("smoke.toml");
         shipped("lite.toml");

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use gstfastganseg::model::layers::channels_last;
 use gstfastganseg::model::weights::{self, Weights};
 use gstfastganseg::model::{Architecture, Lite, Resnet50};
 use tch::{Tensor, nn};
@@ -39,6 +40,7 @@ impl Network {
             (None, Some(path)) => load_backbone(path, store, config.model.architecture)?,
             (None, None) => {}
         }
+        kernels_channels_last(store)?;
         Ok(network)
     }
 
@@ -52,6 +54,16 @@ impl Network {
             Self::Resnet50(network) => unroll(network, batch, manner),
         }
     }
+}
+
+/// Lays kernels out as the pictures that they meet, so that convolutions need not do it at every step.
+fn kernels_channels_last(store: &nn::VarStore) -> Result<()> {
+    let _no_grad = tch::no_grad_guard();
+    for mut variable in store.variables().into_values().filter(|variable| variable.dim() == 4) {
+        let laid_out = channels_last(&variable.f_detach()?)?;
+        variable.f_set_data(&laid_out)?;
+    }
+    Ok(())
 }
 
 /// ImageNet weights for the encoder. Those of `lite` must be complete; of a ResNet-50 the last layer may be

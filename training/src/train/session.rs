@@ -184,7 +184,9 @@ impl Session {
     fn diverged(&self, what: String) -> Error {
         let saved = self.out.join(CHECKPOINT);
         let remedy = match saved.exists() {
-            true => format!("the last good state is {}, which the same command goes on from", saved.display()),
+            true => {
+                format!("the last good state is {}, which the same command goes on from", saved.display())
+            }
             false => "there is no checkpoint yet".to_owned(),
         };
         Error::Diverged { what, step: self.done, remedy }
@@ -200,11 +202,7 @@ impl Session {
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&mut self) -> Result<()> {
-        checkpoint::save(
-            &self.out.join(CHECKPOINT),
-            &parts(&self.store, &mut self.trainee),
-            self.done,
-        )?;
+        checkpoint::save(&self.out.join(CHECKPOINT), &parts(&self.store, &mut self.trainee), self.done)?;
         let metadata = self.metadata()?;
         let path = self.out.join(MODEL);
         weights::save(&path, &self.store, &self.config.model, &metadata, Kind::Half)?;
@@ -229,7 +227,8 @@ impl Session {
     pub fn validate(&mut self) -> Result<()> {
         let (done, metadata) = (self.done, self.metadata()?);
         let steps = self.schedule.steps;
-        let Some(validator) = self.validator.as_mut().filter(|validator| validator.is_due(done, steps)) else {
+        let Some(validator) = self.validator.as_mut().filter(|validator| validator.is_due(done, steps))
+        else {
             return Ok(());
         };
         let validated = validator.run(&self.store, &self.config.model, &metadata, done)?;

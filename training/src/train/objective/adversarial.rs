@@ -85,8 +85,9 @@ mod tests {
         // By sample and by position, without batches.
         let mean = |x: &Tensor| {
             let maps = (0..2).map(|n| critic.map(&x.narrow(0, n, 1)).unwrap().flatten(0, -1));
-            let all: Vec<f64> =
-                maps.flat_map(|map| (0..2).map(move |i| map.double_value(&[i])).collect::<Vec<_>>()).collect();
+            let all: Vec<f64> = maps
+                .flat_map(|map| (0..2).map(move |i| map.double_value(&[i])).collect::<Vec<_>>())
+                .collect();
             all.iter().sum::<f64>() / all.len() as f64
         };
         let expected = mean(&real) - mean(&fake);
