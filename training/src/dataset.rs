@@ -32,6 +32,8 @@ pub struct Selection {
     /// Empty lines and those that begin with `#` are skipped; DAVIS-2016 lists, which name every
     /// frame's files, do as well.
     pub split: Option<PathBuf>,
+    /// Sequences by name, in this order, whatever a list says; empty = those of `split`.
+    pub sequences: Vec<String>,
     /// The resolution's folder, such as `1080p`; `None` = `480p` where there is one, else no such
     /// level.
     pub resolution: Option<String>,
@@ -96,10 +98,12 @@ impl Dataset {
             false => root.join(PICTURES),
         };
         let split = match &selection.split {
+            _ if !selection.sequences.is_empty() => None,
             Some(split) => Some(split.clone()),
             None => find_list(root, usual_list, resolution)?,
         };
         let names = match &split {
+            _ if !selection.sequences.is_empty() => selection.sequences.clone(),
             Some(split) => names_in(split)?,
             None => folders(&annotations)?,
         };
@@ -130,6 +134,16 @@ impl Dataset {
     /// The sequences, in the order of the list, or by name.
     pub fn sequences(&self) -> &[Sequence] {
         &self.sequences
+    }
+
+    /// The same of every `step`-th frame alone, from each sequence's first annotated one on.
+    pub fn thinned(mut self, step: usize) -> Self {
+        for sequence in &mut self.sequences {
+            let first = sequence.frames.iter().position(|frame| frame.annotation.is_some());
+            let frames = std::mem::take(&mut sequence.frames);
+            sequence.frames = frames.into_iter().skip(first.unwrap_or(0)).step_by(step.max(1)).collect();
+        }
+        self
     }
 
     /// Number of frames in all sequences.
@@ -520,6 +534,32 @@ mod tests {
         let selection = Selection { split: Some(split), ..Selection::default() };
         let dataset = Dataset::open(root.path(), &selection).unwrap();
         assert_eq!(names(&dataset), ["c", "a"]);
+    }
+
+    #[test]
+    fn sequences_by_name_whatever_a_list_says() {
+        let root = tree(&["Annotations/a/0.png", "Annotations/b/0.png", "ImageSets/val.txt"]);
+        fs::write(root.path().join("ImageSets/val.txt"), "a\n").unwrap();
+        let named = |names: &[&str]| {
+            let sequences = names.iter().map(|name| name.to_string()).collect();
+            Dataset::open(root.path(), &Selection { sequences, ..Selection::default() })
+        };
+        assert_eq!(names(&named(&["b", "a"]).unwrap()), ["b", "a"]);
+        assert_eq!(names(&named(&[]).unwrap()), ["a"]);
+        let error = named(&["zebra"]).unwrap_err().to_string();
+        assert!(error.contains("zebra") && error.contains("no such folder"), "{error}");
+    }
+
+    #[test]
+    fn every_nth_frame() {
+        let pictures = (0..9).map(|frame| format!("JPEGImages/a/{frame}.jpg"));
+        let paths: Vec<_> =
+            pictures.chain((2..9).map(|frame| format!("Annotations/a/{frame}.png"))).collect();
+        let root = tree(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        let dataset = open(&root).unwrap().thinned(3);
+        let frames: Vec<_> = dataset.sequences()[0].tracked().unwrap().iter().map(Frame::name).collect();
+        assert_eq!(frames, ["2", "5", "8"]);
+        assert_eq!(open(&root).unwrap().thinned(1).frames(), 7);
     }
 
     #[test]

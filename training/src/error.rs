@@ -41,6 +41,17 @@ pub enum Error {
         /// What is wrong with the last.
         source: Box<Error>,
     },
+    /// A file of scalars that cannot be gone on with.
+    #[error("curve {}: {reason}; move it away to begin another", path.display())]
+    Curve {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A chart that cannot be drawn.
+    #[error("chart: {0}")]
+    Chart(String),
     /// A checkpoint that does not fit the run.
     #[error("checkpoint {}: {reason}", path.display())]
     Checkpoint {

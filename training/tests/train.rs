@@ -179,6 +179,41 @@ fn exported_weights_say_what_they_are() {
 }
 
 #[test]
+fn a_model_card_says_what_is_known() {
+    let bench = Bench::new();
+    let metadata = "\n[metadata]\nlicence = \"CC0-1.0\"\ntraining_data = \"disks\"\n";
+    fs::write(bench.path("run.toml"), bench.config() + metadata).unwrap();
+    succeeded(&bench.train("out", &["steps=1"]));
+    let line =
+        "export --model out/model.safetensors --config run.toml --out final.safetensors --card CARD.md";
+    succeeded(&bench.run(&line.split(' ').collect::<Vec<_>>()));
+    let card = fs::read_to_string(bench.path("CARD.md")).unwrap();
+    for word in
+        ["# final.safetensors", "| licence | CC0-1.0 |", "| data | disks |", "| steps | 1 |", "| seed | 7 |"]
+    {
+        assert!(card.contains(word), "{word} in {card}");
+    }
+    assert!(card.contains("GMAC") && card.contains("not validated") && card.contains("batch = 2"), "{card}");
+
+    // With scores, as validation leaves them.
+    let weights = Weights::open(&bench.path("final.safetensors")).unwrap();
+    let mut metadata = weights.metadata().clone();
+    for (key, value) in [
+        ("validation_j_and_f", "0.75"),
+        ("validation_j", "0.8"),
+        ("validation_f", "0.7"),
+        ("validation_by_sequence", r#"{"s1":[0.9,0.6],"s0":[0.7,0.8]}"#),
+    ] {
+        metadata.insert(key.into(), value.into());
+    }
+    fastganseg_training::train::export(&weights, &metadata, &bench.path("out/model.safetensors")).unwrap();
+    succeeded(&bench.run(&line.split(' ').collect::<Vec<_>>()));
+    let card = fs::read_to_string(bench.path("CARD.md")).unwrap();
+    let table = "| s0 | 75.0 | 70.0 | 80.0 |\n| s1 | 75.0 | 90.0 | 60.0 |\n| all | 75.0 | 80.0 | 70.0 |";
+    assert!(card.contains(table), "{card}");
+}
+
+#[test]
 fn a_resumed_run_is_the_same_run() {
     let bench = Bench::new();
     succeeded(&bench.train("whole", &[]));

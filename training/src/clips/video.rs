@@ -73,7 +73,11 @@ impl Video {
         reading: &Reading,
         bar: &ProgressBar,
     ) -> Result<Self> {
-        let selection = Selection { split: source.split.clone(), resolution: source.resolution.clone() };
+        let selection = Selection {
+            split: source.split.clone(),
+            resolution: source.resolution.clone(),
+            ..Selection::default()
+        };
         let dataset = Dataset::open_for_training(&source.path, &selection)?;
         let chosen = left_in(&dataset, &source.exclude)?;
         let layout = source.layout.unwrap_or(match source.path.join(meta::FILE).exists() {
