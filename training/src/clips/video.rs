@@ -112,7 +112,9 @@ impl Video {
             video.sequences.push(Sequence { index: video.sequences.len(), frames, objects, ids });
         }
         if video.sequences.is_empty() {
-            return Err(Error::dataset(&source.path, "no annotated sequence is left to train on"));
+            let reason = "no annotated sequence is left to train on; see exclude, split and \
+                          data.augment.least_object";
+            return Err(Error::dataset(&source.path, reason));
         }
         if source.preload {
             video.preload(reading, bar)?;

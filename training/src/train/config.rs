@@ -123,7 +123,7 @@ impl Optimiser {
 }
 
 impl TrainConfig {
-    /// Reads a file and applies overrides of the form `a.b=value`.
+    /// Reads a file and applies overrides of the form `a.b=value`; `steps` and `epochs` take each other's place.
     ///
     /// # Errors
     /// A file that cannot be read, unknown or missing keys, values out of range; the message names
@@ -133,6 +133,12 @@ impl TrainConfig {
         let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
         let mut table: toml::Table =
             text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
+        let given = |key: &str| overrides.iter().any(|item| item.split('=').next().map(str::trim) == Some(key));
+        for [length, other] in [["steps", "epochs"], ["epochs", "steps"]] {
+            if given(length) {
+                table.remove(other);
+            }
+        }
         for item in overrides {
             set(&mut table, item).map_err(refuse)?;
         }
