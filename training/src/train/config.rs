@@ -133,7 +133,8 @@ impl TrainConfig {
         let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
         let mut table: toml::Table =
             text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
-        let given = |key: &str| overrides.iter().any(|item| item.split('=').next().map(str::trim) == Some(key));
+        let given =
+            |key: &str| overrides.iter().any(|item| item.split('=').next().map(str::trim) == Some(key));
         for [length, other] in [["steps", "epochs"], ["epochs", "steps"]] {
             if given(length) {
                 table.remove(other);

@@ -16,9 +16,9 @@ use crate::clips::Batch;
 #[derive(Debug)]
 pub enum Network {
     /// The built-in one.
-    Lite(Lite),
+    Lite(Box<Lite>),
     /// The paper's.
-    Resnet50(Resnet50),
+    Resnet50(Box<Resnet50>),
 }
 
 impl Network {
@@ -28,11 +28,11 @@ impl Network {
     /// Weights that do not fit.
     pub fn new(store: &nn::VarStore, config: &TrainConfig, manner: &Manner) -> Result<Self> {
         let network = match config.model.architecture {
-            Architecture::Lite => Self::Lite(Lite::new(&store.root(), &config.model)?),
+            Architecture::Lite => Self::Lite(Box::new(Lite::new(&store.root(), &config.model)?)),
             Architecture::Resnet50 => {
                 let mut network = Resnet50::new(&store.root(), &config.model)?;
                 network.compute_in(manner.kind);
-                Self::Resnet50(network)
+                Self::Resnet50(Box::new(network))
             }
         };
         match (&config.start_from, &config.backbone) {
@@ -50,8 +50,8 @@ impl Network {
     /// Clips of a size that the network does not take, too little memory.
     pub fn unroll(&self, batch: &Batch, manner: &Manner) -> Result<Tensor> {
         match self {
-            Self::Lite(network) => unroll(network, batch, manner),
-            Self::Resnet50(network) => unroll(network, batch, manner),
+            Self::Lite(network) => unroll(&**network, batch, manner),
+            Self::Resnet50(network) => unroll(&**network, batch, manner),
         }
     }
 }
