@@ -169,6 +169,7 @@ impl Ablation {
         chart
             .configure_mesh()
             .x_desc("regressor step")
+            .x_label_formatter(&|step| format!("{step:.0}"))
             .label_style((FONT, 15).into_font().color(&INK))
             .axis_style(INK)
             .bold_line_style(GRID)
