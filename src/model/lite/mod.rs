@@ -6,6 +6,7 @@ pub mod decoder;
 pub mod encoder;
 pub mod matching;
 pub mod memory;
+mod rows;
 
 use std::collections::VecDeque;
 
