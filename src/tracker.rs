@@ -23,7 +23,7 @@ use crate::heap;
 use crate::mask::ReferenceMask;
 use crate::model::layers::{Part, channels_last};
 use crate::model::weights::Weights;
-use crate::model::{Architecture, Config, Lite, Regressor, Resnet50, prepare};
+use crate::model::{Architecture, Config, Lite, Regressor, Resnet50, blank, prepare};
 use crate::{Error, Result};
 use engine::{Engine, Running};
 use focus::{Bounds, Focus};
@@ -176,12 +176,12 @@ impl Tracker {
         let mut store = nn::VarStore::new(Device::Cpu);
         let engine = match config.architecture {
             Architecture::Lite => {
-                let model = Lite::new(&store.root(), &config)?;
+                let model = blank(|| Lite::new(&store.root(), &config))?;
                 weights.fill(&store)?;
                 engine(model, device, kind)?
             }
             Architecture::Resnet50 => {
-                let model = Resnet50::new(&store.root(), &config)?;
+                let model = blank(|| Resnet50::new(&store.root(), &config))?;
                 weights.fill(&store)?;
                 engine(model, device, kind)?
             }

@@ -2,6 +2,8 @@
 
 use tch::{Kind, Tensor, nn};
 
+use super::blank::unless_blank;
+use super::meter;
 use crate::Result;
 
 /// Gives every tensor of a network to a function: conversion to a device, a kind, a memory layout.
@@ -126,6 +128,7 @@ pub struct Conv {
     /// (outputs).
     pub bias: Option<Tensor>,
     spec: ConvSpec,
+    name: String,
 }
 
 visit_fields!(Conv: weight, bias);
@@ -139,11 +142,11 @@ impl Conv {
         let weight = path.var(
             "weight",
             &[spec.outputs, spec.inputs / spec.groups, rows, columns],
-            nn::init::DEFAULT_KAIMING_UNIFORM,
+            unless_blank(nn::init::DEFAULT_KAIMING_UNIFORM),
         );
-        let bias =
-            spec.bias.then(|| path.var("bias", &[spec.outputs], nn::Init::Uniform { lo: -bound, up: bound }));
-        Self { weight, bias, spec }
+        let uniform = unless_blank(nn::Init::Uniform { lo: -bound, up: bound });
+        let bias = spec.bias.then(|| path.var("bias", &[spec.outputs], uniform));
+        Self { weight, bias, spec, name: name_of(path) }
     }
 
     /// Its geometry.
@@ -153,7 +156,17 @@ impl Conv {
 
     /// A convolution from weights that are already there, as batch-norm folding makes them.
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>, spec: ConvSpec) -> Self {
-        Self { weight, bias, spec }
+        Self { weight, bias, spec, name: String::new() }
+    }
+
+    /// The same under the name of the layer that it stands for.
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// The layer's name, as weights files have it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// `x` (N, inputs, H, W) to (N, outputs, H', W'), in the kind of `x`.
@@ -179,8 +192,17 @@ impl Conv {
                 groups,
             )?,
         };
+        meter::count(&self.name, || {
+            let (rows, columns) = self.spec.kernel;
+            y.size().iter().product::<i64>() * self.spec.inputs / groups * rows * columns
+        });
         Ok(y)
     }
+}
+
+/// The beginning of the names of a path's tensors in weights files.
+pub(crate) fn name_of(path: &nn::Path) -> String {
+    path.components().collect::<Vec<_>>().join(".")
 }
 
 /// Bilinear resize to (height, width), pixel centres at half-integers.

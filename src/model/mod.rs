@@ -5,12 +5,15 @@
 //! backbone wants. Masks are soft, (N, 1, H, W) in [0, 1], float32, and never binarised while they
 //! propagate. N counts objects at run time and clips in training.
 
+mod blank;
 pub mod config;
 pub mod layers;
 pub mod lite;
+pub mod meter;
 pub mod resnet50;
 pub mod weights;
 
+pub use blank::blank;
 pub use config::{Architecture, Config, Matching, TemporalSkip};
 pub use lite::Lite;
 pub use resnet50::Resnet50;

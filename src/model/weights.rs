@@ -81,6 +81,21 @@ impl Weights {
         Self::new(Container::new(origin, bytes.to_vec())?)
     }
 
+    /// The variables of a network as they are now, in memory: what [`open`](Self::open) would read if
+    /// [`save`] had written them.
+    ///
+    /// # Errors
+    /// Those of [`save`], but for writing.
+    pub fn of_store(
+        store: &VarStore,
+        config: &Config,
+        metadata: &BTreeMap<String, String>,
+        kind: Kind,
+    ) -> Result<Self> {
+        let origin = Path::new("(network in memory)");
+        Self::new(Container::new(origin, encode(origin, store, config, metadata, kind)?)?)
+    }
+
     fn new(container: Container) -> Result<Self> {
         let metadata: BTreeMap<String, String> =
             container.header.metadata().clone().unwrap_or_default().into_iter().collect();
@@ -348,6 +363,18 @@ pub fn save(
     metadata: &BTreeMap<String, String>,
     kind: Kind,
 ) -> Result<()> {
+    let bytes = encode(path, store, config, metadata, kind)?;
+    write_atomically(path, &bytes).map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+/// The bytes of a weights file; messages call it `path`.
+fn encode(
+    path: &Path,
+    store: &VarStore,
+    config: &Config,
+    metadata: &BTreeMap<String, String>,
+    kind: Kind,
+) -> Result<Vec<u8>> {
     let dtype = match kind {
         Kind::Float => Dtype::F32,
         Kind::Half => Dtype::F16,
@@ -376,8 +403,7 @@ pub fn save(
     all.insert("format".into(), FORMAT.into());
     all.insert("architecture".into(), architecture_name(config.architecture).into());
     all.insert("config".into(), json);
-    let bytes = safetensors::serialize(views, Some(all.into_iter().collect())).map_err(invalid)?;
-    write_atomically(path, &bytes).map_err(|source| Error::Write { path: path.to_owned(), source })
+    safetensors::serialize(views, Some(all.into_iter().collect())).map_err(invalid)
 }
 
 /// Writes a file beside `path`, then renames it.

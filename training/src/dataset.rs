@@ -32,6 +32,8 @@ pub struct Selection {
     /// Empty lines and those that begin with `#` are skipped; DAVIS-2016 lists, which name every
     /// frame's files, do as well.
     pub split: Option<PathBuf>,
+    /// Sequences by name, in this order, whatever a list says; empty = those of `split`.
+    pub sequences: Vec<String>,
     /// The resolution's folder, such as `1080p`; `None` = `480p` where there is one, else no such
     /// level.
     pub resolution: Option<String>,
@@ -70,6 +72,20 @@ impl Dataset {
     /// When `root`, the split or a sequence of the split is missing, or there is no sequence with
     /// annotations. The message names the path and the remedy.
     pub fn open(root: &Path, selection: &Selection) -> Result<Self> {
+        Self::open_listed(root, selection, "val.txt")
+    }
+
+    /// As [`open`](Self::open), but without a split takes the sequences of `ImageSets/**/train.txt`,
+    /// else every folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_for_training(root: &Path, selection: &Selection) -> Result<Self> {
+        Self::open_listed(root, selection, "train.txt")
+    }
+
+    fn open_listed(root: &Path, selection: &Selection, usual_list: &str) -> Result<Self> {
         if !root.is_dir() {
             let reason = "there is no such folder; give one that holds Annotations and JPEGImages";
             return Err(Error::dataset(root, reason));
@@ -82,10 +98,12 @@ impl Dataset {
             false => root.join(PICTURES),
         };
         let split = match &selection.split {
+            _ if !selection.sequences.is_empty() => None,
             Some(split) => Some(split.clone()),
-            None => validation_list(root, resolution)?,
+            None => find_list(root, usual_list, resolution)?,
         };
         let names = match &split {
+            _ if !selection.sequences.is_empty() => selection.sequences.clone(),
             Some(split) => names_in(split)?,
             None => folders(&annotations)?,
         };
@@ -116,6 +134,16 @@ impl Dataset {
     /// The sequences, in the order of the list, or by name.
     pub fn sequences(&self) -> &[Sequence] {
         &self.sequences
+    }
+
+    /// The same of every `step`-th frame alone, from each sequence's first annotated one on.
+    pub fn thinned(mut self, step: usize) -> Self {
+        for sequence in &mut self.sequences {
+            let first = sequence.frames.iter().position(|frame| frame.annotation.is_some());
+            let frames = std::mem::take(&mut sequence.frames);
+            sequence.frames = frames.into_iter().skip(first.unwrap_or(0)).step_by(step.max(1)).collect();
+        }
+        self
     }
 
     /// Number of frames in all sequences.
@@ -238,6 +266,43 @@ impl Frame {
     pub fn read_annotation(&self) -> Result<Option<LabelMap>> {
         self.annotation().map(indexed_png::read).transpose()
     }
+
+    /// Opens picture and mask, which must be of the same size.
+    ///
+    /// # Errors
+    ///
+    /// When either is missing or broken, or their sizes differ; the message names the file.
+    pub fn read_annotated(&self) -> Result<(RgbImage, LabelMap)> {
+        let picture = self.read_picture()?;
+        match self.annotation() {
+            Some(path) => {
+                let labels = indexed_png::read(path)?;
+                check_size(path, &labels, &picture)?;
+                Ok((picture, labels))
+            }
+            None => Err(Error::dataset(Path::new(&self.name), "this frame has no mask")),
+        }
+    }
+}
+
+/// Whether a mask has the size of its picture.
+///
+/// # Errors
+///
+/// When it has another; the message names the mask.
+pub(crate) fn check_size(mask: &Path, labels: &LabelMap, picture: &RgbImage) -> Result<()> {
+    let size = (picture.width() as usize, picture.height() as usize);
+    if size == (labels.width(), labels.height()) {
+        return Ok(());
+    }
+    let reason = format!(
+        "{}x{} pixels, but its picture has {}x{}; give both in the same resolution",
+        labels.width(),
+        labels.height(),
+        size.0,
+        size.1
+    );
+    Err(Error::mask(mask, reason))
 }
 
 /// Opens a JPEG or PNG picture as RGB.
@@ -285,25 +350,25 @@ fn level(root: &Path, kind: &str, resolution: Option<&str>) -> Result<PathBuf> {
     Err(Error::dataset(&path, format!("there is no such resolution; {kind} has {}", found.join(", "))))
 }
 
-/// The `val.txt` under `ImageSets`: of several, that of DAVIS-2017, then 2016, then of the
+/// The list `name` under `ImageSets`: of several, that of DAVIS-2017, then 2016, then of the
 /// resolution, then of none, then the first by name.
-fn validation_list(root: &Path, resolution: Option<&str>) -> Result<Option<PathBuf>> {
+fn find_list(root: &Path, name: &str, resolution: Option<&str>) -> Result<Option<PathBuf>> {
     let sets = root.join("ImageSets");
     if !sets.is_dir() {
         return Ok(None);
     }
     let resolution = resolution.unwrap_or(USUAL_RESOLUTION);
     for folder in ["2017", "2016", resolution, ""] {
-        let list = sets.join(folder).join("val.txt");
+        let list = sets.join(folder).join(name);
         if list.is_file() {
             return Ok(Some(list));
         }
     }
-    first_list_under(&sets, 4)
+    first_list_under(&sets, name, 4)
 }
 
-fn first_list_under(folder: &Path, depth: usize) -> Result<Option<PathBuf>> {
-    let list = folder.join("val.txt");
+fn first_list_under(folder: &Path, name: &str, depth: usize) -> Result<Option<PathBuf>> {
+    let list = folder.join(name);
     if list.is_file() {
         return Ok(Some(list));
     }
@@ -311,7 +376,7 @@ fn first_list_under(folder: &Path, depth: usize) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     for inner in folders(folder)? {
-        if let Some(list) = first_list_under(&folder.join(inner), depth - 1)? {
+        if let Some(list) = first_list_under(&folder.join(inner), name, depth - 1)? {
             return Ok(Some(list));
         }
     }
@@ -472,6 +537,32 @@ mod tests {
     }
 
     #[test]
+    fn sequences_by_name_whatever_a_list_says() {
+        let root = tree(&["Annotations/a/0.png", "Annotations/b/0.png", "ImageSets/val.txt"]);
+        fs::write(root.path().join("ImageSets/val.txt"), "a\n").unwrap();
+        let named = |names: &[&str]| {
+            let sequences = names.iter().map(|name| name.to_string()).collect();
+            Dataset::open(root.path(), &Selection { sequences, ..Selection::default() })
+        };
+        assert_eq!(names(&named(&["b", "a"]).unwrap()), ["b", "a"]);
+        assert_eq!(names(&named(&[]).unwrap()), ["a"]);
+        let error = named(&["zebra"]).unwrap_err().to_string();
+        assert!(error.contains("zebra") && error.contains("no such folder"), "{error}");
+    }
+
+    #[test]
+    fn every_nth_frame() {
+        let pictures = (0..9).map(|frame| format!("JPEGImages/a/{frame}.jpg"));
+        let paths: Vec<_> =
+            pictures.chain((2..9).map(|frame| format!("Annotations/a/{frame}.png"))).collect();
+        let root = tree(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        let dataset = open(&root).unwrap().thinned(3);
+        let frames: Vec<_> = dataset.sequences()[0].tracked().unwrap().iter().map(Frame::name).collect();
+        assert_eq!(frames, ["2", "5", "8"]);
+        assert_eq!(open(&root).unwrap().thinned(1).frames(), 7);
+    }
+
+    #[test]
     fn a_davis_2016_list_names_files() {
         let root = tree(&["Annotations/480p/bear/0.png", "Annotations/480p/cow/0.png"]);
         let lists = root.path().join("ImageSets/480p");
@@ -482,6 +573,10 @@ mod tests {
         let dataset = open(&root).unwrap();
         assert_eq!(names(&dataset), ["cow"]);
         assert_eq!(dataset.split(), Some(lists.join("val.txt").as_path()));
+        // Training has a list of its own.
+        fs::write(lists.join("train.txt"), "/JPEGImages/480p/bear/00000.jpg x\n").unwrap();
+        let training = Dataset::open_for_training(root.path(), &Selection::default()).unwrap();
+        assert_eq!(names(&training), ["bear"]);
         // A newer list wins, and one in an unusual place is found.
         let newer = root.path().join("ImageSets/2017");
         fs::create_dir_all(&newer).unwrap();

@@ -30,6 +30,28 @@ pub enum Error {
     /// Data of which no clip can be made.
     #[error("training clips: {0}")]
     Clips(String),
+    /// More broken files among the training data than the configuration lets pass.
+    #[error(
+        "{count} broken files, the last: {source}; mend or remove the files named above, or raise \
+         data.broken_limit"
+    )]
+    Broken {
+        /// How many there are so far.
+        count: usize,
+        /// What is wrong with the last.
+        source: Box<Error>,
+    },
+    /// A file of scalars that cannot be gone on with.
+    #[error("curve {}: {reason}; move it away to begin another", path.display())]
+    Curve {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A chart that cannot be drawn.
+    #[error("chart: {0}")]
+    Chart(String),
     /// A checkpoint that does not fit the run.
     #[error("checkpoint {}: {reason}", path.display())]
     Checkpoint {

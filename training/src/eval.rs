@@ -85,7 +85,7 @@ fn check(sequence: &Sequence) -> Result<usize> {
 }
 
 /// The first annotation, with its number of objects.
-fn read_first(sequence: &Sequence) -> Result<(LabelMap, u8)> {
+pub(crate) fn read_first(sequence: &Sequence) -> Result<(LabelMap, u8)> {
     let (_, path) = sequence.annotated().next().ok_or_else(|| {
         Error::score(sequence.name(), "it has no annotation to begin with; put its first mask there")
     })?;

@@ -64,6 +64,13 @@ impl LabelMap {
         objects.max().unwrap_or(0)
     }
 
+    /// Pixels of each id, background and void included.
+    pub fn counts(&self) -> [usize; 256] {
+        let mut counts = [0; 256];
+        self.ids.iter().for_each(|&id| counts[usize::from(id)] += 1);
+        counts
+    }
+
     /// The same map with void made background.
     pub fn without_void(&self) -> Self {
         let ids = self.ids.iter();
@@ -103,6 +110,8 @@ mod tests {
         assert_eq!(map.largest(), 3);
         assert_eq!(map.without_void().ids(), [0, 3, 0, 1]);
         assert_eq!(LabelMap::background(4, 1).largest(), 0);
+        let counts = map.counts();
+        assert_eq!((counts[0], counts[1], counts[2], counts[255]), (1, 1, 0, 1));
     }
 
     #[test]

@@ -10,12 +10,16 @@
 
 #![warn(missing_docs)]
 
+pub mod calibration;
+pub mod card;
 pub mod clips;
 pub mod dataset;
 mod error;
 pub mod eval;
 pub mod indexed_png;
+pub mod info;
 mod label_map;
+pub mod looping;
 pub mod method;
 pub mod occlusion;
 pub mod report;

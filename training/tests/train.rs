@@ -81,14 +81,26 @@ width = 0.125
 memory = {{ frames = 2, every = 5, tokens = 64 }}
 
 [data]
-footage = {:?}
-exclude = ["s2"]
-footage_size = [64, 96]
-stills = [{:?}, {:?}]
-synthetic = 0.5
 window = 2
 batch = 2
 size = [64, 96]
+
+[data.sources.video]
+kind = "video"
+path = {:?}
+ratio = 0.5
+exclude = ["s2"]
+size = [64, 96]
+
+[data.sources.photos]
+kind = "stills"
+path = {:?}
+ratio = 0.25
+
+[data.sources.regions]
+kind = "stills"
+path = {:?}
+ratio = 0.25
 
 [optimiser]
 learning_rate = 1e-3
@@ -167,6 +179,41 @@ fn exported_weights_say_what_they_are() {
 }
 
 #[test]
+fn a_model_card_says_what_is_known() {
+    let bench = Bench::new();
+    let metadata = "\n[metadata]\nlicence = \"CC0-1.0\"\ntraining_data = \"disks\"\n";
+    fs::write(bench.path("run.toml"), bench.config() + metadata).unwrap();
+    succeeded(&bench.train("out", &["steps=1"]));
+    let line =
+        "export --model out/model.safetensors --config run.toml --out final.safetensors --card CARD.md";
+    succeeded(&bench.run(&line.split(' ').collect::<Vec<_>>()));
+    let card = fs::read_to_string(bench.path("CARD.md")).unwrap();
+    for word in
+        ["# final.safetensors", "| licence | CC0-1.0 |", "| data | disks |", "| steps | 1 |", "| seed | 7 |"]
+    {
+        assert!(card.contains(word), "{word} in {card}");
+    }
+    assert!(card.contains("GMAC") && card.contains("not validated") && card.contains("batch = 2"), "{card}");
+
+    // With scores, as validation leaves them.
+    let weights = Weights::open(&bench.path("final.safetensors")).unwrap();
+    let mut metadata = weights.metadata().clone();
+    for (key, value) in [
+        ("validation_j_and_f", "0.75"),
+        ("validation_j", "0.8"),
+        ("validation_f", "0.7"),
+        ("validation_by_sequence", r#"{"s1":[0.9,0.6],"s0":[0.7,0.8]}"#),
+    ] {
+        metadata.insert(key.into(), value.into());
+    }
+    fastganseg_training::train::export(&weights, &metadata, &bench.path("out/model.safetensors")).unwrap();
+    succeeded(&bench.run(&line.split(' ').collect::<Vec<_>>()));
+    let card = fs::read_to_string(bench.path("CARD.md")).unwrap();
+    let table = "| s0 | 75.0 | 70.0 | 80.0 |\n| s1 | 75.0 | 90.0 | 60.0 |\n| all | 75.0 | 80.0 | 70.0 |";
+    assert!(card.contains(table), "{card}");
+}
+
+#[test]
 fn a_resumed_run_is_the_same_run() {
     let bench = Bench::new();
     succeeded(&bench.train("whole", &[]));
@@ -205,18 +252,25 @@ fn the_curve_of_a_resumed_run_has_each_step_once() {
 #[test]
 fn footage_of_which_no_clip_can_be_made_is_an_error() {
     let bench = Bench::new();
-    failed_with(&bench.train("out", &["data.window=20", "data.synthetic=0"]), &["data.window"]);
+    failed_with(
+        &bench
+            .train("out", &["data.window=20", "data.sources.photos.ratio=0", "data.sources.regions.ratio=0"]),
+        &["data.window"],
+    );
 }
 
 #[test]
 fn mistakes_in_the_configuration_are_named() {
     let bench = Bench::new();
     failed_with(&bench.train("out", &["optimiser.learning_rat=1"]), &["run.toml", "learning_rat"]);
-    failed_with(&bench.train("out", &["data.synthetic=2"]), &["run.toml", "data.synthetic"]);
+    failed_with(&bench.train("out", &["data.remember=2"]), &["run.toml", "data.remember"]);
     failed_with(&bench.train("out", &["model.network_size=[60, 96]"]), &["run.toml", "network_size"]);
     failed_with(&bench.train("out", &["steps"]), &["run.toml", "key=value"]);
-    failed_with(&bench.train("out", &["data.footage=nowhere"]), &["nowhere"]);
-    failed_with(&bench.train("out", &["data.exclude=['s0', 's1', 's2']"]), &["no annotated sequence"]);
+    failed_with(&bench.train("out", &["data.sources.video.path=nowhere"]), &["nowhere"]);
+    failed_with(
+        &bench.train("out", &["data.sources.video.exclude=['s0', 's1', 's2']"]),
+        &["no annotated sequence"],
+    );
     failed_with(&bench.train("out", &["backbone=none.safetensors"]), &["none.safetensors"]);
 }
 
@@ -232,7 +286,12 @@ fn a_checkpoint_of_another_network_is_refused() {
 fn broken_pictures_are_named() {
     let bench = Bench::new();
     fs::write(bench.path("video/JPEGImages/s1/00003.jpg"), b"no picture").unwrap();
-    failed_with(&bench.train("out", &[]), &["s1/00003.jpg"]);
+    let preload = "data.sources.video.preload=true";
+    let limited = bench.train("out", &[preload, "data.broken_limit=0"]);
+    failed_with(&limited, &["s1/00003.jpg", "data.broken_limit"]);
+    let output = bench.train("out", &[preload, "steps=1"]);
+    succeeded(&output);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("s1/00003.jpg"), "left out, but not in silence");
 }
 
 #[test]

@@ -3,8 +3,10 @@
 
 use tch::{Kind, Tensor, nn};
 
+use super::super::blank::unless_blank;
 use super::super::config::Config;
-use super::super::layers::{Conv, ConvSpec, double};
+use super::super::layers::{Conv, ConvSpec, double, name_of};
+use super::super::meter;
 use super::encoder::{Channels, Taps};
 use super::memory::Tokens;
 use super::rows;
@@ -113,9 +115,10 @@ impl Matching {
         let key = |name: &str, inputs: i64, outputs: i64| {
             let spec = ConvSpec::square(inputs, outputs, 1).without_bias();
             let path = path / name;
-            let rows = nn::init(nn::Init::Orthogonal { gain: 1.0 }, &[outputs, inputs], path.device());
+            let orthogonal = unless_blank(nn::Init::Orthogonal { gain: 1.0 });
+            let rows = nn::init(orthogonal, &[outputs, inputs], path.device());
             let weight = path.var_copy("weight", &rows.reshape([outputs, inputs, 1, 1]));
-            Conv::from_tensors(weight, None, spec)
+            Conv::from_tensors(weight, None, spec).named(name_of(&path))
         };
         let sharpness = |name: &str| path.var(name, &[2], nn::Init::Const(2.6));
         let window = 2 * RADIUS + 1;
@@ -203,12 +206,12 @@ impl Matching {
         let (n, h, w) = (now.s16.size()[0], now.s16.size()[2], now.s16.size()[3]);
         let query = now.key16.f_transpose(1, 2)?;
         let sharpness = self.sharpness16.f_exp()?.f_to_kind(query.kind())?;
-        let likeness = query.f_bmm(&memory.key16)?;
+        let likeness = product(&query, &memory.key16)?;
         let (from_memory, best) =
             search(likeness, &sharpness.f_select(0, 0)?, &memory.value16, &memory.mask16)?;
         let value =
             Tensor::f_cat(&[self.value(&previous.s16, sub16)?, sub16.shallow_clone()], 1)?.f_flatten(2, 3)?;
-        let likeness = query.f_bmm(&previous.key16)?;
+        let likeness = product(&query, &previous.key16)?;
         let from_previous = read(likeness, &sharpness.f_select(0, 1)?, &biases.previous16, &value)?;
         Ok(Tensor::f_cat(&[from_memory, from_previous, best], 1)?.f_reshape([n, -1, h, w])?)
     }
@@ -218,7 +221,7 @@ impl Matching {
     pub fn likeness(&self, now: &Features, memory: &Tokens) -> Result<Tensor> {
         let n = memory.key16.size()[0];
         let query = expand(&now.key16, n)?.f_transpose(1, 2)?;
-        let best = best_likeness(&query.f_bmm(&memory.key16)?, &memory.mask16)?;
+        let best = best_likeness(&product(&query, &memory.key16)?, &memory.mask16)?;
         let more = best.f_narrow(1, 0, 1)?.f_sub(&best.f_narrow(1, 1, 1)?)?;
         Ok(more.f_reshape([n, 1, now.s16.size()[2], now.s16.size()[3]])?)
     }
@@ -235,13 +238,18 @@ impl Matching {
     ) -> Result<Tensor> {
         let (n, h, w) = (now.key8.size()[0], now.key8.size()[2], now.key8.size()[3]);
         let sharpness = self.sharpness8.f_exp()?.f_to_kind(now.key8.kind())?;
-        let likeness = now.key8.f_flatten(2, 3)?.f_transpose(1, 2)?.f_bmm(&memory.key8)?;
+        let likeness = product(&now.key8.f_flatten(2, 3)?.f_transpose(1, 2)?, &memory.key8)?;
         let (from_memory, best) =
             search(likeness, &sharpness.f_select(0, 0)?, &memory.value8, &memory.mask8.f_unsqueeze(1)?)?;
         let global = Tensor::f_cat(&[from_memory, best], 1)?.f_reshape([n, 6, h, w])?;
         let local = local_read(&now.key8, &previous.key8, sub8, &sharpness.f_select(0, 1)?, &biases.local8)?;
         Ok(Tensor::f_cat(&[global, local], 1)?)
     }
+}
+
+/// Batched matrix product.
+pub(super) fn product(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    meter::product("matching.products", x, y)
 }
 
 /// Softmax over `sharpness · likeness` (N, queries, tokens) reads `value` (N, channels, tokens); with it the
@@ -253,7 +261,7 @@ fn search(likeness: Tensor, sharpness: &Tensor, value: &Tensor, mask: &Tensor) -
     }
     let best = best_likeness(&likeness, mask)?;
     let weights = likeness.f_mul(sharpness)?.f_softmax(-1, None::<Kind>)?;
-    Ok((value.f_bmm(&weights.f_transpose(1, 2)?)?, best))
+    Ok((product(value, &weights.f_transpose(1, 2)?)?, best))
 }
 
 /// Softmax over `sharpness · likeness + bias` (N, queries, tokens) reads `value` (N, channels, tokens). The rows
@@ -263,7 +271,7 @@ fn read(likeness: Tensor, sharpness: &Tensor, bias: &Tensor, value: &Tensor) -> 
         return rows::weigh(likeness, sharpness, bias)?.read(value);
     }
     let weights = likeness.f_mul(sharpness)?.f_add(bias)?.f_softmax(-1, None::<Kind>)?;
-    Ok(value.f_bmm(&weights.f_transpose(1, 2)?)?)
+    product(value, &weights.f_transpose(1, 2)?)
 }
 
 /// The greatest likeness to a token of the object and to one of the background, (N, 2, queries).
@@ -297,7 +305,7 @@ fn local_read(
     let (key, value) = (bands(key)?, bands(value)?);
     let key = if key.size()[0] == n * h { key } else { key.f_repeat([n, 1, 1])? };
     let bias = if n == 1 { bias.shallow_clone() } else { bias.f_repeat([n, 1, 1])? };
-    let read = read(query.f_bmm(&key)?, sharpness, &bias, &value)?;
+    let read = read(product(&query, &key)?, sharpness, &bias, &value)?;
     Ok(read.f_reshape([n, h, -1, w])?.f_permute([0, 2, 1, 3])?)
 }
 

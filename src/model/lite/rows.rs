@@ -6,6 +6,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::matching::product;
 use crate::Result;
 
 /// A softmax over the rows of a matrix of likenesses, not yet divided.
@@ -20,7 +21,7 @@ pub struct Weighed {
 impl Weighed {
     /// What the weights read of `value` (N, channels, tokens); (N, channels, queries).
     pub fn read(&self, value: &Tensor) -> Result<Tensor> {
-        let sums = value.f_bmm(&self.numerators.f_transpose(1, 2)?)?;
+        let sums = product(value, &self.numerators.f_transpose(1, 2)?)?;
         Ok(sums.f_div(&self.denominators)?)
     }
 }

@@ -134,7 +134,8 @@ impl Stem {
                 shift = shift.f_add(&bias.f_to_kind(Kind::Float)?.f_mul(&scale)?)?;
             }
             let spec = ConvSpec { inputs: 4, bias: true, ..*image.spec() };
-            *self = Self::Folded(Conv::from_tensors(weight, Some(shift), spec));
+            let conv = Conv::from_tensors(weight, Some(shift), spec).named(image.name());
+            *self = Self::Folded(conv);
         }
         Ok(())
     }

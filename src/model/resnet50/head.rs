@@ -83,7 +83,7 @@ impl Head {
                 None => None,
             };
             let spec = ConvSpec { outputs: 1, ..*self.conv.spec() };
-            self.conv = Conv::from_tensors(weight, bias, spec);
+            self.conv = Conv::from_tensors(weight, bias, spec).named(self.conv.name());
         }
         Ok(())
     }

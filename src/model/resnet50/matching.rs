@@ -38,13 +38,13 @@ impl Halves {
         let inputs = conv.spec().inputs / 2;
         let bias = conv.bias.as_ref().map(Tensor::shallow_clone);
         let spec = ConvSpec { inputs, ..*conv.spec() };
-        Ok(Conv::from_tensors(conv.weight.f_narrow(1, 0, inputs)?, bias, spec))
+        Ok(Conv::from_tensors(conv.weight.f_narrow(1, 0, inputs)?, bias, spec).named(conv.name()))
     }
 
     fn reference_of(conv: &Conv) -> Result<Conv> {
         let inputs = conv.spec().inputs / 2;
         let spec = ConvSpec { inputs, bias: false, ..*conv.spec() };
-        Ok(Conv::from_tensors(conv.weight.f_narrow(1, inputs, inputs)?, None, spec))
+        Ok(Conv::from_tensors(conv.weight.f_narrow(1, inputs, inputs)?, None, spec).named(conv.name()))
     }
 
     fn current(&self, x: &Tensor) -> Result<Tensor> {

@@ -114,7 +114,7 @@ impl ConvNorm {
             let (scale, shift) = norm.scale_shift()?;
             let weight = scale_outputs(&self.conv.weight, &scale)?;
             let spec = ConvSpec { bias: true, ..*self.conv.spec() };
-            self.conv = Conv::from_tensors(weight, Some(shift), spec);
+            self.conv = Conv::from_tensors(weight, Some(shift), spec).named(self.conv.name());
         }
         Ok(())
     }

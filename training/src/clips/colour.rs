@@ -1,6 +1,6 @@
 //! Changes of exposure, contrast, saturation and tint.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::random::Random;
 use crate::Result;
@@ -14,12 +14,14 @@ pub struct Colour {
 }
 
 impl Colour {
-    pub fn draw(random: &mut Random) -> Self {
+    /// A change whose bounds grow with `strength`; none at 0.
+    pub fn draw(strength: f64, random: &mut Random) -> Self {
+        let mut around = |middle: f64, most: f64| middle + strength * random.uniform(-most, most);
         Self {
-            contrast: random.uniform(0.75, 1.25),
-            brightness: random.uniform(-20.0, 20.0) / 255.0,
-            saturation: random.uniform(0.6, 1.4),
-            tint: std::array::from_fn(|_| random.uniform(0.92, 1.08)),
+            contrast: around(1.0, 0.25),
+            brightness: around(0.0, 20.0 / 255.0),
+            saturation: around(1.0, 0.4),
+            tint: std::array::from_fn(|_| around(1.0, 0.08)),
         }
     }
 
@@ -28,12 +30,41 @@ impl Colour {
         Self { contrast: self.contrast * factor, ..self }
     }
 
-    /// `image` (N, 3, H, W) in [0, 1].
+    /// `image` (1, 3, H, W) in [0, 1].
     pub fn apply(&self, image: &Tensor) -> Result<Tensor> {
-        let x = image.f_mul_scalar(self.contrast)?.f_add_scalar(self.brightness)?;
-        let grey = x.f_mean_dim([1i64].as_slice(), true, None::<Kind>)?;
-        let x = grey.f_add(&x.f_sub(&grey)?.f_mul_scalar(self.saturation)?)?;
-        let tint = Tensor::f_from_slice(&self.tint)?.f_to_kind(Kind::Float)?.f_reshape([1, 3, 1, 1])?;
-        Ok(x.f_mul(&tint)?.f_clamp(0.0, 1.0)?)
+        // Contrast, then saturation about the grey, then tint: one matrix and an offset.
+        let grey = (1.0 - self.saturation) / 3.0;
+        let weight = |row: usize, column: usize| {
+            let own = if row == column { self.saturation } else { 0.0 };
+            (self.contrast * self.tint[row] * (own + grey)) as f32
+        };
+        let matrix: Vec<f32> = (0..9).map(|i| weight(i / 3, i % 3)).collect();
+        let offset = self.tint.map(|tint| (self.brightness * tint) as f32);
+        let matrix = Tensor::f_from_slice(&matrix)?.f_reshape([3, 3])?;
+        let offset = Tensor::f_from_slice(&offset)?.f_reshape([3, 1])?;
+        let pixels = image.f_reshape([3, -1])?;
+        Ok(offset.f_addmm(&matrix, &pixels)?.f_clamp_(0.0, 1.0)?.f_reshape(image.size())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_change_at_no_strength() {
+        let image = Tensor::rand([1, 3, 5, 7], (tch::Kind::Float, tch::Device::Cpu));
+        let same = Colour::draw(0.0, &mut Random::new(1, 1)).apply(&image).unwrap();
+        assert!((same - image).abs().max().double_value(&[]) < 1e-6);
+    }
+
+    #[test]
+    fn contrast_brightness_saturation_and_tint() {
+        let pixel = Tensor::from_slice(&[0.6f32, 0.3, 0.3]).reshape([1, 3, 1, 1]);
+        let colour = Colour { contrast: 0.5, brightness: 0.1, saturation: 2.0, tint: [1.0, 1.1, 0.5] };
+        let changed = Vec::<f32>::try_from(colour.apply(&pixel).unwrap().reshape([3])).unwrap();
+        // 0.4, 0.25, 0.25 about their mean 0.3.
+        let expected = [0.5, 0.2 * 1.1, 0.2 * 0.5];
+        assert!(changed.iter().zip(expected).all(|(x, y)| (x - y).abs() < 1e-6), "{changed:?}");
     }
 }

@@ -1,8 +1,10 @@
-//! Affine placement of pictures, with an optional wobble, by sampling.
+//! Placement of pictures by sampling: affine, with waves, bent by splines.
 
 use tch::{Kind, Tensor};
 
 use super::Size;
+use super::settings::Border;
+use super::spline::Spline;
 use crate::Result;
 
 /// Where the middle of a source lands in the output, and how it is turned and scaled on the way.
@@ -21,7 +23,7 @@ pub struct Placement {
 }
 
 impl Placement {
-    #[cfg(test)]
+    /// In the middle, upright.
     pub fn scaled(scale: f64) -> Self {
         Self { rotation: 0.0, scale, shift: (0.0, 0.0), shear: 0.0, flip: false }
     }
@@ -29,7 +31,7 @@ impl Placement {
 
 /// A travelling wave that bends what it is applied to.
 #[derive(Clone, Copy, Debug)]
-pub struct Wobble {
+pub struct Wave {
     /// Output pixels.
     pub amplitude: f64,
     /// Radians per output pixel.
@@ -38,61 +40,72 @@ pub struct Wobble {
     pub phase: (f64, f64),
 }
 
-/// What lies beyond the border of a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Border {
-    Reflect,
-    Zero,
-}
+/// Pixels between the places at which a spline is evaluated.
+const COARSE: i64 = 4;
 
-/// Samples `source` (1, C, h, w) float into (1, C, H, W).
-pub fn sample(
-    source: &Tensor,
-    output: Size,
-    placement: &Placement,
-    wobble: Option<&Wobble>,
-    border: Border,
-) -> Result<Tensor> {
-    let size = source.size();
-    let grid = grid((size[2], size[3]), output, placement, wobble)?;
-    let padding = match border {
-        Border::Zero => 0,
-        Border::Reflect => 2,
-    };
-    Ok(source.f_grid_sampler(&grid, 0, padding, false)?)
-}
+/// For every output pixel its place in the source: (1, H, W, 2), x and y in [-1, 1] where the source
+/// is.
+#[derive(Debug)]
+pub struct Grid(Tensor);
 
-/// For every output pixel the place in the source, (1, H, W, 2) in [-1, 1].
-fn grid(source: Size, output: Size, placement: &Placement, wobble: Option<&Wobble>) -> Result<Tensor> {
-    let Placement { rotation, scale, shift, shear, flip } = *placement;
-    let (height, width) = (output.0 as f64, output.1 as f64);
-    // Forward: out = A (source - middle) + place. The grid wants the inverse of A.
-    let (c, s) = (rotation.cos() * scale, rotation.sin() * scale);
-    let (a, b, d, e) = (c, shear - s, s, c);
-    let determinant = a * e - b * d;
-    let (ia, ib, id, ie) = (e / determinant, -b / determinant, -d / determinant, a / determinant);
-    let place = ((0.5 + shift.0) * width, (0.5 + shift.1) * height);
-    let half = (0.5 * source.1 as f64, 0.5 * source.0 as f64);
-    let mirror = if flip { -1.0 } else { 1.0 };
-
-    let mut values = Vec::with_capacity((2 * output.0 * output.1) as usize);
-    for row in 0..output.0 {
-        for column in 0..output.1 {
-            let (mut x, mut y) = (column as f64 + 0.5, row as f64 + 0.5);
-            if let Some(wave) = wobble {
-                let (dx, dy) = (
-                    wave.amplitude * (wave.frequency * y + wave.phase.0).sin(),
-                    wave.amplitude * (wave.frequency * x + wave.phase.1).cos(),
-                );
-                (x, y) = (x + dx, y + dy);
-            }
-            let (x, y) = (x - place.0, y - place.1);
-            values.push((mirror * (ia * x + ib * y) / half.0) as f32);
-            values.push(((id * x + ie * y) / half.1) as f32);
-        }
+impl Grid {
+    /// Of a source that counts as `extent` pixels high and wide, whatever its resolution.
+    pub fn new(extent: Size, output: Size, placement: &Placement, wave: Option<&Wave>) -> Result<Self> {
+        let Placement { rotation, scale, shift, shear, flip } = *placement;
+        // Forward: out = A (source - middle) + place. The grid wants the inverse of A.
+        let (c, s) = (rotation.cos() * scale, rotation.sin() * scale);
+        let (a, b, d, e) = (c, shear - s, s, c);
+        let determinant = a * e - b * d;
+        let (ia, ib, id, ie) = (e / determinant, -b / determinant, -d / determinant, a / determinant);
+        let place = ((0.5 + shift.0) * output.1 as f64, (0.5 + shift.1) * output.0 as f64);
+        let half = (0.5 * extent.1 as f64, 0.5 * extent.0 as f64);
+        let side = if flip { -half.0 } else { half.0 };
+        let source =
+            |x: f64, y: f64| [((ia * x + ib * y) / side) as f32, ((id * x + ie * y) / half.1) as f32];
+        // A wave displaces x by y and y by x, so that the whole is still a sum over the axes.
+        let (amplitude, frequency, phase) =
+            wave.map_or((0.0, 0.0, (0.0, 0.0)), |wave| (wave.amplitude, wave.frequency, wave.phase));
+        let across = (0..output.1).flat_map(|column| {
+            let x = column as f64 + 0.5;
+            source(x - place.0, amplitude * (frequency * x + phase.1).cos())
+        });
+        let down = (0..output.0).flat_map(|row| {
+            let y = row as f64 + 0.5;
+            source(amplitude * (frequency * y + phase.0).sin(), y - place.1)
+        });
+        let across = Tensor::f_from_slice(&across.collect::<Vec<f32>>())?.f_reshape([1, 1, output.1, 2])?;
+        let down = Tensor::f_from_slice(&down.collect::<Vec<f32>>())?.f_reshape([1, output.0, 1, 2])?;
+        Ok(Self(across.f_add(&down)?))
     }
-    let grid = Tensor::f_from_slice(&values)?;
-    Ok(grid.f_reshape([1, output.0, output.1, 2])?.f_to_kind(Kind::Float)?)
+
+    /// The same with the source bent: `spline` takes where a point of the source is seen to where it
+    /// is in truth. The way between is found at every [`COARSE`]th pixel only, since it is smooth.
+    pub fn bent(&self, spline: &Spline) -> Result<Self> {
+        let fine = self.0.f_permute([0, 3, 1, 2])?;
+        let (height, width) = (fine.size()[2], fine.size()[3]);
+        let resized =
+            |x: &Tensor, height: i64, width: i64| x.f_upsample_bilinear2d([height, width], true, None, None);
+        let some = |side: i64| (side - 1) / COARSE + 2;
+        let places = resized(&fine, some(height), some(width))?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+        let away = spline.map(&places)?.f_sub(&places)?.f_permute([0, 3, 1, 2])?;
+        let bent = resized(&away, height, width)?.f_add_(&fine)?;
+        Ok(Self(bent.f_permute([0, 2, 3, 1])?.f_contiguous()?))
+    }
+
+    /// Samples `source` (1, C, h, w) float into (1, C, H, W).
+    pub fn sample(&self, source: &Tensor, border: Border) -> Result<Tensor> {
+        let padding = match border {
+            Border::Black => 0,
+            Border::Reflect => 2,
+        };
+        Ok(source.f_grid_sampler(&self.0, 0, padding, false)?)
+    }
+
+    /// 1 where the output shows the source, else 0: (1, 1, H, W).
+    pub fn inside(&self) -> Result<Tensor> {
+        let farthest = self.0.f_abs()?.f_amax([3i64], false)?;
+        Ok(farthest.f_le(1.0)?.f_to_kind(Kind::Float)?.f_unsqueeze(1)?)
+    }
 }
 
 /// Gaussian blur of (N, C, H, W), borders replicated.
@@ -132,43 +145,96 @@ mod tests {
         Tensor::arange(height * width, (Kind::Float, tch::Device::Cpu)).reshape([1, 1, height, width])
     }
 
+    fn spot(side: i64, row: i64, column: i64) -> Tensor {
+        let x = Tensor::zeros([1, 1, side, side], (Kind::Float, tch::Device::Cpu));
+        let _ = x.narrow(2, row, 1).narrow(3, column, 1).fill_(1.0);
+        x
+    }
+
+    fn sample(x: &Tensor, placement: &Placement, wave: Option<&Wave>) -> Tensor {
+        let size = (x.size()[2], x.size()[3]);
+        Grid::new(size, size, placement, wave).unwrap().sample(x, Border::Black).unwrap()
+    }
+
     #[test]
     fn unit_placement_is_the_identity() {
         let x = ramp(6, 8);
-        let y = sample(&x, (6, 8), &Placement::scaled(1.0), None, Border::Zero).unwrap();
+        let y = sample(&x, &Placement::scaled(1.0), None);
         assert!((&x - &y).abs().max().double_value(&[]) < 1e-4);
     }
 
     #[test]
     fn a_flip_mirrors_columns() {
         let x = ramp(6, 8);
-        let placement = Placement { flip: true, ..Placement::scaled(1.0) };
-        let y = sample(&x, (6, 8), &placement, None, Border::Zero).unwrap();
+        let y = sample(&x, &Placement { flip: true, ..Placement::scaled(1.0) }, None);
         assert!((x.flip([3]) - &y).abs().max().double_value(&[]) < 1e-4);
     }
 
     #[test]
     fn a_shift_moves_to_the_right_and_down() {
-        let x = Tensor::zeros([1, 1, 8, 8], (Kind::Float, tch::Device::Cpu));
-        let _ = x.narrow(2, 2, 1).narrow(3, 3, 1).fill_(1.0);
-        let placement = Placement { shift: (0.25, 0.125), ..Placement::scaled(1.0) };
-        let y = sample(&x, (8, 8), &placement, None, Border::Zero).unwrap();
+        let x = spot(8, 2, 3);
+        let y = sample(&x, &Placement { shift: (0.25, 0.125), ..Placement::scaled(1.0) }, None);
         assert!((y.double_value(&[0, 0, 3, 5]) - 1.0).abs() < 1e-4);
     }
 
     #[test]
     fn rotation_turns_right_into_down() {
-        let x = Tensor::zeros([1, 1, 9, 9], (Kind::Float, tch::Device::Cpu));
-        let _ = x.narrow(2, 4, 1).narrow(3, 7, 1).fill_(1.0);
-        let placement = Placement { rotation: std::f64::consts::FRAC_PI_2, ..Placement::scaled(1.0) };
-        let y = sample(&x, (9, 9), &placement, None, Border::Zero).unwrap();
+        let x = spot(9, 4, 7);
+        let quarter = std::f64::consts::FRAC_PI_2;
+        let y = sample(&x, &Placement { rotation: quarter, ..Placement::scaled(1.0) }, None);
         assert!((y.double_value(&[0, 0, 7, 4]) - 1.0).abs() < 1e-4);
     }
 
     #[test]
+    fn a_wave_displaces_rows() {
+        let x = spot(9, 4, 4);
+        // Of so low a frequency that it is the same all over: the sine 1, the cosine 0.
+        let wave = Wave {
+            amplitude: 2.0,
+            frequency: 0.0,
+            phase: (std::f64::consts::FRAC_PI_2, std::f64::consts::FRAC_PI_2),
+        };
+        let y = sample(&x, &Placement::scaled(1.0), Some(&wave));
+        assert!((y.double_value(&[0, 0, 4, 2]) - 1.0).abs() < 1e-4);
+    }
+
+    #[test]
+    fn a_source_fills_the_extent_that_it_counts_as() {
+        let grid = Grid::new((4, 6), (4, 6), &Placement::scaled(1.0), None).unwrap();
+        let y =
+            grid.sample(&Tensor::ones([1, 1, 3, 9], (Kind::Float, tch::Device::Cpu)), Border::Black).unwrap();
+        assert_eq!(y.size(), [1, 1, 4, 6]);
+        assert_eq!(grid.inside().unwrap().sum(Kind::Float).double_value(&[]), 24.0);
+    }
+
+    #[test]
+    fn beyond_the_border_nothing_is_inside() {
+        let half = Placement { shift: (0.5, 0.0), ..Placement::scaled(1.0) };
+        let inside = Grid::new((8, 8), (8, 8), &half, None).unwrap().inside().unwrap();
+        assert_eq!(inside.narrow(3, 0, 4).sum(Kind::Float).double_value(&[]), 0.0);
+        assert_eq!(inside.narrow(3, 4, 4).sum(Kind::Float).double_value(&[]), 32.0);
+    }
+
+    #[test]
+    fn a_bent_picture_shows_a_control_point_where_it_lands() {
+        let x = spot(81, 40, 40);
+        let corners = [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]];
+        let with = |point: [f64; 2]| [&corners[..], &[point]].concat();
+        // The middle is seen six pixels to the right and four down, the corners stay.
+        let (seen, place) = (with([12.0 / 81.0, 8.0 / 81.0]), with([0.0, 0.0]));
+        let spline = Spline::through(&seen, &place).unwrap();
+        let grid = Grid::new((81, 81), (81, 81), &Placement::scaled(1.0), None).unwrap();
+        let y = grid.bent(&spline).unwrap().sample(&x, Border::Black).unwrap();
+        assert!(y.double_value(&[0, 0, 44, 46]) > 0.85);
+        // Between the places where the spline is evaluated, to a tenth of a pixel.
+        let whole = spline.map(&grid.0).unwrap();
+        let error = (grid.bent(&spline).unwrap().0 - whole).abs().max().double_value(&[]);
+        assert!(error * 40.5 < 0.1, "{error}");
+    }
+
+    #[test]
     fn blur_keeps_the_sum_and_dilation_grows() {
-        let x = Tensor::zeros([1, 1, 15, 15], (Kind::Float, tch::Device::Cpu));
-        let _ = x.narrow(2, 7, 1).narrow(3, 7, 1).fill_(1.0);
+        let x = spot(15, 7, 7);
         let blurred = blur(&x, 1.2).unwrap();
         assert!((blurred.sum(Kind::Float).double_value(&[]) - 1.0).abs() < 1e-4);
         assert!(blurred.double_value(&[0, 0, 7, 7]) < 0.2);

@@ -6,12 +6,12 @@ use std::thread;
 
 use tch::Tensor;
 
-use super::footage::Footage;
 use super::perturb::perturb;
 use super::random::Random;
-use super::real::Shares;
-use super::stills::Stills;
-use super::{Clip, Size, real, synthetic};
+use super::settings::Perturbation;
+use super::synthetic::Studio;
+use super::window::Footage;
+use super::{Clip, Size};
 use crate::{Error, Result};
 
 /// Batches made ahead on each thread.
@@ -24,57 +24,53 @@ pub struct Batch {
     pub images: Tensor,
     /// (2 + K, B, 1, H, W) in [0, 1].
     pub masks: Tensor,
+    /// (2 + K, B, 1, H, W), 1 where the truth is known; 0 in void pixels and where the clip shows
+    /// nothing of the picture.
+    pub valid: Tensor,
     /// (B, 1, H, W): what stands for the network's own mask of the previous frame.
     pub previous: Tensor,
 }
 
-/// What clips are made of.
+/// What clips are made of, and how.
 #[derive(Debug)]
 pub struct Mix {
-    /// Real video.
-    pub footage: Option<Footage>,
-    /// Still pictures.
-    pub stills: Option<Stills>,
-    /// Share of clips made of stills.
-    pub synthetic: f64,
-    /// What is special among the clips of real video.
-    pub shares: Shares,
+    pub(super) footage: Footage,
+    pub(super) studio: Studio,
+    pub(super) perturbation: Perturbation,
     /// Predicted frames, K.
-    pub steps: usize,
+    pub(super) steps: usize,
     /// Clips a batch.
-    pub clips: usize,
-    /// Height and width of clips.
-    pub size: Size,
+    pub(super) clips: usize,
+    pub(super) size: Size,
     /// All draws follow from it and the number of the clip.
-    pub seed: u64,
+    pub(super) seed: u64,
 }
 
 impl Mix {
     fn clip(&self, random: &mut Random) -> Result<Clip> {
-        let synthetic = random.chance(self.synthetic);
-        match (&self.footage, &self.stills) {
-            (footage, Some(stills)) if synthetic || footage.is_none() => {
-                synthetic::draw(stills, footage.as_ref(), self.steps, self.size, random)
-            }
-            (Some(footage), _) => real::draw(footage, self.steps, self.size, &self.shares, random),
-            (None, _) => Err(Error::Clips("there is neither footage nor stills".into())),
+        let (video, stills) = (self.footage.videos.total(), self.studio.stills.total());
+        match random.chance(stills / (video + stills)) {
+            true => self.studio.draw(&self.footage, self.steps, self.size, random),
+            false => self.footage.draw(self.steps, self.size, random),
         }
     }
 
     /// The batch of a step, the same whenever and wherever it is made.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let _no_grad = tch::no_grad_guard();
-        let (mut images, mut masks, mut previous) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut images, mut masks, mut valid, mut previous) = (vec![], vec![], vec![], vec![]);
         for index in 0..self.clips as u64 {
             let mut random = Random::new(self.seed, step * self.clips as u64 + index);
             let clip = self.clip(&mut random)?;
-            previous.push(perturb(&clip.masks.f_narrow(0, 1, 1)?, &mut random)?);
+            previous.push(perturb(&clip.masks.f_narrow(0, 1, 1)?, &self.perturbation, &mut random)?);
             images.push(clip.images);
             masks.push(clip.masks);
+            valid.push(clip.valid);
         }
         Ok(Batch {
             images: Tensor::f_stack(&images, 1)?,
             masks: Tensor::f_stack(&masks, 1)?,
+            valid: Tensor::f_stack(&valid, 1)?,
             previous: Tensor::f_cat(&previous, 0)?,
         })
     }

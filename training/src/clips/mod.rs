@@ -1,45 +1,78 @@
 //! Training clips: short runs of frames with their masks, cut from real video or made from still
 //! pictures.
 
+mod actor;
+mod broken;
+mod cache;
 mod colour;
-mod footage;
+mod drift;
 mod geometry;
+mod lighting;
 mod loader;
+mod meta;
+mod motion_blur;
+mod open;
 mod perturb;
+mod picture;
+mod preview;
 mod random;
-mod real;
+mod settings;
+mod spline;
 mod stills;
 mod synthetic;
+mod transform;
+mod video;
+mod weighted;
+mod window;
 
-pub use footage::Footage;
 pub use loader::{Batch, Loader, Mix};
-pub use real::Shares;
-pub use stills::Stills;
+pub use preview::preview;
+pub use settings::{
+    Augment, Border, Data, Fit, Kind, Layout, Objects, Perturbation, ReferenceTransform, Source, Synthetic,
+};
 
 use tch::Tensor;
 
 use crate::Result;
 
 /// Height and width in pixels.
-pub type Size = (i64, i64);
+type Size = (i64, i64);
 
 /// Draws until a clip is given up.
 const TRIES: usize = 1000;
 
 /// Frames with their masks: the reference, the frame before the predicted ones, the predicted ones.
 #[derive(Debug)]
-pub struct Clip {
+struct Clip {
     /// (2 + K, 3, H, W), RGB in [0, 1].
-    pub images: Tensor,
+    images: Tensor,
     /// (2 + K, 1, H, W) in [0, 1].
-    pub masks: Tensor,
+    masks: Tensor,
+    /// (2 + K, 1, H, W), 1 where the truth is known, else 0.
+    valid: Tensor,
+}
+
+/// One frame of a clip.
+#[derive(Debug)]
+struct Frame {
+    /// (1, 3, H, W).
+    image: Tensor,
+    /// (1, 1, H, W).
+    mask: Tensor,
+    /// (1, 1, H, W).
+    valid: Tensor,
 }
 
 impl Clip {
-    fn from_frames(frames: &[(Tensor, Tensor)]) -> Result<Self> {
-        let images: Vec<&Tensor> = frames.iter().map(|(image, _)| image).collect();
-        let masks: Vec<&Tensor> = frames.iter().map(|(_, mask)| mask).collect();
-        Ok(Self { images: Tensor::f_cat(&images, 0)?, masks: Tensor::f_cat(&masks, 0)? })
+    fn from_frames(frames: &[Frame]) -> Result<Self> {
+        let join = |part: fn(&Frame) -> &Tensor| -> Result<Tensor> {
+            Ok(Tensor::f_cat(&frames.iter().map(part).collect::<Vec<_>>(), 0)?)
+        };
+        Ok(Self {
+            images: join(|frame| &frame.image)?,
+            masks: join(|frame| &frame.mask)?,
+            valid: join(|frame| &frame.valid)?,
+        })
     }
 }
 

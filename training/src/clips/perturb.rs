@@ -2,18 +2,20 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::geometry::{Border, Placement, blur, dilate, sample};
+use super::geometry::{Grid, Placement, blur, dilate};
 use super::random::Random;
+use super::settings::{Border, Perturbation};
 use crate::Result;
 
 /// A worse version of `mask` (1, 1, H, W): now and then exact or empty, mostly displaced, grown or
 /// shrunk, with holes and false blobs, blurred.
-pub fn perturb(mask: &Tensor, random: &mut Random) -> Result<Tensor> {
+pub fn perturb(mask: &Tensor, settings: &Perturbation, random: &mut Random) -> Result<Tensor> {
+    let Perturbation { strength, exact, empty } = *settings;
     let which = random.uniform(0.0, 1.0);
-    if which < 0.15 {
+    if strength == 0.0 || which < exact {
         return Ok(mask.shallow_clone());
     }
-    if which < 0.23 {
+    if which < exact + empty {
         return Ok(mask.f_zeros_like()?);
     }
     let (height, width) = (mask.size()[2], mask.size()[3]);
@@ -21,19 +23,18 @@ pub fn perturb(mask: &Tensor, random: &mut Random) -> Result<Tensor> {
     let inside: Vec<usize> = (0..pixels.len()).filter(|&i| pixels[i] > 0.5).collect();
     let side = (inside.len().max(64) as f64).sqrt();
 
-    let shift = |random: &mut Random, extent: i64| random.normal() * 0.03 * side / extent as f64;
+    let shift = |random: &mut Random, extent: i64| random.normal() * 0.03 * strength * side / extent as f64;
     let placement = Placement {
-        rotation: random.normal() * 0.04,
-        scale: 1.0 + random.normal() * 0.04,
+        rotation: random.normal() * 0.04 * strength,
         shift: (shift(random, width), shift(random, height)),
-        shear: 0.0,
-        flip: false,
+        ..Placement::scaled((1.0 + random.normal() * 0.04 * strength).max(0.5))
     };
-    let mut made = sample(mask, (height, width), &placement, None, Border::Zero)?;
-    let radius = ((random.uniform(0.01, 0.10) * side) as i64).max(1);
+    let size = (height, width);
+    let mut made = Grid::new(size, size, &placement, None)?.sample(mask, Border::Black)?;
+    let radius = ((random.uniform(0.01, 0.10) * strength * side) as i64).max(1);
     made =
         if random.chance(0.5) { dilate(&made, radius)? } else { dilate(&made.f_neg()?, radius)?.f_neg()? };
-    if !inside.is_empty() && random.chance(0.4) {
+    if !inside.is_empty() && random.chance(0.4 * strength) {
         for _ in 0..=random.below(2) {
             let radius = (random.uniform(0.1, 0.35) * side).floor() + 1.0;
             if random.chance(0.6) {
@@ -45,7 +46,7 @@ pub fn perturb(mask: &Tensor, random: &mut Random) -> Result<Tensor> {
             }
         }
     }
-    blur(&made, random.uniform(0.5, 3.0))
+    blur(&made, random.uniform(0.5, 3.0) * strength)
 }
 
 /// Where a disk is, (H, W).
@@ -55,4 +56,40 @@ fn disk(height: i64, width: i64, y: i64, x: i64, radius: f64) -> Result<Tensor> 
     };
     let squared = axis(height, y)?.f_unsqueeze(1)?.f_add(&axis(width, x)?.f_unsqueeze(0)?)?;
     Ok(squared.f_le(radius * radius)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mean difference from the mask over some draws.
+    fn harm(strength: f64) -> f64 {
+        let mask = disk(48, 64, 20, 30, 12.0).unwrap().to_kind(Kind::Float).reshape([1, 1, 48, 64]);
+        let settings = Perturbation { strength, exact: 0.0, empty: 0.0 };
+        let draws = (0..20).map(|clip| {
+            let worse = perturb(&mask, &settings, &mut Random::new(5, clip)).unwrap();
+            assert!(worse.min().double_value(&[]) >= 0.0 && worse.max().double_value(&[]) < 1.0 + 1e-5);
+            (worse - &mask).abs().mean(Kind::Float).double_value(&[])
+        });
+        draws.sum::<f64>() / 20.0
+    }
+
+    #[test]
+    fn masks_are_as_bad_as_asked_for() {
+        assert_eq!(harm(0.0), 0.0, "off");
+        let (some, usual) = (harm(0.3), harm(1.0));
+        assert!(0.0 < some && some < usual, "{some} {usual}");
+    }
+
+    #[test]
+    fn some_masks_are_exact_and_some_empty() {
+        let mask = disk(48, 64, 20, 30, 12.0).unwrap().to_kind(Kind::Float).reshape([1, 1, 48, 64]);
+        let (mut exact, mut empty) = (0, 0);
+        for clip in 0..400 {
+            let worse = perturb(&mask, &Perturbation::default(), &mut Random::new(6, clip)).unwrap();
+            exact += usize::from(worse.equal(&mask));
+            empty += usize::from(worse.max().double_value(&[]) == 0.0);
+        }
+        assert!((40..80).contains(&exact) && (18..48).contains(&empty), "{exact} {empty}");
+    }
 }

@@ -3,109 +3,127 @@
 
 use std::path::{Path, PathBuf};
 
+use image::RgbImage;
+use image::imageops::{self, FilterType};
 use indicatif::{ParallelProgressIterator, ProgressBar};
 use rayon::prelude::*;
 
 use super::Size;
-use super::footage::Still;
+use super::broken::Broken;
+use super::picture::{Picture, Still};
 use super::random::Random;
-use crate::dataset::read_picture;
+use super::settings::Source;
+use crate::dataset::{check_size, read_picture};
 use crate::{Error, LabelMap, Result};
 
-/// Pictures of a size that clips are made of.
-const LIMIT: Size = (400, 640);
 /// Shares of the picture that a region may have to play the object.
 const REGION: std::ops::Range<f64> = 0.01..0.35;
+/// What the object is in a mask of one.
+const OBJECT: u8 = 1;
+
+/// The pictures of a folder.
+#[derive(Debug)]
+pub enum Stills {
+    /// Each with one object.
+    Objects(Vec<Still>),
+    /// Each with a map of regions.
+    Regions(Vec<Regions>),
+}
 
 /// A photo with its regions.
 #[derive(Debug)]
-struct Regions {
-    picture: image::RgbImage,
+pub struct Regions {
+    picture: RgbImage,
     labels: LabelMap,
     /// The labels of a size that can play the object.
     fit: Vec<u8>,
 }
 
-/// The pictures of some folders.
-#[derive(Debug, Default)]
-pub struct Stills {
-    objects: Vec<Still>,
-    regions: Vec<Regions>,
-}
-
 impl Stills {
-    /// Reads folders with `JPEGImages/NAME.jpg` and either `Annotations/NAME.png` (non-zero is the
-    /// object) or `Labels/NAME.png` (region ids).
+    /// Reads a folder with `JPEGImages/NAME.jpg` and either `Annotations/NAME.png` (non-zero is the
+    /// object) or `Labels/NAME.png` (region ids). A picture that has neither is left out.
     ///
     /// # Errors
-    /// A folder that has neither, a broken file.
-    pub fn read(roots: &[PathBuf], bar: &ProgressBar) -> Result<Self> {
-        let mut stills = Self::default();
-        for root in roots {
-            let annotations = root.join("Annotations");
-            if annotations.is_dir() {
-                stills.objects.extend(read_all(root, &annotations, bar, object)?);
-            } else if root.join("Labels").is_dir() {
-                stills.regions.extend(read_all(root, &root.join("Labels"), bar, regions)?);
-            } else {
-                return Err(Error::dataset(root, "there is neither Annotations nor Labels in it"));
-            }
+    /// A folder that has neither, or no picture of use; too many broken files.
+    pub fn read(source: &Source, broken: &Broken, bar: &ProgressBar) -> Result<Self> {
+        let root = &source.path;
+        let (annotations, labels) = (root.join("Annotations"), root.join("Labels"));
+        let limit = source.limit();
+        let stills = if annotations.is_dir() {
+            let make = |picture, labels| object(&picture, labels, limit);
+            Self::Objects(read_all(root, &annotations, broken, bar, make)?)
+        } else if labels.is_dir() {
+            let make = |picture, labels| regions(picture, labels, limit);
+            Self::Regions(read_all(root, &labels, broken, bar, make)?)
+        } else {
+            return Err(Error::dataset(
+                root,
+                "there is neither Annotations nor Labels in it; put a PNG of the picture's name there",
+            ));
+        };
+        match stills.len() {
+            0 => Err(Error::dataset(root, "there are no pictures with masks in it")),
+            _ => Ok(stills),
         }
-        if stills.objects.is_empty() && stills.regions.is_empty() {
-            let root = roots.first().cloned().unwrap_or_default();
-            return Err(Error::dataset(&root, "there are no pictures with masks in it"));
-        }
-        Ok(stills)
     }
 
     /// Number of pictures.
     pub fn len(&self) -> usize {
-        self.objects.len() + self.regions.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self {
+            Self::Objects(pictures) => pictures.len(),
+            Self::Regions(pictures) => pictures.len(),
+        }
     }
 
     /// A picture with an object.
     pub fn draw(&self, random: &mut Random) -> Result<Still> {
-        let of_regions = self.objects.is_empty() || (!self.regions.is_empty() && random.chance(0.45));
-        if of_regions {
-            let regions = random.pick(&self.regions);
-            let mut chosen = vec![*random.pick(&regions.fit)];
-            if regions.fit.len() > 1 && random.chance(0.3) {
-                chosen.push(*random.pick(&regions.fit));
+        match self {
+            Self::Objects(pictures) => Ok(random.pick(pictures).clone()),
+            Self::Regions(pictures) => {
+                let regions = random.pick(pictures);
+                let mut chosen = vec![*random.pick(&regions.fit)];
+                if regions.fit.len() > 1 && random.chance(0.3) {
+                    chosen.push(*random.pick(&regions.fit));
+                }
+                regions.cut(&chosen)
             }
-            return regions.cut(&chosen);
         }
-        Ok(random.pick(&self.objects).clone())
     }
 }
 
 impl Regions {
     fn cut(&self, chosen: &[u8]) -> Result<Still> {
-        let mask: Vec<u8> =
-            self.labels.ids().iter().map(|id| if chosen.contains(id) { 255 } else { 0 }).collect();
+        let mut mask = self.labels.clone();
+        mask.ids_mut().iter_mut().for_each(|id| *id = if chosen.contains(id) { OBJECT } else { 0 });
         let size = (i64::from(self.picture.height()), i64::from(self.picture.width()));
-        Still::new(&self.picture, &mask, size, size)
+        Ok(Picture::new(&self.picture, &mask, &[OBJECT], size)?.still(OBJECT))
     }
 }
 
-fn object(picture: image::RgbImage, labels: LabelMap) -> Result<Option<Still>> {
-    let mask: Vec<u8> = labels.ids().iter().map(|&id| if id == 0 { 0 } else { 255 }).collect();
-    let size = (i64::from(picture.height()), i64::from(picture.width()));
-    let still = Still::new(&picture, &mask, size, LIMIT)?;
+fn object(picture: &RgbImage, mut labels: LabelMap, limit: Size) -> Result<Option<Still>> {
+    labels.ids_mut().iter_mut().filter(|id| **id != 0).for_each(|id| *id = OBJECT);
+    let still = Picture::new(picture, &labels, &[OBJECT], limit)?.still(OBJECT);
     Ok((still.coverage() > 0.0).then_some(still))
 }
 
-fn regions(picture: image::RgbImage, labels: LabelMap) -> Result<Option<Regions>> {
-    let mut counts = [0usize; 256];
-    labels.ids().iter().for_each(|&id| counts[usize::from(id)] += 1);
+fn regions(picture: RgbImage, labels: LabelMap, limit: Size) -> Result<Option<Regions>> {
+    let (picture, labels) = shrunk(picture, labels, limit);
+    let counts = labels.counts();
     let pixels = labels.ids().len() as f64;
     let fit: Vec<u8> =
         (0..=255u8).filter(|&id| REGION.contains(&(counts[usize::from(id)] as f64 / pixels))).collect();
     Ok((!fit.is_empty()).then_some(Regions { picture, labels, fit }))
+}
+
+fn shrunk(picture: RgbImage, labels: LabelMap, limit: Size) -> (RgbImage, LabelMap) {
+    let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
+    let scale = (limit.0 as f64 / height).min(limit.1 as f64 / width);
+    if scale >= 1.0 {
+        return (picture, labels);
+    }
+    let [width, height] = [width, height].map(|side| ((side * scale).round() as u32).max(1));
+    let picture = imageops::resize(&picture, width, height, FilterType::Triangle);
+    (picture, labels.resized(width as usize, height as usize))
 }
 
 /// `a.b.jpg` goes with `a.b.png`.
@@ -115,18 +133,20 @@ fn mask_name(picture: &Path) -> std::ffi::OsString {
     name
 }
 
-/// Reads all pairs of picture and labels; a picture without labels, or of another size, is left out.
+/// Reads all pairs of picture and labels; a picture without labels is left out.
 fn read_all<T: Send>(
     root: &Path,
     labels: &Path,
+    broken: &Broken,
     bar: &ProgressBar,
-    make: fn(image::RgbImage, LabelMap) -> Result<Option<T>>,
+    make: impl Fn(RgbImage, LabelMap) -> Result<Option<T>> + Sync,
 ) -> Result<Vec<T>> {
     let pictures = root.join("JPEGImages");
     let mut files: Vec<PathBuf> = std::fs::read_dir(&pictures)
         .map_err(|source| Error::read(&pictures, source))?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "jpg"))
+        .filter(|path| labels.join(mask_name(path)).exists())
         .collect();
     files.sort();
     bar.inc_length(files.len() as u64);
@@ -134,18 +154,24 @@ fn read_all<T: Send>(
         .par_iter()
         .progress_with(bar.clone())
         .map(|path| {
-            let mask = labels.join(mask_name(path));
-            if !mask.exists() {
-                return Ok(None);
+            let pair = read_pair(path, &labels.join(mask_name(path)));
+            match broken.skip(path, pair)? {
+                Some((picture, labels)) => make(picture, labels),
+                None => Ok(None),
             }
-            let picture = read_picture(path)?;
-            let map = image::open(&mask).map_err(|error| Error::mask(&mask, error.to_string()))?.to_luma8();
-            if map.dimensions() != picture.dimensions() {
-                return Ok(None);
-            }
-            let (width, height) = (map.width() as usize, map.height() as usize);
-            make(picture, LabelMap::new(width, height, map.into_raw())?)
         })
         .collect::<Result<_>>()?;
     Ok(read.into_iter().flatten().collect())
+}
+
+fn read_pair(picture: &Path, mask: &Path) -> Result<(RgbImage, LabelMap)> {
+    let picture = read_picture(picture)?;
+    // Region maps are grey with ids of any value, which a reader of masks would take for shades.
+    let broken = |error: image::ImageError| {
+        Error::mask(mask, format!("not a readable PNG ({error}); write or download it again"))
+    };
+    let map = image::open(mask).map_err(broken)?.to_luma8();
+    let labels = LabelMap::new(map.width() as usize, map.height() as usize, map.into_raw())?;
+    check_size(mask, &labels, &picture)?;
+    Ok((picture, labels))
 }

@@ -1,196 +1,231 @@
 //! Clips made of still pictures: an object moves, turns and bends over a background that moves too,
-//! at times before or behind a second object.
+//! at times before or behind a second object, in changing light.
 
 use tch::Tensor;
 
+use super::actor::{Actor, Entrance};
 use super::colour::Colour;
-use super::footage::{Footage, Still};
-use super::geometry::{Border, Placement, Wobble, blur, sample};
+use super::drift::{Bends, Drift, velocity, walk};
+use super::geometry::{Grid, Placement, blur};
+use super::lighting::Lighting;
+use super::motion_blur::motion_blur;
+use super::picture::Still;
 use super::random::Random;
+use super::settings::{Border, Synthetic};
 use super::stills::Stills;
-use super::{Clip, Size, TRIES, coverage};
+use super::weighted::Weighted;
+use super::window::Footage;
+use super::{Clip, Frame, Size, TRIES, coverage};
 use crate::{Error, Result};
 
-/// Horizontal, vertical, scale, shear and rotation, summed up over the frames.
-type Drift = [f64; 5];
+/// Pixels over which a cut-out's edge is softened.
+const SOFT_EDGE: f64 = 0.8;
+/// And over which a frame out of focus is blurred.
+const DEFOCUS: f64 = 1.1;
+/// Least shares of the clip that the object has in the reference and in the frame after it.
+const LEAST: (f64, f64) = (0.004, 0.002);
 
-/// A clip of `steps` predicted frames. Backgrounds come from the stills and, if given, from footage.
-pub fn draw(
-    stills: &Stills,
-    footage: Option<&Footage>,
-    steps: usize,
-    size: Size,
-    random: &mut Random,
-) -> Result<Clip> {
-    for _ in 0..TRIES {
-        if let Some(clip) = attempt(stills, footage, steps, size, random)? {
-            return Ok(clip);
+/// What synthetic clips are made of.
+#[derive(Debug)]
+pub struct Studio {
+    /// Objects and backgrounds.
+    pub stills: Weighted<Stills>,
+    /// How they are set in motion.
+    pub settings: Synthetic,
+}
+
+impl Studio {
+    /// A clip of `steps` predicted frames. Backgrounds come from the stills and from `footage`.
+    pub fn draw(&self, footage: &Footage, steps: usize, size: Size, random: &mut Random) -> Result<Clip> {
+        for _ in 0..TRIES {
+            let Some(scene) = self.scene(footage, steps + 2, size, random)? else { continue };
+            let mut frames = Vec::with_capacity(steps + 2);
+            for frame in 0..steps + 2 {
+                let mut made = scene.frame(frame, size)?;
+                if frame > 0 && random.chance(self.settings.defocus) {
+                    made.image = blur(&made.image, DEFOCUS)?;
+                }
+                frames.push(made);
+            }
+            if coverage(&frames[0].mask)? < LEAST.0 || coverage(&frames[1].mask)? < LEAST.1 {
+                continue;
+            }
+            // Drawn last, so that the masks are the same in any light.
+            let lighting = Lighting::draw(frames.len(), &self.settings, random);
+            for (number, frame) in frames.iter_mut().enumerate() {
+                frame.image = lighting.apply(&frame.image, number)?;
+            }
+            return Clip::from_frames(&frames);
+        }
+        Err(Error::Clips("the objects of the stills are too small to be seen in a clip; give others".into()))
+    }
+
+    fn still(&self, random: &mut Random) -> Result<Still> {
+        match self.stills.pick(random) {
+            Some(stills) => stills.draw(random),
+            None => Err(Error::Clips("there are no stills; give a source of kind \"stills\"".into())),
         }
     }
-    Err(Error::Clips("the objects of the stills are too small to be seen in a clip; give others".into()))
-}
 
-/// A random walk that starts at 0.
-fn walk(frames: usize, amplitude: f64, random: &mut Random) -> Vec<Drift> {
-    const STEP: Drift = [0.03, 0.03, 0.04, 0.06, 0.05];
-    let mut at = Drift::default();
-    let mut path = vec![at];
-    while path.len() < frames {
-        for (value, step) in at.iter_mut().zip(STEP) {
-            *value += random.normal() * step * amplitude;
+    fn background(&self, footage: &Footage, random: &mut Random) -> Result<Tensor> {
+        if random.chance(self.settings.video_background)
+            && let Some(still) = footage.picture(random)?
+        {
+            return still.image();
         }
-        path.push(at);
+        self.still(random)?.image()
     }
-    path
-}
 
-/// A cut-out in motion.
-struct Actor {
-    /// (1, 4, h, w): picture and mask, cropped to the object.
-    layers: Tensor,
-    base: Placement,
-    drift: Vec<Drift>,
-    wobble: Option<Wobble>,
-}
-
-impl Actor {
-    fn new(
-        still: &Still,
+    fn scene(
+        &self,
+        footage: &Footage,
+        frames: usize,
         size: Size,
-        share: f64,
-        shift: (f64, f64),
-        drift: Vec<Drift>,
         random: &mut Random,
-    ) -> Result<Option<Self>> {
-        let Some((x0, x1, y0, y1)) = still.bounds() else { return Ok(None) };
-        let (width, height) = (x1 - x0, y1 - y0);
-        if width * height < 50 {
+    ) -> Result<Option<Scene>> {
+        let settings = &self.settings;
+        let still = self.still(random)?;
+        // The object's own photo as background leaves it in place as a distractor.
+        let own = random.chance(settings.own_background);
+        let background = if own { still.image()? } else { self.background(footage, random)? };
+
+        // The reference stands apart from the others by a step of its own.
+        let mut path = walk(frames, settings.motion * random.uniform(0.3, 1.5), random);
+        for (value, step) in path[0].iter_mut().zip([0.08, 0.08, 0.06, 0.1, 0.08]) {
+            *value += random.normal() * step * settings.motion;
+        }
+        let mut drift = walk(frames, settings.motion * random.uniform(0.0, 0.7), random);
+        for value in &mut drift[0] {
+            *value += random.normal() * 0.05 * settings.motion;
+        }
+
+        let entrance = Entrance {
+            share: random.uniform(0.25, 0.9),
+            shift: (random.uniform(-0.3, 0.3), random.uniform(-0.2, 0.2)),
+        };
+        let Some(actor) = Actor::draw(&still, size, entrance, path, settings, random)? else {
             return Ok(None);
-        }
-        let layers = Tensor::f_cat(&[still.image()?, still.mask()?], 1)?
-            .f_narrow(2, y0, height)?
-            .f_narrow(3, x0, width)?;
-        let fit = (size.0 as f64 / height as f64).min(1.2 * size.1 as f64 / width as f64);
-        let base = Placement {
-            rotation: random.uniform(-0.3, 0.3),
-            scale: share * fit,
-            shift,
-            shear: 0.0,
-            flip: random.chance(0.5),
         };
-        let amplitude = random.uniform(0.0, 6.0);
-        let wobble = (amplitude > 1.0).then(|| {
-            let phase = random.uniform(0.0, std::f64::consts::TAU);
-            Wobble { amplitude, frequency: random.uniform(0.02, 0.06), phase: (phase, 2.0 * phase) }
-        });
-        Ok(Some(Self { layers, base, drift, wobble }))
+        let second = match random.chance(settings.second_object) {
+            true => self.second(frames, size, random)?,
+            false => None,
+        };
+        let colour = Colour::draw(settings.colour, random);
+        let alike = random.chance(0.5);
+        let (height, width) = (background.size()[2] as f64, background.size()[3] as f64);
+        let cover = (size.0 as f64 / height).max(size.1 as f64 / width);
+        Ok(Some(Scene {
+            actor,
+            second,
+            in_front: random.chance(0.5),
+            background,
+            cover: cover * random.uniform(1.05, 1.5),
+            drift,
+            bends: Bends::draw(frames, settings, random)?,
+            colour,
+            scene_colour: if alike { colour } else { Colour::draw(settings.colour, random) },
+            shutter: match random.chance(settings.motion_blur) {
+                true => random.uniform(settings.shutter[0], settings.shutter[1]),
+                false => 0.0,
+            },
+        }))
     }
 
-    /// Picture (1, 3, H, W) and soft mask (1, 1, H, W) in a frame.
-    fn at(&self, frame: usize, size: Size) -> Result<(Tensor, Tensor)> {
-        let [x, y, scale, shear, rotation] = self.drift[frame];
-        let placement = Placement {
-            rotation: self.base.rotation + rotation,
-            scale: self.base.scale * scale.exp(),
-            shift: (self.base.shift.0 + x, self.base.shift.1 + y),
-            shear: self.base.scale * shear,
-            flip: self.base.flip,
+    fn second(&self, frames: usize, size: Size, random: &mut Random) -> Result<Option<Actor>> {
+        let still = self.still(random)?;
+        let drift = walk(frames, self.settings.motion * random.uniform(0.3, 1.5), random);
+        let entrance = Entrance {
+            share: random.uniform(0.3, 0.7),
+            shift: (random.uniform(-0.4, 0.4), random.uniform(-0.4, 0.4)),
         };
-        let wobble = self.wobble.map(|wave| {
-            let time = frame as f64;
-            Wobble { phase: (wave.phase.0 + 0.6 * time, wave.phase.1 + 0.5 * time), ..wave }
-        });
-        let layers = sample(&self.layers, size, &placement, wobble.as_ref(), Border::Zero)?;
-        Ok((layers.f_narrow(1, 0, 3)?, layers.f_narrow(1, 3, 1)?))
+        Actor::draw(&still, size, entrance, drift, &self.settings, random)
     }
 }
 
-fn over(below: &Tensor, above: &Tensor, alpha: &Tensor) -> Result<Tensor> {
-    Ok(below.f_add(&above.f_sub(below)?.f_mul(alpha)?)?)
+/// All that is seen in a clip.
+#[derive(Debug)]
+struct Scene {
+    actor: Actor,
+    second: Option<Actor>,
+    /// Whether the second actor hides the first, or the other way round.
+    in_front: bool,
+    /// (1, 3, h, w).
+    background: Tensor,
+    /// Output pixels per pixel of the background.
+    cover: f64,
+    drift: Vec<Drift>,
+    bends: Option<Bends>,
+    colour: Colour,
+    scene_colour: Colour,
+    /// The time that the shutter is open, in parts of the time between frames.
+    shutter: f64,
 }
 
-fn backdrop(stills: &Stills, footage: Option<&Footage>, random: &mut Random) -> Result<Tensor> {
-    match footage {
-        Some(footage) if random.chance(0.3) => {
-            let sequence = random.pick(footage.sequences());
-            random.pick(sequence).image()
-        }
-        _ => stills.draw(random)?.image(),
-    }
-}
-
-fn attempt(
-    stills: &Stills,
-    footage: Option<&Footage>,
-    steps: usize,
-    size: Size,
-    random: &mut Random,
-) -> Result<Option<Clip>> {
-    let frames = steps + 2;
-    let still = stills.draw(random)?;
-    // The object's own photo as background leaves it in place as a distractor.
-    let background = if random.chance(0.35) { still.image()? } else { backdrop(stills, footage, random)? };
-
-    // The reference stands apart from the others by a step of its own.
-    let amplitude = random.uniform(0.3, 1.5);
-    let mut path = walk(frames, amplitude, random);
-    for (value, step) in path[0].iter_mut().zip([0.08, 0.08, 0.06, 0.1, 0.08]) {
-        *value += random.normal() * step;
-    }
-    let amplitude = random.uniform(0.0, 0.7);
-    let mut scene = walk(frames, amplitude, random);
-    for value in &mut scene[0] {
-        *value += random.normal() * 0.05;
-    }
-
-    let share = random.uniform(0.25, 0.9);
-    let shift = (random.uniform(-0.3, 0.3), random.uniform(-0.2, 0.2));
-    let Some(actor) = Actor::new(&still, size, share, shift, path, random)? else { return Ok(None) };
-    let second = if random.chance(0.4) {
-        let other = stills.draw(random)?;
-        let amplitude = random.uniform(0.3, 1.5);
-        let drift = walk(frames, amplitude, random);
-        let share = random.uniform(0.3, 0.7);
-        let shift = (random.uniform(-0.4, 0.4), random.uniform(-0.4, 0.4));
-        Actor::new(&other, size, share, shift, drift, random)?
-    } else {
-        None
-    };
-    let in_front = random.chance(0.5);
-
-    let colour = Colour::draw(random);
-    let scene_colour = if random.chance(0.5) { colour } else { Colour::draw(random) };
-    let (height, width) = (background.size()[2] as f64, background.size()[3] as f64);
-    let cover = (size.0 as f64 / height).max(size.1 as f64 / width) * random.uniform(1.05, 1.5);
-
-    let mut made = Vec::with_capacity(frames);
-    for (frame, drift) in scene.iter().enumerate() {
-        let placement = Placement {
-            rotation: drift[4],
-            scale: cover * (1.0 + drift[2]),
-            shift: (drift[0], drift[1]),
-            shear: 0.0,
-            flip: false,
+impl Scene {
+    fn frame(&self, frame: usize, size: Size) -> Result<Frame> {
+        let mut image = self.backdrop(frame, size)?;
+        let second = match &self.second {
+            Some(actor) => Some(self.layer(actor, None, frame, size)?),
+            None => None,
         };
-        let mut image = sample(&background, size, &placement, None, Border::Reflect)?;
-        let other = second.as_ref().map(|actor| actor.at(frame, size)).transpose()?;
-        if let (false, Some((picture, alpha))) = (in_front, &other) {
-            image = over(&image, picture, alpha)?;
+        if let (false, Some(layer)) = (self.in_front, &second) {
+            image = layer.over(&image)?;
         }
-        let (picture, mut mask) = actor.at(frame, size)?;
-        let alpha = blur(&mask, 0.8)?;
-        image = over(&scene_colour.apply(&image)?, &colour.apply(&picture)?, &alpha)?;
-        if let (true, Some((picture, alpha))) = (in_front, &other) {
-            image = over(&image, picture, alpha)?;
-            mask = mask.f_mul(&alpha.f_neg()?.f_add_scalar(1.0)?)?;
+        let layer = self.layer(&self.actor, Some(&self.colour), frame, size)?;
+        image = layer.over(&self.scene_colour.apply(&image)?)?;
+        let mut mask = layer.mask;
+        if let (true, Some(layer)) = (self.in_front, &second) {
+            image = layer.over(&image)?;
+            mask = mask.f_mul(&layer.alpha.f_neg()?.f_add_scalar(1.0)?)?;
         }
-        if frame > 0 && random.chance(0.15) {
-            image = blur(&image, 1.1)?;
-        }
-        made.push((image, mask));
+        Ok(Frame { image, valid: mask.f_ones_like()?, mask })
     }
-    if coverage(&made[0].1)? < 0.004 || coverage(&made[1].1)? < 0.002 {
-        return Ok(None);
+
+    fn backdrop(&self, frame: usize, size: Size) -> Result<Tensor> {
+        let [x, y, scale, _, rotation] = self.drift[frame];
+        let placement =
+            Placement { rotation, shift: (x, y), ..Placement::scaled(self.cover * (1.0 + scale)) };
+        let extent = (self.background.size()[2], self.background.size()[3]);
+        let mut grid = Grid::new(extent, size, &placement, None)?;
+        if let Some(bends) = &self.bends {
+            grid = grid.bent(bends.at(frame))?;
+        }
+        let image = grid.sample(&self.background, Border::Reflect)?;
+        motion_blur(&image, self.way(velocity(&self.drift, frame, size)))
     }
-    Ok(Some(Clip::from_frames(&made)?))
+
+    fn layer(&self, actor: &Actor, colour: Option<&Colour>, frame: usize, size: Size) -> Result<Layer> {
+        let (mut picture, mask) = actor.at(frame, size)?;
+        let mut alpha = mask.shallow_clone();
+        if let Some(colour) = colour {
+            picture = colour.apply(&picture)?;
+            alpha = blur(&mask, SOFT_EDGE)?;
+        }
+        let way = self.way(actor.velocity(frame, size));
+        let layers = motion_blur(&Tensor::f_cat(&[picture.f_mul(&alpha)?, alpha, mask], 1)?, way)?;
+        let part = |from: i64, planes: i64| layers.f_narrow(1, from, planes);
+        Ok(Layer { picture: part(0, 3)?, alpha: part(3, 1)?, mask: part(4, 1)? })
+    }
+
+    /// What is covered while the shutter is open.
+    fn way(&self, velocity: (f64, f64)) -> (f64, f64) {
+        (velocity.0 * self.shutter, velocity.1 * self.shutter)
+    }
+}
+
+/// A cut-out to be laid over a picture.
+struct Layer {
+    /// (1, 3, H, W), times alpha.
+    picture: Tensor,
+    /// (1, 1, H, W), its edge softened.
+    alpha: Tensor,
+    /// (1, 1, H, W), the truth.
+    mask: Tensor,
+}
+
+impl Layer {
+    fn over(&self, below: &Tensor) -> Result<Tensor> {
+        let left = self.alpha.f_neg()?.f_add_scalar(1.0)?;
+        Ok(below.f_mul(&left)?.f_add_(&self.picture)?)
+    }
 }

@@ -1,9 +1,12 @@
 use std::path::PathBuf;
 
 use fastganseg_training::Result;
-use fastganseg_training::train::{TrainConfig, preview};
+use fastganseg_training::clips::preview;
+use fastganseg_training::train::TrainConfig;
 
 /// Draws the clips that a configuration trains on, with their masks, to be looked at.
+///
+/// Where the truth is not known (void, or beyond a picture's border) they are magenta.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The run's configuration, TOML
@@ -25,7 +28,8 @@ pub struct Args {
 
 /// Draws and saves.
 pub fn run(args: &Args) -> Result<()> {
-    preview(&TrainConfig::open(&args.config, &args.set)?, args.batches)?.save(&args.out)?;
+    let config = TrainConfig::open(&args.config, &args.set)?;
+    preview(&config.data, config.seed, args.batches)?.save(&args.out)?;
     eprintln!("clips: {}", args.out.display());
     Ok(())
 }

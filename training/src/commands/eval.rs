@@ -44,6 +44,15 @@ pub struct Args {
     #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, requires = "edges")]
     smoothing: f64,
 
+    /// Runs the network alone, on whole frames, at these parts of its size, and averages the masks; RGMP's
+    /// comparison has 0.5,0.75,1. No region of interest, and no stray parts are taken out
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with_all = ["edges", "roi"])]
+    scales: Vec<f64>,
+
+    /// Propagates the background as an object too, as RGMP does; runs the network alone, as `--scales` does
+    #[arg(long, conflicts_with_all = ["edges", "roi"])]
+    background: bool,
+
     /// Frames on each contact sheet, 0 for no sheets
     #[arg(long, value_name = "N", default_value_t = 12)]
     sheet_frames: usize,
@@ -71,7 +80,14 @@ enum Edges {
 
 impl Args {
     fn propagator(&self) -> Result<Box<dyn Propagator>> {
+        if self.method != Method::Model && (self.background || !self.scales.is_empty()) {
+            let reason = "--scales and --background go with --method model";
+            return Err(gstfastganseg::Error::Config(reason.into()).into());
+        }
         match self.method {
+            Method::Model if self.background || !self.scales.is_empty() => {
+                Ok(Box::new(self.model.multiscale(&self.scales, self.background)?))
+            }
             Method::Model => {
                 let tracker = self.model.tracker()?;
                 let edges = match self.edges {

@@ -1,12 +1,14 @@
 use std::path::PathBuf;
 
-use fastganseg_training::Result;
+use fastganseg_training::card::card;
+use fastganseg_training::info::Info;
 use fastganseg_training::train::{TrainConfig, export};
+use fastganseg_training::{Error, Result};
 use gstfastganseg::model::weights::Weights;
 
 use super::model::size;
 
-/// Writes final weights: half precision, with metadata.
+/// Writes final weights: half precision, with metadata, and a model card if wanted.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Weights of a run, .safetensors
@@ -20,6 +22,10 @@ pub struct Args {
     /// The final weights, .safetensors
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+
+    /// Also write a model card: configuration, data, licence, scores and cost of these weights, Markdown
+    #[arg(long, value_name = "FILE")]
+    card: Option<PathBuf>,
 
     /// Size at which frames enter the network in use [default: that of training]
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
@@ -35,5 +41,13 @@ pub fn run(args: &Args) -> Result<()> {
     let config = TrainConfig::open(&args.config, &[])?;
     export(&weights, &config.metadata, &args.out)?;
     eprintln!("weights: {}", args.out.display());
+    if let Some(path) = &args.card {
+        let written = Weights::open(&args.out)?;
+        let bytes = std::fs::metadata(&args.out).map_err(|source| Error::write(&args.out, source))?.len();
+        let name = args.out.file_name().unwrap_or(args.out.as_os_str()).to_string_lossy();
+        let text = card(&name, bytes, &Info::of(&written)?, &config);
+        std::fs::write(path, text).map_err(|source| Error::write(path, source))?;
+        eprintln!("model card: {}", path.display());
+    }
     Ok(())
 }

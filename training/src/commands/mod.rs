@@ -1,10 +1,14 @@
 //! The subcommands of `fastganseg-train`, one a file.
 
+pub mod calibrate;
 pub mod clips;
 pub mod eval;
 pub mod export;
+pub mod info;
+pub mod loops;
 pub mod model;
 pub mod occlude;
+pub mod plot;
 pub mod score;
 pub mod train;
 
@@ -34,7 +38,11 @@ pub struct Data {
 impl Data {
     /// Lists the sequences, and says on stderr which they are.
     fn open(&self) -> Result<Dataset> {
-        let selection = Selection { split: self.split.clone(), resolution: self.resolution.clone() };
+        let selection = Selection {
+            split: self.split.clone(),
+            resolution: self.resolution.clone(),
+            ..Selection::default()
+        };
         let dataset = Dataset::open(&self.data, &selection)?;
         let chosen = match dataset.split() {
             Some(split) => format!("from {}", split.display()),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use fastganseg_training::Result;
+use fastganseg_training::method::{Multiscale, MultiscalePropagator};
 use gstfastganseg::device::{DeviceChoice, Precision};
 use gstfastganseg::model::weights::Weights;
 use gstfastganseg::tracker::{Options, Roi, Tracker};
@@ -58,8 +59,8 @@ pub fn size(text: &str) -> std::result::Result<[i64; 2], String> {
 }
 
 impl Model {
-    /// Loads it, and says on stderr what runs.
-    pub fn tracker(&self) -> Result<Tracker> {
+    /// Loads the weights.
+    fn weights(&self) -> Result<Weights> {
         let mut weights = match &self.model {
             Some(path) => Weights::open(path)?,
             None => Weights::built_in()?,
@@ -69,6 +70,16 @@ impl Model {
             config.memory.frames = self.memory_frames.unwrap_or(config.memory.frames);
             config.memory.every = self.memory_every.unwrap_or(config.memory.every);
         })?;
+        Ok(weights)
+    }
+
+    fn name(&self) -> String {
+        self.model.as_ref().map_or("built-in model".into(), |path| path.display().to_string())
+    }
+
+    /// Loads it, and says on stderr what runs.
+    pub fn tracker(&self) -> Result<Tracker> {
+        let weights = self.weights()?;
         let roi = match self.roi {
             RoiChoice::Auto => Roi::Auto,
             RoiChoice::Off => Roi::Off,
@@ -78,10 +89,21 @@ impl Model {
         if let Some(warning) = tracker.device_warning() {
             eprintln!("runs on the CPU: {warning}");
         }
-        let name = self.model.as_ref().map_or("built-in model".into(), |path| path.display().to_string());
+        let name = self.name();
         let (width, height) = tracker.network_size();
         let (device, precision) = (tracker.active_device(), tracker.active_precision());
         eprintln!("{name}: {width}x{height} on {device} in {precision}");
         Ok(tracker)
+    }
+
+    /// Loads it to be run on whole frames at several scales.
+    pub fn multiscale(&self, scales: &[f64], background: bool) -> Result<MultiscalePropagator> {
+        let weights = self.weights()?;
+        let scales = if scales.is_empty() { vec![1.0] } else { scales.to_vec() };
+        let (device, precision) = (self.device, self.precision);
+        let [height, width] = weights.config().network_size;
+        let also = if background { ", the background as an object" } else { "" };
+        eprintln!("{}: the network alone at {width}x{height} times {scales:?}{also}", self.name());
+        MultiscalePropagator::new(&weights, &Multiscale { scales, background, device, precision })
     }
 }

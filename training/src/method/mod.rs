@@ -1,9 +1,11 @@
 //! What evaluation compares: ways to carry the first frame's mask through a video.
 
 mod finished;
+mod multiscale;
 mod propagation;
 
 pub use finished::Finished;
+pub use multiscale::{Multiscale, MultiscalePropagator};
 pub use propagation::Propagation;
 
 use gstfastganseg::mask::ReferenceMask;

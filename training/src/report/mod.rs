@@ -1,12 +1,16 @@
 //! What a person sees of an evaluation: a table, a CSV file, and a contact sheet a sequence.
 
+pub(crate) mod canvas;
 mod font;
+pub mod reliability;
 mod sheet;
 mod spreadsheet;
 mod table;
+pub mod trade_off;
 
 use std::collections::BTreeMap;
 
+pub use canvas::save_png;
 pub use sheet::{ContactSheet, Tile};
 pub use spreadsheet::write_csv;
 pub use table::table;

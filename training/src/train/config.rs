@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use gstfastganseg::model::Config;
 use serde::{Deserialize, Serialize};
 
+use crate::clips::Data;
 use crate::{Error, Result};
 
 /// A training run.
@@ -44,41 +45,6 @@ pub struct TrainConfig {
     /// What the weights file says of itself: training data, licence and the like.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
-}
-
-/// What clips are made of. Paths are relative to the working directory.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Data {
-    /// A DAVIS-layout folder.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub footage: Option<PathBuf>,
-    /// Sequences of it left out of training.
-    #[serde(default)]
-    pub exclude: Vec<String>,
-    /// Height and width that footage is shrunk to fit.
-    pub footage_size: [i64; 2],
-    /// Folders of still pictures with masks.
-    #[serde(default)]
-    pub stills: Vec<PathBuf>,
-    /// Share of clips made of stills.
-    pub synthetic: f64,
-    /// Share of clips of real video that show the object's surroundings only, as the region of interest does.
-    #[serde(default)]
-    pub close_ups: f64,
-    /// Share of clips of real video whose object is gone after the reference.
-    #[serde(default)]
-    pub absent: f64,
-    /// The chance of each frame of a window to be remembered, as at run time, while the next ones are
-    /// predicted.
-    #[serde(default)]
-    pub remember: f64,
-    /// Predicted frames a clip, K.
-    pub window: usize,
-    /// Clips a step.
-    pub batch: usize,
-    /// Height and width of the clips.
-    pub size: [i64; 2],
 }
 
 /// Adam with decoupled weight decay and a polynomial schedule.
@@ -144,15 +110,8 @@ impl TrainConfig {
 
     fn check(&self) -> std::result::Result<(), String> {
         self.model.validate().map_err(|error| error.to_string())?;
+        self.data.check()?;
         let must = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-        let data = &self.data;
-        must(data.footage.is_some() || !data.stills.is_empty(), "data: give footage, stills or both")?;
-        must((0.0..=1.0).contains(&data.synthetic), "data.synthetic is a share, 0 to 1")?;
-        must((0.0..=1.0).contains(&data.close_ups), "data.close_ups is a share, 0 to 1")?;
-        must((0.0..=1.0).contains(&data.absent), "data.absent is a share, 0 to 1")?;
-        must((0.0..=1.0).contains(&data.remember), "data.remember is a chance, 0 to 1")?;
-        must(data.window > 0 && data.batch > 0, "data.window and data.batch must be at least 1")?;
-        must(data.size.iter().all(|side| side % 16 == 0 && *side > 0), "data.size: multiples of 16")?;
         must(self.steps > 0 && self.checkpoint_every > 0, "steps and checkpoint_every must be at least 1")?;
         must(self.optimiser.learning_rate > 0.0, "optimiser.learning_rate must be positive")?;
         must(self.threads > 0 && self.loader_threads > 0, "threads must be at least 1")

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gstfastganseg::model::weights::{self, Weights};
-use gstfastganseg::model::{Architecture, Lite, Resnet50};
+use gstfastganseg::model::{Architecture, Lite, Resnet50, blank};
 use tch::{Device, Kind, nn};
 
 use crate::Result;
@@ -17,8 +17,8 @@ pub fn export(weights: &Weights, metadata: &BTreeMap<String, String>, out: &Path
     let config = weights.config();
     let store = nn::VarStore::new(Device::Cpu);
     match config.architecture {
-        Architecture::Lite => drop(Lite::new(&store.root(), config)?),
-        Architecture::Resnet50 => drop(Resnet50::new(&store.root(), config)?),
+        Architecture::Lite => drop(blank(|| Lite::new(&store.root(), config))?),
+        Architecture::Resnet50 => drop(blank(|| Resnet50::new(&store.root(), config))?),
     }
     weights.fill(&store)?;
     let mut all = weights.metadata().clone();

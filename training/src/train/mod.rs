@@ -6,10 +6,12 @@ mod config;
 mod export;
 mod lite;
 mod loss;
-mod preview;
+pub mod record;
 mod run;
+pub mod validate;
 
 pub use config::TrainConfig;
 pub use export::export;
-pub use preview::preview;
+pub use record::Recorder;
 pub use run::run;
+pub use validate::{Validation, Validator};

@@ -14,7 +14,7 @@ use super::adam::Adam;
 use super::checkpoint;
 use super::config::TrainConfig;
 use super::lite::{StepSettings, step_loss};
-use crate::clips::{Footage, Loader, Mix, Shares, Stills};
+use crate::clips::{Loader, Mix};
 use crate::{Error, Result};
 
 /// Steps between lines of the curve.
@@ -52,7 +52,7 @@ pub fn run(config: &TrainConfig, out: &Path) -> Result<()> {
     let saved = out.join("checkpoint.safetensors");
     let first = if saved.exists() { checkpoint::load(&saved, &store, &mut adam)? } else { 0 };
 
-    let mut loader = Loader::start(open_mix(config)?, config.loader_threads, first);
+    let mut loader = Loader::start(Mix::open(&config.data, config.seed)?, config.loader_threads, first);
     tch::set_num_threads(config.threads);
     let settings = StepSettings {
         loss: config.loss,
@@ -123,35 +123,6 @@ fn initialise(config: &TrainConfig, store: &nn::VarStore) -> Result<()> {
         Some(path) => Ok(weights::load_backbone(path, store, "encoder")?),
         None => Ok(()),
     }
-}
-
-/// Reads all that clips are made of.
-pub(super) fn open_mix(config: &TrainConfig) -> Result<Mix> {
-    let data = &config.data;
-    let bar = ProgressBar::new(0).with_style(style("{bar:30} {pos}/{len} pictures, {eta} to go"));
-    let limit = (data.footage_size[0], data.footage_size[1]);
-    let footage = match &data.footage {
-        Some(root) => Some(Footage::read(root, &data.exclude, limit, &bar)?),
-        None => None,
-    };
-    let stills = if data.stills.is_empty() { None } else { Some(Stills::read(&data.stills, &bar)?) };
-    bar.finish_and_clear();
-    eprintln!(
-        "{} sequences with {} frames, {} stills",
-        footage.as_ref().map_or(0, |footage| footage.sequences().len()),
-        footage.as_ref().map_or(0, Footage::frames),
-        stills.as_ref().map_or(0, Stills::len),
-    );
-    Ok(Mix {
-        footage,
-        stills,
-        synthetic: data.synthetic,
-        shares: Shares { close_ups: data.close_ups, absent: data.absent },
-        steps: data.window,
-        clips: data.batch,
-        size: (data.size[0], data.size[1]),
-        seed: config.seed,
-    })
 }
 
 /// Drops what an interrupted run wrote after the checkpoint that is gone on from.

@@ -1,0 +1,174 @@
+//! A model card: what users of weights should know of them, from what the file and the run say.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::info::Info;
+use crate::train::TrainConfig;
+use crate::train::validate::{BY_SEQUENCE, FRAME_STEP, SCORE};
+
+/// What the metadata of weights need not say in the card's list of other things, for it is said elsewhere.
+const SAID: [&str; 10] = [
+    "format",
+    "architecture",
+    "licence",
+    "training_data",
+    "steps",
+    SCORE,
+    "validation_j",
+    "validation_f",
+    BY_SEQUENCE,
+    FRAME_STEP,
+];
+
+/// Markdown for the weights in `file` of `bytes` bytes, of a run with `training`. What is not known is said not
+/// to be.
+pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> String {
+    let metadata = &info.metadata;
+    let known = |key: &str| metadata.get(key).map_or("not stated", String::as_str);
+    let [height, width] = info.config.network_size;
+    let [architecture, matching, temporal_skip] = info.names();
+    let mut text = format!("# {file}\n\n");
+    let mut line = |words: &str| {
+        text.push_str(words);
+        text.push('\n');
+    };
+    line(&format!(
+        "Weights of the `{architecture}` regressor for the element `fastganseg`: {} parameters, half precision, \
+         {}.",
+        millions(info.total.parameters),
+        size(bytes)
+    ));
+    line("");
+    line("| | |");
+    line("|---|---|");
+    line("| task | one mask of an object in one frame in, a soft mask of it in every later frame out |");
+    line(&format!(
+        "| network | `{architecture}`, matching {matching}, temporal skip {temporal_skip}, frames enter at \
+         {height}x{width} (height x width) |"
+    ));
+    if info.config.memory.frames > 0 {
+        let memory = info.config.memory;
+        line(&format!(
+            "| memory | {} frames beside the reference, one every {} |",
+            memory.frames, memory.every
+        ));
+    }
+    line(&format!(
+        "| cost | {:.2} GMAC a frame, {:.2} more for a new reference |",
+        info.total.frame / 1e9,
+        info.total.reference as f64 / 1e9
+    ));
+    line(&format!("| licence | {} |", known("licence")));
+    line(&format!("| data | {} |", known("training_data")));
+    line(&format!("| steps | {} |", known("steps")));
+    line(&format!("| seed | {} |", training.seed));
+    for (key, value) in metadata.iter().filter(|(key, _)| !SAID.contains(&key.as_str())) {
+        line(&format!("| {} | {} |", cell(&key.replace('_', " ")), cell(value)));
+    }
+    line("");
+    line("## Scores");
+    line("");
+    line(&scores(metadata));
+    line("");
+    line("## Parts");
+    line("");
+    line("| block | parameters | GMAC a frame |");
+    line("|---|---|---|");
+    for block in info.blocks.iter().chain([&info.total]) {
+        line(&format!("| {} | {} | {:.3} |", block.name, thousands(block.parameters), block.frame / 1e9));
+    }
+    line("");
+    line("## Procedure");
+    line("");
+    line("The whole configuration of the run, for `fastganseg-train train --config`:");
+    line("");
+    line("```toml");
+    line(toml::to_string(training).unwrap_or_default().trim_end());
+    line("```");
+    line("");
+    line("## Limits");
+    line("");
+    line(&format!(
+        "Masks are made at {height}x{width} pixels and enlarged, so that parts thinner than a pixel there are \
+         lost. What looks like the object and touches it may be taken for it. Objects unlike those of the data \
+         above have not been tried."
+    ));
+    text
+}
+
+fn scores(metadata: &BTreeMap<String, String>) -> String {
+    let value = |key: &str| metadata.get(key).and_then(|value| value.parse::<f64>().ok());
+    let (Some(both), Some(region), Some(contour)) =
+        (value(SCORE), value("validation_j"), value("validation_f"))
+    else {
+        return "These weights were not validated while they were trained; `fastganseg-train eval` scores them."
+            .into();
+    };
+    let by_sequence: BTreeMap<String, [f64; 2]> =
+        metadata.get(BY_SEQUENCE).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+    let mut text = String::from(
+        "Of the validation sequences of the run, as the DAVIS 2017 tool scores, in per cent. These weights may \
+         have been chosen by these scores, which are a little optimistic then.\n\n",
+    );
+    if let Some(step) = metadata.get(FRAME_STEP) {
+        let _ = writeln!(text, "One frame in {step} was shown, which is harder than all of them.\n");
+    }
+    text += "| sequence | J&F | J | F |\n|---|---|---|---|\n";
+    let percent = |value: f64| format!("{:.1}", 100.0 * value);
+    for (name, [j, f]) in &by_sequence {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            cell(name),
+            percent((j + f) / 2.0),
+            percent(*j),
+            percent(*f)
+        );
+    }
+    let _ = write!(text, "| all | {} | {} | {} |", percent(both), percent(region), percent(contour));
+    text
+}
+
+/// Text that stays in its cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+fn millions(count: u64) -> String {
+    if count >= 1_000_000 { format!("{:.2} M", count as f64 / 1e6) } else { thousands(count) }
+}
+
+fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn size(bytes: u64) -> String {
+    if bytes >= 100_000 {
+        format!("{:.1} MB", bytes as f64 / 1e6)
+    } else {
+        format!("{:.1} kB", bytes as f64 / 1e3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_people_write_them() {
+        assert_eq!(thousands(51_579_426), "51,579,426");
+        assert_eq!((thousands(999), thousands(0)), ("999".into(), "0".into()));
+        assert_eq!(millions(1_079_495), "1.08 M");
+        assert_eq!((size(2_170_278), size(1_500)), ("2.2 MB".into(), "1.5 kB".into()));
+        assert_eq!(cell("a|b\nc"), "a\\|b c");
+    }
+}

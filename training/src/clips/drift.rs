@@ -1,0 +1,97 @@
+//! Random motion over the frames of a clip.
+
+use super::Size;
+use super::random::Random;
+use super::settings::Synthetic;
+use super::spline::{Point, Spline};
+use crate::Result;
+
+/// Horizontal, vertical, scale, shear and rotation, summed up over the frames.
+pub type Drift = [f64; 5];
+
+/// The farthest that a control point is bent, in halves of the picture's sides.
+const FARTHEST: f64 = 0.35;
+
+/// A random walk that starts at 0.
+pub fn walk(frames: usize, amplitude: f64, random: &mut Random) -> Vec<Drift> {
+    const STEP: Drift = [0.03, 0.03, 0.04, 0.06, 0.05];
+    let mut at = Drift::default();
+    let mut path = vec![at];
+    while path.len() < frames {
+        for (value, step) in at.iter_mut().zip(STEP) {
+            *value += random.normal() * step * amplitude;
+        }
+        path.push(at);
+    }
+    path
+}
+
+/// Pixels to the right and down from one frame to the next. The first frame, the reference, stands
+/// apart from the others: it moves as the second does.
+pub fn velocity(path: &[Drift], frame: usize, size: Size) -> (f64, f64) {
+    let frame = frame.max(1);
+    let (before, after) = (frame.saturating_sub(1).max(1), (frame + 1).min(path.len() - 1));
+    let frames = after.saturating_sub(before).max(1) as f64;
+    let way = |axis: usize| (path[after][axis] - path[before][axis]) / frames;
+    (way(0) * size.1 as f64, way(1) * size.0 as f64)
+}
+
+/// A thin-plate spline a frame, whose control points walk at random.
+#[derive(Debug)]
+pub struct Bends(Vec<Spline>);
+
+impl Bends {
+    /// Straight in the first frame; nothing if the draw is to bend nothing.
+    pub fn draw(frames: usize, settings: &Synthetic, random: &mut Random) -> Result<Option<Self>> {
+        if !random.chance(settings.thin_plate) || settings.bend == 0.0 {
+            return Ok(None);
+        }
+        let points: Vec<Point> = (0..9).map(|i| [f64::from(i % 3) - 1.0, f64::from(i / 3) - 1.0]).collect();
+        let step = 2.0 * settings.bend / (frames.max(2) as f64 - 1.0).sqrt();
+        let mut away = vec![[0.0; 2]; points.len()];
+        let mut splines = Vec::with_capacity(frames);
+        while splines.len() < frames {
+            let seen: Vec<Point> =
+                points.iter().zip(&away).map(|([x, y], [dx, dy])| [x + dx, y + dy]).collect();
+            splines.push(Spline::through(&seen, &points)?);
+            for value in away.as_flattened_mut() {
+                *value = (*value + random.normal() * step).clamp(-FARTHEST, FARTHEST);
+            }
+        }
+        Ok(Some(Self(splines)))
+    }
+
+    /// From where a point is seen in a frame to where it is in the still picture.
+    pub fn at(&self, frame: usize) -> &Spline {
+        &self.0[frame]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Tensor;
+
+    use super::*;
+
+    #[test]
+    fn velocity_is_of_the_window_alone() {
+        let at = |x: f64, y: f64| [x, y, 0.0, 0.0, 0.0];
+        let path = [at(9.0, 9.0), at(0.0, 0.0), at(0.1, 0.0), at(0.3, 0.2)];
+        let close = |(x, y): (f64, f64), (u, v): (f64, f64)| (x - u).abs() < 1e-9 && (y - v).abs() < 1e-9;
+        assert!(close(velocity(&path, 1, (100, 200)), (20.0, 0.0)));
+        assert!(close(velocity(&path, 2, (100, 200)), (30.0, 10.0)));
+        assert!(close(velocity(&path, 3, (100, 200)), (40.0, 20.0)));
+        assert!(close(velocity(&path, 0, (100, 200)), (20.0, 0.0)), "the reference stands apart");
+    }
+
+    #[test]
+    fn bends_begin_straight_and_grow() {
+        let settings = Synthetic { thin_plate: 1.0, ..Synthetic::default() };
+        let bends = Bends::draw(5, &settings, &mut Random::new(3, 4)).unwrap().unwrap();
+        let places = Tensor::from_slice(&[0.3f64, -0.2, 0.7, 0.7]).reshape([2, 2]);
+        let away =
+            |frame: usize| (bends.at(frame).map(&places).unwrap() - &places).abs().max().double_value(&[]);
+        assert!(away(0) < 1e-9 && away(4) > 0.01, "{} {}", away(0), away(4));
+        assert!(Bends::draw(5, &Synthetic::default(), &mut Random::new(3, 4)).unwrap().is_none());
+    }
+}

@@ -1,0 +1,63 @@
+//! From the section `[data]` of a configuration to what clips are made of.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Mix;
+use super::broken::Broken;
+use super::cache::Cache;
+use super::settings::{Data, Kind};
+use super::stills::Stills;
+use super::synthetic::Studio;
+use super::video::{Reading, Video};
+use super::weighted::Weighted;
+use super::window::Footage;
+use crate::Result;
+
+impl Mix {
+    /// Finds all that clips are made of, and reads what is kept in memory. Says on stderr what there is.
+    ///
+    /// # Errors
+    /// A source that cannot be found or read, or more broken files than the limit; the message names
+    /// it.
+    pub fn open(data: &Data, seed: u64) -> Result<Self> {
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files, {eta} to go");
+        let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let reading = Reading {
+            cache: Cache::new(data.cache.saturating_mul(1 << 20)),
+            broken: Broken::new(data.broken_limit),
+        };
+        let (mut videos, mut stills) = (Weighted::default(), Weighted::default());
+        for (index, (name, source)) in data.sources.iter().enumerate() {
+            let found = match source.kind {
+                Kind::Video => {
+                    let video = Video::open(index, source, data.augment.least_object, &reading, &bar)?;
+                    let sequences = video.sequences().len();
+                    let found = format!(
+                        "{sequences} sequences, {} objects, {} frames",
+                        video.objects(),
+                        video.frames()
+                    );
+                    videos.push(source.ratio, video);
+                    found
+                }
+                Kind::Stills => {
+                    let pictures = Stills::read(source, &reading.broken, &bar)?;
+                    let found = format!("{} stills", pictures.len());
+                    stills.push(source.ratio, pictures);
+                    found
+                }
+            };
+            bar.suspend(|| eprintln!("{name}: {found}"));
+        }
+        bar.finish_and_clear();
+        Ok(Self {
+            footage: Footage { videos, reading, augment: data.augment.clone() },
+            studio: Studio { stills, settings: data.synthetic },
+            perturbation: data.perturbation,
+            steps: data.window,
+            clips: data.batch,
+            size: data.size.into(),
+            seed,
+        })
+    }
+}

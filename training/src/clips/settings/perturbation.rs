@@ -1,0 +1,31 @@
+use serde::{Deserialize, Serialize};
+
+use super::{Checked, must, share, within};
+
+/// What makes the mask of the frame before the window as imperfect as the network's own: it is
+/// displaced, grown or shrunk, blurred, and at times has holes or false blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Perturbation {
+    /// 1 = as bad as those of a half-trained network; 0 = off: the true mask.
+    pub strength: f64,
+    /// Share of masks that stay exact.
+    pub exact: f64,
+    /// Share of masks that are empty.
+    pub empty: f64,
+}
+
+impl Default for Perturbation {
+    fn default() -> Self {
+        Self { strength: 1.0, exact: 0.15, empty: 0.08 }
+    }
+}
+
+impl Perturbation {
+    pub(super) fn check(&self, key: &str) -> Checked {
+        within(&format!("{key}.strength"), self.strength, [0.0, 3.0])?;
+        share(&format!("{key}.exact"), self.exact)?;
+        share(&format!("{key}.empty"), self.empty)?;
+        must(self.exact + self.empty <= 1.0, &format!("{key}: exact and empty together are at most 1"))
+    }
+}

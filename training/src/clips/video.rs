@@ -1,0 +1,285 @@
+//! Annotated video: sequences of frames whose objects are known, decoded when they are needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use indicatif::{ParallelProgressIterator, ProgressBar};
+use rayon::prelude::*;
+
+use super::Size;
+use super::broken::Broken;
+use super::cache::Cache;
+use super::meta::{self, Meta};
+use super::picture::{Picture, Still};
+use super::settings::{Layout, Objects, Source};
+use crate::dataset::{self, Dataset, Selection};
+use crate::{Error, LabelMap, Result};
+
+/// The id of the object that is the union of all.
+const UNION: u8 = 1;
+
+/// One source of video.
+#[derive(Debug)]
+pub struct Video {
+    /// Which of the sources it is, for the cache.
+    index: usize,
+    sequences: Vec<Sequence>,
+    objects: Objects,
+    limit: Size,
+    /// All pictures, by sequence and frame; none = read when needed.
+    preloaded: Option<Vec<Vec<Option<Arc<Picture>>>>>,
+}
+
+/// The annotated frames of a video.
+#[derive(Debug)]
+pub struct Sequence {
+    index: usize,
+    frames: Vec<dataset::Frame>,
+    objects: Vec<Object>,
+    ids: Vec<u8>,
+}
+
+/// An object of a sequence.
+#[derive(Debug)]
+pub struct Object {
+    /// As in the masks.
+    pub id: u8,
+    /// The frames of which the truth about it is known.
+    pub known: BTreeSet<usize>,
+    /// Those that show it.
+    pub seen: Vec<usize>,
+}
+
+/// What is read and kept while clips are made of video.
+#[derive(Debug)]
+pub struct Reading {
+    /// Pictures that were read last.
+    pub cache: Cache,
+    /// Files that could not be read.
+    pub broken: Broken,
+}
+
+impl Video {
+    /// Finds the sequences and objects of `source`, the sources' number `index`. An object that has
+    /// less than `least` of every picture is left out.
+    ///
+    /// # Errors
+    /// A folder that is not laid out as it should be, and too many broken files.
+    pub fn open(
+        index: usize,
+        source: &Source,
+        least: f64,
+        reading: &Reading,
+        bar: &ProgressBar,
+    ) -> Result<Self> {
+        let selection = Selection {
+            split: source.split.clone(),
+            resolution: source.resolution.clone(),
+            ..Selection::default()
+        };
+        let dataset = Dataset::open_for_training(&source.path, &selection)?;
+        let chosen = left_in(&dataset, &source.exclude)?;
+        let layout = source.layout.unwrap_or(match source.path.join(meta::FILE).exists() {
+            true => Layout::YoutubeVos,
+            false => Layout::Davis,
+        });
+        let mut video = Self {
+            index,
+            sequences: Vec::new(),
+            objects: source.objects,
+            limit: source.limit(),
+            preloaded: None,
+        };
+        let frames: Vec<Vec<dataset::Frame>> = chosen
+            .iter()
+            .map(|sequence| {
+                sequence.frames().iter().filter(|frame| frame.annotation().is_some()).cloned().collect()
+            })
+            .collect();
+        let objects = match layout {
+            Layout::Davis => from_masks(&frames, source.objects, least, reading, bar)?,
+            Layout::YoutubeVos => {
+                let meta = Meta::read(&source.path)?;
+                let of = |(sequence, frames): (&&dataset::Sequence, &Vec<dataset::Frame>)| {
+                    Ok(from_meta(&meta.objects(&source.path, sequence.name())?, frames, source.objects))
+                };
+                chosen.iter().zip(&frames).map(of).collect::<Result<Vec<_>>>()?
+            }
+        };
+        for (frames, objects) in frames.into_iter().zip(objects).filter(|(_, objects)| !objects.is_empty()) {
+            let ids = objects.iter().map(|object| object.id).collect();
+            video.sequences.push(Sequence { index: video.sequences.len(), frames, objects, ids });
+        }
+        if video.sequences.is_empty() {
+            let reason = "no annotated sequence is left to train on; see exclude, split and \
+                          data.augment.least_object";
+            return Err(Error::dataset(&source.path, reason));
+        }
+        if source.preload {
+            video.preload(reading, bar)?;
+        }
+        Ok(video)
+    }
+
+    /// The sequences that have objects.
+    pub fn sequences(&self) -> &[Sequence] {
+        &self.sequences
+    }
+
+    /// Number of objects in all sequences.
+    pub fn objects(&self) -> usize {
+        self.sequences.iter().map(|sequence| sequence.objects.len()).sum()
+    }
+
+    /// Number of annotated frames in all sequences.
+    pub fn frames(&self) -> usize {
+        self.sequences.iter().map(|sequence| sequence.frames.len()).sum()
+    }
+
+    /// A frame with the mask of one object; nothing if one of its files is broken.
+    ///
+    /// # Errors
+    /// Too many broken files.
+    pub fn still(
+        &self,
+        sequence: &Sequence,
+        frame: usize,
+        object: u8,
+        reading: &Reading,
+    ) -> Result<Option<Still>> {
+        let picture = match &self.preloaded {
+            Some(pictures) => pictures[sequence.index][frame].clone(),
+            None => {
+                let key = (self.index, sequence.index, frame);
+                reading.cache.get(key, || self.read(sequence, frame, reading))?
+            }
+        };
+        Ok(picture.map(|picture| picture.still(object)))
+    }
+
+    fn read(&self, sequence: &Sequence, frame: usize, reading: &Reading) -> Result<Option<Arc<Picture>>> {
+        let frame = &sequence.frames[frame];
+        let read = || -> Result<Picture> {
+            let (picture, labels) = frame.read_annotated()?;
+            Picture::new(&picture, &joined(labels, self.objects), &sequence.ids, self.limit)
+        };
+        Ok(reading.broken.skip(file_of(frame), read())?.map(Arc::new))
+    }
+
+    fn preload(&mut self, reading: &Reading, bar: &ProgressBar) -> Result<()> {
+        let all: Vec<(&Sequence, usize)> = self
+            .sequences
+            .iter()
+            .flat_map(|sequence| (0..sequence.frames.len()).map(move |frame| (sequence, frame)))
+            .collect();
+        bar.inc_length(all.len() as u64);
+        let mut read = all
+            .into_par_iter()
+            .progress_with(bar.clone())
+            .map(|(sequence, frame)| self.read(sequence, frame, reading))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter();
+        let pictures =
+            self.sequences.iter().map(|sequence| read.by_ref().take(sequence.frames.len()).collect());
+        self.preloaded = Some(pictures.collect());
+        Ok(())
+    }
+}
+
+impl Sequence {
+    /// Its objects, one at least.
+    pub fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+}
+
+impl Object {
+    /// Where a window of `frames` frames, `step` apart, can begin.
+    pub fn windows(&self, frames: usize, step: usize) -> Vec<usize> {
+        let whole = |first: &usize| (1..frames).all(|frame| self.known.contains(&(first + frame * step)));
+        self.known.iter().copied().filter(|first| whole(first)).collect()
+    }
+}
+
+/// What a frame is counted by if it is broken, picture or mask.
+fn file_of(frame: &dataset::Frame) -> &Path {
+    frame.annotation().unwrap_or(Path::new(frame.name()))
+}
+
+fn left_in<'a>(dataset: &'a Dataset, exclude: &[String]) -> Result<Vec<&'a dataset::Sequence>> {
+    let names: BTreeSet<&str> = dataset.sequences().iter().map(|sequence| sequence.name()).collect();
+    if let Some(name) = exclude.iter().find(|name| !names.contains(name.as_str())) {
+        let reason =
+            format!("exclude names {name}, which is not among its sequences; correct or remove the name");
+        return Err(Error::dataset(dataset.root(), reason));
+    }
+    let kept = |sequence: &&dataset::Sequence| !exclude.iter().any(|name| name == sequence.name());
+    Ok(dataset.sequences().iter().filter(kept).collect())
+}
+
+fn joined(mut labels: LabelMap, objects: Objects) -> LabelMap {
+    if objects == Objects::Union {
+        labels
+            .ids_mut()
+            .iter_mut()
+            .filter(|id| !matches!(**id, 0 | LabelMap::VOID))
+            .for_each(|id| *id = UNION);
+    }
+    labels
+}
+
+/// The objects of each sequence by what its masks show.
+fn from_masks(
+    frames: &[Vec<dataset::Frame>],
+    objects: Objects,
+    least: f64,
+    reading: &Reading,
+    bar: &ProgressBar,
+) -> Result<Vec<Vec<Object>>> {
+    bar.inc_length(frames.iter().map(Vec::len).sum::<usize>() as u64);
+    let flat: Vec<&dataset::Frame> = frames.iter().flatten().collect();
+    let mut shares = flat
+        .into_par_iter()
+        .progress_with(bar.clone())
+        .map(|frame| {
+            let labels = reading.broken.skip(file_of(frame), frame.read_annotation())?.flatten();
+            Ok(labels.map(|labels| shares(&joined(labels, objects))).unwrap_or_default())
+        })
+        .collect::<Result<Vec<_>>>()?
+        .into_iter();
+    let sequence = |frames: &Vec<dataset::Frame>| {
+        let mut seen = BTreeMap::<u8, Vec<usize>>::new();
+        for (frame, shares) in shares.by_ref().take(frames.len()).enumerate() {
+            for (id, _) in shares.into_iter().filter(|(_, share)| *share >= least) {
+                seen.entry(id).or_default().push(frame);
+            }
+        }
+        let known: BTreeSet<usize> = (0..frames.len()).collect();
+        seen.into_iter().map(|(id, seen)| Object { id, known: known.clone(), seen }).collect()
+    };
+    Ok(frames.iter().map(sequence).collect())
+}
+
+/// Share of the picture that each object has.
+fn shares(labels: &LabelMap) -> Vec<(u8, f64)> {
+    let pixels = labels.ids().len() as f64;
+    let counts = labels.counts();
+    let share = |id: u8| (id, counts[usize::from(id)] as f64 / pixels);
+    (1..LabelMap::VOID).map(share).filter(|(_, share)| *share > 0.0).collect()
+}
+
+/// The objects of a sequence by `meta.json`: elsewhere they may be in the picture without a mask.
+fn from_meta(meta: &[(u8, &[String])], frames: &[dataset::Frame], objects: Objects) -> Vec<Object> {
+    let place = |name: &String| frames.binary_search_by(|frame| frame.name().cmp(name)).ok();
+    let mut known: Vec<(u8, BTreeSet<usize>)> =
+        meta.iter().map(|(id, names)| (*id, names.iter().filter_map(place).collect())).collect();
+    if objects == Objects::Union {
+        let all = known.into_iter().map(|(_, frames)| frames).reduce(|all, frames| &all & &frames);
+        known = all.into_iter().map(|frames| (UNION, frames)).collect();
+    }
+    known.retain(|(_, frames)| !frames.is_empty());
+    let object =
+        |(id, known): (u8, BTreeSet<usize>)| Object { id, seen: known.iter().copied().collect(), known };
+    known.into_iter().map(object).collect()
+}

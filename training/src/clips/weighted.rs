@@ -1,0 +1,63 @@
+//! Things that are drawn more or less often.
+
+use super::random::Random;
+
+/// Items with their ratios.
+#[derive(Debug)]
+pub struct Weighted<T>(Vec<(f64, T)>);
+
+impl<T> Default for Weighted<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Weighted<T> {
+    /// Adds an item.
+    pub fn push(&mut self, ratio: f64, item: T) {
+        self.0.push((ratio, item));
+    }
+
+    /// The sum of all ratios.
+    pub fn total(&self) -> f64 {
+        self.0.iter().map(|(ratio, _)| ratio).sum()
+    }
+
+    /// An item by the ratios, all alike where these are 0; nothing if there is none.
+    pub fn pick(&self, random: &mut Random) -> Option<&T> {
+        let total = self.total();
+        let mut left = random.uniform(0.0, 1.0) * if total > 0.0 { total } else { self.0.len() as f64 };
+        for (ratio, item) in &self.0 {
+            left -= if total > 0.0 { *ratio } else { 1.0 };
+            if left < 0.0 {
+                return Some(item);
+            }
+        }
+        // Rounding may leave a trace of the total.
+        self.0.iter().rev().find(|(ratio, _)| *ratio > 0.0 || total <= 0.0).map(|(_, item)| item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(ratios: [f64; 3]) -> [usize; 3] {
+        let mut weighted = Weighted::default();
+        (0..3).for_each(|item| weighted.push(ratios[item], item));
+        let mut random = Random::new(1, 2);
+        let mut counts = [0; 3];
+        for _ in 0..3000 {
+            counts[*weighted.pick(&mut random).unwrap()] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn items_come_by_their_ratios() {
+        let [a, b, c] = counts([3.0, 0.0, 1.0]);
+        assert!(b == 0 && a + c == 3000 && (2130..2370).contains(&a), "{a} {b} {c}");
+        assert!(counts([0.0; 3]).iter().all(|n| (880..1120).contains(n)), "all alike");
+        assert!(Weighted::<u8>::default().pick(&mut Random::new(1, 2)).is_none());
+    }
+}

@@ -1,0 +1,173 @@
+//! Event files as TensorBoard reads them: TFRecords of `Event` messages.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Cursor, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use image::RgbImage;
+use prost::Message;
+
+use super::protobuf::{Content, Event, Image, SessionLog, SessionStatus, Summary, Value, What};
+use crate::{Error, Result};
+
+/// The event file of one start of a run.
+#[derive(Debug)]
+pub struct Events {
+    path: PathBuf,
+    file: File,
+}
+
+impl Events {
+    /// Begins a new file in `folder`, beside those of earlier starts. Of those, TensorBoard shows nothing
+    /// that came after `step`, which is gone on from.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn create(folder: &Path, step: u64) -> Result<Self> {
+        let seconds = now() as u64;
+        let mut number = 0;
+        let (path, file) = loop {
+            // TensorBoard goes through the files in the order of their names.
+            let name =
+                format!("events.out.tfevents.{seconds:010}.fastganseg.{}.{number:04}", std::process::id());
+            let path = folder.join(name);
+            match OpenOptions::new().append(true).create_new(true).open(&path) {
+                Ok(file) => break (path, file),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 10_000 => number += 1,
+                Err(source) => return Err(Error::write(&path, source)),
+            }
+        };
+        let mut events = Self { path, file };
+        events.write(0, What::FileVersion("brain.Event:2".into()))?;
+        let status = SessionStatus::Start.into();
+        events.write(step + 1, What::SessionLog(SessionLog { status }))?;
+        Ok(events)
+    }
+
+    /// Scalars by name; what precedes a `/` is the group that TensorBoard shows them in.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
+        let value = |(tag, value): &(String, f64)| Value {
+            tag: tag.clone(),
+            content: Some(Content::Scalar(*value as f32)),
+        };
+        self.write(step, What::Summary(Summary { value: values.iter().map(value).collect() }))
+    }
+
+    /// A picture.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn picture(&mut self, step: u64, tag: &str, picture: &RgbImage) -> Result<()> {
+        let mut png = Cursor::new(Vec::new());
+        picture
+            .write_to(&mut png, image::ImageFormat::Png)
+            .map_err(|source| Error::write(&self.path, io::Error::other(source)))?;
+        let (height, width) = (picture.height() as i32, picture.width() as i32);
+        let content = Content::Image(Image { height, width, colorspace: 3, png: png.into_inner() });
+        let value = vec![Value { tag: tag.to_owned(), content: Some(content) }];
+        self.write(step, What::Summary(Summary { value }))
+    }
+
+    fn write(&mut self, step: u64, what: What) -> Result<()> {
+        let event = Event { wall_time: now(), step: step as i64, what: Some(what) };
+        // One call, so that a reader never sees half of one for long.
+        self.file
+            .write_all(&record(&event.encode_to_vec()))
+            .map_err(|source| Error::write(&self.path, source))
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+}
+
+/// A TFRecord: length, its checksum, the bytes, their checksum.
+fn record(bytes: &[u8]) -> Vec<u8> {
+    let length = (bytes.len() as u64).to_le_bytes();
+    let checksum = |bytes: &[u8]| masked(crc32c::crc32c(bytes)).to_le_bytes();
+    [&length[..], &checksum(&length), bytes, &checksum(bytes)].concat()
+}
+
+/// TensorFlow stores checksums so changed, that those of data which hold checksums are no weaker.
+fn masked(checksum: u32) -> u32 {
+    checksum.rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a file back, every checksum compared bit by bit with its definition.
+    fn read(path: &Path) -> Vec<Event> {
+        let bytes = std::fs::read(path).unwrap();
+        let mut rest = &bytes[..];
+        let mut events = Vec::new();
+        while !rest.is_empty() {
+            let (length, after) = rest.split_at(8);
+            let (check, after) = after.split_at(4);
+            assert_eq!(check, reference_checksum(length).to_le_bytes());
+            let (data, after) = after.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+            let (check, after) = after.split_at(4);
+            assert_eq!(check, reference_checksum(data).to_le_bytes());
+            events.push(Event::decode(data).unwrap());
+            rest = after;
+        }
+        events
+    }
+
+    /// CRC-32C by its polynomial, masked as TensorFlow's `crc32c.h` has it.
+    fn reference_checksum(bytes: &[u8]) -> u32 {
+        let mut crc = !0u32;
+        for byte in bytes {
+            crc ^= u32::from(*byte);
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+            }
+        }
+        let crc = !crc;
+        (crc >> 15 | crc << 17).wrapping_add(0xa282_ead8)
+    }
+
+    #[test]
+    fn the_checksum_of_the_standard_example() {
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(masked(0xe306_9283), reference_checksum(b"123456789"));
+    }
+
+    #[test]
+    fn records_read_back_as_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut events = Events::create(folder.path(), 40).unwrap();
+        events.scalars(50, &[("loss/total".into(), 0.5), ("schedule".into(), -2.0)]).unwrap();
+        let picture = RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8, y as u8, 9]));
+        events.picture(60, "clips", &picture).unwrap();
+        let found = read(&events.path);
+        assert_eq!(found[0].what, Some(What::FileVersion("brain.Event:2".into())));
+        assert!(found[0].wall_time > 1e9);
+        assert_eq!(found[1].step, 41, "steps to 40 stay");
+        assert_eq!(found[1].what, Some(What::SessionLog(SessionLog { status: 1 })));
+        let Some(What::Summary(scalars)) = &found[2].what else { panic!("{:?}", found[2]) };
+        let named: Vec<_> = scalars.value.iter().map(|v| (v.tag.as_str(), v.content.clone())).collect();
+        let scalar = |value| Some(Content::Scalar(value));
+        assert_eq!(named, [("loss/total", scalar(0.5)), ("schedule", scalar(-2.0))]);
+        let Some(What::Summary(pictures)) = &found[3].what else { panic!("{:?}", found[3]) };
+        let Some(Content::Image(image)) = &pictures.value[0].content else { panic!("no picture") };
+        assert_eq!((image.width, image.height, image.colorspace), (5, 3, 3));
+        assert_eq!(image::load_from_memory(&image.png).unwrap().into_rgb8(), picture);
+        assert_eq!((found[3].step, pictures.value[0].tag.as_str()), (60, "clips"));
+        assert_eq!(found.len(), 4);
+    }
+
+    #[test]
+    fn every_start_has_a_file_of_its_own_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths: Vec<_> = (0..3).map(|_| Events::create(folder.path(), 0).unwrap().path).collect();
+        assert!(paths.is_sorted() && paths[0] != paths[1] && paths[1] != paths[2]);
+        assert!(paths.iter().all(|path| path.to_str().unwrap().contains("tfevents")));
+        assert_eq!(read(&paths[2])[1].step, 1, "of earlier runs from the start nothing stays");
+    }
+}

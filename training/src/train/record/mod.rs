@@ -1,0 +1,210 @@
+//! What a run leaves to be looked at: scalars in `curve.csv`, `curve.png` and TensorBoard's event files, and
+//! pictures of its masks.
+
+mod curve;
+mod events;
+mod panel;
+mod plot;
+mod protobuf;
+
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+
+pub use panel::window_panel;
+
+use crate::{Error, Result};
+use curve::Curve;
+use events::Events;
+
+/// The name of the file with all scalars.
+pub const CURVE: &str = "curve.csv";
+/// The name of the picture of them.
+pub const PLOT: &str = "curve.png";
+
+/// Takes scalars and pictures, and writes them down.
+///
+/// Names may be any, and more of them may come later. What precedes a `/` is a group, drawn in one chart and
+/// shown side by side by TensorBoard: `loss/cross_entropy`, `loss/regressor`; `wasserstein/spatial`;
+/// `score/J`, `score/F`, `score/J&F`.
+#[derive(Debug)]
+pub struct Recorder {
+    out: PathBuf,
+    every: u64,
+    curve: Curve,
+    events: Events,
+    /// In the order in which they first came.
+    pending: Vec<(String, Pending)>,
+}
+
+/// What a row will say of one scalar.
+#[derive(Clone, Copy, Debug)]
+enum Pending {
+    Mean { sum: f64, count: u64 },
+    Last(f64),
+}
+
+impl Pending {
+    fn value(self) -> f64 {
+        match self {
+            Self::Mean { sum, count } => sum / count as f64,
+            Self::Last(value) => value,
+        }
+    }
+}
+
+impl Recorder {
+    /// Goes on with the record in the folder `out` after `step` steps, 0 for a new run; what was written there
+    /// after that step is dropped. A row is written every `every` steps.
+    ///
+    /// # Errors
+    /// A curve that is none, a folder that cannot be written.
+    pub fn open(out: &Path, every: u64, step: u64) -> Result<Self> {
+        std::fs::create_dir_all(out).map_err(|source| Error::write(out, source))?;
+        let curve = Curve::open(&out.join(CURVE), step)?;
+        let events = Events::create(out, step)?;
+        Ok(Self { out: out.to_owned(), every: every.max(1), curve, events, pending: Vec::new() })
+    }
+
+    /// A scalar of this step; rows have its mean over their steps.
+    pub fn add(&mut self, name: &str, value: f64) {
+        match self.slot(name) {
+            Some(Pending::Mean { sum, count }) => (*sum, *count) = (*sum + value, *count + 1),
+            Some(slot) => *slot = Pending::Mean { sum: value, count: 1 },
+            None => self.pending.push((name.to_owned(), Pending::Mean { sum: value, count: 1 })),
+        }
+    }
+
+    /// A scalar of which rows have the last value, such as a learning rate.
+    pub fn set(&mut self, name: &str, value: f64) {
+        match self.slot(name) {
+            Some(slot) => *slot = Pending::Last(value),
+            None => self.pending.push((name.to_owned(), Pending::Last(value))),
+        }
+    }
+
+    fn slot(&mut self, name: &str) -> Option<&mut Pending> {
+        self.pending.iter_mut().find(|(known, _)| known == name).map(|(_, slot)| slot)
+    }
+
+    /// Ends a step, `done` of which there were by now. Writes a row where one is due, and says whether.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn end_step(&mut self, done: u64) -> Result<bool> {
+        if !done.is_multiple_of(self.every) || self.pending.is_empty() {
+            return Ok(false);
+        }
+        let values: Vec<_> = self.pending.drain(..).map(|(name, pending)| (name, pending.value())).collect();
+        self.write(done, &values)?;
+        Ok(true)
+    }
+
+    /// Scalars that come now and then, such as validation scores: written at once, in the row of `done`.
+    /// To be called in the order of steps, after [`end_step`](Self::end_step).
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn put(&mut self, done: u64, values: &[(&str, f64)]) -> Result<()> {
+        let values: Vec<_> = values.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
+        self.write(done, &values)
+    }
+
+    fn write(&mut self, done: u64, values: &[(String, f64)]) -> Result<()> {
+        self.curve.put(done, values)?;
+        self.events.scalars(done, values)
+    }
+
+    /// The last value that was written under a name, also in an earlier part of the run.
+    pub fn last(&self, name: &str) -> Option<f64> {
+        self.curve.last(name)
+    }
+
+    /// A picture for TensorBoard, such as [`window_panel`] makes; the latest is also `NAME.png` in the
+    /// run's folder.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn picture(&mut self, done: u64, name: &str, picture: &RgbImage) -> Result<()> {
+        self.events.picture(done, name, picture)?;
+        let path = self.out.join(format!("{}.png", name.replace(['/', '\\'], "-")));
+        crate::report::save_png(picture, &path)
+    }
+
+    /// Draws the curve as far as it goes into `curve.png`.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn draw(&self) -> Result<()> {
+        match plot::draw(self.curve.columns(), self.curve.rows())? {
+            Some(picture) => crate::report::save_png(&picture, &self.out.join(PLOT)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(folder: &Path) -> String {
+        std::fs::read_to_string(folder.join(CURVE)).unwrap()
+    }
+
+    #[test]
+    fn rows_have_means_and_last_values() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::open(folder.path(), 2, 0).unwrap();
+        for step in 0..5 {
+            recorder.add("loss/total", step as f64);
+            recorder.set("schedule", 1.0 - step as f64 / 10.0);
+            assert_eq!(recorder.end_step(step + 1).unwrap(), step % 2 == 1);
+        }
+        assert_eq!(rows(folder.path()), "step,loss/total,schedule\n2,0.5,0.9\n4,2.5,0.7\n");
+        assert_eq!(recorder.last("loss/total"), Some(2.5));
+    }
+
+    #[test]
+    fn validation_joins_the_row_of_its_step_or_has_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::open(folder.path(), 2, 0).unwrap();
+        for step in 1..=4 {
+            recorder.add("loss", 1.0);
+            recorder.end_step(step).unwrap();
+            if step >= 2 {
+                recorder.put(step, &[("score/J&F", step as f64 / 10.0)]).unwrap();
+            }
+        }
+        assert_eq!(rows(folder.path()), "step,loss,score/J&F\n2,1,0.2\n3,,0.3\n4,1,0.4\n");
+    }
+
+    #[test]
+    fn an_interrupted_run_goes_on_from_its_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |from: u64, to: u64| {
+            let mut recorder = Recorder::open(folder.path(), 1, from).unwrap();
+            for step in from + 1..=to {
+                recorder.add("loss", step as f64);
+                recorder.end_step(step).unwrap();
+            }
+            recorder.draw().unwrap();
+        };
+        run(0, 5);
+        run(3, 6);
+        assert_eq!(rows(folder.path()), "step,loss\n1,1\n2,2\n3,3\n4,4\n5,5\n6,6\n");
+        assert!(image::open(folder.path().join(PLOT)).is_ok());
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        let events = files.filter(|file| {
+            file.as_ref().unwrap().file_name().to_str().unwrap().starts_with("events.out.tfevents")
+        });
+        assert_eq!(events.count(), 2);
+    }
+
+    #[test]
+    fn pictures_lie_in_the_folder_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::open(folder.path(), 1, 0).unwrap();
+        recorder.picture(3, "clips/window", &RgbImage::new(4, 2)).unwrap();
+        assert_eq!(image::open(folder.path().join("clips-window.png")).unwrap().width(), 4);
+    }
+}

@@ -1,0 +1,83 @@
+//! A training window as a picture: each frame beside its truth and what was predicted.
+
+use image::{DynamicImage, GrayImage, RgbImage};
+use tch::{Kind, Tensor};
+
+use crate::report::{ContactSheet, Tile};
+use crate::{LabelMap, Result};
+
+/// Predicted frames of one clip, a row each: the frame, the true mask on it, the predicted one on it where it
+/// is above one half, and the prediction as it is.
+///
+/// `images` (K, 3, H, W) is RGB in [0, 1]; `truth` and `prediction` (K, 1, H, W) are in [0, 1]. Of any kind and
+/// on any device.
+///
+/// # Errors
+/// Tensors of other shapes.
+pub fn window_panel(title: &str, images: &Tensor, truth: &Tensor, prediction: &Tensor) -> Result<RgbImage> {
+    let _no_grad = tch::no_grad_guard();
+    let mut sheet = ContactSheet::new(title);
+    let (frames, _, height, width) = images.size4()?;
+    let (height, width) = (height as usize, width as usize);
+    let nothing = LabelMap::background(width, height);
+    for frame in 0..frames {
+        let pixels = bytes(&images.f_get(frame)?.f_permute([1, 2, 0])?)?;
+        let picture = RgbImage::from_raw(width as u32, height as u32, pixels).unwrap_or_default();
+        let soft = bytes(&prediction.f_get(frame)?)?;
+        let predicted = labels(&soft, width, height)?;
+        let true_labels = labels(&bytes(&truth.f_get(frame)?)?, width, height)?;
+        let grey = GrayImage::from_raw(width as u32, height as u32, soft).unwrap_or_default();
+        let grey = DynamicImage::ImageLuma8(grey).into_rgb8();
+        let mut push = |picture: &RgbImage, labels: &LabelMap, name: &str| {
+            let caption = format!("{name} {}", frame + 1);
+            sheet.push(Tile::new(picture, labels, ContactSheet::TILE_WIDTH, caption));
+        };
+        push(&picture, &nothing, "frame");
+        push(&picture, &true_labels, "truth");
+        push(&picture, &predicted, "prediction");
+        push(&grey, &nothing, "soft mask");
+    }
+    Ok(sheet.draw())
+}
+
+fn labels(soft: &[u8], width: usize, height: usize) -> Result<LabelMap> {
+    LabelMap::new(width, height, soft.iter().map(|&value| u8::from(value > 127)).collect())
+}
+
+fn bytes(x: &Tensor) -> Result<Vec<u8>> {
+    let x = x.f_to_kind(Kind::Float)?.f_to_device(tch::Device::Cpu)?.f_mul_scalar(255.0)?;
+    let x = x.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?;
+    Ok(Vec::<u8>::try_from(&x.f_contiguous()?.f_reshape([-1])?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn four_pictures_a_frame() {
+        let images = Tensor::full([2, 3, 32, 64], 0.8, (Kind::Float, Device::Cpu));
+        let truth = Tensor::zeros([2, 1, 32, 64], (Kind::Float, Device::Cpu));
+        let _ = truth.narrow(3, 0, 32).fill_(1.0);
+        let prediction = truth.flip([3]).to_kind(Kind::BFloat16).set_requires_grad(true);
+        let panel = window_panel("step 3", &images, &truth, &prediction).unwrap();
+        let tile = ContactSheet::TILE_WIDTH;
+        let height = tile / 2;
+        // Where a tile's middle rows are, by its place in the sheet.
+        let at = |column: u32, row: u32, x: f32| {
+            let (gap, caption) = (4, 18);
+            let left = gap + column * (tile + gap);
+            let top = 2 * caption + gap + row * (caption + height + gap);
+            panel.get_pixel(left + (x * tile as f32) as u32, top + height / 2).0
+        };
+        for row in 0..2 {
+            let grey = [204, 204, 204];
+            assert_eq!((at(0, row, 0.25), at(0, row, 0.75)), (grey, grey));
+            assert!(at(1, row, 0.25) != grey && at(1, row, 0.75) == grey, "truth is on the left");
+            assert!(at(2, row, 0.25) == grey && at(2, row, 0.75) != grey, "prediction on the right");
+            assert_eq!((at(3, row, 0.25), at(3, row, 0.75)), ([0; 3], [255; 3]));
+        }
+    }
+}

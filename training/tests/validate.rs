@@ -1,0 +1,182 @@
+//! Validation while a network trains: a data set drawn here, a tiny network.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use fastganseg_training::dataset::{Dataset, Selection};
+use fastganseg_training::eval::{EvalOptions, evaluate};
+use fastganseg_training::train::validate::{BEST, BY_SEQUENCE, SCORE, Validation, Validator};
+use fastganseg_training::{LabelMap, indexed_png};
+use gstfastganseg::device::{DeviceChoice, Precision};
+use gstfastganseg::model::weights::Weights;
+use gstfastganseg::model::{Config, Lite};
+use gstfastganseg::tracker::{Options, Tracker};
+use image::{Rgb, RgbImage};
+use indicatif::ProgressBar;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+/// The random numbers of libtorch are the whole process's: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Two sequences of nine frames, a square moving over a dark ground.
+fn data(root: &Path) {
+    for (index, name) in ["left", "right"].into_iter().enumerate() {
+        let folders = ["JPEGImages", "Annotations"].map(|kind| root.join(kind).join(name));
+        folders.iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+        for frame in 0..9usize {
+            let inside = |x: usize, y: usize| {
+                let left = 10 + 3 * frame + 20 * index;
+                (left..left + 24).contains(&x) && (12..40).contains(&y)
+            };
+            let picture = RgbImage::from_fn(96, 64, |x, y| match inside(x as usize, y as usize) {
+                true => Rgb([220, 190, 60]),
+                false => Rgb([30, 40, 50 + 10 * (x % 3) as u8]),
+            });
+            picture.save(folders[0].join(format!("{frame:05}.jpg"))).unwrap();
+            let ids = (0..96 * 64).map(|i| u8::from(inside(i % 96, i / 96))).collect();
+            let labels = LabelMap::new(96, 64, ids).unwrap();
+            indexed_png::write(&folders[1].join(format!("{frame:05}.png")), &labels).unwrap();
+        }
+    }
+}
+
+fn config() -> Config {
+    Config { width: 0.125, network_size: [64, 96], ..Config::lite() }
+}
+
+fn network(seed: i64) -> VarStore {
+    tch::manual_seed(seed);
+    let store = VarStore::new(Device::Cpu);
+    Lite::new(&store.root(), &config()).unwrap();
+    store
+}
+
+/// A network that sees no object anywhere.
+fn blind() -> VarStore {
+    let store = network(1);
+    let mut bias = store.variables()["decoder.head.bias"].shallow_clone();
+    let _ = tch::no_grad(|| bias.fill_(-20.0));
+    store
+}
+
+fn options() -> Options {
+    Options { device: DeviceChoice::Cpu, precision: Precision::Float32, ..Options::default() }
+}
+
+fn settings(root: &Path) -> Validation {
+    Validation { data: root.to_owned(), sequences: Vec::new(), split: None, every: 10, frame_step: 1 }
+}
+
+#[test]
+fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
+    let _turn = alone();
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path());
+    let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
+    assert_eq!((validator.frames(), validator.best()), (18, None));
+    assert_eq!([10, 15, 20, 25].map(|done| validator.is_due(done, 25)), [true, false, true, true]);
+
+    let metadata = BTreeMap::from([("licence".to_owned(), "CC0-1.0".to_owned())]);
+    let validated = validator.run(&blind(), &config(), &metadata, 10).unwrap();
+    let blind_score = validated.scores.summary().region_and_contour();
+    assert!(validated.is_best && blind_score < 0.01, "{blind_score}");
+
+    // A mask that is everywhere is better than none.
+    let seeing = network(2);
+    let mut bias = seeing.variables()["decoder.head.bias"].shallow_clone();
+    let _ = tch::no_grad(|| bias.fill_(20.0));
+    let validated = validator.run(&seeing, &config(), &metadata, 20).unwrap();
+    assert!(validated.is_best);
+    let best = Weights::open(&folder.path().join(BEST)).unwrap();
+    assert_eq!((best.metadata()["steps"].as_str(), best.metadata()["licence"].as_str()), ("20", "CC0-1.0"));
+    let score: f64 = best.metadata()[SCORE].parse().unwrap();
+    assert_eq!(score, validated.scores.summary().region_and_contour());
+    assert!(score > 0.05, "{score}");
+    let by_sequence: BTreeMap<String, [f64; 2]> =
+        serde_json::from_str(&best.metadata()[BY_SEQUENCE]).unwrap();
+    assert_eq!(by_sequence.keys().collect::<Vec<_>>(), ["left", "right"]);
+
+    // The file that was kept scores the same when it is evaluated.
+    let mut tracker = Tracker::from_weights(&best, &options()).unwrap();
+    let dataset = Dataset::open(folder.path(), &Selection::default()).unwrap();
+    let again = evaluate(&mut tracker, &dataset, &EvalOptions::default(), &ProgressBar::hidden()).unwrap();
+    assert_eq!(again.scores, validated.scores);
+
+    // What is worse later leaves it alone, also in a run that goes on.
+    let bytes = fs::read(folder.path().join(BEST)).unwrap();
+    assert!(!validator.run(&blind(), &config(), &metadata, 30).unwrap().is_best);
+    let mut resumed = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
+    assert_eq!(resumed.best(), Some(score));
+    assert!(!resumed.run(&blind(), &config(), &metadata, 40).unwrap().is_best);
+    assert!(bytes == fs::read(folder.path().join(BEST)).unwrap());
+    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 3, "pictures, annotations, and the best weights: {files:?}");
+}
+
+#[test]
+fn validation_leaves_random_numbers_threads_and_gradients_alone() {
+    let _turn = alone();
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path());
+    let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
+    let store = network(3);
+    let threads = tch::get_num_threads();
+    let drawn = |between: &mut dyn FnMut()| {
+        tch::manual_seed(7);
+        between();
+        Tensor::randn([4], (Kind::Double, Device::Cpu))
+    };
+    let expected = drawn(&mut || ());
+    let found = drawn(&mut || {
+        validator.run(&store, &config(), &BTreeMap::new(), 10).unwrap();
+    });
+    assert!(expected.equal(&found));
+    assert_eq!(tch::get_num_threads(), threads);
+    assert!(store.trainable_variables().iter().all(Tensor::requires_grad));
+    let sum = store.variables()["decoder.head.bias"].sum(Kind::Float) * 2.0;
+    sum.backward();
+    assert_eq!(store.variables()["decoder.head.bias"].grad().double_value(&[0]), 2.0);
+}
+
+#[test]
+fn fewer_frames_and_sequences_take_less_time() {
+    let _turn = alone();
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path());
+    let some = Validation { sequences: vec!["right".into()], frame_step: 2, ..settings(folder.path()) };
+    let mut validator = Validator::open(&some, &options(), folder.path()).unwrap();
+    assert_eq!(validator.frames(), 5);
+    let validated = validator.run(&network(4), &config(), &BTreeMap::new(), 10).unwrap();
+    assert_eq!(validated.scores.sequences[0].name, "right");
+    assert_eq!(validated.scores.sequences[0].frames, ["00002", "00004", "00006"]);
+}
+
+#[test]
+fn bad_settings_are_known_before_training() {
+    let _turn = alone();
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path());
+    let message =
+        |settings: Validation| Validator::open(&settings, &options(), folder.path()).unwrap_err().to_string();
+    let unknown = Validation { sequences: vec!["zebra".into()], ..settings(folder.path()) };
+    assert!(message(unknown).contains("zebra"));
+    let never = Validation { every: 0, ..settings(folder.path()) };
+    assert!(message(never).contains("validation.every"));
+    let both = Validation {
+        sequences: vec!["left".into()],
+        split: Some("list.txt".into()),
+        ..settings(folder.path())
+    };
+    assert!(message(both).contains("sequences or split"));
+    fs::remove_dir_all(folder.path().join("JPEGImages/left")).unwrap();
+    assert!(message(settings(folder.path())).contains("JPEGImages/left"));
+    data(folder.path());
+    fs::write(folder.path().join(BEST), b"nonsense").unwrap();
+    assert!(message(settings(folder.path())).contains(BEST));
+}
