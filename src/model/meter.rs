@@ -52,9 +52,9 @@ mod tests {
         let depthwise = Conv::new(&(store.root() / "c"), ConvSpec::square(4, 4, 3).depthwise());
         let x = Tensor::zeros([2, 4, 8, 10], (Kind::Float, Device::Cpu));
         let run = || {
-            whole.forward(&x).unwrap();
-            whole.forward(&x).unwrap();
-            depthwise.forward(&x).unwrap();
+            drop(whole.forward(&x).unwrap());
+            drop(whole.forward(&x).unwrap());
+            drop(depthwise.forward(&x).unwrap());
             let (x, y) = (x.reshape([2, 8, 40]), x.reshape([2, 40, 8]));
             product("d", &x, &y).unwrap().size()
         };

@@ -7,13 +7,17 @@ use crate::info::Info;
 use crate::train::TrainConfig;
 use crate::train::validate::{BY_SEQUENCE, FRAME_STEP, SCORE};
 
+/// The metadata's key of the configuration that a run was made with, TOML.
+const CONFIGURATION: &str = "training_config";
+
 /// What the metadata of weights need not say in the card's list of other things, for it is said elsewhere.
-const SAID: [&str; 10] = [
+const SAID: [&str; 11] = [
     "format",
     "architecture",
     "licence",
     "training_data",
     "steps",
+    CONFIGURATION,
     SCORE,
     "validation_j",
     "validation_f",
@@ -21,11 +25,11 @@ const SAID: [&str; 10] = [
     FRAME_STEP,
 ];
 
-/// Markdown for the weights in `file` of `bytes` bytes, of a run with `training`. What is not known is said not
-/// to be.
+/// Markdown for the weights in `file` of `bytes` bytes, of a run with `training` unless they say themselves how
+/// they were made. What is not known is said not to be.
 pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> String {
     let metadata = &info.metadata;
-    let known = |key: &str| metadata.get(key).map_or("not stated", String::as_str);
+    let known = |key: &str| metadata.get(key).map_or("not stated".into(), |value| cell(value));
     let [height, width] = info.config.network_size;
     let [architecture, matching, temporal_skip] = info.names();
     let mut text = format!("# {file}\n\n");
@@ -84,7 +88,8 @@ pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> Stri
     line("The whole configuration of the run, for `fastganseg-train train --config`:");
     line("");
     line("```toml");
-    line(toml::to_string(training).unwrap_or_default().trim_end());
+    let given = || toml::to_string(training).unwrap_or_default();
+    line(metadata.get(CONFIGURATION).cloned().unwrap_or_else(given).trim_end());
     line("```");
     line("");
     line("## Limits");

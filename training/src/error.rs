@@ -61,13 +61,33 @@ pub enum Error {
         reason: String,
     },
     /// A loss or gradient that is no number any more.
-    #[error("the loss is not a number at step {step}; lower optimiser.learning_rate and go on from {}", checkpoint.display())]
+    #[error(
+        "{what} diverged at step {step}: try a lower optimiser.learning_rate or critics.learning_rate, a higher \
+         critics.penalty_weight, mixed_precision = false; {remedy}"
+    )]
     Diverged {
+        /// Whose loss or gradient.
+        what: String,
         /// The step that failed.
         step: u64,
-        /// The last good state.
-        checkpoint: PathBuf,
+        /// Where the last good state is, if there is one.
+        remedy: String,
     },
+    /// Too little memory for a step.
+    #[error(
+        "out of memory at step {step} ({reason}): lower data.batch, data.size, data.window or \
+         critics.shape.max_channels, put the critics elsewhere with critics.device, or set mixed_precision = true on \
+         CUDA"
+    )]
+    OutOfMemory {
+        /// The step that failed.
+        step: u64,
+        /// libtorch's words.
+        reason: String,
+    },
+    /// Signals cannot be caught.
+    #[error("signals cannot be handled: {0}")]
+    Signal(#[from] ctrlc::Error),
     /// A call into libtorch that failed.
     #[error("libtorch: {}", .0.to_string().lines().next().unwrap_or_default())]
     Torch(#[from] tch::TchError),

@@ -13,6 +13,7 @@
 pub mod calibration;
 pub mod card;
 pub mod clips;
+pub mod critic;
 pub mod dataset;
 mod error;
 pub mod eval;

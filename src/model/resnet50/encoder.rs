@@ -211,6 +211,8 @@ pub struct Encoder {
     normalise: Normalise,
     stem: Stem,
     layers: Vec<Vec<Bottleneck>>,
+    /// What to compute in, if not in the kind of the weights.
+    kind: Option<Kind>,
 }
 
 visit_fields!(Encoder: normalise, stem, layers);
@@ -233,7 +235,7 @@ impl Encoder {
             }
             layers.push(layer);
         }
-        Ok(Self { normalise: Normalise::new(path)?, stem: Stem::new(path, stem)?, layers })
+        Ok(Self { normalise: Normalise::new(path)?, stem: Stem::new(path, stem)?, layers, kind: None })
     }
 
     /// Channels at stride 4, 8, 16 and 32.
@@ -241,13 +243,18 @@ impl Encoder {
         [64, 128, 256, 512].map(|inner| EXPANSION * config.channels(inner))
     }
 
-    /// `image` is (1 or N, 3, H, W) with RGB in [0, 1], `masks` (N, 1, H, W) in [0, 1], raw. The
-    /// kind of the weights is the one computed in.
+    /// Computes in `kind` from now on, whatever kind the weights are kept in.
+    pub fn compute_in(&mut self, kind: Kind) {
+        self.kind = Some(kind);
+    }
+
+    /// `image` is (1 or N, 3, H, W) with RGB in [0, 1], `masks` (N, 1, H, W) in [0, 1], raw. What is
+    /// computed in is the kind of the weights, or that of [`compute_in`](Self::compute_in).
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on other shapes.
     pub fn forward(&self, image: &Tensor, masks: &Tensor) -> Result<Features> {
-        let kind = self.stem.kind();
+        let kind = self.kind.unwrap_or(self.stem.kind());
         let image = self.normalise.forward(image)?.f_to_kind(kind)?;
         let x = self.stem.forward(&image, &masks.f_to_kind(kind)?)?;
         let x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;

@@ -93,6 +93,13 @@ impl Resnet50 {
     }
 }
 
+impl Resnet50 {
+    /// Computes in `kind` from now on while the weights stay as they are: float32 weights train in bfloat16.
+    pub fn compute_in(&mut self, kind: Kind) {
+        self.encoder.compute_in(kind);
+    }
+}
+
 impl Regressor for Resnet50 {
     type Reference = Reference;
     type State = State;

@@ -6,6 +6,7 @@ mod broken;
 mod cache;
 mod colour;
 mod drift;
+mod epoch;
 mod geometry;
 mod lighting;
 mod loader;

@@ -18,6 +18,11 @@ impl<T> Weighted<T> {
         self.0.push((ratio, item));
     }
 
+    /// The items that are drawn at all.
+    pub fn drawn(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().filter(|(ratio, _)| *ratio > 0.0).map(|(_, item)| item)
+    }
+
     /// The sum of all ratios.
     pub fn total(&self) -> f64 {
         self.0.iter().map(|(ratio, _)| ratio).sum()

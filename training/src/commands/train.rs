@@ -1,12 +1,13 @@
 use std::path::PathBuf;
 
 use fastganseg_training::Result;
-use fastganseg_training::train::{self, TrainConfig};
+use fastganseg_training::train::{self, Interrupt, TrainConfig};
 
 /// Trains a model, and goes on where an interrupted run in the same folder stopped.
 ///
-/// Leaves in OUT the weights (model.safetensors), the state to go on from (checkpoint.safetensors),
-/// the curve (curve.csv) and the configuration as it was used (config.toml).
+/// Leaves in OUT the weights (model.safetensors, and best.safetensors where it validates), the state to go on from
+/// (checkpoint.safetensors), the curve (curve.csv, curve.png, TensorBoard's events) and the configuration as it was
+/// used (config.toml). Ctrl-C saves and stops.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The run's configuration, TOML
@@ -22,7 +23,8 @@ pub struct Args {
     set: Vec<String>,
 }
 
-/// Trains to the end.
+/// Trains to the end, or until a signal.
 pub fn run(args: &Args) -> Result<()> {
-    train::run(&TrainConfig::open(&args.config, &args.set)?, &args.out)
+    let config = TrainConfig::open(&args.config, &args.set)?;
+    train::run(&config, &args.out, &Interrupt::on_signals()?).map(drop)
 }

@@ -372,13 +372,13 @@ mod tests {
         let mut marks: Vec<(i32, i32)> = (0..8).map(|i| (100 + 11 * i, 60 + 7 * (i % 3))).collect();
         marks.extend([(500, 300), (500, 300), (955, 20), (65, 555), (955, 300)]);
         let sizes: Vec<(u32, u32)> = (0..marks.len() as u32).map(|i| (60 + 10 * (i % 4), 17)).collect();
-        let legend = Some(Box4 { left: 800, top: 480, right: 950, bottom: 550 });
-        let boxes = place(&marks, &sizes, frame, legend);
+        let legend = Box4 { left: 800, top: 480, right: 950, bottom: 550 };
+        let boxes = place(&marks, &sizes, frame, Some(legend));
         for (i, label) in boxes.iter().enumerate() {
             assert_eq!(label.common(&frame), label.area(), "{i} is inside");
             assert!(marks.iter().all(|&mark| label.common(&Box4::around(mark)) == 0), "{i} hides a mark");
             assert!(boxes[i + 1..].iter().all(|other| label.common(other) == 0), "{i} hides a name");
-            assert_eq!(label.common(&legend.unwrap()), 0);
+            assert_eq!(label.common(&legend), 0);
         }
         let alone = place(&[(500, 300)], &[(80, 17)], frame, None);
         assert!(alone[0].left > 500 && alone[0].distance((500, 300)) <= 2 * MARK, "beside its mark");

@@ -2,12 +2,31 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::config::Optimiser;
 use crate::Result;
 
 const EPSILON: f64 = 1e-8;
+
+/// Rates and decays.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// That of variables whose names begin with `encoder.`.
+    pub encoder_learning_rate: f64,
+    /// Decay of the first and the second moment.
+    pub betas: Betas,
+    /// Share of a weight lost a step, times the learning rate.
+    pub weight_decay: f64,
+    /// Greatest norm of the whole gradient; infinite = any.
+    pub clip: f64,
+}
+
+/// Decay of the first and the second moment.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Betas(pub f64, pub f64);
 
 /// One trained tensor and its running moments.
 #[derive(Debug)]
@@ -18,80 +37,93 @@ struct Slot {
     encoder: bool,
 }
 
+/// The optimiser of one network.
 #[derive(Debug)]
 pub struct Adam {
     slots: BTreeMap<String, Slot>,
-    settings: Optimiser,
-    step: u64,
+    rates: Rates,
     steps: u64,
 }
 
 impl Adam {
     /// `parameters` by name; those of the encoder have a learning rate of their own.
-    pub fn new(
-        parameters: impl IntoIterator<Item = (String, Tensor)>,
-        settings: Optimiser,
-        steps: u64,
-    ) -> Result<Self> {
+    pub fn new(parameters: impl IntoIterator<Item = (String, Tensor)>, rates: Rates) -> Result<Self> {
         let mut slots = BTreeMap::new();
         for (name, parameter) in parameters {
             let encoder = name.starts_with("encoder.");
             let (first, second) = (parameter.f_zeros_like()?, parameter.f_zeros_like()?);
             slots.insert(name, Slot { parameter, first, second, encoder });
         }
-        Ok(Self { slots, settings, step: 0, steps })
+        Ok(Self { slots, rates, steps: 0 })
     }
 
-    /// Learning rate at the present step as a share of the highest.
-    pub fn schedule(&self) -> f64 {
-        let progress = self.step as f64 / self.steps as f64;
-        let warm_up = (self.step + 1) as f64 / self.settings.warm_up.max(1) as f64;
-        warm_up.min(1.0) * (1.0 - progress).max(0.0).powf(self.settings.decay_power)
+    /// The trained tensors, in the order of their names.
+    pub fn parameters(&self) -> Vec<Tensor> {
+        self.slots.values().map(|slot| slot.parameter.shallow_clone()).collect()
     }
 
+    /// Forgets the gradients.
     pub fn zero_gradients(&mut self) {
         for slot in self.slots.values_mut() {
             slot.parameter.zero_grad();
         }
     }
 
-    /// One step down the gradients; returns their norm before clipping.
-    pub fn step(&mut self) -> Result<f64> {
-        let _no_grad = tch::no_grad_guard();
-        let schedule = self.schedule();
-        let [beta1, beta2] = self.settings.betas;
-        let mut squares = 0.0;
+    /// Whether gradients reach the trained tensors from now on.
+    pub fn set_requires_grad(&mut self, requires: bool) {
         for slot in self.slots.values() {
-            let gradient = slot.parameter.grad();
-            if gradient.defined() {
-                squares += gradient.f_square()?.f_sum(Kind::Double)?.double_value(&[]);
-            }
+            let _ = slot.parameter.set_requires_grad(requires);
         }
-        let norm = squares.sqrt();
+    }
+
+    /// One step down the gradients at `schedule` times the highest rates; returns the gradients' norm before
+    /// clipping. Where that is no number, nothing is changed.
+    pub fn step(&mut self, schedule: f64) -> Result<f64> {
+        let _no_grad = tch::no_grad_guard();
+        let rates = self.rates;
+        let Betas(beta1, beta2) = rates.betas;
+        let norm = self.gradient_norm()?;
         if !norm.is_finite() {
             return Ok(norm);
         }
-        self.step += 1;
-        let shrink = if norm > self.settings.clip { self.settings.clip / norm } else { 1.0 };
-        let (unbias1, unbias2) = (1.0 - beta1.powi(self.step as i32), 1.0 - beta2.powi(self.step as i32));
+        self.steps += 1;
+        let shrink = (norm > rates.clip).then(|| rates.clip / norm);
+        let (unbias1, unbias2) = (1.0 - beta1.powi(self.steps as i32), 1.0 - beta2.powi(self.steps as i32));
         for slot in self.slots.values_mut() {
             let gradient = slot.parameter.grad();
             if !gradient.defined() {
                 continue;
             }
-            let gradient = gradient.f_mul_scalar(shrink)?;
-            let highest =
-                if slot.encoder { self.settings.encoder_learning_rate } else { self.settings.learning_rate };
+            let gradient = match shrink {
+                Some(shrink) => gradient.f_mul_scalar(shrink)?,
+                None => gradient,
+            };
+            let highest = if slot.encoder { rates.encoder_learning_rate } else { rates.learning_rate };
             let rate = highest * schedule;
-            slot.first = slot.first.f_mul_scalar(beta1)?.f_add(&gradient.f_mul_scalar(1.0 - beta1)?)?;
-            slot.second =
-                slot.second.f_mul_scalar(beta2)?.f_add(&gradient.f_square()?.f_mul_scalar(1.0 - beta2)?)?;
-            let divisor = slot.second.f_div_scalar(unbias2)?.f_sqrt()?.f_add_scalar(EPSILON)?;
-            let change = slot.first.f_div_scalar(unbias1)?.f_div(&divisor)?;
-            let decayed = slot.parameter.f_mul_scalar(1.0 - rate * self.settings.weight_decay)?;
-            slot.parameter.f_copy_(&decayed.f_sub(&change.f_mul_scalar(rate)?)?).map(|_| ())?;
+            let _ = slot.first.f_lerp_(&gradient, 1.0 - beta1)?;
+            let scaled = gradient.f_mul_scalar(1.0 - beta2)?;
+            let _ = slot.second.f_mul_scalar_(beta2)?.f_addcmul_(&gradient, &scaled)?;
+            let mut divisor = slot.second.f_sqrt()?;
+            let _ = divisor.f_mul_scalar_(1.0 / unbias2.sqrt())?.f_add_scalar_(EPSILON)?;
+            if rates.weight_decay > 0.0 {
+                let _ = slot.parameter.f_mul_scalar_(1.0 - rate * rates.weight_decay)?;
+            }
+            let change = slot.first.f_mul_scalar(-rate / unbias1)?;
+            let _ = slot.parameter.f_addcdiv_(&change, &divisor)?;
         }
         Ok(norm)
+    }
+
+    /// The norm of all gradients together.
+    fn gradient_norm(&self) -> Result<f64> {
+        let gradients: Vec<Tensor> =
+            self.slots.values().map(|slot| slot.parameter.grad()).filter(Tensor::defined).collect();
+        norm(&gradients)
+    }
+
+    /// Steps done.
+    pub fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// Moments by name, for a checkpoint.
@@ -107,8 +139,8 @@ impl Adam {
             .collect()
     }
 
-    /// Puts back what [`state`](Self::state) gave at `step`.
-    pub fn restore(&mut self, step: u64, mut moments: BTreeMap<String, Tensor>) -> Result<(), String> {
+    /// Puts back what [`state`](Self::state) gave after `steps`, and takes it out of `moments`.
+    pub fn restore(&mut self, steps: u64, moments: &mut BTreeMap<String, Tensor>) -> Result<(), String> {
         for (name, slot) in &mut self.slots {
             for (moment, target) in [("first", &mut slot.first), ("second", &mut slot.second)] {
                 let key = format!("{moment}.{name}");
@@ -116,10 +148,74 @@ impl Adam {
                 if tensor.size() != target.size() {
                     return Err(format!("{key} is {:?}, expected {:?}", tensor.size(), target.size()));
                 }
-                *target = tensor;
+                target.f_copy_(&tensor).map_err(|error| error.to_string())?;
             }
         }
-        self.step = step;
+        self.steps = steps;
         Ok(())
+    }
+}
+
+/// The Euclidean norm of several tensors as one vector.
+pub fn norm(tensors: &[Tensor]) -> Result<f64> {
+    let mut squares = None::<Tensor>;
+    for tensor in tensors {
+        let square = tensor.f_norm()?.f_to_kind(Kind::Double)?.f_square()?;
+        squares = Some(match squares {
+            Some(sum) => sum.f_add(&square)?,
+            None => square,
+        });
+    }
+    Ok(squares.map_or(0.0, |squares| squares.double_value(&[]).sqrt()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adam as its paper has it, one number.
+    #[test]
+    fn steps_are_those_of_the_definition() {
+        let rates = Rates {
+            learning_rate: 0.1,
+            encoder_learning_rate: 0.1,
+            betas: Betas(0.5, 0.999),
+            weight_decay: 0.01,
+            clip: f64::INFINITY,
+        };
+        let x = Tensor::from_slice(&[2.0f64]).set_requires_grad(true);
+        let mut adam = Adam::new([("x".to_owned(), x.shallow_clone())], rates).unwrap();
+        let (mut expected, mut m, mut v) = (2.0, 0.0, 0.0);
+        for step in 1..=4 {
+            adam.zero_gradients();
+            (&x * &x * &x).sum(Kind::Double).backward();
+            let schedule = 1.0 / f64::from(step);
+            let norm = adam.step(schedule).unwrap();
+            let gradient = 3.0 * expected * expected;
+            assert!((norm - gradient).abs() < 1e-9);
+            m = 0.5 * m + 0.5 * gradient;
+            v = 0.999 * v + 0.001 * gradient * gradient;
+            let (m_hat, v_hat) = (m / (1.0 - 0.5f64.powi(step)), v / (1.0 - 0.999f64.powi(step)));
+            let rate = 0.1 * schedule;
+            expected = expected * (1.0 - rate * 0.01) - rate * m_hat / (v_hat.sqrt() + EPSILON);
+            assert!((x.double_value(&[0]) - expected).abs() < 1e-9, "{x} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_gradient_that_is_no_number_changes_nothing() {
+        let rates = Rates {
+            learning_rate: 0.1,
+            encoder_learning_rate: 0.1,
+            betas: Betas(0.9, 0.99),
+            weight_decay: 0.0,
+            clip: 1.0,
+        };
+        let x = Tensor::from_slice(&[0.0f32, 1.0]).set_requires_grad(true);
+        let mut adam = Adam::new([("x".to_owned(), x.shallow_clone())], rates).unwrap();
+        (&x / 0.0).log().sum(Kind::Float).backward();
+        assert!(!adam.step(1.0).unwrap().is_finite());
+        assert_eq!(Vec::<f32>::try_from(&x).unwrap(), [0.0, 1.0]);
+        assert_eq!(adam.steps(), 0);
     }
 }

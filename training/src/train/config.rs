@@ -3,9 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use gstfastganseg::device::DeviceChoice;
 use gstfastganseg::model::Config;
 use serde::{Deserialize, Serialize};
 
+use super::adam::{Betas, Rates};
+use super::critics::CriticSettings;
+use super::objective::Loss;
+use super::schedule::Schedule;
+use super::validate::Validation;
 use crate::clips::Data;
 use crate::{Error, Result};
 
@@ -13,38 +19,66 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// The network.
-    pub model: Config,
-    /// The clips.
-    pub data: Data,
-    /// The optimiser.
-    pub optimiser: Optimiser,
-    /// The loss.
-    pub loss: Loss,
     /// Weights to start from, `.safetensors` of the same configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
-    /// ImageNet weights of the encoder, `.safetensors`.
+    /// ImageNet weights of the encoder, `.safetensors`. What it lacks starts at random with a warning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backbone: Option<PathBuf>,
-    /// Length of the run; the schedule ends there.
-    pub steps: u64,
+    /// Length of the run in regressor steps; the schedule ends there. Either this or `epochs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Length of the run in epochs: so many clips as there are annotated frames and stills, those of the critics'
+    /// steps included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
     /// Stop here with a checkpoint, to go on later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_after: Option<u64>,
     /// Of the weights that start at random, and of the clips.
     pub seed: u64,
+    /// Where the regressor is trained: `auto`, `cpu`, `cuda` or `cuda:N`.
+    #[serde(default = "cpu")]
+    pub device: String,
     /// Threads of the training step.
     pub threads: i32,
     /// Threads that make clips.
     pub loader_threads: usize,
-    /// Compute in bfloat16, with float32 weights.
+    /// Compute the regressor in bfloat16, with float32 weights and losses.
     pub mixed_precision: bool,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+    /// Steps between rows of the curve, which have means over them.
+    #[serde(default = "report_every")]
+    pub report_every: u64,
+    /// Steps between measurements of what each part of the loss does to the regressor; 0 = never.
+    #[serde(default)]
+    pub gradients_every: u64,
+    /// The network.
+    pub model: Config,
+    /// The clips.
+    pub data: Data,
+    /// The regressor's optimiser.
+    pub optimiser: Optimiser,
+    /// The supervised part of the loss.
+    pub loss: Loss,
+    /// The critics; without them there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub critics: Option<CriticSettings>,
+    /// Scores on the way; without it there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
     /// What the weights file says of itself: training data, licence and the like.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+}
+
+fn cpu() -> String {
+    "cpu".to_owned()
+}
+
+fn report_every() -> u64 {
+    25
 }
 
 /// Adam with decoupled weight decay and a polynomial schedule.
@@ -56,37 +90,36 @@ pub struct Optimiser {
     /// Of the encoder; 0 keeps it frozen.
     pub encoder_learning_rate: f64,
     /// Decay of the first and the second moment.
-    pub betas: [f64; 2],
+    pub betas: Betas,
     /// Share of a weight lost a step, times the learning rate.
     pub weight_decay: f64,
-    /// Greatest norm of the whole gradient.
+    /// Greatest norm of the whole gradient; `inf` = any.
     pub clip: f64,
     /// Steps of linear warm-up.
     pub warm_up: u64,
+    /// Share of the run at the highest rate, before the decay begins.
+    #[serde(default)]
+    pub hold: f64,
     /// Power of the polynomial decay.
     pub decay_power: f64,
 }
 
-/// Pixel loss and region loss.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Loss {
-    /// Its kind.
-    pub cross_entropy: CrossEntropy,
-    /// Weight of the cross-entropy.
-    pub cross_entropy_weight: f64,
-    /// Weight of 1 − soft region similarity.
-    pub region_weight: f64,
-}
+impl Optimiser {
+    /// For [`Adam`](super::adam::Adam).
+    pub fn rates(&self) -> Rates {
+        Rates {
+            learning_rate: self.learning_rate,
+            encoder_learning_rate: self.encoder_learning_rate,
+            betas: self.betas,
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+        }
+    }
 
-/// How pixels are weighted in the cross-entropy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CrossEntropy {
-    /// The paper's: object and background by each other's share.
-    Balanced,
-    /// Three times as much near the contour.
-    Edge,
+    /// For a run of so many steps.
+    pub fn schedule(&self, steps: u64) -> Schedule {
+        Schedule { steps, warm_up: self.warm_up, hold: self.hold, decay_power: self.decay_power }
+    }
 }
 
 impl TrainConfig {
@@ -108,12 +141,55 @@ impl TrainConfig {
         Ok(config)
     }
 
+    /// Regressor steps of the run, where an epoch has so many clips.
+    pub fn length(&self, clips: u64) -> u64 {
+        match (self.steps, self.epochs) {
+            (Some(steps), _) => steps,
+            (None, epochs) => {
+                let a_step = self.data.batch as u64 * self.batches();
+                (epochs.unwrap_or(0.0) * clips as f64 / a_step as f64).ceil().max(1.0) as u64
+            }
+        }
+    }
+
+    /// Batches that a regressor step takes, those of the critics included.
+    pub fn batches(&self) -> u64 {
+        self.critics.as_ref().map_or(1, CriticSettings::batches)
+    }
+
+    /// As TOML, overrides and defaults included.
+    ///
+    /// # Errors
+    /// None in practice: every value has a form in TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| {
+            Error::Config { path: "(effective configuration)".into(), reason: error.to_string() }
+        })
+    }
+
     fn check(&self) -> std::result::Result<(), String> {
         self.model.validate().map_err(|error| error.to_string())?;
         self.data.check()?;
         let must = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-        must(self.steps > 0 && self.checkpoint_every > 0, "steps and checkpoint_every must be at least 1")?;
-        must(self.optimiser.learning_rate > 0.0, "optimiser.learning_rate must be positive")?;
+        must(self.steps.is_some() != self.epochs.is_some(), "give either steps or epochs")?;
+        must(self.steps.is_none_or(|steps| steps > 0), "steps must be at least 1")?;
+        must(self.epochs.is_none_or(|epochs| epochs > 0.0 && epochs < 1e6), "epochs must be above 0")?;
+        must(self.checkpoint_every > 0 && self.report_every > 0, "checkpoint_every and report_every: at least 1")?;
+        let optimiser = &self.optimiser;
+        must(optimiser.learning_rate > 0.0, "optimiser.learning_rate must be positive")?;
+        must(optimiser.encoder_learning_rate >= 0.0, "optimiser.encoder_learning_rate must not be negative")?;
+        must(optimiser.clip > 0.0, "optimiser.clip must be above 0; inf = never")?;
+        must((0.0..1.0).contains(&optimiser.hold), "optimiser.hold is a share of the run, 0 up to 1")?;
+        let Betas(first, second) = optimiser.betas;
+        let decays = [first, second].iter().all(|beta| (0.0..1.0).contains(beta));
+        must(decays, "optimiser.betas: 0 up to 1")?;
+        self.device.parse::<DeviceChoice>().map_err(|error| error.to_string())?;
+        if let Some(critics) = &self.critics {
+            critics.check(self.data.size)?;
+        }
+        if let Some(validation) = &self.validation {
+            validation.check()?;
+        }
         must(self.threads > 0 && self.loader_threads > 0, "threads must be at least 1")
     }
 }

@@ -1,17 +1,30 @@
-//! Training of the regressor.
+//! Training of the regressor: supervised, and with the critics of the paper.
 
+mod ablate;
 mod adam;
 mod checkpoint;
 mod config;
+mod critics;
 mod export;
-mod lite;
-mod loss;
+mod fault;
+mod interrupt;
+mod network;
+mod objective;
 pub mod record;
 mod run;
+mod schedule;
+mod session;
+mod step;
 pub mod validate;
+mod window;
 
-pub use config::TrainConfig;
+pub use ablate::{Ablation, ablate};
+pub use adam::Betas;
+pub use config::{Optimiser, TrainConfig};
+pub use critics::CriticSettings;
 pub use export::export;
+pub use interrupt::Interrupt;
+pub use objective::{CrossEntropy, Loss};
 pub use record::Recorder;
 pub use run::run;
 pub use validate::{Validation, Validator};

@@ -1,0 +1,116 @@
+//! What keeps the critics from telling true masks by what no regressor could do: a true mask is 0 or 1, the
+//! regressor's is soft.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::Result;
+
+/// What noise the true masks get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Noise {
+    /// With mean and variance of the regressor's error Ŷ − Y.
+    #[default]
+    Residual,
+    /// With mean and variance of the regressor's mask Ŷ, as the paper's words have it.
+    Literal,
+    /// None.
+    Off,
+}
+
+/// How true masks become the critics' real masks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Disguise {
+    /// Where |Y − Ŷ| is below this, the real mask has the regressor's value; 0 = nowhere.
+    pub overwrite: f64,
+    /// What the rest gets.
+    pub noise: Noise,
+}
+
+impl Disguise {
+    /// The real masks Y' for true masks Y and the regressor's Ŷ, all (K, B, 1, H, W) in [0, 1]; not
+    /// differentiable in either. Noise is drawn from libtorch's generator, each frame's with the statistics of
+    /// that frame.
+    ///
+    /// # Errors
+    /// Other shapes.
+    pub fn apply(&self, truth: &Tensor, predicted: &Tensor) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
+        let noisy = match self.noise {
+            Noise::Residual => truth.f_add(&noise_like(&predicted.f_sub(truth)?)?)?.f_clamp(0.0, 1.0)?,
+            Noise::Literal => truth.f_add(&noise_like(predicted)?)?.f_clamp(0.0, 1.0)?,
+            Noise::Off => truth.shallow_clone(),
+        };
+        let close = truth.f_sub(predicted)?.f_abs()?.f_lt(self.overwrite)?;
+        Ok(predicted.f_where_self(&close, &noisy)?.f_detach()?)
+    }
+}
+
+/// Gaussian noise with the mean and variance of every frame of `x` (K, B, 1, H, W).
+fn noise_like(x: &Tensor) -> Result<Tensor> {
+    let frame = [2i64, 3, 4];
+    let mean = x.f_mean_dim(frame.as_slice(), true, None::<Kind>)?;
+    let deviation = x.f_sub(&mean)?.f_square()?.f_mean_dim(frame.as_slice(), true, None::<Kind>)?.f_sqrt()?;
+    Ok(x.f_randn_like()?.f_mul(&deviation)?.f_add(&mean)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    fn row(values: &[f32]) -> Tensor {
+        Tensor::from_slice(values).reshape([1, 1, 1, 1, -1])
+    }
+
+    #[test]
+    fn sure_pixels_are_overwritten_and_the_others_stay() {
+        let truth = row(&[1.0, 1.0, 0.0, 0.0, 1.0]);
+        let predicted = row(&[0.9, 0.7, 0.2, 0.26, 0.76]).set_requires_grad(true);
+        let disguise = Disguise { overwrite: 0.25, noise: Noise::Off };
+        let real = disguise.apply(&truth, &predicted).unwrap();
+        assert!(real.equal(&row(&[0.9, 1.0, 0.2, 0.0, 0.76])), "{real}");
+        assert!(!real.requires_grad(), "the regressor learns nothing through real masks");
+        let off = Disguise { overwrite: 0.0, noise: Noise::Off };
+        assert!(off.apply(&truth, &predicted).unwrap().equal(&truth));
+    }
+
+    #[test]
+    fn noise_has_the_statistics_of_each_frame() {
+        tch::manual_seed(11);
+        let spread = Tensor::from_slice(&[0.1f32, 0.4]).reshape([2, 1, 1, 1, 1]);
+        let middle = Tensor::from_slice(&[0.3f32, -0.2]).reshape([2, 1, 1, 1, 1]);
+        let x = (Tensor::rand([2, 1, 1, 200, 200], FLOAT) - 0.5) * &spread + &middle;
+        let noise = noise_like(&x).unwrap();
+        for frame in 0..2 {
+            let of = |x: &Tensor| {
+                let x = x.get(frame);
+                (x.mean(Kind::Float).double_value(&[]), x.std(false).double_value(&[]))
+            };
+            let ((mean, deviation), (expected_mean, expected)) = (of(&noise), of(&x));
+            assert!((mean - expected_mean).abs() < 5.0 * expected / 200.0, "{mean} {expected_mean}");
+            assert!((deviation / expected - 1.0).abs() < 0.02, "{deviation} {expected}");
+        }
+        // It is Gaussian, not the uniform that it was measured on: 4.6 % lie beyond two deviations.
+        let beyond = (&noise - &middle).abs().gt_tensor(&(&spread * (2.0 / 12f64.sqrt())));
+        let share = beyond.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
+        assert!((share - 0.0455).abs() < 0.005, "{share}");
+    }
+
+    #[test]
+    fn residual_noise_is_that_of_the_error_and_literal_that_of_the_mask() {
+        tch::manual_seed(12);
+        // The regressor is 0.3 too low everywhere: the error has a mean and no spread.
+        let truth = Tensor::full([1, 1, 1, 50, 50], 0.8, FLOAT);
+        let predicted = &truth - 0.3;
+        let apply = |noise| Disguise { overwrite: 0.0, noise }.apply(&truth, &predicted).unwrap();
+        let mean = |x: Tensor| x.mean(Kind::Float).double_value(&[]);
+        assert!((mean(apply(Noise::Residual)) - 0.5).abs() < 1e-5);
+        assert!((mean(apply(Noise::Literal)) - 1.0).abs() < 1e-5, "0.8 + 0.5, clamped");
+        assert!((mean(apply(Noise::Off)) - 0.8).abs() < 1e-5);
+    }
+}

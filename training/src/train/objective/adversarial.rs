@@ -1,0 +1,142 @@
+//! The critics' side and the regressor's side of equations 3 and 4.
+//!
+//! A critic minimises −(E D(real) − E D(fake)) + λ_gp·GP; the regressor minimises −E D(fake), which is all of the
+//! critic's difference that it has a part in.
+
+use tch::{Kind, Tensor};
+
+use crate::Result;
+use crate::critic::{Critic, Reduce, gradient_penalty};
+
+/// What a critic minimises, and what it is made of.
+#[derive(Debug)]
+pub struct CriticLoss {
+    /// −`wasserstein` + λ_gp·`penalty`.
+    pub total: Tensor,
+    /// E D(real) − E D(fake), by which a trained critic estimates how far apart the two are.
+    pub wasserstein: Tensor,
+    /// The gradient penalty, without its weight.
+    pub penalty: Tensor,
+}
+
+/// `real` and `fake` are masked pictures (N, C, H, W) as the critic takes them; both are taken as given. ε of the
+/// penalty is drawn for every sample.
+///
+/// # Errors
+/// Shapes that the critic does not take, too little memory.
+pub fn critic_loss(
+    critic: &Critic,
+    real: &Tensor,
+    fake: &Tensor,
+    penalty_weight: f64,
+    reduce: Reduce,
+) -> Result<CriticLoss> {
+    let (real, fake) = (real.f_detach()?, fake.f_detach()?);
+    let samples = real.size()[0];
+    let scores = critic.score(&Tensor::f_cat(&[&real, &fake], 0)?)?;
+    let mean = |start: i64| scores.f_narrow(0, start, samples)?.f_mean(Kind::Float);
+    let wasserstein = mean(0)?.f_sub(&mean(samples)?)?;
+    let epsilon = Tensor::f_rand([samples, 1, 1, 1], (real.kind(), real.device()))?;
+    let penalty = gradient_penalty(|x| critic.map(x), &real, &fake, &epsilon, reduce)?;
+    let total = penalty.f_mul_scalar(penalty_weight)?.f_sub(&wasserstein)?;
+    Ok(CriticLoss { total, wasserstein, penalty })
+}
+
+/// −E D(fake): L_S or L_T as the regressor sees it.
+///
+/// # Errors
+/// As [`critic_loss`].
+pub fn regressor_loss(critic: &Critic, fake: &Tensor) -> Result<Tensor> {
+    Ok(critic.score(fake)?.f_mean(Kind::Float)?.f_neg()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, nn};
+
+    use super::*;
+    use crate::critic::{Shape, spatial, temporal};
+
+    const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    fn build(inputs: i64) -> (nn::VarStore, Critic) {
+        let store = nn::VarStore::new(Device::Cpu);
+        let critic = Critic::new(&store.root(), inputs, Shape { max_channels: 64, width: 0.1 });
+        for (n, (_, mut variable)) in
+            store.variables().into_iter().collect::<std::collections::BTreeMap<_, _>>().into_iter().enumerate()
+        {
+            let i = Tensor::arange(variable.numel() as i64, FLOAT);
+            let value = ((i * 0.61 + n as f64).sin() * 0.3).reshape(variable.size());
+            tch::no_grad(|| variable.copy_(&value));
+        }
+        (store, critic)
+    }
+
+    fn waves(size: &[i64], phase: f64) -> Tensor {
+        let i = Tensor::arange(size.iter().product::<i64>(), FLOAT);
+        ((i * 0.013 + phase).sin()).reshape(size)
+    }
+
+    #[test]
+    fn the_critics_loss_is_made_of_its_parts_with_their_signs() {
+        let (_store, critic) = build(3);
+        let (real, fake) = (waves(&[2, 3, 64, 128], 0.0), waves(&[2, 3, 64, 128], 2.0));
+        let loss = critic_loss(&critic, &real, &fake, 10.0, Reduce::Sum).unwrap();
+        // By sample and by position, without batches.
+        let mean = |x: &Tensor| {
+            let maps = (0..2).map(|n| critic.map(&x.narrow(0, n, 1)).unwrap().flatten(0, -1));
+            let all: Vec<f64> =
+                maps.flat_map(|map| (0..2).map(move |i| map.double_value(&[i])).collect::<Vec<_>>()).collect();
+            all.iter().sum::<f64>() / all.len() as f64
+        };
+        let expected = mean(&real) - mean(&fake);
+        let value = |x: &Tensor| x.double_value(&[]);
+        assert!((value(&loss.wasserstein) - expected).abs() < 1e-5 * expected.abs() + 1e-7);
+        let total = 10.0 * value(&loss.penalty) - value(&loss.wasserstein);
+        assert!((value(&loss.total) - total).abs() < 1e-5);
+        let regressor = value(&regressor_loss(&critic, &fake).unwrap());
+        assert!((regressor + mean(&fake)).abs() < 1e-6, "the regressor wants high scores");
+    }
+
+    /// A few steps down the critic's loss must tell real from fake.
+    #[test]
+    fn a_critic_learns_to_score_real_higher() {
+        let (store, critic) = build(3);
+        let (real, fake) = (waves(&[4, 3, 64, 64], 0.0), waves(&[4, 3, 64, 64], 2.0) * 0.2);
+        let estimate = || critic_loss(&critic, &real, &fake, 10.0, Reduce::Sum).unwrap();
+        let before = estimate().wasserstein.double_value(&[]);
+        for _ in 0..15 {
+            estimate().total.backward();
+            for (_, mut variable) in store.variables() {
+                let gradient = variable.grad();
+                tch::no_grad(|| {
+                    let _ = variable.g_sub_(&(&gradient * 0.01));
+                });
+                variable.zero_grad();
+            }
+        }
+        let after = estimate().wasserstein.double_value(&[]);
+        assert!(after > before + 0.01, "{before} {after}");
+    }
+
+    /// The gradient of both losses on the masks, through the cut-out, against differences of the loss.
+    #[test]
+    fn masks_feel_the_gradient_of_both_critics() {
+        let images = waves(&[2, 2, 3, 64, 64], 0.5) * 0.5 + 0.5;
+        for (critic, cut) in [
+            (build(3), spatial as fn(&Tensor, &Tensor) -> Result<Tensor>),
+            (build(6), temporal as fn(&Tensor, &Tensor) -> Result<Tensor>),
+        ] {
+            let masks = (waves(&[2, 2, 1, 64, 64], 1.5) * 0.5 + 0.5).set_requires_grad(true);
+            let loss = |masks: &Tensor| regressor_loss(&critic.1, &cut(&images, masks).unwrap()).unwrap();
+            loss(&masks).backward();
+            let gradient = masks.grad();
+            // All pixels a little way along the gradient at once, so that float32 resolves the difference.
+            let along = &gradient / gradient.norm();
+            let ahead = loss(&(&masks + &along * 0.05)).double_value(&[]);
+            let behind = loss(&(&masks - &along * 0.05)).double_value(&[]);
+            let (found, expected) = (gradient.norm().double_value(&[]), (ahead - behind) / 0.1);
+            assert!(expected > 0.0 && (found / expected - 1.0).abs() < 0.02, "{found} {expected}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What the regressor learns from, equation 5: L = λ_CE·L_CE + λ_S·L_S + λ_T·L_T, each part in a file.
+
+mod adversarial;
+mod cross_entropy;
+mod region;
+
+pub use adversarial::{CriticLoss, critic_loss, regressor_loss};
+pub use cross_entropy::{CrossEntropy, cross_entropy};
+pub use region::region_similarity;
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::Result;
+
+/// Pixel loss and region loss; the weights of the critics' are with their settings.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loss {
+    /// Its kind.
+    pub cross_entropy: CrossEntropy,
+    /// Weight of the cross-entropy, λ_CE.
+    pub cross_entropy_weight: f64,
+    /// Weight of 1 − soft region similarity, which the paper does without.
+    pub region_weight: f64,
+}
+
+/// What supervision alone says of the masks of all windows.
+#[derive(Debug)]
+pub struct Supervised {
+    /// L_CE, without its weight.
+    pub cross_entropy: Tensor,
+    /// Mean soft region similarity, 0 to 1.
+    pub region: Tensor,
+}
+
+impl Supervised {
+    /// `logits`, `truth` and `valid` are (K, B, 1, H, W).
+    ///
+    /// # Errors
+    /// Other shapes.
+    pub fn new(kind: CrossEntropy, logits: &Tensor, truth: &Tensor, valid: &Tensor) -> Result<Self> {
+        let [logits, truth, valid] = [logits, truth, valid].map(|x| x.f_flatten(0, 1));
+        let (logits, truth, valid) = (logits?, truth?, valid?);
+        Ok(Self {
+            cross_entropy: cross_entropy(kind, &logits, &truth, &valid)?,
+            region: region_similarity(&logits.f_sigmoid()?, &truth, &valid)?,
+        })
+    }
+
+    /// Both with their weights.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub fn weighted(&self, loss: &Loss) -> Result<Tensor> {
+        let region = self.region.f_neg()?.f_add_scalar(1.0)?.f_mul_scalar(loss.region_weight)?;
+        Ok(self.cross_entropy.f_mul_scalar(loss.cross_entropy_weight)?.f_add(&region)?)
+    }
+}
+
+/// The mean of each frame's known pixels, (N, 1, 1, 1); 0 where nothing is known.
+fn mean_over_known(x: &Tensor, valid: &Tensor) -> Result<Tensor> {
+    let sum = |x: &Tensor| x.f_sum_dim_intlist([1i64, 2, 3].as_slice(), true, None::<Kind>);
+    Ok(sum(&x.f_mul(valid)?)?.f_div(&sum(valid)?.f_clamp_min(1.0)?)?)
+}
