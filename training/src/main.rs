@@ -15,6 +15,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Ablate(commands::ablate::Args),
     Calibrate(commands::calibrate::Args),
     Clips(commands::clips::Args),
     Eval(commands::eval::Args),
@@ -29,6 +30,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Ablate(args) => commands::ablate::run(&args),
         Command::Calibrate(args) => commands::calibrate::run(&args),
         Command::Clips(args) => commands::clips::run(&args),
         Command::Eval(args) => commands::eval::run(&args),

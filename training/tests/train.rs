@@ -149,6 +149,26 @@ fn failed_with(output: &Output, words: &[&str]) {
     assert!(words.iter().all(|word| message.contains(word)), "{message}");
 }
 
+/// The values of a curve under a name, where there are any.
+fn column(curve: &str, name: &str) -> Vec<f64> {
+    let mut lines = curve.lines();
+    let header: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let index = header.iter().position(|column| *column == name);
+    let index = index.unwrap_or_else(|| panic!("no {name} in {header:?}"));
+    lines.filter_map(|line| line.split(',').nth(index)?.parse().ok()).collect()
+}
+
+/// A curve without the column of time.
+fn without_time(curve: &str) -> Vec<Vec<String>> {
+    let rows: Vec<Vec<String>> =
+        curve.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect();
+    let seconds = rows[0].iter().position(|name| name == "seconds").unwrap();
+    let keep = |row: &Vec<String>| {
+        row.iter().enumerate().filter(|(i, _)| *i != seconds).map(|(_, field)| field.clone()).collect()
+    };
+    rows.iter().map(keep).collect()
+}
+
 #[test]
 fn a_run_leaves_weights_that_can_be_evaluated() {
     let bench = Bench::new();
@@ -240,13 +260,10 @@ fn the_curve_of_a_resumed_run_has_each_step_once() {
     fs::write(&path, curve).unwrap();
     succeeded(&bench.train("out", &["steps=55", "checkpoint_every=10"]));
     let curve = fs::read_to_string(&path).unwrap();
-    let rows: Vec<Vec<f64>> = curve
-        .lines()
-        .skip(1)
-        .map(|line| line.split(',').map(|field| field.parse().unwrap()).collect())
-        .collect();
-    assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), [25.0, 50.0], "{curve}");
-    assert!(rows[1][2] > 0.3 * rows[0][2] && rows[1][2] < 1.0, "means, not sums over fewer steps: {curve}");
+    assert_eq!(column(&curve, "step"), [25.0, 50.0], "{curve}");
+    let similarity = column(&curve, "region_similarity");
+    let means = similarity[1] > 0.3 * similarity[0] && similarity[1] < 1.0;
+    assert!(means, "means, not sums over fewer steps: {curve}");
 }
 
 #[test]
@@ -301,4 +318,168 @@ fn clips_can_be_looked_at() {
     succeeded(&output);
     let sheet = image::open(bench.path("clips.png")).unwrap();
     assert!(sheet.width() > 640 && sheet.height() > 400);
+}
+
+/// Both critics, as small as can be.
+const CRITICS: &str = r#"
+[critics]
+steps = 2
+learning_rate = 1e-3
+shape = { max_channels = 8, width = 1.0 }
+"#;
+
+#[test]
+fn a_resumed_run_with_critics_is_the_same_run() {
+    let bench = Bench::new();
+    fs::write(bench.path("run.toml"), bench.config() + CRITICS).unwrap();
+    let settings = ["steps=20", "checkpoint_every=10", "report_every=2", "gradients_every=4"];
+    succeeded(&bench.train("whole", &settings));
+    succeeded(&bench.train("parts", &[&settings[..], &["stop_after=10"]].concat()));
+    let half = fs::read(bench.path("parts/checkpoint.safetensors")).unwrap();
+    succeeded(&bench.train("parts", &settings));
+    let [whole, parts] = ["whole", "parts"].map(|run| {
+        let read = |name: &str| fs::read(bench.path(run).join(name)).unwrap();
+        (read("checkpoint.safetensors"), String::from_utf8(read("curve.csv")).unwrap())
+    });
+    assert!(half != whole.0 && whole.0 == parts.0, "10 + 10 steps = 20 steps, critics and moments too");
+    assert_eq!(without_time(&whole.1), without_time(&parts.1));
+    assert_eq!(column(&whole.1, "wasserstein/temporal").len(), 10);
+    assert_eq!(column(&whole.1, "gradient/spatial").len(), 5);
+}
+
+#[test]
+fn a_checkpoint_of_a_run_with_other_critics_is_refused() {
+    let bench = Bench::new();
+    fs::write(bench.path("run.toml"), bench.config() + CRITICS).unwrap();
+    succeeded(&bench.train("out", &["steps=1"]));
+    let fewer = bench.train("out", &["steps=2", "critics.temporal_weight=0"]);
+    failed_with(&fewer, &["checkpoint.safetensors", "temporal", "other critics"]);
+}
+
+#[test]
+fn the_smoke_configuration_runs_the_full_objective() {
+    let bench = Bench::new();
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/smoke.toml");
+    let mut arguments = vec!["train", "--config", config, "--out", "out"];
+    for setting in [
+        "data.sources.video.path=video",
+        "validation.data=video",
+        "validation.frame_step=1",
+        "validation.sequences=['s2']",
+        "data.sources.video.exclude=['s2']",
+        "threads=1",
+    ] {
+        arguments.extend(["--set", setting]);
+    }
+    succeeded(&bench.run(&arguments));
+    let curve = fs::read_to_string(bench.path("out/curve.csv")).unwrap();
+    for name in ["loss/cross_entropy", "loss/spatial", "loss/temporal", "wasserstein/spatial"] {
+        assert_eq!(column(&curve, name).len(), 4, "{name}");
+    }
+    for part in ["supervised", "spatial", "temporal"] {
+        let norms = column(&curve, &format!("gradient/{part}"));
+        assert!(norms.iter().all(|norm| *norm > 0.0), "{part} moves the regressor: {norms:?}");
+    }
+    assert!(column(&curve, "penalty/temporal").iter().all(|penalty| *penalty >= 0.0));
+    assert_eq!(column(&curve, "score/J&F").len(), 2);
+    for name in ["best.safetensors", "model.safetensors", "curve.png", "window.png"] {
+        assert!(bench.path("out").join(name).exists(), "{name}");
+    }
+    let weights = Weights::open(&bench.path("out/best.safetensors")).unwrap();
+    assert!(weights.metadata()["training_config"].contains("video"), "the configuration as it was used");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_saves_and_goes_on_later() {
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+    let bench = Bench::new();
+    let endless = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
+    let mut arguments = vec!["train", "--config", "run.toml", "--out", "out"];
+    endless.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    let child = Command::new(env!("CARGO_BIN_EXE_fastganseg-train"))
+        .current_dir(bench.folder.path())
+        .args(&arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while !bench.path("out/curve.csv").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no step within two minutes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("goes on from there"), "{message}");
+    let words: Vec<&str> = message.lines().last().unwrap().split(' ').collect();
+    let done: u64 = words[2].parse().unwrap();
+
+    let until = format!("stop_after={}", done + 1);
+    succeeded(&bench.train("out", &[&endless[..], &[until.as_str()]].concat()));
+    let curve = fs::read_to_string(bench.path("out/curve.csv")).unwrap();
+    let steps: Vec<f64> = (1..=done + 1).map(|step| step as f64).collect();
+    assert_eq!(column(&curve, "step"), steps);
+}
+
+#[test]
+fn a_run_that_diverges_says_what_to_try_and_keeps_the_last_good_state() {
+    let bench = Bench::new();
+    fs::write(bench.path("run.toml"), bench.config() + CRITICS).unwrap();
+    let settings = ["steps=1000", "checkpoint_every=1000"];
+    succeeded(&bench.train("out", &[&settings[..], &["stop_after=2"]].concat()));
+    let good = fs::read(bench.path("out/checkpoint.safetensors")).unwrap();
+    for (rate, who) in
+        [("optimiser.learning_rate=1e30", "diverged"), ("critics.learning_rate=1e30", "critic")]
+    {
+        let output = bench.train("out", &[&settings[..], &[rate]].concat());
+        failed_with(&output, &[who, "learning_rate", "checkpoint.safetensors"]);
+        assert!(good == fs::read(bench.path("out/checkpoint.safetensors")).unwrap());
+    }
+}
+
+#[test]
+fn an_ablation_compares_four_runs() {
+    let bench = Bench::new();
+    let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 1\n";
+    fs::write(bench.path("run.toml"), bench.config() + CRITICS + validation).unwrap();
+    let arguments =
+        ["ablate", "--config", "run.toml", "--out", "out", "--set", "steps=2", "--set", "report_every=1"];
+    let output = bench.run(&arguments);
+    succeeded(&output);
+    let table = String::from_utf8(output.stdout).unwrap();
+    let names: Vec<&str> = table.lines().skip(1).take(4).map(|line| line[..12].trim()).collect();
+    assert_eq!(names, ["CE", "CE + S", "CE + T", "CE + S + T"], "{table}");
+    assert!(table.lines().nth(4).unwrap().ends_with("81.9"), "{table}");
+    let csv = fs::read_to_string(bench.path("out/ablation.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 5);
+    assert!(image::open(bench.path("out/ablation.png")).is_ok());
+    // The runs differ in their critics and in nothing else.
+    let curve = |run: &str| fs::read_to_string(bench.path("out").join(run).join("curve.csv")).unwrap();
+    let first = |run: &str| column(&curve(run), "loss/cross_entropy")[0];
+    assert!(["ce-s", "ce-t", "ce-s-t"].iter().all(|run| first(run) > 0.0));
+    assert!(curve("ce-s").contains("wasserstein/spatial") && !curve("ce-s").contains("wasserstein/temporal"));
+    assert!(!curve("ce").contains("wasserstein"));
+    // Again: nothing is left to train.
+    let again = bench.run(&arguments);
+    succeeded(&again);
+    assert_eq!(table, String::from_utf8(again.stdout).unwrap());
+    failed_with(
+        &bench.run(&[&arguments[..], &["--set", "critics.spatial_weight=0"]].concat()),
+        &["[critics]"],
+    );
+}
+
+#[test]
+fn critics_want_clips_that_they_can_look_at() {
+    let bench = Bench::new();
+    fs::write(bench.path("run.toml"), bench.config() + CRITICS).unwrap();
+    failed_with(&bench.train("out", &["data.size=[48, 96]"]), &["data.size", "64x64"]);
+    succeeded(&bench.train("epochs", &["epochs=0.1", "checkpoint_every=1"]));
+    failed_with(&bench.train("out", &["critics.step=3"]), &["run.toml", "step"]);
+    failed_with(&bench.train("out", &["critics.device=gpu"]), &["run.toml", "gpu"]);
+    failed_with(&bench.train("out", &["epochs=2", "steps=3"]), &["run.toml", "steps or epochs"]);
 }

@@ -1,5 +1,6 @@
 //! The subcommands of `fastganseg-train`, one a file.
 
+pub mod ablate;
 pub mod calibrate;
 pub mod clips;
 pub mod eval;

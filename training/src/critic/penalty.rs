@@ -43,7 +43,8 @@ pub fn gradient_penalty(
         Reduce::Mean => total.f_mul_scalar(samples as f64 / scores.numel() as f64)?,
     };
     let gradient = Tensor::f_run_backward(&[&total], &[&between], true, true)?.remove(0);
-    let squares = gradient.f_flatten(1, -1)?.f_square()?.f_sum_dim_intlist([1i64].as_slice(), false, None::<Kind>)?;
+    let squares =
+        gradient.f_flatten(1, -1)?.f_square()?.f_sum_dim_intlist([1i64].as_slice(), false, None::<Kind>)?;
     let norm = squares.f_add_scalar(TINY)?.f_sqrt()?;
     Ok(norm.f_sub_scalar(1.0)?.f_square()?.f_mean(scores.kind())?)
 }
@@ -87,7 +88,8 @@ mod tests {
         let direction = &direction / direction.norm();
         let penalty = |slope: f64| {
             let map = |x: &Tensor| {
-                let product = (x * &direction * slope).flatten(1, -1).sum_dim_intlist(-1, false, None::<Kind>);
+                let product =
+                    (x * &direction * slope).flatten(1, -1).sum_dim_intlist(-1, false, None::<Kind>);
                 Ok(product.reshape([-1, 1, 1, 1]))
             };
             gradient_penalty(map, &real, &fake, &halves(3), Reduce::Sum).unwrap().double_value(&[])
@@ -126,17 +128,18 @@ mod tests {
     fn its_gradient_in_the_weights_equals_finite_differences() {
         let (store, critic) = critic();
         let (real, fake) = (waves([2, 3, 64, 64], 1.0), waves([2, 3, 64, 64], 4.0));
-        let penalty =
-            || gradient_penalty(|x| critic.map(x), &real, &fake, &halves(2), Reduce::Sum).unwrap();
+        let penalty = || gradient_penalty(|x| critic.map(x), &real, &fake, &halves(2), Reduce::Sum).unwrap();
         penalty().backward();
         let mut moved = 0;
         for (name, variable) in store.variables() {
             let gradient = variable.grad();
-            if name.ends_with("bias") && (!gradient.defined() || gradient.abs().max().double_value(&[]) == 0.0) {
+            if name.ends_with("bias")
+                && (!gradient.defined() || gradient.abs().max().double_value(&[]) == 0.0)
+            {
                 continue; // A bias moves the penalty only where it turns a unit over.
             }
             assert!(gradient.defined(), "{name}");
-            let index = variable.numel() as i64 / 2;
+            let index = gradient.abs().flatten(0, -1).argmax(0, false).int64_value(&[]);
             let mut value = variable.flatten(0, -1).narrow(0, index, 1);
             let step = 1e-6;
             let at = |value: &mut Tensor, by: f64| {

@@ -123,7 +123,7 @@ impl Optimiser {
 }
 
 impl TrainConfig {
-    /// Reads a file and applies overrides of the form `a.b=value`.
+    /// Reads a file and applies overrides of the form `a.b=value`; `steps` and `epochs` take each other's place.
     ///
     /// # Errors
     /// A file that cannot be read, unknown or missing keys, values out of range; the message names
@@ -133,6 +133,13 @@ impl TrainConfig {
         let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
         let mut table: toml::Table =
             text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
+        let given =
+            |key: &str| overrides.iter().any(|item| item.split('=').next().map(str::trim) == Some(key));
+        for [length, other] in [["steps", "epochs"], ["epochs", "steps"]] {
+            if given(length) {
+                table.remove(other);
+            }
+        }
         for item in overrides {
             set(&mut table, item).map_err(refuse)?;
         }
@@ -162,8 +169,9 @@ impl TrainConfig {
     /// # Errors
     /// None in practice: every value has a form in TOML.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|error| {
-            Error::Config { path: "(effective configuration)".into(), reason: error.to_string() }
+        toml::to_string(self).map_err(|error| Error::Config {
+            path: "(effective configuration)".into(),
+            reason: error.to_string(),
         })
     }
 
@@ -174,7 +182,10 @@ impl TrainConfig {
         must(self.steps.is_some() != self.epochs.is_some(), "give either steps or epochs")?;
         must(self.steps.is_none_or(|steps| steps > 0), "steps must be at least 1")?;
         must(self.epochs.is_none_or(|epochs| epochs > 0.0 && epochs < 1e6), "epochs must be above 0")?;
-        must(self.checkpoint_every > 0 && self.report_every > 0, "checkpoint_every and report_every: at least 1")?;
+        must(
+            self.checkpoint_every > 0 && self.report_every > 0,
+            "checkpoint_every and report_every: at least 1",
+        )?;
         let optimiser = &self.optimiser;
         must(optimiser.learning_rate > 0.0, "optimiser.learning_rate must be positive")?;
         must(optimiser.encoder_learning_rate >= 0.0, "optimiser.encoder_learning_rate must not be negative")?;
@@ -215,4 +226,62 @@ fn set(table: &mut toml::Table, item: &str) -> std::result::Result<(), String> {
     }
     inner.insert(last.to_owned(), value);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped(name: &str) -> TrainConfig {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name);
+        TrainConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn shipped_configurations_are_the_papers() {
+        for (name, epochs, hold) in [("paper-stage1.toml", 6.0, 0.0), ("paper-stage2.toml", 40.0, 0.25)] {
+            let config = shipped(name);
+            let (data, optimiser) = (&config.data, config.optimiser);
+            assert_eq!((config.epochs, config.steps), (Some(epochs), None), "{name}");
+            assert_eq!((data.window, data.batch, data.size), (4, 6, [512, 512]));
+            assert_eq!((data.augment.scale, data.augment.rotation), ([0.75, 1.25], 30.0));
+            assert_eq!((data.augment.flip, data.augment.first_reference), (0.5, 0.0));
+            assert_eq!((optimiser.learning_rate, optimiser.encoder_learning_rate), (1e-5, 1e-5));
+            assert_eq!((optimiser.betas, optimiser.decay_power), (Betas(0.5, 0.999), 0.9));
+            assert_eq!((optimiser.weight_decay, optimiser.clip, optimiser.hold), (0.0, f64::INFINITY, hold));
+            assert_eq!((config.loss.cross_entropy_weight, config.loss.region_weight), (100.0, 0.0));
+            assert_eq!((config.model.width, config.model.network_size), (1.0, [512, 512]));
+        }
+        assert!(shipped("paper-stage1.toml").critics.is_none());
+        let critics = shipped("paper-stage2.toml").critics.unwrap();
+        assert_eq!(critics, CriticSettings::default(), "the defaults are the paper's");
+        assert_eq!(
+            (critics.spatial_weight, critics.temporal_weight, critics.penalty_weight),
+            (1.0, 1.0, 10.0)
+        );
+        assert_eq!((critics.steps, critics.overwrite), (5, 0.25));
+        shipped("smoke.toml");
+        shipped("lite.toml");
+    }
+
+    #[test]
+    fn the_effective_configuration_reads_back() {
+        let config = shipped("paper-stage2.toml");
+        let again: TrainConfig = toml::from_str(&config.to_toml().unwrap()).unwrap();
+        assert_eq!(config.to_toml().unwrap(), again.to_toml().unwrap());
+        assert!(again.optimiser.clip.is_infinite());
+    }
+
+    #[test]
+    fn epochs_count_the_clips_of_critics_too() {
+        let mut config = shipped("paper-stage2.toml");
+        // 4,200 clips an epoch, 40 of them, 6 a batch, 5 batches a regressor step.
+        assert_eq!(config.length(4200), 5600);
+        config.critics = config.critics.map(|critics| CriticSettings { fresh_batches: false, ..critics });
+        assert_eq!(config.length(4200), 28_000);
+        config.critics = None;
+        assert_eq!(config.length(4200), 28_000);
+        config.steps = Some(7);
+        assert_eq!(config.length(4200), 7);
+    }
 }

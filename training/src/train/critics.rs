@@ -6,9 +6,9 @@ use tch::{Device, Kind, Tensor, nn};
 
 use super::adam::{Adam, Betas, Rates};
 use super::objective::{critic_loss, regressor_loss};
+use crate::Result;
 use crate::clips::Batch;
 use crate::critic::{Critic, Disguise, Noise, Reduce, Shape, spatial, temporal};
-use crate::Result;
 
 /// The critics, `[critics]` in a run's configuration; without it there are none. The defaults are the paper's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,7 +77,9 @@ impl CriticSettings {
         let large = size.iter().all(|side| *side >= Critic::LEAST);
         must(large, &format!("data.size: at least {0}x{0} for the critics", Critic::LEAST))?;
         match &self.device {
-            Some(device) => device.parse::<device::DeviceChoice>().map(drop).map_err(|error| error.to_string()),
+            Some(device) => {
+                device.parse::<device::DeviceChoice>().map(drop).map_err(|error| error.to_string())
+            }
             None => Ok(()),
         }
     }
@@ -230,10 +232,8 @@ impl Critics {
         let mut losses = Vec::with_capacity(self.judges.len());
         for judge in &mut self.judges {
             judge.adam.set_requires_grad(false);
-            let loss = judge
-                .sight
-                .cut(&scene.images, &masks)
-                .and_then(|fake| regressor_loss(&judge.critic, &fake));
+            let loss =
+                judge.sight.cut(&scene.images, &masks).and_then(|fake| regressor_loss(&judge.critic, &fake));
             judge.adam.set_requires_grad(true);
             losses.push((judge.sight, judge.weight, loss?.f_to_device(home)?));
         }
@@ -247,8 +247,8 @@ impl Finding {
 
     /// Refuses what is no number, or too large for one that still means anything.
     pub fn check(&self) -> Result<(), String> {
-        let sound = self.wasserstein.abs() < Self::ASTRAY && self.penalty < Self::ASTRAY && self.norm.is_finite();
+        let sound =
+            self.wasserstein.abs() < Self::ASTRAY && self.penalty < Self::ASTRAY && self.norm.is_finite();
         if sound { Ok(()) } else { Err(format!("the {} critic", self.sight.name())) }
     }
 }
-

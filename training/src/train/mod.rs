@@ -26,5 +26,5 @@ pub use export::export;
 pub use interrupt::Interrupt;
 pub use objective::{CrossEntropy, Loss};
 pub use record::Recorder;
-pub use run::run;
+pub use run::{FinalScores, Outcome, run};
 pub use validate::{Validation, Validator};

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use gstfastganseg::model::layers::channels_last;
 use gstfastganseg::model::weights::{self, Weights};
 use gstfastganseg::model::{Architecture, Lite, Resnet50};
 use tch::{Tensor, nn};
@@ -15,9 +16,9 @@ use crate::clips::Batch;
 #[derive(Debug)]
 pub enum Network {
     /// The built-in one.
-    Lite(Lite),
+    Lite(Box<Lite>),
     /// The paper's.
-    Resnet50(Resnet50),
+    Resnet50(Box<Resnet50>),
 }
 
 impl Network {
@@ -27,11 +28,11 @@ impl Network {
     /// Weights that do not fit.
     pub fn new(store: &nn::VarStore, config: &TrainConfig, manner: &Manner) -> Result<Self> {
         let network = match config.model.architecture {
-            Architecture::Lite => Self::Lite(Lite::new(&store.root(), &config.model)?),
+            Architecture::Lite => Self::Lite(Box::new(Lite::new(&store.root(), &config.model)?)),
             Architecture::Resnet50 => {
                 let mut network = Resnet50::new(&store.root(), &config.model)?;
                 network.compute_in(manner.kind);
-                Self::Resnet50(network)
+                Self::Resnet50(Box::new(network))
             }
         };
         match (&config.start_from, &config.backbone) {
@@ -39,6 +40,7 @@ impl Network {
             (None, Some(path)) => load_backbone(path, store, config.model.architecture)?,
             (None, None) => {}
         }
+        kernels_channels_last(store)?;
         Ok(network)
     }
 
@@ -48,10 +50,20 @@ impl Network {
     /// Clips of a size that the network does not take, too little memory.
     pub fn unroll(&self, batch: &Batch, manner: &Manner) -> Result<Tensor> {
         match self {
-            Self::Lite(network) => unroll(network, batch, manner),
-            Self::Resnet50(network) => unroll(network, batch, manner),
+            Self::Lite(network) => unroll(&**network, batch, manner),
+            Self::Resnet50(network) => unroll(&**network, batch, manner),
         }
     }
+}
+
+/// Lays kernels out as the pictures that they meet, so that convolutions need not do it at every step.
+fn kernels_channels_last(store: &nn::VarStore) -> Result<()> {
+    let _no_grad = tch::no_grad_guard();
+    for mut variable in store.variables().into_values().filter(|variable| variable.dim() == 4) {
+        let laid_out = channels_last(&variable.f_detach()?)?;
+        variable.f_set_data(&laid_out)?;
+    }
+    Ok(())
 }
 
 /// ImageNet weights for the encoder. Those of `lite` must be complete; of a ResNet-50 the last layer may be

@@ -17,6 +17,7 @@ use super::critics::Critics;
 use super::fault::with_remedy;
 use super::network::Network;
 use super::record::{Recorder, window_panel};
+use super::run::FinalScores;
 use super::schedule::Schedule;
 use super::step::{Found, Trainee};
 use super::validate::Validator;
@@ -183,7 +184,9 @@ impl Session {
     fn diverged(&self, what: String) -> Error {
         let saved = self.out.join(CHECKPOINT);
         let remedy = match saved.exists() {
-            true => format!("the last good state is {}, which the same command goes on from", saved.display()),
+            true => {
+                format!("the last good state is {}, which the same command goes on from", saved.display())
+            }
             false => "there is no checkpoint yet".to_owned(),
         };
         Error::Diverged { what, step: self.done, remedy }
@@ -199,11 +202,7 @@ impl Session {
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&mut self) -> Result<()> {
-        checkpoint::save(
-            &self.out.join(CHECKPOINT),
-            &parts(&self.store, &mut self.trainee),
-            self.done,
-        )?;
+        checkpoint::save(&self.out.join(CHECKPOINT), &parts(&self.store, &mut self.trainee), self.done)?;
         let metadata = self.metadata()?;
         let path = self.out.join(MODEL);
         weights::save(&path, &self.store, &self.config.model, &metadata, Kind::Half)?;
@@ -228,7 +227,8 @@ impl Session {
     pub fn validate(&mut self) -> Result<()> {
         let (done, metadata) = (self.done, self.metadata()?);
         let steps = self.schedule.steps;
-        let Some(validator) = self.validator.as_mut().filter(|validator| validator.is_due(done, steps)) else {
+        let Some(validator) = self.validator.as_mut().filter(|validator| validator.is_due(done, steps))
+        else {
             return Ok(());
         };
         let validated = validator.run(&self.store, &self.config.model, &metadata, done)?;
@@ -239,9 +239,19 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the display.
-    pub fn close(self) {
+    /// What the last validation found.
+    pub fn scores(&self) -> Option<FinalScores> {
+        let last = |name: &str| self.recorder.last(name);
+        Some(FinalScores { region: last("score/J")?, contour: last("score/F")?, both: last("score/J&F")? })
+    }
+
+    /// Draws the curve as it is in the end, and ends the display.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn close(self) -> Result<()> {
         self.bar.abandon();
+        self.recorder.draw()
     }
 }
 

@@ -78,8 +78,11 @@ impl Trainee {
         let logits = self.network.unroll(last, &self.manner)?;
         let (truth, valid) = (last.masks.f_narrow(0, 2, frames)?, last.valid.f_narrow(0, 2, frames)?);
         let supervised = Supervised::new(config.loss.cross_entropy, &logits, &truth, &valid)?;
-        let mut parts =
-            vec![("supervised", supervised.weighted(&config.loss)?, supervised.cross_entropy.shallow_clone())];
+        let mut parts = vec![(
+            "supervised",
+            supervised.weighted(&config.loss)?,
+            supervised.cross_entropy.shallow_clone(),
+        )];
         let masks = logits.f_sigmoid()?;
         if let Some(critics) = &mut self.critics {
             let scene = critics.scene(last)?;

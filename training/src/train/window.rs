@@ -92,7 +92,8 @@ impl Unroll for Resnet50 {
     type Run<'a> = Resnet50Run<'a>;
 
     fn begin<'a>(&'a self, batch: &'a Batch, _: &Manner) -> Result<Resnet50Run<'a>> {
-        let reference = self.reference(&batch.images.f_select(0, 0)?, &batch.masks.f_select(0, 0)?)?;
+        let image = channels_last(&batch.images.f_select(0, 0)?)?;
+        let reference = self.reference(&image, &batch.masks.f_select(0, 0)?)?;
         let mut state = self.start(&reference)?;
         self.observe(&batch.previous, &reference, &mut state)?;
         Ok(Resnet50Run { images: &batch.images, reference, state })
@@ -296,6 +297,22 @@ mod tests {
         let _ = other.masks.get(2).fill_(0.0);
         let of = |batch: &Batch| unroll(&network, batch, &MANNER).unwrap();
         assert!(of(&whole).equal(&of(&other)), "truth comes in by reference and seed alone");
+    }
+
+    #[test]
+    fn bfloat16_keeps_weights_and_logits_in_float32() {
+        let (store, mut network) = resnet50(TemporalSkip::Head);
+        let exact = unroll(&network, &batch(), &MANNER).unwrap();
+        network.compute_in(Kind::BFloat16);
+        let manner = Manner { kind: Kind::BFloat16, ..MANNER };
+        let half = unroll(&network, &batch(), &manner).unwrap();
+        assert_eq!(half.kind(), Kind::Float);
+        let difference = (&exact - &half).abs().max().double_value(&[]);
+        let size = exact.abs().max().double_value(&[]);
+        assert!(difference > 0.0 && difference < 0.05 * size + 0.02, "{difference} of {size}");
+        half.square().mean(Kind::Float).backward();
+        let trained = store.variables().into_values().filter(Tensor::requires_grad);
+        assert!(trained.map(|variable| variable.grad()).all(|gradient| gradient.kind() == Kind::Float));
     }
 
     #[test]

@@ -24,12 +24,7 @@ pub enum CrossEntropy {
 ///
 /// # Errors
 /// Other shapes.
-pub fn cross_entropy(
-    kind: CrossEntropy,
-    logits: &Tensor,
-    truth: &Tensor,
-    valid: &Tensor,
-) -> Result<Tensor> {
+pub fn cross_entropy(kind: CrossEntropy, logits: &Tensor, truth: &Tensor, valid: &Tensor) -> Result<Tensor> {
     let weight = match kind {
         CrossEntropy::Balanced => balance(truth, valid)?,
         CrossEntropy::Edge => edge(truth)?.f_mul_scalar(2.0)?.f_add_scalar(1.0)?,
@@ -89,8 +84,8 @@ mod tests {
         let tensor = |rows: &[[f64; 4]; 3]| {
             Tensor::from_slice(&rows.concat()).reshape([3, 1, 2, 2]).to_kind(Kind::Float)
         };
-        let found =
-            cross_entropy(CrossEntropy::Balanced, &tensor(&logits), &tensor(&truth), &tensor(&valid)).unwrap();
+        let found = cross_entropy(CrossEntropy::Balanced, &tensor(&logits), &tensor(&truth), &tensor(&valid))
+            .unwrap();
         let expected: f64 = (0..3).map(|i| by_hand(&logits[i], &truth[i], &valid[i])).sum::<f64>() / 3.0;
         assert!((found.double_value(&[]) - expected).abs() < 1e-6, "{found} {expected}");
     }

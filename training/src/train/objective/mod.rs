@@ -4,7 +4,7 @@ mod adversarial;
 mod cross_entropy;
 mod region;
 
-pub use adversarial::{CriticLoss, critic_loss, regressor_loss};
+pub use adversarial::{critic_loss, regressor_loss};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use region::region_similarity;
 

@@ -1,0 +1,207 @@
+//! What the critics bring: one configuration trained without them, with each and with both, from one seed and for as
+//! many regressor steps, as in the paper's Table 1.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use image::RgbImage;
+use plotters::prelude::{ChartBuilder, Circle, IntoFont, LineSeries, PathElement, SeriesLabelPosition, Text};
+use plotters::style::{Color, WHITE};
+
+use super::config::TrainConfig;
+use super::interrupt::Interrupt;
+use super::record::CURVE;
+use super::run::{FinalScores, run};
+use crate::report::canvas::{Area, Drawn, FONT, GRID, INK, colour, paint};
+use crate::{Error, Result};
+
+/// J&F of the paper's full model on the validation set of DAVIS 2016, per cent. What its other rows are is not
+/// known here, hence not shown.
+const PAPER: f64 = 81.9;
+/// The name of that model's loss.
+const FULL: &str = "CE + S + T";
+/// Where the table's columns begin in the right half of the picture.
+const COLUMNS: [i32; 5] = [10, 140, 200, 260, 330];
+/// Width and height of the picture.
+const SIZE: (u32, u32) = (1100, 460);
+
+/// Which critics a run has.
+#[derive(Clone, Copy, Debug)]
+struct Variant {
+    name: &'static str,
+    folder: &'static str,
+    spatial: bool,
+    temporal: bool,
+}
+
+const VARIANTS: [Variant; 4] = [
+    Variant { name: "CE", folder: "ce", spatial: false, temporal: false },
+    Variant { name: "CE + S", folder: "ce-s", spatial: true, temporal: false },
+    Variant { name: "CE + T", folder: "ce-t", spatial: false, temporal: true },
+    Variant { name: FULL, folder: "ce-s-t", spatial: true, temporal: true },
+];
+
+impl Variant {
+    fn configure(self, config: &TrainConfig) -> TrainConfig {
+        let mut config = config.clone();
+        if let Some(critics) = &mut config.critics {
+            critics.spatial_weight *= f64::from(u8::from(self.spatial));
+            critics.temporal_weight *= f64::from(u8::from(self.temporal));
+        }
+        if !self.spatial && !self.temporal {
+            config.critics = None;
+        }
+        config
+    }
+}
+
+/// One run of an ablation.
+#[derive(Clone, Debug)]
+struct Row {
+    name: &'static str,
+    scores: FinalScores,
+    /// J&F by step, per cent.
+    curve: Vec<(f64, f64)>,
+}
+
+/// The outcome.
+#[derive(Clone, Debug)]
+pub struct Ablation {
+    steps: u64,
+    seed: u64,
+    rows: Vec<Row>,
+}
+
+/// Trains all four in folders of `out`, each from its checkpoint if there is one; nothing if `interrupt` stopped it.
+/// Leaves `ablation.csv` and `ablation.png` there.
+///
+/// # Errors
+/// A configuration without both critics, without validation or with a length in epochs that would differ; what
+/// [`run`] fails with.
+pub fn ablate(config: &TrainConfig, out: &Path, interrupt: &Interrupt) -> Result<Option<Ablation>> {
+    let refuse = |reason: &str| Err(Error::Core(gstfastganseg::Error::Config(reason.into())));
+    let Some(steps) = config.steps else {
+        return refuse("an ablation gives every run as many regressor steps: give steps, not epochs");
+    };
+    if config.critics.as_ref().is_none_or(|critics| critics.spatial_weight * critics.temporal_weight == 0.0) {
+        return refuse("an ablation needs [critics] with both weights above 0");
+    }
+    if config.validation.is_none() {
+        return refuse("an ablation needs [validation] to score its runs");
+    }
+    let steps = config.stop_after.map_or(steps, |stop| stop.min(steps));
+    let mut rows = Vec::new();
+    for variant in VARIANTS {
+        eprintln!("{}:", variant.name);
+        let folder = out.join(variant.folder);
+        let outcome = run(&variant.configure(config), &folder, interrupt)?;
+        let (true, Some(scores)) = (outcome.complete, outcome.scores) else { return Ok(None) };
+        rows.push(Row { name: variant.name, scores, curve: curve(&folder.join(CURVE))? });
+    }
+    let ablation = Ablation { steps, seed: config.seed, rows };
+    let path = out.join("ablation.csv");
+    std::fs::write(&path, ablation.csv()).map_err(|source| Error::write(&path, source))?;
+    crate::report::save_png(&ablation.draw()?, &out.join("ablation.png"))?;
+    Ok(Some(ablation))
+}
+
+impl Ablation {
+    /// In per cent, beside what is known of the paper's.
+    fn cells(&self) -> Vec<[String; 5]> {
+        let mut cells = vec![["loss", "J", "F", "J&F", "paper's J&F"].map(str::to_owned)];
+        for row in &self.rows {
+            let FinalScores { region, contour, both } = row.scores;
+            let [region, contour, both] =
+                [region, contour, both].map(|score| format!("{:.1}", 100.0 * score));
+            let paper = if row.name == FULL { format!("{PAPER:.1}") } else { "-".to_owned() };
+            cells.push([row.name.to_owned(), region, contour, both, paper]);
+        }
+        cells
+    }
+
+    /// For the terminal.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for [name, region, contour, both, paper] in self.cells() {
+            let _ = writeln!(text, "{name:<12}{region:>7}{contour:>7}{both:>7}{paper:>13}");
+        }
+        let _ = writeln!(
+            text,
+            "{} regressor steps each, seed {}. The paper's figure is that of its full model on DAVIS-2016 val.",
+            self.steps, self.seed
+        );
+        text
+    }
+
+    fn csv(&self) -> String {
+        let mut text = "loss,steps,seed,J,F,J&F\n".to_owned();
+        for Row { name, scores, .. } in &self.rows {
+            let FinalScores { region, contour, both } = scores;
+            let _ = writeln!(text, "{name},{},{},{region:.5},{contour:.5},{both:.5}", self.steps, self.seed);
+        }
+        text
+    }
+
+    /// J&F on the way, and the table.
+    fn draw(&self) -> Result<RgbImage> {
+        paint(SIZE.0, SIZE.1, |area| {
+            let (left, right) = area.split_horizontally(640);
+            self.curves(&left)?;
+            for (line, cells) in self.cells().iter().enumerate() {
+                for (column, cell) in cells.iter().enumerate() {
+                    let at = (COLUMNS[column], 60 + 30 * line as i32);
+                    right.draw(&Text::new(cell.clone(), at, (FONT, 18).into_font().color(&INK)))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn curves(&self, area: &Area) -> Drawn {
+        let values = || self.rows.iter().flat_map(|row| &row.curve).map(|point| point.1);
+        let (low, high) = values().fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
+        let (low, high) = if low < high { (low, high) } else { (0.0, 100.0) };
+        let room = (high - low) * 0.06;
+        let mut builder = ChartBuilder::on(area);
+        builder.margin(12).margin_right(24).x_label_area_size(40).y_label_area_size(56);
+        builder.caption("J&F while training, per cent", (FONT, 22).into_font().color(&INK));
+        let mut chart = builder.build_cartesian_2d(0.0..self.steps as f64, low - room..high + room)?;
+        chart
+            .configure_mesh()
+            .x_desc("regressor step")
+            .x_label_formatter(&|step| format!("{step:.0}"))
+            .label_style((FONT, 15).into_font().color(&INK))
+            .axis_style(INK)
+            .bold_line_style(GRID)
+            .light_line_style(WHITE.mix(0.0))
+            .draw()?;
+        for (index, row) in self.rows.iter().enumerate() {
+            let style = colour(index).stroke_width(2);
+            chart
+                .draw_series(LineSeries::new(row.curve.iter().copied(), style))?
+                .label(row.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+            chart
+                .draw_series(row.curve.iter().map(|&point| Circle::new(point, 3, colour(index).filled())))?;
+        }
+        let labels = &mut chart.configure_series_labels();
+        labels.position(SeriesLabelPosition::LowerRight).label_font((FONT, 15).into_font().color(&INK));
+        labels.background_style(WHITE.mix(0.85)).border_style(GRID).draw()?;
+        Ok(())
+    }
+}
+
+/// J&F by step, per cent, from a run's curve.
+fn curve(path: &Path) -> Result<Vec<(f64, f64)>> {
+    let refuse = |reason: String| Error::Curve { path: path.to_owned(), reason };
+    let mut reader = csv::Reader::from_path(path).map_err(|error| refuse(error.to_string()))?;
+    let header = reader.headers().map_err(|error| refuse(error.to_string()))?;
+    let Some(column) = header.iter().position(|name| name == "score/J&F") else { return Ok(Vec::new()) };
+    let mut points = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|error| refuse(error.to_string()))?;
+        let value = |column: usize| record.get(column).and_then(|field| field.parse::<f64>().ok());
+        points.extend(value(0).zip(value(column)).map(|(step, score)| (step, 100.0 * score)));
+    }
+    Ok(points)
+}
