@@ -197,8 +197,9 @@ fn play(
     let source = by_name("frames")?.downcast::<gst_app::AppSrc>().map_err(|_| "not an appsrc")?;
     let caps =
         format!("video/x-raw,format=I420,width={width},height={height},framerate=1000/1,colorimetry=bt709");
-    source.set_caps(Some(&caps.parse()?));
-    let info = gstreamer_video::VideoInfo::from_caps(&caps.parse::<gst::Caps>()?)?;
+    let caps: gst::Caps = caps.parse()?;
+    source.set_caps(Some(&caps));
+    let info = gstreamer_video::VideoInfo::from_caps(&caps)?;
     if info.size() != frames[0].len() {
         return Err(format!("{width}x{height} has padding, which is not measured").into());
     }

@@ -303,12 +303,13 @@ impl Axis {
             let far = ((middle + reach + 0.5).ceil().max(0.0) as usize).min(end);
             let weight = |sample: usize| (1.0 - (sample as f64 + 0.5 - middle).abs() / reach).max(0.0);
             let sum: f64 = (near..far).map(weight).sum();
-            if sum <= 0.0 {
+            if sum > 0.0 {
+                for (sample, share) in row.iter_mut().enumerate().take(far).skip(near) {
+                    *share = (weight(sample) / sum) as f32;
+                }
+            } else {
                 // Beyond the last sample, which is then nearest.
                 row[(middle.max(0.0) as usize).clamp(first, end.max(first + 1) - 1)] = 1.0;
-            }
-            for sample in near..far {
-                row[sample] += if sum > 0.0 { (weight(sample) / sum) as f32 } else { 0.0 };
             }
         }
         Ok(Tensor::f_from_slice(&weights)?.f_reshape([to as i64, from as i64])?)
