@@ -343,7 +343,10 @@ fn planes<'a>(frame: &'a Frame) -> Option<Planes<'a>> {
     if !(format.is_rgb() || format.is_yuv()) || colors != 3 || !(0..3).all(plain) {
         return None;
     }
-    if info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive {
+    // As in `can_tint`.
+    if format.format() == VideoFormat::Vyuy
+        || info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive
+    {
         return None;
     }
     let site = info.chroma_site();
@@ -546,7 +549,7 @@ mod tests {
                 println!("{format:?} {region:?}: {shown:.2?}, {exact:.2?}");
                 let limit = if info.is_rgb() { 1.0 } else { 4.0 };
                 assert!(shown.0 < limit && shown.1 < 50.0, "{format:?} {region:?}: {shown:?}");
-                assert!(exact.0 < 1.5, "{format:?} {region:?}: {exact:?}");
+                assert!(exact.0 < 2.0, "{format:?} {region:?}: {exact:?}");
             }
         }
         assert!(count >= 18, "only {count} formats");
@@ -573,7 +576,7 @@ mod tests {
                 let [shown, exact] = compare_views(&info, region, (336, 192));
                 println!("{colorimetry} {width}x{height}: {shown:.2?}, {exact:.2?}");
                 assert!(shown.0 < 4.0 && shown.1 < 80.0, "{colorimetry} {width}x{height}: {shown:?}");
-                assert!(exact.0 < 1.5, "{colorimetry} {width}x{height}: {exact:?}");
+                assert!(exact.0 < 2.0, "{colorimetry} {width}x{height}: {exact:?}");
             }
         }
     }

@@ -65,7 +65,8 @@ pub struct Replays<C> {
     /// Plans kept at most.
     limit: usize,
     clock: u64,
-    /// Why there are no graphs any more, though there should be.
+    /// What it was before graphs failed, and why they did.
+    failed: Option<Mode>,
     failure: Option<String>,
 }
 
@@ -99,7 +100,16 @@ impl<C> Replays<C> {
     /// Plans what was run `patience` times before; of more than `limit` plans the one that has not been used
     /// for longest goes.
     pub fn new(mode: Mode, patience: u32, limit: usize) -> Self {
-        Self { mode, plans: HashMap::new(), pool: None, patience, limit, clock: 0, failure: None }
+        Self {
+            mode,
+            plans: HashMap::new(),
+            pool: None,
+            patience,
+            limit,
+            clock: 0,
+            failed: None,
+            failure: None,
+        }
     }
 
     /// Whether functions are run as they are called, so that results are new tensors each time.
@@ -115,6 +125,13 @@ impl<C> Replays<C> {
     /// Why there are no graphs any more, though there should be; said once.
     pub fn take_failure(&mut self) -> Option<String> {
         self.failure.take()
+    }
+
+    /// Tries graphs again if they have failed, as after more memory was had. Whether they had.
+    pub fn retry(&mut self) -> bool {
+        let Some(mode) = self.failed.take() else { return false };
+        (self.mode, self.failure) = (mode, None);
+        true
     }
 
     /// Forgets all plans.
@@ -204,7 +221,7 @@ impl<C> Replays<C> {
                     Ok(graph) => Replay::Graph(graph),
                     Err(error) => {
                         self.failure = Some(error.to_string());
-                        self.mode = Mode::Direct;
+                        self.failed = Some(std::mem::take(&mut self.mode));
                         self.clear();
                         return Ok((None, handles));
                     }

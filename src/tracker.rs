@@ -311,7 +311,7 @@ impl Tracker {
         shim.limit(index, Some(WORKSPACE * (area as u64).div_ceil(512 * 512)))?;
         let warm = self.warm_up();
         shim.limit(index, None)?;
-        warm.or_else(|_| self.warm_up())
+        if self.engine.retry() || warm.is_err() { self.warm_up() } else { warm }
     }
 
     /// The network's configuration.
@@ -596,7 +596,8 @@ impl Tracker {
         for &count in views {
             let views: Vec<_> = (0..count).map(|_| view()).collect();
             self.engine.set_reference(&views)?;
-            let times = self.run_on(&image, &mask, steps)?;
+            // Only where steps are recorded must the memory fill, for each of its lengths is recorded by itself.
+            let times = self.run_on(&image, &mask, steps, self.engine.reuses_memory())?;
             time = times.last().copied().unwrap_or_default();
         }
         self.engine.clear();
@@ -620,14 +621,13 @@ impl Tracker {
         let masks = Tensor::f_ones([objects as i64, 1, height, width], (Kind::Float, self.device))?;
         let masks = masks.f_div_scalar(objects as f64 + 1.0)?;
         self.engine.set_reference(&[(image.shallow_clone(), masks.shallow_clone())])?;
-        let times = self.run_on(&image, &masks, runs);
+        let times = self.run_on(&image, &masks, runs, true);
         self.engine.clear();
         times
     }
 
-    fn run_on(&mut self, image: &Tensor, masks: &Tensor, runs: usize) -> Result<Vec<Duration>> {
-        // Only where steps are recorded must the memory fill, for each of its lengths is recorded by itself.
-        let seen = vec![self.engine.reuses_memory(); masks.size()[0] as usize];
+    fn run_on(&mut self, image: &Tensor, masks: &Tensor, runs: usize, seen: bool) -> Result<Vec<Duration>> {
+        let seen = vec![seen; masks.size()[0] as usize];
         let mut times = Vec::with_capacity(runs);
         for _ in 0..runs {
             let begun = Instant::now();

@@ -55,7 +55,8 @@ impl Footage {
             return ReferenceMask::from_soft(self.width, self.height, self.mask.clone());
         }
         let label = |i: usize| (1 + i % self.width * objects / self.width) as u8;
-        let labels = (0..self.mask.len()).map(|i| if (i / self.width).is_multiple_of(3) { 0 } else { label(i) });
+        let labels =
+            (0..self.mask.len()).map(|i| if (i / self.width).is_multiple_of(3) { 0 } else { label(i) });
         ReferenceMask::from_labels(self.width, self.height, &labels.collect::<Vec<_>>())
     }
 

@@ -29,6 +29,8 @@ pub trait Engine: Send {
     fn reuses_memory(&self) -> bool;
     /// Why steps are no longer replayed, though they should be; said once.
     fn take_failure(&mut self) -> Option<String>;
+    /// Steps are to be replayed again, if they should be and are not; whether that was so.
+    fn retry(&mut self) -> bool;
 }
 
 /// Plans of a network at most: for each number of objects, one for each length of the memory.
@@ -114,6 +116,10 @@ impl<R: Regressor + 'static> Engine for Running<R> {
 
     fn take_failure(&mut self) -> Option<String> {
         self.replays.take_failure()
+    }
+
+    fn retry(&mut self) -> bool {
+        self.replays.retry()
     }
 }
 
