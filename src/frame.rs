@@ -335,7 +335,8 @@ impl Scene for View<'_, '_> {
 }
 
 /// A frame as it is stored; nothing for formats whose components are not bytes of their own, frames that are
-/// stored upside down, and interlaced ones, whose chroma belongs to fields.
+/// stored upside down, interlaced ones, whose chroma belongs to fields, and the rare ones with one sample of
+/// chroma for four columns or rows.
 fn planes<'a>(frame: &'a Frame) -> Option<Planes<'a>> {
     let (format, info) = (frame.format_info(), frame.info());
     let colors = colors(&format);
@@ -358,6 +359,9 @@ fn planes<'a>(frame: &'a Frame) -> Option<Planes<'a>> {
     for (c, component) in components.iter_mut().enumerate() {
         let plane = format.plane()[c] as usize;
         let subsampling = (format.w_sub()[c], format.h_sub()[c]);
+        if subsampling.0.max(subsampling.1) > 1 {
+            return None;
+        }
         *component = Samples {
             plane,
             offset: format.poffset()[c] as usize,
