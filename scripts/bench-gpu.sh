@@ -66,7 +66,11 @@ status=0
 "${bench[@]}" --device "$device" --runs "$runs" --out "$out" "${rest[@]}" || status=$?
 if [ $pytorch = yes ]; then
   if python3 -c 'import torch' 2>/dev/null; then
-    python3 "$script" "$out" --device "$device" --runs "$runs" || status=$?
+    # What the compiler says of each kernel that it tries is not for the table.
+    python3 "$script" "$out" --device "$device" --runs "$runs" 2>"$out/pytorch.log" || {
+      status=$?
+      tail -n 5 "$out/pytorch.log" >&2
+    }
   else
     echo "pytorch   python3 has no torch: not compared"
   fi
