@@ -79,6 +79,15 @@ pub struct Biases {
     local8: Tensor,
 }
 
+visit_fields!(Biases: previous16, local8);
+
+impl Biases {
+    /// Another handle on the same tensors.
+    pub fn shallow_clone(&self) -> Self {
+        Self { previous16: self.previous16.shallow_clone(), local8: self.local8.shallow_clone() }
+    }
+}
+
 /// Keys, values and how sharply they are read.
 #[derive(Debug)]
 pub struct Matching {
