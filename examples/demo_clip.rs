@@ -117,14 +117,16 @@ impl Pose {
     }
 }
 
-struct Scene {
+/// What is to be seen.
+pub struct Scene {
     clip: Clip,
     ground: Noise,
     skin: Noise,
 }
 
 impl Scene {
-    fn new(clip: Clip) -> Self {
+    /// Of a clip of that size and length.
+    pub fn new(clip: Clip) -> Self {
         Self { clip, ground: Noise::new(1), skin: Noise::new(2) }
     }
 
@@ -173,7 +175,7 @@ impl Scene {
     }
 
     /// One frame as packed RGB rows, and the object's coverage of every pixel (0..=255).
-    fn draw(&self, frame: usize) -> (Vec<u8>, Vec<u8>) {
+    pub fn draw(&self, frame: usize) -> (Vec<u8>, Vec<u8>) {
         let Clip { width, height, .. } = self.clip;
         let t = frame as f32 / (self.clip.frames - 1).max(1) as f32;
         let (object, distractor) = (self.object(t), self.distractor(t));

@@ -1,10 +1,13 @@
 //! Which processor runs the network, and in what precision.
 
+mod driver;
+
 use std::fmt;
 use std::str::FromStr;
 
 use tch::{Device, Kind};
 
+use self::driver::{Card, Driver};
 use crate::{Error, Result};
 
 /// What the user asked for.
@@ -101,8 +104,22 @@ impl Precision {
             (Self::Float16, _) => Ok(Kind::Half),
             (Self::Auto, Device::Cpu) if cpu_has_bfloat16() => Ok(Kind::BFloat16),
             (Self::Auto, Device::Cpu) => Ok(Kind::Float),
-            (Self::Auto, _) => Ok(Kind::Half),
+            (Self::Auto, Device::Cuda(index)) => {
+                let card = Driver::ask().ok().and_then(|driver| driver.cards.into_iter().nth(index));
+                Ok(card.map_or(Kind::Float, |card| fastest(card.capability)))
+            }
+            (Self::Auto, _) => Ok(Kind::Float),
         }
+    }
+}
+
+/// What a GPU of that compute capability multiplies fastest without harm: bfloat16, whose range is that of
+/// float32, from Ampere on, float16 on Pascal, Volta and Turing.
+fn fastest(capability: (i32, i32)) -> Kind {
+    match capability.0 {
+        8.. => Kind::BFloat16,
+        6 | 7 => Kind::Half,
+        _ => Kind::Float,
     }
 }
 
@@ -120,12 +137,9 @@ fn cpu_has_bfloat16() -> bool {
 pub fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
     match choice {
         DeviceChoice::Cpu => Ok((Device::Cpu, None)),
-        DeviceChoice::Cuda(index) => {
-            cuda(index).map(|device| (device, None)).map_err(|reason| Error::Device {
-                device: choice.to_string(),
-                reason: format!("{reason}. Set device=auto or device=cpu to run on the CPU"),
-            })
-        }
+        DeviceChoice::Cuda(index) => cuda(index)
+            .map(|device| (device, None))
+            .map_err(|reason| Error::Device { device: choice.to_string(), reason: with_choices(&reason) }),
         DeviceChoice::Auto => Ok(match cuda(0) {
             Ok(device) => (device, None),
             Err(reason) => (Device::Cpu, Some(reason)),
@@ -135,14 +149,83 @@ pub fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
 
 fn cuda(index: usize) -> Result<Device, String> {
     load_cuda_libraries()?;
-    if !tch::Cuda::is_available() {
-        return Err("libtorch sees no usable NVIDIA driver".into());
+    let driver = Driver::ask()?;
+    let card = chosen(&driver, index)?;
+    // libtorch says 13000 for CUDA 13.0. Drivers run what is older, and of their own major version.
+    let needed = tch::utils::version_cudart();
+    if let Some(reason) = too_old(driver.version, needed) {
+        return Err(reason);
     }
-    let count = tch::Cuda::device_count();
-    if index as i64 >= count {
-        return Err(format!("there are {count} CUDA devices, counted from 0"));
+    if !tch::Cuda::is_available() || index as i64 >= tch::Cuda::device_count() {
+        return Err(format!("libtorch cannot use the {}, which the NVIDIA driver has", card.name));
     }
-    Ok(Device::Cuda(index))
+    let device = Device::Cuda(index);
+    try_out(device).map_err(|error| explain(&error.to_string(), card))?;
+    Ok(device)
+}
+
+fn chosen(driver: &Driver, index: usize) -> Result<&Card, String> {
+    let count = driver.cards.len();
+    driver.cards.get(index).ok_or_else(|| match count {
+        0 => "the NVIDIA driver finds no GPU: nvidia-smi should list it".into(),
+        1 => "there is 1 CUDA device, cuda:0".into(),
+        _ => format!("there are {count} CUDA devices, counted from 0 (cuda:0 to cuda:{})", count - 1),
+    })
+}
+
+/// Whether the driver does not know the CUDA version that libtorch was built for, both 1000 major + 10 minor.
+fn too_old(driver: i32, needed: i64) -> Option<String> {
+    let version = |number: i64| format!("{}.{}", number / 1000, number % 1000 / 10);
+    (i64::from(driver) / 1000 < needed / 1000).then(|| {
+        format!(
+            "the NVIDIA driver is too old: it runs programs for CUDA up to {}, and libtorch is for CUDA {}. \
+             Update the driver, to 580 or newer for CUDA 13",
+            version(driver.into()),
+            version(needed)
+        )
+    })
+}
+
+/// Has the device compute something.
+fn try_out(device: Device) -> Result<()> {
+    let two = tch::Tensor::f_ones([1], (Kind::Float, device))?.f_add_scalar(1.0)?;
+    let _ = two.f_to_device(Device::Cpu)?;
+    Ok(())
+}
+
+/// What libtorch's error on a GPU means, with a remedy.
+fn explain(error: &str, card: &Card) -> String {
+    let Card { name, capability: (major, minor), memory } = card;
+    if error.contains("no kernel image") {
+        return format!(
+            "the {name} has compute capability {major}.{minor}, for which this libtorch has no code: it takes a \
+             newer GPU (libtorch for CUDA 13: 7.5 or more), or a libtorch 2.11 built for this one in LIBTORCH"
+        );
+    }
+    if error.contains("out of memory") {
+        return format!(
+            "there is not enough free memory on the {name}, which has {} MiB: close other programs that use it \
+             (nvidia-smi lists them)",
+            memory >> 20
+        );
+    }
+    format!("the {name} does not work: {error}")
+}
+
+/// Says what can be done about an error of libtorch on `device`, if it is one of memory that has run out.
+pub(crate) fn with_remedy(error: Error, device: Device) -> Error {
+    let Device::Cuda(index) = device else { return error };
+    let text = error.to_string();
+    if !text.contains("out of memory") {
+        return error;
+    }
+    let card = Driver::ask().ok().and_then(|driver| driver.cards.into_iter().nth(index));
+    let reason = card.map_or(text.clone(), |card| explain(&text, &card));
+    Error::Device { device: DeviceChoice::Cuda(index).to_string(), reason: with_choices(&reason) }
+}
+
+fn with_choices(reason: &str) -> String {
+    format!("{reason}. Set device=auto or device=cpu to run on the CPU")
 }
 
 /// The plugin is linked to the CPU half of libtorch alone. The CUDA half registers itself when it is
@@ -163,11 +246,62 @@ fn load_once() -> Result<(), String> {
             std::mem::forget(library);
             Ok(())
         }
-        Err(error) => Err(format!("the CUDA libraries of libtorch cannot be loaded ({error})")),
+        Err(error) => Err(format!(
+            "the CUDA libraries of libtorch cannot be loaded ({error}). CUDA=1 scripts/setup.sh installs them"
+        )),
     }
 }
 
 #[cfg(not(unix))]
 fn load_once() -> Result<(), String> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn driver(cards: usize) -> Driver {
+        let card = Card { name: "Test GPU".into(), capability: (6, 1), memory: 4 << 30 };
+        Driver { version: 12040, cards: vec![card; cards] }
+    }
+
+    #[test]
+    fn devices_are_counted() {
+        assert!(chosen(&driver(0), 0).unwrap_err().contains("no GPU"));
+        assert_eq!(chosen(&driver(1), 3).unwrap_err(), "there is 1 CUDA device, cuda:0");
+        assert!(chosen(&driver(2), 2).unwrap_err().contains("there are 2 CUDA devices"));
+        assert!(chosen(&driver(2), 1).is_ok());
+    }
+
+    #[test]
+    fn a_driver_may_be_too_old() {
+        let reason = too_old(12040, 13000).unwrap();
+        assert!(reason.contains("up to 12.4") && reason.contains("CUDA 13.0"), "{reason}");
+        assert_eq!(too_old(13000, 13010), None, "of the same major version");
+        assert_eq!(too_old(13000, 12060), None);
+    }
+
+    #[test]
+    fn errors_on_a_gpu_say_what_is_missing() {
+        let card = &driver(1).cards[0];
+        assert!(explain("CUDA error: no kernel image is available", card).contains("compute capability 6.1"));
+        assert!(explain("CUDA out of memory. Tried to", card).contains("4096 MiB"));
+        assert!(explain("CUDA error: unspecified launch failure", card).contains("unspecified"));
+    }
+
+    #[test]
+    fn the_fastest_kind_follows_the_compute_capability() {
+        assert_eq!([(9, 0), (8, 0)].map(fastest), [Kind::BFloat16; 2]);
+        assert_eq!([(7, 5), (7, 0), (6, 1)].map(fastest), [Kind::Half; 3]);
+        assert_eq!(fastest((5, 2)), Kind::Float);
+    }
+
+    #[test]
+    fn errors_of_other_kinds_stay_as_they_are() {
+        let error = with_remedy(Error::Cuda("out of memory".into()), Device::Cpu);
+        assert!(matches!(error, Error::Cuda(_)));
+        let error = with_remedy(Error::NoReference, Device::Cuda(0));
+        assert!(matches!(error, Error::NoReference));
+    }
 }

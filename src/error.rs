@@ -59,6 +59,9 @@ pub enum Error {
         /// Why not, and the remedy.
         reason: String,
     },
+    /// A call into CUDA that failed.
+    #[error("CUDA: {0}")]
+    Cuda(String),
     /// Tracking was asked for before a mask was given.
     #[error("there is no reference yet: give a mask first")]
     NoReference,

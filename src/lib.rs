@@ -1,5 +1,6 @@
 //! Cuts any object out of live video from one mask in one frame.
 
+pub mod cuda;
 pub mod device;
 mod error;
 #[cfg(feature = "plugin")]
@@ -11,6 +12,7 @@ pub mod mask;
 pub mod matte;
 pub mod model;
 pub mod picture;
+mod replay;
 pub mod tracker;
 
 pub use error::{Error, Result};

@@ -7,6 +7,7 @@ mod expand;
 mod feather;
 mod finish;
 mod guide;
+mod on_device;
 mod plane;
 mod refine;
 mod smooth;
@@ -18,6 +19,7 @@ pub use self::expand::MAX_EXPAND;
 pub use self::feather::MAX_FEATHER;
 pub use self::finish::Finisher;
 pub use self::guide::Guide;
+pub(crate) use self::on_device::{Boxes, enlarge as enlarge_on_device};
 use crate::Result;
 use crate::tracker::{Matte, PlaneMut};
 

@@ -4,34 +4,50 @@
 mod engine;
 mod evidence;
 mod focus;
+mod gpu;
 mod matte;
+mod planes;
 mod presence;
+mod report;
 mod scene;
 mod stray;
+mod upload;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor, nn};
 
 pub use self::evidence::Evidence;
 pub use self::matte::Matte;
+use self::matte::Shown;
+pub use self::planes::{Colors, Component, PlaneFormat, Planes};
 pub use self::presence::Presence;
 pub use self::scene::{Region, Scene};
+use crate::cuda::{Current, Memory, Shim};
 use crate::device::{self, DeviceChoice, Precision};
 use crate::heap;
 use crate::mask::ReferenceMask;
 use crate::model::layers::{Part, channels_last};
 use crate::model::weights::Weights;
 use crate::model::{Architecture, Config, Lite, Regressor, Resnet50, blank, prepare};
+use crate::replay::Mode;
 use crate::{Error, Result};
-use engine::{Engine, Running};
+use engine::{Engine, Found, Running};
 use focus::{Bounds, Focus};
+use gpu::Gpu;
 use presence::Watch;
+use report::Report;
 use stray::Stray;
+use upload::Upload;
 
 /// Objects followed at the same time at the most.
 pub const MAX_OBJECTS: usize = 16;
+
+/// Bytes of a GPU's memory, for every 512x512 pixels of network size, in which cuDNN may look for its fastest
+/// algorithms while the network's features are there twice (see `docs/cuda.md`).
+const WORKSPACE: u64 = 256 << 20;
 
 /// Packed RGB, one byte a channel, rows `stride` bytes apart.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +100,34 @@ pub struct Options {
     pub precision: Precision,
     /// Whether to look closely at the objects' surroundings.
     pub roi: Roi,
+    /// How its work is handed to the device.
+    pub launch: Launch,
+}
+
+/// How work is handed to the device of the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Launch {
+    /// On a GPU frames go there as they are stored, and all that is done there is recorded once and replayed
+    /// by CUDA graphs; on the CPU nothing of the kind.
+    #[default]
+    Auto,
+    /// The same without graphs, on any device: for comparison, and where graphs make trouble.
+    Eager,
+    /// The same with what is recorded called anew in the place of graphs, on any device: for tests.
+    Fixed,
+}
+
+impl std::str::FromStr for Launch {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "eager" => Ok(Self::Eager),
+            "fixed" => Ok(Self::Fixed),
+            _ => Err(Error::Config(format!("launch {text:?}: use auto, eager or fixed"))),
+        }
+    }
 }
 
 /// Where the network looks.
@@ -113,6 +157,24 @@ pub struct Tracker {
     stray: Stray,
     evidence: Vec<Evidence>,
     warm: Duration,
+    /// Nothing where the network runs on the CPU as it comes.
+    gpu: Option<Arc<Gpu>>,
+    upload: Option<Upload>,
+    launch_warning: Option<String>,
+    /// The last field: it is dropped when all tensors have been.
+    _memory: Freed,
+}
+
+/// Gives back the device's memory when dropped.
+struct Freed(Option<Shim>);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        if let Some(shim) = &self.0 {
+            // What fails now fails for whoever uses the device next.
+            let _ = shim.empty_cache();
+        }
+    }
 }
 
 /// Where the network looks in frames of one size.
@@ -168,22 +230,52 @@ impl Tracker {
     /// # Errors
     /// Those of [`new`](Self::new).
     pub fn from_weights(weights: &Weights, options: &Options) -> Result<Self> {
-        let Options { device, precision, roi, .. } = *options;
+        let opened = device::open(options.device)?;
+        let device = opened.0;
+        Self::on_device(weights, options, opened).map_err(|error| device::with_remedy(error, device))
+    }
+
+    fn on_device(
+        weights: &Weights,
+        options: &Options,
+        (device, device_warning): (Device, Option<String>),
+    ) -> Result<Self> {
+        let Options { precision, roi, launch, .. } = *options;
         let _no_grad = tch::no_grad_guard();
         let config = weights.config().clone();
-        let (device, device_warning) = device::open(device)?;
         let kind = precision.kind(device)?;
+        let mut launch_warning = None;
+        let mode = match (launch, device) {
+            (Launch::Auto, Device::Cuda(_)) => match Shim::load() {
+                Ok(shim) => Mode::Graphs(shim),
+                Err(reason) => {
+                    launch_warning = Some(format!("no CUDA graphs: {reason}"));
+                    Mode::Direct
+                }
+            },
+            (Launch::Auto | Launch::Eager, _) => Mode::Direct,
+            (Launch::Fixed, _) => Mode::Fixed,
+        };
+        let on_cpu = device == Device::Cpu && launch == Launch::Auto;
+        let gpu = if on_cpu { None } else { Some(Gpu::new(device, mode.clone())?) };
+        let upload = gpu.as_ref().map(|_| Upload::new(device, mode.clone()));
+        let shim = gpu.as_ref().and_then(|gpu| gpu.shim().cloned());
+        let _current = gpu.as_ref().map_or(Ok(None), |gpu| gpu.enter())?;
+        if let Device::Cuda(_) = device {
+            // Sizes stay the same from frame to frame.
+            tch::Cuda::cudnn_set_benchmark(true);
+        }
         let mut store = nn::VarStore::new(Device::Cpu);
         let engine = match config.architecture {
             Architecture::Lite => {
                 let model = blank(|| Lite::new(&store.root(), &config))?;
                 weights.fill(&store)?;
-                engine(model, device, kind)?
+                engine(model, device, kind, mode)?
             }
             Architecture::Resnet50 => {
                 let model = blank(|| Resnet50::new(&store.root(), &config))?;
                 weights.fill(&store)?;
-                engine(model, device, kind)?
+                engine(model, device, kind, mode)?
             }
         };
         store.freeze();
@@ -202,9 +294,24 @@ impl Tracker {
             stray: Stray::default(),
             evidence: Vec::new(),
             warm: Duration::ZERO,
+            gpu,
+            upload,
+            launch_warning,
+            _memory: Freed(shim),
         };
-        tracker.warm = tracker.warm_up()?;
+        tracker.warm = tracker.warm_up_frugally()?;
         Ok(tracker)
+    }
+
+    /// Warms up with little memory to try out algorithms in, or with all there is if that is too little.
+    fn warm_up_frugally(&mut self) -> Result<Duration> {
+        let shim = self.gpu.as_ref().and_then(|gpu| gpu.shim().cloned());
+        let (Some(shim), Device::Cuda(index)) = (shim, self.device) else { return self.warm_up() };
+        let area: i64 = self.config.network_size.iter().product();
+        shim.limit(index, Some(WORKSPACE * (area as u64).div_ceil(512 * 512)))?;
+        let warm = self.warm_up();
+        shim.limit(index, None)?;
+        if self.engine.retry() || warm.is_err() { self.warm_up() } else { warm }
     }
 
     /// The network's configuration.
@@ -234,6 +341,19 @@ impl Tracker {
         self.device_warning.as_deref()
     }
 
+    /// Why work is handed to the GPU bit by bit, though it should be recorded and replayed; said once.
+    pub fn take_launch_warning(&mut self) -> Option<String> {
+        self.launch_warning.take().or_else(|| self.engine.take_failure())
+    }
+
+    /// What libtorch has of a GPU's memory, where that can be told.
+    pub fn memory(&self) -> Option<Memory> {
+        match (self.device, self.gpu.as_ref()?.shim()?) {
+            (Device::Cuda(index), shim) => shim.memory(index).ok(),
+            _ => None,
+        }
+    }
+
     /// How long a step took on an empty picture, before there was any other.
     pub fn expected_time(&self) -> Duration {
         self.warm
@@ -253,6 +373,7 @@ impl Tracker {
     /// [`Error::Config`] for more than [`MAX_OBJECTS`] objects; the old reference then stays.
     pub fn set_reference(&mut self, scene: &mut dyn Scene, mask: &ReferenceMask) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
         let objects = mask.objects();
         if objects.len() > MAX_OBJECTS {
             return Err(Error::Config(format!(
@@ -275,6 +396,7 @@ impl Tracker {
         }
         let (height, width) = self.config.size();
         let mut views = Vec::with_capacity(regions.len());
+        self.begin_frame();
         for region in regions {
             let part = region.scaled(frame, drawn_on);
             let masks = masks.f_narrow(2, part.y as i64, part.height as i64)?.f_narrow(
@@ -283,7 +405,9 @@ impl Tracker {
                 part.width as i64,
             )?;
             let masks = matte::shrink(&masks, height, width)?.f_to_device(self.device)?;
-            views.push((self.look(scene, region)?, masks));
+            let image = self.look(scene, region)?;
+            // The next look may be in the same place.
+            views.push((if self.engine.reuses_memory() { own(&image)? } else { image }, masks));
         }
         self.engine.set_reference(&views)?;
         self.ids = objects.iter().map(|object| object.id).collect();
@@ -309,6 +433,7 @@ impl Tracker {
     /// An error of libtorch.
     pub fn restart(&mut self) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
         self.begin_anew();
         self.engine.restart()
     }
@@ -338,25 +463,57 @@ impl Tracker {
         let _no_grad = tch::no_grad_guard();
         let frame = scene.size();
         let Some(gaze) = self.gaze.map(|gaze| gaze.of(frame)) else { return Err(Error::NoReference) };
+        let _current = self.enter()?;
+        self.begin_frame();
         let image = self.look(scene, gaze.region)?;
-        let logits = self.engine.step(&image)?;
-        let masks = normalise(&logits)?;
-        let likeness = self.engine.likeness()?;
-        let masks = match self.stray.sift(&masks, &likeness, gaze)? {
-            None => masks,
-            Some(keep) => masks.f_mul(&keep)?,
-        };
-        self.evidence = evidence::gather(&masks, &likeness)?;
-        let masks = match self.watch.judge(&mut self.evidence) {
-            None => masks,
-            Some(seen) => {
-                let seen = Tensor::f_from_slice(&seen)?.f_reshape([-1, 1, 1, 1])?;
-                masks.f_mul(&seen.f_to_device(self.device)?)?
+        let Found { masks, likeness, report } = self.engine.step(&image)?;
+        // The one wait for the device, unless parts are taken out.
+        let report = Report::read(&report, &masks, &likeness)?;
+        if let Some(upload) = &mut self.upload {
+            upload.arrived();
+        }
+        let masks = match self.stray.sift(&report, gaze) {
+            None => {
+                self.evidence = report.evidence();
+                masks
+            }
+            Some(keep) => {
+                let masks = Stray::strip(&masks, &keep)?;
+                self.evidence = evidence::gather(&masks, &likeness)?;
+                masks
             }
         };
-        self.engine.observe(&masks)?;
+        let found: Vec<bool> = self.evidence.iter().map(|evidence| evidence.area > 0.0).collect();
+        let (masks, seen) = match self.watch.judge(&mut self.evidence) {
+            None => (masks, found),
+            Some(share) => {
+                let seen = found.iter().zip(&share).map(|(&found, &share)| found && share > 0.0).collect();
+                let share = Tensor::f_from_slice(&share)?.f_reshape([-1, 1, 1, 1])?;
+                (masks.f_mul(&share.f_to_device(self.device)?)?, seen)
+            }
+        };
+        self.engine.observe(&masks, &seen)?;
+        let matte = self.matte(&masks, gaze)?;
         self.look_on(scene, gaze)?;
-        Matte::new(&masks, &self.ids, gaze.region, frame)
+        Ok(matte)
+    }
+
+    /// A matte of its own memory.
+    fn matte(&self, masks: &Tensor, gaze: Gaze) -> Result<Matte> {
+        let masks = if self.engine.reuses_memory() { &own(masks)? } else { masks };
+        let matte = Matte::new(masks, &self.ids, gaze.region, gaze.frame)?;
+        let (Some(gpu), Some(upload)) = (&self.gpu, &self.upload) else { return Ok(matte) };
+        Ok(matte.with_shown(Shown { gpu: gpu.clone(), guide: upload.guide()? }))
+    }
+
+    fn enter(&self) -> Result<Option<Current>> {
+        self.gpu.as_ref().map_or(Ok(None), |gpu| gpu.enter())
+    }
+
+    fn begin_frame(&mut self) {
+        if let Some(upload) = &mut self.upload {
+            upload.begin();
+        }
     }
 
     /// Whether the objects are to be seen, as far as the last [`step`](Self::step) tells.
@@ -388,7 +545,12 @@ impl Tracker {
         Ok(())
     }
 
-    fn look(&self, scene: &mut dyn Scene, region: Region) -> Result<Tensor> {
+    fn look(&mut self, scene: &mut dyn Scene, region: Region) -> Result<Tensor> {
+        if let (Some(gpu), Some(upload)) = (&self.gpu, &mut self.upload)
+            && let Some(planes) = scene.planes()
+        {
+            return upload.image(&planes, region, self.config.size(), self.kind, gpu);
+        }
         let picture = scene.view(region)?;
         self.image(&picture)
     }
@@ -415,31 +577,78 @@ impl Tracker {
         channels_last(&matte::shrink(&image, height, width)?.f_to_kind(self.kind)?)
     }
 
-    /// The first run of a network builds kernels and fills caches; better here than on the first frame.
+    /// The first run of a network builds kernels and fills caches; better here than on the first frame. Where
+    /// runs are recorded, those of one object are, for every length of the memory.
     /// Returns how long a run takes after that.
     fn warm_up(&mut self) -> Result<Duration> {
         heap::keep_freed_memory();
         let (height, width) = self.config.size();
         let image = channels_last(&Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?)?;
         let mask = Tensor::f_zeros([1, 1, height, width], (Kind::Float, self.device))?;
-        self.engine.set_reference(&[(image.shallow_clone(), mask.shallow_clone())])?;
+        let view = || (image.shallow_clone(), mask.shallow_clone());
+        let memory = self.config.memory;
+        let (steps, views): (usize, &[usize]) = match (self.engine.reuses_memory(), self.roi) {
+            (false, _) => (2, &[1]),
+            (true, Roi::Off) => (memory.frames * memory.every + 3, &[1]),
+            (true, Roi::Auto) => (memory.frames * memory.every + 3, &[1, 2]),
+        };
         let mut time = Duration::ZERO;
-        for _ in 0..2 {
-            let begun = Instant::now();
-            let logits = self.engine.step(&image)?;
-            // Waits for the device.
-            let _ = logits.f_to_device(Device::Cpu)?;
-            self.engine.observe(&mask)?;
-            time = begun.elapsed();
+        for &count in views {
+            let views: Vec<_> = (0..count).map(|_| view()).collect();
+            self.engine.set_reference(&views)?;
+            // Only where steps are recorded must the memory fill, for each of its lengths is recorded by itself.
+            let times = self.run_on(&image, &mask, steps, self.engine.reuses_memory())?;
+            time = times.last().copied().unwrap_or_default();
         }
         self.engine.clear();
         Ok(time)
     }
+
+    /// Runs the network alone, so many times with so many objects on an empty picture, waiting each time. For
+    /// measurements; tracking begins anew with the next reference.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for more than [`MAX_OBJECTS`] objects or none, and errors of libtorch.
+    pub fn time_network(&mut self, objects: usize, runs: usize) -> Result<Vec<Duration>> {
+        if !(1..=MAX_OBJECTS).contains(&objects) {
+            return Err(Error::Config(format!("{objects} objects: 1 to {MAX_OBJECTS} can be followed")));
+        }
+        let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
+        self.clear();
+        let (height, width) = self.config.size();
+        let image = channels_last(&Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?)?;
+        let masks = Tensor::f_ones([objects as i64, 1, height, width], (Kind::Float, self.device))?;
+        let masks = masks.f_div_scalar(objects as f64 + 1.0)?;
+        self.engine.set_reference(&[(image.shallow_clone(), masks.shallow_clone())])?;
+        let times = self.run_on(&image, &masks, runs, true);
+        self.engine.clear();
+        times
+    }
+
+    fn run_on(&mut self, image: &Tensor, masks: &Tensor, runs: usize, seen: bool) -> Result<Vec<Duration>> {
+        let seen = vec![seen; masks.size()[0] as usize];
+        let mut times = Vec::with_capacity(runs);
+        for _ in 0..runs {
+            let begun = Instant::now();
+            let found = self.engine.step(image)?;
+            // Waits for the device.
+            let _ = found.report.f_to_device(Device::Cpu)?;
+            self.engine.observe(masks, &seen)?;
+            times.push(begun.elapsed());
+        }
+        Ok(times)
+    }
 }
 
-fn engine<R: Regressor + 'static>(mut model: R, device: Device, kind: Kind) -> Result<Box<dyn Engine>> {
+fn engine<R: Regressor + 'static>(
+    mut model: R,
+    device: Device,
+    kind: Kind,
+    mode: Mode,
+) -> Result<Box<dyn Engine>> {
     prepare(&mut model, device, kind)?;
-    Ok(Box::new(Running::new(model)))
+    Ok(Box::new(Running::new(model, mode)))
 }
 
 /// Where the objects are that are seen.
@@ -447,15 +656,18 @@ fn bounds(evidence: &[Evidence]) -> Option<Bounds> {
     evidence.iter().filter_map(|evidence| evidence.bounds).reduce(Bounds::join)
 }
 
-/// Soft masks from logits, both (N, 1, H, W). Several objects are normalised against each other and
-/// against the background, ∏(1 − pᵢ); one object alone would only be sharpened by that.
-fn normalise(logits: &Tensor) -> Result<Tensor> {
-    let single = logits.f_sigmoid()?;
-    if logits.size()[0] == 1 {
-        return Ok(single);
-    }
-    let background = single.f_neg()?.f_add_scalar(1.0)?.f_prod_dim_int(0, true, None::<Kind>)?;
-    let odds = Tensor::f_cat(&[background, single], 0)?.f_clamp(1e-7, 1.0 - 1e-7)?.f_logit(None)?;
-    let shares = odds.f_softmax(0, None::<Kind>)?;
-    Ok(shares.f_narrow(0, 1, logits.size()[0])?)
+/// The same values in memory of their own.
+fn own(tensor: &Tensor) -> Result<Tensor> {
+    let mut own = tensor.f_empty_like()?;
+    own.f_copy_(tensor)?;
+    Ok(own)
+}
+
+/// What a network of `size` (width, height) is shown of a frame's planes where it does not run on the CPU,
+/// (1, 3, height, width) float32.
+#[cfg(all(test, feature = "plugin"))]
+pub(crate) fn picture_of_planes(planes: &Planes, region: Region, size: (usize, usize)) -> Result<Tensor> {
+    let mut upload = Upload::new(Device::Cpu, Mode::Direct);
+    let gpu = Gpu::new(Device::Cpu, Mode::Direct)?;
+    upload.image(planes, region, (size.1 as i64, size.0 as i64), Kind::Float, &gpu)
 }

@@ -44,9 +44,11 @@ fn prototype_name(name: &str) -> String {
 
 fn close(what: &str, ours: &Tensor, golden: &Tensor) {
     assert_eq!(ours.size(), golden.size(), "{what}");
-    let difference = (ours - golden).abs().max().double_value(&[]);
-    println!("{what}: largest difference {difference:.2e}");
-    assert!(difference <= 1e-4, "{what}: {difference}");
+    let greatest = |x: Tensor| x.abs().max().double_value(&[]);
+    // Float32 sums round differently from one processor's kernels to another's, in proportion to their size.
+    let difference = greatest(ours - golden) / greatest(golden.shallow_clone());
+    println!("{what}: largest difference {difference:.1e} of the largest value");
+    assert!(difference <= 5e-6, "{what}: {difference}");
 }
 
 #[test]

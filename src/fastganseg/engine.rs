@@ -38,6 +38,11 @@ impl Engine {
         &self.tracker
     }
 
+    /// Why work is handed to the GPU bit by bit; said once.
+    pub fn take_launch_warning(&mut self) -> Option<String> {
+        self.tracker.take_launch_warning()
+    }
+
     /// Frames to come are of another format.
     pub fn forget_format(&mut self) {
         self.shrinker = None;

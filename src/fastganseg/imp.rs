@@ -32,7 +32,7 @@ use super::statistics::{Origin, Statistics};
 use super::{LatePolicy, Output, allocation, caps};
 use crate::frame::Frame;
 use crate::mask::Reading;
-use crate::tracker::{Matte, Options};
+use crate::tracker::{Launch, Matte, Options};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("fastganseg", gst::DebugColorFlags::empty(), Some("Video object segmentation"))
@@ -170,8 +170,12 @@ impl BaseTransformImpl for FastGanSeg {
             device,
             precision: settings.precision.into(),
             roi: settings.roi.into(),
+            launch: launch().map_err(fail)?,
         };
-        let engine = Engine::new(&options).map_err(fail)?;
+        let mut engine = Engine::new(&options).map_err(fail)?;
+        if let Some(reason) = engine.take_launch_warning() {
+            gst::debug!(CAT, imp = self, "{reason}");
+        }
         let tracker = engine.tracker();
         gst::info!(CAT, imp = self, "{tracker:?}");
         if let Some(reason) = tracker.device_warning() {
@@ -212,9 +216,10 @@ impl BaseTransformImpl for FastGanSeg {
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         lock(&self.arming).stop();
-        lock(&self.engine).take();
+        // The engine last: with it goes the device's memory.
         lock(&self.matte).take();
         lock(&self.composer).take();
+        lock(&self.engine).take();
         lock(&self.active_device).take();
         self.obj().notify("active-device");
         Ok(())
@@ -423,7 +428,10 @@ impl FastGanSeg {
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
         let restart = lock(&self.continuity).breaks_at(discont, buffer.pts());
         let change = lock(&self.arming).take_change();
-        let held = lock(&self.matte).take();
+        let mut held = lock(&self.matte).take();
+        if let Some(held) = &mut held {
+            held.set_held();
+        }
         match self.turn(change.is_some() || restart || held.is_none(), buffer, times) {
             Turn::Run => (),
             Turn::Hold | Turn::HoldLate(_) => return Ok(Some((held, Origin::Held))),
@@ -437,7 +445,11 @@ impl FastGanSeg {
             let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
             let mut engine = lock(&self.engine);
             let engine = engine.as_mut().ok_or(gst::FlowError::Flushing)?;
-            engine.follow(&frame, &info, change, restart)?
+            let followed = engine.follow(&frame, &info, change, restart)?;
+            if let Some(reason) = engine.take_launch_warning() {
+                gst::debug!(CAT, imp = self, "{reason}");
+            }
+            followed
         };
         let news = lock(&self.arming).followed(&followed);
         for state in news {
@@ -636,6 +648,11 @@ impl FastGanSeg {
             ["{neighbour} takes {accepted}"]
         );
     }
+}
+
+/// How work is handed to a GPU, for comparison and for machines where graphs make trouble.
+fn launch() -> crate::Result<Launch> {
+    std::env::var("FASTGANSEG_LAUNCH").map_or(Ok(Launch::Auto), |text| text.parse())
 }
 
 fn output_name(output: Output) -> &'static str {

@@ -117,6 +117,10 @@ impl Finisher {
         guide: Option<&Guide>,
         plane: &mut PlaneMut,
     ) -> Result<()> {
+        let refines = guide.is_some() && look.edges == Edges::Refine && !matte.is_drawn();
+        if matte.write_on_device(object, refines, plane)? {
+            return Ok(());
+        }
         let region: Region = matte.region_in((plane.width, plane.height));
         let Some(small) = matte.small(Some(object), region, &mut self.small)? else {
             return plane.fill(0);
@@ -124,9 +128,7 @@ impl Finisher {
         let mut part = matte.prepare(region, plane)?;
         self.enlarger.enlarge(&small, &mut part)?;
         match guide {
-            Some(guide) if look.edges == Edges::Refine && !matte.is_drawn() => {
-                self.refiner.refine(&small, guide, region, &mut part)
-            }
+            Some(guide) if refines => self.refiner.refine(&small, guide, region, &mut part),
             _ => Ok(()),
         }
     }

@@ -20,11 +20,11 @@ const RADIUS: usize = 1;
 /// Places to each side whose range of values is allowed.
 const RANGE: usize = 1;
 /// A range of alpha below this one, of 255, is flat.
-const FLAT: u8 = 12;
+pub(super) const FLAT: u8 = 12;
 /// Variance of luma, of 255², that counts as noise.
-const EPS: f32 = 5.0;
+pub(super) const EPS: f32 = 5.0;
 /// How the explained share becomes the share of the refined value: 0 below the first, 1 from the second on.
-const TRUST: (f32, f32) = (0.1, 0.5);
+pub(super) const TRUST: (f32, f32) = (0.1, 0.5);
 /// Maps that are enlarged: share, slope, offset, least and greatest value.
 const MAPS: usize = 5;
 

@@ -23,12 +23,33 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 
+/// An object is in a frame if somewhere its mask is above this.
+const SEEN: f64 = 0.5;
+
+/// What a [`step`](Regressor::step) does with a tensor that it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing: what is in it never changes, and what takes its place is another tensor.
+    Known,
+    /// Nothing either, but others may write into it from step to step.
+    Given,
+    /// Leaves another in its place, of the same shape.
+    Carried,
+}
+
+/// Another handle on the same tensors.
+pub trait Handle {
+    /// Shares memory with `self`, as [`Tensor::shallow_clone`] does.
+    #[must_use]
+    fn handle(&self) -> Self;
+}
+
 /// What every regressor can do; the tracker drives it, training calls it too.
 pub trait Regressor: layers::Visit + Send {
     /// What is computed once per reference.
-    type Reference: Send;
+    type Reference: Handle + Send + 'static;
     /// What is carried from frame to frame.
-    type State: Send;
+    type State: Handle + Send + 'static;
 
     /// What it was built from.
     fn config(&self) -> &Config;
@@ -45,8 +66,31 @@ pub trait Regressor: layers::Visit + Send {
     /// One frame, `image` (1 or N, 3, H, W): logits (N, 1, H, W) float32 whose sigmoid is the soft mask.
     fn step(&self, image: &Tensor, reference: &Self::Reference, state: &mut Self::State) -> Result<Tensor>;
 
+    /// Calls `f` on every tensor of reference and state that a [`step`](Self::step) reads, always in the same
+    /// order. After the first step their number no longer changes: all that a step is, is then a function of
+    /// them and of the image, without a look at any value.
+    fn visit_inputs(
+        reference: &mut Self::Reference,
+        state: &mut Self::State,
+        f: &mut dyn FnMut(&mut Tensor, Role) -> Result<()>,
+    ) -> Result<()>;
+
     /// Feeds back the soft masks (N, 1, H, W) that came of the last [`step`](Self::step).
-    fn observe(&self, masks: &Tensor, reference: &Self::Reference, state: &mut Self::State) -> Result<()>;
+    fn observe(&self, masks: &Tensor, reference: &Self::Reference, state: &mut Self::State) -> Result<()> {
+        let seen = masks.f_amax([1i64, 2, 3].as_slice(), false)?.f_gt(SEEN)?.f_to_device(Device::Cpu)?;
+        let seen: Vec<bool> = Vec::try_from(&seen)?;
+        self.observe_seen(masks, &seen, reference, state)
+    }
+
+    /// As [`observe`](Self::observe) where it is known which of the objects are `seen`, so that no value has
+    /// to be waited for: those whose mask is above one half somewhere.
+    fn observe_seen(
+        &self,
+        masks: &Tensor,
+        seen: &[bool],
+        reference: &Self::Reference,
+        state: &mut Self::State,
+    ) -> Result<()>;
 
     /// The frame of the last [`step`](Self::step), seen anew: `image` shows the `part` of it that the frames
     /// to come will show too.

@@ -1,33 +1,56 @@
 //! A regressor of any architecture together with its reference and state.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use crate::model::Regressor;
+use super::report;
 use crate::model::layers::Part;
+use crate::model::{Handle, Regressor, Role};
+use crate::replay::{Argument, Mode, Recipe, Replays, Use};
 use crate::{Error, Result};
+
+/// What a step finds in a frame. Nothing of it has been looked at yet.
+pub struct Found {
+    /// Soft masks (N, 1, H, W), float32.
+    pub masks: Tensor,
+    /// The regressor's likeness (N, 1, H/s, W/s), float32.
+    pub likeness: Tensor,
+    /// What the tracker wants to know of both, see [`report::write`].
+    pub report: Tensor,
+}
 
 pub trait Engine: Send {
     fn set_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()>;
     fn restart(&mut self) -> Result<()>;
     fn clear(&mut self);
-    fn step(&mut self, image: &Tensor) -> Result<Tensor>;
-    fn observe(&mut self, masks: &Tensor) -> Result<()>;
+    /// What it gives is valid until the next step, if [`reuses_memory`](Self::reuses_memory).
+    fn step(&mut self, image: &Tensor) -> Result<Found>;
+    fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()>;
     fn reframe(&mut self, image: &Tensor, part: Part) -> Result<()>;
-    fn likeness(&self) -> Result<Tensor>;
+    fn reuses_memory(&self) -> bool;
+    /// Why steps are no longer replayed, though they should be; said once.
+    fn take_failure(&mut self) -> Option<String>;
+    /// Steps are to be replayed again, if they should be and are not; whether that was so.
+    fn retry(&mut self) -> bool;
 }
+
+/// Plans of a network at most: for each number of objects, one for each length of the memory.
+const PLANS: usize = 12;
 
 pub struct Running<R: Regressor> {
     model: R,
     followed: Option<(R::Reference, R::State)>,
+    /// The state is as it is after a step.
+    under_way: bool,
+    replays: Replays<R>,
 }
 
 impl<R: Regressor> Running<R> {
-    pub fn new(model: R) -> Self {
-        Self { model, followed: None }
+    pub fn new(model: R, mode: Mode) -> Self {
+        Self { model, followed: None, under_way: false, replays: Replays::new(mode, 0, PLANS) }
     }
 }
 
-impl<R: Regressor> Engine for Running<R> {
+impl<R: Regressor + 'static> Engine for Running<R> {
     /// Image and masks of the view that tracking starts from, and of others of the same frame.
     fn set_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()> {
         let [(image, masks), others @ ..] = views else { return Err(Error::NoReference) };
@@ -37,6 +60,7 @@ impl<R: Regressor> Engine for Running<R> {
         }
         let state = self.model.start(&reference)?;
         self.followed = Some((reference, state));
+        self.under_way = false;
         Ok(())
     }
 
@@ -44,6 +68,7 @@ impl<R: Regressor> Engine for Running<R> {
         if let Some((reference, state)) = &mut self.followed {
             *state = self.model.start(reference)?;
         }
+        self.under_way = false;
         Ok(())
     }
 
@@ -51,14 +76,33 @@ impl<R: Regressor> Engine for Running<R> {
         self.followed = None;
     }
 
-    fn step(&mut self, image: &Tensor) -> Result<Tensor> {
-        let (reference, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
-        self.model.step(image, reference, state)
+    fn step(&mut self, image: &Tensor) -> Result<Found> {
+        let Self { model, followed, under_way, replays } = self;
+        let (reference, state) = followed.as_mut().ok_or(Error::NoReference)?;
+        if replays.is_direct() || !*under_way {
+            *under_way = true;
+            return find(model, image, reference, state);
+        }
+        let picture = Argument { tensor: image.shallow_clone(), role: Use::Model(Role::Given) };
+        let mut arguments = vec![picture];
+        R::visit_inputs(reference, state, &mut |tensor, role| {
+            arguments.push(Argument { tensor: tensor.shallow_clone(), role: Use::Model(role) });
+            Ok(())
+        })?;
+        let results = replays.run(model, 0, arguments, || recipe(reference, state))?;
+        let mut results = results.into_iter();
+        R::visit_inputs(reference, state, &mut |tensor, role| {
+            if role == Role::Carried {
+                *tensor = next(&mut results)?;
+            }
+            Ok(())
+        })?;
+        Ok(Found { masks: next(&mut results)?, likeness: next(&mut results)?, report: next(&mut results)? })
     }
 
-    fn observe(&mut self, masks: &Tensor) -> Result<()> {
+    fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()> {
         let (reference, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
-        self.model.observe(masks, reference, state)
+        self.model.observe_seen(masks, seen, reference, state)
     }
 
     fn reframe(&mut self, image: &Tensor, part: Part) -> Result<()> {
@@ -66,8 +110,171 @@ impl<R: Regressor> Engine for Running<R> {
         self.model.reframe(image, part, state)
     }
 
-    fn likeness(&self) -> Result<Tensor> {
-        let (reference, state) = self.followed.as_ref().ok_or(Error::NoReference)?;
-        self.model.likeness(reference, state)
+    fn reuses_memory(&self) -> bool {
+        !self.replays.is_direct()
+    }
+
+    fn take_failure(&mut self) -> Option<String> {
+        self.replays.take_failure()
+    }
+
+    fn retry(&mut self) -> bool {
+        self.replays.retry()
+    }
+}
+
+fn next(results: &mut impl Iterator<Item = Tensor>) -> Result<Tensor> {
+    results.next().ok_or_else(|| Error::Config("a step has left nothing in the place of its state".into()))
+}
+
+/// A step as a function of what it reads: what it carries over, then masks, likeness and report.
+fn recipe<R: Regressor>(reference: &R::Reference, state: &R::State) -> Recipe<R> {
+    // Of these only what no step reads is used: all else is put in from the arguments.
+    let (reference, state) = (reference.handle(), state.handle());
+    Box::new(move |model, tensors| {
+        let (mut reference, mut state) = (reference.handle(), state.handle());
+        let [image, inputs @ ..] = tensors else { return Err(Error::NoReference) };
+        let mut inputs = inputs.iter();
+        R::visit_inputs(&mut reference, &mut state, &mut |tensor, _| {
+            if let Some(input) = inputs.next() {
+                *tensor = input.shallow_clone();
+            }
+            Ok(())
+        })?;
+        let found = find(model, image, &reference, &mut state)?;
+        let mut results = Vec::new();
+        R::visit_inputs(&mut reference, &mut state, &mut |tensor, role| {
+            if role == Role::Carried {
+                results.push(tensor.shallow_clone());
+            }
+            Ok(())
+        })?;
+        results.extend([found.masks, found.likeness, found.report]);
+        Ok(results)
+    })
+}
+
+/// All of a step that needs no decision.
+fn find<R: Regressor>(
+    model: &R,
+    image: &Tensor,
+    reference: &R::Reference,
+    state: &mut R::State,
+) -> Result<Found> {
+    let logits = model.step(image, reference, state)?;
+    let masks = normalise(&logits)?;
+    let likeness = model.likeness(reference, state)?;
+    let report = report::write(&masks, &likeness)?;
+    Ok(Found { masks, likeness, report })
+}
+
+/// Soft masks from logits, both (N, 1, H, W). Several objects are normalised against each other and
+/// against the background, ∏(1 − pᵢ); one object alone would only be sharpened by that.
+fn normalise(logits: &Tensor) -> Result<Tensor> {
+    let single = logits.f_sigmoid()?;
+    if logits.size()[0] == 1 {
+        return Ok(single);
+    }
+    let background = single.f_neg()?.f_add_scalar(1.0)?.f_prod_dim_int(0, true, None::<Kind>)?;
+    let odds = Tensor::f_cat(&[background, single], 0)?.f_clamp(1e-7, 1.0 - 1e-7)?.f_logit(None)?;
+    let shares = odds.f_softmax(0, None::<Kind>)?;
+    Ok(shares.f_narrow(0, 1, logits.size()[0])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, nn};
+
+    use super::*;
+    use crate::model::{Config, Lite, Resnet50};
+
+    const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    fn running<R: Regressor>(mut model: R, mode: Mode) -> Running<R> {
+        crate::model::prepare(&mut model, Device::Cpu, Kind::Float).unwrap();
+        Running::new(model, mode)
+    }
+
+    fn tiny(config: Config) -> Config {
+        Config { width: 0.0625, network_size: [64, 96], ..config }
+    }
+
+    fn image(seed: i64) -> Tensor {
+        tch::manual_seed(seed);
+        crate::model::layers::channels_last(&Tensor::rand([1, 3, 64, 96], FLOAT)).unwrap()
+    }
+
+    fn masks(objects: i64) -> Tensor {
+        let masks = Tensor::zeros([objects, 1, 64, 96], FLOAT);
+        (0..objects).for_each(|n| drop(masks.get(n).narrow(2, 20 * n, 30).fill_(1.0)));
+        masks
+    }
+
+    /// Fifty frames with all that happens to a tracker: another reference, another number of objects, a
+    /// restart, another view, objects that are lost and found. All masks, likenesses and reports.
+    fn story<R: Regressor + 'static>(engine: &mut Running<R>) -> Vec<Tensor> {
+        let mut found = Vec::new();
+        let views = |seeds: &[i64], objects| -> Vec<(Tensor, Tensor)> {
+            seeds.iter().map(|&seed| (image(seed), masks(objects))).collect()
+        };
+        for frame in 0..50i64 {
+            match frame {
+                0 => engine.set_reference(&views(&[1000], 1)).unwrap(),
+                14 => engine.set_reference(&views(&[1001], 1)).unwrap(),
+                20 => engine.set_reference(&views(&[1002, 1003], 3)).unwrap(),
+                33 => engine.restart().unwrap(),
+                38 => engine.set_reference(&views(&[1004, 1005], 1)).unwrap(),
+                44 => {
+                    engine.clear();
+                    assert!(engine.step(&image(0)).is_err());
+                    engine.set_reference(&views(&[1000], 1)).unwrap();
+                }
+                _ => (),
+            }
+            let Found { masks, likeness, report } = engine.step(&image(frame)).unwrap();
+            found.extend([&masks, &likeness, &report].map(Tensor::copy));
+            let objects = masks.size()[0] as usize;
+            let lost = (26..29).contains(&frame);
+            let seen: Vec<bool> = (0..objects).map(|n| !lost || (n == 1 && frame == 27)).collect();
+            let masks = if lost { masks * 0.5 } else { masks };
+            engine.observe(&masks, &seen).unwrap();
+            if frame % 11 == 7 {
+                let part = Part { x: 0.1, y: -0.1, width: 0.8, height: 0.9 };
+                engine.reframe(&image(500 + frame), part).unwrap();
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn replayed_steps_are_those_that_are_not() {
+        let _guard = tch::no_grad_guard();
+        let models = |store: &nn::VarStore| Lite::new(&store.root(), &tiny(Config::lite())).unwrap();
+        compare(models, 7);
+        // One length of the memory, whose two numbers of objects make two plans.
+        compare(|store| Resnet50::new(&store.root(), &tiny(Config::resnet50())).unwrap(), 2);
+    }
+
+    fn compare<R: Regressor + 'static>(model: impl Fn(&nn::VarStore) -> R, most: usize) {
+        tch::manual_seed(7);
+        let store = nn::VarStore::new(Device::Cpu);
+        let direct = model(&store);
+        let stored: Vec<(String, Tensor)> = store.variables().into_iter().collect();
+        let copy = nn::VarStore::new(Device::Cpu);
+        let fixed = model(&copy);
+        for (name, tensor) in copy.variables() {
+            let (_, value) = stored.iter().find(|(known, _)| *known == name).unwrap();
+            tensor.shallow_clone().copy_(value);
+        }
+        let expected = story(&mut running(direct, Mode::Direct));
+        let mut engine = running(fixed, Mode::Fixed);
+        let found = story(&mut engine);
+        assert_eq!(expected.len(), found.len());
+        for (index, (a, b)) in expected.iter().zip(&found).enumerate() {
+            assert!(a.equal(b), "frame {}, part {}", index / 3, index % 3);
+        }
+        let plans = engine.replays.count();
+        assert!((1..=most).contains(&plans), "shapes change from frame to frame: {plans} plans");
+        assert!(found.iter().zip(&found[3..]).all(|(a, b)| a.size() != b.size() || !a.equal(b)));
     }
 }

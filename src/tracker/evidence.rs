@@ -22,20 +22,29 @@ pub struct Evidence {
 /// Share of an object's pixels that may lie beyond its bounds at each end.
 const STRAY: f64 = 0.005;
 
-/// The evidence for each of `masks` (N, 1, H, W); `likeness` (N, 1, H/s, W/s) is the regressor's.
+/// The evidence for each of `masks` (N, 1, H, W); `likeness` (N, 1, H/s, W/s) is the regressor's. Waits for the
+/// device.
 pub fn gather(masks: &Tensor, likeness: &Tensor) -> Result<Vec<Evidence>> {
     let size = masks.size();
-    let pooled = average_pool(masks, size[2] / likeness.size()[2])?;
+    let numbers = numbers(masks, likeness)?.f_reshape([-1])?.f_to_device(Device::Cpu)?;
+    Ok(of_numbers(&Vec::<f32>::try_from(&numbers)?, (size[2] as usize, size[3] as usize)))
+}
+
+/// The same before it is waited for: (N, 2 + W + H) with the sum of each mask where it is above one half, the
+/// likeness under it, and how many pixels of each column and row are above one half.
+pub fn numbers(masks: &Tensor, likeness: &Tensor) -> Result<Tensor> {
+    let pooled = average_pool(masks, masks.size()[2] / likeness.size()[2])?;
     let likeness = mean_under(likeness, &pooled)?;
-    let (height, width) = (size[2] as usize, size[3] as usize);
     let object = masks.f_gt(0.5)?.f_to_kind(Kind::Float)?;
     let sum =
         |x: &Tensor, axes: &[i64]| -> Result<Tensor> { Ok(x.f_sum_dim_intlist(axes, false, None::<Kind>)?) };
-    // All in one tensor, for it may have to come from another device.
     let parts =
         [sum(&masks.f_mul(&object)?, &[2, 3])?, likeness, sum(&object, &[1, 2])?, sum(&object, &[1, 3])?];
-    let numbers = Tensor::f_cat(&parts, 1)?.f_reshape([-1])?.f_to_device(Device::Cpu)?;
-    let numbers = Vec::<f32>::try_from(&numbers)?;
+    Ok(Tensor::f_cat(&parts, 1)?)
+}
+
+/// What [`numbers`] say of masks of so many rows and columns.
+pub fn of_numbers(numbers: &[f32], (height, width): (usize, usize)) -> Vec<Evidence> {
     let of_object = |numbers: &[f32]| {
         let (columns, rows) = numbers[2..].split_at(width);
         let pixels: f64 = columns.iter().map(|&count| f64::from(count)).sum();
@@ -49,7 +58,7 @@ pub fn gather(masks: &Tensor, likeness: &Tensor) -> Result<Vec<Evidence>> {
             bounds,
         }
     };
-    Ok(numbers.chunks(2 + width + height).map(of_object).collect())
+    numbers.chunks_exact(2 + width + height).map(of_object).collect()
 }
 
 /// From where to where, in parts of the length, all but a few stray ones of `pixels` are.

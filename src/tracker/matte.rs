@@ -1,9 +1,13 @@
 //! The soft masks of one frame, and their way into 8-bit planes of any size.
 
+use std::sync::Arc;
+
 use tch::{Device, Kind, Tensor};
 
+use super::gpu::Gpu;
 use super::{PlaneMut, Region};
 use crate::Result;
+use crate::cuda::Current;
 use crate::mask::ReferenceMask;
 use crate::matte::{Enlarger, Small};
 use crate::model::layers::resize;
@@ -19,12 +23,68 @@ pub struct Matte {
     frame: (usize, usize),
     drawn: bool,
     starts_over: bool,
+    /// Where the frame is that the masks are of, if that is not the CPU.
+    shown: Option<Shown>,
+}
+
+/// A frame on the device of the network.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub gpu: Arc<Gpu>,
+    /// Luma or green, (H, W) uint8, until the next frame comes.
+    pub guide: Option<Tensor>,
 }
 
 impl Matte {
     pub(super) fn new(masks: &Tensor, ids: &[u8], region: Region, frame: (usize, usize)) -> Result<Self> {
-        let masks = masks.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?;
-        Ok(Self { masks, ids: ids.to_vec(), region, frame, drawn: false, starts_over: false })
+        let masks = masks.f_to_kind(Kind::Float)?;
+        Ok(Self { masks, ids: ids.to_vec(), region, frame, drawn: false, starts_over: false, shown: None })
+    }
+
+    /// The same where masks and frame are on the device of the network.
+    pub(super) fn with_shown(self, shown: Shown) -> Self {
+        Self { shown: Some(shown), ..self }
+    }
+
+    /// Says that this is of an earlier frame than the one that it is used for now.
+    pub fn set_held(&mut self) {
+        if let Some(shown) = &mut self.shown {
+            shown.guide = None;
+        }
+    }
+
+    /// Fills a plane with the alpha of one object, or of all together, as the device has it: refined, if
+    /// asked for, by the frame's own luma. False where that is to be done here.
+    pub(crate) fn write_on_device(&self, object: u8, refines: bool, plane: &mut PlaneMut) -> Result<bool> {
+        let Some(Shown { gpu, guide }) = &self.shown else { return Ok(false) };
+        let _no_grad = tch::no_grad_guard();
+        let _current = gpu.enter()?;
+        let region = self.region_in((plane.width, plane.height));
+        let fits = |guide: &Tensor| guide.size() == [plane.height as i64, plane.width as i64];
+        let guide = guide.as_ref().filter(|guide| refines && fits(guide));
+        if is_larger(&self.masks, region) || (refines && guide.is_none()) {
+            return Ok(false);
+        }
+        let Some(mask) = self.mask(Some(object))? else { return Ok(false) };
+        let mut part = self.prepare(region, plane)?;
+        gpu.enlarge(&mask, region, guide, &mut part)?;
+        Ok(true)
+    }
+
+    /// The soft mask (1, 1, h, w) of one object, or of all together.
+    fn mask(&self, object: Option<u8>) -> Result<Option<Tensor>> {
+        Ok(match object.filter(|&id| id != 0) {
+            None if self.ids.len() == 1 => Some(self.masks.shallow_clone()),
+            None => Some(self.masks.f_sum_dim_intlist(0, true, None::<Kind>)?),
+            Some(id) => match self.ids.iter().position(|&known| known == id) {
+                Some(index) => Some(self.masks.f_narrow(0, index as i64, 1)?),
+                None => None,
+            },
+        })
+    }
+
+    fn enter(&self) -> Result<Option<Current>> {
+        self.shown.as_ref().map_or(Ok(None), |shown| shown.gpu.enter())
     }
 
     /// The matte of the reference frame itself: the mask as the user drew it.
@@ -79,15 +139,9 @@ impl Matte {
         bytes: &'a mut Vec<u8>,
     ) -> Result<Option<Small<'a>>> {
         let _no_grad = tch::no_grad_guard();
-        let mask = match object.filter(|&id| id != 0) {
-            None if self.ids.len() == 1 => self.masks.shallow_clone(),
-            None => self.masks.f_sum_dim_intlist(0, true, None::<Kind>)?,
-            Some(id) => match self.ids.iter().position(|&known| known == id) {
-                Some(index) => self.masks.f_narrow(0, index as i64, 1)?,
-                None => return Ok(None),
-            },
-        };
-        let mut mask = to_bytes(&mask)?;
+        let _current = self.enter()?;
+        let Some(mask) = self.mask(object)? else { return Ok(None) };
+        let mut mask = to_bytes(&mask)?.f_to_device(Device::Cpu)?;
         if is_larger(&mask, region) {
             mask = shrink(&mask, region.height as i64, region.width as i64)?;
         }
@@ -115,9 +169,10 @@ impl Matte {
     /// The id of the object, or 0, that each pixel most probably belongs to.
     pub fn write_labels(&self, plane: &mut PlaneMut) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
         let region = self.region_in((plane.width, plane.height));
         let mut part = self.prepare(region, plane)?;
-        let masks = to_size(&self.masks, region)?;
+        let masks = to_size(&self.masks.f_to_device(Device::Cpu)?, region)?;
         let background = masks.f_sum_dim_intlist(0, true, None::<Kind>)?.f_neg()?.f_add_scalar(1.0)?;
         let winner = Tensor::f_cat(&[background, masks], 0)?.f_argmax(0, false)?;
         let ids: Vec<u8> = std::iter::once(0).chain(self.ids.iter().copied()).collect();

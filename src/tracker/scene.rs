@@ -1,6 +1,6 @@
 //! Pictures that the tracker may look at in part.
 
-use super::Picture;
+use super::{Picture, Planes};
 use crate::Result;
 
 /// A rectangle of whole pixels.
@@ -45,6 +45,12 @@ pub trait Scene {
     /// # Errors
     /// A picture that cannot be converted.
     fn view(&mut self, region: Region) -> Result<Picture<'_>>;
+
+    /// The frame as it is stored, for a network that does not run on the CPU to see it with no work done
+    /// here. Nothing where that cannot be: then [`view`](Self::view) is asked for.
+    fn planes(&self) -> Option<Planes<'_>> {
+        None
+    }
 }
 
 impl Scene for Picture<'_> {
@@ -61,6 +67,10 @@ impl Scene for Picture<'_> {
             height: region.height,
             stride: self.stride,
         })
+    }
+
+    fn planes(&self) -> Option<Planes<'_>> {
+        Some(Planes::of_picture(self))
     }
 }
 

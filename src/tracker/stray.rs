@@ -1,11 +1,11 @@
 //! Parts of a mask that have come from nowhere: not next to where the object was, and not like it. They are
 //! taken out before they can be followed.
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
+use super::report::Report;
 use super::{Gaze, Region};
 use crate::Result;
-use crate::model::layers::average_pool;
 
 /// Pixels at network size a side of the places that parts are made of.
 pub const PLACE: i64 = 8;
@@ -69,30 +69,24 @@ impl Stray {
         Self { objects: vec![Known::default(); objects] }
     }
 
-    /// What `masks` (N, 1, H, W) are to be multiplied with, at their size, or nothing if all of them stays.
-    /// `likeness` (N, 1, H/16, W/16) is the regressor's.
-    pub fn sift(&mut self, masks: &Tensor, likeness: &Tensor, gaze: Gaze) -> Result<Option<Tensor>> {
-        let pooled = average_pool(masks, PLACE)?;
-        let size = pooled.size();
-        let (rows, columns) = (size[2] as usize, size[3] as usize);
-        let likeness =
-            likeness.f_to_kind(Kind::Float)?.f_upsample_nearest2d([size[2], size[3]], None, None)?;
-        let numbers = |x: &Tensor| -> Result<Vec<f32>> {
-            Ok(Vec::<f32>::try_from(&x.f_reshape([-1])?.f_to_device(Device::Cpu)?)?)
-        };
-        let (mask, likeness) = (numbers(&pooled)?, numbers(&likeness)?);
-        let mut keep = vec![1.0f32; mask.len()];
-        for (index, known) in self.objects.iter_mut().enumerate() {
-            let of = index * rows * columns..(index + 1) * rows * columns;
-            let (mask, likeness, keep) = (&mask[of.clone()], &likeness[of.clone()], &mut keep[of]);
-            known.sift(mask, likeness, (rows, columns), gaze, keep);
+    /// What the masks of the report are to be multiplied with at each place of each object, or nothing if all
+    /// of them stays.
+    pub fn sift(&mut self, report: &Report, gaze: Gaze) -> Option<Vec<f32>> {
+        let (rows, columns) = report.places();
+        let mut keep = vec![1.0f32; self.objects.len() * rows * columns];
+        let places = keep.chunks_exact_mut(rows * columns);
+        for (index, (known, keep)) in self.objects.iter_mut().zip(places).enumerate() {
+            known.sift(report.mask(index), &report.likeness(index), (rows, columns), gaze, keep);
         }
-        if keep.iter().all(|&keep| keep == 1.0) {
-            return Ok(None);
-        }
-        let keep = Tensor::f_from_slice(&keep)?.f_reshape(&size)?.f_to_device(masks.device())?;
+        keep.iter().any(|&keep| keep != 1.0).then_some(keep)
+    }
+
+    /// The masks (N, 1, H, W) without what is not kept.
+    pub fn strip(masks: &Tensor, keep: &[f32]) -> Result<Tensor> {
         let size = masks.size();
-        Ok(Some(keep.f_upsample_nearest2d([size[2], size[3]], None, None)?))
+        let keep = Tensor::f_from_slice(keep)?.f_reshape([size[0], 1, size[2] / PLACE, size[3] / PLACE])?;
+        let keep = keep.f_to_device(masks.device())?;
+        Ok(masks.f_mul(&keep.f_upsample_nearest2d([size[2], size[3]], None, None)?)?)
     }
 }
 
@@ -219,6 +213,9 @@ fn parts(mask: &[f32], likeness: &[f32], (rows, columns): (usize, usize)) -> Vec
 
 #[cfg(test)]
 mod tests {
+    use tch::{Device, Kind};
+
+    use super::super::report;
     use super::*;
 
     const FRAME: (usize, usize) = (640, 320);
@@ -238,8 +235,10 @@ mod tests {
     fn left(stray: &mut Stray, squares: &[(i64, f64)]) -> Vec<i64> {
         let (mask, likeness) = scene(squares);
         let gaze = Gaze { region: Region::whole(FRAME), frame: FRAME };
-        let mask = match stray.sift(&mask, &likeness, gaze).unwrap() {
-            Some(keep) => mask * keep,
+        let report = report::write(&mask, &likeness).unwrap();
+        let report = Report::read(&report, &mask, &likeness).unwrap();
+        let mask = match stray.sift(&report, gaze) {
+            Some(keep) => Stray::strip(&mask, &keep).unwrap(),
             None => mask,
         };
         let is_left = |column: i64| mask.double_value(&[0, 0, 70, column + 24]) > 0.5;

@@ -229,7 +229,22 @@ fn device_that_cannot_be_had() {
         assert!(error.is::<gst::ResourceError>());
         let message = error.to_string();
         assert!(message.contains("cuda") && message.contains("device=cpu"), "{message}");
+        let missing = ["scripts/setup.sh", "NVIDIA driver"];
+        assert!(missing.iter().any(|remedy| message.contains(remedy)), "{message}");
     }
+}
+
+#[test]
+fn auto_without_a_device_warns_and_says_why() {
+    if tch_has_cuda() {
+        println!("skipped: there is a CUDA device");
+        return;
+    }
+    let outcome = play(&format!("{SOURCE} ! fastganseg device=auto ! fakesink"));
+    assert!(outcome.error.is_none());
+    let warning = outcome.warnings.iter().find(|warning| warning.contains("No CUDA device"));
+    let warning = warning.expect("a warning");
+    assert!(warning.contains("device=cpu"), "{warning}");
 }
 
 fn tch_has_cuda() -> bool {

@@ -4,6 +4,7 @@ mod bad_input;
 mod chaos;
 mod child;
 mod formats;
+mod launch;
 mod leaks;
 mod live;
 mod lost;

@@ -97,7 +97,8 @@ impl Decoder {
     /// Logits (N, 1, H, W) in float32 and the stride-4 features (N, 32, H/4, W/4) for the next frame.
     pub fn forward(&self, inputs: &Inputs) -> Result<(Tensor, Tensor)> {
         let cat = |parts: &[&Tensor]| -> Result<Tensor> { Ok(Tensor::f_cat(parts, 1)?) };
-        let relu = |x: Tensor| -> Result<Tensor> { Ok(x.f_relu()?) };
+        // In place: nobody else needs what is given.
+        let relu = |mut x: Tensor| -> Result<Tensor> { Ok(x.f_relu_()?) };
 
         let y = relu(self.fuse16.forward(&cat(&[inputs.s16, inputs.sub16, inputs.read16])?)?)?;
         let y = y.f_add(&self.residual16b.forward(&relu(self.residual16a.forward(&y)?)?)?)?;

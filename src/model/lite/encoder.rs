@@ -83,13 +83,13 @@ impl InvertedResidual {
 
     fn expanded(&self, x: &Tensor) -> Result<Tensor> {
         match &self.expand {
-            Some(expand) => relu6(&expand.forward(x)?),
+            Some(expand) => relu6(expand.forward(x)?),
             None => Ok(x.shallow_clone()),
         }
     }
 
     fn rest(&self, x: &Tensor, expanded: &Tensor) -> Result<Tensor> {
-        let y = self.project.forward(&relu6(&self.depthwise.forward(expanded)?)?)?;
+        let y = self.project.forward(&relu6(self.depthwise.forward(expanded)?)?)?;
         if self.residual { Ok(x.f_add(&y)?) } else { Ok(y) }
     }
 
@@ -98,8 +98,9 @@ impl InvertedResidual {
     }
 }
 
-fn relu6(x: &Tensor) -> Result<Tensor> {
-    Ok(x.f_clamp(0.0, 6.0)?)
+/// In the place of what a convolution gave, which nobody else needs.
+fn relu6(mut x: Tensor) -> Result<Tensor> {
+    Ok(x.f_clamp_(0.0, 6.0)?)
 }
 
 fn strided(spec: ConvSpec, stride: i64) -> ConvSpec {
@@ -143,7 +144,7 @@ impl Encoder {
         let run = |x: Tensor, from: usize, to: usize| {
             self.blocks[from..to].iter().try_fold(x, |x, block| block.forward(&x))
         };
-        let s2 = run(relu6(&self.stem.forward(&image)?)?, 0, 1)?;
+        let s2 = run(relu6(self.stem.forward(&image)?)?, 0, 1)?;
         let s4 = run(s2.shallow_clone(), 1, 3)?;
         let s8 = run(s4.shallow_clone(), 3, 6)?;
         let s8_expanded = self.blocks[6].expanded(&s8)?;

@@ -9,6 +9,7 @@ use super::super::layers::{Conv, ConvSpec, double, name_of};
 use super::super::meter;
 use super::encoder::{Channels, Taps};
 use super::memory::Tokens;
+use super::rows;
 use crate::{Result, visit_fields};
 
 /// Far below any logit: nothing is read from there.
@@ -76,6 +77,15 @@ pub struct Biases {
     previous16: Tensor,
     /// (H/8, W/8, (2 radius + 1) W/8): learned per offset, `NEVER` outside the window and the frame.
     local8: Tensor,
+}
+
+visit_fields!(Biases: previous16, local8);
+
+impl Biases {
+    /// Another handle on the same tensors.
+    pub fn shallow_clone(&self) -> Self {
+        Self { previous16: self.previous16.shallow_clone(), local8: self.local8.shallow_clone() }
+    }
 }
 
 /// Keys, values and how sharply they are read.
@@ -206,12 +216,12 @@ impl Matching {
         let query = now.key16.f_transpose(1, 2)?;
         let sharpness = self.sharpness16.f_exp()?.f_to_kind(query.kind())?;
         let likeness = product(&query, &memory.key16)?;
-        let from_memory = read(&likeness, &sharpness.f_select(0, 0)?, None, &memory.value16)?;
-        let best = best_likeness(&likeness, &memory.mask16)?;
+        let (from_memory, best) =
+            search(likeness, &sharpness.f_select(0, 0)?, &memory.value16, &memory.mask16)?;
         let value =
             Tensor::f_cat(&[self.value(&previous.s16, sub16)?, sub16.shallow_clone()], 1)?.f_flatten(2, 3)?;
         let likeness = product(&query, &previous.key16)?;
-        let from_previous = read(&likeness, &sharpness.f_select(0, 1)?, Some(&biases.previous16), &value)?;
+        let from_previous = read(likeness, &sharpness.f_select(0, 1)?, &biases.previous16, &value)?;
         Ok(Tensor::f_cat(&[from_memory, from_previous, best], 1)?.f_reshape([n, -1, h, w])?)
     }
 
@@ -238,25 +248,38 @@ impl Matching {
         let (n, h, w) = (now.key8.size()[0], now.key8.size()[2], now.key8.size()[3]);
         let sharpness = self.sharpness8.f_exp()?.f_to_kind(now.key8.kind())?;
         let likeness = product(&now.key8.f_flatten(2, 3)?.f_transpose(1, 2)?, &memory.key8)?;
-        let from_memory = read(&likeness, &sharpness.f_select(0, 0)?, None, &memory.value8)?;
-        let best = best_likeness(&likeness, &memory.mask8.f_unsqueeze(1)?)?;
+        let (from_memory, best) =
+            search(likeness, &sharpness.f_select(0, 0)?, &memory.value8, &memory.mask8.f_unsqueeze(1)?)?;
         let global = Tensor::f_cat(&[from_memory, best], 1)?.f_reshape([n, 6, h, w])?;
         let local = local_read(&now.key8, &previous.key8, sub8, &sharpness.f_select(0, 1)?, &biases.local8)?;
         Ok(Tensor::f_cat(&[global, local], 1)?)
     }
 }
 
-fn product(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+/// Batched matrix product.
+pub(super) fn product(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     meter::product("matching.products", x, y)
 }
 
-/// Softmax over `sharpness · likeness + bias` (N, queries, tokens) reads `value` (N, channels, tokens).
-fn read(likeness: &Tensor, sharpness: &Tensor, bias: Option<&Tensor>, value: &Tensor) -> Result<Tensor> {
-    let mut logits = likeness.f_mul(sharpness)?;
-    if let Some(bias) = bias {
-        logits = logits.f_add(bias)?;
+/// Softmax over `sharpness · likeness` (N, queries, tokens) reads `value` (N, channels, tokens); with it the
+/// greatest likeness to a token of the object and of the background, (N, 2, queries).
+fn search(likeness: Tensor, sharpness: &Tensor, value: &Tensor, mask: &Tensor) -> Result<(Tensor, Tensor)> {
+    if rows::fits(&likeness) {
+        let (weighed, best) = rows::weigh_and_compare(likeness, sharpness, mask)?;
+        return Ok((weighed.read(value)?, best));
     }
-    let weights = logits.f_softmax(-1, None::<Kind>)?;
+    let best = best_likeness(&likeness, mask)?;
+    let weights = likeness.f_mul(sharpness)?.f_softmax(-1, None::<Kind>)?;
+    Ok((product(value, &weights.f_transpose(1, 2)?)?, best))
+}
+
+/// Softmax over `sharpness · likeness + bias` (N, queries, tokens) reads `value` (N, channels, tokens). The rows
+/// of `bias` are as many as those of the likenesses, or of one item of theirs.
+fn read(likeness: Tensor, sharpness: &Tensor, bias: &Tensor, value: &Tensor) -> Result<Tensor> {
+    if rows::fits(&likeness) {
+        return rows::weigh(likeness, sharpness, bias)?.read(value);
+    }
+    let weights = likeness.f_mul(sharpness)?.f_add(bias)?.f_softmax(-1, None::<Kind>)?;
     product(value, &weights.f_transpose(1, 2)?)
 }
 
@@ -279,19 +302,20 @@ fn local_read(
 ) -> Result<Tensor> {
     let (n, c, h, w) = query.size4()?;
     let window = 2 * RADIUS + 1;
-    // (N, rows, columns, channels) keeps a row's columns and channels together, as the product wants.
-    let rows_first = |x: &Tensor| -> Result<Tensor> {
+    // A row's columns stay together, (N h, channels, window w), as the product wants.
+    let bands = |x: &Tensor| -> Result<Tensor> {
         let x = x.f_permute([0, 2, 3, 1])?.f_constant_pad_nd([0, 0, 0, 0, RADIUS, RADIUS])?;
         // unfold gives (N, h, w, channels, window)
-        Ok(x.f_unfold(1, window, 1)?)
+        let x = x.f_unfold(1, window, 1)?.f_permute([0, 1, 3, 4, 2])?;
+        let channels = x.size()[2];
+        Ok(x.f_reshape([-1, channels, window * w])?)
     };
-    let query = query.f_permute([0, 2, 3, 1])?.f_mul(sharpness)?.f_reshape([n * h, w, c])?;
-    let key = rows_first(key)?.f_permute([0, 1, 3, 4, 2])?.f_reshape([-1, c, window * w])?;
-    let value = rows_first(value)?.f_permute([0, 1, 4, 2, 3])?.f_reshape([n * h, window * w, -1])?;
+    let query = query.f_permute([0, 2, 3, 1])?.f_reshape([n * h, w, c])?;
+    let (key, value) = (bands(key)?, bands(value)?);
     let key = if key.size()[0] == n * h { key } else { key.f_repeat([n, 1, 1])? };
     let bias = if n == 1 { bias.shallow_clone() } else { bias.f_repeat([n, 1, 1])? };
-    let weights = product(&query, &key)?.f_add(&bias)?.f_softmax(-1, None::<Kind>)?;
-    Ok(product(&weights, &value)?.f_reshape([n, h, w, -1])?.f_permute([0, 3, 1, 2])?)
+    let read = read(product(&query, &key)?, sharpness, &bias, &value)?;
+    Ok(read.f_reshape([n, h, -1, w])?.f_permute([0, 2, 1, 3])?)
 }
 
 /// Divides by the length along the channels.

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::super::layers::average_pool;
 use super::matching::{Features, Matching};
-use crate::Result;
+use crate::{Result, visit_fields};
 
 /// Reference, and predicted frames after it, as tokens. Tokens of several frames are concatenated.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Tokens {
     /// How much of each position is object.
     pub mask8: Tensor,
 }
+
+visit_fields!(Tokens: key16, value16, mask16, key8, value8, mask8);
 
 /// Which stride-8 positions to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ pub mod decoder;
 pub mod encoder;
 pub mod matching;
 pub mod memory;
+mod rows;
 
 use std::collections::VecDeque;
 
@@ -15,8 +16,8 @@ use self::decoder::{Decoder, Inputs};
 use self::encoder::Encoder;
 use self::matching::{Biases, Features, Matching};
 use self::memory::{Selection, Tokens, remember};
-use super::layers::{Part, average_pool, channels_last, part_of};
-use super::{Config, Regressor};
+use super::layers::{Part, Visit, average_pool, channels_last, part_of};
+use super::{Config, Handle, Regressor, Role};
 use crate::{Error, Result, visit_fields};
 
 /// The built-in regressor.
@@ -32,9 +33,6 @@ pub struct Lite {
 }
 
 visit_fields!(Lite: encoder, matching, decoder);
-
-/// An object is in a frame if somewhere its mask is above this.
-const SEEN: f64 = 0.5;
 
 /// The reference frame: its mask, features and tokens.
 #[derive(Debug)]
@@ -62,6 +60,32 @@ pub struct State {
     remembered: VecDeque<Tokens>,
     memory: Tokens,
     frames: usize,
+}
+
+impl Handle for Reference {
+    fn handle(&self) -> Self {
+        Self {
+            mask: self.mask.shallow_clone(),
+            features: self.features.shallow_clone(),
+            tokens: self.tokens.shallow_clone(),
+            views: self.views.shallow_clone(),
+            biases: self.biases.shallow_clone(),
+        }
+    }
+}
+
+impl Handle for State {
+    fn handle(&self) -> Self {
+        Self {
+            mask: self.mask.shallow_clone(),
+            features: self.features.shallow_clone(),
+            skip: self.skip.as_ref().map(Tensor::shallow_clone),
+            likeness: self.likeness.as_ref().map(Tensor::shallow_clone),
+            remembered: self.remembered.iter().map(Tokens::shallow_clone).collect(),
+            memory: self.memory.shallow_clone(),
+            frames: self.frames,
+        }
+    }
 }
 
 impl Lite {
@@ -180,19 +204,47 @@ impl Regressor for Lite {
         Ok(logits)
     }
 
-    fn observe(&self, masks: &Tensor, reference: &Reference, state: &mut State) -> Result<()> {
+    fn visit_inputs(
+        reference: &mut Reference,
+        state: &mut State,
+        f: &mut dyn FnMut(&mut Tensor, Role) -> Result<()>,
+    ) -> Result<()> {
+        reference.views.visit(&mut |x| f(x, Role::Known))?;
+        reference.biases.visit(&mut |x| f(x, Role::Known))?;
+        state.memory.visit(&mut |x| f(x, Role::Known))?;
+        f(&mut state.mask, Role::Given)?;
+        // The other features are those of the present frame alone.
+        let Features { s16, key16, key8, .. } = &mut state.features;
+        [s16, key16, key8].into_iter().try_for_each(|x| f(x, Role::Carried))?;
+        state.skip.iter_mut().try_for_each(|x| f(x, Role::Carried))
+    }
+
+    fn observe_seen(
+        &self,
+        masks: &Tensor,
+        seen: &[bool],
+        reference: &Reference,
+        state: &mut State,
+    ) -> Result<()> {
         state.mask = masks.f_to_kind(Kind::Float)?;
         state.frames += 1;
-        let seen = state.mask.f_amax([1i64, 2, 3].as_slice(), true)?.f_gt(SEEN)?;
-        let objects = state.mask.size()[0];
-        let seen_objects = seen.f_sum(Kind::Int64)?.f_int64_value(&[])?;
-        if seen_objects < objects {
+        let all = seen.iter().all(|&seen| seen);
+        let device = state.mask.device();
+        let which = |seen: &[bool]| -> Result<Tensor> {
+            let which = if all {
+                Tensor::f_ones([seen.len() as i64], (Kind::Bool, device))?
+            } else {
+                Tensor::f_from_slice(seen)?.f_to_device(device)?
+            };
+            Ok(which.f_reshape([-1, 1, 1, 1])?)
+        };
+        if !all {
             // An object that is gone is looked for from the reference alone: what was carried along or
             // remembered since would only say that there is nothing.
             if let Some(skip) = &mut state.skip {
-                *skip = skip.f_mul(&seen)?;
+                *skip = skip.f_mul(&which(seen)?)?;
             }
-            if seen_objects == 0 {
+            if !seen.contains(&true) {
                 if !state.remembered.is_empty() {
                     state.remembered.clear();
                     state.memory = reference.views.shallow_clone();
@@ -203,7 +255,7 @@ impl Regressor for Lite {
         let memory = self.config.memory;
         if memory.frames > 0 && state.frames.is_multiple_of(memory.every) {
             let tokens = self.tokens(&state.features, &state.mask, Selection::Fixed)?;
-            let tokens = tokens.where_seen(&seen, &reference.tokens)?;
+            let tokens = tokens.where_seen(&which(seen)?, &reference.tokens)?;
             state.memory = remember(&reference.views, &mut state.remembered, tokens, memory.frames)?;
         }
         Ok(())

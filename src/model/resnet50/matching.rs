@@ -80,6 +80,15 @@ pub struct ReferenceHalf {
     right: Tensor,
 }
 
+visit_fields!(ReferenceHalf: left, right);
+
+impl ReferenceHalf {
+    /// Another handle on the same tensors.
+    pub fn shallow_clone(&self) -> Self {
+        Self { left: self.left.shallow_clone(), right: self.right.shallow_clone() }
+    }
+}
+
 /// (7x1 then 1x7) + (1x7 then 7x1) on cat[current, reference], with nothing between: (N, 256, H/32,
 /// W/32).
 #[derive(Debug)]

@@ -13,9 +13,9 @@ mod refine;
 
 use tch::{Kind, Tensor, nn};
 
-use super::Regressor;
 use super::config::{Config, TemporalSkip};
-use super::layers::{Part, average_pool, mean_under, part_of};
+use super::layers::{Part, Visit, average_pool, channels_last, mean_under, part_of};
+use super::{Handle, Regressor, Role};
 use crate::{Error, Result, visit_fields};
 use encoder::Encoder;
 use head::{Head, Temporal};
@@ -57,6 +57,26 @@ pub struct State {
     temporal: Option<Tensor>,
     /// Features at stride 32, once there was a frame.
     seen: Option<Tensor>,
+}
+
+impl Handle for Reference {
+    fn handle(&self) -> Self {
+        Self {
+            masks: self.masks.shallow_clone(),
+            half: self.half.shallow_clone(),
+            look: self.look.shallow_clone(),
+        }
+    }
+}
+
+impl Handle for State {
+    fn handle(&self) -> Self {
+        Self {
+            masks: self.masks.shallow_clone(),
+            temporal: self.temporal.as_ref().map(Tensor::shallow_clone),
+            seen: self.seen.as_ref().map(Tensor::shallow_clone),
+        }
+    }
 }
 
 impl Resnet50 {
@@ -157,7 +177,18 @@ impl Regressor for Resnet50 {
         Ok(logits)
     }
 
-    fn observe(&self, masks: &Tensor, _: &Reference, state: &mut State) -> Result<()> {
+    fn visit_inputs(
+        reference: &mut Reference,
+        state: &mut State,
+        f: &mut dyn FnMut(&mut Tensor, Role) -> Result<()>,
+    ) -> Result<()> {
+        reference.half.visit(&mut |x| f(x, Role::Known))?;
+        f(&mut reference.look, Role::Known)?;
+        f(&mut state.masks, Role::Given)?;
+        state.temporal.iter_mut().try_for_each(|x| f(x, Role::Carried))
+    }
+
+    fn observe_seen(&self, masks: &Tensor, _: &[bool], _: &Reference, state: &mut State) -> Result<()> {
         state.masks = masks.f_to_kind(Kind::Float)?;
         Ok(())
     }
@@ -165,7 +196,7 @@ impl Regressor for Resnet50 {
     fn reframe(&self, _image: &Tensor, part: Part, state: &mut State) -> Result<()> {
         state.masks = part_of(&state.masks, part, true)?;
         if let Some(temporal) = &mut state.temporal {
-            *temporal = part_of(temporal, part, false)?;
+            *temporal = channels_last(&part_of(temporal, part, false)?)?;
         }
         Ok(())
     }

@@ -2,22 +2,24 @@ use std::path::PathBuf;
 
 use fastganseg_training::card::card;
 use fastganseg_training::info::Info;
-use fastganseg_training::train::{TrainConfig, export};
+use fastganseg_training::train::export;
 use fastganseg_training::{Error, Result};
 use gstfastganseg::model::weights::Weights;
 
+use super::Recipe;
 use super::model::size;
 
 /// Writes final weights: half precision, with metadata, and a model card if wanted.
+///
+/// The configuration's [metadata] goes into the file.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Weights of a run, .safetensors
     #[arg(long, value_name = "FILE")]
     model: PathBuf,
 
-    /// The run's configuration, TOML; its `[metadata]` goes into the file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    recipe: Recipe,
 
     /// The final weights, .safetensors
     #[arg(long, value_name = "FILE")]
@@ -38,7 +40,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(size) = args.network_size {
         weights.reconfigure(|config| config.network_size = size)?;
     }
-    let config = TrainConfig::open(&args.config, &[])?;
+    let config = args.recipe.open()?;
     export(&weights, &config.metadata, &args.out)?;
     eprintln!("weights: {}", args.out.display());
     if let Some(path) = &args.card {

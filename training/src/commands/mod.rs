@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use fastganseg_training::Result;
 use fastganseg_training::dataset::{Dataset, Selection};
+use fastganseg_training::train::TrainConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Which sequences to take.
@@ -52,6 +53,24 @@ impl Data {
         let count = dataset.sequences().len();
         eprintln!("{}: {count} sequences, {} frames, {chosen}", self.data.display(), dataset.frames());
         Ok(dataset)
+    }
+}
+
+/// A run's configuration.
+#[derive(Debug, clap::Args)]
+pub struct Recipe {
+    /// The run's configuration, TOML
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Changes a value of the configuration, such as optimiser.learning_rate=1e-4
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Recipe {
+    fn open(&self) -> Result<TrainConfig> {
+        TrainConfig::open(&self.config, &self.set)
     }
 }
 

@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 
 use fastganseg_training::Result;
-use fastganseg_training::train::{self, Interrupt, TrainConfig};
+use fastganseg_training::train::{self, Interrupt};
+
+use super::Recipe;
 
 /// Trains a model, and goes on where an interrupted run in the same folder stopped.
 ///
@@ -10,21 +12,16 @@ use fastganseg_training::train::{self, Interrupt, TrainConfig};
 /// used (config.toml). Ctrl-C saves and stops.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The run's configuration, TOML
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    recipe: Recipe,
 
     /// Folder for weights, checkpoint and curve
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-
-    /// Changes a value of the configuration, such as optimiser.learning_rate=1e-4
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
 }
 
 /// Trains to the end, or until a signal.
 pub fn run(args: &Args) -> Result<()> {
-    let config = TrainConfig::open(&args.config, &args.set)?;
+    let config = args.recipe.open()?;
     train::run(&config, &args.out, &Interrupt::on_signals()?).map(drop)
 }

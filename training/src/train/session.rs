@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use gstfastganseg::device;
+use gstfastganseg::device::{self, Precision};
 use gstfastganseg::model::weights;
 use gstfastganseg::tracker::Options;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -70,7 +70,7 @@ impl Session {
         tch::manual_seed(config.seed as i64);
 
         let frozen_encoder = config.optimiser.encoder_learning_rate == 0.0;
-        let kind = if config.mixed_precision { Kind::BFloat16 } else { Kind::Float };
+        let kind = if config.mixed_precision { mixed_kind(device)? } else { Kind::Float };
         let manner = Manner { kind, frozen_encoder, remember: config.data.remember };
         let store = nn::VarStore::new(device);
         let network = Network::new(&store, config, &manner)?;
@@ -253,6 +253,16 @@ impl Session {
         self.bar.abandon();
         self.recorder.draw()
     }
+}
+
+/// What mixed precision computes in: bfloat16, but not on processors without instructions for it, where libtorch
+/// takes a hundred times as long.
+fn mixed_kind(device: Device) -> Result<Kind> {
+    let native = device.is_cuda() || Precision::Auto.kind(device)? == Kind::BFloat16;
+    if !native {
+        eprintln!("trains in float32: this processor has no instructions for bfloat16");
+    }
+    Ok(if native { Kind::BFloat16 } else { Kind::Float })
 }
 
 /// All networks of a run with their optimisers.

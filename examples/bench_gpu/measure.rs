@@ -1,0 +1,367 @@
+//! What is measured, and what is checked.
+
+use std::error::Error;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gstfastganseg::device::Precision;
+use gstfastganseg::matte::{Finisher, Guide, Look};
+use gstfastganseg::tracker::{Launch, Options, PlaneMut, Roi, Tracker};
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+
+use crate::args::Args;
+use crate::footage::{Footage, I420};
+use crate::results::{Line, Results};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Different frames of a video.
+const FRAMES: usize = 12;
+
+/// Names and ways to launch that are compared.
+fn ways(args: &Args) -> [(&'static str, Launch); 2] {
+    match args.device.as_str() {
+        "cpu" => [("direct", Launch::Auto), ("fixed", Launch::Fixed)],
+        _ => [("eager", Launch::Eager), ("graph", Launch::Auto)],
+    }
+}
+
+fn open(
+    device: &str,
+    model: Option<&Path>,
+    precision: Precision,
+    (launch, roi): (Launch, Roi),
+) -> Outcome<Tracker> {
+    let device = device.parse()?;
+    Ok(Tracker::new(&Options { model: model.map(Into::into), device, precision, roi, launch })?)
+}
+
+/// The tracker's memory and that of the process on the GPU, as far as they can be told.
+fn memory(tracker: &Tracker) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    let own = tracker.memory().map(|memory| {
+        format!(
+            "tensors {} MiB, reserved {} MiB, at most {} MiB",
+            mib(memory.used),
+            mib(memory.reserved),
+            mib(memory.peak)
+        )
+    });
+    let arguments = ["--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"];
+    let listed = Command::new("nvidia-smi").args(arguments).output().ok();
+    let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let pid = std::process::id().to_string();
+    let line = listed.as_deref().into_iter().flat_map(str::lines).find_map(|line| {
+        let (process, used) = line.split_once(',')?;
+        (process.trim() == pid).then(|| format!("process {} MiB", used.trim()))
+    });
+    own.into_iter().chain(line).collect::<Vec<_>>().join(", ")
+}
+
+/// Goes on to the next line when something cannot be had, and says why.
+fn note_failure(results: &mut Results, line: &Line, outcome: Outcome<()>) -> Outcome<()> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(error) => Ok(results.note(line, &format!("failed: {error}"))?),
+    }
+}
+
+/// The network alone.
+pub fn network(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
+    for &precision in &args.precisions {
+        for (way, launch) in ways(args) {
+            for &objects in args.objects() {
+                let detail = format!("{objects} objects");
+                let line = Line { what: "network", model, precision: precision.to_string(), way, detail };
+                let mut measure = || -> Outcome<()> {
+                    let mut tracker = open(&args.device, path, precision, (launch, Roi::Off))?;
+                    let runs = if objects == 1 { args.runs } else { args.runs.div_ceil(4) };
+                    tracker.time_network(objects, 30.min(runs))?;
+                    let times = tracker.time_network(objects, runs)?;
+                    let note = [tracker.take_launch_warning().unwrap_or_default(), memory(&tracker)];
+                    Ok(results.times(&line, &times, note.join(" ").trim())?)
+                };
+                let outcome = measure();
+                note_failure(results, &line, outcome)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Frames in memory in, alpha in memory out, without GStreamer.
+pub fn tracker(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
+    for &(name, width, height) in args.sizes() {
+        let footage = Footage::new(width, height, FRAMES);
+        let frames: Vec<Vec<u8>> = (0..FRAMES).map(|index| footage.i420(index)).collect();
+        for &precision in &args.precisions {
+            for (way, launch) in ways(args) {
+                for &objects in args.objects() {
+                    let detail = format!("{name} {objects} objects");
+                    let line = Line { what: "tracker", model, precision: precision.to_string(), way, detail };
+                    let mut measure = || -> Outcome<()> {
+                        let mut tracker = open(&args.device, path, precision, (launch, Roi::Auto))?;
+                        let runs = if objects == 1 { args.runs } else { args.runs.div_ceil(6) };
+                        let times = follow(&mut tracker, &footage, &frames, objects, runs)?;
+                        Ok(results.times(&line, &times, &memory(&tracker))?)
+                    };
+                    let outcome = measure();
+                    note_failure(results, &line, outcome)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn follow(
+    tracker: &mut Tracker,
+    footage: &Footage,
+    frames: &[Vec<u8>],
+    objects: usize,
+    runs: usize,
+) -> Outcome<Vec<Duration>> {
+    let (width, height) = (footage.width, footage.height);
+    tracker.set_reference(&mut footage.frame(0), &footage.mask(objects)?)?;
+    let (mut finisher, mut alpha) = (Finisher::default(), vec![0; width * height]);
+    let warm = 30.min(runs);
+    let mut times = Vec::new();
+    for run in 0..warm + runs {
+        let index = run % frames.len();
+        let mut scene = I420 { data: &frames[index], picture: footage.frame(index) };
+        let begun = Instant::now();
+        let matte = tracker.step(&mut scene)?;
+        let guide = Guide::bytes(&frames[index], (width, height), width, 1);
+        let plane = &mut PlaneMut { data: &mut alpha, width, height, stride: width };
+        finisher.write_alpha(&Look::default(), Some(&matte), guide.as_ref(), plane)?;
+        if run >= warm {
+            times.push(begun.elapsed());
+        }
+    }
+    Ok(times)
+}
+
+/// The element between two others.
+pub fn pipeline(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
+    for &(name, width, height) in args.sizes() {
+        let footage = Footage::new(width, height, FRAMES);
+        let mask = args.out.join("mask.png");
+        let size = (footage.width as u32, footage.height as u32);
+        image::save_buffer(&mask, footage.mask_bytes(), size.0, size.1, image::ColorType::L8)?;
+        let frames: Vec<Vec<u8>> = (0..FRAMES).map(|index| footage.i420(index)).collect();
+        for &precision in &args.precisions {
+            for (way, _) in ways(args) {
+                let line = Line {
+                    what: "pipeline",
+                    model,
+                    precision: precision.to_string(),
+                    way,
+                    detail: format!("{name} 1 objects"),
+                };
+                let launch = if way == "direct" || way == "graph" { "auto" } else { way };
+                // SAFETY: no other thread of this process reads or writes the environment now: the pipeline
+                // before this one has ended.
+                unsafe { std::env::set_var("FASTGANSEG_LAUNCH", launch) };
+                let mut measure = || -> Outcome<()> {
+                    let description = format!(
+                        "appsrc name=frames format=time block=true max-buffers=4 ! queue max-size-buffers=3 \
+                         ! fastganseg name=cut device={} precision={precision} ref-mask={mask:?} {} \
+                         ! video/x-raw,format=A420 ! fakesink name=sink sync=false",
+                        args.device,
+                        path.map_or(String::new(), |path| format!("model-file={path:?}"))
+                    );
+                    let (times, note) = play(&description, size, &frames, args.runs + 40)?;
+                    Ok(results.times(&line, &times[times.len().min(39)..], &note)?)
+                };
+                let outcome = measure();
+                note_failure(results, &line, outcome)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Times from frame to frame at the end, and what the element says of itself.
+fn play(
+    description: &str,
+    (width, height): (u32, u32),
+    frames: &[Vec<u8>],
+    runs: usize,
+) -> Outcome<(Vec<Duration>, String)> {
+    let pipeline = gst::parse::launch(description)?.downcast::<gst::Pipeline>().map_err(|_| "no pipeline")?;
+    let by_name = |name: &str| pipeline.by_name(name).ok_or("no such element");
+    let source = by_name("frames")?.downcast::<gst_app::AppSrc>().map_err(|_| "not an appsrc")?;
+    let caps =
+        format!("video/x-raw,format=I420,width={width},height={height},framerate=1000/1,colorimetry=bt709");
+    let caps: gst::Caps = caps.parse()?;
+    source.set_caps(Some(&caps));
+    let info = gstreamer_video::VideoInfo::from_caps(&caps)?;
+    if info.size() != frames[0].len() {
+        return Err(format!("{width}x{height} has padding, which is not measured").into());
+    }
+    let arrivals = Arc::new(Mutex::new(Vec::new()));
+    let times = Arc::clone(&arrivals);
+    let pad = by_name("sink")?.static_pad("sink").ok_or("no pad")?;
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        if let Ok(mut times) = times.lock() {
+            times.push(Instant::now());
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let bus = pipeline.bus().ok_or("no bus")?;
+    // Why it does not start is told on the bus.
+    let _ = pipeline.set_state(gst::State::Playing);
+    let buffers: Vec<gst::Buffer> =
+        frames.iter().map(|frame| gst::Buffer::from_slice(frame.clone())).collect();
+    for run in 0..runs {
+        let mut buffer = buffers[run % buffers.len()].copy();
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_pts(gst::ClockTime::from_mseconds(run as u64));
+        }
+        if source.push_buffer(buffer).is_err()
+            || bus.peek().is_some_and(|message| message.type_() == gst::MessageType::Error)
+        {
+            break;
+        }
+    }
+    let _ = source.end_of_stream();
+    let message = bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]);
+    let stats = by_name("cut")?.property::<gst::Structure>("stats").to_string();
+    pipeline.set_state(gst::State::Null)?;
+    if let Some(gst::MessageView::Error(error)) = message.as_ref().map(|message| message.view()) {
+        return Err(error.error().to_string().into());
+    }
+    let arrivals = arrivals.lock().map_err(|_| "no times")?;
+    Ok((arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect(), stats))
+}
+
+/// How alike the mattes of two trackers are in a frame.
+struct Likeness {
+    /// Intersection over union of what is opaque.
+    iou: f64,
+    /// Mean difference of alpha in levels.
+    difference: f64,
+    /// Share of the frame that is opaque in the first.
+    opaque: f64,
+}
+
+/// Frame by frame.
+fn alike(
+    first: &mut Tracker,
+    second: &mut Tracker,
+    footage: &Footage,
+    frames: usize,
+) -> Outcome<Vec<Likeness>> {
+    let mask = footage.mask(1)?;
+    first.set_reference(&mut footage.frame(0), &mask)?;
+    second.set_reference(&mut footage.frame(0), &mask)?;
+    let size = (footage.width, footage.height);
+    let alpha = |tracker: &mut Tracker, finisher: &mut Finisher, index: usize| -> Outcome<Vec<u8>> {
+        let picture = footage.frame(index);
+        let matte = tracker.step(&mut { picture })?;
+        let mut data = vec![0; size.0 * size.1];
+        let plane = &mut PlaneMut { data: &mut data, width: size.0, height: size.1, stride: size.0 };
+        finisher.write_alpha(&Look::default(), Some(&matte), Guide::of_picture(&picture).as_ref(), plane)?;
+        Ok(data)
+    };
+    let mut finishers = [Finisher::default(), Finisher::default()];
+    let [one, other] = &mut finishers;
+    (1..=frames)
+        .map(|index| {
+            let (a, b) = (alpha(first, one, index)?, alpha(second, other, index)?);
+            let pairs = || a.iter().zip(&b).map(|(&a, &b)| (a > 127, b > 127));
+            let both = pairs().filter(|&(a, b)| a && b).count() as f64;
+            let any = pairs().filter(|&(a, b)| a || b).count() as f64;
+            let difference: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+            let pixels = a.len() as f64;
+            Ok(Likeness {
+                iou: if any > 0.0 { both / any } else { 1.0 },
+                difference: difference / pixels,
+                opaque: a.iter().filter(|&&value| value > 127).count() as f64 / pixels,
+            })
+        })
+        .collect()
+}
+
+fn mean(all: &[Likeness], value: impl Fn(&Likeness) -> f64) -> f64 {
+    all.iter().map(value).sum::<f64>() / all.len().max(1) as f64
+}
+
+/// An empty mask is like any other empty mask.
+const LEAST_OPAQUE: f64 = 0.005;
+
+/// Every precision and way against the CPU in float32. Random weights have no object to speak of, and what they
+/// make of their own masks is chaos: of theirs the mean difference over three frames counts.
+pub fn correctness(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<bool> {
+    let frames = if path.is_some() { 3 } else { args.frames };
+    let footage = Footage::new(640, 360, frames.min(100));
+    let mut right = true;
+    for &precision in &args.precisions {
+        for (way, launch) in ways(args) {
+            let detail = format!("{frames} frames");
+            let line = Line { what: "correct", model, precision: precision.to_string(), way, detail };
+            let mut measure = || -> Outcome<()> {
+                let mut cpu = open("cpu", path, Precision::Float32, (Launch::Auto, Roi::Auto))?;
+                let mut other = open(&args.device, path, precision, (launch, Roi::Auto))?;
+                let all = alike(&mut cpu, &mut other, &footage, frames)?;
+                let (iou, difference) = (mean(&all, |one| one.iou), mean(&all, |one| one.difference));
+                let opaque = mean(&all, |one| one.opaque);
+                let worst = all.iter().map(|one| one.iou).fold(1.0, f64::min);
+                let good =
+                    if path.is_some() { difference < 4.0 } else { iou >= 0.99 && opaque > LEAST_OPAQUE };
+                right &= good;
+                let word = if good { "right" } else { "wrong" };
+                let note = format!(
+                    "{word}: IoU {iou:.4} on average, {worst:.4} at worst, alpha differs by {difference:.3} levels, \
+                     {:.1} % opaque",
+                    100.0 * opaque
+                );
+                Ok(results.note(&line, &note)?)
+            };
+            let outcome = measure();
+            right &= outcome.is_ok();
+            note_failure(results, &line, outcome)?;
+        }
+    }
+    Ok(right)
+}
+
+/// Half precision against float32 on the same device, over many frames: errors must not add up. With trained
+/// weights alone, for those at random are chaotic in any precision.
+pub fn drift(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<bool> {
+    if path.is_some() {
+        return Ok(true);
+    }
+    let footage = Footage::new(640, 360, args.long.min(100));
+    let mut right = true;
+    for &precision in
+        args.precisions.iter().filter(|&&precision| precision != Precision::Float32 || args.tiny)
+    {
+        let detail = format!("{} frames", args.long);
+        let line = Line { what: "drift", model, precision: precision.to_string(), way: "-", detail };
+        let mut measure = || -> Outcome<()> {
+            let mut exact = open(&args.device, path, Precision::Float32, (Launch::Auto, Roi::Auto))?;
+            let mut half = open(&args.device, path, precision, (ways(args)[1].1, Roi::Auto))?;
+            let all = alike(&mut exact, &mut half, &footage, args.long)?;
+            let part = args.long.min(100);
+            let of = |all: &[Likeness]| (mean(all, |one| one.iou), mean(all, |one| one.difference));
+            let (early, late) = (of(&all[..part]), of(&all[all.len() - part..]));
+            let good = late.0 >= early.0 - 0.01 && mean(&all, |one| one.opaque) > LEAST_OPAQUE;
+            right &= good;
+            let word = if good { "right" } else { "wrong" };
+            let note = format!(
+                "{word}: IoU {:.4} in the first {part} frames, {:.4} in the last; alpha differs by {:.3} and {:.3}",
+                early.0, late.0, early.1, late.1
+            );
+            Ok(results.note(&line, &note)?)
+        };
+        let outcome = measure();
+        right &= outcome.is_ok();
+        note_failure(results, &line, outcome)?;
+    }
+    Ok(right)
+}

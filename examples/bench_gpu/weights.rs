@@ -1,0 +1,49 @@
+//! Weights to measure with. How fast a network is does not depend on how well it is trained.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use gstfastganseg::model::{Config, Regressor, Resnet50, prepare, weights};
+use tch::{Device, Kind, Tensor, nn};
+
+use crate::args::Args;
+
+/// `resnet50` at random, in the folder of results.
+pub fn resnet50(args: &Args) -> Result<PathBuf, Box<dyn Error>> {
+    let mut config = Config::resnet50();
+    if args.tiny {
+        (config.width, config.network_size) = (0.125, [64, 96]);
+    }
+    let path = args.out.join("resnet50.safetensors");
+    tch::manual_seed(3);
+    let store = nn::VarStore::new(Device::Cpu);
+    Resnet50::new(&store.root(), &config)?;
+    weights::save(&path, &store, &config, &BTreeMap::new(), Kind::Float)?;
+    Ok(path)
+}
+
+/// Inputs and results of two steps on the CPU in float32, for PyTorch to be compared with.
+pub fn golden(args: &Args, name: &str, path: Option<&Path>) -> Result<(), Box<dyn Error>> {
+    let Some(path) = path else { return Ok(()) };
+    let stored = weights::Weights::open(path)?;
+    let store = nn::VarStore::new(Device::Cpu);
+    let mut model = Resnet50::new(&store.root(), stored.config())?;
+    stored.fill(&store)?;
+    let _no_grad = tch::no_grad_guard();
+    prepare(&mut model, Device::Cpu, Kind::Float)?;
+    let (height, width) = stored.config().size();
+    let image = || Tensor::f_rand([1, 3, height, width], (Kind::Float, Device::Cpu));
+    let (first, second, third) = (image()?, image()?, image()?);
+    let mask = Tensor::f_zeros([1, 1, height, width], (Kind::Float, Device::Cpu))?;
+    let _ = mask.f_narrow(2, height / 4, height / 2)?.f_narrow(3, width / 4, width / 2)?.f_fill_(1.0)?;
+    let reference = model.reference(&first, &mask)?;
+    let mut state = model.start(&reference)?;
+    let one = model.step(&second, &reference, &mut state)?;
+    model.observe(&one.f_sigmoid()?, &reference, &mut state)?;
+    let two = model.step(&third, &reference, &mut state)?;
+    let tensors =
+        [("first", first), ("mask", mask), ("second", second), ("third", third), ("one", one), ("two", two)];
+    Tensor::write_safetensors(&tensors, args.out.join(format!("golden-{name}.safetensors")))?;
+    Ok(())
+}

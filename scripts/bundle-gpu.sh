@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Packs the plugin with all it needs but libtorch; see `scripts/bundle-gpu.sh --help`.
+set -euo pipefail
+
+usage() {
+  cat <<'EOF'
+usage: scripts/bundle-gpu.sh [FOLDER]
+
+Packs into FOLDER (default bundle-gpu) what runs on any x86-64 Linux whose glibc is not older than this machine's,
+with neither GStreamer nor Rust there: the release plugin, fastganseg-train, the benchmark of
+scripts/bench-gpu.sh, GStreamer's tools and libraries, and the plugins that the pipelines of this project use.
+libtorch 2.11 is not packed: `FOLDER/run` finds that of python3's torch package, or takes --libtorch DIR.
+
+  FOLDER/run gst-launch-1.0 videotestsrc num-buffers=9 ! fastganseg ! fakesink
+  FOLDER/run --libtorch /opt/libtorch fastganseg-train --help
+  FOLDER/bench-gpu.sh
+
+Environment:
+  PROFILE=dev  packs the debug build
+  BUILD=0      does not build, but packs what is in target/
+EOF
+}
+die() {
+  printf 'bundle-gpu: error: %s\n' "$1" >&2
+  shift
+  [ $# -eq 0 ] || printf '  %s\n' "$@" >&2
+  exit 1
+}
+
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
+[ $# -le 1 ] || { usage >&2; exit 2; }
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+folder=${1:-bundle-gpu}
+profile=${PROFILE:-release}
+built=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}
+
+# What the pipelines of this project and the benchmark use, without the codecs that would pull in half a
+# distribution. Names differ between versions of GStreamer; what is not there is not packed.
+PLUGINS=(
+  coreelements app videotestsrc videoconvert videoscale videoconvertscale videorate compositor alpha multifile
+  png jpeg matroska isomp4 avi playback typefindfunctions rawparse imagefreeze y4menc videofilter
+  videoparsersbad audiotestsrc autodetect
+)
+# Of the system (glibc, and the C++ run-time that libtorch needs anyway) or of libtorch.
+NOT_PACKED='^(linux-vdso|ld-linux.*|libc|libm|libdl|librt|libpthread|libresolv|libutil|libstdc\+\+|libgcc_s|libtorch.*|libc10.*|libgomp.*|libshm|libcu.*|libnv.*|libnccl.*)\.so'
+
+command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+if [ "${BUILD:-1}" != 0 ]; then
+  cargo build --profile "$profile" --lib --example bench_gpu
+  cargo build --profile "$profile" --package fastganseg-training
+fi
+for file in libgstfastganseg.so examples/bench_gpu fastganseg-train; do
+  [ -e "$built/$file" ] || die "$built/$file is not there" "Run without BUILD=0."
+done
+plugins=$(pkg-config --variable=pluginsdir gstreamer-1.0) ||
+  die "pkg-config finds no gstreamer-1.0" "Run scripts/setup.sh."
+scanner=$(pkg-config --variable=pluginscannerdir gstreamer-1.0)/gst-plugin-scanner
+
+if [ -e "$folder" ] && [ ! -e "$folder/.fastganseg-bundle" ]; then
+  die "$folder is there, and was not made by this script" "Name a folder that is not there, or remove it."
+fi
+rm -rf "$folder"
+mkdir -p "$folder"/{bin,lib,plugins}
+touch "$folder/.fastganseg-bundle"
+
+# Line tables are larger than what they describe.
+strip -o "$folder/plugins/libgstfastganseg.so" "$built/libgstfastganseg.so"
+strip -o "$folder/bin/bench_gpu" "$built/examples/bench_gpu"
+strip -o "$folder/bin/fastganseg-train" "$built/fastganseg-train"
+for tool in gst-launch-1.0 gst-inspect-1.0; do cp "$(command -v $tool)" "$folder/bin/"; done
+cp "$scanner" "$folder/bin/"
+for plugin in "${PLUGINS[@]}"; do
+  if [ -e "$plugins/libgst$plugin.so" ]; then cp "$plugins/libgst$plugin.so" "$folder/plugins/"; fi
+done
+
+# All that they need, and what that needs.
+find "$folder/bin" "$folder/plugins" -type f -exec ldd {} + 2>/dev/null |
+  awk '$2 == "=>" && $3 ~ /^\// {print $1, $3}' | sort -u |
+  while read -r name path; do
+    if ! grep -qE "$NOT_PACKED" <<<"$name"; then cp -L "$path" "$folder/lib/$name"; fi
+  done
+
+cp scripts/bundle-run.sh "$folder/run"
+cp scripts/bench-gpu.sh scripts/bench_pytorch.py "$folder/"
+cp LICENSE "$folder/LICENSE.fastganseg"
+chmod +x "$folder/run" "$folder/bench-gpu.sh"
+size=$(du -sk "$folder" | cut -f 1)
+printf 'bundle-gpu: %s, %s MB\n' "$folder" $(((size + 512) / 1024))
+[ "$size" -le 40960 ] || die "$folder is larger than 40 MB" "What is large: du -a $folder | sort -n | tail"

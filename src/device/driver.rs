@@ -1,0 +1,138 @@
+//! What NVIDIA's driver says of itself and its GPUs, asked without libtorch, which only says that something is
+//! missing.
+
+use std::ffi::{c_char, c_int, c_uint};
+
+use libloading::Library;
+
+/// A GPU as the driver has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// What it is sold as.
+    pub name: String,
+    /// Major and minor compute capability.
+    pub capability: (i32, i32),
+    /// Bytes.
+    pub memory: u64,
+}
+
+/// The driver and its GPUs, in CUDA's order, without those that `CUDA_VISIBLE_DEVICES` hides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// The CUDA version that it is for, 1000 major + 10 minor.
+    pub version: i32,
+    /// All of them.
+    pub cards: Vec<Card>,
+}
+
+const NAME: &str = "libcuda.so.1";
+const CAPABILITY_MAJOR: c_int = 75;
+const CAPABILITY_MINOR: c_int = 76;
+
+impl Driver {
+    /// Asks the driver.
+    ///
+    /// # Errors
+    /// What is missing, and the remedy.
+    pub fn ask() -> Result<Self, String> {
+        Self::of(NAME)
+    }
+
+    fn of(library: &str) -> Result<Self, String> {
+        // SAFETY: the driver's library, whose initialisers prepare nothing but itself.
+        let library = unsafe { Library::new(library) }.map_err(|error| {
+            format!(
+                "there is no NVIDIA driver ({error}). Install NVIDIA's driver 580 or newer; in a container, pass \
+                 the GPU through (docker run --gpus all)"
+            )
+        })?;
+        let driver = Self::read(&library);
+        // It keeps threads of its own running: it is never unloaded.
+        std::mem::forget(library);
+        driver
+    }
+
+    fn read(library: &Library) -> Result<Self, String> {
+        /// # Safety
+        /// The function must be of the type asked for.
+        unsafe fn find<T: Copy>(library: &Library, name: &str) -> Result<T, String> {
+            // SAFETY: passed on to the caller.
+            let found = unsafe { library.get::<T>(name.as_bytes()) };
+            found.map(|symbol| *symbol).map_err(|error| format!("the NVIDIA driver is damaged ({error})"))
+        }
+        let checked = |status: c_int| if status == 0 { Ok(()) } else { Err(reason(status)) };
+        // SAFETY: declarations as in cuda.h; every pointer is to a variable of ours, the name's length is told.
+        unsafe {
+            let init: unsafe extern "C" fn(c_uint) -> c_int = find(library, "cuInit\0")?;
+            let version: unsafe extern "C" fn(*mut c_int) -> c_int = find(library, "cuDriverGetVersion\0")?;
+            let count: unsafe extern "C" fn(*mut c_int) -> c_int = find(library, "cuDeviceGetCount\0")?;
+            let get: unsafe extern "C" fn(*mut c_int, c_int) -> c_int = find(library, "cuDeviceGet\0")?;
+            let name: unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int =
+                find(library, "cuDeviceGetName\0")?;
+            let attribute: unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int =
+                find(library, "cuDeviceGetAttribute\0")?;
+            let memory: unsafe extern "C" fn(*mut usize, c_int) -> c_int =
+                find(library, "cuDeviceTotalMem_v2\0")?;
+
+            checked(init(0))?;
+            let mut driver = Self { version: 0, cards: Vec::new() };
+            checked(version(&mut driver.version))?;
+            let mut cards = 0;
+            checked(count(&mut cards))?;
+            for index in 0..cards {
+                let (mut card, mut text, mut bytes) = (0, [0 as c_char; 128], 0usize);
+                let mut capability = (0, 0);
+                checked(get(&mut card, index))?;
+                checked(name(text.as_mut_ptr(), 127, card))?;
+                checked(attribute(&mut capability.0, CAPABILITY_MAJOR, card))?;
+                checked(attribute(&mut capability.1, CAPABILITY_MINOR, card))?;
+                checked(memory(&mut bytes, card))?;
+                let name = text.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect::<Vec<_>>();
+                let name = String::from_utf8_lossy(&name).into_owned();
+                driver.cards.push(Card { name, capability, memory: bytes as u64 });
+            }
+            Ok(driver)
+        }
+    }
+}
+
+/// What the driver's error numbers mean for whoever wants to use it.
+fn reason(status: c_int) -> String {
+    match status {
+        100 if std::env::var_os("CUDA_VISIBLE_DEVICES").is_some() => {
+            "the NVIDIA driver shows no GPU: look at CUDA_VISIBLE_DEVICES, which is set".into()
+        }
+        100 => "the NVIDIA driver finds no GPU: nvidia-smi should list it".into(),
+        2 => "there is no free memory on the GPU: close other programs that use it (nvidia-smi lists them)"
+            .into(),
+        803 | 804 => format!(
+            "the NVIDIA driver and its library are of different versions (error {status}): restart the machine, \
+             as after every update of the driver"
+        ),
+        _ => format!("the NVIDIA driver does not start (error {status}): does nvidia-smi run?"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_driver_the_error_says_so() {
+        let error = Driver::of("libcuda-that-is-nowhere.so.1").unwrap_err();
+        assert!(error.contains("there is no NVIDIA driver") && error.contains("580"), "{error}");
+    }
+
+    #[test]
+    fn another_library_is_no_driver() {
+        let error = Driver::of("libc.so.6").unwrap_err();
+        assert!(error.contains("damaged") && error.contains("cuInit"), "{error}");
+    }
+
+    #[test]
+    fn errors_of_the_driver_have_remedies() {
+        assert!(reason(803).contains("restart"));
+        assert!(reason(2).contains("memory"));
+        assert!(reason(999).contains("999"));
+    }
+}
