@@ -7,7 +7,7 @@ use super::Recipe;
 
 /// Trains one configuration without critics, with each and with both, and compares their scores.
 ///
-/// The configuration needs [critics] and [validation]. Every run has the same seed and as many regressor steps, in
+/// The configuration needs `[critics]` and `[validation]`. Every run has the same seed and as many regressor steps, in
 /// a folder of OUT; finished ones are not run again. Leaves ablation.csv and ablation.png in OUT.
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -11,7 +11,7 @@ use super::model::size;
 
 /// Writes final weights: half precision, with metadata, and a model card if wanted.
 ///
-/// The configuration's [metadata] goes into the file.
+/// The configuration's `[metadata]` goes into the file.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Weights of a run, .safetensors

@@ -105,7 +105,7 @@ pub struct Optimiser {
 }
 
 impl Optimiser {
-    /// For [`Adam`](super::adam::Adam).
+    /// As the optimiser takes them.
     pub fn rates(&self) -> Rates {
         Rates {
             learning_rate: self.learning_rate,
