@@ -19,7 +19,8 @@ pub struct Judgement {
     pub frame: String,
     /// The object's id.
     pub object: u8,
-    /// Mean soft mask where it is object, 0.5 to 1: the confidence that is compared.
+    /// Mean soft mask where it is above one half, 0.5 to 1: the confidence that is compared. 0 where it nowhere is, as
+    /// of one of several objects that is the likeliest somewhere without being likely.
     pub certainty: f64,
     /// How much the mask's place looks like the reference's object.
     pub likeness: f64,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
 use fastganseg_training::{LabelMap, indexed_png};
 use gstfastganseg::model::{Config, Lite, weights};
@@ -42,9 +43,14 @@ impl Bench {
         }
         let bench = Self { folder };
         let config = Config { width: 0.125, network_size: [64, 96], ..Config::lite() };
-        tch::manual_seed(5);
         let store = VarStore::new(Device::Cpu);
-        Lite::new(&store.root(), &config).unwrap();
+        {
+            // libtorch's random numbers are one for the process: another test's draws must not come in between.
+            static TURN: Mutex<()> = Mutex::new(());
+            let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+            tch::manual_seed(5);
+            Lite::new(&store.root(), &config).unwrap();
+        }
         let metadata = BTreeMap::from([("licence".to_owned(), "CC0-1.0".to_owned())]);
         weights::save(&bench.path("tiny.safetensors"), &store, &config, &metadata, Kind::Half).unwrap();
         bench
@@ -153,7 +159,10 @@ fn certainty_is_compared_with_truth() {
     let masks = rows.iter().filter(|row| row[6] == "1").count();
     assert!(text.contains(&format!("{masks} masks;")), "{text}");
     for row in rows.iter().filter(|row| row[6] == "1") {
-        assert!((0.5..=1.0).contains(&row[3].parse::<f64>().unwrap()), "{row:?}");
+        let [certainty, area] = [&row[3], &row[5]].map(|field| field.parse::<f64>().unwrap());
+        // Among several objects one may be the likeliest somewhere without being likely.
+        let unlikely = area == 0.0 && certainty == 0.0;
+        assert!(unlikely || area > 0.0 && (0.5..=1.0).contains(&certainty), "{row:?}");
     }
     assert!(image::open(bench.path("c.png")).unwrap().width() > 300);
     assert!(bench.complaint(&format!("calibrate {MODEL} --bins 2")).contains("bins"));

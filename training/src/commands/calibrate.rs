@@ -9,7 +9,7 @@ use super::{Data, frame_bar};
 
 /// Compares the tracker's own certainty of its masks with their true region similarity J.
 ///
-/// Certainty is the mean of the soft mask where it is object, 0.5 to 1. The expected calibration error is the
+/// Certainty is the mean of the soft mask where it is above one half, 0.5 to 1; 0 where it nowhere is. The expected calibration error is the
 /// mean distance between certainty and J over bins, weighted by how many frames they hold; the rank correlation
 /// (Spearman's) tells whether worse masks have less certainty.
 #[derive(Debug, clap::Args)]
