@@ -105,12 +105,16 @@ impl Precision {
             (Self::Auto, Device::Cpu) if cpu_has_bfloat16() => Ok(Kind::BFloat16),
             (Self::Auto, Device::Cpu) => Ok(Kind::Float),
             (Self::Auto, Device::Cuda(index)) => {
-                let card = Driver::ask().ok().and_then(|driver| driver.cards.into_iter().nth(index));
-                Ok(card.map_or(Kind::Float, |card| fastest(card.capability)))
+                Ok(card(index).map_or(Kind::Float, |card| fastest(card.capability)))
             }
             (Self::Auto, _) => Ok(Kind::Float),
         }
     }
+}
+
+/// The GPU of that number, if the driver has it.
+fn card(index: usize) -> Option<Card> {
+    Driver::ask().ok()?.cards.into_iter().nth(index)
 }
 
 /// What a GPU of that compute capability multiplies fastest without harm: bfloat16, whose range is that of
@@ -219,8 +223,7 @@ pub(crate) fn with_remedy(error: Error, device: Device) -> Error {
     if !text.contains("out of memory") {
         return error;
     }
-    let card = Driver::ask().ok().and_then(|driver| driver.cards.into_iter().nth(index));
-    let reason = card.map_or(text.clone(), |card| explain(&text, &card));
+    let reason = card(index).map_or(text.clone(), |card| explain(&text, &card));
     Error::Device { device: DeviceChoice::Cuda(index).to_string(), reason: with_choices(&reason) }
 }
 

@@ -265,6 +265,11 @@ impl<C> Replays<C> {
 }
 
 impl Argument {
+    /// Another handle on the tensor.
+    pub fn new(tensor: &Tensor, role: Use) -> Self {
+        Self { tensor: tensor.shallow_clone(), role }
+    }
+
     /// Where a plan reads it: the tensor itself, or one of the same shape, with its content.
     fn place(&self) -> Result<Tensor> {
         if self.role == Use::InPlace { Ok(self.tensor.shallow_clone()) } else { copy_of(&self.tensor) }
@@ -328,7 +333,7 @@ fn handles(tensors: &[Tensor]) -> Vec<Tensor> {
 }
 
 /// The same values in memory of their own, in the same order.
-fn copy_of(tensor: &Tensor) -> Result<Tensor> {
+pub fn copy_of(tensor: &Tensor) -> Result<Tensor> {
     let mut copy = tensor.f_empty_like()?;
     copy.f_copy_(tensor)?;
     Ok(copy)
@@ -359,10 +364,6 @@ mod tests {
         Tensor::full([2], value, (Kind::Float, Device::Cpu))
     }
 
-    fn argument(tensor: &Tensor, role: Use) -> Argument {
-        Argument { tensor: tensor.shallow_clone(), role }
-    }
-
     const GIVEN: Use = Use::Model(Role::Given);
 
     /// What is carried, plus the argument; and that times the context.
@@ -385,8 +386,8 @@ mod tests {
             let mut total = number(0.0);
             for step in 1..=5 {
                 let arguments = vec![
-                    argument(&total, Use::Model(Role::Carried)),
-                    argument(&number(f64::from(step)), GIVEN),
+                    Argument::new(&total, Use::Model(Role::Carried)),
+                    Argument::new(&number(f64::from(step)), GIVEN),
                 ];
                 let results = replays.run(&10.0, 0, arguments, sum).unwrap();
                 total = results[0].shallow_clone();
@@ -395,7 +396,7 @@ mod tests {
             }
             // As if tracking began anew.
             let arguments =
-                vec![argument(&number(100.0), Use::Model(Role::Carried)), argument(&total, GIVEN)];
+                vec![Argument::new(&number(100.0), Use::Model(Role::Carried)), Argument::new(&total, GIVEN)];
             assert_eq!(value(&replays.run(&1.0, 0, arguments, sum).unwrap()[0]), 115.0);
         }
     }
@@ -404,7 +405,8 @@ mod tests {
     fn what_is_known_is_copied_when_another_takes_its_place() {
         let mut replays = Replays::new(Mode::Fixed, 0, 8);
         let mut run = |known: &Tensor| {
-            let arguments = vec![argument(known, Use::Model(Role::Known)), argument(&number(1.0), GIVEN)];
+            let arguments =
+                vec![Argument::new(known, Use::Model(Role::Known)), Argument::new(&number(1.0), GIVEN)];
             value(&replays.run(&1.0, 0, arguments, sum).unwrap()[0])
         };
         let (first, second) = (number(1.0), number(2.0));
@@ -416,7 +418,7 @@ mod tests {
         let mut replays = Replays::new(Mode::Fixed, 0, 8);
         let mut place = number(0.0);
         let mut run = |place: &Tensor| {
-            let arguments = vec![argument(place, Use::InPlace), argument(&number(1.0), GIVEN)];
+            let arguments = vec![Argument::new(place, Use::InPlace), Argument::new(&number(1.0), GIVEN)];
             value(&replays.run(&1.0, 0, arguments, sum).unwrap()[0])
         };
         for step in 1..5 {
@@ -432,7 +434,7 @@ mod tests {
         let mut replays = Replays::new(Mode::Fixed, 0, 8);
         let mut run = |secret: f64| {
             let recipe = move || -> Recipe<f64> { Box::new(move |_, x| Ok(vec![&x[0] + secret])) };
-            value(&replays.run(&1.0, 0, vec![argument(&number(0.0), GIVEN)], recipe).unwrap()[0])
+            value(&replays.run(&1.0, 0, vec![Argument::new(&number(0.0), GIVEN)], recipe).unwrap()[0])
         };
         assert_eq!((run(1.0), run(2.0)), (1.0, 1.0), "as a graph would");
     }
@@ -442,7 +444,7 @@ mod tests {
         let mut replays = Replays::new(Mode::Fixed, 0, 8);
         let mut run = |values: &[f32]| {
             let recipe = || -> Recipe<f64> { Box::new(|_, x| Ok(vec![x[0].nonzero()])) };
-            replays.run(&1.0, 0, vec![argument(&Tensor::from_slice(values), GIVEN)], recipe)
+            replays.run(&1.0, 0, vec![Argument::new(&Tensor::from_slice(values), GIVEN)], recipe)
         };
         run(&[1.0, 0.0, 2.0]).unwrap();
         assert!(run(&[0.0, 0.0, 3.0]).unwrap_err().to_string().contains("recorded"));
@@ -454,7 +456,7 @@ mod tests {
         let mut run = |function: u64, length: i64| {
             let x = Tensor::full([length], 1.0, (Kind::Float, Device::Cpu));
             let recipe = || -> Recipe<f64> { Box::new(|_, x| Ok(vec![&x[0] * 2.0])) };
-            replays.run(&1.0, function, vec![argument(&x, GIVEN)], recipe).unwrap()[0].size()[0]
+            replays.run(&1.0, function, vec![Argument::new(&x, GIVEN)], recipe).unwrap()[0].size()[0]
         };
         assert_eq!([run(0, 3), run(0, 3), run(1, 3), run(1, 3)], [3; 4]);
         assert_eq!([4, 4, 5, 5, 6, 6, 7, 7].map(|length| run(0, length)), [4, 4, 5, 5, 6, 6, 7, 7]);

@@ -32,7 +32,7 @@ use crate::mask::ReferenceMask;
 use crate::model::layers::{Part, channels_last};
 use crate::model::weights::Weights;
 use crate::model::{Architecture, Config, Lite, Regressor, Resnet50, blank, prepare};
-use crate::replay::Mode;
+use crate::replay::{Mode, copy_of};
 use crate::{Error, Result};
 use engine::{Engine, Found, Running};
 use focus::{Bounds, Focus};
@@ -407,7 +407,7 @@ impl Tracker {
             let masks = matte::shrink(&masks, height, width)?.f_to_device(self.device)?;
             let image = self.look(scene, region)?;
             // The next look may be in the same place.
-            views.push((if self.engine.reuses_memory() { own(&image)? } else { image }, masks));
+            views.push((if self.engine.reuses_memory() { copy_of(&image)? } else { image }, masks));
         }
         self.engine.set_reference(&views)?;
         self.ids = objects.iter().map(|object| object.id).collect();
@@ -500,7 +500,7 @@ impl Tracker {
 
     /// A matte of its own memory.
     fn matte(&self, masks: &Tensor, gaze: Gaze) -> Result<Matte> {
-        let masks = if self.engine.reuses_memory() { &own(masks)? } else { masks };
+        let masks = if self.engine.reuses_memory() { &copy_of(masks)? } else { masks };
         let matte = Matte::new(masks, &self.ids, gaze.region, gaze.frame)?;
         let (Some(gpu), Some(upload)) = (&self.gpu, &self.upload) else { return Ok(matte) };
         Ok(matte.with_shown(Shown { gpu: gpu.clone(), guide: upload.guide()? }))
@@ -654,13 +654,6 @@ fn engine<R: Regressor + 'static>(
 /// Where the objects are that are seen.
 fn bounds(evidence: &[Evidence]) -> Option<Bounds> {
     evidence.iter().filter_map(|evidence| evidence.bounds).reduce(Bounds::join)
-}
-
-/// The same values in memory of their own.
-fn own(tensor: &Tensor) -> Result<Tensor> {
-    let mut own = tensor.f_empty_like()?;
-    own.f_copy_(tensor)?;
-    Ok(own)
 }
 
 /// What a network of `size` (width, height) is shown of a frame's planes where it does not run on the CPU,

@@ -83,10 +83,9 @@ impl<R: Regressor + 'static> Engine for Running<R> {
             *under_way = true;
             return find(model, image, reference, state);
         }
-        let picture = Argument { tensor: image.shallow_clone(), role: Use::Model(Role::Given) };
-        let mut arguments = vec![picture];
+        let mut arguments = vec![Argument::new(image, Use::Model(Role::Given))];
         R::visit_inputs(reference, state, &mut |tensor, role| {
-            arguments.push(Argument { tensor: tensor.shallow_clone(), role: Use::Model(role) });
+            arguments.push(Argument::new(tensor, Use::Model(role)));
             Ok(())
         })?;
         let results = replays.run(model, 0, arguments, || recipe(reference, state))?;

@@ -81,15 +81,12 @@ impl Gpu {
         let Enlarging { replays, boxes, staging } = &mut *enlarging;
         let size = (region.height as i64, region.width as i64);
         let mask_size = mask.size();
-        let mut arguments = vec![Argument { tensor: mask.shallow_clone(), role: Use::Model(Role::Given) }];
+        let mut arguments = vec![Argument::new(mask, Use::Model(Role::Given))];
         if let Some(guide) = guide {
             let luma = guide.f_narrow(0, region.y as i64, size.0)?.f_narrow(1, region.x as i64, size.1)?;
             let boxes = boxes_of(boxes, ((mask_size[2], mask_size[3]), size), self.device)?;
-            let known = boxes
-                .tensors()
-                .map(|tensor| Argument { tensor: tensor.shallow_clone(), role: Use::Model(Role::Known) });
-            arguments.push(Argument { tensor: luma, role: Use::InPlace });
-            arguments.extend(known);
+            arguments.push(Argument::new(&luma, Use::InPlace));
+            arguments.extend(boxes.tensors().map(|tensor| Argument::new(tensor, Use::Model(Role::Known))));
         }
         let number = (size.0 as u64) << 32 | size.1 as u64;
         let results = replays.run(&(), number, arguments, || recipe(size))?;

@@ -83,9 +83,8 @@ impl Upload {
         // Sums of bytes are exact enough in float16; the fraction of bfloat16 is too short for them.
         let precision = if kind == Kind::Float || *device == Device::Cpu { Kind::Float } else { Kind::Half };
         let cut = format.cut(region, size, (precision, *device))?;
-        let known =
-            |tensor: &Tensor| Argument { tensor: tensor.shallow_clone(), role: Use::Model(Role::Known) };
-        let bytes = Argument { tensor: format.bytes.shallow_clone(), role: Use::InPlace };
+        let known = |tensor| Argument::new(tensor, Use::Model(Role::Known));
+        let bytes = Argument::new(&format.bytes, Use::InPlace);
         let arguments = std::iter::once(bytes).chain(cut.tensors().into_iter().map(known)).collect();
         let layout = &format.layout;
         let mut results = replays.run(&(), layout.number(), arguments, || recipe(layout.clone(), kind))?;
