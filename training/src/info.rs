@@ -103,6 +103,10 @@ impl Info {
 }
 
 impl Block {
+    fn empty(name: impl Into<String>) -> Self {
+        Self { name: name.into(), parameters: 0, drawn: 0, frame: 0.0, reference: 0 }
+    }
+
     fn sum(blocks: &[Self]) -> Self {
         Self {
             name: "total".into(),
@@ -154,17 +158,14 @@ impl Costs {
     }
 
     fn blocks(&self, config: &Config, parameters: &BTreeMap<String, u64>) -> Vec<Block> {
-        let mut blocks: Vec<Block> = blocks_of(config.architecture)
-            .iter()
-            .map(|&name| Block { name: name.into(), parameters: 0, drawn: 0, frame: 0.0, reference: 0 })
-            .collect();
+        let mut blocks: Vec<Block> =
+            blocks_of(config.architecture).iter().map(|&name| Block::empty(name)).collect();
         let mut add = |layer: &str, f: &mut dyn FnMut(&mut Block)| {
             let name = block_of(config.architecture, layer);
             match blocks.iter_mut().find(|block| block.name == name) {
                 Some(block) => f(block),
                 None => {
-                    let mut block =
-                        Block { name: name.to_owned(), parameters: 0, drawn: 0, frame: 0.0, reference: 0 };
+                    let mut block = Block::empty(name);
                     f(&mut block);
                     blocks.push(block);
                 }

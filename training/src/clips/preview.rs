@@ -1,12 +1,13 @@
 //! Pictures of what a run trains on.
 
 use image::{Rgb, RgbImage};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::Mix;
 use super::settings::Data;
+use crate::Result;
+use crate::report::pixels::{bytes, labels, picture};
 use crate::report::{ContactSheet, Tile};
-use crate::{LabelMap, Result};
 
 /// What pixels are mixed with whose truth is not known.
 const UNKNOWN: Rgb<u8> = Rgb([255, 0, 255]);
@@ -31,36 +32,27 @@ pub fn preview(data: &Data, seed: u64, batches: u64) -> Result<ContactSheet> {
                     _ => format!("predicted {}", frame - 1),
                 };
                 let caption = format!("{} {name}", step as i64 * clips + clip);
-                let image = picture(&of(&batch.images, frame), Some(&of(&batch.valid, frame)))?;
+                let image = known(&of(&batch.images, frame), &of(&batch.valid, frame))?;
                 sheet.push(tile(&image, &of(&batch.masks, frame), caption)?);
             }
             let caption = format!("{} previous, as given", step as i64 * clips + clip);
-            let image = picture(&of(&batch.images, 1), None)?;
+            let image = picture(&of(&batch.images, 1))?;
             sheet.push(tile(&image, &batch.previous.get(clip), caption)?);
         }
     }
     Ok(sheet)
 }
 
-fn picture(image: &Tensor, valid: Option<&Tensor>) -> Result<RgbImage> {
-    let (_, height, width) = image.size3()?;
-    let rgb = bytes(&image.f_permute([1, 2, 0])?)?;
-    let mut picture = RgbImage::from_raw(width as u32, height as u32, rgb).unwrap_or_default();
-    let valid = valid.map(bytes).transpose()?.unwrap_or_default();
-    for (pixel, _) in picture.pixels_mut().zip(valid).filter(|(_, valid)| *valid == 0) {
+/// The picture, magenta where the truth is not known.
+fn known(image: &Tensor, valid: &Tensor) -> Result<RgbImage> {
+    let mut picture = picture(image)?;
+    for (pixel, _) in picture.pixels_mut().zip(bytes(valid)?).filter(|(_, valid)| *valid == 0) {
         pixel.0.iter_mut().zip(UNKNOWN.0).for_each(|(value, unknown)| *value = *value / 2 + unknown / 2);
     }
     Ok(picture)
 }
 
 fn tile(picture: &RgbImage, mask: &Tensor, caption: String) -> Result<Tile> {
-    let labels = bytes(mask)?.iter().map(|&value| u8::from(value > 127)).collect();
-    let labels = LabelMap::new(picture.width() as usize, picture.height() as usize, labels)?;
+    let labels = labels(&bytes(mask)?, picture.width() as usize, picture.height() as usize)?;
     Ok(Tile::new(picture, &labels, ContactSheet::TILE_WIDTH, caption))
-}
-
-/// [0, 1] to 0 to 255.
-fn bytes(x: &Tensor) -> Result<Vec<u8>> {
-    let x = x.f_mul_scalar(255.0)?.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?;
-    Ok(Vec::<u8>::try_from(&x.f_contiguous()?.f_reshape([-1])?)?)
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod canvas;
 mod font;
+pub(crate) mod pixels;
 pub mod reliability;
 mod sheet;
 mod spreadsheet;

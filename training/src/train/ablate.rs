@@ -11,6 +11,7 @@ use plotters::style::{Color, WHITE};
 use super::config::TrainConfig;
 use super::interrupt::Interrupt;
 use super::record::CURVE;
+use super::record::curve::Curve;
 use super::run::{FinalScores, run};
 use crate::report::canvas::{Area, Drawn, FONT, GRID, INK, colour, paint};
 use crate::{Error, Result};
@@ -193,15 +194,6 @@ impl Ablation {
 
 /// J&F by step, per cent, from a run's curve.
 fn curve(path: &Path) -> Result<Vec<(f64, f64)>> {
-    let refuse = |reason: String| Error::Curve { path: path.to_owned(), reason };
-    let mut reader = csv::Reader::from_path(path).map_err(|error| refuse(error.to_string()))?;
-    let header = reader.headers().map_err(|error| refuse(error.to_string()))?;
-    let Some(column) = header.iter().position(|name| name == "score/J&F") else { return Ok(Vec::new()) };
-    let mut points = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|error| refuse(error.to_string()))?;
-        let value = |column: usize| record.get(column).and_then(|field| field.parse::<f64>().ok());
-        points.extend(value(0).zip(value(column)).map(|(step, score)| (step, 100.0 * score)));
-    }
-    Ok(points)
+    let curve = Curve::open(path, u64::MAX)?;
+    Ok(curve.values("score/J&F").map(|(step, score)| (step as f64, 100.0 * score)).collect())
 }

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::adam::{Adam, Betas, Rates};
 use super::objective::{critic_loss, regressor_loss};
 use crate::Result;
+use crate::check::{Checked, must};
 use crate::clips::Batch;
 use crate::critic::{Critic, Disguise, Noise, Reduce, Shape, spatial, temporal};
 
@@ -63,8 +64,7 @@ impl Default for CriticSettings {
 
 impl CriticSettings {
     /// Refuses what makes no sense for clips of `size`; the message names the key.
-    pub fn check(&self, size: [i64; 2]) -> Result<(), String> {
-        let must = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+    pub(crate) fn check(&self, size: [i64; 2]) -> Checked {
         let weights = [self.spatial_weight, self.temporal_weight, self.penalty_weight];
         let numbers = weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0);
         must(numbers, "critics: weights must not be negative")?;

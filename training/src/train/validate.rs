@@ -11,6 +11,7 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, nn};
 
+use crate::check::{Checked, must};
 use crate::dataset::{Dataset, Selection};
 use crate::eval::{EvalOptions, evaluate};
 use crate::score::Scores;
@@ -54,8 +55,7 @@ impl Validation {
     ///
     /// # Errors
     /// What is wrong, with the key's name.
-    pub fn check(&self) -> Result<(), String> {
-        let must = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+    pub(crate) fn check(&self) -> Checked {
         must(self.every > 0, "validation.every must be at least 1")?;
         must(self.frame_step > 0, "validation.frame_step must be at least 1")?;
         let both = self.split.is_some() && !self.sequences.is_empty();

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Checked, interval, must, share, within};
+use crate::check::{Checked, interval, must, share, within};
 
 /// How windows of video are varied: one transform for all frames of a window, another for the
 /// reference. The defaults are the recipe of `lite`.

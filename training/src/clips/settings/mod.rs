@@ -14,8 +14,7 @@ pub use perturbation::Perturbation;
 pub use source::{Kind, Layout, Objects, Source};
 pub use synthetic::Synthetic;
 
-/// The outcome of checking values; the message begins with the key at fault.
-type Checked = Result<(), String>;
+use crate::check::{Checked, must, share};
 
 /// What clips are made of. Paths are relative to the working directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,26 +78,4 @@ impl Data {
         self.synthetic.check("data.synthetic")?;
         self.perturbation.check("data.perturbation")
     }
-}
-
-fn must(holds: bool, what: &str) -> Checked {
-    if holds { Ok(()) } else { Err(what.to_owned()) }
-}
-
-fn share(key: &str, value: f64) -> Checked {
-    must((0.0..=1.0).contains(&value), &format!("{key} is a share or chance, 0 to 1"))
-}
-
-/// `value` lies in `range`, ends included.
-fn within(key: &str, value: f64, range: [f64; 2]) -> Checked {
-    let [low, high] = range;
-    must((low..=high).contains(&value), &format!("{key}: {low} to {high}"))
-}
-
-/// `interval` is ordered and lies in `range`, ends included.
-fn interval(key: &str, interval: [f64; 2], range: [f64; 2]) -> Checked {
-    let [low, high] = range;
-    let [from, to] = interval;
-    let holds = from <= to && low <= from && to <= high;
-    must(holds, &format!("{key}: the lower and the upper end, within {low} to {high}"))
 }

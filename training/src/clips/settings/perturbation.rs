@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Checked, must, share, within};
+use crate::check::{Checked, must, share, within};
 
 /// What makes the mask of the frame before the window as imperfect as the network's own: it is
 /// displaced, grown or shrunk, blurred, and at times has holes or false blobs.

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Checked, must};
+use crate::check::{Checked, must};
 
 /// A data set on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

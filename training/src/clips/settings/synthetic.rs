@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Checked, interval, share, within};
+use crate::check::{Checked, interval, share, within};
 
 /// How stills are set in motion. The defaults are the recipe of `lite`: affine motion and waves, without
 /// thin-plate splines, motion blur or changing light.

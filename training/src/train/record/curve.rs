@@ -90,10 +90,15 @@ impl Curve {
         &self.rows
     }
 
+    /// The values of a column with their steps.
+    pub fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = (u64, f64)> {
+        let column = self.columns.iter().position(|known| known == name);
+        self.rows.iter().filter_map(move |row| Some((row.step, (*row.values.get(column?)?)?)))
+    }
+
     /// The last value of a column.
     pub fn last(&self, name: &str) -> Option<f64> {
-        let column = self.columns.iter().position(|known| known == name)?;
-        self.rows.iter().rev().find_map(|row| row.values.get(column).copied().flatten())
+        self.values(name).next_back().map(|(_, value)| value)
     }
 
     /// Writes values of `step`: a new row, or more columns of the last one. A name that is new becomes a

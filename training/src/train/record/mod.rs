@@ -1,7 +1,7 @@
 //! What a run leaves to be looked at: scalars in `curve.csv`, `curve.png` and TensorBoard's event files, and
 //! pictures of its masks.
 
-mod curve;
+pub(super) mod curve;
 mod events;
 mod panel;
 mod plot;

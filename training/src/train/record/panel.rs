@@ -1,8 +1,9 @@
 //! A training window as a picture: each frame beside its truth and what was predicted.
 
 use image::{DynamicImage, GrayImage, RgbImage};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
+use crate::report::pixels::{bytes, labels, picture};
 use crate::report::{ContactSheet, Tile};
 use crate::{LabelMap, Result};
 
@@ -21,8 +22,7 @@ pub fn window_panel(title: &str, images: &Tensor, truth: &Tensor, prediction: &T
     let (height, width) = (height as usize, width as usize);
     let nothing = LabelMap::background(width, height);
     for frame in 0..frames {
-        let pixels = bytes(&images.f_get(frame)?.f_permute([1, 2, 0])?)?;
-        let picture = RgbImage::from_raw(width as u32, height as u32, pixels).unwrap_or_default();
+        let picture = picture(&images.f_get(frame)?)?;
         let soft = bytes(&prediction.f_get(frame)?)?;
         let predicted = labels(&soft, width, height)?;
         let true_labels = labels(&bytes(&truth.f_get(frame)?)?, width, height)?;
@@ -40,19 +40,9 @@ pub fn window_panel(title: &str, images: &Tensor, truth: &Tensor, prediction: &T
     Ok(sheet.draw())
 }
 
-fn labels(soft: &[u8], width: usize, height: usize) -> Result<LabelMap> {
-    LabelMap::new(width, height, soft.iter().map(|&value| u8::from(value > 127)).collect())
-}
-
-fn bytes(x: &Tensor) -> Result<Vec<u8>> {
-    let x = x.f_to_kind(Kind::Float)?.f_to_device(tch::Device::Cpu)?.f_mul_scalar(255.0)?;
-    let x = x.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?;
-    Ok(Vec::<u8>::try_from(&x.f_contiguous()?.f_reshape([-1])?)?)
-}
-
 #[cfg(test)]
 mod tests {
-    use tch::Device;
+    use tch::{Device, Kind};
 
     use super::*;
 

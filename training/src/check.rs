@@ -1,0 +1,26 @@
+//! Checks of a configuration's values.
+
+/// The outcome of checking values; the message begins with the key at fault.
+pub(crate) type Checked = Result<(), String>;
+
+pub(crate) fn must(holds: bool, what: &str) -> Checked {
+    if holds { Ok(()) } else { Err(what.to_owned()) }
+}
+
+pub(crate) fn share(key: &str, value: f64) -> Checked {
+    must((0.0..=1.0).contains(&value), &format!("{key} is a share or chance, 0 to 1"))
+}
+
+/// `value` lies in `range`, ends included.
+pub(crate) fn within(key: &str, value: f64, range: [f64; 2]) -> Checked {
+    let [low, high] = range;
+    must((low..=high).contains(&value), &format!("{key}: {low} to {high}"))
+}
+
+/// `interval` is ordered and lies in `range`, ends included.
+pub(crate) fn interval(key: &str, interval: [f64; 2], range: [f64; 2]) -> Checked {
+    let [low, high] = range;
+    let [from, to] = interval;
+    let holds = from <= to && low <= from && to <= high;
+    must(holds, &format!("{key}: the lower and the upper end, within {low} to {high}"))
+}
