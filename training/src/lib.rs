@@ -10,8 +10,10 @@
 
 #![warn(missing_docs)]
 
+pub mod allocator;
 pub mod calibration;
 pub mod card;
+mod check;
 pub mod clips;
 pub mod critic;
 pub mod dataset;

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
-use fastganseg_training::Result;
 use fastganseg_training::train::{Interrupt, ablate};
+use fastganseg_training::{Result, allocator};
 
 use super::Recipe;
 
@@ -21,6 +21,7 @@ pub struct Args {
 
 /// Trains all and prints the table.
 pub fn run(args: &Args) -> Result<()> {
+    allocator::keep_freed_memory();
     let config = args.recipe.open()?;
     if let Some(ablation) = ablate(&config, &args.out, &Interrupt::on_signals()?)? {
         print!("{}", ablation.table());

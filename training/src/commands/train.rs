@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
-use fastganseg_training::Result;
 use fastganseg_training::train::{self, Interrupt};
+use fastganseg_training::{Result, allocator};
 
 use super::Recipe;
 
@@ -22,6 +22,7 @@ pub struct Args {
 
 /// Trains to the end, or until a signal.
 pub fn run(args: &Args) -> Result<()> {
+    allocator::keep_freed_memory();
     let config = args.recipe.open()?;
     train::run(&config, &args.out, &Interrupt::on_signals()?).map(drop)
 }
