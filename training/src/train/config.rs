@@ -12,8 +12,14 @@ use super::critics::CriticSettings;
 use super::objective::Loss;
 use super::schedule::Schedule;
 use super::validate::Validation;
+use crate::check::{Checked, must};
 use crate::clips::Data;
 use crate::{Error, Result};
+
+/// The key of a file that changes another.
+const EXTENDS: &str = "extends";
+/// Files that may extend each other in a row.
+const MOST_FILES: usize = 8;
 
 /// A training run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -124,15 +130,14 @@ impl Optimiser {
 
 impl TrainConfig {
     /// Reads a file and applies overrides of the form `a.b=value`; `steps` and `epochs` take each other's place.
+    /// A file that says `extends = "other.toml"`, relative to itself, changes the values of that one.
     ///
     /// # Errors
     /// A file that cannot be read, unknown or missing keys, values out of range; the message names
     /// the file.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
         let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
-        let mut table: toml::Table =
-            text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
+        let mut table = read(path, MOST_FILES)?;
         let given =
             |key: &str| overrides.iter().any(|item| item.split('=').next().map(str::trim) == Some(key));
         for [length, other] in [["steps", "epochs"], ["epochs", "steps"]] {
@@ -175,10 +180,9 @@ impl TrainConfig {
         })
     }
 
-    fn check(&self) -> std::result::Result<(), String> {
+    fn check(&self) -> Checked {
         self.model.validate().map_err(|error| error.to_string())?;
         self.data.check()?;
-        let must = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         must(self.steps.is_some() != self.epochs.is_some(), "give either steps or epochs")?;
         must(self.steps.is_none_or(|steps| steps > 0), "steps must be at least 1")?;
         must(self.epochs.is_none_or(|epochs| epochs > 0.0 && epochs < 1e6), "epochs must be above 0")?;
@@ -202,6 +206,31 @@ impl TrainConfig {
             validation.check()?;
         }
         must(self.threads > 0 && self.loader_threads > 0, "threads must be at least 1")
+    }
+}
+
+/// The values of a file and of those that it extends, `files` of them at most.
+fn read(path: &Path, files: usize) -> Result<toml::Table> {
+    let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
+    let text = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
+    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
+    let Some(base) = table.remove(EXTENDS) else { return Ok(table) };
+    let Some(base) = base.as_str() else { return Err(refuse(format!("{EXTENDS}: the path of a file"))) };
+    if files <= 1 {
+        return Err(refuse(format!("{EXTENDS}: more than {MOST_FILES} files, or one that extends itself")));
+    }
+    let mut whole = read(&path.with_file_name(base), files - 1)?;
+    extend(&mut whole, table);
+    Ok(whole)
+}
+
+/// Puts the values of `changes` in the place of those of `table`, table by table.
+fn extend(table: &mut toml::Table, changes: toml::Table) {
+    for (key, change) in changes {
+        match (table.get_mut(&key), change) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(changes)) => extend(inner, changes),
+            (_, change) => drop(table.insert(key, change)),
+        }
     }
 }
 
@@ -270,6 +299,40 @@ mod tests {
         let again: TrainConfig = toml::from_str(&config.to_toml().unwrap()).unwrap();
         assert_eq!(config.to_toml().unwrap(), again.to_toml().unwrap());
         assert!(again.optimiser.clip.is_infinite());
+    }
+
+    #[test]
+    fn a_file_changes_the_values_of_the_one_that_it_extends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/lite.toml");
+        std::fs::copy(base, path("lite.toml")).unwrap();
+        std::fs::create_dir(path("more")).unwrap();
+        std::fs::write(path("more/longer.toml"), "extends = '../lite.toml'\n[data]\nwindow = 5").unwrap();
+        std::fs::write(path("more/both.toml"), "extends = 'longer.toml'\nseed = 7\ndata.batch = 2").unwrap();
+        let (plain, both) = (
+            TrainConfig::open(&path("lite.toml"), &[]).unwrap(),
+            TrainConfig::open(&path("more/both.toml"), &[]).unwrap(),
+        );
+        assert_eq!((both.seed, both.data.window, both.data.batch), (7, 5, 2));
+        assert_eq!((both.steps, both.data.sources), (plain.steps, plain.data.sources));
+
+        std::fs::write(path("circle.toml"), "extends = 'circle.toml'").unwrap();
+        std::fs::write(path("lost.toml"), "extends = 'nowhere.toml'").unwrap();
+        let error = |name: &str| TrainConfig::open(&path(name), &[]).unwrap_err().to_string();
+        assert!(error("circle.toml").contains("extends itself"), "{}", error("circle.toml"));
+        assert!(error("lost.toml").contains("nowhere.toml"), "{}", error("lost.toml"));
+    }
+
+    #[test]
+    fn every_experiment_is_a_configuration() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/experiments");
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "toml")).collect();
+        assert!(!files.is_empty());
+        for path in files {
+            TrainConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        }
     }
 
     #[test]
