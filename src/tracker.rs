@@ -31,7 +31,7 @@ use crate::heap;
 use crate::mask::ReferenceMask;
 use crate::model::layers::{Part, channels_last};
 use crate::model::weights::Weights;
-use crate::model::{Architecture, Config, Lite, Regressor, Resnet50, blank, prepare};
+use crate::model::{Config, Lite, Matching, Regressor, Resnet50, blank, prepare};
 use crate::replay::{Mode, copy_of};
 use crate::{Error, Result};
 use engine::{Engine, Found, Running};
@@ -98,10 +98,27 @@ pub struct Options {
     pub device: DeviceChoice,
     /// In what kind of number.
     pub precision: Precision,
+    /// Width and height in pixels at which frames enter the network; 0 is the model's own.
+    pub network_size: (u32, u32),
     /// Whether to look closely at the objects' surroundings.
     pub roi: Roi,
     /// How its work is handed to the device.
     pub launch: Launch,
+}
+
+impl Options {
+    /// A model's configuration as it is run.
+    fn config(&self, model: &Config) -> Result<Config> {
+        let mut config = model.clone();
+        let (width, height) = self.network_size;
+        for (side, wanted) in config.network_size.iter_mut().zip([height, width]) {
+            if wanted > 0 {
+                *side = i64::from(wanted);
+            }
+        }
+        config.validate()?;
+        Ok(config)
+    }
 }
 
 /// How work is handed to the device of the network.
@@ -242,7 +259,7 @@ impl Tracker {
     ) -> Result<Self> {
         let Options { precision, roi, launch, .. } = *options;
         let _no_grad = tch::no_grad_guard();
-        let config = weights.config().clone();
+        let config = options.config(weights.config())?;
         let kind = precision.kind(device)?;
         let mut launch_warning = None;
         let mode = match (launch, device) {
@@ -266,13 +283,13 @@ impl Tracker {
             tch::Cuda::cudnn_set_benchmark(true);
         }
         let mut store = nn::VarStore::new(Device::Cpu);
-        let engine = match config.architecture {
-            Architecture::Lite => {
+        let engine = match config.matching {
+            Matching::Affinity => {
                 let model = blank(|| Lite::new(&store.root(), &config))?;
                 weights.fill(&store)?;
                 engine(model, device, kind, mode)?
             }
-            Architecture::Resnet50 => {
+            Matching::GlobalConvolution => {
                 let model = blank(|| Resnet50::new(&store.root(), &config))?;
                 weights.fill(&store)?;
                 engine(model, device, kind, mode)?

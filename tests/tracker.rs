@@ -7,7 +7,7 @@ use gstfastganseg::Error;
 use gstfastganseg::device::{DeviceChoice, Precision};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::model::weights::{self, Weights};
-use gstfastganseg::model::{Config, Lite, Resnet50};
+use gstfastganseg::model::{Config, Lite, Matching, Resnet50};
 use gstfastganseg::tracker::{MAX_OBJECTS, Matte, Options, Picture, PlaneMut, Region, Roi, Scene, Tracker};
 use tch::{Device, Kind, nn};
 
@@ -27,9 +27,9 @@ fn tracker_with(config: &Config, roi: Roi) -> Tracker {
     let path = folder.path().join("tiny.safetensors");
     tch::manual_seed(5);
     let store = nn::VarStore::new(Device::Cpu);
-    match config.architecture {
-        gstfastganseg::model::Architecture::Lite => drop(Lite::new(&store.root(), config).unwrap()),
-        gstfastganseg::model::Architecture::Resnet50 => drop(Resnet50::new(&store.root(), config).unwrap()),
+    match config.matching {
+        Matching::Affinity => drop(Lite::new(&store.root(), config).unwrap()),
+        Matching::GlobalConvolution => drop(Resnet50::new(&store.root(), config).unwrap()),
     }
     weights::save(&path, &store, config, &BTreeMap::new(), Kind::Float).unwrap();
     let weights = Weights::open(&path).unwrap();
@@ -65,8 +65,8 @@ fn alpha(matte: &Matte, object: Option<u8>, width: usize, height: usize) -> Vec<
 }
 
 #[test]
-fn both_networks_follow_one_and_several_objects() {
-    for config in [tiny(Config::lite()), tiny(Config::resnet50())] {
+fn all_networks_follow_one_and_several_objects() {
+    for config in [Config::lite(), Config::large(), Config::resnet50()].map(tiny) {
         let mut tracker = tracker(&config);
         let frame = pixels(1, WIDTH, HEIGHT);
         for objects in [1, 3] {
@@ -251,7 +251,7 @@ fn the_reference_is_looked_at_closely_if_the_object_is_small() {
 fn without_region_of_interest_the_whole_picture_is_looked_at() {
     let (width, height) = (192, 128);
     let data = pixels(1, width, height);
-    for config in [Config::lite(), Config::resnet50()] {
+    for config in [Config::lite(), Config::large(), Config::resnet50()] {
         let mut tracker = tracker_with(&tiny(config), Roi::Off);
         let mut scene = Watched { picture: picture(&data, width, height), views: Vec::new() };
         tracker.set_reference(&mut scene, &small_mask(width, height)).unwrap();
@@ -264,7 +264,7 @@ fn without_region_of_interest_the_whole_picture_is_looked_at() {
 
 #[test]
 fn tracking_goes_on_in_pictures_of_another_size() {
-    for config in [Config::lite(), Config::resnet50()] {
+    for config in [Config::lite(), Config::large(), Config::resnet50()] {
         let mut tracker = tracker(&tiny(config));
         let data = pixels(2, 320, 240);
         tracker.set_reference(&mut picture(&data, 192, 128), &small_mask(192, 128)).unwrap();
@@ -273,6 +273,32 @@ fn tracking_goes_on_in_pictures_of_another_size() {
             assert_eq!(alpha(&matte, None, width, height).len(), width * height);
         }
     }
+}
+
+#[test]
+fn pictures_enter_the_network_at_the_size_that_is_asked_for() {
+    let weights = {
+        let config = tiny(Config::lite());
+        let store = nn::VarStore::new(Device::Cpu);
+        Lite::new(&store.root(), &config).unwrap();
+        Weights::of_store(&store, &config, &BTreeMap::new(), Kind::Float).unwrap()
+    };
+    let open = |network_size| {
+        let (device, precision) = (DeviceChoice::Cpu, Precision::Float32);
+        Tracker::from_weights(&weights, &Options { device, precision, network_size, ..Options::default() })
+    };
+    for (asked, size) in
+        [((0, 0), (WIDTH, HEIGHT)), ((128, 0), (128, HEIGHT)), ((0, 96), (WIDTH, 96)), ((128, 96), (128, 96))]
+    {
+        let mut tracker = open(asked).unwrap();
+        assert_eq!(tracker.network_size(), size);
+        let frame = pixels(1, WIDTH, HEIGHT);
+        tracker.set_reference(&mut picture(&frame, WIDTH, HEIGHT), &mask(1)).unwrap();
+        let matte = tracker.step(&mut picture(&frame, WIDTH, HEIGHT)).unwrap();
+        assert_eq!(alpha(&matte, None, WIDTH, HEIGHT).len(), WIDTH * HEIGHT);
+    }
+    let error = open((100, 0)).unwrap_err().to_string();
+    assert!(error.contains("network_size 64x100"), "{error}");
 }
 
 #[test]

@@ -37,7 +37,8 @@ fn open(
     (launch, roi): (Launch, Roi),
 ) -> Outcome<Tracker> {
     let device = device.parse()?;
-    Ok(Tracker::new(&Options { model: model.map(Into::into), device, precision, roi, launch })?)
+    let model = model.map(Into::into);
+    Ok(Tracker::new(&Options { model, device, precision, roi, launch, ..Options::default() })?)
 }
 
 /// The tracker's memory and that of the process on the GPU, as far as they can be told.

@@ -169,6 +169,7 @@ impl BaseTransformImpl for FastGanSeg {
             model: settings.model_file.clone(),
             device,
             precision: settings.precision.into(),
+            network_size: (settings.network_width, settings.network_height),
             roi: settings.roi.into(),
             launch: launch().map_err(fail)?,
         };

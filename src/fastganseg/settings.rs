@@ -12,6 +12,8 @@ use crate::matte::Look;
 
 /// The largest change of edges, in pixels: enough for any picture, and bounded for control bindings.
 const MOST_PIXELS: f64 = 100.0;
+/// The longest side of what enters the network.
+const MOST_SIDE: u32 = 4096;
 
 /// Values of the properties.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Settings {
     pub smoothing: f64,
     pub edges: Edges,
     pub roi: Roi,
+    pub network_width: u32,
+    pub network_height: u32,
     pub inference_interval: u32,
     pub late_policy: LatePolicy,
 }
@@ -51,6 +55,8 @@ impl Default for Settings {
             smoothing: 0.0,
             edges: Edges::default(),
             roi: Roi::default(),
+            network_width: 0,
+            network_height: 0,
             inference_interval: 1,
             late_policy: LatePolicy::default(),
         }
@@ -86,6 +92,8 @@ impl Settings {
             "smoothing" => self.smoothing = get(value),
             "edges" => self.edges = get(value),
             "roi" => self.roi = get(value),
+            "network-width" => self.network_width = get(value),
+            "network-height" => self.network_height = get(value),
             "inference-interval" => self.inference_interval = get(value),
             "late-policy" => self.late_policy = get(value),
             _ => unreachable!("GObject knows no property {name}"),
@@ -108,6 +116,8 @@ impl Settings {
             "smoothing" => self.smoothing.to_value(),
             "edges" => self.edges.to_value(),
             "roi" => self.roi.to_value(),
+            "network-width" => self.network_width.to_value(),
+            "network-height" => self.network_height.to_value(),
             "inference-interval" => self.inference_interval.to_value(),
             "late-policy" => self.late_policy.to_value(),
             _ => unreachable!("GObject knows no property {name}"),
@@ -231,6 +241,21 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecEnum::builder::<Roi>("roi")
                 .nick("Region of interest")
                 .blurb("Where in the picture the network looks")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("network-width")
+                .nick("Network width")
+                .blurb(
+                    "Width at which pictures enter the network, a multiple of 16 (resnet50: 32): more is finer and \
+                     slower (0 = the model's own)",
+                )
+                .maximum(MOST_SIDE)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("network-height")
+                .nick("Network height")
+                .blurb("Height at which pictures enter the network, as network-width (0 = the model's own)")
+                .maximum(MOST_SIDE)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecUInt::builder("inference-interval")

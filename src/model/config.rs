@@ -13,7 +13,8 @@ const MAX_AFFINITIES: i64 = 1 << 26;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Architecture {
-    /// The paper's: Siamese ResNet-50.
+    /// ResNet-50: the paper's Siamese network with the global convolution, or with affinity matching the larger
+    /// sibling of `lite`.
     Resnet50,
     /// MobileNetV2 with affinity matching, real-time on two CPU cores.
     Lite,
@@ -64,7 +65,7 @@ pub struct Config {
     /// Where the temporal skip enters.
     pub temporal_skip: TemporalSkip,
     /// Height and width in pixels at which frames enter the network; multiples of 32
-    /// (`resnet50`) or 16 (`lite`).
+    /// with the global convolution, of 16 with affinity matching.
     pub network_size: [i64; 2],
     /// Scales every channel count; 1 for real networks, less for tests.
     pub width: f64,
@@ -102,6 +103,11 @@ impl Config {
         (self.network_size[0], self.network_size[1])
     }
 
+    /// The larger sibling of the built-in model: its matching, memory and decoder on features of a ResNet-50.
+    pub fn large() -> Self {
+        Self { architecture: Architecture::Resnet50, ..Self::lite() }
+    }
+
     /// A channel count of the full network, scaled by `width`.
     pub fn channels(&self, full: i64) -> i64 {
         ((full as f64 * self.width).round() as i64).max(2)
@@ -110,11 +116,21 @@ impl Config {
     /// Fewer parameters than any network of this configuration has: channels on both sides of a kernel grow
     /// with `width`, and what does not is less than half of it all.
     pub fn least_parameters(&self) -> u64 {
-        let full = match self.architecture {
-            Architecture::Lite => 1_079_495.0,
-            Architecture::Resnet50 => 51_579_426.0,
+        let full = match (self.architecture, self.matching) {
+            (Architecture::Lite, _) => 1_079_495.0,
+            (Architecture::Resnet50, Matching::Affinity) => 10_404_167.0,
+            (Architecture::Resnet50, Matching::GlobalConvolution) => 51_579_426.0,
         };
         (full * self.width * self.width / 2.0) as u64
+    }
+
+    /// The least side of what enters the network, of which both sides are multiples: the stride of its coarsest
+    /// features.
+    pub fn stride(&self) -> i64 {
+        match self.matching {
+            Matching::GlobalConvolution => 32,
+            Matching::Affinity => 16,
+        }
     }
 
     /// Elements of the largest matrix of likenesses that affinity matching makes for one object.
@@ -131,10 +147,7 @@ impl Config {
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
         let refuse = |reason: String| Err(Error::Config(reason));
-        let step = match self.architecture {
-            Architecture::Resnet50 => 32,
-            Architecture::Lite => 16,
-        };
+        let step = self.stride();
         let [height, width] = self.network_size;
         if [height, width].iter().any(|side| *side < step || side % step != 0 || *side > 4096) {
             return refuse(format!(
@@ -144,18 +157,12 @@ impl Config {
         if !(self.width > 0.0 && self.width <= 4.0) {
             return refuse(format!("width {} is outside (0, 4]", self.width));
         }
-        let matching = match self.architecture {
-            Architecture::Resnet50 => Matching::GlobalConvolution,
-            Architecture::Lite => Matching::Affinity,
-        };
-        if self.matching != matching {
-            return refuse(format!(
-                "matching {:?} is not available for {:?}; use {matching:?}",
-                self.matching, self.architecture
-            ));
+        let affinity = self.matching == Matching::Affinity;
+        if self.architecture == Architecture::Lite && !affinity {
+            return refuse("matching of lite is affinity".into());
         }
-        if self.architecture == Architecture::Lite && self.temporal_skip == TemporalSkip::Head {
-            return refuse("temporal_skip of lite is refine or off".into());
+        if affinity && self.temporal_skip == TemporalSkip::Head {
+            return refuse("temporal_skip with affinity matching is refine or off".into());
         }
         let memory = self.memory;
         if memory.every == 0 || memory.frames > 64 || !(0..=4096).contains(&memory.tokens) {
@@ -164,7 +171,7 @@ impl Config {
         if self.architecture == Architecture::Resnet50 && height * width > MAX_AREA {
             return refuse(format!("network_size {height}x{width} has more than {MAX_AREA} pixels"));
         }
-        if self.architecture == Architecture::Lite && self.affinities() > MAX_AFFINITIES {
+        if affinity && self.affinities() > MAX_AFFINITIES {
             return refuse(format!(
                 "network_size {height}x{width} with {memory:?} would compare {} pairs of positions,                  {MAX_AFFINITIES} at most",
                 self.affinities()

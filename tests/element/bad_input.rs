@@ -191,6 +191,13 @@ fn model_missing_truncated_or_something_else() {
 }
 
 #[test]
+fn a_network_size_that_is_none() {
+    let message = refused("network-width=100");
+    assert!(message.contains("192x100") && message.contains("multiples of 16"), "{message}");
+    assert!(refused("network-width=4096 network-height=4096").contains("4096x4096"));
+}
+
+#[test]
 fn model_of_another_architecture_or_shape() {
     let files = Files::new();
     let good = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lite.safetensors")).unwrap();

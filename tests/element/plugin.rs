@@ -60,6 +60,8 @@ fn gst_inspect_shows_every_property() {
         ("smoothing", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
         ("edges", "changeable in NULL, READY, PAUSED or PLAYING state"),
         ("roi", "changeable only in NULL or READY state"),
+        ("network-width", "changeable only in NULL or READY state"),
+        ("network-height", "changeable only in NULL or READY state"),
         ("inference-interval", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
         ("late-policy", "changeable in NULL, READY, PAUSED or PLAYING state"),
         ("stats", "readable"),

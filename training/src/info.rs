@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use gstfastganseg::model::meter::{Work, measure};
 use gstfastganseg::model::weights::Weights;
-use gstfastganseg::model::{Architecture, Config, Lite, Matching, Regressor, Resnet50, blank, prepare};
+use gstfastganseg::model::{Config, Lite, Matching, Regressor, Resnet50, blank, prepare};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -83,13 +83,13 @@ impl Info {
         let mut hasty = config.clone();
         hasty.memory.every = 1;
         let store = nn::VarStore::new(Device::Cpu);
-        let costs = match config.architecture {
-            Architecture::Lite => {
+        let costs = match config.matching {
+            Matching::Affinity => {
                 let model = blank(|| Lite::new(&store.root(), &hasty))?;
                 fill(&store)?;
                 Costs::of(model, config)?
             }
-            Architecture::Resnet50 => {
+            Matching::GlobalConvolution => {
                 let model = blank(|| Resnet50::new(&store.root(), &hasty))?;
                 fill(&store)?;
                 Costs::of(model, config)?
@@ -159,9 +159,9 @@ impl Costs {
 
     fn blocks(&self, config: &Config, parameters: &BTreeMap<String, u64>) -> Vec<Block> {
         let mut blocks: Vec<Block> =
-            blocks_of(config.architecture).iter().map(|&name| Block::empty(name)).collect();
+            blocks_of(config.matching).iter().map(|&name| Block::empty(name)).collect();
         let mut add = |layer: &str, f: &mut dyn FnMut(&mut Block)| {
-            let name = block_of(config.architecture, layer);
+            let name = block_of(config.matching, layer);
             match blocks.iter_mut().find(|block| block.name == name) {
                 Some(block) => f(block),
                 None => {
@@ -199,10 +199,10 @@ impl Costs {
 }
 
 /// The blocks of a network, from the first to the last.
-fn blocks_of(architecture: Architecture) -> &'static [&'static str] {
-    match architecture {
-        Architecture::Lite => &["encoder", "matching", "decoder"],
-        Architecture::Resnet50 => &[
+fn blocks_of(matching: Matching) -> &'static [&'static str] {
+    match matching {
+        Matching::Affinity => &["encoder", "matching", "decoder"],
+        Matching::GlobalConvolution => &[
             "stem", "layer1", "layer2", "layer3", "layer4", "matching", "residual", "refine4", "refine3",
             "refine2", "temporal", "head",
         ],
@@ -210,9 +210,9 @@ fn blocks_of(architecture: Architecture) -> &'static [&'static str] {
 }
 
 /// The block that a layer or tensor belongs to.
-fn block_of(architecture: Architecture, layer: &str) -> &str {
+fn block_of(matching: Matching, layer: &str) -> &str {
     let (first, rest) = layer.split_once('.').unwrap_or((layer, ""));
-    if architecture == Architecture::Resnet50 && first == "encoder" {
+    if matching == Matching::GlobalConvolution && first == "encoder" {
         let stage = rest.split('.').next().unwrap_or(rest);
         return if stage.starts_with("layer") { stage } else { "stem" };
     }

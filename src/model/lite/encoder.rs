@@ -3,15 +3,17 @@
 
 use tch::{Tensor, nn};
 
-use super::super::config::Config;
+use super::super::config::{Architecture, Config};
 use super::super::layers::{Conv, ConvSpec, Padding};
+use crate::model::resnet50::encoder::Encoder as Resnet;
 use crate::{Result, visit_fields};
 
 /// Expansion, channels, repeats and stride of each stage.
 const STAGES: [(i64, i64, usize, i64); 5] =
     [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1)];
 
-/// Channels at strides 2, 4, 8, inside block 7 at stride 8, and at stride 16.
+/// Channels at strides 2, 4, 8, inside block 7 at stride 8, and at stride 16. ResNet-50 has no such block, and its
+/// features at stride 8 stand for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Channels {
     /// At stride 2.
@@ -29,6 +31,10 @@ pub struct Channels {
 impl Channels {
     /// Those of a configuration.
     pub fn new(config: &Config) -> Self {
+        if config.architecture == Architecture::Resnet50 {
+            let [s4, s8, s16, _] = Resnet::channels(config);
+            return Self { s2: config.channels(64), s4, s8, s8_expanded: s8, s16 };
+        }
         Self {
             s2: config.channels(16),
             s4: config.channels(24),

@@ -1,7 +1,8 @@
 //! `lite`: the built-in regressor, real-time on two CPU cores. The paper's scheme (Siamese encoder,
 //! previous mask as input, refine blocks, temporal skip) on MobileNetV2, with affinity matching in the
-//! place of the global convolution.
+//! place of the global convolution. With ResNet-50 in the place of MobileNetV2 it is a larger sibling for GPUs.
 
+pub mod backbone;
 pub mod decoder;
 pub mod encoder;
 pub mod matching;
@@ -12,8 +13,8 @@ use std::collections::VecDeque;
 
 use tch::{Kind, Tensor, nn};
 
+use self::backbone::Backbone;
 use self::decoder::{Decoder, Inputs};
-use self::encoder::Encoder;
 use self::matching::{Biases, Features, Matching};
 use self::memory::{Selection, Tokens, remember};
 use super::layers::{Part, Visit, average_pool, channels_last, part_of};
@@ -24,7 +25,7 @@ use crate::{Error, Result, visit_fields};
 #[derive(Debug)]
 pub struct Lite {
     /// What sees one frame.
-    pub encoder: Encoder,
+    pub encoder: Backbone,
     /// What relates frames.
     pub matching: Matching,
     /// What makes the mask.
@@ -94,7 +95,7 @@ impl Lite {
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         config.validate()?;
         Ok(Self {
-            encoder: Encoder::new(&(path / "encoder"), config),
+            encoder: Backbone::new(&(path / "encoder"), config)?,
             matching: Matching::new(&(path / "matching"), config),
             decoder: Decoder::new(&(path / "decoder"), config),
             config: config.clone(),
@@ -276,7 +277,7 @@ impl Regressor for Lite {
     }
 
     fn fold(&mut self) -> Result<()> {
-        Ok(())
+        self.encoder.fold()
     }
 }
 

@@ -10,6 +10,10 @@ fn tiny() -> Config {
     Config { width: 0.125, network_size: [64, 96], ..Config::lite() }
 }
 
+fn tiny_large() -> Config {
+    Config { width: 0.125, network_size: [64, 96], ..Config::large() }
+}
+
 fn build(config: &Config) -> (nn::VarStore, Lite) {
     let store = nn::VarStore::new(Device::Cpu);
     let model = Lite::new(&store.root(), config).unwrap();
@@ -39,19 +43,57 @@ fn has_the_parameters_of_its_design() {
 }
 
 #[test]
+fn the_larger_sibling_has_the_parameters_of_its_design() {
+    let (store, _) = build(&Config::large());
+    let count = |prefix: &str| -> usize {
+        let variables = store.variables().into_iter().filter(|(_, x)| x.requires_grad());
+        variables.filter(|(name, _)| name.starts_with(prefix)).map(|(_, x)| x.numel()).sum()
+    };
+    // torchvision's ResNet-50 to layer3.
+    assert_eq!(count("encoder."), 8_543_296);
+    assert_eq!(count(""), 10_404_167);
+}
+
+#[test]
 fn masks_keep_the_size_of_the_picture() {
     let _guard = tch::no_grad_guard();
-    let (_store, model) = build(&tiny());
-    let image = Tensor::rand([1, 3, 64, 96], FLOAT);
-    let masks = Tensor::cat(&[disk(20, 20), disk(40, 60)], 0);
-    let reference = model.reference(&image, &masks).unwrap();
-    let mut state = model.start(&reference).unwrap();
-    for _ in 0..3 {
-        let logits = model.step(&image, &reference, &mut state).unwrap();
-        assert_eq!(logits.size(), [2, 1, 64, 96]);
-        assert_eq!(logits.kind(), Kind::Float);
-        model.observe(&logits.sigmoid(), &reference, &mut state).unwrap();
+    for config in [tiny(), tiny_large()] {
+        let (_store, model) = build(&config);
+        let image = Tensor::rand([1, 3, 64, 96], FLOAT);
+        let masks = Tensor::cat(&[disk(20, 20), disk(40, 60)], 0);
+        let reference = model.reference(&image, &masks).unwrap();
+        let mut state = model.start(&reference).unwrap();
+        for _ in 0..3 {
+            let logits = model.step(&image, &reference, &mut state).unwrap();
+            assert_eq!(logits.size(), [2, 1, 64, 96]);
+            assert_eq!(logits.kind(), Kind::Float);
+            model.observe(&logits.sigmoid(), &reference, &mut state).unwrap();
+        }
     }
+}
+
+#[test]
+fn folding_the_larger_sibling_changes_nothing() {
+    let _guard = tch::no_grad_guard();
+    tch::manual_seed(7);
+    let (store, mut model) = build(&tiny_large());
+    for (name, mut tensor) in store.variables() {
+        if name.contains(".bn") || name.contains("downsample.1") {
+            let _ = tensor.uniform_(0.5, 1.5);
+        }
+    }
+    let mask = disk(20, 20);
+    let run = |model: &Lite| {
+        let image = Tensor::arange(3 * 64 * 96, FLOAT).sin().reshape([1, 3, 64, 96]) * 0.5 + 0.5;
+        let reference = model.reference(&image, &mask).unwrap();
+        let mut state = model.start(&reference).unwrap();
+        model.step(&image.flip([3]), &reference, &mut state).unwrap()
+    };
+    let before = run(&model);
+    crate::model::prepare(&mut model, Device::Cpu, Kind::Float).unwrap();
+    let off = difference(&before, &run(&model));
+    let size = before.abs().max().double_value(&[]);
+    assert!(off < 1e-3 * size, "{off} of {size}");
 }
 
 #[test]

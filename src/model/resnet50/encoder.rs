@@ -1,4 +1,4 @@
-//! ResNet-50 that also sees a mask: the Siamese encoder of frame and reference.
+//! ResNet-50 that also sees a mask, the Siamese encoder of frame and reference; and without, to stride 16.
 //!
 //! Deep Residual Learning for Image Recognition, He et al., 2016, with the stride on the 3x3
 //! convolution. Tensor names are torchvision's, so that its ImageNet weights load by name; the mask
@@ -62,12 +62,12 @@ impl Normalise {
     }
 }
 
-/// conv1 of the image plus conv1_mask of the mask, then bn1 and ReLU: (N, 64, H/2, W/2).
+/// conv1 of the image plus conv1_mask of the mask, if it sees one, then bn1 and ReLU: (N, 64, H/2, W/2).
 #[derive(Debug)]
 enum Stem {
     Trained {
         image: Conv,
-        mask: Conv,
+        mask: Option<Conv>,
         norm: BatchNorm,
     },
     /// All three in one convolution of RGB and mask.
@@ -88,11 +88,11 @@ impl Visit for Stem {
 }
 
 impl Stem {
-    fn new(path: &nn::Path, channels: i64) -> Result<Self> {
+    fn new(path: &nn::Path, channels: i64, masks: bool) -> Result<Self> {
         let spec = |inputs| ConvSpec::square(inputs, channels, 7).stride(2).padding(Padding::Zeros(3, 3));
         Ok(Self::Trained {
             image: Conv::new(&(path / "conv1"), spec(3).without_bias()),
-            mask: Conv::new(&(path / "conv1_mask"), spec(1)),
+            mask: masks.then(|| Conv::new(&(path / "conv1_mask"), spec(1))),
             norm: BatchNorm::new(&(path / "bn1"), channels)?,
         })
     }
@@ -106,16 +106,23 @@ impl Stem {
     }
 
     /// `image` (1 or N, 3, H, W) normalised, `mask` (N, 1, H, W), both of one kind.
-    fn forward(&self, image: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    fn forward(&self, image: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         let mut y = match self {
             Self::Trained { image: conv, mask: mask_conv, norm } => {
-                let sum = mask_conv.forward(mask)?.f_add_(&conv.forward(image)?)?;
+                let of_image = conv.forward(image)?;
+                let sum = match (mask_conv, mask) {
+                    (Some(conv), Some(mask)) => conv.forward(mask)?.f_add_(&of_image)?,
+                    _ => of_image,
+                };
                 norm.forward(&sum)?
             }
-            Self::Folded(conv) => {
-                let image = image.f_expand([mask.size()[0], -1, -1, -1], false)?;
-                conv.forward(&Tensor::f_cat(&[&image, mask], 1)?)?
-            }
+            Self::Folded(conv) => match mask {
+                Some(mask) => {
+                    let image = image.f_expand([mask.size()[0], -1, -1, -1], false)?;
+                    conv.forward(&Tensor::f_cat(&[&image, mask], 1)?)?
+                }
+                None => conv.forward(image)?,
+            },
         };
         Ok(y.f_relu_()?)
     }
@@ -123,17 +130,15 @@ impl Stem {
     fn fold(&mut self) -> Result<()> {
         if let Self::Trained { image, mask, norm } = self {
             let (scale, mut shift) = norm.scale_shift()?;
-            let weight = scale_outputs(
-                &Tensor::f_cat(
-                    &[image.weight.f_to_kind(Kind::Float)?, mask.weight.f_to_kind(Kind::Float)?],
-                    1,
-                )?,
-                &scale,
-            )?;
-            if let Some(bias) = &mask.bias {
-                shift = shift.f_add(&bias.f_to_kind(Kind::Float)?.f_mul(&scale)?)?;
+            let mut weights = vec![image.weight.f_to_kind(Kind::Float)?];
+            if let Some(mask) = mask {
+                weights.push(mask.weight.f_to_kind(Kind::Float)?);
+                if let Some(bias) = &mask.bias {
+                    shift = shift.f_add(&bias.f_to_kind(Kind::Float)?.f_mul(&scale)?)?;
+                }
             }
-            let spec = ConvSpec { inputs: 4, bias: true, ..*image.spec() };
+            let weight = scale_outputs(&Tensor::f_cat(&weights, 1)?, &scale)?;
+            let spec = ConvSpec { inputs: weight.size()[1], bias: true, ..*image.spec() };
             let conv = Conv::from_tensors(weight, Some(shift), spec).named(image.name());
             *self = Self::Folded(conv);
         }
@@ -221,10 +226,22 @@ impl Encoder {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
+        Self::to_layer(path, config, 4, true)
+    }
+
+    /// To layer3, for frames alone.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn without_masks(path: &nn::Path, config: &Config) -> Result<Self> {
+        Self::to_layer(path, config, 3, false)
+    }
+
+    fn to_layer(path: &nn::Path, config: &Config, last: usize, masks: bool) -> Result<Self> {
         let stem = config.channels(64);
         let mut inputs = stem;
-        let mut layers = Vec::with_capacity(DEPTHS.len());
-        for (i, depth) in DEPTHS.into_iter().enumerate() {
+        let mut layers = Vec::with_capacity(last);
+        for (i, depth) in DEPTHS.into_iter().take(last).enumerate() {
             let path = path / format!("layer{}", i + 1);
             let inner = config.channels(64 << i);
             let mut layer = Vec::new();
@@ -235,7 +252,7 @@ impl Encoder {
             }
             layers.push(layer);
         }
-        Ok(Self { normalise: Normalise::new(path)?, stem: Stem::new(path, stem)?, layers, kind: None })
+        Ok(Self { normalise: Normalise::new(path)?, stem: Stem::new(path, stem, masks)?, layers, kind: None })
     }
 
     /// Channels at stride 4, 8, 16 and 32.
@@ -256,16 +273,33 @@ impl Encoder {
     pub fn forward(&self, image: &Tensor, masks: &Tensor) -> Result<Features> {
         let kind = self.kind.unwrap_or(self.stem.kind());
         let image = self.normalise.forward(image)?.f_to_kind(kind)?;
-        let x = self.stem.forward(&image, &masks.f_to_kind(kind)?)?;
-        let x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
-        let run = |i: usize, x: &Tensor| -> Result<Tensor> {
-            self.layers[i].iter().try_fold(x.shallow_clone(), |x, block| block.forward(&x))
-        };
-        let stride4 = run(0, &x)?;
-        let stride8 = run(1, &stride4)?;
-        let stride16 = run(2, &stride8)?;
-        let stride32 = run(3, &stride16)?;
+        let x = self.stem.forward(&image, Some(&masks.f_to_kind(kind)?))?;
+        let [stride4, stride8, stride16] = self.to_stride16(&x)?;
+        let stride32 = self.layer(3, &stride16)?;
         Ok(Features { stride4, stride8, stride16, stride32 })
+    }
+
+    /// The same of an encoder [without masks](Self::without_masks), in the kind of `image`: what is at strides 2
+    /// (the stem's), 4, 8 and 16.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) on other shapes.
+    pub fn forward_image(&self, image: &Tensor) -> Result<[Tensor; 4]> {
+        let stride2 = self.stem.forward(&self.normalise.forward(image)?.f_to_kind(image.kind())?, None)?;
+        let [stride4, stride8, stride16] = self.to_stride16(&stride2)?;
+        Ok([stride2, stride4, stride8, stride16])
+    }
+
+    fn to_stride16(&self, stem: &Tensor) -> Result<[Tensor; 3]> {
+        let x = stem.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
+        let stride4 = self.layer(0, &x)?;
+        let stride8 = self.layer(1, &stride4)?;
+        let stride16 = self.layer(2, &stride8)?;
+        Ok([stride4, stride8, stride16])
+    }
+
+    fn layer(&self, index: usize, x: &Tensor) -> Result<Tensor> {
+        self.layers[index].iter().try_fold(x.shallow_clone(), |x, block| block.forward(&x))
     }
 
     /// Folds every batch normalisation into its convolution.

@@ -5,7 +5,7 @@
 //! result to stride 4 along skip connections; what they made of the previous frame enters through
 //! the temporal skip connection. 51.6 M parameters, 95 GMAC a frame at 512x512.
 
-mod encoder;
+pub(in crate::model) mod encoder;
 mod head;
 mod matching;
 mod norm;
@@ -13,7 +13,7 @@ mod refine;
 
 use tch::{Kind, Tensor, nn};
 
-use super::config::{Config, TemporalSkip};
+use super::config::{Config, Matching, TemporalSkip};
 use super::layers::{Part, Visit, average_pool, channels_last, mean_under, part_of};
 use super::{Handle, Regressor, Role};
 use crate::{Error, Result, visit_fields};
@@ -87,10 +87,10 @@ impl Resnet50 {
     /// runs out.
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         config.validate()?;
-        if config.architecture != super::Architecture::Resnet50 {
+        if config.matching != Matching::GlobalConvolution {
             return Err(Error::Config(format!(
-                "architecture {:?} where resnet50 was expected",
-                config.architecture
+                "matching {:?} where the paper's resnet50 has the global convolution",
+                config.matching
             )));
         }
         let channels = config.channels(256);

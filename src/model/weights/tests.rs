@@ -291,7 +291,7 @@ fn a_part_of_a_network() {
 #[test]
 fn a_wide_network_is_not_built_from_a_small_file() {
     let folder = Folder::new();
-    for config in [Config::lite(), Config::resnet50()] {
+    for config in [Config::lite(), Config::large(), Config::resnet50()] {
         let config = Config { width: 4.0, ..config };
         let store = store(1);
         save(&folder.path(), &store, &config, &metadata(), Kind::Float).unwrap();

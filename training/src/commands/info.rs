@@ -38,6 +38,8 @@ enum Architecture {
     Resnet50,
     /// The built-in model's
     Lite,
+    /// The built-in model's with a ResNet-50 for features
+    Large,
 }
 
 /// Reads, runs the network once, prints.
@@ -45,6 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
     let info = match (&args.file, args.architecture) {
         (Some(path), _) => Info::of(&Weights::open(path)?)?,
         (None, Some(Architecture::Resnet50)) => Info::of_config(&Config::resnet50())?,
+        (None, Some(Architecture::Large)) => Info::of_config(&Config::large())?,
         (None, Some(Architecture::Lite)) => Info::of_config(&Config::lite())?,
         (None, None) => Info::of(&Weights::built_in()?)?,
     };

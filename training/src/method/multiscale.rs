@@ -5,7 +5,7 @@
 use gstfastganseg::device::{self, DeviceChoice, Precision};
 use gstfastganseg::model::layers::{channels_last, resize};
 use gstfastganseg::model::weights::Weights;
-use gstfastganseg::model::{Architecture, Config, Lite, Regressor, Resnet50, blank, prepare};
+use gstfastganseg::model::{Config, Lite, Matching, Regressor, Resnet50, blank, prepare};
 use gstfastganseg::tracker::MAX_OBJECTS;
 use image::RgbImage;
 use tch::{Device, Kind, Tensor, nn};
@@ -90,14 +90,14 @@ impl MultiscalePropagator {
         let (device, _) = device::open(settings.device)?;
         let kind = settings.precision.kind(device)?;
         let store = nn::VarStore::new(Device::Cpu);
-        let passes: Box<dyn Passes> = match config.architecture {
-            Architecture::Lite => {
+        let passes: Box<dyn Passes> = match config.matching {
+            Matching::Affinity => {
                 let mut model = blank(|| Lite::new(&store.root(), config))?;
                 weights.fill(&store)?;
                 prepare(&mut model, device, kind)?;
                 Box::new(Running { model, followed: Vec::new() })
             }
-            Architecture::Resnet50 => {
+            Matching::GlobalConvolution => {
                 let mut model = blank(|| Resnet50::new(&store.root(), config))?;
                 weights.fill(&store)?;
                 prepare(&mut model, device, kind)?;
@@ -217,10 +217,7 @@ fn shrink(x: &Tensor, (height, width): (i64, i64)) -> Result<Tensor> {
 
 /// The network size times each scale, rounded to what the network takes.
 fn sizes(config: &Config, scales: &[f64]) -> Result<Vec<(i64, i64)>> {
-    let step = match config.architecture {
-        Architecture::Resnet50 => 32,
-        Architecture::Lite => 16,
-    };
+    let step = config.stride();
     if scales.is_empty() {
         return Err(gstfastganseg::Error::Config("scales: give at least one, such as 1".into()).into());
     }
@@ -260,9 +257,9 @@ mod tests {
     fn weights(config: &Config) -> Weights {
         tch::manual_seed(11);
         let store = nn::VarStore::new(Device::Cpu);
-        match config.architecture {
-            Architecture::Lite => drop(Lite::new(&store.root(), config).unwrap()),
-            Architecture::Resnet50 => drop(Resnet50::new(&store.root(), config).unwrap()),
+        match config.matching {
+            Matching::Affinity => drop(Lite::new(&store.root(), config).unwrap()),
+            Matching::GlobalConvolution => drop(Resnet50::new(&store.root(), config).unwrap()),
         }
         Weights::of_store(&store, config, &BTreeMap::new(), Kind::Float).unwrap()
     }

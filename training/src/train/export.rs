@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gstfastganseg::model::weights::{self, Weights};
-use gstfastganseg::model::{Architecture, Lite, Resnet50, blank};
+use gstfastganseg::model::{Lite, Matching, Resnet50, blank};
 use tch::{Device, Kind, nn};
 
 use crate::Result;
@@ -16,9 +16,9 @@ use crate::Result;
 pub fn export(weights: &Weights, metadata: &BTreeMap<String, String>, out: &Path) -> Result<()> {
     let config = weights.config();
     let store = nn::VarStore::new(Device::Cpu);
-    match config.architecture {
-        Architecture::Lite => drop(blank(|| Lite::new(&store.root(), config))?),
-        Architecture::Resnet50 => drop(blank(|| Resnet50::new(&store.root(), config))?),
+    match config.matching {
+        Matching::Affinity => drop(blank(|| Lite::new(&store.root(), config))?),
+        Matching::GlobalConvolution => drop(blank(|| Resnet50::new(&store.root(), config))?),
     }
     weights.fill(&store)?;
     let mut all = weights.metadata().clone();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gstfastganseg::model::layers::channels_last;
 use gstfastganseg::model::weights::{self, Weights};
-use gstfastganseg::model::{Architecture, Lite, Resnet50};
+use gstfastganseg::model::{Architecture, Lite, Matching, Resnet50};
 use tch::{Tensor, nn};
 
 use super::config::TrainConfig;
@@ -27,9 +27,9 @@ impl Network {
     /// # Errors
     /// Weights that do not fit.
     pub fn new(store: &nn::VarStore, config: &TrainConfig, manner: &Manner) -> Result<Self> {
-        let network = match config.model.architecture {
-            Architecture::Lite => Self::Lite(Box::new(Lite::new(&store.root(), &config.model)?)),
-            Architecture::Resnet50 => {
+        let network = match config.model.matching {
+            Matching::Affinity => Self::Lite(Box::new(Lite::new(&store.root(), &config.model)?)),
+            Matching::GlobalConvolution => {
                 let mut network = Resnet50::new(&store.root(), &config.model)?;
                 network.compute_in(manner.kind);
                 Self::Resnet50(Box::new(network))

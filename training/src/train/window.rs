@@ -318,9 +318,14 @@ mod tests {
     #[test]
     fn a_frozen_encoder_of_lite_gets_no_gradient_and_the_rest_does() {
         tch::manual_seed(4);
-        let store = nn::VarStore::new(Device::Cpu);
-        let lite = Lite::new(&store.root(), &config(Config::lite(), TemporalSkip::Refine)).unwrap();
-        for frozen_encoder in [true, false] {
+        for (base, frozen_encoder) in [
+            (Config::lite(), true),
+            (Config::lite(), false),
+            (Config::large(), true),
+            (Config::large(), false),
+        ] {
+            let store = nn::VarStore::new(Device::Cpu);
+            let lite = Lite::new(&store.root(), &config(base, TemporalSkip::Refine)).unwrap();
             let manner = Manner { frozen_encoder, remember: 1.0, ..MANNER };
             let logits = unroll(&lite, &batch(), &manner).unwrap();
             assert_eq!(logits.size(), [2, 1, 1, 64, 64]);

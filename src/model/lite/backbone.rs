@@ -1,0 +1,66 @@
+//! What sees one frame and knows nothing of masks: MobileNetV2, or ResNet-50 in the larger sibling.
+
+use tch::{Tensor, nn};
+
+use super::encoder::{Encoder, Taps};
+use crate::Result;
+use crate::model::config::{Architecture, Config};
+use crate::model::layers::Visit;
+use crate::model::resnet50::encoder::Encoder as Resnet;
+
+/// The encoder of a configuration; names of its tensors are torchvision's either way.
+#[derive(Debug)]
+pub struct Backbone(Which);
+
+#[derive(Debug)]
+enum Which {
+    MobileNetV2(Encoder),
+    Resnet50(Resnet),
+}
+
+impl Visit for Backbone {
+    fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        match &mut self.0 {
+            Which::MobileNetV2(encoder) => encoder.visit(f),
+            Which::Resnet50(encoder) => encoder.visit(f),
+        }
+    }
+}
+
+impl Backbone {
+    /// Trainable, at random; ImageNet weights load by name.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
+        Ok(Self(match config.architecture {
+            Architecture::Lite => Which::MobileNetV2(Encoder::new(path, config)),
+            Architecture::Resnet50 => Which::Resnet50(Resnet::without_masks(path, config)?),
+        }))
+    }
+
+    /// `image` (N, 3, H, W) with RGB in [0, 1], in the kind that is to be computed in.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) on other shapes.
+    pub fn forward(&self, image: &Tensor) -> Result<Taps> {
+        match &self.0 {
+            Which::MobileNetV2(encoder) => encoder.forward(image),
+            Which::Resnet50(encoder) => {
+                let [s2, s4, s8, s16] = encoder.forward_image(image)?;
+                Ok(Taps { s8_expanded: s8.shallow_clone(), s2, s4, s8, s16 })
+            }
+        }
+    }
+
+    /// Folds batch normalisation into convolutions, where there is any.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn fold(&mut self) -> Result<()> {
+        match &mut self.0 {
+            Which::MobileNetV2(_) => Ok(()),
+            Which::Resnet50(encoder) => encoder.fold(),
+        }
+    }
+}
