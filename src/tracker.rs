@@ -544,6 +544,17 @@ impl Tracker {
         &self.evidence
     }
 
+    /// The region similarity (intersection over union) to be expected of the last [`step`](Self::step)'s masks, 0 to 1,
+    /// their mean; 0 where there are none.
+    pub fn confidence(&self) -> f64 {
+        let (sum, count) = self
+            .evidence
+            .iter()
+            .filter(|evidence| evidence.bounds.is_some())
+            .fold((0.0, 0), |(sum, count), evidence| (sum + evidence.confidence, count + 1));
+        sum / f64::from(count.max(1))
+    }
+
     /// Chooses where to look in the next picture, and looks there in this one if that is elsewhere, so that
     /// the next can be compared with it.
     fn look_on(&mut self, scene: &mut dyn Scene, gaze: Gaze) -> Result<()> {

@@ -13,6 +13,15 @@ use crate::tracker::{Matte, Options, Presence, Tracker};
 pub struct Engine {
     tracker: Tracker,
     shrinker: Option<Shrinker>,
+    /// For libtorch; 0 leaves it as it is.
+    threads: i32,
+}
+
+/// Sets libtorch's number of threads, of which OpenMP keeps one for each thread that calls it.
+fn take_threads(threads: i32) {
+    if threads > 0 {
+        tch::set_num_threads(threads);
+    }
 }
 
 /// What came of one frame.
@@ -23,6 +32,8 @@ pub struct Followed {
     pub seeded: bool,
     /// Whether its objects are in the picture.
     pub presence: Presence,
+    /// The region similarity to be expected of the mask, 0 to 1; 1 of one that was drawn.
+    pub confidence: f64,
     /// What the network took, if it ran.
     pub time: Option<Duration>,
 }
@@ -30,8 +41,10 @@ pub struct Followed {
 impl Engine {
     /// # Errors
     /// Those of [`Tracker::new`].
-    pub fn new(options: &Options) -> Result<Self> {
-        Ok(Self { tracker: Tracker::new(options)?, shrinker: None })
+    pub fn new(options: &Options, threads: u32) -> Result<Self> {
+        let threads = i32::try_from(threads).unwrap_or_default();
+        take_threads(threads);
+        Ok(Self { tracker: Tracker::new(options)?, shrinker: None, threads })
     }
 
     pub fn tracker(&self) -> &Tracker {
@@ -60,7 +73,9 @@ impl Engine {
         change: Option<Change>,
         restart: bool,
     ) -> Result<Followed, Fault> {
-        let Self { tracker, shrinker } = self;
+        let Self { tracker, shrinker, threads } = self;
+        // Frames may come on another thread from one start of the stream to the next.
+        take_threads(*threads);
         if let Some(Change::Clear) = change {
             tracker.clear();
         }
@@ -70,7 +85,13 @@ impl Engine {
         };
         let seeded = arm.is_some();
         if !seeded && !tracker.has_reference() {
-            return Ok(Followed { matte: None, seeded, presence: Presence::Seen, time: None });
+            return Ok(Followed {
+                matte: None,
+                seeded,
+                presence: Presence::Seen,
+                confidence: 0.0,
+                time: None,
+            });
         }
 
         let shrinker = match shrinker {
@@ -92,16 +113,16 @@ impl Engine {
         } else if restart {
             tracker.restart()?;
         }
-        let (mut matte, presence) = match drawn {
-            Some(matte) => (matte, Presence::Seen),
+        let (mut matte, presence, confidence) = match drawn {
+            Some(matte) => (matte, Presence::Seen, 1.0),
             None => {
                 let matte = tracker.step(&mut view)?;
-                (matte, tracker.presence())
+                (matte, tracker.presence(), tracker.confidence())
             }
         };
         if seeded || restart {
             matte.set_starts_over();
         }
-        Ok(Followed { matte: Some(matte), seeded, presence, time: Some(begun.elapsed()) })
+        Ok(Followed { matte: Some(matte), seeded, presence, confidence, time: Some(begun.elapsed()) })
     }
 }

@@ -173,7 +173,7 @@ impl BaseTransformImpl for FastGanSeg {
             roi: settings.roi.into(),
             launch: launch().map_err(fail)?,
         };
-        let mut engine = Engine::new(&options).map_err(fail)?;
+        let mut engine = Engine::new(&options, settings.threads).map_err(fail)?;
         if let Some(reason) = engine.take_launch_warning() {
             gst::debug!(CAT, imp = self, "{reason}");
         }
@@ -452,6 +452,7 @@ impl FastGanSeg {
             }
             followed
         };
+        lock(&self.statistics).expect(followed.confidence);
         let news = lock(&self.arming).followed(&followed);
         for state in news {
             self.post_reference(state, buffer.pts());

@@ -421,7 +421,7 @@ mod tests {
     #[test]
     fn told_on_changes_only() {
         let follow = |arming: &mut Arming, seeded: bool, presence: Presence| -> Vec<State> {
-            let followed = Followed { matte: None, seeded, presence, time: None };
+            let followed = Followed { matte: None, seeded, presence, confidence: 0.0, time: None };
             arming.followed(&followed).collect()
         };
         let mut arming = Arming::default();

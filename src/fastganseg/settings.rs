@@ -15,6 +15,8 @@ const MOST_PIXELS: f64 = 100.0;
 /// The longest side of what enters the network.
 const MOST_SIDE: u32 = 4096;
 
+const MOST_THREADS: u32 = 1024;
+
 /// Values of the properties.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -34,6 +36,7 @@ pub struct Settings {
     pub roi: Roi,
     pub network_width: u32,
     pub network_height: u32,
+    pub threads: u32,
     pub inference_interval: u32,
     pub late_policy: LatePolicy,
 }
@@ -57,6 +60,7 @@ impl Default for Settings {
             roi: Roi::default(),
             network_width: 0,
             network_height: 0,
+            threads: 0,
             inference_interval: 1,
             late_policy: LatePolicy::default(),
         }
@@ -94,6 +98,7 @@ impl Settings {
             "roi" => self.roi = get(value),
             "network-width" => self.network_width = get(value),
             "network-height" => self.network_height = get(value),
+            "threads" => self.threads = get(value),
             "inference-interval" => self.inference_interval = get(value),
             "late-policy" => self.late_policy = get(value),
             _ => unreachable!("GObject knows no property {name}"),
@@ -118,6 +123,7 @@ impl Settings {
             "roi" => self.roi.to_value(),
             "network-width" => self.network_width.to_value(),
             "network-height" => self.network_height.to_value(),
+            "threads" => self.threads.to_value(),
             "inference-interval" => self.inference_interval.to_value(),
             "late-policy" => self.late_policy.to_value(),
             _ => unreachable!("GObject knows no property {name}"),
@@ -256,6 +262,15 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .nick("Network height")
                 .blurb("Height at which pictures enter the network, as network-width (0 = the model's own)")
                 .maximum(MOST_SIDE)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("threads")
+                .nick("Threads")
+                .blurb(
+                    "Threads for the network on the CPU, of all that uses libtorch in this process (0 = as the \
+                     application or OMP_NUM_THREADS has them)",
+                )
+                .maximum(MOST_THREADS)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecUInt::builder("inference-interval")

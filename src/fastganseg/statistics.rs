@@ -57,12 +57,21 @@ pub struct Statistics {
     dropped: u64,
     inference: Recent,
     total: Recent,
+    confidence: f64,
 }
 
 impl Default for Statistics {
     fn default() -> Self {
         let recent = || Recent::new(WINDOW);
-        Self { frames: 0, inferences: 0, held: 0, dropped: 0, inference: recent(), total: recent() }
+        Self {
+            frames: 0,
+            inferences: 0,
+            held: 0,
+            dropped: 0,
+            inference: recent(),
+            total: recent(),
+            confidence: 0.0,
+        }
     }
 }
 
@@ -92,6 +101,11 @@ impl Statistics {
         }
     }
 
+    /// What is to be expected of the last mask.
+    pub fn expect(&mut self, confidence: f64) {
+        self.confidence = confidence;
+    }
+
     pub fn drop_one(&mut self) {
         self.dropped += 1;
     }
@@ -116,6 +130,7 @@ impl Statistics {
             .field("mean-inference-ms", ms(self.inference.mean()))
             .field("p99-inference-ms", ms(self.inference.quantile(0.99).unwrap_or_default()))
             .field("mean-total-ms", ms(self.total.mean()))
+            .field("confidence", self.confidence)
             .field("device", device)
             .field("reference-state", state.name())
             .build()

@@ -13,11 +13,20 @@ pub struct Evidence {
     pub area: f64,
     /// Mean soft mask where it is object, 0.5 to 1; 0 where there is none.
     pub certainty: f64,
+    /// The region similarity J that is to be expected of the mask, 0 to 1; 0 where there is none. What the soft mask
+    /// says of it, Σ p where it is above one half over what of the picture is object here or there, and then as
+    /// much less as was found on videos that the built-in weights had not seen (`docs/tracking.md`).
+    pub confidence: f64,
     /// How much it looks like the reference's object, as the regressor has it.
     pub likeness: f64,
     /// Where it is in the region looked at.
     pub(super) bounds: Option<Bounds>,
 }
+
+/// Numbers of each object before those of columns and rows.
+const NUMBERS: usize = 3;
+/// Soft masks promise too much: the power of their own region similarity that is true on average.
+const CALIBRATION: f64 = 2.24;
 
 /// Share of an object's pixels that may lie beyond its bounds at each end.
 const STRAY: f64 = 0.005;
@@ -30,35 +39,42 @@ pub fn gather(masks: &Tensor, likeness: &Tensor) -> Result<Vec<Evidence>> {
     Ok(of_numbers(&Vec::<f32>::try_from(&numbers)?, (size[2] as usize, size[3] as usize)))
 }
 
-/// The same before it is waited for: (N, 2 + W + H) with the sum of each mask where it is above one half, the
-/// likeness under it, and how many pixels of each column and row are above one half.
+/// The same before it is waited for: (N, 3 + W + H) with the sum of each mask where it is above one half, the
+/// likeness under it, the sum of all of it, and how many pixels of each column and row are above one half.
 pub fn numbers(masks: &Tensor, likeness: &Tensor) -> Result<Tensor> {
     let pooled = average_pool(masks, masks.size()[2] / likeness.size()[2])?;
     let likeness = mean_under(likeness, &pooled)?;
     let object = masks.f_gt(0.5)?.f_to_kind(Kind::Float)?;
     let sum =
         |x: &Tensor, axes: &[i64]| -> Result<Tensor> { Ok(x.f_sum_dim_intlist(axes, false, None::<Kind>)?) };
-    let parts =
-        [sum(&masks.f_mul(&object)?, &[2, 3])?, likeness, sum(&object, &[1, 2])?, sum(&object, &[1, 3])?];
+    let inside = sum(&masks.f_mul(&object)?, &[2, 3])?;
+    let parts = [inside, likeness, sum(masks, &[2, 3])?, sum(&object, &[1, 2])?, sum(&object, &[1, 3])?];
     Ok(Tensor::f_cat(&parts, 1)?)
 }
 
 /// What [`numbers`] say of masks of so many rows and columns.
 pub fn of_numbers(numbers: &[f32], (height, width): (usize, usize)) -> Vec<Evidence> {
     let of_object = |numbers: &[f32]| {
-        let (columns, rows) = numbers[2..].split_at(width);
+        let [inside, likeness, all] = [0, 1, 2].map(|index| f64::from(numbers[index]));
+        let (columns, rows) = numbers[NUMBERS..].split_at(width);
         let pixels: f64 = columns.iter().map(|&count| f64::from(count)).sum();
         let bounds = span(columns, pixels)
             .zip(span(rows, pixels))
             .map(|((left, right), (top, bottom))| Bounds { left, right, top, bottom });
         Evidence {
             area: pixels / (width * height) as f64,
-            certainty: if pixels > 0.0 { f64::from(numbers[0]) / pixels } else { 0.0 },
-            likeness: f64::from(numbers[1]),
+            certainty: if pixels > 0.0 { inside / pixels } else { 0.0 },
+            confidence: if pixels > 0.0 { expected(inside / (pixels + all - inside)) } else { 0.0 },
+            likeness,
             bounds,
         }
     };
-    numbers.chunks_exact(2 + width + height).map(of_object).collect()
+    numbers.chunks_exact(NUMBERS + width + height).map(of_object).collect()
+}
+
+/// The region similarity to be expected where the soft mask itself says `similarity`.
+fn expected(similarity: f64) -> f64 {
+    similarity.clamp(0.0, 1.0).powf(CALIBRATION)
 }
 
 /// From where to where, in parts of the length, all but a few stray ones of `pixels` are.
@@ -93,8 +109,20 @@ mod tests {
         let [first, second] = evidence[..] else { panic!("two objects, {} found", evidence.len()) };
         assert_eq!((first.area, first.certainty, first.likeness), (0.25, 0.75, 0.5));
         assert_eq!(first.bounds, Some(Bounds { left: 0.25, right: 0.75, top: 0.25, bottom: 0.75 }));
-        assert_eq!((second.area, second.certainty, second.likeness), (0.0, 0.0, 0.0));
+        assert_eq!((second.area, second.certainty, second.confidence, second.likeness), (0.0, 0.0, 0.0, 0.0));
         assert_eq!(second.bounds, None);
+    }
+
+    #[test]
+    fn confidence_is_less_by_what_may_be_object_around_the_mask() {
+        let confidence = |around: f64| {
+            let mask = Tensor::full([1, 1, 20, 40], around, (Kind::Float, Device::Cpu));
+            let _ = mask.narrow(2, 5, 10).narrow(3, 10, 20).fill_(0.9);
+            gather(&mask, &mask.ones_like()).unwrap()[0].confidence
+        };
+        assert!((confidence(0.0) - expected(0.9)).abs() < 1e-6);
+        // 600 of the 800 pixels are not in the mask.
+        assert!((confidence(0.25) - expected(180.0 / (200.0 + 150.0))).abs() < 1e-6);
     }
 
     #[test]

@@ -76,7 +76,7 @@ mod tests {
 
     fn evidence(area: f64, certainty: f64) -> Evidence {
         let bounds = Some(super::super::Bounds { left: 0.0, right: 1.0, top: 0.0, bottom: 1.0 });
-        Evidence { area, certainty, likeness: 0.0, bounds }
+        Evidence { area, certainty, confidence: certainty, likeness: 0.0, bounds }
     }
 
     fn judge(watch: &mut Watch, items: &[(f64, f64)]) -> Option<Vec<f32>> {

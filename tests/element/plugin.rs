@@ -62,6 +62,7 @@ fn gst_inspect_shows_every_property() {
         ("roi", "changeable only in NULL or READY state"),
         ("network-width", "changeable only in NULL or READY state"),
         ("network-height", "changeable only in NULL or READY state"),
+        ("threads", "changeable only in NULL or READY state"),
         ("inference-interval", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
         ("late-policy", "changeable in NULL, READY, PAUSED or PLAYING state"),
         ("stats", "readable"),

@@ -5,6 +5,7 @@ use gst_controller::prelude::*;
 use gstreamer as gst;
 use gstreamer_controller as gst_controller;
 
+use crate::child;
 use crate::util::*;
 
 #[test]
@@ -173,6 +174,7 @@ fn statistics_tell_what_happened() {
     assert!(time("mean-inference-ms") > 0.0);
     assert!(time("p99-inference-ms") >= time("mean-inference-ms"));
     assert!(time("mean-total-ms") > time("mean-inference-ms"), "{stats}");
+    assert!((0.0..=1.0).contains(&time("confidence")), "{stats}");
     assert_eq!(stats.get::<&str>("device").unwrap(), "cpu");
 
     element.set_state(gst::State::Ready).unwrap();
@@ -182,4 +184,30 @@ fn statistics_tell_what_happened() {
     assert_eq!(count(&element, "frames"), 3, "readable after the end");
     element.set_state(gst::State::Paused).unwrap();
     assert_eq!(count(&element, "frames"), 0, "counted from each start");
+}
+
+#[test]
+fn the_network_has_as_many_threads_as_it_is_told() {
+    child::passes("settings::threads_alone", &[("OMP_NUM_THREADS", "2")]);
+}
+
+/// Buffers are pushed on the thread of the test, so that is where the network runs.
+#[test]
+#[ignore = "needs a process to itself"]
+fn threads_alone() {
+    let files = Files::new();
+    let threads_with = |threads: Option<u32>| {
+        let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+        if let Some(threads) = threads {
+            element.set_property("threads", threads);
+        }
+        let (mut harness, info) = mask_output(&element);
+        values(&mut harness, frame(&info, 0));
+        values(&mut harness, frame(&info, 1));
+        tch::get_num_threads()
+    };
+    assert_eq!(threads_with(None), 2, "those of the environment");
+    assert_eq!(threads_with(Some(3)), 3);
+    assert_eq!(threads_with(None), 3, "left as they are");
+    assert_eq!(threads_with(Some(1)), 1);
 }

@@ -19,9 +19,9 @@ pub struct Judgement {
     pub frame: String,
     /// The object's id.
     pub object: u8,
-    /// Mean soft mask where it is above one half, 0.5 to 1: the confidence that is compared. 0 where it nowhere is, as
-    /// of one of several objects that is the likeliest somewhere without being likely.
-    pub certainty: f64,
+    /// The region similarity that the tracker expects, 0 to 1. 0 where the mask is nowhere above one half, as of one of
+    /// several objects that is the likeliest somewhere without being likely.
+    pub confidence: f64,
     /// How much the mask's place looks like the reference's object.
     pub likeness: f64,
     /// Share of the region looked at that is object.
@@ -82,7 +82,7 @@ fn one(
                 sequence: name.to_string(),
                 frame: frame.name().to_string(),
                 object,
-                certainty: evidence.certainty,
+                confidence: evidence.confidence,
                 likeness: evidence.likeness,
                 area: evidence.area,
                 has_mask: mask.count() > 0,
@@ -94,20 +94,20 @@ fn one(
     Ok(())
 }
 
-/// Judgements of about the same certainty.
+/// Judgements of about the same confidence.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bin {
-    /// From this certainty on, up to the next bin's.
+    /// From this confidence on, up to the next bin's.
     pub from: f64,
     /// How many.
     pub count: usize,
-    /// Their mean certainty.
-    pub certainty: f64,
+    /// Their mean confidence.
+    pub confidence: f64,
     /// Their mean region similarity.
     pub similarity: f64,
 }
 
-/// What certainty is worth.
+/// What confidence is worth.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
     /// The bins that hold something.
@@ -116,10 +116,10 @@ pub struct Calibration {
     pub width: f64,
     /// Masks that were judged.
     pub masks: usize,
-    /// Expected calibration error: mean distance of certainty and region similarity over the bins, each
+    /// Expected calibration error: mean distance of confidence and region similarity over the bins, each
     /// weighted with what it holds (Guo et al., *On Calibration of Modern Neural Networks*, 2017, equation 3).
     pub error: f64,
-    /// Spearman's rank correlation of region similarity with certainty, and with likeness: 1 if it puts the
+    /// Spearman's rank correlation of region similarity with confidence, and with likeness: 1 if it puts the
     /// masks in the right order, 0 if it says nothing. None where either is the same for all.
     pub rank_correlation: [Option<f64>; 2],
     /// Frames without a mask where the object was there, and where it was not.
@@ -134,7 +134,7 @@ impl Calibration {
         let last = (1.0 / width).ceil() as i64 - 1;
         for judgement in &masks {
             // A little more than nothing, for 0.9 / 0.1 is less than 9.
-            let bin = (judgement.certainty / width + 1e-9).floor() as i64;
+            let bin = (judgement.confidence / width + 1e-9).floor() as i64;
             bins.entry(bin.min(last)).or_default().push(judgement);
         }
         let bins: Vec<Bin> = bins
@@ -142,11 +142,11 @@ impl Calibration {
             .map(|(bin, held)| Bin {
                 from: bin as f64 * width,
                 count: held.len(),
-                certainty: mean(held.iter().map(|judgement| judgement.certainty)),
+                confidence: mean(held.iter().map(|judgement| judgement.confidence)),
                 similarity: mean(held.iter().map(|judgement| judgement.similarity)),
             })
             .collect();
-        let distance = |bin: &Bin| bin.count as f64 * (bin.certainty - bin.similarity).abs();
+        let distance = |bin: &Bin| bin.count as f64 * (bin.confidence - bin.similarity).abs();
         let similarities: Vec<f64> = masks.iter().map(|judgement| judgement.similarity).collect();
         let rank = |of: fn(&Judgement) -> f64| {
             rank_correlation(&masks.iter().map(|judgement| of(judgement)).collect::<Vec<_>>(), &similarities)
@@ -159,7 +159,7 @@ impl Calibration {
             bins,
             width,
             masks: masks.len(),
-            rank_correlation: [rank(|judgement| judgement.certainty), rank(|judgement| judgement.likeness)],
+            rank_correlation: [rank(|judgement| judgement.confidence), rank(|judgement| judgement.likeness)],
             silent: [silent(true), silent(false)],
         }
     }
@@ -200,13 +200,13 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    fn judgement(certainty: f64, similarity: f64) -> Judgement {
+    fn judgement(confidence: f64, similarity: f64) -> Judgement {
         Judgement {
             sequence: "s".into(),
             frame: "00001".into(),
             object: 1,
-            certainty,
-            likeness: -certainty,
+            confidence,
+            likeness: -confidence,
             area: 0.1,
             has_mask: true,
             is_there: true,
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn certainty_that_is_right_has_no_error() {
+    fn confidence_that_is_right_has_no_error() {
         let judgements = [0.55, 0.72, 0.9, 1.0].map(|value| judgement(value, value));
         let calibration = Calibration::of(&judgements, 0.1);
         assert!(calibration.error < 1e-12);
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn the_error_is_weighted_by_what_bins_hold() {
         let judgements = [(0.95, 0.75), (0.95, 0.85), (0.95, 0.8), (0.55, 0.15)];
-        let judgements = judgements.map(|(certainty, similarity)| judgement(certainty, similarity));
+        let judgements = judgements.map(|(confidence, similarity)| judgement(confidence, similarity));
         let calibration = Calibration::of(&judgements, 0.1);
         assert!((calibration.error - (3.0 * 0.15 + 0.4) / 4.0).abs() < 1e-12, "{calibration:?}");
     }

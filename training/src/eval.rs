@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use image::RgbImage;
+use image::{Rgb, RgbImage};
 use indicatif::ProgressBar;
 
 use crate::dataset::{Dataset, Sequence};
@@ -12,6 +12,9 @@ use crate::method::Propagator;
 use crate::report::{ContactSheet, Speed, Tile};
 use crate::score::{Flicker, FrameScore, Scores, SequenceScore, objects_of, score_frame, scored_range};
 use crate::{Error, LabelMap, Result, indexed_png};
+
+/// In the place of frames that are not shown.
+const DARK: Rgb<u8> = Rgb([40, 40, 40]);
 
 /// What evaluation keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct EvalOptions {
     pub out: Option<PathBuf>,
     /// Frames on a sequence's contact sheet, evenly spaced from first to last; 0 draws none.
     pub sheet_frames: usize,
+    /// Sheets show masks without the frames that they are of.
+    pub bare_sheets: bool,
 }
 
 /// What evaluation found.
@@ -163,10 +168,13 @@ fn mean(objects: &[FrameScore]) -> Option<FrameScore> {
 }
 
 /// Where one sequence's masks and contact sheet go.
+#[derive(Default)]
 struct Keep {
     name: String,
     masks: Option<PathBuf>,
     sheet: Option<PathBuf>,
+    /// It shows masks without frames.
+    bare: bool,
     /// The frames that go onto the sheet.
     chosen: Vec<usize>,
     tiles: Vec<Tile>,
@@ -174,8 +182,7 @@ struct Keep {
 
 impl Keep {
     fn new(options: &EvalOptions, name: &str, frames: usize) -> Result<Self> {
-        let mut keep =
-            Self { name: name.to_string(), masks: None, sheet: None, chosen: Vec::new(), tiles: Vec::new() };
+        let mut keep = Self { name: name.to_string(), bare: options.bare_sheets, ..Self::default() };
         let Some(out) = &options.out else {
             return Ok(keep);
         };
@@ -209,6 +216,9 @@ impl Keep {
                 }
                 None => frame.to_string(),
             };
+            let dark = || RgbImage::from_pixel(picture.width(), picture.height(), DARK);
+            let dark = self.bare.then(dark);
+            let picture = dark.as_ref().unwrap_or(picture);
             self.tiles.push(Tile::new(picture, labels, ContactSheet::TILE_WIDTH, caption));
         }
         Ok(())

@@ -62,7 +62,7 @@ fn open(root: &Path) -> Dataset {
 }
 
 fn options(out: &Path) -> EvalOptions {
-    EvalOptions { out: Some(out.to_path_buf()), sheet_frames: 4 }
+    EvalOptions { out: Some(out.to_path_buf()), sheet_frames: 4, ..EvalOptions::default() }
 }
 
 fn files(folder: PathBuf) -> Vec<String> {

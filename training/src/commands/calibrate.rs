@@ -7,11 +7,11 @@ use fastganseg_training::{Error, Result};
 use super::model::Model;
 use super::{Data, frame_bar};
 
-/// Compares the tracker's own certainty of its masks with their true region similarity J.
+/// Compares the region similarity J that the tracker expects of its masks, its confidence, with the true one.
 ///
-/// Certainty is the mean of the soft mask where it is above one half, 0.5 to 1; 0 where it nowhere is. The expected calibration error is the
-/// mean distance between certainty and J over bins, weighted by how many frames they hold; the rank correlation
-/// (Spearman's) tells whether worse masks have less certainty.
+/// Confidence is 0 where the mask is nowhere above one half. The expected calibration error is the mean distance
+/// between confidence and J over bins, weighted by how many frames they hold; the rank correlation (Spearman's) tells
+/// whether worse masks have less confidence.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -20,15 +20,15 @@ pub struct Args {
     #[command(flatten)]
     model: Model,
 
-    /// Width of the bins of certainty
+    /// Width of the bins of confidence
     #[arg(long, value_name = "WIDTH", default_value_t = 0.01)]
     bins: f64,
 
-    /// Also write certainty, likeness, area and J of every object and frame, CSV
+    /// Also write confidence, likeness, area and J of every object and frame, CSV
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
 
-    /// Also draw J over certainty, PNG
+    /// Also draw J over confidence, PNG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
@@ -58,26 +58,26 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn text(calibration: &Calibration) -> String {
     let mut lines =
-        vec![format!("{:>13} {:>7} {:>9} {:>6} {:>8}", "certainty", "masks", "mean", "J", "J less")];
+        vec![format!("{:>13} {:>7} {:>9} {:>6} {:>8}", "confidence", "masks", "mean", "J", "J less")];
     for bin in &calibration.bins {
         lines.push(format!(
             "{:>6.3}..{:.3} {:7} {:9.3} {:6.3} {:+8.3}",
             bin.from,
             bin.from + calibration.width,
             bin.count,
-            bin.certainty,
+            bin.confidence,
             bin.similarity,
-            bin.similarity - bin.certainty
+            bin.similarity - bin.confidence
         ));
     }
     let rank = |value: Option<f64>| value.map_or("undefined".into(), |value| format!("{value:.2}"));
-    let [certainty, likeness] = calibration.rank_correlation;
+    let [confidence, likeness] = calibration.rank_correlation;
     let [there, gone] = calibration.silent;
     lines.push(format!(
-        "{} masks; expected calibration error {:.3}; rank correlation of J with certainty {}, with likeness {}",
+        "{} masks; expected calibration error {:.3}; rank correlation of J with confidence {}, with likeness {}",
         calibration.masks,
         calibration.error,
-        rank(certainty),
+        rank(confidence),
         rank(likeness)
     ));
     lines.push(format!("no mask: {there} times though the object was there, {gone} times as it was not"));
@@ -87,7 +87,7 @@ fn text(calibration: &Calibration) -> String {
 fn write_csv(path: &Path, judgements: &[Judgement]) -> Result<()> {
     let failed = |source: csv::Error| Error::write(path, std::io::Error::other(source));
     let mut writer = csv::Writer::from_path(path).map_err(failed)?;
-    let header = ["sequence", "frame", "object", "certainty", "likeness", "area", "mask", "there", "J"];
+    let header = ["sequence", "frame", "object", "confidence", "likeness", "area", "mask", "there", "J"];
     writer.write_record(header).map_err(failed)?;
     for judgement in judgements {
         let number = |value: f64| format!("{value:.5}");
@@ -96,7 +96,7 @@ fn write_csv(path: &Path, judgements: &[Judgement]) -> Result<()> {
                 judgement.sequence.clone(),
                 judgement.frame.clone(),
                 judgement.object.to_string(),
-                number(judgement.certainty),
+                number(judgement.confidence),
                 number(judgement.likeness),
                 number(judgement.area),
                 u8::from(judgement.has_mask).to_string(),

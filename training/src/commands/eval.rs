@@ -56,6 +56,10 @@ pub struct Args {
     /// Frames on each contact sheet, 0 for no sheets
     #[arg(long, value_name = "N", default_value_t = 12)]
     sheet_frames: usize,
+
+    /// Contact sheets show the masks without the frames, to be published where the videos may not be
+    #[arg(long)]
+    bare_sheets: bool,
 }
 
 /// What can be evaluated.
@@ -119,7 +123,11 @@ impl Args {
 pub fn run(args: &Args) -> Result<()> {
     let dataset = args.data.open()?;
     let mut propagator = args.propagator()?;
-    let options = EvalOptions { out: Some(args.out.clone()), sheet_frames: args.sheet_frames };
+    let options = EvalOptions {
+        out: Some(args.out.clone()),
+        sheet_frames: args.sheet_frames,
+        bare_sheets: args.bare_sheets,
+    };
     let begin = Instant::now();
     let bar = frame_bar();
     let evaluation = evaluate(propagator.as_mut(), &dataset, &options, &bar);

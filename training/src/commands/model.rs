@@ -28,6 +28,10 @@ pub struct Model {
     #[arg(long, value_name = "N")]
     memory_every: Option<usize>,
 
+    /// Positions at stride 8 that are kept of each of them and of the first [default: the model's own]
+    #[arg(long, value_name = "N")]
+    memory_tokens: Option<i64>,
+
     /// Whether to look closely at the objects' surroundings
     #[arg(long, value_enum, default_value_t = RoiChoice::Auto)]
     roi: RoiChoice,
@@ -69,6 +73,7 @@ impl Model {
             config.network_size = self.network_size.unwrap_or(config.network_size);
             config.memory.frames = self.memory_frames.unwrap_or(config.memory.frames);
             config.memory.every = self.memory_every.unwrap_or(config.memory.every);
+            config.memory.tokens = self.memory_tokens.unwrap_or(config.memory.tokens);
         })?;
         Ok(weights)
     }

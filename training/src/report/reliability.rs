@@ -1,4 +1,4 @@
-//! Region similarity over certainty: on the diagonal a tracker knows how good its masks are.
+//! Region similarity over confidence: on the diagonal a tracker knows how good its masks are.
 
 use image::RgbImage;
 use plotters::prelude::{ChartBuilder, Circle, IntoFont, LineSeries, PathElement, Rectangle};
@@ -26,7 +26,7 @@ pub fn draw(calibration: &Calibration) -> Result<RgbImage> {
 
 /// From where on there is anything to be shown, in tenths.
 fn start(calibration: &Calibration) -> f64 {
-    let least = |a: f64, bin: &crate::calibration::Bin| a.min(bin.certainty).min(bin.similarity);
+    let least = |a: f64, bin: &crate::calibration::Bin| a.min(bin.confidence).min(bin.similarity);
     let least = calibration.bins.iter().fold(0.9, least);
     ((least * 10.0).floor() / 10.0).max(0.0)
 }
@@ -57,7 +57,7 @@ fn diagram(area: &Area, calibration: &Calibration) -> Drawn {
         .draw()?;
     context.draw_series([PathElement::new([(least, least), (1.0, 1.0)], INK.mix(0.4))])?;
     let points: Vec<(f64, f64)> =
-        calibration.bins.iter().map(|bin| (bin.certainty, bin.similarity)).collect();
+        calibration.bins.iter().map(|bin| (bin.confidence, bin.similarity)).collect();
     context.draw_series(LineSeries::new(points.iter().copied(), colour(0).stroke_width(2)))?;
     context.draw_series(points.iter().map(|&point| Circle::new(point, 5, colour(0).filled())))?;
     Ok(())
@@ -70,7 +70,7 @@ fn histogram(area: &Area, calibration: &Calibration) -> Drawn {
     let mut context = builder.build_cartesian_2d(start(calibration)..1.0, 0.0..most as f64 * 1.08)?;
     context
         .configure_mesh()
-        .x_desc("certainty")
+        .x_desc("confidence")
         .y_desc("masks")
         .y_labels(3)
         .label_style(text())
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn marks_are_where_the_bins_are() {
-        let bin = |from, certainty, similarity, count| Bin { from, count, certainty, similarity };
+        let bin = |from, confidence, similarity, count| Bin { from, count, confidence, similarity };
         let calibration = Calibration {
             bins: vec![bin(0.6, 0.62, 0.3, 5), bin(0.95, 0.97, 0.96, 40)],
             width: 0.05,
