@@ -108,7 +108,7 @@ pub struct Options {
 
 impl Options {
     /// A model's configuration as it is run.
-    fn config(&self, model: &Config) -> Result<Config> {
+    fn config(&self, model: &Config) -> Config {
         let mut config = model.clone();
         let (width, height) = self.network_size;
         for (side, wanted) in config.network_size.iter_mut().zip([height, width]) {
@@ -116,8 +116,7 @@ impl Options {
                 *side = i64::from(wanted);
             }
         }
-        config.validate()?;
-        Ok(config)
+        config
     }
 }
 
@@ -259,7 +258,7 @@ impl Tracker {
     ) -> Result<Self> {
         let Options { precision, roi, launch, .. } = *options;
         let _no_grad = tch::no_grad_guard();
-        let config = options.config(weights.config())?;
+        let config = options.config(weights.config());
         let kind = precision.kind(device)?;
         let mut launch_warning = None;
         let mode = match (launch, device) {

@@ -1,6 +1,6 @@
 //! Keeps memory that a training step gives back within the process, for the next step.
 
-/// The greatest padding that glibc takes, so that the heap grows in few calls.
+/// Bytes by which the heap grows beyond what is asked for, so that it grows in few calls.
 const PADDING: i32 = 64 << 20;
 
 /// A step takes and gives back gigabytes in large blocks. glibc maps each of them anew, and the kernel clears

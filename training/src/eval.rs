@@ -216,8 +216,7 @@ impl Keep {
                 }
                 None => frame.to_string(),
             };
-            let dark = || RgbImage::from_pixel(picture.width(), picture.height(), DARK);
-            let dark = self.bare.then(dark);
+            let dark = self.bare.then(|| RgbImage::from_pixel(picture.width(), picture.height(), DARK));
             let picture = dark.as_ref().unwrap_or(picture);
             self.tiles.push(Tile::new(picture, labels, ContactSheet::TILE_WIDTH, caption));
         }

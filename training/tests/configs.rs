@@ -12,13 +12,15 @@ fn shipped(name: &str) -> TrainConfig {
 
 #[test]
 fn all_of_them_can_be_read() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("configs");
-    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let names: Vec<_> =
-        files.filter(|path| path.extension().is_some_and(|ending| ending == "toml")).collect();
-    assert!(names.len() >= 4, "{names:?}");
-    for path in names {
-        TrainConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let configs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("configs");
+    for (folder, least) in [(configs.join("experiments"), 1), (configs, 4)] {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let names: Vec<_> =
+            files.filter(|path| path.extension().is_some_and(|ending| ending == "toml")).collect();
+        assert!(names.len() >= least, "{names:?}");
+        for path in names {
+            TrainConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        }
     }
 }
 

@@ -2,11 +2,61 @@
 
 use tch::{Tensor, nn};
 
-use super::encoder::{Encoder, Taps};
+use super::encoder::Encoder;
 use crate::Result;
 use crate::model::config::{Architecture, Config};
 use crate::model::layers::Visit;
 use crate::model::resnet50::encoder::Encoder as Resnet;
+
+/// Channels at strides 2, 4, 8, inside block 7 at stride 8, and at stride 16. ResNet-50 has no such block, and its
+/// features at stride 8 stand for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Channels {
+    /// At stride 2.
+    pub s2: i64,
+    /// At stride 4.
+    pub s4: i64,
+    /// At stride 8.
+    pub s8: i64,
+    /// Inside block 7, at stride 8.
+    pub s8_expanded: i64,
+    /// At stride 16.
+    pub s16: i64,
+}
+
+impl Channels {
+    /// Those of a configuration.
+    pub fn new(config: &Config) -> Self {
+        match config.architecture {
+            Architecture::Lite => Self {
+                s2: config.channels(16),
+                s4: config.channels(24),
+                s8: config.channels(32),
+                s8_expanded: 6 * config.channels(32),
+                s16: config.channels(96),
+            },
+            Architecture::Resnet50 => {
+                let [s4, s8, s16, _] = Resnet::channels(config);
+                Self { s2: config.channels(64), s4, s8, s8_expanded: s8, s16 }
+            }
+        }
+    }
+}
+
+/// What the encoder gives to the rest of the network.
+#[derive(Debug)]
+pub struct Taps {
+    /// Block 1.
+    pub s2: Tensor,
+    /// Block 3.
+    pub s4: Tensor,
+    /// Block 6.
+    pub s8: Tensor,
+    /// The expansion of block 7: six times as many channels, before the stride to 16.
+    pub s8_expanded: Tensor,
+    /// Block 13.
+    pub s16: Tensor,
+}
 
 /// The encoder of a configuration; names of its tensors are torchvision's either way.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::super::config::{Config, TemporalSkip};
 use super::super::layers::{Conv, ConvSpec, double};
-use super::encoder::Channels;
+use super::backbone::Channels;
 use super::matching::Matching;
 use crate::{Result, visit_fields};
 

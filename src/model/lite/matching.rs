@@ -7,7 +7,7 @@ use super::super::blank::unless_blank;
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, double, name_of};
 use super::super::meter;
-use super::encoder::{Channels, Taps};
+use super::backbone::{Channels, Taps};
 use super::memory::Tokens;
 use super::rows;
 use crate::{Result, visit_fields};

@@ -116,13 +116,13 @@ impl Stem {
                 };
                 norm.forward(&sum)?
             }
-            Self::Folded(conv) => match mask {
+            Self::Folded(conv) => conv.forward(&match mask {
                 Some(mask) => {
                     let image = image.f_expand([mask.size()[0], -1, -1, -1], false)?;
-                    conv.forward(&Tensor::f_cat(&[&image, mask], 1)?)?
+                    Tensor::f_cat(&[&image, mask], 1)?
                 }
-                None => conv.forward(image)?,
-            },
+                None => image.shallow_clone(),
+            })?,
         };
         Ok(y.f_relu_()?)
     }
