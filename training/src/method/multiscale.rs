@@ -240,6 +240,7 @@ fn sizes(config: &Config, scales: &[f64]) -> Result<Vec<(i64, i64)>> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::{Mutex, PoisonError};
 
     use gstfastganseg::model::TemporalSkip;
 
@@ -255,6 +256,9 @@ mod tests {
     }
 
     fn weights(config: &Config) -> Weights {
+        // libtorch's random numbers are one for the process: another test's draws must not come in between.
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         tch::manual_seed(11);
         let store = nn::VarStore::new(Device::Cpu);
         match config.matching {
