@@ -273,41 +273,61 @@ fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
 /// Makes small RGB pictures of frames of one format.
 pub struct Shrinker {
     input: VideoInfo,
+    small: Option<Small>,
+}
+
+/// How the last picture was made: of one region, at one size.
+struct Small {
     region: Region,
     converter: gst_video::VideoConverter,
     picture: VideoFrame<Writable>,
 }
 
 impl Shrinker {
+    pub fn new(input: &VideoInfo) -> Self {
+        Self { input: input.clone(), small: None }
+    }
+
+    /// What `region` shows, `size` (width, height) pixels large.
+    ///
     /// # Errors
-    /// A format that cannot be converted.
-    pub fn new(input: &VideoInfo, (width, height): (usize, usize)) -> Result<Self, BoolError> {
+    /// A region that is not inside the frame, a format that cannot be converted.
+    pub fn shrink(
+        &mut self,
+        frame: &Frame,
+        region: Region,
+        size: (usize, usize),
+    ) -> Result<Picture<'_>, BoolError> {
+        let fits = |small: &Small| {
+            small.region == region
+                && (small.picture.width() as usize, small.picture.height() as usize) == size
+        };
+        let small = match self.small.take().filter(fits) {
+            Some(small) => small,
+            None => Small::new(&self.input, region, size)?,
+        };
+        let small = self.small.insert(small);
+        small.converter.frame_ref(frame, &mut small.picture.as_mut_video_frame_ref());
+        Ok(Picture {
+            width: size.0,
+            height: size.1,
+            stride: small.picture.plane_stride()[0] as usize,
+            data: small.picture.plane_data(0)?,
+        })
+    }
+}
+
+impl Small {
+    fn new(input: &VideoInfo, region: Region, (width, height): (usize, usize)) -> Result<Self, BoolError> {
         let info = VideoInfo::builder(VideoFormat::Rgb, width as u32, height as u32)
             .fps(input.fps())
             .interlace_mode(input.interlace_mode())
             .build()?;
-        let region = Region::whole((input.width() as usize, input.height() as usize));
         let converter = part_converter(input, region, &info)?;
         let buffer = gst::Buffer::with_size(info.size())?;
         let picture = VideoFrame::from_buffer_writable(buffer, &info)
             .map_err(|_| glib::bool_error!("Cannot map a picture for the network"))?;
-        Ok(Self { input: input.clone(), region, converter, picture })
-    }
-
-    /// # Errors
-    /// A region that is not inside the frame.
-    pub fn shrink(&mut self, frame: &Frame, region: Region) -> Result<Picture<'_>, BoolError> {
-        if region != self.region {
-            self.converter = part_converter(&self.input, region, self.picture.info())?;
-            self.region = region;
-        }
-        self.converter.frame_ref(frame, &mut self.picture.as_mut_video_frame_ref());
-        Ok(Picture {
-            width: self.picture.width() as usize,
-            height: self.picture.height() as usize,
-            stride: self.picture.plane_stride()[0] as usize,
-            data: self.picture.plane_data(0)?,
-        })
+        Ok(Self { region, converter, picture })
     }
 }
 
@@ -324,8 +344,8 @@ impl Scene for View<'_, '_> {
         (self.frame.width() as usize, self.frame.height() as usize)
     }
 
-    fn view(&mut self, region: Region) -> crate::Result<Picture<'_>> {
-        let shrunk = self.shrinker.shrink(self.frame, region);
+    fn view(&mut self, region: Region, size: (usize, usize)) -> crate::Result<Picture<'_>> {
+        let shrunk = self.shrinker.shrink(self.frame, region, size);
         shrunk.map_err(|error| crate::Error::Config(format!("the frame cannot be shown in part: {error}")))
     }
 
@@ -504,8 +524,8 @@ mod tests {
         let frame = Frame::from_buffer_ref_readable(&buffer, info).unwrap();
         let (w, h) = (size.0 as i64, size.1 as i64);
 
-        let mut shrinker = Shrinker::new(info, size).unwrap();
-        let picture = shrinker.shrink(&frame, region).unwrap();
+        let mut shrinker = Shrinker::new(info);
+        let picture = shrinker.shrink(&frame, region, size).unwrap();
         let rows = picture.data.chunks(picture.stride).take(size.1).flat_map(|row| &row[..3 * size.0]);
         let shown: Vec<f32> = rows.map(|&value| f32::from(value)).collect();
         let shown = Tensor::from_slice(&shown).reshape([1, h, w, 3]).permute([0, 3, 1, 2]);

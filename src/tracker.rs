@@ -10,6 +10,7 @@ mod planes;
 mod presence;
 mod report;
 mod scene;
+mod shape;
 mod stray;
 mod upload;
 
@@ -39,6 +40,7 @@ use focus::{Bounds, Focus};
 use gpu::Gpu;
 use presence::Watch;
 use report::Report;
+use shape::Shapes;
 use stray::Stray;
 use upload::Upload;
 
@@ -149,9 +151,12 @@ impl std::str::FromStr for Launch {
 /// Where the network looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Roi {
-    /// At the objects' surroundings where that shows more of them.
+    /// At the objects' surroundings where that shows more of them, in the shape that suits them; on a GPU, where
+    /// shapes must stay as they are, as [`Frame`](Self::Frame).
     #[default]
     Auto,
+    /// The same in the shape of the picture.
+    Frame,
     /// Always at the whole picture.
     Off,
 }
@@ -165,6 +170,7 @@ pub struct Tracker {
     kind: Kind,
     device_warning: Option<String>,
     roi: Roi,
+    shapes: Shapes,
     focus: Focus,
     /// Of the reference, and of the frame to come.
     home: Option<Gaze>,
@@ -198,12 +204,14 @@ impl Drop for Freed {
 struct Gaze {
     region: Region,
     frame: (usize, usize),
+    /// Height and width at which the region enters the network.
+    size: (i64, i64),
 }
 
 impl Gaze {
     /// The same part of frames of another size.
     fn of(self, frame: (usize, usize)) -> Self {
-        Self { region: self.region.scaled(self.frame, frame), frame }
+        Self { region: self.region.scaled(self.frame, frame), frame, ..self }
     }
 
     /// `region` of the same frames in parts of this.
@@ -274,6 +282,10 @@ impl Tracker {
         };
         let on_cpu = device == Device::Cpu && launch == Launch::Auto;
         let gpu = if on_cpu { None } else { Some(Gpu::new(device, mode.clone())?) };
+        let shapes = match (roi, &gpu) {
+            (Roi::Auto, None) => Shapes::following(&config),
+            _ => Shapes::fixed(&config),
+        };
         let upload = gpu.as_ref().map(|_| Upload::new(device, mode.clone()));
         let shim = gpu.as_ref().and_then(|gpu| gpu.shim().cloned());
         let _current = gpu.as_ref().map_or(Ok(None), |gpu| gpu.enter())?;
@@ -303,7 +315,8 @@ impl Tracker {
             kind,
             device_warning,
             roi,
-            focus: Focus::default(),
+            focus: Focus::new(shapes.follow()),
+            shapes,
             home: None,
             gaze: None,
             watch: Watch::default(),
@@ -375,8 +388,7 @@ impl Tracker {
         self.warm
     }
 
-    /// Width and height in pixels at which pictures enter the network; those of that very size are not
-    /// resized.
+    /// Width and height in pixels of the network; where it looks in another shape, in about as many pixels.
     pub fn network_size(&self) -> (usize, usize) {
         let (height, width) = self.config.size();
         (width as usize, height as usize)
@@ -402,7 +414,7 @@ impl Tracker {
         let frame = scene.size();
         let bounds = bounds(&evidence::gather(&masks, &masks.f_zeros_like()?)?);
         let region = match self.roi {
-            Roi::Auto => self.focus.begin(bounds, frame),
+            Roi::Auto | Roi::Frame => self.focus.begin(bounds, frame),
             Roi::Off => Region::whole(frame),
         };
         let mut regions = vec![region];
@@ -410,7 +422,6 @@ impl Tracker {
             // What is outside of the region now may come into it later, and is no object.
             regions.push(Region::whole(frame));
         }
-        let (height, width) = self.config.size();
         let mut views = Vec::with_capacity(regions.len());
         self.begin_frame();
         for region in regions {
@@ -420,14 +431,15 @@ impl Tracker {
                 part.x as i64,
                 part.width as i64,
             )?;
+            let size @ (height, width) = self.shapes.of(region);
             let masks = matte::shrink(&masks, height, width)?.f_to_device(self.device)?;
-            let image = self.look(scene, region)?;
+            let image = self.look(scene, region, size)?;
             // The next look may be in the same place.
             views.push((if self.engine.reuses_memory() { copy_of(&image)? } else { image }, masks));
         }
         self.engine.set_reference(&views)?;
         self.ids = objects.iter().map(|object| object.id).collect();
-        self.home = Some(Gaze { region, frame });
+        self.home = Some(Gaze { region, frame, size: self.shapes.of(region) });
         self.evidence.clear();
         self.begin_anew();
         Ok(())
@@ -466,7 +478,7 @@ impl Tracker {
     /// All that was learnt from the frames since the reference is forgotten.
     fn begin_anew(&mut self) {
         self.gaze = self.home;
-        self.focus = Focus::default();
+        self.focus = Focus::new(self.shapes.follow());
         self.watch = Watch::new(self.ids.len());
         self.stray = Stray::new(self.ids.len());
     }
@@ -481,7 +493,7 @@ impl Tracker {
         let Some(gaze) = self.gaze.map(|gaze| gaze.of(frame)) else { return Err(Error::NoReference) };
         let _current = self.enter()?;
         self.begin_frame();
-        let image = self.look(scene, gaze.region)?;
+        let image = self.look(scene, gaze.region, gaze.size)?;
         let Found { masks, likeness, report } = self.engine.step(&image)?;
         // The one wait for the device, unless parts are taken out.
         let report = Report::read(&report, &masks, &likeness)?;
@@ -558,32 +570,33 @@ impl Tracker {
     /// the next can be compared with it.
     fn look_on(&mut self, scene: &mut dyn Scene, gaze: Gaze) -> Result<()> {
         let region = match self.roi {
-            Roi::Auto => {
+            Roi::Auto | Roi::Frame => {
                 let bounds = bounds(&self.evidence).map(|bounds| bounds.of_frame(gaze.region, gaze.frame));
                 self.focus.next(gaze.region, bounds, gaze.frame)
             }
             Roi::Off => Region::whole(gaze.frame),
         };
-        if region != gaze.region {
-            let image = self.look(scene, region)?;
+        let size = self.shapes.of(region);
+        if (region, size) != (gaze.region, gaze.size) {
+            let image = self.look(scene, region, size)?;
             self.engine.reframe(&image, gaze.part(region))?;
         }
-        self.gaze = Some(Gaze { region, ..gaze });
+        self.gaze = Some(Gaze { region, size, ..gaze });
         Ok(())
     }
 
-    fn look(&mut self, scene: &mut dyn Scene, region: Region) -> Result<Tensor> {
+    fn look(&mut self, scene: &mut dyn Scene, region: Region, size: (i64, i64)) -> Result<Tensor> {
         if let (Some(gpu), Some(upload)) = (&self.gpu, &mut self.upload)
             && let Some(planes) = scene.planes()
         {
-            return upload.image(&planes, region, self.config.size(), self.kind, gpu);
+            return upload.image(&planes, region, size, self.kind, gpu);
         }
-        let picture = scene.view(region)?;
-        self.image(&picture)
+        let picture = scene.view(region, (size.1 as usize, size.0 as usize))?;
+        self.image(&picture, size)
     }
 
-    /// (1, 3, H, W) at network size, RGB in [0, 1], in the network's kind, channels last.
-    fn image(&self, picture: &Picture) -> Result<Tensor> {
+    /// (1, 3, H, W) of that size, RGB in [0, 1], in the network's kind, channels last.
+    fn image(&self, picture: &Picture, size: (i64, i64)) -> Result<Tensor> {
         picture.check()?;
         let Picture { data, width, height, stride } = *picture;
         let row = 3 * width;
@@ -600,8 +613,7 @@ impl Tracker {
             .f_permute([0, 3, 1, 2])?
             .f_to_kind(Kind::Float)?
             .f_div_scalar(255.0)?;
-        let (height, width) = self.config.size();
-        channels_last(&matte::shrink(&image, height, width)?.f_to_kind(self.kind)?)
+        channels_last(&matte::shrink(&image, size.0, size.1)?.f_to_kind(self.kind)?)
     }
 
     /// The first run of a network builds kernels and fills caches; better here than on the first frame. Where
@@ -617,7 +629,7 @@ impl Tracker {
         let (steps, views): (usize, &[usize]) = match (self.engine.reuses_memory(), self.roi) {
             (false, _) => (2, &[1]),
             (true, Roi::Off) => (memory.frames * memory.every + 3, &[1]),
-            (true, Roi::Auto) => (memory.frames * memory.every + 3, &[1, 2]),
+            (true, _) => (memory.frames * memory.every + 3, &[1, 2]),
         };
         let mut time = Duration::ZERO;
         for &count in views {

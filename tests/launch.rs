@@ -15,7 +15,7 @@ fn tracker(launch: Launch) -> Tracker {
         launch,
         device: DeviceChoice::Cpu,
         precision: Precision::Float32,
-        roi: Roi::Auto,
+        roi: Roi::Frame,
         ..Options::default()
     };
     Tracker::new(&options).unwrap()
@@ -68,8 +68,8 @@ impl Scene for Closed<'_> {
         self.0.size()
     }
 
-    fn view(&mut self, region: Region) -> gstfastganseg::Result<Picture<'_>> {
-        self.0.view(region)
+    fn view(&mut self, region: Region, size: (usize, usize)) -> gstfastganseg::Result<Picture<'_>> {
+        self.0.view(region, size)
     }
 }
 

@@ -204,6 +204,8 @@ fn a_missing_model_is_named() {
 struct Watched<'a> {
     picture: Picture<'a>,
     views: Vec<Region>,
+    /// Width and height that were wished for.
+    sizes: Vec<(usize, usize)>,
 }
 
 impl Scene for Watched<'_> {
@@ -211,9 +213,10 @@ impl Scene for Watched<'_> {
         self.picture.size()
     }
 
-    fn view(&mut self, region: Region) -> gstfastganseg::Result<Picture<'_>> {
+    fn view(&mut self, region: Region, size: (usize, usize)) -> gstfastganseg::Result<Picture<'_>> {
         self.views.push(region);
-        self.picture.view(region)
+        self.sizes.push(size);
+        self.picture.view(region, size)
     }
 }
 
@@ -228,7 +231,7 @@ fn the_reference_is_looked_at_closely_if_the_object_is_small() {
     let (width, height) = (192, 128);
     let data = pixels(1, width, height);
     let mut close = tracker(&tiny(Config::lite()));
-    let mut scene = Watched { picture: picture(&data, width, height), views: Vec::new() };
+    let mut scene = Watched { picture: picture(&data, width, height), views: Vec::new(), sizes: Vec::new() };
     close.set_reference(&mut scene, &small_mask(width, height)).unwrap();
     let region = scene.views[0];
     assert!(region.width < width && region.x <= 20 && region.x + region.width >= 32, "{region:?}");
@@ -247,13 +250,91 @@ fn the_reference_is_looked_at_closely_if_the_object_is_small() {
     }
 }
 
+/// Something in the middle of a wide picture, a fifth of its width and most of its height, or the other way round.
+fn long_mask(width: usize, height: usize, upright: bool) -> ReferenceMask {
+    let (across, down) = if upright { (0.1, 0.3) } else { (0.35, 0.1) };
+    let inside = |at: usize, whole: usize, reach: f64| (at as f64 / whole as f64 - 0.5).abs() < reach;
+    let alpha = (0..width * height)
+        .map(|i| inside(i % width, width, across) && inside(i / width, height, down))
+        .map(|inside| if inside { 255 } else { 0 })
+        .collect();
+    ReferenceMask::from_soft(width, height, alpha).unwrap()
+}
+
+#[test]
+fn what_stands_upright_is_seen_in_an_upright_shape() {
+    let (width, height) = (192, 108);
+    let data = pixels(1, width, height);
+    for config in [Config::lite(), Config::large()] {
+        let mut tracker = tracker(&tiny(config));
+        for (upright, rest) in [(true, "as high as wide at least"), (false, "wider than high")] {
+            let mut scene = Watched { picture: picture(&data, width, height), views: vec![], sizes: vec![] };
+            tracker.set_reference(&mut scene, &long_mask(width, height, upright)).unwrap();
+            let matte = tracker.step(&mut scene).unwrap();
+            let (region, size) = (scene.views[0], scene.sizes[0]);
+            assert_eq!(upright, size.0 <= size.1, "{size:?} should be {rest}");
+            assert_eq!(upright, region.width <= region.height, "{region:?} should be {rest}");
+            assert!(size.0 * size.1 * 10 > WIDTH * HEIGHT * 8 && size.0 * size.1 <= WIDTH * HEIGHT, "{size:?}");
+            assert_eq!(scene.sizes[1], (WIDTH, HEIGHT), "the whole picture has the network's own shape");
+            assert_eq!(alpha(&matte, None, width, height).len(), width * height);
+        }
+    }
+}
+
+#[test]
+fn in_the_frames_shape_and_with_the_papers_network_all_is_of_the_networks_size() {
+    let (width, height) = (192, 108);
+    let data = pixels(1, width, height);
+    let trackers = [
+        tracker_with(&tiny(Config::lite()), Roi::Frame),
+        tracker_with(&tiny(Config::large()), Roi::Off),
+        tracker_with(&tiny(Config::resnet50()), Roi::Auto),
+    ];
+    for mut tracker in trackers {
+        let mut scene = Watched { picture: picture(&data, width, height), views: vec![], sizes: vec![] };
+        tracker.set_reference(&mut scene, &long_mask(width, height, true)).unwrap();
+        tracker.step(&mut scene).unwrap();
+        assert!(scene.sizes.iter().all(|&size| size == (WIDTH, HEIGHT)), "{:?}", scene.sizes);
+        let part = |length: usize, whole: usize| length as f64 / whole as f64;
+        let framed = |region: &Region| (part(region.width, width) - part(region.height, height)).abs() < 0.05;
+        assert!(scene.views.iter().all(framed), "{:?}", scene.views);
+    }
+}
+
+/// Random masks move the region at every frame: all shapes, several objects, memory of frames of other shapes.
+#[test]
+fn shapes_change_in_mid_run() {
+    let (width, height) = (320, 180);
+    for config in [Config::lite(), Config::large()] {
+        let mut config = tiny(config);
+        config.memory.every = 1;
+        let mut tracker = tracker(&config);
+        let mut sizes = std::collections::BTreeSet::new();
+        for seed in 0..12 {
+            let data = pixels(seed, width, height);
+            let mut scene = Watched { picture: picture(&data, width, height), views: vec![], sizes: vec![] };
+            match seed {
+                0 => tracker.set_reference(&mut scene, &long_mask(width, height, true)).unwrap(),
+                4 => tracker.set_reference(&mut scene, &long_mask(width, height, false)).unwrap(),
+                8 => tracker.set_reference(&mut scene, &mask(2)).unwrap(),
+                _ => {
+                    let matte = tracker.step(&mut scene).unwrap();
+                    assert_eq!(alpha(&matte, None, width, height).len(), width * height);
+                }
+            }
+            sizes.extend(scene.sizes);
+        }
+        assert!(sizes.len() > 1, "{sizes:?}");
+    }
+}
+
 #[test]
 fn without_region_of_interest_the_whole_picture_is_looked_at() {
     let (width, height) = (192, 128);
     let data = pixels(1, width, height);
     for config in [Config::lite(), Config::large(), Config::resnet50()] {
         let mut tracker = tracker_with(&tiny(config), Roi::Off);
-        let mut scene = Watched { picture: picture(&data, width, height), views: Vec::new() };
+        let mut scene = Watched { picture: picture(&data, width, height), views: Vec::new(), sizes: Vec::new() };
         tracker.set_reference(&mut scene, &small_mask(width, height)).unwrap();
         for _ in 0..3 {
             tracker.step(&mut scene).unwrap();

@@ -107,8 +107,8 @@ impl Scene for I420<'_> {
         self.picture.size()
     }
 
-    fn view(&mut self, region: Region) -> Result<Picture<'_>> {
-        self.picture.view(region)
+    fn view(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>> {
+        self.picture.view(region, size)
     }
 
     fn planes(&self) -> Option<Planes<'_>> {

@@ -94,10 +94,7 @@ impl Engine {
             });
         }
 
-        let shrinker = match shrinker {
-            Some(shrinker) => shrinker,
-            None => shrinker.insert(Shrinker::new(info, tracker.network_size())?),
-        };
+        let shrinker = shrinker.get_or_insert_with(|| Shrinker::new(info));
         let mut view = View { frame, shrinker };
         let begun = Instant::now();
         // The mask that was drawn on this very frame; the network need not look for it.

@@ -123,10 +123,19 @@ impl From<Edges> for crate::matte::Edges {
 #[enum_type(name = "GstFastGanSegRoi")]
 #[repr(i32)]
 pub enum Roi {
-    /// At the objects' surroundings where that shows more of them.
+    /// At the objects' surroundings where that shows more of them, in the shape that suits them.
     #[default]
-    #[enum_value(name = "At the objects' surroundings where that shows more of them", nick = "auto")]
+    #[enum_value(
+        name = "At the objects' surroundings where that shows more of them, in the shape that suits them",
+        nick = "auto"
+    )]
     Auto,
+    /// The same in the shape of the picture.
+    #[enum_value(
+        name = "At the objects' surroundings where that shows more of them, in the shape of the picture",
+        nick = "frame"
+    )]
+    Frame,
     /// Always at the whole picture.
     #[enum_value(name = "Always at the whole picture", nick = "off")]
     Off,
@@ -136,6 +145,7 @@ impl From<Roi> for crate::tracker::Roi {
     fn from(roi: Roi) -> Self {
         match roi {
             Roi::Auto => Self::Auto,
+            Roi::Frame => Self::Frame,
             Roi::Off => Self::Off,
         }
     }

@@ -14,11 +14,13 @@ pub struct Bounds {
 
 /// Side of the region in lengths of the objects' longer side.
 const MARGIN: f64 = 1.5;
-/// Least side of the region in parts of the frame's.
+/// Least side of the region in parts of the frame's; of a region of another shape, the least root of its area.
 const LEAST: f64 = 0.4;
 /// A region larger than this might as well be the whole frame.
 const MOST: f64 = 0.95;
-/// The region stays as long as it is no more than this times larger than it would be made now,
+/// How many times as high as wide, or as wide as high, a region may be that follows the objects' shape.
+const LONGEST: f64 = 1.8;
+/// The region stays as long as its sides are no more than this times longer than they would be made now,
 const ROOMY: f64 = 1.3;
 /// and the objects keep this distance from its border, in parts of its side.
 const BORDER: f64 = 0.08;
@@ -67,24 +69,46 @@ impl Bounds {
         }
     }
 
-    /// Side of the region to look at, in parts of the frame's.
-    fn side(&self) -> f64 {
-        let side = MARGIN * (self.right - self.left).max(self.bottom - self.top);
-        if side > MOST { 1.0 } else { side.max(LEAST) }
+    /// Width and height of the region to look at, in parts of the frame's.
+    fn sides(&self, frame: (usize, usize), alike: bool) -> (f64, f64) {
+        let object = (self.right - self.left, self.bottom - self.top);
+        let whole = |side: f64| if side > MOST { 1.0 } else { side };
+        if !alike {
+            let side = whole(MARGIN * object.0.max(object.1)).max(LEAST);
+            return (side, side);
+        }
+        // In lengths of the frame's height: as much room on all sides.
+        let wide = frame.0 as f64 / frame.1.max(1) as f64;
+        let object = (object.0 * wide, object.1);
+        let room = (MARGIN - 1.0) * 0.5 * (object.0 + object.1);
+        let (width, height) = (object.0 + room, object.1 + room);
+        let (width, height) = (width.max(height / LONGEST), height.max(width / LONGEST));
+        let least = LEAST * LEAST * wide;
+        let grown = (least / (width * height).max(f64::MIN_POSITIVE)).sqrt().max(1.0);
+        // What one side lacks for want of room, the other has.
+        let (across, down) = (whole(grown * width / wide), whole(grown * height));
+        (across.max(LEAST * LEAST / down).min(1.0), down.max(LEAST * LEAST / across).min(1.0))
     }
 }
 
 /// Chooses regions from frame to frame.
 #[derive(Debug, Default)]
 pub struct Focus {
+    /// Regions are of the objects' shape, not of the frame's.
+    alike: bool,
     last: Option<Bounds>,
 }
 
 impl Focus {
+    /// With `alike`, regions are as wide or high as the objects are; else of the frame's shape.
+    pub fn new(alike: bool) -> Self {
+        Self { alike, last: None }
+    }
+
     /// The region of the reference. What follows it may be any time later, so there is no motion yet.
     pub fn begin(&mut self, bounds: Option<Bounds>, frame: (usize, usize)) -> Region {
         self.last = None;
-        bounds.map_or(Region::whole(frame), |bounds| about(&bounds, frame))
+        bounds.map_or(Region::whole(frame), |bounds| about(&bounds, frame, self.alike))
     }
 
     /// The region for the next frame, `current` being that of this one, in which the objects are within
@@ -98,36 +122,39 @@ impl Focus {
             (AHEAD * (now.0 - before.0), AHEAD * (now.1 - before.1))
         });
         let bounds = bounds.join(bounds.moved(motion));
-        if holds(current, &bounds, frame) { current } else { about(&bounds, frame) }
+        if holds(current, &bounds, frame, self.alike) { current } else { about(&bounds, frame, self.alike) }
     }
 }
 
 /// Whether the objects are well inside `region` and it is not much larger than need be.
-fn holds(region: Region, bounds: &Bounds, (width, height): (usize, usize)) -> bool {
+fn holds(region: Region, bounds: &Bounds, frame: (usize, usize), alike: bool) -> bool {
+    let (width, height) = frame;
     let axis = |start: usize, length: usize, whole: usize, from: f64, to: f64| {
         let (start, end) = (start as f64 / whole as f64, (start + length) as f64 / whole as f64);
         let border = BORDER * (end - start);
         (start <= 0.0 || from >= start + border) && (end >= 1.0 || to <= end - border)
     };
-    let side = region.width as f64 / width.max(1) as f64;
-    side < ROOMY * bounds.side()
+    let (across, down) = bounds.sides(frame, alike);
+    let part = |length: usize, whole: usize| length as f64 / whole.max(1) as f64;
+    part(region.width, width) < ROOMY * across
+        && part(region.height, height) < ROOMY * down
         && axis(region.x, region.width, width, bounds.left, bounds.right)
         && axis(region.y, region.height, height, bounds.top, bounds.bottom)
 }
 
-/// The region about the objects, of the frame's shape.
-fn about(bounds: &Bounds, (width, height): (usize, usize)) -> Region {
-    let side = bounds.side();
-    if side >= 1.0 || width.min(height) < SMALL {
+/// The region about the objects.
+fn about(bounds: &Bounds, (width, height): (usize, usize), alike: bool) -> Region {
+    let (across, down) = bounds.sides((width, height), alike);
+    if (across >= 1.0 && down >= 1.0) || width.min(height) < SMALL {
         return Region::whole((width, height));
     }
     let (x, y) = bounds.middle();
-    let axis = |middle: f64, whole: usize| {
+    let axis = |middle: f64, side: f64, whole: usize| {
         let length = ((side * whole as f64) as usize).next_multiple_of(GRID).min(whole);
         let start = (middle * whole as f64 - 0.5 * length as f64).max(0.0) as usize;
         (start.min(whole - length) / GRID * GRID, length)
     };
-    let ((x, width), (y, height)) = (axis(x, width), axis(y, height));
+    let ((x, width), (y, height)) = (axis(x, across, width), axis(y, down, height));
     Region { x, y, width, height }
 }
 
@@ -143,11 +170,11 @@ mod tests {
 
     #[test]
     fn room_about_the_object_within_the_frame() {
-        let region = about(&bounds(0.4, 0.7, 0.0, 0.2), FRAME);
+        let region = about(&bounds(0.4, 0.7, 0.0, 0.2), FRAME, false);
         assert_eq!((region.width, region.height), (576, 324));
         assert!((region.x + region.width / 2).abs_diff(704) <= GRID);
         assert_eq!(region.y, 0);
-        let corner = about(&bounds(0.9, 1.0, 0.9, 1.0), FRAME);
+        let corner = about(&bounds(0.9, 1.0, 0.9, 1.0), FRAME, false);
         assert_eq!((corner.x + corner.width, corner.y + corner.height), FRAME);
         assert_eq!((corner.width, corner.height), (512, 288));
     }
@@ -156,15 +183,58 @@ mod tests {
     fn regions_are_inside_and_on_the_grid_for_any_frame() {
         for width in [1, 7, 63, 64, 65, 101, 333, 1919] {
             for height in [1, 64, 97, 1081] {
-                for step in 0..20 {
-                    let at = step as f64 / 20.0;
-                    let region = about(&bounds(at, at + 0.05, 1.0 - at - 0.05, 1.0 - at), (width, height));
+                for step in 0..40 {
+                    let (at, alike) = (f64::from(step / 2) / 20.0, step % 2 == 1);
+                    let bounds = bounds(at, at + 0.05, 1.0 - at - 0.05, 1.0 - at);
+                    let region = about(&bounds, (width, height), alike);
                     assert!(region.width > 0 && region.x + region.width <= width);
                     assert!(region.height > 0 && region.y + region.height <= height);
                     assert!(region.x.is_multiple_of(GRID) && region.y.is_multiple_of(GRID));
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_region_can_be_as_high_or_as_wide_as_its_object() {
+        let standing = about(&bounds(0.45, 0.55, 0.2, 0.8), FRAME, true);
+        assert!(standing.height > standing.width && standing.height < 2 * standing.width, "{standing:?}");
+        assert!(standing.width as f64 > 1.5 * 0.1 * 1280.0, "{standing:?}: surroundings on all sides");
+        let framed = about(&bounds(0.45, 0.55, 0.2, 0.8), FRAME, false);
+        assert!(standing.width * 3 < framed.width * 2, "{standing:?} {framed:?}");
+
+        let lying = about(&bounds(0.2, 0.8, 0.45, 0.55), FRAME, true);
+        assert!(lying.height as f64 > 0.1 * 720.0 * 1.5 && lying.width < 1280, "{lying:?}");
+        let round = about(&bounds(0.4, 0.5, 0.5, 0.5 + 0.1 * 16.0 / 9.0), FRAME, true);
+        assert!(round.width.abs_diff(round.height) <= GRID, "{round:?}");
+    }
+
+    #[test]
+    fn regions_of_any_shape_hold_their_object_and_as_much_of_the_frame() {
+        let least = LEAST * LEAST * 1280.0 * 720.0;
+        for (left, right) in [(0.0, 0.05), (0.5, 0.501), (0.1, 0.95), (0.97, 1.0), (0.3, 0.6)] {
+            for (top, bottom) in [(0.0, 0.04), (0.4, 0.401), (0.05, 0.9), (0.9, 1.0), (0.3, 0.7)] {
+                let region = about(&bounds(left, right, top, bottom), FRAME, true);
+                assert!((region.width * region.height) as f64 >= 0.97 * least, "{region:?}");
+                let within = |at: f64, whole: usize, start: usize, length: usize| {
+                    let at = at * whole as f64;
+                    at >= start as f64 - GRID as f64 && at <= (start + length + GRID) as f64
+                };
+                assert!([left, right].iter().all(|&x| within(x, 1280, region.x, region.width)), "{region:?}");
+                assert!([top, bottom].iter().all(|&y| within(y, 720, region.y, region.height)), "{region:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_that_turns_gets_a_region_of_another_shape() {
+        let mut focus = Focus::new(true);
+        let standing = focus.begin(Some(bounds(0.45, 0.55, 0.2, 0.8)), FRAME);
+        let mut region = standing;
+        for _ in 0..3 {
+            region = focus.next(region, Some(bounds(0.25, 0.75, 0.5, 0.65)), FRAME);
+        }
+        assert!(standing.width < standing.height && region.width > region.height, "{standing:?} {region:?}");
     }
 
     #[test]

@@ -40,11 +40,11 @@ pub trait Scene {
     /// Width and height in pixels.
     fn size(&self) -> (usize, usize);
 
-    /// What `region`, which lies inside, shows, at its own size or at any other.
+    /// What `region`, which lies inside, shows; best at `size`, width and height in pixels, or at any other.
     ///
     /// # Errors
     /// A picture that cannot be converted.
-    fn view(&mut self, region: Region) -> Result<Picture<'_>>;
+    fn view(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>>;
 
     /// The frame as it is stored, for a network that does not run on the CPU to see it with no work done
     /// here. Nothing where that cannot be: then [`view`](Self::view) is asked for.
@@ -58,7 +58,7 @@ impl Scene for Picture<'_> {
         (self.width, self.height)
     }
 
-    fn view(&mut self, region: Region) -> Result<Picture<'_>> {
+    fn view(&mut self, region: Region, _: (usize, usize)) -> Result<Picture<'_>> {
         self.check()?;
         let first = region.y * self.stride + 3 * region.x;
         Ok(Picture {
@@ -92,7 +92,7 @@ mod tests {
     fn a_picture_shows_its_parts_without_a_copy() {
         let data: Vec<u8> = (0..4 * 15).collect();
         let mut picture = Picture { data: &data, width: 4, height: 4, stride: 15 };
-        let part = picture.view(Region { x: 1, y: 2, width: 2, height: 2 }).unwrap();
+        let part = picture.view(Region { x: 1, y: 2, width: 2, height: 2 }, (9, 9)).unwrap();
         assert_eq!((part.width, part.height, part.data[0], part.data[15]), (2, 2, 33, 48));
     }
 }

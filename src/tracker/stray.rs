@@ -234,7 +234,7 @@ mod tests {
     /// At which of the squares something is left.
     fn left(stray: &mut Stray, squares: &[(i64, f64)]) -> Vec<i64> {
         let (mask, likeness) = scene(squares);
-        let gaze = Gaze { region: Region::whole(FRAME), frame: FRAME };
+        let gaze = Gaze { region: Region::whole(FRAME), frame: FRAME, size: (192, 336) };
         let report = report::write(&mask, &likeness).unwrap();
         let report = Report::read(&report, &mask, &likeness).unwrap();
         let mask = match stray.sift(&report, gaze) {

@@ -96,6 +96,12 @@ impl Tokens {
         })
     }
 
+    /// Whether they are of as many positions.
+    pub fn is_as_long_as(&self, other: &Self) -> bool {
+        let length = |tokens: &Self| (tokens.mask16.size()[2], tokens.mask8.size()[1]);
+        length(self) == length(other)
+    }
+
     /// These tokens for the objects that are `seen` (N, 1, 1, 1), those of `other` for the rest.
     pub fn where_seen(&self, seen: &Tensor, other: &Self) -> Result<Self> {
         let n = seen.size()[0];

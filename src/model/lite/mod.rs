@@ -58,6 +58,8 @@ pub struct State {
     /// How much more like the reference's object than like its background each position at stride 16 is,
     /// (N, 1, H/16, W/16); absent at the reference.
     likeness: Option<Tensor>,
+    /// For the size at which the previous frame was seen.
+    biases: Biases,
     remembered: VecDeque<Tokens>,
     memory: Tokens,
     frames: usize,
@@ -82,6 +84,7 @@ impl Handle for State {
             features: self.features.shallow_clone(),
             skip: self.skip.as_ref().map(Tensor::shallow_clone),
             likeness: self.likeness.as_ref().map(Tensor::shallow_clone),
+            biases: self.biases.shallow_clone(),
             remembered: self.remembered.iter().map(Tokens::shallow_clone).collect(),
             memory: self.memory.shallow_clone(),
             frames: self.frames,
@@ -183,6 +186,7 @@ impl Regressor for Lite {
             features: reference.features.shallow_clone(),
             skip: None,
             likeness: None,
+            biases: reference.biases.shallow_clone(),
             remembered: VecDeque::new(),
             memory: reference.views.shallow_clone(),
             frames: 0,
@@ -197,7 +201,7 @@ impl Regressor for Lite {
             &state.mask,
             state.skip.as_ref(),
             &state.memory,
-            &reference.biases,
+            &state.biases,
         )?;
         state.likeness = Some(self.matching.likeness(&now, &reference.views)?);
         state.features = now;
@@ -211,7 +215,7 @@ impl Regressor for Lite {
         f: &mut dyn FnMut(&mut Tensor, Role) -> Result<()>,
     ) -> Result<()> {
         reference.views.visit(&mut |x| f(x, Role::Known))?;
-        reference.biases.visit(&mut |x| f(x, Role::Known))?;
+        state.biases.visit(&mut |x| f(x, Role::Known))?;
         state.memory.visit(&mut |x| f(x, Role::Known))?;
         f(&mut state.mask, Role::Given)?;
         // The other features are those of the present frame alone.
@@ -255,18 +259,27 @@ impl Regressor for Lite {
         }
         let memory = self.config.memory;
         if memory.frames > 0 && state.frames.is_multiple_of(memory.every) {
-            let tokens = self.tokens(&state.features, &state.mask, Selection::Fixed)?;
-            let tokens = tokens.where_seen(&which(seen)?, &reference.tokens)?;
+            let mut tokens = self.tokens(&state.features, &state.mask, Selection::Fixed)?;
+            if !all {
+                if !tokens.is_as_long_as(&reference.tokens) {
+                    return Ok(());
+                }
+                tokens = tokens.where_seen(&which(seen)?, &reference.tokens)?;
+            }
             state.memory = remember(&reference.views, &mut state.remembered, tokens, memory.frames)?;
         }
         Ok(())
     }
 
     fn reframe(&self, image: &Tensor, part: Part, state: &mut State) -> Result<()> {
+        let (_, _, height, width) = image.size4()?;
         state.features = self.encode(&image.f_to_kind(self.kind())?)?;
-        state.mask = part_of(&state.mask, part, true)?;
+        if state.mask.size()[2..] != [height, width] {
+            state.biases = self.biases(&state.features)?;
+        }
+        state.mask = part_of(&state.mask, part, (height, width), true)?;
         if let Some(skip) = &mut state.skip {
-            *skip = channels_last(&part_of(skip, part, false)?)?;
+            *skip = channels_last(&part_of(skip, part, (height / 4, width / 4), false)?)?;
         }
         Ok(())
     }

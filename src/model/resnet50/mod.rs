@@ -193,10 +193,11 @@ impl Regressor for Resnet50 {
         Ok(())
     }
 
-    fn reframe(&self, _image: &Tensor, part: Part, state: &mut State) -> Result<()> {
-        state.masks = part_of(&state.masks, part, true)?;
+    fn reframe(&self, image: &Tensor, part: Part, state: &mut State) -> Result<()> {
+        let (_, _, height, width) = image.size4()?;
+        state.masks = part_of(&state.masks, part, (height, width), true)?;
         if let Some(temporal) = &mut state.temporal {
-            *temporal = channels_last(&part_of(temporal, part, false)?)?;
+            *temporal = channels_last(&part_of(temporal, part, (height / 4, width / 4), false)?)?;
         }
         Ok(())
     }

@@ -41,17 +41,17 @@ pub struct Mix {
     pub(super) steps: usize,
     /// Clips a batch.
     pub(super) clips: usize,
-    pub(super) size: Size,
+    pub(super) sizes: Vec<Size>,
     /// All draws follow from it and the number of the clip.
     pub(super) seed: u64,
 }
 
 impl Mix {
-    fn clip(&self, random: &mut Random) -> Result<Clip> {
+    fn clip(&self, size: Size, random: &mut Random) -> Result<Clip> {
         let (video, stills) = (self.footage.videos.total(), self.studio.stills.total());
         match random.chance(stills / (video + stills)) {
-            true => self.studio.draw(&self.footage, self.steps, self.size, random),
-            false => self.footage.draw(self.steps, self.size, random),
+            true => self.studio.draw(&self.footage, self.steps, size, random),
+            false => self.footage.draw(self.steps, size, random),
         }
     }
 
@@ -59,9 +59,11 @@ impl Mix {
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let _no_grad = tch::no_grad_guard();
         let (mut images, mut masks, mut valid, mut previous) = (vec![], vec![], vec![], vec![]);
+        // Not of the clips' draws, so that those are the same in any shape.
+        let size = *Random::new(!self.seed, step).pick(&self.sizes);
         for index in 0..self.clips as u64 {
             let mut random = Random::new(self.seed, step * self.clips as u64 + index);
-            let clip = self.clip(&mut random)?;
+            let clip = self.clip(size, &mut random)?;
             previous.push(perturb(&clip.masks.f_narrow(0, 1, 1)?, &self.perturbation, &mut random)?);
             images.push(clip.images);
             masks.push(clip.masks);

@@ -56,7 +56,7 @@ impl Mix {
             perturbation: data.perturbation,
             steps: data.window,
             clips: data.batch,
-            size: data.size.into(),
+            sizes: data.sizes(),
             seed,
         })
     }

@@ -37,11 +37,9 @@ impl Transforms {
         close_up: bool,
         random: &mut Random,
     ) -> Self {
-        let fit = match augment.fit {
-            Fit::Width => size.1 as f64 / reference.width as f64,
-            Fit::Stretch => 1.0,
-        };
-        let mut window = placement(first, fit, augment, random);
+        let canvas = Canvas { extent: extent(reference, size, augment.fit), size };
+        let fit = canvas.cover();
+        let mut window = placement(first, &canvas, augment, random);
         let mut apart = match augment.reference {
             ReferenceTransform::Near => Placement {
                 rotation: window.rotation + random.uniform(-0.1, 0.1),
@@ -49,18 +47,70 @@ impl Transforms {
                 shift: (0.0, 0.0),
                 ..window
             },
-            ReferenceTransform::Independent => placement(reference, fit, augment, random),
+            ReferenceTransform::Independent => placement(reference, &canvas, augment, random),
         };
         if close_up {
-            window = near(first, fit, window, random);
-            apart = near(reference, fit, apart, random);
+            window = near(first, &canvas, window, random);
+            apart = near(reference, &canvas, apart, random);
         }
-        let whole = Placement { flip: apart.flip, ..Placement::scaled(fit) };
+        let upright = Placement { flip: apart.flip, ..Placement::scaled(fit) };
+        let whole = match reference.centroid() {
+            Some((x, y)) => Placement { shift: canvas.towards((x - 0.5, y - 0.5), &upright), ..upright },
+            None => upright,
+        };
         Self { window, reference: apart, whole }
     }
 }
 
-fn placement(still: &Still, fit: f64, augment: &Augment, random: &mut Random) -> Placement {
+/// A clip, and what is put on it.
+struct Canvas {
+    /// Height and width that pictures count as.
+    extent: Size,
+    /// Height and width of the clip.
+    size: Size,
+}
+
+impl Canvas {
+    /// Sides of a picture at `scale`, in parts of the clip's: width and height.
+    fn sides(&self, scale: f64) -> (f64, f64) {
+        let part = |side: i64, of: i64| scale * side as f64 / of as f64;
+        (part(self.extent.1, self.size.1), part(self.extent.0, self.size.0))
+    }
+
+    /// The scale at which a picture just fills the clip.
+    fn cover(&self) -> f64 {
+        let (width, height) = self.sides(1.0);
+        1.0 / width.min(height)
+    }
+
+    /// The scale at which a picture has as many pixels as the clip.
+    fn even(&self) -> f64 {
+        let (width, height) = self.sides(1.0);
+        (width * height).sqrt().recip()
+    }
+
+    /// The shift that brings a place of a picture, in parts of its sides from its middle, as near to the middle of
+    /// the clip as can be with no border in view.
+    fn towards(&self, (x, y): (f64, f64), placement: &Placement) -> (f64, f64) {
+        let (width, height) = self.sides(placement.scale);
+        let axis = |at: f64, side: f64| {
+            let reach = ((side - 1.0) / 2.0).max(0.0);
+            (-at * side).clamp(-reach, reach)
+        };
+        (axis(if placement.flip { -x } else { x }, width), axis(y, height))
+    }
+}
+
+/// Height and width that a picture counts as, whatever its resolution.
+fn extent(still: &Still, size: Size, fit: Fit) -> Size {
+    match fit {
+        Fit::Cover => (still.height, still.width),
+        Fit::Stretch => size,
+    }
+}
+
+fn placement(still: &Still, canvas: &Canvas, augment: &Augment, random: &mut Random) -> Placement {
+    let fit = canvas.cover();
     let flip = random.chance(augment.flip);
     let turn = augment.rotation.to_radians();
     let rotation = if random.chance(augment.rotated) { random.uniform(-turn, turn) } else { 0.0 };
@@ -68,36 +118,33 @@ fn placement(still: &Still, fit: f64, augment: &Augment, random: &mut Random) ->
     let mut axis = || random.uniform(-augment.shift, augment.shift);
     let mut shift = (axis(), axis());
     let shear = random.uniform(-augment.shear, augment.shear) * fit;
-    if let (true, Some((x, y))) = (augment.follow && zoom > 1.0, still.centroid()) {
+    if let (true, Some((x, y))) = (augment.follow, still.centroid()) {
         let x = if flip { 1.0 - x } else { x };
-        shift.0 -= (x - 0.5) * (zoom - 1.0);
-        shift.1 -= (y - 0.5) * (zoom - 1.0);
+        let (width, height) = canvas.sides(fit * zoom);
+        shift.0 -= (x - 0.5) * (width - 1.0).max(0.0);
+        shift.1 -= (y - 0.5) * (height - 1.0).max(0.0);
     }
     Placement { rotation, scale: fit * zoom, shift, shear, flip }
 }
 
 /// `placement` calmed, moved and scaled to what the region of interest would show of `still`.
-fn near(still: &Still, fit: f64, placement: Placement, random: &mut Random) -> Placement {
+fn near(still: &Still, canvas: &Canvas, placement: Placement, random: &mut Random) -> Placement {
     let margin = random.uniform(1.4, 3.0);
     let mut jitter = || random.uniform(-0.15, 0.15);
     let shift = (jitter(), jitter());
     let calm = Placement { rotation: placement.rotation * CALM, shear: placement.shear * CALM, ..placement };
     let Some((x0, x1, y0, y1)) = still.bounds() else { return calm };
-    let (width, height) = (still.width as f64, still.height as f64);
-    let extent = ((x1 - x0) as f64 / width).max((y1 - y0) as f64 / height);
-    let zoom = 1.0 / (margin * extent).clamp(CLOSEST, 1.1);
-    let middle = ((x0 + x1) as f64 / width / 2.0 - 0.5, (y0 + y1) as f64 / height / 2.0 - 0.5);
-    let side = if placement.flip { -1.0 } else { 1.0 };
+    let middle = |from: i64, to: i64, side: i64| (from + to) as f64 / side as f64 / 2.0 - 0.5;
+    let middle = (middle(x0, x1, still.width), middle(y0, y1, still.height));
+    let (width, height) = canvas.sides(1.0);
+    let part = |from: i64, to: i64, side: i64, of: f64| (to - from) as f64 / side as f64 * of;
+    let object = part(x0, x1, still.width, width).max(part(y0, y1, still.height, height));
+    let (least, most) = (canvas.cover() / 1.1, canvas.even() / CLOSEST);
+    let scale = (1.0 / (margin * object)).clamp(least.min(most), most);
     // A region of interest ends at the picture's border; so does this, but for the jitter.
-    let reach = ((zoom - 1.0) / 2.0).max(0.0);
-    Placement {
-        scale: fit * zoom,
-        shift: (
-            (-side * middle.0 * zoom).clamp(-reach, reach) + shift.0,
-            (-middle.1 * zoom).clamp(-reach, reach) + shift.1,
-        ),
-        ..calm
-    }
+    let placed = Placement { scale, ..calm };
+    let towards = canvas.towards(middle, &placed);
+    Placement { shift: (towards.0 + shift.0, towards.1 + shift.1), ..placed }
 }
 
 /// `still` as `placement` shows it, in other colours.
@@ -108,11 +155,7 @@ pub fn place(
     colour: &Colour,
     augment: &Augment,
 ) -> Result<Frame> {
-    let extent = match augment.fit {
-        Fit::Width => (still.height, still.width),
-        Fit::Stretch => size,
-    };
-    let grid = Grid::new(extent, size, placement, None)?;
+    let grid = Grid::new(extent(still, size, augment.fit), size, placement, None)?;
     let mut layers = vec![still.image()?, still.mask()?];
     layers.extend(still.known()?);
     let layers = grid.sample(&Tensor::f_cat(&layers, 1)?, augment.border)?;

@@ -47,8 +47,10 @@ pub struct Model {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum RoiChoice {
-    /// Where that shows more of them
+    /// Where that shows more of them, in the shape that suits them
     Auto,
+    /// The same in the shape of the picture
+    Frame,
     /// Always the whole picture
     Off,
 }
@@ -87,6 +89,7 @@ impl Model {
         let weights = self.weights()?;
         let roi = match self.roi {
             RoiChoice::Auto => Roi::Auto,
+            RoiChoice::Frame => Roi::Frame,
             RoiChoice::Off => Roi::Off,
         };
         let options = Options { device: self.device, precision: self.precision, roi, ..Options::default() };

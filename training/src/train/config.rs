@@ -200,7 +200,9 @@ impl TrainConfig {
         must(decays, "optimiser.betas: 0 up to 1")?;
         self.device.parse::<DeviceChoice>().map_err(|error| error.to_string())?;
         if let Some(critics) = &self.critics {
-            critics.check(self.data.size)?;
+            for size in self.data.sizes() {
+                critics.check(size.into())?;
+            }
         }
         if let Some(validation) = &self.validation {
             validation.check()?;

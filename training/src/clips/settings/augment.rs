@@ -50,8 +50,8 @@ pub struct Augment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fit {
-    /// As wide as the clip, the shape kept.
-    Width,
+    /// The clip is full and the shape kept; what is too much is cut off where the object is not.
+    Cover,
     /// Both sides as long as the clip's, as frames are resized at run time.
     Stretch,
 }
@@ -87,7 +87,7 @@ impl Default for Augment {
             shear: 0.1,
             follow: true,
             colour: 1.0,
-            fit: Fit::Width,
+            fit: Fit::Cover,
             border: Border::Reflect,
             close_ups: 0.0,
             absent: 0.0,

@@ -26,6 +26,10 @@ pub struct Data {
     pub batch: usize,
     /// Height and width of the clips, multiples of 16.
     pub size: [i64; 2],
+    /// Heights and widths in the place of `size`, one of which is drawn for each step: the shapes in which the
+    /// region of interest shows objects. None = `size` alone.
+    #[serde(default)]
+    pub shapes: Vec<[i64; 2]>,
     /// The chance of each frame of a window to be remembered, as at run time, while the next ones are
     /// predicted.
     #[serde(default)]
@@ -58,6 +62,12 @@ fn default_broken_limit() -> usize {
 }
 
 impl Data {
+    /// All heights and widths of clips.
+    pub fn sizes(&self) -> Vec<(i64, i64)> {
+        let sizes = if self.shapes.is_empty() { std::slice::from_ref(&self.size) } else { &self.shapes };
+        sizes.iter().map(|&size| size.into()).collect()
+    }
+
     /// Whether every value can be used.
     ///
     /// # Errors
@@ -65,8 +75,9 @@ impl Data {
     pub fn check(&self) -> Checked {
         must(self.window > 0, "data.window must be at least 1")?;
         must(self.batch > 0, "data.batch must be at least 1")?;
-        let sides = self.size.iter().all(|side| side % 16 == 0 && (16..=4096).contains(side));
-        must(sides, "data.size: multiples of 16, up to 4096")?;
+        let sides = |size: &[i64; 2]| size.iter().all(|side| side % 16 == 0 && (16..=4096).contains(side));
+        must(sides(&self.size), "data.size: multiples of 16, up to 4096")?;
+        must(self.shapes.iter().all(sides), "data.shapes: multiples of 16, up to 4096")?;
         share("data.remember", self.remember)?;
         must(!self.sources.is_empty(), "data.sources: give at least one, such as [data.sources.davis]")?;
         for (name, source) in &self.sources {
