@@ -449,7 +449,50 @@ fn a_picture_of_another_shape_can_be_stretched() {
         area(&mix.batch(0).unwrap().masks.get(0))
     };
     assert_eq!(of("fit = \"stretch\"\n"), 4.0 * 2.0 * 192.0, "twice as high");
-    assert_eq!(of("border = \"black\"\n"), 4.0 * 192.0, "its shape kept");
+    let text = text.replace("follow = false", "follow = true");
+    let data: Data = toml::from_str(&format!("{wide}{text}")).unwrap();
+    let covered = area(&Mix::open(&data, 1).unwrap().batch(0).unwrap().masks.get(0));
+    let whole = 4.0 * 4.0 * 192.0;
+    assert!(covered > 0.8 * whole && covered <= whole, "twice as large, and nearly all in view: {covered}");
+}
+
+#[test]
+fn clips_take_the_shapes_that_are_listed() {
+    let (video, stills) = (Folder::davis(2), Folder::photos(2, "Labels"));
+    let sources = video.source("a", "") + &stills.source("b", "");
+    let shapes = [[32, 48], [48, 32], [48, 48]];
+    let close_ups = "[augment]\nclose_ups = 1.0\n";
+    let mix = open(&format!("shapes = {shapes:?}\n{sources}{close_ups}")).unwrap();
+    let mut seen = BTreeSet::new();
+    for step in 0..12 {
+        let batch = mix.batch(step).unwrap();
+        let size = &batch.images.size()[3..];
+        assert!(shapes.iter().any(|shape| shape == size) && batch.previous.size()[2..] == *size);
+        for frame in 0..2 {
+            let least = (0..4).map(|clip| area(&batch.masks.get(frame).get(clip))).fold(f64::MAX, f64::min);
+            assert!(least > 0.0, "step {step}, {size:?}: no object in frame {frame}");
+        }
+        seen.insert(size.to_vec());
+        assert!(same(&batch, &mix.batch(step).unwrap()));
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    let plain = open(&(sources.clone() + close_ups)).unwrap().batch(3).unwrap();
+    let one = open(&format!("shapes = [[32, 48]]\n{sources}{close_ups}")).unwrap().batch(3).unwrap();
+    assert!(same(&plain, &one), "a list of one shape is that shape");
+}
+
+#[test]
+fn close_ups_show_all_of_an_object_in_any_shape() {
+    let folder = Folder::davis(2);
+    for shape in [[32, 48], [48, 32], [48, 48]] {
+        let plain = PLAIN.replace("[augment]", "[augment]\nclose_ups = 1.0");
+        let text = format!("shapes = [{shape:?}]\n{}{plain}", folder.source("a", ""));
+        for [_, masks, _] in clips(&open(&text).unwrap(), 6) {
+            // 12 x 16 of 48 x 32 pixels, at the least as large as where the whole picture is as large as the clip.
+            let even = f64::from(shape[0] * shape[1]) / (48.0 * 32.0);
+            assert!(area(&masks.get(0)) > 0.55 * 192.0 * even, "{shape:?}: {}", area(&masks.get(0)));
+        }
+    }
 }
 
 #[test]
@@ -491,6 +534,7 @@ fn values_out_of_range_are_named() {
     assert!(fault(source("ratio = 0.0")).contains("ratio"));
     assert!(fault(source("size = [0, 4]")).contains("data.sources.a.size"));
     assert!(fault("[sources]\n".into()).contains("data.sources"));
+    assert!(fault("shapes = [[32, 40]]\n".to_owned() + &source("")).contains("data.shapes"));
     for (key, text) in [
         ("augment.scale", "scale = [1.2, 0.8]"),
         ("augment.rotation", "rotation = 300.0"),

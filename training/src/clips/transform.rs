@@ -129,7 +129,7 @@ fn placement(still: &Still, canvas: &Canvas, augment: &Augment, random: &mut Ran
 
 /// `placement` calmed, moved and scaled to what the region of interest would show of `still`.
 fn near(still: &Still, canvas: &Canvas, placement: Placement, random: &mut Random) -> Placement {
-    let margin = random.uniform(1.4, 3.0);
+    let margin = random.uniform(1.2, 2.6);
     let mut jitter = || random.uniform(-0.15, 0.15);
     let shift = (jitter(), jitter());
     let calm = Placement { rotation: placement.rotation * CALM, shear: placement.shear * CALM, ..placement };
