@@ -4,7 +4,6 @@ use tch::{Device, Kind, Tensor, nn};
 
 use super::blank::unless_blank;
 use super::meter;
-use super::pointwise::{self, Activation};
 use crate::Result;
 
 /// Gives every tensor of a network to a function: conversion to a device, a kind, a memory layout.
@@ -114,14 +113,6 @@ impl ConvSpec {
         Self { groups: self.inputs, ..self }
     }
 
-    /// Every position by itself, all channels mixed.
-    fn is_pointwise(&self) -> bool {
-        self.kernel == (1, 1)
-            && self.stride == 1
-            && self.groups == 1
-            && self.padding == Padding::Zeros(0, 0)
-    }
-
     /// The same without bias.
     pub fn without_bias(self) -> Self {
         Self { bias: false, ..self }
@@ -180,38 +171,6 @@ impl Conv {
 
     /// `x` (N, inputs, H, W) to (N, outputs, H', W'), in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.activated(x, Activation::None)
-    }
-
-    /// The same kept within 0 and 6.
-    pub fn forward_relu6(&self, x: &Tensor) -> Result<Tensor> {
-        self.activated(x, Activation::Relu6)
-    }
-
-    fn activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        if self.spec.is_pointwise()
-            && let Some(y) = pointwise::forward(x, &self.weight, self.bias.as_ref(), activation)?
-        {
-            self.count(&y);
-            return Ok(y);
-        }
-        let mut y = self.convolve(x)?;
-        self.count(&y);
-        match activation {
-            Activation::None => Ok(y),
-            // In place: nobody else needs what the convolution gave.
-            Activation::Relu6 => Ok(y.f_clamp_(0.0, 6.0)?),
-        }
-    }
-
-    fn count(&self, y: &Tensor) {
-        meter::count(&self.name, || {
-            let (rows, columns) = self.spec.kernel;
-            y.size().iter().product::<i64>() * self.spec.inputs / self.spec.groups * rows * columns
-        });
-    }
-
-    fn convolve(&self, x: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
         let weight = self.weight.f_to_kind(kind)?;
         let bias = match &self.bias {
@@ -220,7 +179,7 @@ impl Conv {
         };
         let stride = [self.spec.stride, self.spec.stride];
         let groups = self.spec.groups;
-        Ok(match self.spec.padding {
+        let y = match self.spec.padding {
             Padding::Zeros(rows, columns) => {
                 x.f_conv2d(&weight, bias.as_ref(), stride, [rows, columns], [1, 1], groups)?
             }
@@ -241,7 +200,12 @@ impl Conv {
                 [1, 1],
                 groups,
             )?,
-        })
+        };
+        meter::count(&self.name, || {
+            let (rows, columns) = self.spec.kernel;
+            y.size().iter().product::<i64>() * self.spec.inputs / groups * rows * columns
+        });
+        Ok(y)
     }
 }
 

@@ -10,7 +10,6 @@ pub mod config;
 pub mod layers;
 pub mod lite;
 pub mod meter;
-mod pointwise;
 pub mod resnet50;
 pub mod weights;
 

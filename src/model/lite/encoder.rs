@@ -41,19 +41,24 @@ impl InvertedResidual {
 
     fn expanded(&self, x: &Tensor) -> Result<Tensor> {
         match &self.expand {
-            Some(expand) => expand.forward_relu6(x),
+            Some(expand) => relu6(expand.forward(x)?),
             None => Ok(x.shallow_clone()),
         }
     }
 
     fn rest(&self, x: &Tensor, expanded: &Tensor) -> Result<Tensor> {
-        let y = self.project.forward(&self.depthwise.forward_relu6(expanded)?)?;
+        let y = self.project.forward(&relu6(self.depthwise.forward(expanded)?)?)?;
         if self.residual { Ok(x.f_add(&y)?) } else { Ok(y) }
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.rest(x, &self.expanded(x)?)
     }
+}
+
+/// In the place of what a convolution gave, which nobody else needs.
+fn relu6(mut x: Tensor) -> Result<Tensor> {
+    Ok(x.f_clamp_(0.0, 6.0)?)
 }
 
 fn strided(spec: ConvSpec, stride: i64) -> ConvSpec {
@@ -97,7 +102,7 @@ impl Encoder {
         let run = |x: Tensor, from: usize, to: usize| {
             self.blocks[from..to].iter().try_fold(x, |x, block| block.forward(&x))
         };
-        let s2 = run(self.stem.forward_relu6(&image)?, 0, 1)?;
+        let s2 = run(relu6(self.stem.forward(&image)?)?, 0, 1)?;
         let s4 = run(s2.shallow_clone(), 1, 3)?;
         let s8 = run(s4.shallow_clone(), 3, 6)?;
         let s8_expanded = self.blocks[6].expanded(&s8)?;
