@@ -274,7 +274,10 @@ fn what_stands_upright_is_seen_in_an_upright_shape() {
             let (region, size) = (scene.views[0], scene.sizes[0]);
             assert_eq!(upright, size.0 <= size.1, "{size:?} should be {rest}");
             assert_eq!(upright, region.width <= region.height, "{region:?} should be {rest}");
-            assert!(size.0 * size.1 * 10 > WIDTH * HEIGHT * 8 && size.0 * size.1 <= WIDTH * HEIGHT, "{size:?}");
+            assert!(
+                size.0 * size.1 * 10 > WIDTH * HEIGHT * 8 && size.0 * size.1 <= WIDTH * HEIGHT,
+                "{size:?}"
+            );
             assert_eq!(scene.sizes[1], (WIDTH, HEIGHT), "the whole picture has the network's own shape");
             assert_eq!(alpha(&matte, None, width, height).len(), width * height);
         }
@@ -334,7 +337,8 @@ fn without_region_of_interest_the_whole_picture_is_looked_at() {
     let data = pixels(1, width, height);
     for config in [Config::lite(), Config::large(), Config::resnet50()] {
         let mut tracker = tracker_with(&tiny(config), Roi::Off);
-        let mut scene = Watched { picture: picture(&data, width, height), views: Vec::new(), sizes: Vec::new() };
+        let mut scene =
+            Watched { picture: picture(&data, width, height), views: Vec::new(), sizes: Vec::new() };
         tracker.set_reference(&mut scene, &small_mask(width, height)).unwrap();
         for _ in 0..3 {
             tracker.step(&mut scene).unwrap();

@@ -184,14 +184,15 @@ impl Conv {
                 x.f_conv2d(&weight, bias.as_ref(), stride, [rows, columns], [1, 1], groups)?
             }
             // On the CPU zeros in the kernel cost a fraction of what a copy of the picture with zeros around it does.
-            Padding::TensorflowSame if groups == self.spec.inputs && x.device() == Device::Cpu => x.f_conv2d(
-                &weight.f_constant_pad_nd([1, 0, 1, 0])?,
-                bias.as_ref(),
-                stride,
-                [1, 1],
-                [1, 1],
-                groups,
-            )?,
+            Padding::TensorflowSame if groups == self.spec.inputs && x.device() == Device::Cpu => x
+                .f_conv2d(
+                    &weight.f_constant_pad_nd([1, 0, 1, 0])?,
+                    bias.as_ref(),
+                    stride,
+                    [1, 1],
+                    [1, 1],
+                    groups,
+                )?,
             Padding::TensorflowSame => x.f_constant_pad_nd([0, 1, 0, 1])?.f_conv2d(
                 &weight,
                 bias.as_ref(),

@@ -12,8 +12,10 @@ pub struct Bounds {
     pub bottom: f64,
 }
 
-/// Side of the region in lengths of the objects' longer side.
+/// Side of a region of the frame's shape in lengths of the objects' longer side.
 const MARGIN: f64 = 1.5;
+/// What a region of the objects' shape has beyond them in either direction, in parts of the mean of their sides.
+const ROOM: f64 = 0.3;
 /// Least side of the region in parts of the frame's; of a region of another shape, the least root of its area.
 const LEAST: f64 = 0.4;
 /// A region larger than this might as well be the whole frame.
@@ -80,7 +82,7 @@ impl Bounds {
         // In lengths of the frame's height: as much room on all sides.
         let wide = frame.0 as f64 / frame.1.max(1) as f64;
         let object = (object.0 * wide, object.1);
-        let room = (MARGIN - 1.0) * 0.5 * (object.0 + object.1);
+        let room = ROOM * 0.5 * (object.0 + object.1);
         let (width, height) = (object.0 + room, object.1 + room);
         let (width, height) = (width.max(height / LONGEST), height.max(width / LONGEST));
         let least = LEAST * LEAST * wide;
@@ -199,12 +201,12 @@ mod tests {
     fn a_region_can_be_as_high_or_as_wide_as_its_object() {
         let standing = about(&bounds(0.45, 0.55, 0.2, 0.8), FRAME, true);
         assert!(standing.height > standing.width && standing.height < 2 * standing.width, "{standing:?}");
-        assert!(standing.width as f64 > 1.5 * 0.1 * 1280.0, "{standing:?}: surroundings on all sides");
+        assert!(standing.width as f64 > 1.3 * 0.1 * 1280.0, "{standing:?}: surroundings on all sides");
         let framed = about(&bounds(0.45, 0.55, 0.2, 0.8), FRAME, false);
         assert!(standing.width * 3 < framed.width * 2, "{standing:?} {framed:?}");
 
         let lying = about(&bounds(0.2, 0.8, 0.45, 0.55), FRAME, true);
-        assert!(lying.height as f64 > 0.1 * 720.0 * 1.5 && lying.width < 1280, "{lying:?}");
+        assert!(lying.height as f64 > 0.1 * 720.0 * 1.3 && lying.width < 1280, "{lying:?}");
         let round = about(&bounds(0.4, 0.5, 0.5, 0.5 + 0.1 * 16.0 / 9.0), FRAME, true);
         assert!(round.width.abs_diff(round.height) <= GRID, "{round:?}");
     }

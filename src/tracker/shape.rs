@@ -58,7 +58,8 @@ impl Shapes {
         let wanted = aspect(region.width as f64, region.height as f64);
         let away = |&(height, width): &(i64, i64)| (aspect(width as f64, height as f64) - wanted).abs();
         // The first of equals: the network's own size.
-        let nearest = |best: (i64, i64), size: (i64, i64)| if away(&size) < away(&best) { size } else { best };
+        let nearest =
+            |best: (i64, i64), size: (i64, i64)| if away(&size) < away(&best) { size } else { best };
         let own = self.sizes[0];
         self.sizes.iter().copied().fold(own, nearest)
     }
