@@ -179,29 +179,15 @@ impl Conv {
         };
         let stride = [self.spec.stride, self.spec.stride];
         let groups = self.spec.groups;
-        let y = match self.spec.padding {
-            Padding::Zeros(rows, columns) => {
-                x.f_conv2d(&weight, bias.as_ref(), stride, [rows, columns], [1, 1], groups)?
-            }
+        let (x, weight, padding) = match self.spec.padding {
+            Padding::Zeros(rows, columns) => (x.shallow_clone(), weight, [rows, columns]),
             // On the CPU zeros in the kernel cost a fraction of what a copy of the picture with zeros around it does.
-            Padding::TensorflowSame if groups == self.spec.inputs && x.device() == Device::Cpu => x
-                .f_conv2d(
-                    &weight.f_constant_pad_nd([1, 0, 1, 0])?,
-                    bias.as_ref(),
-                    stride,
-                    [1, 1],
-                    [1, 1],
-                    groups,
-                )?,
-            Padding::TensorflowSame => x.f_constant_pad_nd([0, 1, 0, 1])?.f_conv2d(
-                &weight,
-                bias.as_ref(),
-                stride,
-                [0, 0],
-                [1, 1],
-                groups,
-            )?,
+            Padding::TensorflowSame if groups == self.spec.inputs && x.device() == Device::Cpu => {
+                (x.shallow_clone(), weight.f_constant_pad_nd([1, 0, 1, 0])?, [1, 1])
+            }
+            Padding::TensorflowSame => (x.f_constant_pad_nd([0, 1, 0, 1])?, weight, [0, 0]),
         };
+        let y = x.f_conv2d(&weight, bias.as_ref(), stride, padding, [1, 1], groups)?;
         meter::count(&self.name, || {
             let (rows, columns) = self.spec.kernel;
             y.size().iter().product::<i64>() * self.spec.inputs / groups * rows * columns
@@ -253,8 +239,8 @@ pub struct Part {
     pub height: f64,
 }
 
-/// What a part of `x` (N, C, H, W) shows, at the same size. Beyond the picture there is its border, or with
-/// `zeros` nothing.
+/// What a part of `x` (N, C, H, W) shows, `height` by `width` large. Beyond the picture there is its border, or
+/// with `zeros` nothing.
 pub fn part_of(x: &Tensor, part: Part, (height, width): (i64, i64), zeros: bool) -> Result<Tensor> {
     let axis = |n: i64, start: f64, length: f64| -> Result<Tensor> {
         let middles = Tensor::f_arange(n, (Kind::Float, x.device()))?.f_add_scalar(0.5)?;

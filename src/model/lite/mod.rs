@@ -236,12 +236,7 @@ impl Regressor for Lite {
         let all = seen.iter().all(|&seen| seen);
         let device = state.mask.device();
         let which = |seen: &[bool]| -> Result<Tensor> {
-            let which = if all {
-                Tensor::f_ones([seen.len() as i64], (Kind::Bool, device))?
-            } else {
-                Tensor::f_from_slice(seen)?.f_to_device(device)?
-            };
-            Ok(which.f_reshape([-1, 1, 1, 1])?)
+            Ok(Tensor::f_from_slice(seen)?.f_to_device(device)?.f_reshape([-1, 1, 1, 1])?)
         };
         if !all {
             // An object that is gone is looked for from the reference alone: what was carried along or
