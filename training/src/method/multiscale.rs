@@ -240,9 +240,10 @@ fn sizes(config: &Config, scales: &[f64]) -> Result<Vec<(i64, i64)>> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::{Mutex, PoisonError};
 
     use gstfastganseg::model::TemporalSkip;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
 
     use super::*;
 
@@ -256,14 +257,23 @@ mod tests {
     }
 
     fn weights(config: &Config) -> Weights {
-        // libtorch's random numbers are one for the process: another test's draws must not come in between.
-        static TURN: Mutex<()> = Mutex::new(());
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        tch::manual_seed(11);
         let store = nn::VarStore::new(Device::Cpu);
         match config.matching {
             Matching::Affinity => drop(Lite::new(&store.root(), config).unwrap()),
             Matching::GlobalConvolution => drop(Resnet50::new(&store.root(), config).unwrap()),
+        }
+        // libtorch's random numbers are one for the process, and other tests draw in between: these are our own.
+        let _no_grad = tch::no_grad_guard();
+        let mut random = StdRng::seed_from_u64(11);
+        let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
+        for (name, mut tensor) in variables {
+            let bound = match tensor.size()[..] {
+                [_, inputs, rows, columns] => 1.0 / ((inputs * rows * columns) as f32).sqrt(),
+                _ if name.ends_with("bias") => 0.1,
+                _ => continue,
+            };
+            let values: Vec<f32> = (0..tensor.numel()).map(|_| random.random_range(-bound..bound)).collect();
+            tensor.copy_(&Tensor::from_slice(&values).reshape(tensor.size()));
         }
         Weights::of_store(&store, config, &BTreeMap::new(), Kind::Float).unwrap()
     }
