@@ -1,5 +1,6 @@
 //! The tracker, fed with video frames.
 
+use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
 use gstreamer_video::VideoInfo;
@@ -24,6 +25,13 @@ fn take_threads(threads: i32) {
     }
 }
 
+/// OpenMP keeps a team of threads for each thread that ever wanted one. If that which loads the network and lives on
+/// had one beside that which streams, there would be more of them than cores, and then OpenMP has them sleep between
+/// any two steps of the network: with two threads on two cores a frame took nearly twice as long.
+fn on_a_thread_of_its_own<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(f).join()).unwrap_or_else(|panic| resume_unwind(panic))
+}
+
 /// What came of one frame.
 pub struct Followed {
     /// Nothing without a reference.
@@ -43,8 +51,11 @@ impl Engine {
     /// Those of [`Tracker::new`].
     pub fn new(options: &Options, threads: u32) -> Result<Self> {
         let threads = i32::try_from(threads).unwrap_or_default();
-        take_threads(threads);
-        Ok(Self { tracker: Tracker::new(options)?, shrinker: None, threads })
+        let tracker = on_a_thread_of_its_own(|| {
+            take_threads(threads);
+            Tracker::new(options)
+        })?;
+        Ok(Self { tracker, shrinker: None, threads })
     }
 
     pub fn tracker(&self) -> &Tracker {
