@@ -522,7 +522,7 @@ impl Tracker {
         };
         self.engine.observe(&masks, &seen)?;
         let matte = self.matte(&masks, gaze)?;
-        self.look_on(scene, gaze)?;
+        self.look_on(gaze)?;
         Ok(matte)
     }
 
@@ -566,9 +566,9 @@ impl Tracker {
         sum / f64::from(count.max(1))
     }
 
-    /// Chooses where to look in the next picture, and looks there in this one if that is elsewhere, so that
-    /// the next can be compared with it.
-    fn look_on(&mut self, scene: &mut dyn Scene, gaze: Gaze) -> Result<()> {
+    /// Chooses where to look in the next picture, and makes what is known of this one fit if that is elsewhere, so
+    /// that the next can be compared with it.
+    fn look_on(&mut self, gaze: Gaze) -> Result<()> {
         let region = match self.roi {
             Roi::Auto | Roi::Frame => {
                 let bounds = bounds(&self.evidence).map(|bounds| bounds.of_frame(gaze.region, gaze.frame));
@@ -578,8 +578,7 @@ impl Tracker {
         };
         let size = self.shapes.of(region);
         if (region, size) != (gaze.region, gaze.size) {
-            let image = self.look(scene, region, size)?;
-            self.engine.reframe(&image, gaze.part(region))?;
+            self.engine.reframe(gaze.part(region), size)?;
         }
         self.gaze = Some(Gaze { region, size, ..gaze });
         Ok(())

@@ -92,9 +92,9 @@ pub trait Regressor: layers::Visit + Send {
         state: &mut Self::State,
     ) -> Result<()>;
 
-    /// The frame of the last [`step`](Self::step), seen anew: `image` shows the `part` of it that the frames
-    /// to come will show too.
-    fn reframe(&self, image: &Tensor, part: Part, state: &mut Self::State) -> Result<()>;
+    /// Frames to come show that `part` of what the last [`step`](Self::step)'s did, in (height, width) pixels: what
+    /// is known of that frame is made to fit.
+    fn reframe(&self, part: Part, size: (i64, i64), state: &mut Self::State) -> Result<()>;
 
     /// How much each place of the frame of the last [`step`](Self::step) looks like the reference's objects,
     /// (N, 1, H/s, W/s) float32 at the network's largest stride s; the higher the more.

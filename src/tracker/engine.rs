@@ -25,7 +25,7 @@ pub trait Engine: Send {
     /// What it gives is valid until the next step, if [`reuses_memory`](Self::reuses_memory).
     fn step(&mut self, image: &Tensor) -> Result<Found>;
     fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()>;
-    fn reframe(&mut self, image: &Tensor, part: Part) -> Result<()>;
+    fn reframe(&mut self, part: Part, size: (i64, i64)) -> Result<()>;
     fn reuses_memory(&self) -> bool;
     /// Why steps are no longer replayed, though they should be; said once.
     fn take_failure(&mut self) -> Option<String>;
@@ -104,9 +104,9 @@ impl<R: Regressor + 'static> Engine for Running<R> {
         self.model.observe_seen(masks, seen, reference, state)
     }
 
-    fn reframe(&mut self, image: &Tensor, part: Part) -> Result<()> {
+    fn reframe(&mut self, part: Part, size: (i64, i64)) -> Result<()> {
         let (_, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
-        self.model.reframe(image, part, state)
+        self.model.reframe(part, size, state)
     }
 
     fn reuses_memory(&self) -> bool {
@@ -239,7 +239,7 @@ mod tests {
             engine.observe(&masks, &seen).unwrap();
             if frame % 11 == 7 {
                 let part = Part { x: 0.1, y: -0.1, width: 0.8, height: 0.9 };
-                engine.reframe(&image(500 + frame), part).unwrap();
+                engine.reframe(part, (64, 96)).unwrap();
             }
         }
         found

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::super::blank::unless_blank;
 use super::super::config::Config;
-use super::super::layers::{Conv, ConvSpec, double, name_of};
+use super::super::layers::{Conv, ConvSpec, Part, channels_last, double, name_of, part_of};
 use super::super::meter;
 use super::backbone::{Channels, Taps};
 use super::memory::Tokens;
@@ -54,6 +54,20 @@ impl Features {
             s16: f(&self.s16)?,
             key16: f(&self.key16)?,
             key8: f(&self.key8)?,
+        })
+    }
+
+    /// Of a part of the frame in (height, width) pixels, what the next frame is compared with: between positions
+    /// features are about what the encoder would give there. The others stay as they are.
+    pub fn part(&self, part: Part, (height, width): (i64, i64)) -> Result<Self> {
+        let (h, w) = (self.s16.size()[2], self.s16.size()[3]);
+        let key16 = self.key16.f_reshape([self.key16.size()[0], -1, h, w])?;
+        let see = |x: &Tensor, side: i64| part_of(x, part, (height / side, width / side), false);
+        Ok(Self {
+            s16: channels_last(&see(&self.s16, 16)?)?,
+            key16: unit_length(&see(&key16, 16)?)?.f_flatten(2, 3)?,
+            key8: unit_length(&channels_last(&see(&self.key8, 8)?)?)?,
+            ..self.shallow_clone()
         })
     }
 
@@ -336,6 +350,43 @@ mod tests {
     use tch::Device;
 
     use super::*;
+
+    #[test]
+    fn features_of_a_part_are_those_of_the_frame_moved() {
+        let _guard = tch::no_grad_guard();
+        tch::manual_seed(4);
+        let float = (Kind::Float, Device::Cpu);
+        let random = |channels: i64, side: i64| Tensor::randn([1, channels, 64 / side, 96 / side], float);
+        let features = Features {
+            s2: random(2, 2),
+            s4: random(2, 4),
+            s8: random(2, 8),
+            s16: random(5, 16),
+            key16: unit_length(&random(6, 16)).unwrap().flatten(2, 3),
+            key8: unit_length(&random(6, 8)).unwrap(),
+        };
+        let close = |a: &Tensor, b: &Tensor| {
+            assert_eq!(a.size(), b.size());
+            assert!((a - b).abs().max().double_value(&[]) < 1e-5);
+        };
+        let whole = Part { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
+        let same = features.part(whole, (64, 96)).unwrap();
+        close(&same.s16, &features.s16);
+        close(&same.key16, &features.key16);
+        close(&same.key8, &features.key8);
+
+        // Half as wide, so half as many columns of the same features.
+        let middle = Part { x: 0.25, width: 0.5, ..whole };
+        let part = features.part(middle, (64, 48)).unwrap();
+        close(&part.key8, &features.key8.narrow(3, 3, 6));
+        // Twice as large: between positions, still of unit length.
+        let near = features.part(middle, (128, 96)).unwrap();
+        assert_eq!((near.s16.size(), near.key16.size()), (vec![1, 5, 8, 6], vec![1, 6, 48]));
+        close(
+            &near.key8.square().sum_dim_intlist([1i64].as_slice(), false, None),
+            &Tensor::ones([1, 16, 12], float),
+        );
+    }
 
     /// Attention to the window around each position, as one would write it down.
     #[test]

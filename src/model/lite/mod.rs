@@ -266,9 +266,8 @@ impl Regressor for Lite {
         Ok(())
     }
 
-    fn reframe(&self, image: &Tensor, part: Part, state: &mut State) -> Result<()> {
-        let (_, _, height, width) = image.size4()?;
-        state.features = self.encode(&image.f_to_kind(self.kind())?)?;
+    fn reframe(&self, part: Part, (height, width): (i64, i64), state: &mut State) -> Result<()> {
+        state.features = state.features.part(part, (height, width))?;
         if state.mask.size()[2..] != [height, width] {
             state.biases = self.biases(&state.features)?;
         }

@@ -193,8 +193,7 @@ impl Regressor for Resnet50 {
         Ok(())
     }
 
-    fn reframe(&self, image: &Tensor, part: Part, state: &mut State) -> Result<()> {
-        let (_, _, height, width) = image.size4()?;
+    fn reframe(&self, part: Part, (height, width): (i64, i64), state: &mut State) -> Result<()> {
         state.masks = part_of(&state.masks, part, (height, width), true)?;
         if let Some(temporal) = &mut state.temporal {
             *temporal = channels_last(&part_of(temporal, part, (height / 4, width / 4), false)?)?;
