@@ -10,6 +10,7 @@ pub mod config;
 pub mod layers;
 pub mod lite;
 pub mod meter;
+mod plain;
 pub mod resnet50;
 pub mod weights;
 

@@ -5,6 +5,7 @@ use tch::{Kind, Tensor, nn};
 use super::super::config::{Config, TemporalSkip};
 use super::super::layers::{Conv, ConvSpec, double};
 use super::backbone::Channels;
+use super::join::beside;
 use super::matching::Matching;
 use crate::{Result, visit_fields};
 
@@ -103,30 +104,31 @@ impl Decoder {
         let y = relu(self.fuse16.forward(&cat(&[inputs.s16, inputs.sub16, inputs.read16])?)?)?;
         let y = y.f_add(&self.residual16b.forward(&relu(self.residual16a.forward(&y)?)?)?)?;
 
-        let up = double(&self.up8.forward(&y)?)?;
-        let y = relu(self.fuse8.forward(&cat(&[&up, inputs.s8, inputs.sub8, inputs.read8])?)?)?;
+        let y = beside(&self.up8.forward(&y)?, &[inputs.s8, inputs.sub8, inputs.read8])?;
+        let y = relu(self.fuse8.forward(&y)?)?;
         let y = y.f_add(&self.residual8.forward(&y)?)?;
 
-        let up = double(&self.up4.forward(&relu(y)?)?)?;
+        let up = self.up4.forward(&relu(y)?)?;
         let y = match &self.temporal_skip {
             Some(conv) => {
                 let skip = match inputs.skip {
                     Some(skip) => skip.f_to_kind(up.kind())?,
                     None => {
                         let (n, _, h, w) = up.size4()?;
-                        Tensor::f_zeros([n, self.skip_channels, h, w], (up.kind(), up.device()))?
+                        let size = [n, self.skip_channels, 2 * h, 2 * w];
+                        Tensor::f_zeros(size, (up.kind(), up.device()))?
                     }
                 };
                 let skip = conv.forward(&skip.f_relu()?)?;
-                cat(&[&up, inputs.s4, inputs.mask4, &skip])?
+                beside(&up, &[inputs.s4, inputs.mask4, &skip])?
             }
-            None => cat(&[&up, inputs.s4, inputs.mask4])?,
+            None => beside(&up, &[inputs.s4, inputs.mask4])?,
         };
         let y = relu(self.fuse4.forward(&y)?)?;
         let features = y.f_add(&self.residual4.forward(&y)?)?;
 
-        let up = double(&self.up2.forward(&features.f_relu()?)?)?;
-        let y = relu(self.fuse2.forward(&cat(&[&up, inputs.s2])?)?)?;
+        let y = beside(&self.up2.forward(&features.f_relu()?)?, &[inputs.s2])?;
+        let y = relu(self.fuse2.forward(&y)?)?;
         let logits = double(&self.head.forward(&y)?.f_to_kind(Kind::Float)?)?;
         Ok((logits, features.f_to_kind(Kind::Float)?))
     }

@@ -5,6 +5,7 @@
 pub mod backbone;
 pub mod decoder;
 pub mod encoder;
+mod join;
 pub mod matching;
 pub mod memory;
 mod rows;

@@ -4,10 +4,11 @@
 //! For float32 without gradients on x86-64 processors with AVX2; everything else takes the tensor operations of
 //! [`matching`](super::matching), which say what is computed.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::matching::product;
 use crate::Result;
+use crate::model::plain::{floats, floats_mut, is_plain, plain};
 
 /// A softmax over the rows of a matrix of likenesses, not yet divided.
 #[derive(Debug)]
@@ -29,10 +30,6 @@ impl Weighed {
 /// Whether the likenesses are of the kind for [`weigh`].
 pub fn fits(likeness: &Tensor) -> bool {
     lanes::available() && is_plain(likeness) && likeness.numel() > 0 && !likeness.requires_grad()
-}
-
-fn is_plain(x: &Tensor) -> bool {
-    x.device() == Device::Cpu && x.kind() == Kind::Float && x.is_contiguous()
 }
 
 /// The softmax of `sharpness · likeness + bias` over the tokens. `likeness` (N, queries, tokens) is used up; the
@@ -87,22 +84,6 @@ pub fn weigh_and_compare(
 
 fn number(x: &Tensor) -> Result<f32> {
     Ok(x.f_to_kind(Kind::Float)?.f_double_value(&[])? as f32)
-}
-
-fn plain(x: &Tensor) -> Result<Tensor> {
-    Ok(x.f_to_kind(Kind::Float)?.f_contiguous()?)
-}
-
-fn floats(x: &Tensor) -> &[f32] {
-    assert!(is_plain(x), "float32 on the CPU, contiguous");
-    // SAFETY: the tensor is so many floats, one after the other, in memory that it keeps alive while borrowed.
-    unsafe { std::slice::from_raw_parts(x.data_ptr().cast(), x.numel()) }
-}
-
-fn floats_mut(x: &mut Tensor) -> &mut [f32] {
-    assert!(is_plain(x), "float32 on the CPU, contiguous");
-    // SAFETY: as in `floats`; its one user gets the tensor by value, made for it by a product.
-    unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast(), x.numel()) }
 }
 
 /// Arithmetic on one row, eight numbers at a time.
@@ -239,6 +220,8 @@ mod lanes {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     /// Lengths that are and are not multiples of the lanes, values far enough apart to underflow.
