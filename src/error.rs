@@ -65,6 +65,9 @@ pub enum Error {
     /// Tracking was asked for before a mask was given.
     #[error("there is no reference yet: give a mask first")]
     NoReference,
+    /// The thread that looked at a frame before its turn is gone.
+    #[error("the thread that looks ahead has ended: leave frame-threading off, and please report it")]
+    NoGlimpse,
     /// A call into libtorch that failed.
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),

@@ -1,6 +1,7 @@
 //! Follows the objects of a reference mask from picture to picture: what the element and evaluation
 //! both drive.
 
+mod ahead;
 mod engine;
 mod evidence;
 mod focus;
@@ -35,7 +36,8 @@ use crate::model::weights::Weights;
 use crate::model::{Config, Lite, Matching, Regressor, Resnet50, blank, prepare};
 use crate::replay::{Mode, copy_of};
 use crate::{Error, Result};
-use engine::{Engine, Found, Running};
+use ahead::Lookout;
+use engine::{Engine, Found, Running, Seen};
 use focus::{Bounds, Focus};
 use gpu::Gpu;
 use presence::Watch;
@@ -106,6 +108,8 @@ pub struct Options {
     pub roi: Roi,
     /// How its work is handed to the device.
     pub launch: Launch,
+    /// Whether [`Tracker::look_ahead`] is to do anything, on a thread of its own.
+    pub frame_threading: bool,
 }
 
 impl Options {
@@ -172,9 +176,12 @@ pub struct Tracker {
     roi: Roi,
     shapes: Shapes,
     focus: Focus,
-    /// Of the reference, and of the frame to come.
+    /// Of the reference, of the frame that was seen last, and of the next to be looked at.
     home: Option<Gaze>,
+    seen: Option<Gaze>,
     gaze: Option<Gaze>,
+    /// No frame was seen since tracking began.
+    fresh: bool,
     watch: Watch,
     stray: Stray,
     evidence: Vec<Evidence>,
@@ -222,6 +229,18 @@ impl Gaze {
         let (x, width) = along(region.x, region.width, self.region.x, self.region.width);
         let (y, height) = along(region.y, region.height, self.region.y, self.region.height);
         Part { x, y, width, height }
+    }
+}
+
+/// A frame looked at before its turn, in the place where that was expected to be.
+pub struct Ahead {
+    gaze: Gaze,
+    seen: engine::Ahead,
+}
+
+impl std::fmt::Debug for Ahead {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("Ahead").field("gaze", &self.gaze).finish_non_exhaustive()
     }
 }
 
@@ -296,14 +315,26 @@ impl Tracker {
         let mut store = nn::VarStore::new(Device::Cpu);
         let engine = match config.matching {
             Matching::Affinity => {
-                let model = blank(|| Lite::new(&store.root(), &config))?;
+                let mut model = blank(|| Lite::new(&store.root(), &config))?;
                 weights.fill(&store)?;
-                engine(model, device, kind, mode)?
+                prepare(&mut model, device, kind)?;
+                let lookout = match options.frame_threading && on_cpu {
+                    true => Some(model.handle()?),
+                    false => None,
+                };
+                let running = Running::new(model, mode);
+                Box::new(match lookout {
+                    Some(model) => {
+                        running.with_lookout(Lookout::new(move |(image, known)| model.look(&image, &known))?)
+                    }
+                    None => running,
+                }) as Box<dyn Engine>
             }
             Matching::GlobalConvolution => {
-                let model = blank(|| Resnet50::new(&store.root(), &config))?;
+                let mut model = blank(|| Resnet50::new(&store.root(), &config))?;
                 weights.fill(&store)?;
-                engine(model, device, kind, mode)?
+                prepare(&mut model, device, kind)?;
+                Box::new(Running::new(model, mode))
             }
         };
         store.freeze();
@@ -318,7 +349,9 @@ impl Tracker {
             focus: Focus::new(shapes.follow()),
             shapes,
             home: None,
+            seen: None,
             gaze: None,
+            fresh: true,
             watch: Watch::default(),
             stray: Stray::default(),
             evidence: Vec::new(),
@@ -477,10 +510,30 @@ impl Tracker {
 
     /// All that was learnt from the frames since the reference is forgotten.
     fn begin_anew(&mut self) {
-        self.gaze = self.home;
+        (self.seen, self.gaze) = (self.home, self.home);
+        self.fresh = true;
         self.focus = Focus::new(self.shapes.follow());
         self.watch = Watch::new(self.ids.len());
         self.stray = Stray::new(self.ids.len());
+    }
+
+    /// Whether [`look_ahead`](Self::look_ahead) is of any use.
+    pub fn looks_ahead(&self) -> bool {
+        self.engine.looks_ahead()
+    }
+
+    /// Begins with the picture after the next on another thread: all of it that does not depend on the next. Nothing
+    /// without [`Options::frame_threading`], on a GPU, for the paper's network, and as long as there is no reference.
+    ///
+    /// # Errors
+    /// A picture that cannot be converted.
+    pub fn look_ahead(&mut self, scene: &mut dyn Scene) -> Result<Option<Ahead>> {
+        let frame = scene.size();
+        let Some(gaze) = self.gaze.filter(|_| self.looks_ahead()) else { return Ok(None) };
+        let gaze = gaze.of(frame);
+        let _no_grad = tch::no_grad_guard();
+        let image = self.look(scene, gaze.region, gaze.size)?;
+        Ok(self.engine.look_ahead(image).map(|seen| Ahead { gaze, seen }))
     }
 
     /// The masks of the next picture. A change of size is no matter.
@@ -488,13 +541,32 @@ impl Tracker {
     /// # Errors
     /// [`Error::NoReference`] before [`set_reference`](Self::set_reference).
     pub fn step(&mut self, scene: &mut dyn Scene) -> Result<Matte> {
+        self.step_from(scene, None)
+    }
+
+    /// As [`step`](Self::step), with what [`look_ahead`](Self::look_ahead) gave for the same picture. It is looked at
+    /// where that expected the objects to be, before anything was known of the picture in between.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step).
+    pub fn step_from(&mut self, scene: &mut dyn Scene, ahead: Option<Ahead>) -> Result<Matte> {
         let _no_grad = tch::no_grad_guard();
         let frame = scene.size();
-        let Some(gaze) = self.gaze.map(|gaze| gaze.of(frame)) else { return Err(Error::NoReference) };
+        let of = |gaze: Option<Gaze>| gaze.map(|gaze| gaze.of(frame)).ok_or(Error::NoReference);
+        let (before, wanted) = (of(self.seen)?, of(self.gaze)?);
         let _current = self.enter()?;
         self.begin_frame();
-        let image = self.look(scene, gaze.region, gaze.size)?;
-        let Found { masks, likeness, report } = self.engine.step(&image)?;
+        // What was expected before tracking began anew is of no use.
+        let ahead = ahead.filter(|ahead| ahead.gaze == wanted || !self.fresh);
+        let (gaze, seen) = match ahead {
+            Some(Ahead { gaze, seen }) => (gaze, Seen::Ahead(seen)),
+            None => (wanted, Seen::Image(self.look(scene, wanted.region, wanted.size)?)),
+        };
+        if gaze != before {
+            self.engine.reframe(before.part(gaze.region), gaze.size)?;
+        }
+        (self.seen, self.fresh) = (Some(gaze), false);
+        let Found { masks, likeness, report } = self.engine.step(seen)?;
         // The one wait for the device, unless parts are taken out.
         let report = Report::read(&report, &masks, &likeness)?;
         if let Some(upload) = &mut self.upload {
@@ -522,7 +594,7 @@ impl Tracker {
         };
         self.engine.observe(&masks, &seen)?;
         let matte = self.matte(&masks, gaze)?;
-        self.look_on(gaze)?;
+        self.look_on(gaze);
         Ok(matte)
     }
 
@@ -566,22 +638,17 @@ impl Tracker {
         sum / f64::from(count.max(1))
     }
 
-    /// Chooses where to look in the next picture, and makes what is known of this one fit if that is elsewhere, so
-    /// that the next can be compared with it.
-    fn look_on(&mut self, gaze: Gaze) -> Result<()> {
+    /// Chooses where to look in pictures to come, after one that was seen with `gaze`.
+    fn look_on(&mut self, gaze: Gaze) {
+        let current = self.gaze.map_or(gaze, |next| next.of(gaze.frame));
         let region = match self.roi {
             Roi::Auto | Roi::Frame => {
                 let bounds = bounds(&self.evidence).map(|bounds| bounds.of_frame(gaze.region, gaze.frame));
-                self.focus.next(gaze.region, bounds, gaze.frame)
+                self.focus.next(current.region, bounds, gaze.frame)
             }
             Roi::Off => Region::whole(gaze.frame),
         };
-        let size = self.shapes.of(region);
-        if (region, size) != (gaze.region, gaze.size) {
-            self.engine.reframe(gaze.part(region), size)?;
-        }
-        self.gaze = Some(Gaze { region, size, ..gaze });
-        Ok(())
+        self.gaze = Some(Gaze { region, size: self.shapes.of(region), ..gaze });
     }
 
     fn look(&mut self, scene: &mut dyn Scene, region: Region, size: (i64, i64)) -> Result<Tensor> {
@@ -669,7 +736,7 @@ impl Tracker {
         let mut times = Vec::with_capacity(runs);
         for _ in 0..runs {
             let begun = Instant::now();
-            let found = self.engine.step(image)?;
+            let found = self.engine.step(Seen::Image(image.shallow_clone()))?;
             // Waits for the device.
             let _ = found.report.f_to_device(Device::Cpu)?;
             self.engine.observe(masks, &seen)?;
@@ -677,16 +744,6 @@ impl Tracker {
         }
         Ok(times)
     }
-}
-
-fn engine<R: Regressor + 'static>(
-    mut model: R,
-    device: Device,
-    kind: Kind,
-    mode: Mode,
-) -> Result<Box<dyn Engine>> {
-    prepare(&mut model, device, kind)?;
-    Ok(Box::new(Running::new(model, mode)))
 }
 
 /// Where the objects are that are seen.

@@ -34,7 +34,9 @@ fn tracker_with(config: &Config, roi: Roi) -> Tracker {
     weights::save(&path, &store, config, &BTreeMap::new(), Kind::Float).unwrap();
     let weights = Weights::open(&path).unwrap();
     let (device, precision) = (DeviceChoice::Cpu, Precision::Float32);
-    Tracker::from_weights(&weights, &Options { device, precision, roi, ..Options::default() }).unwrap()
+    let frame_threading = true;
+    let options = Options { device, precision, roi, frame_threading, ..Options::default() };
+    Tracker::from_weights(&weights, &options).unwrap()
 }
 
 /// Noise, the same for the same seed.
@@ -401,4 +403,44 @@ fn after_a_restart_all_is_as_after_the_reference() {
         masks
     };
     assert_eq!(run(), run());
+}
+
+/// With frame threading each picture is begun with before the one ahead of it is done.
+#[test]
+fn pictures_looked_at_before_their_turn_give_the_same_masks() {
+    for objects in [1, 3] {
+        let run = |ahead: bool| {
+            let mut tracker = tracker_with(&tiny(Config::lite()), Roi::Off);
+            assert!(tracker.looks_ahead());
+            let pictures: Vec<Vec<u8>> = (0..14).map(|seed| pixels(seed, WIDTH, HEIGHT)).collect();
+            let show = |at: usize| picture(&pictures[at], WIDTH, HEIGHT);
+            assert!(tracker.look_ahead(&mut show(0)).unwrap().is_none(), "there is nothing to follow");
+            tracker.set_reference(&mut show(0), &mask(objects)).unwrap();
+            let mut next = None;
+            let mut masks = Vec::new();
+            for at in 1..14 {
+                let now = next.take();
+                if ahead && at < 13 {
+                    next = tracker.look_ahead(&mut show(at + 1)).unwrap();
+                    assert!(next.is_some());
+                }
+                if at == 9 {
+                    tracker.restart().unwrap();
+                }
+                let matte = tracker.step_from(&mut show(at), now).unwrap();
+                masks.push(alpha(&matte, None, WIDTH, HEIGHT));
+            }
+            masks
+        };
+        assert_eq!(run(true), run(false));
+    }
+}
+
+#[test]
+fn nothing_is_looked_at_ahead_where_all_depends_on_the_frame_before() {
+    let mut tracker = tracker(&tiny(Config::resnet50()));
+    let frame = pixels(1, WIDTH, HEIGHT);
+    tracker.set_reference(&mut picture(&frame, WIDTH, HEIGHT), &mask(1)).unwrap();
+    assert!(!tracker.looks_ahead());
+    assert!(tracker.look_ahead(&mut picture(&frame, WIDTH, HEIGHT)).unwrap().is_none());
 }

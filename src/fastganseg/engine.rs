@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::reference::Change;
 use crate::Result;
 use crate::frame::{Frame, Shrinker, View};
-use crate::tracker::{Matte, Options, Presence, Tracker};
+use crate::tracker::{Ahead, Matte, Options, Presence, Tracker};
 
 pub struct Engine {
     tracker: Tracker,
@@ -72,14 +72,28 @@ impl Engine {
         self.shrinker = None;
     }
 
-    /// The matte of the next frame, `info` being its format. With `restart`, nothing of the frames before
-    /// is used, only the reference.
+    /// Whether frames can be looked at before their turn.
+    pub fn looks_ahead(&self) -> bool {
+        self.tracker.looks_ahead()
+    }
+
+    /// Begins with the frame after the next, of the same format, on another thread.
+    ///
+    /// # Errors
+    /// A frame that cannot be converted.
+    pub fn look_ahead(&mut self, frame: &Frame, info: &VideoInfo) -> Result<Option<Ahead>, Fault> {
+        let shrinker = self.shrinker.get_or_insert_with(|| Shrinker::new(info));
+        Ok(self.tracker.look_ahead(&mut View { frame, shrinker })?)
+    }
+
+    /// The matte of the next frame, `info` being its format; `ahead` is what is known of it. With `restart`, nothing
+    /// of the frames before is used, only the reference.
     ///
     /// # Errors
     /// A frame that cannot be converted, or an error of libtorch.
     pub fn follow(
         &mut self,
-        frame: &Frame,
+        (frame, ahead): (&Frame, Option<Ahead>),
         info: &VideoInfo,
         change: Option<Change>,
         restart: bool,
@@ -124,7 +138,7 @@ impl Engine {
         let (mut matte, presence, confidence) = match drawn {
             Some(matte) => (matte, Presence::Seen, 1.0),
             None => {
-                let matte = tracker.step(&mut view)?;
+                let matte = tracker.step_from(&mut view, ahead)?;
                 (matte, tracker.presence(), tracker.confidence())
             }
         };

@@ -29,10 +29,11 @@ use super::schedule::{Outlook, Schedule, Turn};
 use super::settings::{self, Settings};
 use super::signals;
 use super::statistics::{Origin, Statistics};
+use super::waiting::{self, Waiting};
 use super::{LatePolicy, Output, allocation, caps};
 use crate::frame::Frame;
 use crate::mask::Reading;
-use crate::tracker::{Launch, Matte, Options};
+use crate::tracker::{Ahead, Launch, Matte, Options};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("fastganseg", gst::DebugColorFlags::empty(), Some("Video object segmentation"))
@@ -54,6 +55,10 @@ pub struct FastGanSeg {
     schedule: Mutex<Schedule>,
     /// What the network last said; only the streaming thread takes it away for a while.
     matte: Mutex<Option<Matte>>,
+    /// Only with frame threading.
+    waiting: Mutex<Option<Waiting>>,
+    /// Buffers wait for the next.
+    delays: AtomicBool,
     qos: Mutex<Qos>,
     latency: Mutex<Latency>,
     statistics: Mutex<Statistics>,
@@ -172,6 +177,7 @@ impl BaseTransformImpl for FastGanSeg {
             network_size: (settings.network_width, settings.network_height),
             roi: settings.roi.into(),
             launch: launch().map_err(fail)?,
+            frame_threading: settings.frame_threading,
         };
         let mut engine = Engine::new(&options, settings.threads).map_err(fail)?;
         if let Some(reason) = engine.take_launch_warning() {
@@ -189,7 +195,9 @@ impl BaseTransformImpl for FastGanSeg {
 
         let expected = tracker.expected_time();
         *lock(&self.active_device) = Some(tracker.active_device());
+        self.delays.store(engine.looks_ahead(), Ordering::Relaxed);
         *lock(&self.engine) = Some(engine);
+        lock(&self.waiting).take();
         *lock(&self.continuity) = Continuity::default();
         *lock(&self.schedule) = Schedule::default();
         lock(&self.matte).take();
@@ -218,6 +226,7 @@ impl BaseTransformImpl for FastGanSeg {
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         lock(&self.arming).stop();
         // The engine last: with it goes the device's memory.
+        lock(&self.waiting).take();
         lock(&self.matte).take();
         lock(&self.composer).take();
         lock(&self.engine).take();
@@ -259,6 +268,7 @@ impl BaseTransformImpl for FastGanSeg {
         let output = lock(&self.settings).output;
         let input = info(incaps)?;
         lock(&self.qos).set_format(&input);
+        self.reckon_with_wait(&input);
         let composer = Composer::new(input, info(outcaps)?, output, self.planes.clone())
             .map_err(|error| gst::loggable_error!(CAT, "{incaps} cannot become {outcaps}: {error}"))?;
         *lock(&self.composer) = Some(composer);
@@ -303,8 +313,12 @@ impl BaseTransformImpl for FastGanSeg {
     fn sink_event(&self, event: gst::Event) -> bool {
         use gst::EventView;
         let is_caps = matches!(event.view(), EventView::Caps(_));
+        if waiting::goes_before(&event) {
+            self.drain();
+        }
         match event.view() {
             EventView::FlushStop(_) => {
+                lock(&self.waiting).take();
                 lock(&self.continuity).flush();
                 lock(&self.qos).reset();
             }
@@ -365,25 +379,82 @@ impl BaseTransformImpl for FastGanSeg {
         let Some(buffer) = self.take_queued_buffer() else {
             return Ok(GenerateOutputSuccess::NoOutput);
         };
-        match self.process(buffer) {
-            Ok(Some(buffer)) => Ok(GenerateOutputSuccess::Buffer(buffer)),
-            Ok(None) => Ok(GenerateOutputSuccess::Dropped),
-            Err(Fault::Flow(error)) => Err(error),
-            Err(Fault::Error(message)) => {
-                self.post_error_message(message);
-                Err(gst::FlowError::Error)
-            }
-        }
+        let turn = if self.delays.load(Ordering::Relaxed) {
+            let ahead = self.look_ahead(&buffer).map_err(|fault| self.flow(fault))?;
+            let before = lock(&self.waiting).replace(Waiting { buffer, ahead });
+            let Some(before) = before else { return Ok(GenerateOutputSuccess::NoOutput) };
+            before
+        } else {
+            Waiting { buffer, ahead: None }
+        };
+        Ok(match self.process(turn).map_err(|fault| self.flow(fault))? {
+            Some(buffer) => GenerateOutputSuccess::Buffer(buffer),
+            None => GenerateOutputSuccess::Dropped,
+        })
     }
 }
 
 impl FastGanSeg {
+    /// What a fault is to the caller, which an error is posted for.
+    fn flow(&self, fault: Fault) -> gst::FlowError {
+        match fault {
+            Fault::Flow(error) => error,
+            Fault::Error(message) => {
+                self.post_error_message(message);
+                gst::FlowError::Error
+            }
+        }
+    }
+
+    /// Puts out the buffer that waits, if one does: none will come for it to wait for, or not soon.
+    fn drain(&self) {
+        let waiting = lock(&self.waiting).take();
+        let Some(waiting) = waiting else { return };
+        let pushed = match self.process(waiting).map_err(|fault| self.flow(fault)) {
+            Ok(Some(buffer)) => self.obj().src_pad().push(buffer),
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        // Whoever sends the next buffer is told the same.
+        if let Err(error) = pushed {
+            gst::debug!(CAT, imp = self, "The last buffer before an event: {error}");
+        }
+    }
+
+    fn look_ahead(&self, buffer: &gst::BufferRef) -> Result<Option<Ahead>, Fault> {
+        let info = self.input()?;
+        let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
+        let mut engine = lock(&self.engine);
+        engine.as_mut().ok_or(gst::FlowError::Flushing)?.look_ahead(&frame, &info)
+    }
+
+    fn input(&self) -> Result<gst_video::VideoInfo, gst::FlowError> {
+        lock(&self.composer)
+            .as_ref()
+            .map(|composer| composer.input().clone())
+            .ok_or(gst::FlowError::NotNegotiated)
+    }
+
+    /// Tells live pipelines how long buffers wait for the next. How long that is at varying frame rates cannot be known.
+    fn reckon_with_wait(&self, input: &gst_video::VideoInfo) {
+        let (frames, seconds) = (input.fps().numer(), input.fps().denom());
+        if !self.delays.load(Ordering::Relaxed) || frames <= 0 {
+            return;
+        }
+        let wait = Duration::from_secs_f64(f64::from(seconds) / f64::from(frames));
+        let changed = lock(&self.latency).wait(wait);
+        if changed {
+            self.post(gst::message::Latency::builder().src(&*self.obj()).build());
+        }
+    }
+
     /// The buffer to be put out, or none if it is dropped.
-    fn process(&self, buffer: gst::Buffer) -> Result<Option<gst::Buffer>, Fault> {
+    fn process(&self, turn: Waiting) -> Result<Option<gst::Buffer>, Fault> {
+        let Waiting { buffer, ahead } = turn;
         let begun = Instant::now();
         let times = Times::of(&buffer, &self.obj().segment());
         self.sync_properties(times);
-        let Some((matte, origin)) = self.follow(&buffer, times)? else { return Ok(None) };
+        let Some((matte, origin)) = self.follow(&buffer, ahead, times)? else { return Ok(None) };
         let (output, look) = {
             let settings = lock(&self.settings);
             (settings.output, settings.look())
@@ -420,12 +491,10 @@ impl FastGanSeg {
     fn follow(
         &self,
         buffer: &gst::BufferRef,
+        ahead: Option<Ahead>,
         times: Times,
     ) -> Result<Option<(Option<Matte>, Origin)>, Fault> {
-        let info = match &*lock(&self.composer) {
-            Some(composer) => composer.input().clone(),
-            None => return Err(gst::FlowError::NotNegotiated.into()),
-        };
+        let info = self.input()?;
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
         let restart = lock(&self.continuity).breaks_at(discont, buffer.pts());
         let change = lock(&self.arming).take_change();
@@ -446,7 +515,7 @@ impl FastGanSeg {
             let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
             let mut engine = lock(&self.engine);
             let engine = engine.as_mut().ok_or(gst::FlowError::Flushing)?;
-            let followed = engine.follow(&frame, &info, change, restart)?;
+            let followed = engine.follow((&frame, ahead), &info, change, restart)?;
             if let Some(reason) = engine.take_launch_warning() {
                 gst::debug!(CAT, imp = self, "{reason}");
             }

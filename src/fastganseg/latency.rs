@@ -26,6 +26,8 @@ pub struct Latency {
     expected: Duration,
     /// What live pipelines reckon with.
     told: Option<Duration>,
+    /// How long each buffer waits for the next.
+    wait: Duration,
 }
 
 impl Default for Latency {
@@ -37,7 +39,18 @@ impl Default for Latency {
 impl Latency {
     /// `expected` is how long a frame probably takes.
     pub fn new(expected: Duration) -> Self {
-        Self { recent: Recent::new(WINDOW), frames: 0, expected, told: None }
+        Self { recent: Recent::new(WINDOW), frames: 0, expected, told: None, wait: Duration::ZERO }
+    }
+
+    /// From now on each buffer waits for the next, so long. True if what was told is no longer so.
+    pub fn wait(&mut self, wait: Duration) -> bool {
+        self.wait = wait;
+        let estimate = self.estimate();
+        let changed = self.told.is_some_and(|told| differs(told, estimate));
+        if changed {
+            self.told = Some(estimate);
+        }
+        changed
     }
 
     /// For an answer to a query, in whole milliseconds. It stays the same until [`add`](Self::add) says
@@ -73,7 +86,7 @@ impl Latency {
     fn estimate(&self) -> Duration {
         let measured = self.recent.quantile(SHARE).unwrap_or_default();
         let time = if self.recent.len() < ENOUGH as usize { measured.max(self.expected) } else { measured };
-        let ms = time.as_nanos().div_ceil(MILLISECOND.as_nanos());
+        let ms = (time + self.wait).as_nanos().div_ceil(MILLISECOND.as_nanos());
         MILLISECOND * u32::try_from(ms).unwrap_or(u32::MAX)
     }
 }

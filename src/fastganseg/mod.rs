@@ -17,6 +17,7 @@ mod schedule;
 mod settings;
 mod signals;
 mod statistics;
+mod waiting;
 
 use gstreamer as gst;
 

@@ -51,6 +51,10 @@ pub trait Regressor: layers::Visit + Send {
     type Reference: Handle + Send + 'static;
     /// What is carried from frame to frame.
     type State: Handle + Send + 'static;
+    /// What a frame is compared with that does not change with every frame.
+    type Known: Send + 'static;
+    /// What is found of a frame without the one before it.
+    type Sight: Send + 'static;
 
     /// What it was built from.
     fn config(&self) -> &Config;
@@ -65,7 +69,23 @@ pub trait Regressor: layers::Visit + Send {
     fn start(&self, reference: &Self::Reference) -> Result<Self::State>;
 
     /// One frame, `image` (1 or N, 3, H, W): logits (N, 1, H, W) float32 whose sigmoid is the soft mask.
-    fn step(&self, image: &Tensor, reference: &Self::Reference, state: &mut Self::State) -> Result<Tensor>;
+    fn step(&self, image: &Tensor, reference: &Self::Reference, state: &mut Self::State) -> Result<Tensor> {
+        self.step_on(self.look(image, &Self::known(state))?, reference, state)
+    }
+
+    /// What [`look`](Self::look) needs of the state; it shares memory with it.
+    fn known(state: &Self::State) -> Self::Known;
+
+    /// The beginning of a [`step`](Self::step), which can be made before the frame ahead of it is done.
+    fn look(&self, image: &Tensor, known: &Self::Known) -> Result<Self::Sight>;
+
+    /// The rest of a [`step`](Self::step), from any frame's state: what has changed meanwhile is looked up anew.
+    fn step_on(
+        &self,
+        sight: Self::Sight,
+        reference: &Self::Reference,
+        state: &mut Self::State,
+    ) -> Result<Tensor>;
 
     /// Calls `f` on every tensor of reference and state that a [`step`](Self::step) reads, always in the same
     /// order. After the first step their number no longer changes: all that a step is, is then a function of

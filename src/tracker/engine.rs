@@ -1,7 +1,10 @@
 //! A regressor of any architecture together with its reference and state.
 
+use std::any::Any;
+
 use tch::{Kind, Tensor};
 
+use super::ahead::{Glimpse, Lookout};
 use super::report;
 use crate::model::layers::Part;
 use crate::model::{Handle, Regressor, Role};
@@ -18,12 +21,27 @@ pub struct Found {
     pub report: Tensor,
 }
 
+/// A frame as a step takes it.
+pub enum Seen {
+    /// (1, 3, H, W).
+    Image(Tensor),
+    /// What became of the image, of the engine's own kind.
+    Ahead(Ahead),
+}
+
+/// An image that is looked at while something else is done.
+pub struct Ahead(Box<dyn Any + Send>);
+
 pub trait Engine: Send {
     fn set_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()>;
     fn restart(&mut self) -> Result<()>;
     fn clear(&mut self);
     /// What it gives is valid until the next step, if [`reuses_memory`](Self::reuses_memory).
-    fn step(&mut self, image: &Tensor) -> Result<Found>;
+    fn step(&mut self, seen: Seen) -> Result<Found>;
+    /// Has an image looked at for a later step; nothing where that cannot be.
+    fn look_ahead(&self, image: Tensor) -> Option<Ahead>;
+    /// Whether images can be looked at before their turn.
+    fn looks_ahead(&self) -> bool;
     fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()>;
     fn reframe(&mut self, part: Part, size: (i64, i64)) -> Result<()>;
     fn reuses_memory(&self) -> bool;
@@ -36,17 +54,26 @@ pub trait Engine: Send {
 /// Plans of a network at most: for each number of objects, one for each length of the memory.
 const PLANS: usize = 12;
 
+/// Looks at an image with what is known of the state.
+type Eyes<R> = Lookout<(Tensor, <R as Regressor>::Known), <R as Regressor>::Sight>;
+
 pub struct Running<R: Regressor> {
     model: R,
     followed: Option<(R::Reference, R::State)>,
     /// The state is as it is after a step.
     under_way: bool,
     replays: Replays<R>,
+    lookout: Option<Eyes<R>>,
 }
 
 impl<R: Regressor> Running<R> {
     pub fn new(model: R, mode: Mode) -> Self {
-        Self { model, followed: None, under_way: false, replays: Replays::new(mode, 0, PLANS) }
+        Self { model, followed: None, under_way: false, replays: Replays::new(mode, 0, PLANS), lookout: None }
+    }
+
+    /// With someone who looks at images before their turn.
+    pub fn with_lookout(self, lookout: Eyes<R>) -> Self {
+        Self { lookout: Some(lookout), ..self }
     }
 }
 
@@ -76,14 +103,23 @@ impl<R: Regressor + 'static> Engine for Running<R> {
         self.followed = None;
     }
 
-    fn step(&mut self, image: &Tensor) -> Result<Found> {
-        let Self { model, followed, under_way, replays } = self;
+    fn step(&mut self, seen: Seen) -> Result<Found> {
+        let Self { model, followed, under_way, replays, .. } = self;
         let (reference, state) = followed.as_mut().ok_or(Error::NoReference)?;
+        let image = match seen {
+            Seen::Image(image) => image,
+            Seen::Ahead(Ahead(glimpse)) => {
+                let glimpse = glimpse.downcast::<Glimpse<R::Sight>>().map_err(|_| Error::NoGlimpse)?;
+                *under_way = true;
+                return find(model, glimpse.take()?, reference, state);
+            }
+        };
         if replays.is_direct() || !*under_way {
             *under_way = true;
-            return find(model, image, reference, state);
+            let sight = model.look(&image, &R::known(state))?;
+            return find(model, sight, reference, state);
         }
-        let mut arguments = vec![Argument::new(image, Use::Model(Role::Given))];
+        let mut arguments = vec![Argument::new(&image, Use::Model(Role::Given))];
         R::visit_inputs(reference, state, &mut |tensor, role| {
             arguments.push(Argument::new(tensor, Use::Model(role)));
             Ok(())
@@ -97,6 +133,16 @@ impl<R: Regressor + 'static> Engine for Running<R> {
             Ok(())
         })?;
         Ok(Found { masks: next(&mut results)?, likeness: next(&mut results)?, report: next(&mut results)? })
+    }
+
+    fn look_ahead(&self, image: Tensor) -> Option<Ahead> {
+        let (_, state) = self.followed.as_ref()?;
+        let lookout = self.lookout.as_ref()?;
+        Some(Ahead(Box::new(lookout.look((image, R::known(state))))))
+    }
+
+    fn looks_ahead(&self) -> bool {
+        self.lookout.is_some()
     }
 
     fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()> {
@@ -140,7 +186,8 @@ fn recipe<R: Regressor>(reference: &R::Reference, state: &R::State) -> Recipe<R>
             }
             Ok(())
         })?;
-        let found = find(model, image, &reference, &mut state)?;
+        let sight = model.look(image, &R::known(&state))?;
+        let found = find(model, sight, &reference, &mut state)?;
         let mut results = Vec::new();
         R::visit_inputs(&mut reference, &mut state, &mut |tensor, role| {
             if role == Role::Carried {
@@ -156,11 +203,11 @@ fn recipe<R: Regressor>(reference: &R::Reference, state: &R::State) -> Recipe<R>
 /// All of a step that needs no decision.
 fn find<R: Regressor>(
     model: &R,
-    image: &Tensor,
+    sight: R::Sight,
     reference: &R::Reference,
     state: &mut R::State,
 ) -> Result<Found> {
-    let logits = model.step(image, reference, state)?;
+    let logits = model.step_on(sight, reference, state)?;
     let masks = normalise(&logits)?;
     let likeness = model.likeness(reference, state)?;
     let report = report::write(&masks, &likeness)?;
@@ -225,12 +272,12 @@ mod tests {
                 38 => engine.set_reference(&views(&[1004, 1005], 1)).unwrap(),
                 44 => {
                     engine.clear();
-                    assert!(engine.step(&image(0)).is_err());
+                    assert!(engine.step(Seen::Image(image(0))).is_err());
                     engine.set_reference(&views(&[1000], 1)).unwrap();
                 }
                 _ => (),
             }
-            let Found { masks, likeness, report } = engine.step(&image(frame)).unwrap();
+            let Found { masks, likeness, report } = engine.step(Seen::Image(image(frame))).unwrap();
             found.extend([&masks, &likeness, &report].map(Tensor::copy));
             let objects = masks.size()[0] as usize;
             let lost = (26..29).contains(&frame);

@@ -4,6 +4,7 @@ mod bad_input;
 mod chaos;
 mod child;
 mod formats;
+mod frame_threading;
 mod launch;
 mod leaks;
 mod live;

@@ -102,6 +102,23 @@ impl Biases {
     }
 }
 
+/// What the memory says of a frame: for strides 16 and 8 what was read, (N, channels, positions), and the greatest
+/// likeness to object and to background, (N, 2, positions).
+#[derive(Debug)]
+pub struct Recall {
+    coarse: (Tensor, Tensor),
+    fine: (Tensor, Tensor),
+    /// Kept, so that no other can come to lie in its place.
+    memory: Tokens,
+}
+
+impl Recall {
+    /// Whether it is that memory which was asked, which never changes in place.
+    pub fn is_of(&self, memory: &Tokens) -> bool {
+        self.memory.is(memory)
+    }
+}
+
 /// Keys, values and how sharply they are read.
 #[derive(Debug)]
 pub struct Matching {
@@ -216,6 +233,23 @@ impl Matching {
         Ok(Biases { previous16, local8 })
     }
 
+    /// What the memory says of a frame (1 or N, …), whatever the frame before it was like.
+    pub fn recall(&self, now: &Features, memory: &Tokens) -> Result<Recall> {
+        let n = memory.key16.size()[0];
+        let reference = |sharpness: &Tensor, like: &Tensor| -> Result<Tensor> {
+            Ok(sharpness.f_exp()?.f_to_kind(like.kind())?.f_select(0, 0)?)
+        };
+        let query = expand(&now.key16, n)?.f_transpose(1, 2)?;
+        let likeness = product(&query, &memory.key16)?;
+        let sharpness = reference(&self.sharpness16, &query)?;
+        let coarse = search(likeness, &sharpness, &memory.value16, &memory.mask16)?;
+        let query = expand(&now.key8, n)?.f_flatten(2, 3)?.f_transpose(1, 2)?;
+        let likeness = product(&query, &memory.key8)?;
+        let sharpness = reference(&self.sharpness8, &query)?;
+        let fine = search(likeness, &sharpness, &memory.value8, &memory.mask8.f_unsqueeze(1)?)?;
+        Ok(Recall { coarse, fine, memory: memory.shallow_clone() })
+    }
+
     /// Stride 16: reads of memory and of the previous frame, and the greatest likeness to object and
     /// to background; (N, [`channels16`](Self::channels16), H/16, W/16). `sub16` is the previous mask.
     pub fn read16(
@@ -223,20 +257,18 @@ impl Matching {
         now: &Features,
         previous: &Features,
         sub16: &Tensor,
-        memory: &Tokens,
+        recall: &Recall,
         biases: &Biases,
     ) -> Result<Tensor> {
         let (n, h, w) = (now.s16.size()[0], now.s16.size()[2], now.s16.size()[3]);
         let query = now.key16.f_transpose(1, 2)?;
         let sharpness = self.sharpness16.f_exp()?.f_to_kind(query.kind())?;
-        let likeness = product(&query, &memory.key16)?;
-        let (from_memory, best) =
-            search(likeness, &sharpness.f_select(0, 0)?, &memory.value16, &memory.mask16)?;
+        let (from_memory, best) = &recall.coarse;
         let value =
             Tensor::f_cat(&[self.value(&previous.s16, sub16)?, sub16.shallow_clone()], 1)?.f_flatten(2, 3)?;
         let likeness = product(&query, &previous.key16)?;
         let from_previous = read(likeness, &sharpness.f_select(0, 1)?, &biases.previous16, &value)?;
-        Ok(Tensor::f_cat(&[from_memory, from_previous, best], 1)?.f_reshape([n, -1, h, w])?)
+        Ok(Tensor::f_cat(&[from_memory, &from_previous, best], 1)?.f_reshape([n, -1, h, w])?)
     }
 
     /// How much more like a token of the object than like one of the background each position at stride 16
@@ -256,14 +288,12 @@ impl Matching {
         now: &Features,
         previous: &Features,
         sub8: &Tensor,
-        memory: &Tokens,
+        recall: &Recall,
         biases: &Biases,
     ) -> Result<Tensor> {
         let (n, h, w) = (now.key8.size()[0], now.key8.size()[2], now.key8.size()[3]);
         let sharpness = self.sharpness8.f_exp()?.f_to_kind(now.key8.kind())?;
-        let likeness = product(&now.key8.f_flatten(2, 3)?.f_transpose(1, 2)?, &memory.key8)?;
-        let (from_memory, best) =
-            search(likeness, &sharpness.f_select(0, 0)?, &memory.value8, &memory.mask8.f_unsqueeze(1)?)?;
+        let (from_memory, best) = &recall.fine;
         let global = Tensor::f_cat(&[from_memory, best], 1)?.f_reshape([n, 6, h, w])?;
         let local = local_read(&now.key8, &previous.key8, sub8, &sharpness.f_select(0, 1)?, &biases.local8)?;
         Ok(Tensor::f_cat(&[global, local], 1)?)

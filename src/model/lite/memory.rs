@@ -119,6 +119,17 @@ impl Tokens {
         })
     }
 
+    /// Whether both are handles on the same tensors.
+    pub fn is(&self, other: &Self) -> bool {
+        let same = |a: &Tensor, b: &Tensor| a.data_ptr() == b.data_ptr() && a.size() == b.size();
+        same(&self.key16, &other.key16)
+            && same(&self.value16, &other.value16)
+            && same(&self.mask16, &other.mask16)
+            && same(&self.key8, &other.key8)
+            && same(&self.value8, &other.value8)
+            && same(&self.mask8, &other.mask8)
+    }
+
     /// Another handle on the same tensors.
     pub fn shallow_clone(&self) -> Self {
         Self {

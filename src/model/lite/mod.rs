@@ -16,10 +16,10 @@ use tch::{Kind, Tensor, nn};
 
 use self::backbone::Backbone;
 use self::decoder::{Decoder, Inputs};
-use self::matching::{Biases, Features, Matching};
+use self::matching::{Biases, Features, Matching, Recall};
 use self::memory::{Selection, Tokens, remember};
 use super::layers::{Part, Visit, average_pool, channels_last, part_of};
-use super::{Config, Handle, Regressor, Role};
+use super::{Config, Handle, Regressor, Role, blank};
 use crate::{Error, Result, visit_fields};
 
 /// The built-in regressor.
@@ -64,6 +64,13 @@ pub struct State {
     remembered: VecDeque<Tokens>,
     memory: Tokens,
     frames: usize,
+}
+
+/// A frame, and what the memory says of it.
+#[derive(Debug)]
+pub struct Sight {
+    features: Features,
+    recall: Recall,
 }
 
 impl Handle for Reference {
@@ -132,13 +139,26 @@ impl Lite {
         memory: &Tokens,
         biases: &Biases,
     ) -> Result<(Tensor, Tensor)> {
+        let recall = self.matching.recall(now, memory)?;
+        self.decode_recalled(now, previous, mask, skip, &recall, biases)
+    }
+
+    fn decode_recalled(
+        &self,
+        now: &Features,
+        previous: &Features,
+        mask: &Tensor,
+        skip: Option<&Tensor>,
+        recall: &Recall,
+        biases: &Biases,
+    ) -> Result<(Tensor, Tensor)> {
         let n = mask.size()[0];
         let (now, previous) = (now.expand(n)?, previous.expand(n)?);
         let mask4 = average_pool(&mask.f_to_kind(now.s16.kind())?, 4)?;
         let sub8 = mask4.f_pixel_unshuffle(2)?;
         let sub16 = mask4.f_pixel_unshuffle(4)?;
-        let read16 = self.matching.read16(&now, &previous, &sub16, memory, biases)?;
-        let read8 = self.matching.read8(&now, &previous, &sub8, memory, biases)?;
+        let read16 = self.matching.read16(&now, &previous, &sub16, recall, biases)?;
+        let read8 = self.matching.read8(&now, &previous, &sub8, recall, biases)?;
         self.decoder.forward(&Inputs {
             s2: &now.s2,
             s4: &now.s4,
@@ -156,11 +176,36 @@ impl Lite {
     fn kind(&self) -> Kind {
         self.decoder.kind()
     }
+
+    /// Another handle on the same weights, for another thread.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] when memory runs out.
+    pub fn handle(&mut self) -> Result<Self> {
+        let store = nn::VarStore::new(tch::Device::Cpu);
+        let mut other = blank(|| Self::new(&store.root(), &self.config))?;
+        other.fold()?;
+        let mut weights = Vec::new();
+        self.visit(&mut |tensor| {
+            weights.push(tensor.shallow_clone());
+            Ok(())
+        })?;
+        let mut weights = weights.into_iter();
+        other.visit(&mut |tensor| {
+            if let Some(weight) = weights.next() {
+                *tensor = weight;
+            }
+            Ok(())
+        })?;
+        Ok(other)
+    }
 }
 
 impl Regressor for Lite {
     type Reference = Reference;
     type State = State;
+    type Known = Tokens;
+    type Sight = Sight;
 
     fn config(&self) -> &Config {
         &self.config
@@ -194,14 +239,27 @@ impl Regressor for Lite {
         })
     }
 
-    fn step(&self, image: &Tensor, reference: &Reference, state: &mut State) -> Result<Tensor> {
-        let now = self.encode(&image.f_to_kind(self.kind())?)?;
-        let (logits, skip) = self.decode(
+    fn known(state: &State) -> Tokens {
+        state.memory.shallow_clone()
+    }
+
+    fn look(&self, image: &Tensor, memory: &Tokens) -> Result<Sight> {
+        let features = self.encode(&image.f_to_kind(self.kind())?)?;
+        let recall = self.matching.recall(&features, memory)?;
+        Ok(Sight { features, recall })
+    }
+
+    fn step_on(&self, sight: Sight, reference: &Reference, state: &mut State) -> Result<Tensor> {
+        let Sight { features: now, mut recall } = sight;
+        if !recall.is_of(&state.memory) {
+            recall = self.matching.recall(&now, &state.memory)?;
+        }
+        let (logits, skip) = self.decode_recalled(
             &now,
             &state.features,
             &state.mask,
             state.skip.as_ref(),
-            &state.memory,
+            &recall,
             &state.biases,
         )?;
         state.likeness = Some(self.matching.likeness(&now, &reference.views)?);

@@ -123,6 +123,9 @@ impl Resnet50 {
 impl Regressor for Resnet50 {
     type Reference = Reference;
     type State = State;
+    type Known = ();
+    /// The image: its encoder sees the mask of the frame before as well.
+    type Sight = Tensor;
 
     fn config(&self) -> &Config {
         &self.config
@@ -151,8 +154,14 @@ impl Regressor for Resnet50 {
         Ok(State { masks: reference.masks.shallow_clone(), temporal, seen: None })
     }
 
-    fn step(&self, image: &Tensor, reference: &Reference, state: &mut State) -> Result<Tensor> {
-        let features = self.encoder.forward(image, &state.masks)?;
+    fn known(_: &State) {}
+
+    fn look(&self, image: &Tensor, (): &()) -> Result<Tensor> {
+        Ok(image.shallow_clone())
+    }
+
+    fn step_on(&self, image: Tensor, reference: &Reference, state: &mut State) -> Result<Tensor> {
+        let features = self.encoder.forward(&image, &state.masks)?;
         let previous = match &state.temporal {
             Some(previous) => Some(previous.f_to_kind(features.stride4.kind())?),
             None => None,

@@ -1,0 +1,16 @@
+//! With frame threading, the buffer whose turn comes with the one after it.
+
+use gstreamer as gst;
+
+use crate::tracker::Ahead;
+
+/// A buffer, and what is known of it before its turn.
+pub struct Waiting {
+    pub buffer: gst::Buffer,
+    pub ahead: Option<Ahead>,
+}
+
+/// Whether what waits must leave before an event does, as it came before it.
+pub fn goes_before(event: &gst::EventRef) -> bool {
+    event.is_serialized() && event.type_() != gst::EventType::FlushStop
+}

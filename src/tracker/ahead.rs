@@ -1,0 +1,92 @@
+//! Frames looked at before their turn, on a thread of their own.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+
+use crate::{Error, Result};
+
+type Answer<S> = Sender<Result<S>>;
+
+/// A thread that looks at one image after the other, each given as `I`.
+pub struct Lookout<I, S> {
+    images: Option<Sender<(I, Answer<S>)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What is or will be known of an image.
+pub struct Glimpse<S>(Receiver<Result<S>>);
+
+impl<I: Send + 'static, S: Send + 'static> Lookout<I, S> {
+    /// # Errors
+    /// No thread is to be had.
+    pub fn new(look: impl Fn(I) -> Result<S> + Send + 'static) -> Result<Self> {
+        let (images, orders) = channel::<(I, Answer<S>)>();
+        let work = move || {
+            let _no_grad = tch::no_grad_guard();
+            // OpenMP has a number of threads for each thread; libtorch's is the same for all.
+            tch::set_num_threads(tch::get_num_threads());
+            for (image, answer) in orders {
+                // Nobody may want to know any more.
+                let _ = answer.send(look(image));
+            }
+        };
+        let thread = Builder::new().name("fastganseg-ahead".into()).spawn(work).map_err(|error| {
+            Error::Config(format!("no thread to look ahead with: {error}. Leave frame-threading off"))
+        })?;
+        Ok(Self { images: Some(images), thread: Some(thread) })
+    }
+
+    /// Has an image looked at, after those before it.
+    pub fn look(&self, image: I) -> Glimpse<S> {
+        let (answer, glimpse) = channel();
+        if let Some(images) = &self.images {
+            // Without a thread there will be no answer.
+            let _ = images.send((image, answer));
+        }
+        Glimpse(glimpse)
+    }
+}
+
+impl<S> Glimpse<S> {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// That which looking gave, or [`Error::NoGlimpse`] if its thread is no more.
+    pub fn take(self) -> Result<S> {
+        self.0.recv().map_err(|_| Error::NoGlimpse)?
+    }
+}
+
+impl<I, S> Drop for Lookout<I, S> {
+    fn drop(&mut self) {
+        drop(self.images.take());
+        if let Some(thread) = self.thread.take() {
+            // It has said why, if it has panicked.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_looked_at_in_order_and_on_another_thread() {
+        let here = std::thread::current().id();
+        let lookout =
+            Lookout::new(move |image: u8| Ok((std::thread::current().id() != here, image))).unwrap();
+        let glimpses: Vec<_> = (0..3).map(|n| lookout.look(n)).collect();
+        drop(lookout.look(9));
+        let seen: Vec<_> = glimpses.into_iter().map(|glimpse| glimpse.take().unwrap()).collect();
+        assert_eq!(seen, [(true, 0), (true, 1), (true, 2)]);
+    }
+
+    #[test]
+    fn a_thread_that_is_no_more_is_an_error() {
+        let lookout = Lookout::<(), ()>::new(|()| panic!("on purpose")).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(lookout.look(()).take(), Err(Error::NoGlimpse)));
+        }
+    }
+}

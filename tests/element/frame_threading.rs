@@ -1,0 +1,201 @@
+//! Frame threading: the next frame is begun with while one is cut out, which then leaves a frame later.
+
+use gst::prelude::*;
+use gst_video::VideoFormat;
+use gst_video::prelude::*;
+use gstreamer as gst;
+use gstreamer_check::Harness;
+use gstreamer_video as gst_video;
+
+use crate::util::*;
+
+const SIZE: (u32, u32) = (64, 48);
+
+fn threaded(mask: &std::path::Path) -> gst::Element {
+    let element = with_mask(mask);
+    element.set_property("frame-threading", true);
+    element
+}
+
+/// What leaves the element, in order: "buffer" or the name of an event.
+fn watch(element: &gst::Element) -> std::sync::Arc<std::sync::Mutex<Vec<String>>> {
+    let seen = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
+    let log = seen.clone();
+    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+    element.static_pad("src").unwrap().add_probe(kinds, move |_, info| {
+        let name = match &info.data {
+            Some(gst::PadProbeData::Event(event)) => format!("{:?}", event.type_()),
+            _ => "buffer".into(),
+        };
+        log.lock().unwrap().push(name);
+        gst::PadProbeReturn::Ok
+    });
+    seen
+}
+
+/// A frame in which a square is further to the right the higher the number.
+fn moved(info: &gst_video::VideoInfo, number: u64) -> gst::Buffer {
+    let mut buffer = frame(info, number);
+    let mut video =
+        gst_video::VideoFrameRef::from_buffer_ref_writable(buffer.get_mut().unwrap(), info).unwrap();
+    let stride = video.plane_stride()[0] as usize;
+    for (y, row) in video.plane_data_mut(0).unwrap().chunks_mut(stride).enumerate() {
+        for (x, value) in row.iter_mut().enumerate() {
+            *value = if square(number, x, y) { 230 } else { 40 };
+        }
+    }
+    drop(video);
+    buffer
+}
+
+fn square(number: u64, x: usize, y: usize) -> bool {
+    let left = 16 + 4 * number as usize;
+    (left..left + 20).contains(&x) && (14..34).contains(&y)
+}
+
+fn pull(harness: &mut Harness) -> gst::Buffer {
+    harness.try_pull().expect("a buffer")
+}
+
+#[test]
+fn masks_are_the_same_each_a_frame_later() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), disc);
+    let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+    // The whole frame: a region is chosen a frame earlier, so that the network sees something else.
+    let run = |threading: bool| {
+        let element = with_mask(&mask);
+        element.set_property("frame-threading", threading);
+        element.set_property_from_str("roi", "off");
+        let (mut harness, _) = mask_output(&element);
+        for number in 0..12 {
+            harness.push(moved(&info, number)).unwrap();
+            let there = if threading { number } else { number + 1 };
+            assert_eq!(count(&element, "frames"), there);
+        }
+        assert!(harness.push_event(gst::event::Eos::new()));
+        (0..12)
+            .map(|_| {
+                let buffer = pull(&mut harness);
+                (buffer.pts(), plane(&buffer, &src_info(&harness), 0, 1))
+            })
+            .collect::<Vec<_>>()
+    };
+    let (later, now) = (run(true), run(false));
+    assert_eq!(later, now);
+    assert!(now.iter().any(|(_, values)| values.iter().any(|value| *value > 0)), "there is an object");
+}
+
+#[test]
+fn what_waits_leaves_before_events_that_came_after_it() {
+    let files = Files::new();
+    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let seen = watch(&element);
+    let (mut harness, _) = mask_output(&element);
+    let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+    let buffers = || seen.lock().unwrap().iter().filter(|name| *name == "buffer").count();
+
+    harness.push(frame(&info, 0)).unwrap();
+    harness.push(frame(&info, 1)).unwrap();
+    assert_eq!(buffers(), 1);
+    assert!(harness.push_event(gst::event::Gap::new(gst::ClockTime::from_mseconds(80), None)));
+    harness.push(frame(&info, 4)).unwrap();
+    let out_of_band = gst::event::CustomDownstreamOob::new(gst::Structure::new_empty("now"));
+    assert!(harness.push_event(out_of_band));
+    assert_eq!(buffers(), 2, "what is not in the stream does not push it on");
+
+    let smaller = crate::util::info(VideoFormat::I420, 32, 24);
+    assert!(harness.push_event(gst::event::Caps::new(&smaller.to_caps().unwrap())));
+    harness.push(frame(&smaller, 5)).unwrap();
+    assert!(harness.push_event(gst::event::Eos::new()));
+    let order = seen.lock().unwrap();
+    let order: Vec<&str> = order.iter().map(String::as_str).skip_while(|name| *name != "buffer").collect();
+    assert_eq!(order, ["buffer", "buffer", "Gap", "CustomDownstreamOob", "buffer", "Caps", "buffer", "Eos"]);
+    let sizes: Vec<usize> = (0..4).map(|_| pull(&mut harness).size()).collect();
+    assert!(sizes[2] > sizes[3], "{sizes:?}: each in the caps that it came with");
+}
+
+#[test]
+fn a_flush_takes_what_waits_with_it() {
+    let files = Files::new();
+    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let (mut harness, _) = mask_output(&element);
+    let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+    harness.push(frame(&info, 0)).unwrap();
+    harness.push(frame(&info, 1)).unwrap();
+    assert_eq!(pull(&mut harness).pts(), frame(&info, 0).pts());
+    harness.push_event(gst::event::FlushStart::new());
+    harness.push_event(gst::event::FlushStop::new(true));
+    let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    assert!(harness.push_event(gst::event::Segment::new(&segment)));
+    harness.push(frame(&info, 7)).unwrap();
+    assert!(harness.push_event(gst::event::Eos::new()));
+    assert_eq!(pull(&mut harness).pts(), frame(&info, 7).pts());
+    assert_eq!(harness.buffers_in_queue(), 0);
+}
+
+#[test]
+fn what_waits_is_forgotten_when_the_element_stops() {
+    let files = Files::new();
+    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+    let alive = std::sync::Arc::new(());
+    let mut buffer = gst::Buffer::from_slice(Held(alive.clone(), vec![90; info.size()]));
+    stamp(&mut buffer, 0);
+    let (mut harness, _) = mask_output(&element);
+    harness.push(buffer).unwrap();
+    assert_eq!(std::sync::Arc::strong_count(&alive), 2, "it waits");
+    element.set_state(gst::State::Null).unwrap();
+    assert_eq!(std::sync::Arc::strong_count(&alive), 1);
+}
+
+/// Memory of which is known whether anybody holds it.
+struct Held(#[allow(dead_code)] std::sync::Arc<()>, Vec<u8>);
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.1
+    }
+}
+
+#[test]
+fn live_pipelines_are_told_of_the_wait() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), disc);
+    let latency = |threading: bool| {
+        let element = with_mask(&mask);
+        element.set_property("frame-threading", threading);
+        let (mut harness, _) = mask_output(&element);
+        harness.set_upstream_latency(gst::ClockTime::from_mseconds(10));
+        let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+        harness.push(frame(&info, 0)).unwrap();
+        let duration = u64::try_from(info.fps().denom()).unwrap() * 1_000_000_000
+            / u64::try_from(info.fps().numer()).unwrap();
+        (harness.query_latency().unwrap().nseconds(), duration)
+    };
+    let (told, frame) = latency(true);
+    assert!(told >= 10_000_000 + frame, "{told} ns with frames of {frame}");
+}
+
+#[test]
+fn moving_objects_are_followed_through_changes_of_the_region() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (160, 48), |x, y| if square(0, x, y) { 255 } else { 0 });
+    let element = threaded(&mask);
+    element.set_property_from_str("output", "mask");
+    let info = info(VideoFormat::I420, 160, 48);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    for number in 0..25 {
+        harness.push(moved(&info, number)).unwrap();
+    }
+    assert!(harness.push_event(gst::event::Eos::new()));
+    let last = (0..25).map(|_| pull(&mut harness)).last().unwrap();
+    let values = plane(&last, &src_info(&harness), 0, 1);
+    let (mut both, mut either) = (0, 0);
+    for (i, value) in values.iter().enumerate() {
+        let inside = square(24, i % 160, i / 160);
+        both += usize::from(inside && *value > 127);
+        either += usize::from(inside || *value > 127);
+    }
+    assert!(both * 10 > either * 7, "{both} of {either}");
+}
