@@ -62,11 +62,13 @@ impl Features {
     pub fn part(&self, part: Part, (height, width): (i64, i64)) -> Result<Self> {
         let (h, w) = (self.s16.size()[2], self.s16.size()[3]);
         let key16 = self.key16.f_reshape([self.key16.size()[0], -1, h, w])?;
-        let see = |x: &Tensor, side: i64| part_of(x, part, (height / side, width / side), false);
+        // In the layout of what the encoder gives, so that steps are recorded once for both.
+        let see =
+            |x: &Tensor, side: i64| channels_last(&part_of(x, part, (height / side, width / side), false)?);
         Ok(Self {
-            s16: channels_last(&see(&self.s16, 16)?)?,
+            s16: see(&self.s16, 16)?,
             key16: unit_length(&see(&key16, 16)?)?.f_flatten(2, 3)?,
-            key8: unit_length(&channels_last(&see(&self.key8, 8)?)?)?,
+            key8: unit_length(&see(&self.key8, 8)?)?,
             ..self.shallow_clone()
         })
     }
