@@ -180,8 +180,6 @@ pub struct Tracker {
     home: Option<Gaze>,
     seen: Option<Gaze>,
     gaze: Option<Gaze>,
-    /// No frame was seen since tracking began.
-    fresh: bool,
     watch: Watch,
     stray: Stray,
     evidence: Vec<Evidence>,
@@ -351,7 +349,6 @@ impl Tracker {
             home: None,
             seen: None,
             gaze: None,
-            fresh: true,
             watch: Watch::default(),
             stray: Stray::default(),
             evidence: Vec::new(),
@@ -511,7 +508,6 @@ impl Tracker {
     /// All that was learnt from the frames since the reference is forgotten.
     fn begin_anew(&mut self) {
         (self.seen, self.gaze) = (self.home, self.home);
-        self.fresh = true;
         self.focus = Focus::new(self.shapes.follow());
         self.watch = Watch::new(self.ids.len());
         self.stray = Stray::new(self.ids.len());
@@ -544,8 +540,9 @@ impl Tracker {
         self.step_from(scene, None)
     }
 
-    /// As [`step`](Self::step), with what [`look_ahead`](Self::look_ahead) gave for the same picture. It is looked at
-    /// where that expected the objects to be, before anything was known of the picture in between.
+    /// As [`step`](Self::step), with what [`look_ahead`](Self::look_ahead) gave for the same picture. It is seen where
+    /// the objects were expected before anything was known of the picture in between, unless they have come to the
+    /// border there; then that look was in vain.
     ///
     /// # Errors
     /// Those of [`step`](Self::step).
@@ -556,8 +553,7 @@ impl Tracker {
         let (before, wanted) = (of(self.seen)?, of(self.gaze)?);
         let _current = self.enter()?;
         self.begin_frame();
-        // What was expected before tracking began anew is of no use.
-        let ahead = ahead.filter(|ahead| ahead.gaze == wanted || !self.fresh);
+        let ahead = ahead.filter(|ahead| ahead.gaze == wanted || self.focus.bears(ahead.gaze.region, frame));
         let (gaze, seen) = match ahead {
             Some(Ahead { gaze, seen }) => (gaze, Seen::Ahead(seen)),
             None => (wanted, Seen::Image(self.look(scene, wanted.region, wanted.size)?)),
@@ -565,7 +561,7 @@ impl Tracker {
         if gaze != before {
             self.engine.reframe(before.part(gaze.region), gaze.size)?;
         }
-        (self.seen, self.fresh) = (Some(gaze), false);
+        self.seen = Some(gaze);
         let Found { masks, likeness, report } = self.engine.step(seen)?;
         // The one wait for the device, unless parts are taken out.
         let report = Report::read(&report, &masks, &likeness)?;

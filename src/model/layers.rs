@@ -169,6 +169,20 @@ impl Conv {
         &self.name
     }
 
+    /// The parts that take the first `inputs` channels, with the bias, and the rest: what they give adds up to what
+    /// this gives of all channels.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) if there are fewer channels.
+    pub fn split(&self, inputs: i64) -> Result<(Self, Self)> {
+        let part = |start: i64, inputs: i64, bias: Option<Tensor>| -> Result<Self> {
+            let weight = self.weight.f_narrow(1, start, inputs)?;
+            Ok(Self::from_tensors(weight, bias, ConvSpec { inputs, ..self.spec }).named(&self.name))
+        };
+        let bias = self.bias.as_ref().map(Tensor::shallow_clone);
+        Ok((part(0, inputs, bias)?, part(inputs, self.spec.inputs - inputs, None)?))
+    }
+
     /// `x` (N, inputs, H, W) to (N, outputs, H', W'), in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
@@ -293,6 +307,18 @@ mod tests {
             let expected = padded.conv2d(weight, bias, [2, 2], [0, 0], [1, 1], spec.groups);
             assert!((y - expected).abs().max().double_value(&[]) < 1e-5);
         }
+    }
+
+    #[test]
+    fn parts_of_a_convolution_add_up_to_it() {
+        tch::manual_seed(3);
+        let store = nn::VarStore::new(Device::Cpu);
+        let conv = Conv::new(&store.root(), ConvSpec::square(5, 4, 3));
+        let x = Tensor::randn([2, 5, 6, 8], (Kind::Float, Device::Cpu));
+        let (first, rest) = conv.split(2).unwrap();
+        let sum = first.forward(&x.narrow(1, 0, 2)).unwrap() + rest.forward(&x.narrow(1, 2, 3)).unwrap();
+        assert!((conv.forward(&x).unwrap() - sum).abs().max().double_value(&[]) < 1e-5);
+        assert!(conv.split(6).is_err());
     }
 
     #[test]

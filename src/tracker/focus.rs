@@ -99,12 +99,14 @@ pub struct Focus {
     /// Regions are of the objects' shape, not of the frame's.
     alike: bool,
     last: Option<Bounds>,
+    /// Where the objects are and probably will be in the next frame.
+    expected: Option<Bounds>,
 }
 
 impl Focus {
     /// With `alike`, regions are as wide or high as the objects are; else of the frame's shape.
     pub fn new(alike: bool) -> Self {
-        Self { alike, last: None }
+        Self { alike, last: None, expected: None }
     }
 
     /// The region of the reference. What follows it may be any time later, so there is no motion yet.
@@ -118,13 +120,30 @@ impl Focus {
     pub fn next(&mut self, current: Region, bounds: Option<Bounds>, frame: (usize, usize)) -> Region {
         let last = self.last;
         self.last = bounds;
+        self.expected = None;
         let Some(bounds) = bounds else { return Region::whole(frame) };
         let motion = last.map_or((0.0, 0.0), |last| {
             let (before, now) = (last.middle(), bounds.middle());
-            (AHEAD * (now.0 - before.0), AHEAD * (now.1 - before.1))
+            (now.0 - before.0, now.1 - before.1)
         });
-        let bounds = bounds.join(bounds.moved(motion));
+        self.expected = Some(bounds.join(bounds.moved(motion)));
+        let bounds = bounds.join(bounds.moved((AHEAD * motion.0, AHEAD * motion.1)));
         if holds(current, &bounds, frame, self.alike) { current } else { about(&bounds, frame, self.alike) }
+    }
+}
+
+impl Focus {
+    /// Whether the next frame can be seen in `region`, though another would be chosen for it: the objects will
+    /// probably be inside.
+    pub fn bears(&self, region: Region, (width, height): (usize, usize)) -> bool {
+        let Some(bounds) = self.expected else { return false };
+        let axis = |start: usize, length: usize, whole: usize, from: f64, to: f64| {
+            let end = start + length;
+            let (first, last) = (start as f64 / whole as f64, end as f64 / whole as f64);
+            (start == 0 || from > first) && (end == whole || to < last)
+        };
+        axis(region.x, region.width, width, bounds.left, bounds.right)
+            && axis(region.y, region.height, height, bounds.top, bounds.bottom)
     }
 }
 

@@ -129,14 +129,19 @@ impl Run {
         let mut busy = Duration::ZERO;
         let mut flicker = Flicker::default();
 
+        let mut next = None;
         for (i, frame) in frames.iter().enumerate() {
-            let picture = frame.read_picture()?;
+            let picture = next.take().map_or_else(|| frame.read_picture(), Ok)?;
+            next = frames.get(i + 1).map(|frame| frame.read_picture()).transpose()?;
             let place = || format!("{name}, frame {}", frame.name());
             let labels = if i == 0 {
                 propagator.start(&picture, &first).map_err(|error| error.at(place()))?;
                 first.without_void()
             } else {
                 let begin = Instant::now();
+                if let Some(next) = &next {
+                    propagator.expect(next).map_err(|error| error.at(place()))?;
+                }
                 let labels = propagator.step(&picture, width, height);
                 busy += begin.elapsed();
                 labels.map_err(|error| error.at(place()))?

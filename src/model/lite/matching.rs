@@ -181,14 +181,16 @@ impl Matching {
     /// Adds the keys to what the encoder gave.
     pub fn features(&self, taps: &Taps) -> Result<Features> {
         let key16 = unit_length(&self.key16.forward(&taps.s16)?)?.f_flatten(2, 3)?;
-        let both = Tensor::f_cat(&[taps.s8_expanded.shallow_clone(), double(&taps.s16)?], 1)?;
+        // Of both levels side by side, the coarse one doubled; but a quarter of its positions are enough.
+        let (fine, coarse) = self.key8.split(taps.s8_expanded.size()[1])?;
+        let key8 = fine.forward(&taps.s8_expanded)?.f_add(&double(&coarse.forward(&taps.s16)?)?)?;
         Ok(Features {
             s2: taps.s2.shallow_clone(),
             s4: taps.s4.shallow_clone(),
             s8: taps.s8.shallow_clone(),
             s16: taps.s16.shallow_clone(),
             key16,
-            key8: unit_length(&self.key8.forward(&both)?)?,
+            key8: unit_length(&key8)?,
         })
     }
 

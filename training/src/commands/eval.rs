@@ -4,7 +4,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 use fastganseg_training::Result;
 use fastganseg_training::eval::{EvalOptions, evaluate};
-use fastganseg_training::method::{Finished, Frozen, Propagation, Propagator};
+use fastganseg_training::method::{Finished, Frozen, Propagation, Propagator, Threaded};
 use fastganseg_training::report::{table, write_csv};
 use gstfastganseg::matte::{self, Look};
 
@@ -43,6 +43,10 @@ pub struct Args {
     /// Smoothing of alpha over time, 0 to 1, with `--edges`
     #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, requires = "edges")]
     smoothing: f64,
+
+    /// Looks at each frame where its objects were expected a frame earlier, as the element's frame-threading does
+    #[arg(long, conflicts_with_all = ["edges", "scales", "background"])]
+    frame_threading: bool,
 
     /// Runs the network alone, on whole frames, at these parts of its size, and averages the masks; RGMP's
     /// comparison has 0.5,0.75,1. No region of interest, and no stray parts are taken out
@@ -93,8 +97,9 @@ impl Args {
                 Ok(Box::new(self.model.multiscale(&self.scales, self.background)?))
             }
             Method::Model => {
-                let tracker = self.model.tracker()?;
+                let tracker = self.model.tracker_with(self.frame_threading)?;
                 let edges = match self.edges {
+                    None if self.frame_threading => return Ok(Box::new(Threaded::new(tracker))),
                     None => return Ok(Box::new(tracker)),
                     Some(Edges::Refine) => matte::Edges::Refine,
                     Some(Edges::Bilinear) => matte::Edges::Bilinear,

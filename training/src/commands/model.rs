@@ -86,13 +86,19 @@ impl Model {
 
     /// Loads it, and says on stderr what runs.
     pub fn tracker(&self) -> Result<Tracker> {
+        self.tracker_with(false)
+    }
+
+    /// As [`tracker`](Self::tracker), one that can look at frames before their turn.
+    pub fn tracker_with(&self, frame_threading: bool) -> Result<Tracker> {
         let weights = self.weights()?;
         let roi = match self.roi {
             RoiChoice::Auto => Roi::Auto,
             RoiChoice::Frame => Roi::Frame,
             RoiChoice::Off => Roi::Off,
         };
-        let options = Options { device: self.device, precision: self.precision, roi, ..Options::default() };
+        let (device, precision) = (self.device, self.precision);
+        let options = Options { device, precision, roi, frame_threading, ..Options::default() };
         let tracker = Tracker::from_weights(&weights, &options)?;
         if let Some(warning) = tracker.device_warning() {
             eprintln!("runs on the CPU: {warning}");

@@ -3,13 +3,15 @@
 mod finished;
 mod multiscale;
 mod propagation;
+mod threaded;
 
 pub use finished::Finished;
 pub use multiscale::{Multiscale, MultiscalePropagator};
 pub use propagation::Propagation;
+pub use threaded::Threaded;
 
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::tracker::{Picture, PlaneMut, Tracker};
+use gstfastganseg::tracker::{Matte, Picture, PlaneMut, Tracker};
 use image::RgbImage;
 
 use crate::{LabelMap, Result};
@@ -23,6 +25,15 @@ pub trait Propagator {
     ///
     /// When the model cannot follow these objects.
     fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()>;
+
+    /// Shows the frame after the next, so that it can be begun with. Nothing is to be learnt of the next from it.
+    ///
+    /// # Errors
+    ///
+    /// When the network fails.
+    fn expect(&mut self, _picture: &RgbImage) -> Result<()> {
+        Ok(())
+    }
 
     /// The ids of the next frame, `width` x `height` of them.
     ///
@@ -45,11 +56,15 @@ impl Propagator for Tracker {
 
     fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap> {
         let matte = Tracker::step(self, &mut as_picture(picture))?;
-        let mut labels = LabelMap::background(width, height);
-        let plane = &mut PlaneMut { data: labels.ids_mut(), width, height, stride: width };
-        matte.write_labels(plane)?;
-        Ok(labels)
+        labels_of(&matte, width, height)
     }
+}
+
+fn labels_of(matte: &Matte, width: usize, height: usize) -> Result<LabelMap> {
+    let mut labels = LabelMap::background(width, height);
+    let plane = &mut PlaneMut { data: labels.ids_mut(), width, height, stride: width };
+    matte.write_labels(plane)?;
+    Ok(labels)
 }
 
 fn as_picture(picture: &RgbImage) -> Picture<'_> {
