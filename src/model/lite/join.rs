@@ -71,7 +71,7 @@ fn in_one_pass(coarse: &Tensor, fine: &[&Tensor]) -> Result<Tensor> {
 /// Of a position of the fine level: that of the coarse one, of `length`, which it is in, and the next nearest.
 fn neighbours(at: usize, length: usize) -> (usize, usize) {
     let near = at / 2;
-    (near, if at % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(length - 1) })
+    (near, if at.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(length - 1) })
 }
 
 /// What is a quarter of the way between two positions.
