@@ -285,6 +285,27 @@ mod tests {
     }
 
     #[test]
+    fn a_region_chosen_earlier_is_borne_until_the_objects_come_to_its_border() {
+        let region = Region { x: 256, y: 144, width: 512, height: 288 };
+        let after = |steps: &[f64]| {
+            let mut focus = Focus::new(true);
+            for left in steps {
+                focus.next(region, Some(bounds(*left, left + 0.2, 0.3, 0.5)), FRAME);
+            }
+            focus.bears(region, FRAME)
+        };
+        assert!(!after(&[]), "nothing is known yet");
+        assert!(after(&[0.25, 0.26]));
+        assert!(!after(&[0.3, 0.37]), "with as much motion again they would be outside");
+        assert!(!after(&[0.45]), "they are outside");
+        let mut focus = Focus::new(true);
+        focus.next(region, Some(bounds(0.3, 0.5, 0.3, 0.5)), FRAME);
+        focus.next(region, None, FRAME);
+        assert!(!focus.bears(region, FRAME), "what is lost is looked for everywhere");
+        assert!(!focus.bears(Region::whole(FRAME), FRAME));
+    }
+
+    #[test]
     fn fast_objects_get_room_ahead() {
         let mut slow = Focus::default();
         let mut fast = Focus::default();
