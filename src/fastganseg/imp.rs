@@ -267,8 +267,14 @@ impl BaseTransformImpl for FastGanSeg {
         };
         let output = lock(&self.settings).output;
         let input = info(incaps)?;
-        lock(&self.qos).set_format(&input);
-        self.reckon_with_wait(&input);
+        let frame = {
+            let mut qos = lock(&self.qos);
+            qos.set_format(&input);
+            qos.frame()
+        };
+        if self.delays.load(Ordering::Relaxed) && lock(&self.latency).wait(frame) {
+            self.post_latency();
+        }
         let composer = Composer::new(input, info(outcaps)?, output, self.planes.clone())
             .map_err(|error| gst::loggable_error!(CAT, "{incaps} cannot become {outcaps}: {error}"))?;
         *lock(&self.composer) = Some(composer);
@@ -435,19 +441,6 @@ impl FastGanSeg {
             .ok_or(gst::FlowError::NotNegotiated)
     }
 
-    /// Tells live pipelines how long buffers wait for the next. How long that is at varying frame rates cannot be known.
-    fn reckon_with_wait(&self, input: &gst_video::VideoInfo) {
-        let (frames, seconds) = (input.fps().numer(), input.fps().denom());
-        if !self.delays.load(Ordering::Relaxed) || frames <= 0 {
-            return;
-        }
-        let wait = Duration::from_secs_f64(f64::from(seconds) / f64::from(frames));
-        let changed = lock(&self.latency).wait(wait);
-        if changed {
-            self.post(gst::message::Latency::builder().src(&*self.obj()).build());
-        }
-    }
-
     /// The buffer to be put out, or none if it is dropped.
     fn process(&self, turn: Waiting) -> Result<Option<gst::Buffer>, Fault> {
         let Waiting { buffer, ahead } = turn;
@@ -576,9 +569,12 @@ impl FastGanSeg {
     /// Takes note of a buffer that is put out, and of the time that it took.
     fn account(&self, origin: Origin, total: Duration) {
         lock(&self.statistics).put_out(origin, total);
-        if !matches!(origin, Origin::Network(_)) || !lock(&self.latency).add(total) {
-            return;
+        if matches!(origin, Origin::Network(_)) && lock(&self.latency).add(total) {
+            self.post_latency();
         }
+    }
+
+    fn post_latency(&self) {
         gst::info!(CAT, imp = self, "The latency has changed");
         self.post(gst::message::Latency::builder().src(&*self.obj()).build());
     }

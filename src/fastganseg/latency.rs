@@ -45,12 +45,7 @@ impl Latency {
     /// From now on each buffer waits for the next, so long. True if what was told is no longer so.
     pub fn wait(&mut self, wait: Duration) -> bool {
         self.wait = wait;
-        let estimate = self.estimate();
-        let changed = self.told.is_some_and(|told| differs(told, estimate));
-        if changed {
-            self.told = Some(estimate);
-        }
-        changed
+        self.retell()
     }
 
     /// For an answer to a query, in whole milliseconds. It stays the same until [`add`](Self::add) says
@@ -74,6 +69,11 @@ impl Latency {
             return false;
         }
         self.frames = ENOUGH;
+        self.retell()
+    }
+
+    /// Whether what was told is no longer so.
+    fn retell(&mut self) -> bool {
         let estimate = self.estimate();
         let changed = self.told.is_some_and(|told| differs(told, estimate));
         if changed {

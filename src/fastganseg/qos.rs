@@ -1,5 +1,7 @@
 //! What the sink says of frames that came too late, and what is told about it on the bus.
 
+use std::time::Duration;
+
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
@@ -33,6 +35,11 @@ impl Qos {
             (Ok(count @ 1..), Ok(seconds)) => gst::ClockTime::from_nseconds(second * seconds / count),
             _ => gst::ClockTime::ZERO,
         };
+    }
+
+    /// How long a frame is shown; nothing where the rate varies.
+    pub fn frame(&self) -> Duration {
+        self.frame.into()
     }
 
     /// What was said so far is of another place of the stream.
