@@ -427,7 +427,12 @@ impl FastGanSeg {
         }
     }
 
+    /// Has a buffer looked at whose turn comes after that which waits.
     fn look_ahead(&self, buffer: &gst::BufferRef) -> Result<Option<Ahead>, Fault> {
+        let interval = lock(&self.settings).inference_interval;
+        if !lock(&self.schedule).due_after_next(interval) {
+            return Ok(None);
+        }
         let info = self.input()?;
         let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
         let mut engine = lock(&self.engine);

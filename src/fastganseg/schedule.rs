@@ -67,6 +67,13 @@ impl Schedule {
         turn
     }
 
+    /// Whether it is the turn of the frame after the next, where the network runs on every one of `interval`.
+    pub fn due_after_next(&self, interval: u32) -> bool {
+        let next = self.since.saturating_add(1);
+        let after = if next >= interval { 1 } else { next.saturating_add(1) };
+        after >= interval
+    }
+
     /// Whether the mask has not been brought up to date for too long. A network that is slower than the
     /// frames come gets half of the time, so that what it takes can be caught up with in the other half.
     fn starves(&self, frame: &Outlook) -> bool {
@@ -108,6 +115,23 @@ mod tests {
         assert_eq!(turns(&mut schedule, 2, 5), "x.x.x", "what must run begins anew");
         assert_eq!(schedule.turn(&Outlook { interval: u32::MAX, ..ONTIME }), Turn::Hold);
         assert_eq!(schedule.turn(&ONTIME), Turn::Run, "a change counts at once");
+    }
+
+    #[test]
+    fn turns_are_known_a_frame_earlier() {
+        for interval in 1..5 {
+            let mut schedule = Schedule::default();
+            let mut expected = None;
+            for index in 0..20 {
+                let soon = schedule.due_after_next(interval);
+                let turn = schedule.turn(&Outlook { must_run: index == 0, interval, ..ONTIME });
+                // The first frame runs out of turn.
+                if index > 1 {
+                    assert_eq!(expected, Some(turn == Turn::Run), "frame {index}, every {interval}");
+                }
+                expected = Some(soon);
+            }
+        }
     }
 
     #[test]

@@ -1,49 +1,59 @@
 //! Frames looked at before their turn, on a thread of their own.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 
 use crate::{Error, Result};
 
-type Answer<S> = Sender<Result<S>>;
-
 /// A thread that looks at one image after the other, each given as `I`.
 pub struct Lookout<I, S> {
-    images: Option<Sender<(I, Answer<S>)>>,
+    orders: Option<Sender<Order<I, S>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What is or will be known of an image.
-pub struct Glimpse<S>(Receiver<Result<S>>);
+struct Order<I, S> {
+    image: I,
+    answer: Sender<Result<S>>,
+    wanted: Weak<()>,
+}
+
+/// What is or will be known of an image. Nobody looks at it any more once this is dropped.
+pub struct Glimpse<S> {
+    answer: Receiver<Result<S>>,
+    _wanted: Arc<()>,
+}
 
 impl<I: Send + 'static, S: Send + 'static> Lookout<I, S> {
     /// # Errors
     /// No thread is to be had.
     pub fn new(look: impl Fn(I) -> Result<S> + Send + 'static) -> Result<Self> {
-        let (images, orders) = channel::<(I, Answer<S>)>();
+        let (orders, list) = channel::<Order<I, S>>();
         let work = move || {
             let _no_grad = tch::no_grad_guard();
             // OpenMP has a number of threads for each thread; libtorch's is the same for all.
             tch::set_num_threads(tch::get_num_threads());
-            for (image, answer) in orders {
-                // Nobody may want to know any more.
-                let _ = answer.send(look(image));
+            for Order { image, answer, wanted } in list {
+                if wanted.strong_count() > 0 {
+                    let _ = answer.send(look(image));
+                }
             }
         };
         let thread = Builder::new().name("fastganseg-ahead".into()).spawn(work).map_err(|error| {
             Error::Config(format!("no thread to look ahead with: {error}. Leave frame-threading off"))
         })?;
-        Ok(Self { images: Some(images), thread: Some(thread) })
+        Ok(Self { orders: Some(orders), thread: Some(thread) })
     }
 
     /// Has an image looked at, after those before it.
     pub fn look(&self, image: I) -> Glimpse<S> {
-        let (answer, glimpse) = channel();
-        if let Some(images) = &self.images {
+        let (sender, answer) = channel();
+        let wanted = Arc::new(());
+        if let Some(orders) = &self.orders {
             // Without a thread there will be no answer.
-            let _ = images.send((image, answer));
+            let _ = orders.send(Order { image, answer: sender, wanted: Arc::downgrade(&wanted) });
         }
-        Glimpse(glimpse)
+        Glimpse { answer, _wanted: wanted }
     }
 }
 
@@ -53,13 +63,13 @@ impl<S> Glimpse<S> {
     /// # Errors
     /// That which looking gave, or [`Error::NoGlimpse`] if its thread is no more.
     pub fn take(self) -> Result<S> {
-        self.0.recv().map_err(|_| Error::NoGlimpse)?
+        self.answer.recv().map_err(|_| Error::NoGlimpse)?
     }
 }
 
 impl<I, S> Drop for Lookout<I, S> {
     fn drop(&mut self) {
-        drop(self.images.take());
+        drop(self.orders.take());
         if let Some(thread) = self.thread.take() {
             // It has said why, if it has panicked.
             let _ = thread.join();
@@ -80,6 +90,27 @@ mod tests {
         drop(lookout.look(9));
         let seen: Vec<_> = glimpses.into_iter().map(|glimpse| glimpse.take().unwrap()).collect();
         assert_eq!(seen, [(true, 0), (true, 1), (true, 2)]);
+    }
+
+    #[test]
+    fn nobody_looks_at_what_is_no_longer_wanted() {
+        let (begun, begins) = channel();
+        let (go, gone) = channel::<()>();
+        let lookout = Lookout::new(move |image: u8| {
+            begun.send(image).unwrap();
+            let _ = gone.recv();
+            Ok(image)
+        })
+        .unwrap();
+        let first = lookout.look(0);
+        assert_eq!(begins.recv(), Ok(0));
+        for image in 1..9 {
+            drop(lookout.look(image));
+        }
+        let last = lookout.look(9);
+        drop(go);
+        assert_eq!((first.take().unwrap(), last.take().unwrap()), (0, 9));
+        assert_eq!(begins.try_iter().collect::<Vec<_>>(), [9]);
     }
 
     #[test]

@@ -63,9 +63,10 @@ fn masks_are_the_same_each_a_frame_later() {
     let mask = files.mask("mask.png", (64, 48), disc);
     let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
     // The whole frame: a region is chosen a frame earlier, so that the network sees something else.
-    let run = |threading: bool| {
+    let run = |threading: bool, interval: u32| {
         let element = with_mask(&mask);
         element.set_property("frame-threading", threading);
+        element.set_property("inference-interval", interval);
         element.set_property_from_str("roi", "off");
         let (mut harness, _) = mask_output(&element);
         for number in 0..12 {
@@ -81,9 +82,11 @@ fn masks_are_the_same_each_a_frame_later() {
             })
             .collect::<Vec<_>>()
     };
-    let (later, now) = (run(true), run(false));
-    assert_eq!(later, now);
-    assert!(now.iter().any(|(_, values)| values.iter().any(|value| *value > 0)), "there is an object");
+    for interval in [1, 3] {
+        let (later, now) = (run(true, interval), run(false, interval));
+        assert_eq!(later, now, "every {interval}");
+        assert!(now.iter().any(|(_, values)| values.iter().any(|value| *value > 0)), "there is an object");
+    }
 }
 
 #[test]
