@@ -496,6 +496,50 @@ fn close_ups_show_all_of_an_object_in_any_shape() {
 }
 
 #[test]
+fn intruders_hide_objects_or_are_hidden_by_them() {
+    let (video, stills) = (Folder::davis(2), Folder::photos(3, "Annotations"));
+    let sources = video.source("a", "") + &stills.source("b", "ratio = 1e-6");
+    let with = |intruder: f64, newcomer: f64| {
+        let plain = PLAIN.replace("[augment]", &format!("[augment]\nintruder = {intruder:.1}"));
+        clips(&open(&format!("{sources}{plain}[synthetic]\nnewcomer = {newcomer:.1}\n")).unwrap(), 8)
+    };
+    let (without, with, later) = (with(0.0, 0.0), with(1.0, 0.0), with(1.0, 1.0));
+    let (mut hidden, mut behind) = (0, 0);
+    for ([images, masks, valid], [changed, left, same_valid]) in without.iter().zip(&with) {
+        assert!(valid.equal(same_valid));
+        assert!((masks - left).min().double_value(&[]) >= -1e-5, "an intruder is no part of the object");
+        let object = masks.gt(0.999).logical_and(&left.gt(0.999)).to_kind(Kind::Float);
+        let difference = ((images - changed) * &object).abs().max().double_value(&[]);
+        assert!(difference < 2e-3, "what is left of the object looks as before: {difference}");
+        hidden += i32::from(!masks.equal(left));
+        behind += i32::from(masks.equal(left) && !images.equal(changed));
+    }
+    assert!(hidden > 4 && behind > 4, "{hidden} in front, {behind} behind of {}", with.len());
+    for ([images, ..], [changed, ..]) in without.iter().zip(&later) {
+        assert!(images.get(0).equal(&changed.get(0)), "the reference is without it");
+    }
+    assert!(without.iter().zip(&later).any(|(a, b)| !a[0].get(1).equal(&b[0].get(1))));
+}
+
+#[test]
+fn newcomers_are_not_in_the_reference() {
+    let folder = Folder::photos(3, "Annotations");
+    let with = |second: f64, newcomer: f64| {
+        let text = format!("[synthetic]\nsecond_object = {second:.1}\nnewcomer = {newcomer:.1}\n");
+        clips(&open(&(folder.source("stills", "") + &text)).unwrap(), 6)
+    };
+    let of = |clips: &[[Tensor; 3]], frame: i64| -> Vec<Tensor> {
+        clips.iter().map(|[_, masks, _]| masks.get(frame)).collect()
+    };
+    let (always, later) = (with(1.0, 0.0), with(1.0, 1.0));
+    assert_eq!(always.len(), later.len());
+    // The object is the same, and whole in the reference; later it is hidden as often as ever.
+    let whole = |masks: &[Tensor]| masks.iter().map(area).sum::<f64>();
+    assert!(whole(&of(&later, 0)) > whole(&of(&always, 0)));
+    assert!(whole(&of(&later, 1)) < whole(&of(&later, 0)));
+}
+
+#[test]
 fn the_papers_augmentation_can_be_said() {
     let text = r#"
 [sources.youtube]

@@ -49,10 +49,15 @@ pub struct Mix {
 impl Mix {
     fn clip(&self, size: Size, random: &mut Random) -> Result<Clip> {
         let (video, stills) = (self.footage.videos.total(), self.studio.stills.total());
-        match random.chance(stills / (video + stills)) {
-            true => self.studio.draw(&self.footage, self.steps, size, random),
-            false => self.footage.draw(self.steps, size, random),
+        if random.chance(stills / (video + stills)) {
+            return self.studio.draw(&self.footage, self.steps, size, random);
         }
+        let clip = self.footage.draw(self.steps, size, random)?;
+        let intruder = self.footage.augment.intruder;
+        if intruder > 0.0 && random.chance(intruder) {
+            return self.studio.intrude(clip, random);
+        }
+        Ok(clip)
     }
 
     /// The batch of a step, the same whenever and wherever it is made.

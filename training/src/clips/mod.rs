@@ -8,6 +8,8 @@ mod colour;
 mod drift;
 mod epoch;
 mod geometry;
+mod intruder;
+mod layer;
 mod lighting;
 mod loader;
 mod meta;

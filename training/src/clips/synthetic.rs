@@ -7,6 +7,8 @@ use super::actor::{Actor, Entrance};
 use super::colour::Colour;
 use super::drift::{Bends, Drift, velocity, walk};
 use super::geometry::{Grid, Placement, blur};
+use super::intruder::intrude;
+use super::layer::Layer;
 use super::lighting::Lighting;
 use super::motion_blur::motion_blur;
 use super::picture::Still;
@@ -18,9 +20,7 @@ use super::window::Footage;
 use super::{Clip, Frame, Size, TRIES, coverage};
 use crate::{Error, Result};
 
-/// Pixels over which a cut-out's edge is softened.
-const SOFT_EDGE: f64 = 0.8;
-/// And over which a frame out of focus is blurred.
+/// Pixels over which a frame out of focus is blurred.
 const DEFOCUS: f64 = 1.1;
 /// Least shares of the clip that the object has in the reference and in the frame after it.
 const LEAST: (f64, f64) = (0.004, 0.002);
@@ -58,6 +58,11 @@ impl Studio {
             return Clip::from_frames(&frames);
         }
         Err(Error::Clips("the objects of the stills are too small to be seen in a clip; give others".into()))
+    }
+
+    /// A clip of real video with another object in it.
+    pub fn intrude(&self, clip: Clip, random: &mut Random) -> Result<Clip> {
+        intrude(clip, &self.still(random)?, &self.settings, random)
     }
 
     fn still(&self, random: &mut Random) -> Result<Still> {
@@ -110,6 +115,7 @@ impl Studio {
             true => self.second(frames, size, random)?,
             false => None,
         };
+        let newcomer = settings.newcomer > 0.0 && random.chance(settings.newcomer);
         let colour = Colour::draw(settings.colour, random);
         let alike = random.chance(0.5);
         let (height, width) = (background.size()[2] as f64, background.size()[3] as f64);
@@ -117,6 +123,7 @@ impl Studio {
         Ok(Some(Scene {
             actor,
             second,
+            newcomer,
             in_front: random.chance(0.5),
             background,
             cover: cover * random.uniform(1.05, 1.5),
@@ -147,6 +154,8 @@ impl Studio {
 struct Scene {
     actor: Actor,
     second: Option<Actor>,
+    /// Whether the reference is without the second actor.
+    newcomer: bool,
     /// Whether the second actor hides the first, or the other way round.
     in_front: bool,
     /// (1, 3, h, w).
@@ -165,18 +174,20 @@ impl Scene {
     fn frame(&self, frame: usize, size: Size) -> Result<Frame> {
         let mut image = self.backdrop(frame, size)?;
         let second = match &self.second {
-            Some(actor) => Some(self.layer(actor, None, frame, size)?),
-            None => None,
+            Some(actor) if frame > 0 || !self.newcomer => {
+                Some(Layer::sharp(actor, frame, size, self.shutter)?)
+            }
+            _ => None,
         };
         if let (false, Some(layer)) = (self.in_front, &second) {
             image = layer.over(&image)?;
         }
-        let layer = self.layer(&self.actor, Some(&self.colour), frame, size)?;
+        let layer = Layer::soft(&self.actor, &self.colour, frame, size, self.shutter)?;
         image = layer.over(&self.scene_colour.apply(&image)?)?;
         let mut mask = layer.mask;
         if let (true, Some(layer)) = (self.in_front, &second) {
             image = layer.over(&image)?;
-            mask = mask.f_mul(&layer.alpha.f_neg()?.f_add_scalar(1.0)?)?;
+            mask = layer.hide(&mask)?;
         }
         Ok(Frame { image, valid: mask.f_ones_like()?, mask })
     }
@@ -194,38 +205,8 @@ impl Scene {
         motion_blur(&image, self.way(velocity(&self.drift, frame, size)))
     }
 
-    fn layer(&self, actor: &Actor, colour: Option<&Colour>, frame: usize, size: Size) -> Result<Layer> {
-        let (mut picture, mask) = actor.at(frame, size)?;
-        let mut alpha = mask.shallow_clone();
-        if let Some(colour) = colour {
-            picture = colour.apply(&picture)?;
-            alpha = blur(&mask, SOFT_EDGE)?;
-        }
-        let way = self.way(actor.velocity(frame, size));
-        let layers = motion_blur(&Tensor::f_cat(&[picture.f_mul(&alpha)?, alpha, mask], 1)?, way)?;
-        let part = |from: i64, planes: i64| layers.f_narrow(1, from, planes);
-        Ok(Layer { picture: part(0, 3)?, alpha: part(3, 1)?, mask: part(4, 1)? })
-    }
-
     /// What is covered while the shutter is open.
     fn way(&self, velocity: (f64, f64)) -> (f64, f64) {
         (velocity.0 * self.shutter, velocity.1 * self.shutter)
-    }
-}
-
-/// A cut-out to be laid over a picture.
-struct Layer {
-    /// (1, 3, H, W), times alpha.
-    picture: Tensor,
-    /// (1, 1, H, W), its edge softened.
-    alpha: Tensor,
-    /// (1, 1, H, W), the truth.
-    mask: Tensor,
-}
-
-impl Layer {
-    fn over(&self, below: &Tensor) -> Result<Tensor> {
-        let left = self.alpha.f_neg()?.f_add_scalar(1.0)?;
-        Ok(below.f_mul(&left)?.f_add_(&self.picture)?)
     }
 }

@@ -32,6 +32,8 @@ pub struct Augment {
     pub close_ups: f64,
     /// Chance that the object is gone after the reference: the rest shows another sequence.
     pub absent: f64,
+    /// Chance of another object, cut out of a still, that moves in front of the object or behind it.
+    pub intruder: f64,
     /// Chance of a window that runs backwards.
     pub reversed: f64,
     /// Annotated frames from one frame of a window to the next; each is drawn as often as it is
@@ -91,6 +93,7 @@ impl Default for Augment {
             border: Border::Reflect,
             close_ups: 0.0,
             absent: 0.0,
+            intruder: 0.0,
             reversed: 0.3,
             frame_steps: vec![1, 1, 1, 2, 3],
             first_reference: 0.3,
@@ -107,6 +110,7 @@ impl Augment {
             ("rotated", self.rotated),
             ("close_ups", self.close_ups),
             ("absent", self.absent),
+            ("intruder", self.intruder),
             ("reversed", self.reversed),
             ("first_reference", self.first_reference),
             ("least_object", self.least_object),

@@ -18,6 +18,8 @@ pub struct Synthetic {
     pub bend: f64,
     /// Chance of a second object, half the time in front of the first.
     pub second_object: f64,
+    /// Chance that the reference does not show a second object yet.
+    pub newcomer: f64,
     /// Chance that the object's own photo is the background.
     pub own_background: f64,
     /// Chance that another background is a frame of a video source.
@@ -44,6 +46,7 @@ impl Default for Synthetic {
             thin_plate: 0.0,
             bend: 0.06,
             second_object: 0.4,
+            newcomer: 0.0,
             own_background: 0.35,
             video_background: 0.3,
             colour: 1.0,
@@ -61,6 +64,7 @@ impl Synthetic {
         let shares = [
             ("thin_plate", self.thin_plate),
             ("second_object", self.second_object),
+            ("newcomer", self.newcomer),
             ("own_background", self.own_background),
             ("video_background", self.video_background),
             ("motion_blur", self.motion_blur),

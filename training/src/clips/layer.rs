@@ -1,0 +1,72 @@
+//! A cut-out of one frame, to be laid over a picture.
+
+use tch::Tensor;
+
+use super::Size;
+use super::actor::Actor;
+use super::colour::Colour;
+use super::geometry::blur;
+use super::motion_blur::motion_blur;
+use crate::Result;
+
+/// Pixels over which a cut-out's edge is softened.
+const SOFT_EDGE: f64 = 0.8;
+
+/// An actor in a frame.
+pub struct Layer {
+    /// (1, 3, H, W), times alpha.
+    picture: Tensor,
+    /// (1, 1, H, W).
+    alpha: Tensor,
+    /// (1, 1, H, W), the truth.
+    pub mask: Tensor,
+}
+
+impl Layer {
+    /// With the edge of its mask. `shutter` is the time that it is open, in parts of the time between frames.
+    pub fn sharp(actor: &Actor, frame: usize, size: Size, shutter: f64) -> Result<Self> {
+        let (picture, mask) = actor.at(frame, size)?;
+        Self::moved(&picture, &mask, &mask, actor, frame, size, shutter)
+    }
+
+    /// With a soft edge, in other colours.
+    pub fn soft(actor: &Actor, colour: &Colour, frame: usize, size: Size, shutter: f64) -> Result<Self> {
+        let (picture, mask) = actor.at(frame, size)?;
+        let alpha = blur(&mask, SOFT_EDGE)?;
+        Self::moved(&colour.apply(&picture)?, &alpha, &mask, actor, frame, size, shutter)
+    }
+
+    fn moved(
+        picture: &Tensor,
+        alpha: &Tensor,
+        mask: &Tensor,
+        actor: &Actor,
+        frame: usize,
+        size: Size,
+        shutter: f64,
+    ) -> Result<Self> {
+        let velocity = actor.velocity(frame, size);
+        let way = (velocity.0 * shutter, velocity.1 * shutter);
+        let layers = motion_blur(&Tensor::f_cat(&[&picture.f_mul(alpha)?, alpha, mask], 1)?, way)?;
+        let part = |from: i64, planes: i64| layers.f_narrow(1, from, planes);
+        Ok(Self { picture: part(0, 3)?, alpha: part(3, 1)?, mask: part(4, 1)? })
+    }
+
+    /// Only where `mask` (1, 1, H, W) is not.
+    pub fn behind(&self, mask: &Tensor) -> Result<Self> {
+        let left = mask.f_neg()?.f_add_scalar(1.0)?;
+        let part = |x: &Tensor| x.f_mul(&left);
+        Ok(Self { picture: part(&self.picture)?, alpha: part(&self.alpha)?, mask: part(&self.mask)? })
+    }
+
+    /// Over a picture (1, 3, H, W).
+    pub fn over(&self, below: &Tensor) -> Result<Tensor> {
+        Ok(self.hide(below)?.f_add_(&self.picture)?)
+    }
+
+    /// What is left of something (1, C, H, W) below it.
+    pub fn hide(&self, below: &Tensor) -> Result<Tensor> {
+        let left = self.alpha.f_neg()?.f_add_scalar(1.0)?;
+        Ok(below.f_mul(&left)?)
+    }
+}
