@@ -13,7 +13,7 @@ usage: pipelines/virtual-camera.sh MASK.png [BACKGROUND] [CAMERA] [VIRTUAL]
 
 Environment:
   REF_IMAGE   the picture MASK was drawn on, for instance a snapshot of the camera:
-              gst-launch-1.0 v4l2src num-buffers=30 ! jpegenc ! multifilesink location=snapshot.jpg
+              gst-launch-1.0 v4l2src num-buffers=30 ! videoconvert ! video/x-raw,width=1280,height=720 ! jpegenc ! multifilesink location=snapshot.jpg
   SIZE        what to ask of the camera                  (default: 1280x720)
 
 A virtual camera is made with:
