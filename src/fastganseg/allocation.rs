@@ -4,10 +4,15 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 
-/// Strides and offsets of any kind are welcome.
-pub fn propose(query: &mut gst::query::Allocation) {
+/// Strides and offsets of any kind are welcome. If a buffer `waits` while the next one is filled, there have to be two.
+pub fn propose(query: &mut gst::query::Allocation, waits: bool) {
     if query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
+    }
+    let caps = query.get_owned().0;
+    if waits && let Some(Ok(info)) = caps.map(|caps| gst_video::VideoInfo::from_caps(&caps)) {
+        let size = u32::try_from(info.size()).unwrap_or(u32::MAX);
+        query.add_allocation_pool(None::<&gst::BufferPool>, size, 2, 0);
     }
 }
 

@@ -12,6 +12,11 @@ pub struct Continuity {
     flushed: bool,
 }
 
+/// From one frame to the next, unless it is before it or too far ahead.
+pub fn gap(last: gst::ClockTime, next: gst::ClockTime) -> Option<gst::ClockTime> {
+    next.checked_sub(last).filter(|gap| *gap <= LONGEST_GAP)
+}
+
 impl Continuity {
     /// What comes next is from another place.
     pub fn flush(&mut self) {
@@ -21,10 +26,7 @@ impl Continuity {
     /// Takes note of a frame; true if it does not follow the one before: after a flush, or if it is
     /// marked as discontinuous and its time is earlier, much later or unknown.
     pub fn breaks_at(&mut self, discont: bool, pts: Option<gst::ClockTime>) -> bool {
-        let follows = match (self.last, pts) {
-            (Some(last), Some(pts)) => pts >= last && pts - last <= LONGEST_GAP,
-            _ => false,
-        };
+        let follows = self.last.zip(pts).is_some_and(|(last, pts)| gap(last, pts).is_some());
         self.last = pts;
         std::mem::take(&mut self.flushed) || (discont && !follows)
     }

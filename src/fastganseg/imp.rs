@@ -18,13 +18,14 @@ use gstreamer_base::subclass::prelude::*;
 use gstreamer_video as gst_video;
 
 use super::compose::Composer;
-use super::continuity::Continuity;
+use super::continuity::{self, Continuity};
 use super::engine::Engine;
 use super::fault::{self, Fault};
 use super::latency::Latency;
+use super::marks::Marks;
 use super::planes::PlanePool;
 use super::qos::{Late, Qos, Times};
-use super::reference::{Arming, Reference, State, Ticket};
+use super::reference::{Arming, Change, Reference, State, Ticket};
 use super::schedule::{Outlook, Schedule, Turn};
 use super::settings::{self, Settings};
 use super::signals;
@@ -59,6 +60,7 @@ pub struct FastGanSeg {
     waiting: Mutex<Option<Waiting>>,
     /// Buffers wait for the next.
     delays: AtomicBool,
+    marks: Marks,
     qos: Mutex<Qos>,
     latency: Mutex<Latency>,
     statistics: Mutex<Statistics>,
@@ -95,6 +97,16 @@ impl ObjectImpl for FastGanSeg {
         obj.set_qos(false);
         // Otherwise it would rather let pictures through without alpha.
         obj.set_prefer_passthrough(false);
+        let weak = obj.downgrade();
+        obj.src_pad().add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            if let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data
+                && let Some(obj) = weak.upgrade()
+                && obj.imp().delays.load(Ordering::Relaxed)
+            {
+                obj.imp().marks.correct(buffer);
+            }
+            gst::PadProbeReturn::Ok
+        });
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
@@ -295,7 +307,7 @@ impl BaseTransformImpl for FastGanSeg {
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
         self.parent_propose_allocation(decide_query, query)?;
-        allocation::propose(query);
+        allocation::propose(query, self.delays.load(Ordering::Relaxed));
         Ok(())
     }
 
@@ -324,7 +336,13 @@ impl BaseTransformImpl for FastGanSeg {
         }
         match event.view() {
             EventView::FlushStop(_) => {
-                lock(&self.waiting).take();
+                let lost = lock(&self.waiting).take();
+                if lost.is_some() {
+                    self.marks.miss();
+                }
+                if let Some(change) = lost.and_then(|lost| lost.change) {
+                    lock(&self.arming).give_back(change);
+                }
                 lock(&self.continuity).flush();
                 lock(&self.qos).reset();
             }
@@ -354,6 +372,10 @@ impl BaseTransformImpl for FastGanSeg {
     }
 
     fn query(&self, direction: gst::PadDirection, query: &mut gst::QueryRef) -> bool {
+        // Whoever asks wants all buffers from before out, or back.
+        if direction == gst::PadDirection::Sink && query.is_serialized() {
+            self.drain();
+        }
         let answered = BaseTransformImplExt::parent_query(self, direction, query);
         if answered
             && direction == gst::PadDirection::Src
@@ -385,18 +407,25 @@ impl BaseTransformImpl for FastGanSeg {
         let Some(buffer) = self.take_queued_buffer() else {
             return Ok(GenerateOutputSuccess::NoOutput);
         };
+        let begun = Instant::now();
+        let come = self.receive(buffer);
         let turn = if self.delays.load(Ordering::Relaxed) {
-            let ahead = self.look_ahead(&buffer).map_err(|fault| self.flow(fault))?;
-            let before = lock(&self.waiting).replace(Waiting { buffer, ahead });
-            let Some(before) = before else { return Ok(GenerateOutputSuccess::NoOutput) };
-            before
+            match self.swap(come).map_err(|fault| self.flow(fault))? {
+                Some(before) => before,
+                None => return Ok(GenerateOutputSuccess::NoOutput),
+            }
         } else {
-            Waiting { buffer, ahead: None }
+            come
         };
-        Ok(match self.process(turn).map_err(|fault| self.flow(fault))? {
-            Some(buffer) => GenerateOutputSuccess::Buffer(buffer),
-            None => GenerateOutputSuccess::Dropped,
-        })
+        match self.process(turn, begun) {
+            Ok(Some(buffer)) => Ok(GenerateOutputSuccess::Buffer(buffer)),
+            Ok(None) => Ok(GenerateOutputSuccess::Dropped),
+            Err(fault) => {
+                // The stream ends here.
+                lock(&self.waiting).take();
+                Err(self.flow(fault))
+            }
+        }
     }
 }
 
@@ -416,7 +445,7 @@ impl FastGanSeg {
     fn drain(&self) {
         let waiting = lock(&self.waiting).take();
         let Some(waiting) = waiting else { return };
-        let pushed = match self.process(waiting).map_err(|fault| self.flow(fault)) {
+        let pushed = match self.process(waiting, Instant::now()).map_err(|fault| self.flow(fault)) {
             Ok(Some(buffer)) => self.obj().src_pad().push(buffer),
             Ok(None) => return,
             Err(error) => Err(error),
@@ -427,10 +456,36 @@ impl FastGanSeg {
         }
     }
 
-    /// Has a buffer looked at whose turn comes after that which waits.
+    /// What is to happen with a buffer that has come is settled by what was asked for before it came.
+    fn receive(&self, buffer: gst::Buffer) -> Waiting {
+        let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
+        let restart = lock(&self.continuity).breaks_at(discont, buffer.pts());
+        let change = lock(&self.arming).take_change();
+        Waiting { buffer, change, restart, ahead: None }
+    }
+
+    /// Has a buffer that has come wait for the next; the one that waited, whose turn it is now.
+    fn swap(&self, mut come: Waiting) -> Result<Option<Waiting>, Fault> {
+        if come.change.is_none() && !come.restart {
+            come.ahead = self.look_ahead(&come.buffer)?;
+        }
+        let time = come.buffer.pts();
+        let before = lock(&self.waiting).replace(come);
+        let gap = time.zip(before.as_ref().and_then(|before| before.buffer.pts()));
+        if let Some(gap) = gap.and_then(|(time, before)| continuity::gap(before, time))
+            && lock(&self.latency).waited(gap.into())
+        {
+            self.post_latency();
+        }
+        Ok(before)
+    }
+
+    /// Has a buffer looked at whose turn comes after that which waits, if the network will run on it.
     fn look_ahead(&self, buffer: &gst::BufferRef) -> Result<Option<Ahead>, Fault> {
         let interval = lock(&self.settings).inference_interval;
-        if !lock(&self.schedule).due_after_next(interval) {
+        let before = u32::from(lock(&self.waiting).is_some());
+        let late = lock(&self.qos).lateness(Times::of(buffer, &self.obj().segment()).running).is_some();
+        if late || !lock(&self.schedule).due_after(before, interval) {
             return Ok(None);
         }
         let info = self.input()?;
@@ -447,12 +502,14 @@ impl FastGanSeg {
     }
 
     /// The buffer to be put out, or none if it is dropped.
-    fn process(&self, turn: Waiting) -> Result<Option<gst::Buffer>, Fault> {
-        let Waiting { buffer, ahead } = turn;
-        let begun = Instant::now();
-        let times = Times::of(&buffer, &self.obj().segment());
+    fn process(&self, turn: Waiting, begun: Instant) -> Result<Option<gst::Buffer>, Fault> {
+        let times = Times::of(&turn.buffer, &self.obj().segment());
         self.sync_properties(times);
-        let Some((matte, origin)) = self.follow(&buffer, ahead, times)? else { return Ok(None) };
+        let Waiting { buffer, change, restart, ahead } = turn;
+        let Some((matte, origin)) = self.follow(&buffer, change, restart, ahead, times)? else {
+            self.marks.miss();
+            return Ok(None);
+        };
         let (output, look) = {
             let settings = lock(&self.settings);
             (settings.output, settings.look())
@@ -465,13 +522,15 @@ impl FastGanSeg {
             waited = begun.elapsed();
             allocated
         };
-        let buffer = {
+        let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
+        let mut buffer = {
             let mut composer = lock(&self.composer);
             let composer = composer.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
             let video_meta = self.video_meta.load(Ordering::Relaxed);
             composer.compose(buffer, matte.as_ref(), (output, look), video_meta, allocate)?
         };
         *lock(&self.matte) = matte;
+        self.marks.mark(&mut buffer, discont);
         self.account(origin, begun.elapsed().saturating_sub(waited));
         Ok(Some(buffer))
     }
@@ -489,13 +548,15 @@ impl FastGanSeg {
     fn follow(
         &self,
         buffer: &gst::BufferRef,
+        change: Option<Change>,
+        restart: bool,
         ahead: Option<Ahead>,
         times: Times,
     ) -> Result<Option<(Option<Matte>, Origin)>, Fault> {
         let info = self.input()?;
-        let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
-        let restart = lock(&self.continuity).breaks_at(discont, buffer.pts());
-        let change = lock(&self.arming).take_change();
+        if change.is_some() {
+            lock(&self.arming).arrive();
+        }
         let mut held = lock(&self.matte).take();
         if let Some(held) = &mut held {
             held.set_held();

@@ -26,8 +26,10 @@ pub struct Latency {
     expected: Duration,
     /// What live pipelines reckon with.
     told: Option<Duration>,
-    /// How long each buffer waits for the next.
+    /// How long each buffer waits for the next, by the rate that was agreed on.
     wait: Duration,
+    /// From one buffer to the next, as they come.
+    gaps: Recent,
 }
 
 impl Default for Latency {
@@ -39,13 +41,21 @@ impl Default for Latency {
 impl Latency {
     /// `expected` is how long a frame probably takes.
     pub fn new(expected: Duration) -> Self {
-        Self { recent: Recent::new(WINDOW), frames: 0, expected, told: None, wait: Duration::ZERO }
+        let (recent, gaps) = (Recent::new(WINDOW), Recent::new(WINDOW));
+        Self { recent, frames: 0, expected, told: None, wait: Duration::ZERO, gaps }
     }
 
     /// From now on each buffer waits for the next, so long. True if what was told is no longer so.
     pub fn wait(&mut self, wait: Duration) -> bool {
         self.wait = wait;
         self.retell()
+    }
+
+    /// A buffer has waited for the next, whose time is later by `gap`: rates vary, or are not what was agreed on. True
+    /// if what was told is no longer so, which the first gap alone tells at once.
+    pub fn waited(&mut self, gap: Duration) -> bool {
+        self.gaps.add(gap);
+        self.gaps.len() == 1 && self.retell()
     }
 
     /// For an answer to a query, in whole milliseconds. It stays the same until [`add`](Self::add) says
@@ -86,7 +96,8 @@ impl Latency {
     fn estimate(&self) -> Duration {
         let measured = self.recent.quantile(SHARE).unwrap_or_default();
         let time = if self.recent.len() < ENOUGH as usize { measured.max(self.expected) } else { measured };
-        let ms = (time + self.wait).as_nanos().div_ceil(MILLISECOND.as_nanos());
+        let wait = self.gaps.quantile(SHARE).unwrap_or_default().max(self.wait);
+        let ms = (time + wait).as_nanos().div_ceil(MILLISECOND.as_nanos());
         MILLISECOND * u32::try_from(ms).unwrap_or(u32::MAX)
     }
 }
@@ -148,6 +159,22 @@ mod tests {
             }
         }
         assert_eq!(news, 1);
+    }
+
+    #[test]
+    fn frames_wait_as_long_as_they_are_apart() {
+        let mut latency = Latency::new(ms(20));
+        assert!(!latency.wait(ms(40)), "nobody has asked");
+        assert_eq!(told(&mut latency), 60);
+        assert!(!latency.waited(ms(40)));
+        // The camera gives ten frames a second in the dark.
+        let news = (0..200).filter(|_| latency.waited(ms(100)) | latency.add(ms(20))).count();
+        assert_eq!((news, told(&mut latency)), (1, 120));
+
+        let mut latency = Latency::new(ms(20));
+        assert_eq!(told(&mut latency), 20, "the rate is not known");
+        assert!(latency.waited(ms(33)));
+        assert_eq!(told(&mut latency), 53);
     }
 
     #[test]

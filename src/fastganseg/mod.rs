@@ -9,6 +9,7 @@ mod engine;
 mod fault;
 mod imp;
 mod latency;
+mod marks;
 mod planes;
 mod qos;
 mod reference;

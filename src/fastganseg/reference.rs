@@ -91,6 +91,8 @@ pub struct Arming {
     early: Option<Reference>,
     reference: Option<Arc<Reference>>,
     change: Option<Change>,
+    /// Changes that were taken and have not happened yet.
+    travelling: u32,
     stream: Option<String>,
     state: State,
 }
@@ -177,9 +179,22 @@ impl Arming {
         }
     }
 
-    /// What has to happen before the next buffer; it happens once.
+    /// What has to happen before the next buffer; it happens once, when [`arrive`](Self::arrive) is called.
     pub fn take_change(&mut self) -> Option<Change> {
-        self.change.take()
+        let change = self.change.take();
+        self.travelling += u32::from(change.is_some());
+        change
+    }
+
+    /// A change that was taken happens now.
+    pub fn arrive(&mut self) {
+        self.travelling = self.travelling.saturating_sub(1);
+    }
+
+    /// A change that was taken cannot happen where it should: it is for the next buffer, unless another is.
+    pub fn give_back(&mut self, change: Change) {
+        self.arrive();
+        self.change.get_or_insert(change);
     }
 
     /// Takes note of what came of a frame; what is to be told of it, in this order.
@@ -195,7 +210,7 @@ impl Arming {
         };
         let news = [followed.seeded.then_some(before), (after != before).then_some(after)];
         // What was armed meanwhile is what counts.
-        if self.change.is_none() {
+        if self.change.is_none() && self.travelling == 0 {
             self.state = after;
         }
         news.into_iter().flatten()
@@ -429,6 +444,7 @@ mod tests {
         arming.start(reference());
         assert_eq!(arming.state(), State::Armed);
         let _ = arming.take_change();
+        arming.arrive();
         assert_eq!(follow(&mut arming, true, Presence::Seen), [State::Seeded]);
         assert_eq!(follow(&mut arming, false, Presence::Seen), []);
         for _ in 0..2 {
@@ -444,11 +460,40 @@ mod tests {
         assert_eq!(follow(&mut arming, false, Presence::Seen), [], "of the old reference");
         assert_eq!(arming.state(), State::Armed);
         let _ = arming.take_change();
+        arming.arrive();
         assert_eq!(follow(&mut arming, true, Presence::Seen), [State::Seeded]);
         arming.give(reference().unwrap());
         let _ = arming.take_change();
+        arming.arrive();
         arming.give(reference().unwrap());
         assert_eq!(follow(&mut arming, true, Presence::Seen), [State::Seeded], "armed again meanwhile");
         assert_eq!(arming.state(), State::Armed);
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_still_to_come() {
+        let follow = |arming: &mut Arming, seeded: bool| {
+            let followed =
+                Followed { matte: None, seeded, presence: Presence::Seen, confidence: 0.0, time: None };
+            drop(arming.followed(&followed));
+        };
+        let mut arming = Arming::default();
+        arming.start(reference());
+        let change = arming.take_change().unwrap();
+        follow(&mut arming, false);
+        assert_eq!(arming.state(), State::Armed, "a frame that came before it");
+        arming.give_back(change);
+        assert!(matches!(arming.take_change(), Some(Change::Arm(_))), "it comes with the next frame");
+        arming.arrive();
+        follow(&mut arming, true);
+        assert_eq!(arming.state(), State::Seeded);
+
+        arming.give(reference().unwrap());
+        let older = arming.take_change().unwrap();
+        arming.give(reference().unwrap());
+        let newest = arming.reference.clone().unwrap();
+        arming.give_back(older);
+        let Some(Change::Arm(next)) = arming.take_change() else { panic!("a reference") };
+        assert!(Arc::ptr_eq(&next, &newest));
     }
 }

@@ -67,11 +67,14 @@ impl Schedule {
         turn
     }
 
-    /// Whether it is the turn of the frame after the next, where the network runs on every one of `interval`.
-    pub fn due_after_next(&self, interval: u32) -> bool {
-        let next = self.since.saturating_add(1);
-        let after = if next >= interval { 1 } else { next.saturating_add(1) };
-        after >= interval
+    /// Whether it will be the turn of a frame with `before` others ahead of it, where the network runs on every one of
+    /// `interval`.
+    pub fn due_after(&self, before: u32, interval: u32) -> bool {
+        let mut since = self.since.saturating_add(1);
+        for _ in 0..before {
+            since = if since >= interval { 1 } else { since.saturating_add(1) };
+        }
+        since >= interval
     }
 
     /// Whether the mask has not been brought up to date for too long. A network that is slower than the
@@ -123,11 +126,12 @@ mod tests {
             let mut schedule = Schedule::default();
             let mut expected = None;
             for index in 0..20 {
-                let soon = schedule.due_after_next(interval);
+                let (now, soon) = (schedule.due_after(0, interval), schedule.due_after(1, interval));
                 let turn = schedule.turn(&Outlook { must_run: index == 0, interval, ..ONTIME });
                 // The first frame runs out of turn.
                 if index > 1 {
                     assert_eq!(expected, Some(turn == Turn::Run), "frame {index}, every {interval}");
+                    assert_eq!(now, turn == Turn::Run, "frame {index}, every {interval}");
                 }
                 expected = Some(soon);
             }

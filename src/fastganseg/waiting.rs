@@ -2,11 +2,16 @@
 
 use gstreamer as gst;
 
+use super::reference::Change;
 use crate::tracker::Ahead;
 
 /// A buffer, and what is known of it before its turn.
 pub struct Waiting {
     pub buffer: gst::Buffer,
+    /// What was asked for before it came.
+    pub change: Option<Change>,
+    /// It does not follow the one before it.
+    pub restart: bool,
     pub ahead: Option<Ahead>,
 }
 

@@ -202,3 +202,171 @@ fn moving_objects_are_followed_through_changes_of_the_region() {
     }
     assert!(both * 10 > either * 7, "{both} of {either}");
 }
+
+#[test]
+fn whoever_wants_all_buffers_gets_the_one_that_waits() {
+    let files = Files::new();
+    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let (mut harness, _) = mask_output(&element);
+    let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+    harness.push(frame(&info, 0)).unwrap();
+    harness.push(frame(&info, 1)).unwrap();
+    assert_eq!(harness.buffers_in_queue(), 1);
+    element.static_pad("sink").unwrap().query(&mut gst::query::Drain::new());
+    assert_eq!(harness.buffers_in_queue(), 2);
+}
+
+#[test]
+fn two_buffers_are_asked_for_as_one_waits() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), disc);
+    let least = |threading: bool| {
+        let element = with_mask(&mask);
+        element.set_property("frame-threading", threading);
+        let (_harness, _) = mask_output(&element);
+        let caps = info(VideoFormat::I420, SIZE.0, SIZE.1).to_caps().unwrap();
+        let mut query = gst::query::Allocation::new(Some(&caps), true);
+        assert!(element.static_pad("sink").unwrap().query(&mut query));
+        query.allocation_pools().map(|(_, _, least, _)| least).max()
+    };
+    assert_eq!((least(true), least(false)), (Some(2), None));
+}
+
+#[test]
+fn a_reference_is_for_the_buffer_that_comes_after_it() {
+    let files = Files::new();
+    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let bus = bus(&element);
+    let (mut harness, info) = mask_output(&element);
+    let give = || {
+        let caps = crate::util::info(VideoFormat::Gray8, 64, 48).to_caps().unwrap();
+        let mask = gst::Sample::builder().buffer(&gst::Buffer::from_slice(pixels(ramp))).caps(&caps).build();
+        assert!(element.emit_by_name::<bool>("set-reference", &[&mask, &None::<gst::Sample>]));
+    };
+    for number in 0..3 {
+        harness.push(frame(&info, number)).unwrap();
+    }
+    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    give();
+    assert_eq!((news(&bus), reference_state(&element)), ("armed".into(), "armed".into()));
+    harness.push(frame(&info, 3)).unwrap();
+    assert_eq!(reference_state(&element), "armed", "it waits with its buffer");
+    harness.push(frame(&info, 4)).unwrap();
+    assert_eq!((news(&bus), reference_state(&element)), ("seeded".into(), "seeded".into()));
+    let drawn: Vec<bool> =
+        (0..4).map(|_| plane(&pull(&mut harness), &src_info(&harness), 0, 1) == pixels(ramp)).collect();
+    assert_eq!(drawn, [false, false, false, true]);
+
+    // A flush takes the buffer, not the reference.
+    give();
+    harness.push(frame(&info, 5)).unwrap();
+    harness.push_event(gst::event::FlushStart::new());
+    harness.push_event(gst::event::FlushStop::new(true));
+    let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    assert!(harness.push_event(gst::event::Segment::new(&segment)));
+    harness.push(frame(&info, 9)).unwrap();
+    assert!(harness.push_event(gst::event::Eos::new()));
+    let last = std::iter::from_fn(|| harness.try_pull()).last().unwrap();
+    assert_eq!(last.pts(), frame(&info, 9).pts());
+    assert_eq!(plane(&last, &src_info(&harness), 0, 1), pixels(ramp));
+}
+
+#[test]
+fn marks_stay_on_the_buffers_that_they_came_on() {
+    let files = Files::new();
+    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let (mut harness, info) = mask_output(&element);
+    for number in 0..7 {
+        let mut buffer = frame(&info, number);
+        if number % 3 == 0 {
+            buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
+        }
+        harness.push(buffer).unwrap();
+        if number == 4 {
+            harness.push_event(gst::event::Gap::new(gst::ClockTime::SECOND, None));
+        }
+    }
+    assert!(harness.push_event(gst::event::Eos::new()));
+    let marked: Vec<bool> =
+        (0..7).map(|_| pull(&mut harness).flags().contains(gst::BufferFlags::DISCONT)).collect();
+    assert_eq!(marked, [true, false, false, true, false, false, true]);
+}
+
+#[test]
+fn what_follows_a_dropped_frame_is_marked() {
+    let files = Files::new();
+    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    element.set_property_from_str("late-policy", "drop");
+    let (mut harness, info) = mask_output(&element);
+    let times: Vec<_> = (0..7).map(|number| frame(&info, number).pts()).collect();
+    for number in 0..4 {
+        harness.push(frame(&info, number)).unwrap();
+        if number == 2 {
+            // Frames before the fourth are late.
+            let late = i64::try_from((times[3].unwrap() - times[2].unwrap()).nseconds()).unwrap() / 4;
+            harness.push_upstream_event(gst::event::Qos::new(gst::QOSType::Underflow, 1.5, late, times[2]));
+        }
+    }
+    harness.push_event(gst::event::Gap::new(times[4].unwrap(), None));
+    for number in 4..7 {
+        harness.push(frame(&info, number)).unwrap();
+    }
+    assert!(harness.push_event(gst::event::Eos::new()));
+    let out: Vec<_> = std::iter::from_fn(|| harness.try_pull()).collect();
+    let gone = count(&element, "dropped");
+    assert!(gone > 0 && out.len() as u64 == 7 - gone, "{gone} dropped");
+    for pair in out.windows(2) {
+        let index = |buffer: &gst::Buffer| times.iter().position(|time| *time == buffer.pts()).unwrap();
+        let missing = index(&pair[1]) > index(&pair[0]) + 1;
+        let marked = pair[1].flags().contains(gst::BufferFlags::DISCONT);
+        assert_eq!(marked, missing, "frame {}", index(&pair[1]));
+    }
+}
+
+#[test]
+fn late_frames_are_not_looked_at_ahead_and_come_out_as_ever() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), disc);
+    let run = |threading: bool| {
+        let element = with_mask(&mask);
+        element.set_property("frame-threading", threading);
+        element.set_property_from_str("roi", "off");
+        let (mut harness, _) = mask_output(&element);
+        let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+        harness.push(moved(&info, 0)).unwrap();
+        let second = i64::try_from(gst::ClockTime::SECOND.nseconds()).unwrap();
+        let event = gst::event::Qos::new(gst::QOSType::Underflow, 1.5, second, moved(&info, 0).pts());
+        harness.push_upstream_event(event);
+        for number in 1..15 {
+            harness.push(moved(&info, number)).unwrap();
+        }
+        assert!(harness.push_event(gst::event::Eos::new()));
+        let held = count(&element, "held");
+        (held, (0..15).map(|_| plane(&pull(&mut harness), &src_info(&harness), 0, 1)).collect::<Vec<_>>())
+    };
+    let (later, now) = (run(true), run(false));
+    assert!(now.0 > 8, "{} held", now.0);
+    assert_eq!(later, now);
+}
+
+#[test]
+fn the_wait_is_told_where_no_rate_was_agreed_on() {
+    let files = Files::new();
+    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let varying = gst_video::VideoInfo::builder(VideoFormat::I420, SIZE.0, SIZE.1)
+        .fps(gst::Fraction::new(0, 1))
+        .build()
+        .unwrap();
+    element.set_property_from_str("output", "mask");
+    let mut harness = harness(&element, &varying.to_caps().unwrap());
+    harness.set_upstream_latency(gst::ClockTime::from_mseconds(10));
+    let before = harness.query_latency().unwrap();
+    let gap = gst::ClockTime::from_mseconds(400);
+    for number in 0..3 {
+        let mut buffer = frame(&varying, number);
+        buffer.make_mut().set_pts(gap * number);
+        harness.push(buffer).unwrap();
+    }
+    let after = harness.query_latency().unwrap();
+    assert!(after >= before.max(gap), "{before} before, {after} after");
+}
