@@ -127,10 +127,7 @@ fn a_flush_takes_what_waits_with_it() {
     harness.push(frame(&info, 0)).unwrap();
     harness.push(frame(&info, 1)).unwrap();
     assert_eq!(pull(&mut harness).pts(), frame(&info, 0).pts());
-    harness.push_event(gst::event::FlushStart::new());
-    harness.push_event(gst::event::FlushStop::new(true));
-    let segment = gst::FormattedSegment::<gst::ClockTime>::new();
-    assert!(harness.push_event(gst::event::Segment::new(&segment)));
+    flush(&mut harness);
     harness.push(frame(&info, 7)).unwrap();
     assert!(harness.push_event(gst::event::Eos::new()));
     assert_eq!(pull(&mut harness).pts(), frame(&info, 7).pts());
@@ -238,11 +235,7 @@ fn a_reference_is_for_the_buffer_that_comes_after_it() {
     let element = threaded(&files.mask("mask.png", (64, 48), disc));
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
-    let give = || {
-        let caps = crate::util::info(VideoFormat::Gray8, 64, 48).to_caps().unwrap();
-        let mask = gst::Sample::builder().buffer(&gst::Buffer::from_slice(pixels(ramp))).caps(&caps).build();
-        assert!(element.emit_by_name::<bool>("set-reference", &[&mask, &None::<gst::Sample>]));
-    };
+    let give = || assert!(set_reference(&element, &grey(ramp), None));
     for number in 0..3 {
         harness.push(frame(&info, number)).unwrap();
     }
@@ -260,10 +253,7 @@ fn a_reference_is_for_the_buffer_that_comes_after_it() {
     // A flush takes the buffer, not the reference.
     give();
     harness.push(frame(&info, 5)).unwrap();
-    harness.push_event(gst::event::FlushStart::new());
-    harness.push_event(gst::event::FlushStop::new(true));
-    let segment = gst::FormattedSegment::<gst::ClockTime>::new();
-    assert!(harness.push_event(gst::event::Segment::new(&segment)));
+    flush(&mut harness);
     harness.push(frame(&info, 9)).unwrap();
     assert!(harness.push_event(gst::event::Eos::new()));
     let last = std::iter::from_fn(|| harness.try_pull()).last().unwrap();

@@ -207,10 +207,7 @@ fn discont_and_flush_restart_from_the_reference() {
     for number in 67..70 {
         values(&mut harness, frame(&info, number));
     }
-    harness.push_event(gst::event::FlushStart::new());
-    harness.push_event(gst::event::FlushStop::new(true));
-    let segment = gst::FormattedSegment::<gst::ClockTime>::new();
-    harness.push_event(gst::event::Segment::new(segment.upcast_ref()));
+    flush(&mut harness);
     assert_eq!(values(&mut harness, scene(&info, 0)), first, "after a flush");
 }
 
@@ -239,10 +236,7 @@ fn end_of_stream_forgets_nothing_and_ready_everything() {
     let (mut harness, info) = mask_output(&element);
     values(&mut harness, frame(&info, 0));
     harness.push_event(gst::event::Eos::new());
-    harness.push_event(gst::event::FlushStart::new());
-    harness.push_event(gst::event::FlushStop::new(true));
-    let segment = gst::FormattedSegment::<gst::ClockTime>::new();
-    harness.push_event(gst::event::Segment::new(segment.upcast_ref()));
+    flush(&mut harness);
     assert_ne!(values(&mut harness, frame(&info, 0)), pixels(ramp), "tracked, not armed");
     assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
     no_news(&bus);

@@ -132,10 +132,7 @@ fn nothing_is_held_across_references_and_seeks() {
     assert_eq!(news(&bus), "armed");
     assert_eq!(values(&mut harness, frame(&info, 2)), pixels(disc));
 
-    harness.push_event(gst::event::FlushStart::new());
-    harness.push_event(gst::event::FlushStop::new(true));
-    let segment = gst::FormattedSegment::<gst::ClockTime>::new();
-    harness.push_event(gst::event::Segment::new(segment.upcast_ref()));
+    flush(&mut harness);
     assert_ne!(values(&mut harness, frame(&info, 0)), pixels(disc), "after a seek");
     let before = count(&element, "inferences");
     let mut jump = frame(&info, 3000);

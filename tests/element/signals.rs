@@ -6,20 +6,6 @@ use gstreamer_video::VideoFormat;
 
 use crate::util::*;
 
-fn sample(format: VideoFormat, bytes: Vec<u8>) -> gst::Sample {
-    let info = info(format, 64, 48);
-    assert_eq!(bytes.len(), info.size());
-    gst::Sample::builder().buffer(&gst::Buffer::from_slice(bytes)).caps(&info.to_caps().unwrap()).build()
-}
-
-fn grey(value: fn(usize, usize) -> u8) -> gst::Sample {
-    sample(VideoFormat::Gray8, pixels(value))
-}
-
-fn set_reference(element: &gst::Element, mask: &gst::Sample, image: Option<&gst::Sample>) -> bool {
-    element.emit_by_name("set-reference", &[mask, &image.cloned()])
-}
-
 #[test]
 fn a_sample_becomes_the_reference_while_playing() {
     let files = Files::new();

@@ -340,3 +340,28 @@ pub fn shared(name: &str) -> Option<PathBuf> {
     }
     Some(path)
 }
+
+/// Flushes as a seek does, and begins a new segment.
+pub fn flush(harness: &mut Harness) {
+    harness.push_event(gst::event::FlushStart::new());
+    harness.push_event(gst::event::FlushStop::new(true));
+    let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    assert!(harness.push_event(gst::event::Segment::new(&segment)));
+}
+
+/// A picture of 64 x 48 pixels in memory.
+pub fn sample(format: VideoFormat, bytes: Vec<u8>) -> gst::Sample {
+    let info = info(format, 64, 48);
+    assert_eq!(bytes.len(), info.size());
+    gst::Sample::builder().buffer(&gst::Buffer::from_slice(bytes)).caps(&info.to_caps().unwrap()).build()
+}
+
+/// A grey mask in memory.
+pub fn grey(value: fn(usize, usize) -> u8) -> gst::Sample {
+    sample(VideoFormat::Gray8, pixels(value))
+}
+
+/// Emits `set-reference`: whether the mask was accepted.
+pub fn set_reference(element: &gst::Element, mask: &gst::Sample, image: Option<&gst::Sample>) -> bool {
+    element.emit_by_name("set-reference", &[mask, &image.cloned()])
+}
