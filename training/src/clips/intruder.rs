@@ -42,7 +42,7 @@ pub fn intrude(clip: Clip, still: &Still, settings: &Synthetic, random: &mut Ran
         let layer = Layer::soft(&actor, &colour, number, size, 0.0)?;
         made.push(match in_front {
             true => Frame { image: layer.over(&frame.image)?, mask: layer.hide(&frame.mask)?, ..frame },
-            false => Frame { image: layer.behind(&frame.mask)?.over(&frame.image)?, ..frame },
+            false => Frame { image: layer.over_all_but(&frame.mask, &frame.image)?, ..frame },
         });
     }
     if coverage(&made[0].mask)? < LEAST { Ok(clip) } else { Clip::from_frames(&made) }

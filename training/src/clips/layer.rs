@@ -52,21 +52,28 @@ impl Layer {
         Ok(Self { picture: part(0, 3)?, alpha: part(3, 1)?, mask: part(4, 1)? })
     }
 
-    /// Only where `mask` (1, 1, H, W) is not.
-    pub fn behind(&self, mask: &Tensor) -> Result<Self> {
-        let left = mask.f_neg()?.f_add_scalar(1.0)?;
-        let part = |x: &Tensor| x.f_mul(&left);
-        Ok(Self { picture: part(&self.picture)?, alpha: part(&self.alpha)?, mask: part(&self.mask)? })
-    }
-
     /// Over a picture (1, 3, H, W).
     pub fn over(&self, below: &Tensor) -> Result<Tensor> {
-        Ok(self.hide(below)?.f_add_(&self.picture)?)
+        lay(&self.picture, &self.alpha, below)
+    }
+
+    /// Over a picture (1, 3, H, W) but for what is in it at `mask` (1, 1, H, W).
+    pub fn over_all_but(&self, mask: &Tensor, below: &Tensor) -> Result<Tensor> {
+        let left = rest(mask)?;
+        lay(&self.picture.f_mul(&left)?, &self.alpha.f_mul(&left)?, below)
     }
 
     /// What is left of something (1, C, H, W) below it.
     pub fn hide(&self, below: &Tensor) -> Result<Tensor> {
-        let left = self.alpha.f_neg()?.f_add_scalar(1.0)?;
-        Ok(below.f_mul(&left)?)
+        Ok(below.f_mul(&rest(&self.alpha)?)?)
     }
+}
+
+/// `picture`, times alpha, over another.
+fn lay(picture: &Tensor, alpha: &Tensor, below: &Tensor) -> Result<Tensor> {
+    Ok(below.f_mul(&rest(alpha)?)?.f_add_(picture)?)
+}
+
+fn rest(share: &Tensor) -> Result<Tensor> {
+    Ok(share.f_neg()?.f_add_scalar(1.0)?)
 }
