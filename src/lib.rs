@@ -13,6 +13,7 @@ pub mod matte;
 pub mod model;
 pub mod picture;
 mod replay;
+mod threads;
 pub mod tracker;
 
 pub use error::{Error, Result};

@@ -6,6 +6,7 @@ mod engine;
 mod evidence;
 mod focus;
 mod gpu;
+mod interruption;
 mod matte;
 mod planes;
 mod presence;
@@ -13,10 +14,12 @@ mod report;
 mod scene;
 mod shape;
 mod stray;
+mod thumbnail;
 mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor, nn};
@@ -35,15 +38,17 @@ use crate::model::layers::{Part, channels_last};
 use crate::model::weights::Weights;
 use crate::model::{Config, Lite, Matching, Regressor, Resnet50, blank, prepare};
 use crate::replay::{Mode, copy_of};
-use crate::{Error, Result};
+use crate::{Error, Result, threads};
 use ahead::Lookout;
 use engine::{Engine, Found, Running, Seen};
 use focus::{Bounds, Focus};
 use gpu::Gpu;
+use interruption::{Continuity, Interruptions};
 use presence::Watch;
 use report::Report;
 use shape::Shapes;
 use stray::Stray;
+use thumbnail::Thumbnail;
 use upload::Upload;
 
 /// Objects followed at the same time at the most.
@@ -165,6 +170,15 @@ pub enum Roi {
     Off,
 }
 
+/// The masks of a step and where they are.
+struct StepOutput {
+    masks: Tensor,
+    gaze: Gaze,
+}
+
+/// Share of its usual size that an object has at least in a state that is worth keeping.
+const MIN_TRUSTED_SIZE: f64 = 0.3;
+
 /// A regressor with its reference and recurrent state.
 pub struct Tracker {
     engine: Box<dyn Engine>,
@@ -183,11 +197,14 @@ pub struct Tracker {
     watch: Watch,
     stray: Stray,
     evidence: Vec<Evidence>,
+    interruptions: Interruptions,
     warm: Duration,
     /// Nothing where the network runs on the CPU as it comes.
     gpu: Option<Arc<Gpu>>,
     upload: Option<Upload>,
     launch_warning: Option<String>,
+    /// Threads of libtorch for the prefetch thread; 0 leaves the number as it is.
+    prefetch_threads: Arc<AtomicU32>,
     /// The last field: it is dropped when all tensors have been.
     _memory: Freed,
 }
@@ -201,6 +218,23 @@ impl Drop for Freed {
             // What fails now fails for whoever uses the device next.
             let _ = shim.empty_cache();
         }
+    }
+}
+
+/// All of a [`Tracker`] that changes from frame to frame.
+pub struct TrackerState {
+    engine: engine::SavedState,
+    seen: Option<Gaze>,
+    gaze: Option<Gaze>,
+    focus: Focus,
+    watch: Watch,
+    stray: Stray,
+    evidence: Vec<Evidence>,
+}
+
+impl std::fmt::Debug for TrackerState {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("TrackerState").field("gaze", &self.gaze).finish_non_exhaustive()
     }
 }
 
@@ -310,6 +344,7 @@ impl Tracker {
             // Sizes stay the same from frame to frame.
             tch::Cuda::cudnn_set_benchmark(true);
         }
+        let prefetch_threads = Arc::new(AtomicU32::new(0));
         let mut store = nn::VarStore::new(Device::Cpu);
         let engine = match config.matching {
             Matching::Affinity => {
@@ -322,9 +357,10 @@ impl Tracker {
                 };
                 let running = Running::new(model, mode);
                 Box::new(match lookout {
-                    Some(model) => {
-                        running.with_lookout(Lookout::new(move |(image, known)| model.look(&image, &known))?)
-                    }
+                    Some(model) => running.with_lookout(Lookout::new(
+                        move |(image, known)| model.look(&image, &known),
+                        prefetch_threads.clone(),
+                    )?),
                     None => running,
                 }) as Box<dyn Engine>
             }
@@ -352,10 +388,12 @@ impl Tracker {
             watch: Watch::default(),
             stray: Stray::default(),
             evidence: Vec::new(),
+            interruptions: Interruptions::default(),
             warm: Duration::ZERO,
             gpu,
             upload,
             launch_warning,
+            prefetch_threads,
             _memory: Freed(shim),
         };
         tracker.warm = tracker.warm_up_frugally()?;
@@ -371,6 +409,13 @@ impl Tracker {
         let warm = self.warm_up();
         shim.limit(index, None)?;
         if self.engine.retry() || warm.is_err() { self.warm_up() } else { warm }
+    }
+
+    /// Sets how many threads libtorch uses on the CPU for calls from this thread and for prefetching; 0 leaves the
+    /// number as it is. Other threads of the process keep theirs.
+    pub fn set_threads(&mut self, count: u32) {
+        threads::set_for_this_thread(count);
+        self.prefetch_threads.store(count, Ordering::Relaxed);
     }
 
     /// The network's configuration.
@@ -511,6 +556,43 @@ impl Tracker {
         self.focus = Focus::new(self.shapes.follow());
         self.watch = Watch::new(self.ids.len());
         self.stray = Stray::new(self.ids.len());
+        self.interruptions = Interruptions::default();
+    }
+
+    /// The state that changes from frame to frame, for [`restore_state`](Self::restore_state); nothing without a
+    /// reference.
+    ///
+    /// # Errors
+    /// An error of libtorch.
+    pub fn save_state(&self) -> Result<Option<TrackerState>> {
+        let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
+        let Some(engine) = self.engine.save()? else { return Ok(None) };
+        Ok(Some(TrackerState {
+            engine,
+            seen: self.seen,
+            gaze: self.gaze,
+            focus: self.focus.clone(),
+            watch: self.watch.clone(),
+            stray: self.stray.clone(),
+            evidence: self.evidence.clone(),
+        }))
+    }
+
+    /// Goes on from a saved state of the present reference.
+    ///
+    /// # Errors
+    /// An error of libtorch, and [`Error::NoReference`] without a reference.
+    pub fn restore_state(&mut self, state: &TrackerState) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
+        self.engine.restore(&state.engine)?;
+        (self.seen, self.gaze) = (state.seen, state.gaze);
+        self.focus = state.focus.clone();
+        self.watch = state.watch.clone();
+        self.stray = state.stray.clone();
+        self.evidence = state.evidence.clone();
+        Ok(())
     }
 
     /// Whether [`look_ahead`](Self::look_ahead) is of any use.
@@ -548,11 +630,112 @@ impl Tracker {
     /// Those of [`step`](Self::step).
     pub fn step_from(&mut self, scene: &mut dyn Scene, ahead: Option<Ahead>) -> Result<Matte> {
         let _no_grad = tch::no_grad_guard();
+        let gaze = self.gaze.ok_or(Error::NoReference)?;
+        let frame = scene.size();
+        let _current = self.enter()?;
+        self.begin_frame();
+        let thumbnail = Thumbnail::of(scene)?;
+        let before = self.save_state()?;
+        let mut interruptions = std::mem::take(&mut self.interruptions);
+        let trusted = self.is_trusted();
+        let continuity = interruptions.update(&thumbnail, || if trusted { self.save_state() } else { Ok(None) })?;
+        let step = match continuity {
+            Continuity::Blank => self.skip(gaze.of(frame)),
+            Continuity::Same | Continuity::Cut => self.recover(scene, ahead, continuity, &mut interruptions),
+        };
+        let vanished = trusted && continuity == Continuity::Same && !self.is_trusted();
+        if let Some(before) = before.filter(|_| vanished) {
+            interruptions.vanished(before);
+        }
+        self.interruptions = interruptions;
+        let StepOutput { masks, gaze } = step?;
+        let matte = self.matte(&masks, gaze)?;
+        self.look_on(gaze);
+        Ok(matte)
+    }
+
+    /// Whether every object was found in the last frame, about as large as it usually is.
+    fn is_trusted(&self) -> bool {
+        let area = |gaze: Gaze| {
+            let pixels = |(width, height): (usize, usize)| (width * height).max(1) as f64;
+            pixels((gaze.region.width, gaze.region.height)) / pixels(gaze.frame)
+        };
+        let share = self.seen.map_or(1.0, area);
+        let mut objects = self.evidence.iter().zip(self.stray.sizes());
+        !self.evidence.is_empty()
+            && objects.all(|(evidence, size)| {
+                evidence.bounds.is_some()
+                    && size.is_none_or(|size| evidence.area * share >= MIN_TRUSTED_SIZE * size)
+            })
+    }
+
+    /// A step on a frame that may follow an interruption: of the ways to go on, the one that finds the objects.
+    fn recover(
+        &mut self,
+        scene: &mut dyn Scene,
+        ahead: Option<Ahead>,
+        continuity: Continuity,
+        interruptions: &mut Interruptions,
+    ) -> Result<StepOutput> {
+        let candidates = interruptions.candidates();
+        if candidates.is_empty() {
+            return self.attempt(scene, ahead);
+        }
+        drop(ahead);
+        let Some(present) = self.save_state()? else { return Err(Error::NoReference) };
+        let mut best: Option<(f64, StepOutput, TrackerState)> = None;
+        for candidate in candidates {
+            for search in [false, true] {
+                self.restore_state(candidate)?;
+                self.stray.distrust();
+                if search {
+                    self.engine.forget_masks()?;
+                    self.gaze = self.gaze.map(|gaze| self.whole(gaze));
+                }
+                let output = self.attempt(scene, None)?;
+                let score = if self.is_trusted() { self.confidence() } else { 0.0 };
+                if score > 0.0 && best.as_ref().is_none_or(|(best, ..)| score > *best)
+                    && let Some(state) = self.save_state()?
+                {
+                    best = Some((score, output, state));
+                }
+            }
+        }
+        if let Some((_, output, state)) = best {
+            self.restore_state(&state)?;
+            interruptions.settle();
+            return Ok(output);
+        }
+        self.restore_state(&present)?;
+        if continuity == Continuity::Cut {
+            self.stray.distrust();
+            self.engine.forget_masks()?;
+            self.gaze = self.gaze.map(|gaze| self.whole(gaze));
+        }
+        self.attempt(scene, None)
+    }
+
+    /// The whole of the frame that `gaze` is part of.
+    fn whole(&self, gaze: Gaze) -> Gaze {
+        let region = Region::whole(gaze.frame);
+        Gaze { region, size: self.shapes.of(region), ..gaze }
+    }
+
+    /// A frame that shows nothing: no object is in it, and nothing is learnt from it.
+    fn skip(&mut self, gaze: Gaze) -> Result<StepOutput> {
+        let objects = self.ids.len();
+        let (height, width) = gaze.size;
+        let masks = Tensor::f_zeros([objects as i64, 1, height, width], (Kind::Float, self.device))?;
+        self.evidence = vec![Evidence::default(); objects];
+        self.watch.judge(&mut self.evidence);
+        Ok(StepOutput { masks, gaze })
+    }
+
+    /// A step from the present state.
+    fn attempt(&mut self, scene: &mut dyn Scene, ahead: Option<Ahead>) -> Result<StepOutput> {
         let frame = scene.size();
         let of = |gaze: Option<Gaze>| gaze.map(|gaze| gaze.of(frame)).ok_or(Error::NoReference);
         let (before, wanted) = (of(self.seen)?, of(self.gaze)?);
-        let _current = self.enter()?;
-        self.begin_frame();
         let ahead = ahead.filter(|ahead| ahead.gaze == wanted || self.focus.bears(ahead.gaze.region, frame));
         let (gaze, seen) = match ahead {
             Some(Ahead { gaze, seen }) => (gaze, Seen::Ahead(seen)),
@@ -589,9 +772,7 @@ impl Tracker {
             }
         };
         self.engine.observe(&masks, &seen)?;
-        let matte = self.matte(&masks, gaze)?;
-        self.look_on(gaze);
-        Ok(matte)
+        Ok(StepOutput { masks, gaze })
     }
 
     /// A matte of its own memory.
@@ -617,6 +798,11 @@ impl Tracker {
         self.watch.presence()
     }
 
+    /// Whether each object is in the picture, in the order of [`object_ids`](Self::object_ids).
+    pub fn present(&self) -> impl Iterator<Item = bool> + '_ {
+        self.watch.present()
+    }
+
     /// What the last [`step`](Self::step) found of each object, in the order of
     /// [`object_ids`](Self::object_ids).
     pub fn evidence(&self) -> &[Evidence] {
@@ -639,7 +825,9 @@ impl Tracker {
         let current = self.gaze.map_or(gaze, |next| next.of(gaze.frame));
         let region = match self.roi {
             Roi::Auto | Roi::Frame => {
-                let bounds = bounds(&self.evidence).map(|bounds| bounds.of_frame(gaze.region, gaze.frame));
+                // A lost object may be anywhere.
+                let bounds = if self.watch.any_lost() { None } else { bounds(&self.evidence) };
+                let bounds = bounds.map(|bounds| bounds.of_frame(gaze.region, gaze.frame));
                 self.focus.next(current.region, bounds, gaze.frame)
             }
             Roi::Off => Region::whole(gaze.frame),

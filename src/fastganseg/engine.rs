@@ -7,21 +7,31 @@ use gstreamer_video::VideoInfo;
 
 use super::fault::Fault;
 use super::reference::Change;
-use crate::Result;
+use super::thread_tuner::ThreadTuner;
+use crate::{Result, threads};
 use crate::frame::{Frame, Shrinker, View};
 use crate::tracker::{Ahead, Matte, Options, Presence, Tracker};
 
 pub struct Engine {
     tracker: Tracker,
     shrinker: Option<Shrinker>,
-    /// For libtorch; 0 leaves it as it is.
-    threads: i32,
+    threads: Threads,
 }
 
-/// Sets libtorch's number of threads, of which OpenMP keeps one for each thread that calls it.
-fn take_threads(threads: i32) {
-    if threads > 0 {
-        tch::set_num_threads(threads);
+/// How many threads libtorch uses.
+enum Threads {
+    /// Always that many; 0 leaves the number of the application as it is.
+    Fixed(u32),
+    /// As many as are fastest at present.
+    Automatic(ThreadTuner),
+}
+
+impl Threads {
+    fn count(&self) -> u32 {
+        match self {
+            Self::Fixed(count) => *count,
+            Self::Automatic(tuner) => tuner.threads(),
+        }
     }
 }
 
@@ -50,12 +60,26 @@ impl Engine {
     /// # Errors
     /// Those of [`Tracker::new`].
     pub fn new(options: &Options, threads: u32) -> Result<Self> {
-        let threads = i32::try_from(threads).unwrap_or_default();
+        let cores = threads::available();
+        // The prefetch thread has as many threads as the streaming thread.
+        let cores = if options.frame_threading { cores.div_ceil(2) } else { cores };
+        let mut threads = match threads {
+            0 => Threads::Automatic(ThreadTuner::new(cores)),
+            count => Threads::Fixed(count),
+        };
         let tracker = on_a_thread_of_its_own(|| {
-            take_threads(threads);
+            threads::set_for_this_thread(threads.count());
             Tracker::new(options)
         })?;
+        if tracker.active_device() != "cpu" && matches!(threads, Threads::Automatic(_)) {
+            threads = Threads::Fixed(0);
+        }
         Ok(Self { tracker, shrinker: None, threads })
+    }
+
+    /// Threads that the network uses for the next frame; 0 if the application decides.
+    pub fn threads(&self) -> u32 {
+        self.threads.count()
     }
 
     pub fn tracker(&self) -> &Tracker {
@@ -100,7 +124,7 @@ impl Engine {
     ) -> Result<Followed, Fault> {
         let Self { tracker, shrinker, threads } = self;
         // Frames may come on another thread from one start of the stream to the next.
-        take_threads(*threads);
+        tracker.set_threads(threads.count());
         if let Some(Change::Clear) = change {
             tracker.clear();
         }
@@ -139,6 +163,11 @@ impl Engine {
             Some(matte) => (matte, Presence::Seen, 1.0),
             None => {
                 let matte = tracker.step_from(&mut view, ahead)?;
+                if let Threads::Automatic(tuner) = threads
+                    && !seeded
+                {
+                    tuner.record(begun.elapsed());
+                }
                 (matte, tracker.presence(), tracker.confidence())
             }
         };

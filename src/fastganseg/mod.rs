@@ -18,6 +18,7 @@ mod schedule;
 mod settings;
 mod signals;
 mod statistics;
+mod thread_tuner;
 mod waiting;
 
 use gstreamer as gst;

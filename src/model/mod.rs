@@ -113,6 +113,9 @@ pub trait Regressor: layers::Visit + Send {
         state: &mut Self::State,
     ) -> Result<()>;
 
+    /// Forgets where the objects were, but not what they look like: the next frame is searched as a whole.
+    fn forget_masks(&self, state: &mut Self::State) -> Result<()>;
+
     /// Frames to come show that `part` of what the last [`step`](Self::step)'s did, in (height, width) pixels: what
     /// is known of that frame is made to fit.
     fn reframe(&self, part: Part, size: (i64, i64), state: &mut Self::State) -> Result<()>;

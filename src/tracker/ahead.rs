@@ -1,10 +1,11 @@
 //! Frames looked at before their turn, on a thread of their own.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 
-use crate::{Error, Result};
+use crate::{Error, Result, threads};
 
 /// A thread that looks at one image after the other, each given as `I`.
 pub struct Lookout<I, S> {
@@ -25,16 +26,20 @@ pub struct Glimpse<S> {
 }
 
 impl<I: Send + 'static, S: Send + 'static> Lookout<I, S> {
+    /// Each image is processed with `thread_count` threads of libtorch; 0 leaves the number as it is.
+    ///
     /// # Errors
     /// No thread is to be had.
-    pub fn new(look: impl Fn(I) -> Result<S> + Send + 'static) -> Result<Self> {
+    pub fn new(
+        look: impl Fn(I) -> Result<S> + Send + 'static,
+        thread_count: Arc<AtomicU32>,
+    ) -> Result<Self> {
         let (orders, list) = channel::<Order<I, S>>();
         let work = move || {
             let _no_grad = tch::no_grad_guard();
-            // OpenMP has a number of threads for each thread; libtorch's is the same for all.
-            tch::set_num_threads(tch::get_num_threads());
             for Order { image, answer, wanted } in list {
                 if wanted.strong_count() > 0 {
+                    threads::set_for_this_thread(thread_count.load(Ordering::Relaxed));
                     let _ = answer.send(look(image));
                 }
             }
@@ -85,7 +90,7 @@ mod tests {
     fn images_are_looked_at_in_order_and_on_another_thread() {
         let here = std::thread::current().id();
         let lookout =
-            Lookout::new(move |image: u8| Ok((std::thread::current().id() != here, image))).unwrap();
+            Lookout::new(move |image: u8| Ok((std::thread::current().id() != here, image)), Arc::default()).unwrap();
         let glimpses: Vec<_> = (0..3).map(|n| lookout.look(n)).collect();
         drop(lookout.look(9));
         let seen: Vec<_> = glimpses.into_iter().map(|glimpse| glimpse.take().unwrap()).collect();
@@ -100,7 +105,7 @@ mod tests {
             begun.send(image).unwrap();
             let _ = gone.recv();
             Ok(image)
-        })
+        }, Arc::default())
         .unwrap();
         let first = lookout.look(0);
         assert_eq!(begins.recv(), Ok(0));
@@ -115,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_no_more_is_an_error() {
-        let lookout = Lookout::<(), ()>::new(|()| panic!("on purpose")).unwrap();
+        let lookout = Lookout::<(), ()>::new(|()| panic!("on purpose"), Arc::default()).unwrap();
         for _ in 0..2 {
             assert!(matches!(lookout.look(()).take(), Err(Error::NoGlimpse)));
         }

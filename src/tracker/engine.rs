@@ -8,7 +8,7 @@ use super::ahead::{Glimpse, Lookout};
 use super::report;
 use crate::model::layers::Part;
 use crate::model::{Handle, Regressor, Role};
-use crate::replay::{Argument, Mode, Recipe, Replays, Use};
+use crate::replay::{Argument, Mode, Recipe, Replays, Use, copy_of};
 use crate::{Error, Result};
 
 /// What a step finds in a frame. Nothing of it has been looked at yet.
@@ -43,12 +43,26 @@ pub trait Engine: Send {
     /// Whether images can be looked at before their turn.
     fn looks_ahead(&self) -> bool;
     fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()>;
+    fn forget_masks(&mut self) -> Result<()>;
     fn reframe(&mut self, part: Part, size: (i64, i64)) -> Result<()>;
     fn reuses_memory(&self) -> bool;
+    /// The recurrent state as it is now; nothing without a reference.
+    fn save(&self) -> Result<Option<SavedState>>;
+    /// Takes up a state of the present reference again.
+    fn restore(&mut self, saved: &SavedState) -> Result<()>;
     /// Why steps are no longer replayed, though they should be; said once.
     fn take_failure(&mut self) -> Option<String>;
     /// Steps are to be replayed again, if they should be and are not; whether that was so.
     fn retry(&mut self) -> bool;
+}
+
+/// State of an engine as [`Engine::save`] gives it.
+pub struct SavedState(Box<dyn Any + Send>);
+
+/// What [`SavedState`] holds.
+struct Saved<S> {
+    state: S,
+    under_way: bool,
 }
 
 /// Plans of a network at most: for each number of objects, one for each length of the memory.
@@ -150,6 +164,11 @@ impl<R: Regressor + 'static> Engine for Running<R> {
         self.model.observe_seen(masks, seen, reference, state)
     }
 
+    fn forget_masks(&mut self) -> Result<()> {
+        let (_, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
+        self.model.forget_masks(state)
+    }
+
     fn reframe(&mut self, part: Part, size: (i64, i64)) -> Result<()> {
         let (_, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
         self.model.reframe(part, size, state)
@@ -159,12 +178,47 @@ impl<R: Regressor + 'static> Engine for Running<R> {
         !self.replays.is_direct()
     }
 
+    fn save(&self) -> Result<Option<SavedState>> {
+        let Some((reference, state)) = &self.followed else { return Ok(None) };
+        let state = self.detached(reference, state)?;
+        Ok(Some(SavedState(Box::new(Saved { state, under_way: self.under_way }))))
+    }
+
+    fn restore(&mut self, saved: &SavedState) -> Result<()> {
+        let (Some((reference, _)), Some(saved)) = (&self.followed, saved.0.downcast_ref::<Saved<R::State>>())
+        else {
+            return Err(Error::NoReference);
+        };
+        let restored = self.detached(reference, &saved.state)?;
+        if let Some((_, state)) = &mut self.followed {
+            *state = restored;
+        }
+        self.under_way = saved.under_way;
+        Ok(())
+    }
+
     fn take_failure(&mut self) -> Option<String> {
         self.replays.take_failure()
     }
 
     fn retry(&mut self) -> bool {
         self.replays.retry()
+    }
+}
+
+impl<R: Regressor> Running<R> {
+    /// A state that later steps do not write into.
+    fn detached(&self, reference: &R::Reference, state: &R::State) -> Result<R::State> {
+        let mut state = state.handle();
+        if !self.replays.is_direct() {
+            R::visit_inputs(&mut reference.handle(), &mut state, &mut |tensor, role| {
+                if role != Role::Known {
+                    *tensor = copy_of(tensor)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(state)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::model::layers::{average_pool, mean_under};
 
 /// Of one object in one frame.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evidence {
     /// Share of the region looked at that is object.
     pub area: f64,

@@ -94,7 +94,7 @@ impl Bounds {
 }
 
 /// Chooses regions from frame to frame.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Focus {
     /// Regions are of the objects' shape, not of the frame's.
     alike: bool,

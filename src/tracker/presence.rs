@@ -22,7 +22,7 @@ const PATIENCE: u32 = 3;
 const CAUTION: u32 = 2;
 
 /// Keeps an eye on every object.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Watch {
     objects: Vec<Object>,
 }
@@ -54,6 +54,16 @@ impl Watch {
     pub fn presence(&self) -> Presence {
         let lost = !self.objects.is_empty() && self.objects.iter().all(|object| object.lost);
         if lost { Presence::Lost } else { Presence::Seen }
+    }
+
+    /// Whether each object is in the picture.
+    pub fn present(&self) -> impl Iterator<Item = bool> + '_ {
+        self.objects.iter().map(|object| !object.lost)
+    }
+
+    /// Whether an object is lost, whatever the others are.
+    pub fn any_lost(&self) -> bool {
+        self.objects.iter().any(|object| object.lost)
     }
 
     /// Decides for each object. Of one that is lost nothing is left: not its evidence, and not its mask. What

@@ -46,6 +46,15 @@ pub trait Scene {
     /// A picture that cannot be converted.
     fn view(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>>;
 
+    /// The same for a picture that is looked at beside the others and may be coarse, so that what serves the others is
+    /// kept.
+    ///
+    /// # Errors
+    /// Those of [`view`](Self::view).
+    fn overview(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>> {
+        self.view(region, size)
+    }
+
     /// The frame as it is stored, for a network that does not run on the CPU to see it with no work done
     /// here. Nothing where that cannot be: then [`view`](Self::view) is asked for.
     fn planes(&self) -> Option<Planes<'_>> {

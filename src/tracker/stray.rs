@@ -46,7 +46,7 @@ struct Known {
 }
 
 /// Watches over parts of masks.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Stray {
     objects: Vec<Known>,
 }
@@ -67,6 +67,18 @@ struct Part {
 impl Stray {
     pub fn new(objects: usize) -> Self {
         Self { objects: vec![Known::default(); objects] }
+    }
+
+    /// Being where the object was no longer counts: the next frames may be of another scene.
+    pub fn distrust(&mut self) {
+        for known in &mut self.objects {
+            known.probation = PROBATION;
+        }
+    }
+
+    /// Share of the frame that each object had of late.
+    pub fn sizes(&self) -> impl Iterator<Item = Option<f64>> + '_ {
+        self.objects.iter().map(|known| known.size)
     }
 
     /// What the masks of the report are to be multiplied with at each place of each object, or nothing if all

@@ -325,6 +325,14 @@ impl Regressor for Lite {
         Ok(())
     }
 
+    fn forget_masks(&self, state: &mut State) -> Result<()> {
+        state.mask = state.mask.f_zeros_like()?;
+        if let Some(skip) = &mut state.skip {
+            *skip = skip.f_zeros_like()?;
+        }
+        Ok(())
+    }
+
     fn reframe(&self, part: Part, (height, width): (i64, i64), state: &mut State) -> Result<()> {
         state.features = state.features.part(part, (height, width))?;
         if state.mask.size()[2..] != [height, width] {

@@ -202,6 +202,14 @@ impl Regressor for Resnet50 {
         Ok(())
     }
 
+    fn forget_masks(&self, state: &mut State) -> Result<()> {
+        state.masks = state.masks.f_zeros_like()?;
+        if let Some(temporal) = &mut state.temporal {
+            *temporal = temporal.f_zeros_like()?;
+        }
+        Ok(())
+    }
+
     fn reframe(&self, part: Part, (height, width): (i64, i64), state: &mut State) -> Result<()> {
         state.masks = part_of(&state.masks, part, (height, width), true)?;
         if let Some(temporal) = &mut state.temporal {

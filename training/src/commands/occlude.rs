@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use fastganseg_training::occlusion::{Case, Cover, Finding, WITHIN, measure};
 use fastganseg_training::{Error, Result};
 use gstfastganseg::tracker::Evidence;
@@ -9,8 +10,8 @@ use super::{Data, frame_bar};
 
 /// Covers the picture for a while in the midst of every sequence, and tells what the tracker makes of it.
 ///
-/// Each sequence is covered once with grey, once with another sequence, once by blur. A case counts as
-/// recovered if, within 10 frames of the cover's end, region similarity is within 0.1 of that before it.
+/// Region similarity after the cover is compared with that of the same frames without one. An object counts as found
+/// in the first frame in which it is at most 0.1 less. Sequences may have an annotation of the first frame alone.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -19,13 +20,44 @@ pub struct Args {
     #[command(flatten)]
     model: Model,
 
-    /// Covered frames
-    #[arg(long, value_name = "N", default_value_t = 30)]
-    length: usize,
+    /// Covered frames, one run for each
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2, 5, 15, 60])]
+    length: Vec<usize>,
+
+    /// What covers the picture [default: all]
+    #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',')]
+    cover: Vec<CoverChoice>,
 
     /// Write there what the tracker found in every frame, beside the true region similarity, CSV
     #[arg(long, value_name = "FILE")]
     findings: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CoverChoice {
+    Black,
+    Grey,
+    Green,
+    Flash,
+    Frozen,
+    Damaged,
+    OtherScene,
+    Blur,
+}
+
+impl From<CoverChoice> for Cover {
+    fn from(choice: CoverChoice) -> Self {
+        match choice {
+            CoverChoice::Black => Self::Black,
+            CoverChoice::Grey => Self::Grey,
+            CoverChoice::Green => Self::Green,
+            CoverChoice::Flash => Self::Flash,
+            CoverChoice::Frozen => Self::Frozen,
+            CoverChoice::Damaged => Self::Damaged,
+            CoverChoice::OtherScene => Self::OtherScene,
+            CoverChoice::Blur => Self::Blur,
+        }
+    }
 }
 
 /// Prints a line a case, and the shares.
@@ -34,30 +66,37 @@ pub fn run(args: &Args) -> Result<()> {
     let mut tracker = args.model.tracker()?;
     let bar = frame_bar();
     let mut findings = Vec::new();
-    let cases = measure(&mut tracker, &dataset, args.length, &bar, &mut findings);
+    let chosen: Vec<Cover> = args.cover.iter().map(|&choice| choice.into()).collect();
+    let covers = if chosen.is_empty() { &Cover::ALL[..] } else { &chosen };
+    let cases = measure(&mut tracker, &dataset, covers, &args.length, &bar, &mut findings);
     bar.finish_and_clear();
     let cases = cases?;
     if let Some(path) = &args.findings {
         std::fs::write(path, spreadsheet(&findings)).map_err(|source| Error::write(path, source))?;
     }
     println!(
-        "{:24} {:12} {:>7} {:>6} {:>13} {:>6} {:>10}",
-        "sequence", "cover", "before", "lost", "hallucinated", "after", "recovered"
+        "{:24} {:12} {:>6} {:>6} {:>13} {:>6} {:>8} {:>8}",
+        "sequence", "cover", "frames", "lost", "hallucinated", "found", "second", "deficit"
     );
     for case in &cases {
+        let second = case.after.get(WITHIN - 1).map_or(0.0, |(with, without)| without - with);
         println!(
-            "{:24} {:12} {:7.2} {:>6} {:12.0}% {:6.2} {:>10}",
+            "{:24} {:12} {:6} {:>6} {:12.0}% {:>6} {:8.3} {:8.3}",
             case.sequence,
             case.cover.name(),
-            case.before,
+            case.length,
             frames(case.lost_after),
             100.0 * case.hallucinated,
-            case.after,
-            frames(case.recovered_after),
+            frames(case.found_after()),
+            second,
+            case.deficit(),
         );
     }
-    for cover in Cover::ALL {
+    for &cover in covers {
         summary(cover.name(), cases.iter().filter(|case| case.cover == cover));
+    }
+    for &length in &args.length {
+        summary(&format!("{length} frames"), cases.iter().filter(|case| case.length == length));
     }
     summary("all", cases.iter());
     Ok(())
@@ -80,14 +119,14 @@ fn frames(count: Option<usize>) -> String {
 
 fn summary<'a>(name: &str, cases: impl Iterator<Item = &'a Case>) {
     let cases: Vec<&Case> = cases.collect();
-    let share = |of: &dyn Fn(&Case) -> f64| {
-        100.0 * cases.iter().map(|case| of(case)).sum::<f64>() / cases.len().max(1) as f64
-    };
+    let mean = |of: &dyn Fn(&Case) -> f64| cases.iter().map(|case| of(case)).sum::<f64>() / cases.len().max(1) as f64;
     println!(
-        "{name}: {} cases, noticed {:.0} %, frames with a false mask {:.1} %, recovered in {WITHIN} frames {:.0} %",
+        "{name}: {} cases, frames with a false mask {:.1} %, found within {WITHIN} frames {:.1} %, ever {:.1} %, \
+         region similarity less by {:.3} after that",
         cases.len(),
-        share(&|case| f64::from(case.lost_after.is_some())),
-        share(&|case| case.hallucinated),
-        share(&|case| f64::from(case.recovered_after.is_some())),
+        100.0 * mean(&|case| case.hallucinated),
+        100.0 * mean(&|case| f64::from(case.found_after().is_some_and(|frames| frames <= WITHIN))),
+        100.0 * mean(&|case| f64::from(case.found_after().is_some())),
+        mean(&Case::deficit),
     );
 }

@@ -1,0 +1,104 @@
+//! CPU threads of libtorch for the calling thread alone.
+//!
+//! `at::set_num_threads` also changes a process-wide default, which belongs to the host application. OpenMP and MKL
+//! both keep their number of threads per calling thread, so only those two are set here.
+
+use once_cell::sync::OnceCell;
+
+/// `omp_set_num_threads` of the OpenMP that libtorch uses.
+type SetThreads = unsafe extern "C" fn(libc::c_int);
+/// `mkl_set_num_threads_local`, which returns the number from before.
+type SetLocalThreads = unsafe extern "C" fn(libc::c_int) -> libc::c_int;
+
+struct Runtime {
+    openmp: SetThreads,
+    /// Not every libtorch is built with MKL.
+    mkl: Option<SetLocalThreads>,
+}
+
+/// Cores that this process may use.
+pub fn available() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
+}
+
+/// Sets how many threads libtorch uses for work of the calling thread. 0 changes nothing.
+pub fn set_for_this_thread(count: u32) {
+    let count = i32::try_from(count).unwrap_or(i32::MAX);
+    if count == 0 {
+        return;
+    }
+    // libtorch initialises each thread on its first question, and would overwrite what is set before.
+    if tch::get_num_threads() == count {
+        return;
+    }
+    static RUNTIME: OnceCell<Option<Runtime>> = OnceCell::new();
+    match RUNTIME.get_or_init(find) {
+        Some(runtime) => {
+            // SAFETY: both functions take a positive number and touch nothing but settings of the calling thread.
+            unsafe {
+                (runtime.openmp)(count);
+                if let Some(mkl) = runtime.mkl {
+                    mkl(count);
+                }
+            }
+        }
+        // Another OpenMP or a static one: the process-wide setting is the only one within reach.
+        None => tch::set_num_threads(count),
+    }
+}
+
+#[cfg(unix)]
+fn find() -> Option<Runtime> {
+    use libloading::os::unix::{Library, RTLD_LAZY};
+    let loaded = |name: &str| {
+        // SAFETY: RTLD_NOLOAD loads nothing, so no initialiser runs.
+        unsafe { Library::open(Some(name), RTLD_LAZY | libc::RTLD_NOLOAD) }.ok()
+    };
+    let torch = loaded("libtorch_cpu.so")?;
+    let openmp = loaded("libgomp.so.1")?;
+    // SAFETY: the types are those of the OpenMP specification and of MKL's manual.
+    let runtime = unsafe {
+        Runtime {
+            openmp: *openmp.get::<SetThreads>(b"omp_set_num_threads\0").ok()?,
+            mkl: torch.get::<SetLocalThreads>(b"mkl_set_num_threads_local\0").ok().map(|f| *f),
+        }
+    };
+    // The functions must stay valid: neither library is ever unloaded.
+    std::mem::forget((torch, openmp));
+    // Some libtorch is linked to another OpenMP than the one found.
+    let effective = std::thread::spawn(move || {
+        let wanted = tch::get_num_threads() + 1;
+        // SAFETY: as in `set_for_this_thread`.
+        unsafe { (runtime.openmp)(wanted) };
+        (tch::get_num_threads() == wanted).then_some(runtime)
+    });
+    effective.join().ok().flatten()
+}
+
+#[cfg(not(unix))]
+fn find() -> Option<Runtime> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_threads_is_that_of_the_calling_thread_alone() {
+        let threads_of_another = || std::thread::spawn(tch::get_num_threads).join().unwrap();
+        let before = threads_of_another();
+        std::thread::spawn(move || {
+            let own = tch::get_num_threads();
+            set_for_this_thread(u32::try_from(before).unwrap() + 3);
+            assert_eq!(tch::get_num_threads(), before + 3);
+            set_for_this_thread(0);
+            assert_eq!(tch::get_num_threads(), before + 3, "0 changes nothing");
+            set_for_this_thread(u32::try_from(own).unwrap());
+            assert_eq!(tch::get_num_threads(), own);
+        })
+        .join()
+        .unwrap();
+        assert_eq!(threads_of_another(), before, "the process-wide number is the application's");
+    }
+}
