@@ -7,7 +7,7 @@ use once_cell::sync::OnceCell;
 
 /// `omp_set_num_threads` of the OpenMP that libtorch uses.
 type SetThreads = unsafe extern "C" fn(libc::c_int);
-/// `mkl_set_num_threads_local`, which returns the number from before.
+/// `MKL_Set_Num_Threads_Local` (the C binding), which returns the number from before.
 type SetLocalThreads = unsafe extern "C" fn(libc::c_int) -> libc::c_int;
 
 struct Runtime {
@@ -16,9 +16,9 @@ struct Runtime {
     mkl: Option<SetLocalThreads>,
 }
 
-/// Cores that this process may use.
-pub fn available() -> u32 {
-    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
+/// How many threads libtorch uses for work of the calling thread.
+pub fn of_this_thread() -> u32 {
+    u32::try_from(tch::get_num_threads()).unwrap_or(1)
 }
 
 /// Sets how many threads libtorch uses for work of the calling thread. 0 changes nothing.
@@ -60,7 +60,7 @@ fn find() -> Option<Runtime> {
     let runtime = unsafe {
         Runtime {
             openmp: *openmp.get::<SetThreads>(b"omp_set_num_threads\0").ok()?,
-            mkl: torch.get::<SetLocalThreads>(b"mkl_set_num_threads_local\0").ok().map(|f| *f),
+            mkl: torch.get::<SetLocalThreads>(b"MKL_Set_Num_Threads_Local\0").ok().map(|f| *f),
         }
     };
     // The functions must stay valid: neither library is ever unloaded.

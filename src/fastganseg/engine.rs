@@ -42,6 +42,16 @@ fn on_a_thread_of_its_own<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(f).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
+/// What is known of one object in one frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ObjectStatus {
+    /// Its id in the mask.
+    pub id: u8,
+    pub present: bool,
+    /// The region similarity to be expected of its mask, 0 to 1.
+    pub confidence: f64,
+}
+
 /// What came of one frame.
 pub struct Followed {
     /// Nothing without a reference.
@@ -50,6 +60,8 @@ pub struct Followed {
     pub seeded: bool,
     /// Whether its objects are in the picture.
     pub presence: Presence,
+    /// The same for each of them.
+    pub objects: Vec<ObjectStatus>,
     /// The region similarity to be expected of the mask, 0 to 1; 1 of one that was drawn.
     pub confidence: f64,
     /// What the network took, if it ran.
@@ -60,16 +72,18 @@ impl Engine {
     /// # Errors
     /// Those of [`Tracker::new`].
     pub fn new(options: &Options, threads: u32) -> Result<Self> {
-        let cores = threads::available();
-        // The prefetch thread has as many threads as the streaming thread.
-        let cores = if options.frame_threading { cores.div_ceil(2) } else { cores };
-        let mut threads = match threads {
-            0 => Threads::Automatic(ThreadTuner::new(cores)),
-            count => Threads::Fixed(count),
-        };
-        let tracker = on_a_thread_of_its_own(|| {
+        let (tracker, mut threads) = on_a_thread_of_its_own(|| {
+            // A new thread has the number of the process: of its physical cores, of `OMP_NUM_THREADS`, or of the
+            // application.
+            let most = threads::of_this_thread();
+            // The prefetch thread has as many threads as the streaming thread.
+            let most = if options.frame_threading { most.div_ceil(2) } else { most };
+            let threads = match threads {
+                0 => Threads::Automatic(ThreadTuner::new(most)),
+                count => Threads::Fixed(count),
+            };
             threads::set_for_this_thread(threads.count());
-            Tracker::new(options)
+            Ok::<_, crate::Error>((Tracker::new(options)?, threads))
         })?;
         if tracker.active_device() != "cpu" && matches!(threads, Threads::Automatic(_)) {
             threads = Threads::Fixed(0);
@@ -138,6 +152,7 @@ impl Engine {
                 matte: None,
                 seeded,
                 presence: Presence::Seen,
+                objects: Vec::new(),
                 confidence: 0.0,
                 time: None,
             });
@@ -174,6 +189,19 @@ impl Engine {
         if seeded || restart {
             matte.set_starts_over();
         }
-        Ok(Followed { matte: Some(matte), seeded, presence, confidence, time: Some(begun.elapsed()) })
+        let time = Some(begun.elapsed());
+        Ok(Followed { matte: Some(matte), seeded, presence, objects: objects(tracker), confidence, time })
     }
+}
+
+/// What the last frame told of each object; nothing was looked for yet in the frame of the reference itself.
+fn objects(tracker: &Tracker) -> Vec<ObjectStatus> {
+    let confidences = tracker.evidence().iter().map(|evidence| evidence.confidence).chain(std::iter::repeat(1.0));
+    tracker
+        .object_ids()
+        .iter()
+        .zip(tracker.present())
+        .zip(confidences)
+        .map(|((&id, present), confidence)| ObjectStatus { id, present, confidence })
+        .collect()
 }

@@ -229,7 +229,7 @@ impl BaseTransformImpl for FastGanSeg {
             self.load_later(ticket);
         }
         if armed {
-            self.post_reference(State::Armed, None);
+            self.post_reference(State::Armed, None, None);
         }
         self.obj().notify("active-device");
         Ok(())
@@ -350,7 +350,7 @@ impl BaseTransformImpl for FastGanSeg {
             EventView::StreamStart(start) => {
                 let armed = lock(&self.arming).stream(start.stream_id());
                 if armed {
-                    self.post_reference(State::Armed, None);
+                    self.post_reference(State::Armed, None, None);
                 }
             }
             _ => (),
@@ -570,20 +570,34 @@ impl FastGanSeg {
             }
         }
 
-        let followed = {
+        let (mut followed, threads) = {
             let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
             let mut engine = lock(&self.engine);
             let engine = engine.as_mut().ok_or(gst::FlowError::Flushing)?;
+            let threads = engine.threads();
             let followed = engine.follow((&frame, ahead), &info, change, restart)?;
             if let Some(reason) = engine.take_launch_warning() {
                 gst::debug!(CAT, imp = self, "{reason}");
             }
-            followed
+            (followed, threads)
         };
-        lock(&self.statistics).expect(followed.confidence);
-        let news = lock(&self.arming).followed(&followed);
-        for state in news {
-            self.post_reference(state, buffer.pts());
+        let changes = {
+            let mut statistics = lock(&self.statistics);
+            statistics.expect(followed.confidence);
+            statistics.set_threads(threads);
+            statistics.update_objects(std::mem::take(&mut followed.objects), followed.seeded)
+        };
+        let news: Vec<State> = lock(&self.arming).followed(&followed).collect();
+        let (seeded, rest): (Vec<State>, Vec<State>) = news.into_iter().partition(|state| *state == State::Seeded);
+        for state in seeded {
+            self.post_reference(state, buffer.pts(), None);
+        }
+        for object in changes {
+            let state = if object.present { State::Recovered } else { State::Lost };
+            self.post_reference(state, buffer.pts(), Some(object.id));
+        }
+        for state in rest {
+            self.post_reference(state, buffer.pts(), None);
         }
         if followed.matte.is_none() && !self.warned.swap(true, Ordering::Relaxed) {
             gst::element_imp_warning!(
@@ -672,7 +686,7 @@ impl FastGanSeg {
             Ok(reference) => {
                 let armed = lock(&self.arming).give(reference);
                 if armed {
-                    self.post_reference(State::Armed, None);
+                    self.post_reference(State::Armed, None, None);
                 }
                 true
             }
@@ -726,7 +740,7 @@ impl FastGanSeg {
                 let armed = reference.is_some();
                 let current = lock(&self.arming).finish_load(ticket, reference);
                 if current && armed {
-                    self.post_reference(State::Armed, None);
+                    self.post_reference(State::Armed, None, None);
                 }
             }
             Err(error) if lock(&self.arming).is_current(ticket) => {
@@ -740,11 +754,12 @@ impl FastGanSeg {
         }
     }
 
-    /// Tells the application what has become of the reference.
-    fn post_reference(&self, state: State, pts: Option<gst::ClockTime>) {
+    /// Tells the application what has become of the reference, or of one object of it.
+    fn post_reference(&self, state: State, pts: Option<gst::ClockTime>, object: Option<u8>) {
         let state = state.name();
         let structure = gst::Structure::builder("fastganseg-reference")
             .field("state", state)
+            .field_if_some("object", object.map(u32::from))
             .field_if_some("pts", pts)
             .build();
         gst::info!(CAT, imp = self, "{structure}");

@@ -436,7 +436,7 @@ mod tests {
     #[test]
     fn told_on_changes_only() {
         let follow = |arming: &mut Arming, seeded: bool, presence: Presence| -> Vec<State> {
-            let followed = Followed { matte: None, seeded, presence, confidence: 0.0, time: None };
+            let followed = Followed { matte: None, seeded, presence, objects: Vec::new(), confidence: 0.0, time: None };
             arming.followed(&followed).collect()
         };
         let mut arming = Arming::default();
@@ -474,7 +474,7 @@ mod tests {
     fn what_is_on_its_way_is_still_to_come() {
         let follow = |arming: &mut Arming, seeded: bool| {
             let followed =
-                Followed { matte: None, seeded, presence: Presence::Seen, confidence: 0.0, time: None };
+                Followed { matte: None, seeded, presence: Presence::Seen, objects: Vec::new(), confidence: 0.0, time: None };
             drop(arming.followed(&followed));
         };
         let mut arming = Arming::default();

@@ -271,8 +271,8 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecUInt::builder("threads")
                 .nick("Threads")
                 .blurb(
-                    "Threads for the network on the CPU, of all that uses libtorch in this process (0 = as the \
-                     application or OMP_NUM_THREADS has them)",
+                    "CPU threads of the network (0 = automatic: the fastest number, measured while frames are \
+                     processed)",
                 )
                 .maximum(MOST_THREADS)
                 .mutable_ready()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gstreamer as gst;
 
+use super::engine::ObjectStatus;
 use super::reference::State;
 
 /// So many of the last times are looked at.
@@ -58,6 +59,8 @@ pub struct Statistics {
     inference: Recent,
     total: Recent,
     confidence: f64,
+    objects: Vec<ObjectStatus>,
+    threads: u32,
 }
 
 impl Default for Statistics {
@@ -71,6 +74,8 @@ impl Default for Statistics {
             inference: recent(),
             total: recent(),
             confidence: 0.0,
+            objects: Vec::new(),
+            threads: 0,
         }
     }
 }
@@ -106,6 +111,23 @@ impl Statistics {
         self.confidence = confidence;
     }
 
+    /// How many threads the network used for the last frame; 0 if the application decides.
+    pub fn set_threads(&mut self, threads: u32) {
+        self.threads = threads;
+    }
+
+    /// Takes note of the objects of a frame. Returns those that have left the picture or come back since the frame
+    /// before. With `seeded` they are new, and in the picture before.
+    pub fn update_objects(&mut self, objects: Vec<ObjectStatus>, seeded: bool) -> Vec<ObjectStatus> {
+        let was_present = |object: &ObjectStatus| {
+            let before = self.objects.iter().find(|before| before.id == object.id && !seeded);
+            before.is_none_or(|before| before.present)
+        };
+        let changes = objects.iter().filter(|&object| object.present != was_present(object)).copied().collect();
+        self.objects = objects;
+        changes
+    }
+
     pub fn drop_one(&mut self) {
         self.dropped += 1;
     }
@@ -121,6 +143,13 @@ impl Statistics {
     }
 
     pub fn structure(&self, device: Option<&str>, state: State) -> gst::Structure {
+        let objects = self.objects.iter().map(|object| {
+            gst::Structure::builder("object")
+                .field("id", u32::from(object.id))
+                .field("present", object.present)
+                .field("confidence", object.confidence)
+                .build()
+        });
         let ms = |time: Duration| 1000.0 * time.as_secs_f64();
         gst::Structure::builder("fastganseg-stats")
             .field("frames", self.frames)
@@ -131,6 +160,8 @@ impl Statistics {
             .field("p99-inference-ms", ms(self.inference.quantile(0.99).unwrap_or_default()))
             .field("mean-total-ms", ms(self.total.mean()))
             .field("confidence", self.confidence)
+            .field("objects", gst::Array::new(objects))
+            .field("threads", self.threads)
             .field("device", device)
             .field("reference-state", state.name())
             .build()
@@ -163,7 +194,31 @@ mod tests {
     }
 
     #[test]
+    fn changes_of_each_object_are_told_once() {
+        let status = |id, present| ObjectStatus { id, present, confidence: 0.5 };
+        gst::init().unwrap();
+        let mut statistics = Statistics::default();
+        let seeded = vec![status(1, true), status(4, true)];
+        assert_eq!(statistics.update_objects(seeded.clone(), true), []);
+        let hidden = vec![status(1, true), status(4, false)];
+        assert_eq!(statistics.update_objects(hidden.clone(), false), [status(4, false)]);
+        assert_eq!(statistics.update_objects(hidden.clone(), false), []);
+        let structure = statistics.structure(None, State::Seeded);
+        let objects = structure.get::<gst::Array>("objects").unwrap();
+        let present: Vec<(u32, bool)> = objects
+            .iter()
+            .map(|object| object.get::<gst::Structure>().unwrap())
+            .map(|object| (object.get("id").unwrap(), object.get("present").unwrap()))
+            .collect();
+        assert_eq!(present, [(1, true), (4, false)]);
+        assert_eq!(statistics.update_objects(seeded.clone(), false), [status(4, true)]);
+        statistics.update_objects(hidden, false);
+        assert_eq!(statistics.update_objects(seeded, true), [], "a new reference");
+    }
+
+    #[test]
     fn what_comes_in_goes_out_or_is_dropped() {
+        gst::init().unwrap();
         let mut statistics = Statistics::default();
         statistics.put_out(Origin::Nowhere, ms(1));
         statistics.put_out(Origin::Network(ms(10)), ms(14));

@@ -53,6 +53,7 @@ fn a_covered_object_is_announced_as_lost_and_recovered() {
         let state = if (COVERED.start + 2..COVERED.end + 1).contains(&number) { "lost" } else { "other" };
         assert_eq!(reference_state(&element) == "lost", state == "lost", "frame {number}");
     }
-    assert_eq!([(); 4].map(|()| news(&bus)), ["armed", "seeded", "lost", "recovered"]);
+    let expected = ["armed", "seeded", "lost 1", "lost", "recovered 1", "recovered"];
+    assert_eq!([(); 6].map(|()| news(&bus)), expected);
     no_news(&bus);
 }

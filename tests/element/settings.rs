@@ -203,8 +203,11 @@ fn threads_alone() {
         values(&mut harness, frame(&info, 1));
         tch::get_num_threads()
     };
-    assert_eq!(threads_with(None), 2, "those of the environment");
+    let process_wide = || std::thread::spawn(tch::get_num_threads).join().unwrap();
+    assert!((1..=2).contains(&threads_with(None)), "automatic, within the number of the environment");
     assert_eq!(threads_with(Some(3)), 3);
-    assert_eq!(threads_with(None), 3, "left as they are");
+    assert_eq!(process_wide(), 2, "other users of libtorch keep their number");
+    assert!((1..=2).contains(&threads_with(None)));
     assert_eq!(threads_with(Some(1)), 1);
+    assert_eq!(process_wide(), 2);
 }

@@ -307,7 +307,11 @@ pub fn news(bus: &gst::Bus) -> String {
             gst::MessageView::Element(element) => {
                 let structure = element.structure().unwrap();
                 if structure.name() == "fastganseg-reference" {
-                    return structure.get::<String>("state").unwrap();
+                    let state = structure.get::<String>("state").unwrap();
+                    return match structure.get::<u32>("object") {
+                        Ok(object) => format!("{state} {object}"),
+                        Err(_) => state,
+                    };
                 }
             }
             gst::MessageView::Warning(warning) => return format!("warning: {}", warning.error()),

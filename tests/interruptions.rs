@@ -1,0 +1,166 @@
+//! The built-in model on drawn clips whose picture is interrupted, or one of whose objects is hidden.
+
+use gstfastganseg::device::DeviceChoice;
+use gstfastganseg::mask::ReferenceMask;
+use gstfastganseg::tracker::{Matte, Options, Picture, PlaneMut, Roi, Tracker};
+
+const WIDTH: usize = 480;
+const HEIGHT: usize = 270;
+
+/// An ellipse with stripes, which moves from frame to frame.
+#[derive(Clone, Copy)]
+struct Ellipse {
+    middle: (f64, f64),
+    radius: (f64, f64),
+    motion: (f64, f64),
+    colors: [[u8; 3]; 2],
+}
+
+/// Small and upright, so that its region of interest has another shape than the frame.
+const BOTTLE: Ellipse = Ellipse {
+    middle: (120.0, 140.0),
+    radius: (16.0, 46.0),
+    motion: (0.6, 0.2),
+    colors: [[235, 140, 30], [190, 90, 20]],
+};
+const BALL: Ellipse = Ellipse {
+    middle: (350.0, 120.0),
+    radius: (34.0, 34.0),
+    motion: (-0.8, 0.3),
+    colors: [[60, 90, 220], [150, 190, 250]],
+};
+
+impl Ellipse {
+    fn covers(&self, frame: usize, x: usize, y: usize) -> bool {
+        let at = |start: f64, motion: f64| start + motion * frame as f64;
+        let (dx, dy) =
+            (x as f64 - at(self.middle.0, self.motion.0), y as f64 - at(self.middle.1, self.motion.1));
+        (dx / self.radius.0).hypot(dy / self.radius.1) < 1.0
+    }
+}
+
+/// The objects on a mottled ground of the given shade, RGB.
+fn draw(objects: &[Ellipse], frame: usize, ground: [u8; 3]) -> Vec<u8> {
+    let pixel = |i: usize| {
+        let (x, y) = (i % WIDTH, i / WIDTH);
+        match objects.iter().find(|object| object.covers(frame, x, y)) {
+            Some(object) => object.colors[(y + 2 * frame) / 9 % 2],
+            None => {
+                let shade = ((x / 23 * 31 + y / 17 * 57) % 40) as u8;
+                ground.map(|value| value + shade)
+            }
+        }
+    };
+    (0..WIDTH * HEIGHT).flat_map(pixel).collect()
+}
+
+const MEADOW: [u8; 3] = [40, 95, 50];
+
+/// Something else altogether, with an object of its own.
+fn other_scene(frame: usize) -> Vec<u8> {
+    let pixel = |i: usize| {
+        let (x, y) = (i % WIDTH, i / WIDTH);
+        let wave = (60.0 + 50.0 * (x as f64 / 70.0 + frame as f64 / 20.0).sin()) as u8;
+        let walker = x.abs_diff(90 + frame) < 25 && y > 90;
+        if walker { [230, 225, 235 - wave / 4] } else { [wave + (y / 4) as u8, wave, 120 - wave / 2] }
+    };
+    (0..WIDTH * HEIGHT).flat_map(pixel).collect()
+}
+
+fn tracker(objects: &[Ellipse], roi: Roi) -> Tracker {
+    let options = Options { device: DeviceChoice::Cpu, roi, ..Options::default() };
+    let mut tracker = Tracker::new(&options).unwrap();
+    let id = |i: usize| {
+        let object = objects.iter().position(|object| object.covers(0, i % WIDTH, i / WIDTH));
+        object.map_or(0, |index| index as u8 + 1)
+    };
+    let ids: Vec<u8> = (0..WIDTH * HEIGHT).map(id).collect();
+    let mask = ReferenceMask::from_labels(WIDTH, HEIGHT, &ids).unwrap();
+    tracker.set_reference(&mut view(&draw(objects, 0, MEADOW)), &mask).unwrap();
+    tracker
+}
+
+fn view(data: &[u8]) -> Picture<'_> {
+    Picture { data, width: WIDTH, height: HEIGHT, stride: 3 * WIDTH }
+}
+
+/// Intersection over union of an object's mask with what was drawn, 1 if neither is there.
+fn similarity(matte: &Matte, id: u8, truth: impl Fn(usize, usize) -> bool) -> f64 {
+    let mut data = vec![0; WIDTH * HEIGHT];
+    let mut plane = PlaneMut { data: &mut data, width: WIDTH, height: HEIGHT, stride: WIDTH };
+    matte.write_alpha(Some(id), &mut plane).unwrap();
+    let (mut both, mut either) = (0, 0);
+    for (i, alpha) in data.into_iter().enumerate() {
+        let (found, drawn) = (alpha > 127, truth(i % WIDTH, i / WIDTH));
+        both += usize::from(found && drawn);
+        either += usize::from(found || drawn);
+    }
+    if either == 0 { 1.0 } else { f64::from(both as u32) / f64::from(either as u32) }
+}
+
+/// Follows the bottle through `length` frames of `cover` and after them; similarity before, and in the second frame
+/// after them. No mask may be found where `hides`.
+fn interrupt(roi: Roi, length: usize, hides: bool, cover: impl Fn(usize) -> Vec<u8>) -> (f64, f64) {
+    const START: usize = 8;
+    let objects = [BOTTLE];
+    let mut tracker = tracker(&objects, roi);
+    let mut similarities = vec![1.0; START + length + 4];
+    for (frame, similar) in similarities.iter_mut().enumerate().skip(1) {
+        let covered = (START..START + length).contains(&frame);
+        let picture = if covered { cover(frame) } else { draw(&objects, frame, MEADOW) };
+        let matte = tracker.step(&mut view(&picture)).unwrap();
+        *similar = similarity(&matte, 1, |x, y| !covered && BOTTLE.covers(frame, x, y));
+        assert!(!covered || !hides || *similar == 1.0, "{roi:?}: frame {frame} shows nothing of the object");
+    }
+    (similarities[START - 1], similarities[START + length + 1])
+}
+
+#[test]
+fn an_object_is_back_two_frames_after_an_interruption() {
+    let plain = |color: [u8; 3]| move |_| color.repeat(WIDTH * HEIGHT);
+    for roi in [Roi::Auto, Roi::Frame, Roi::Off] {
+        for length in [1, 2, 5, 20] {
+            let cases = [
+                ("black", interrupt(roi, length, true, plain([0; 3]))),
+                ("green", interrupt(roi, length, true, plain([0, 135, 0]))),
+                ("frozen", interrupt(roi, length, false, |_| draw(&[BOTTLE], 7, MEADOW))),
+                ("other scene", interrupt(roi, length, true, other_scene)),
+            ];
+            for (name, (before, after)) in cases {
+                assert!(before > 0.8, "{name}, {roi:?}: {before}");
+                assert!(after > before - 0.05, "{length} frames of {name}, {roi:?}: {after} after {before}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hidden_object_of_two_is_found_again_and_the_other_keeps_its_quality() {
+    const HIDDEN: std::ops::Range<usize> = 8..28;
+    let run = |roi: Roi| {
+        let mut tracker = tracker(&[BOTTLE, BALL], roi);
+        let (mut shown, mut found, mut lost) = (Vec::new(), 0.0, 0);
+        for frame in 1..36 {
+            let hidden = HIDDEN.contains(&frame);
+            let objects = if hidden { &[BOTTLE][..] } else { &[BOTTLE, BALL] };
+            let matte = tracker.step(&mut view(&draw(objects, frame, MEADOW))).unwrap();
+            shown.push(similarity(&matte, 1, |x, y| BOTTLE.covers(frame, x, y)));
+            found = similarity(&matte, 2, |x, y| !hidden && BALL.covers(frame, x, y));
+            let present: Vec<bool> = tracker.present().collect();
+            assert!(present[0], "{roi:?}: frame {frame}");
+            lost += usize::from(!present[1]);
+            if (HIDDEN.start + 4..HIDDEN.end).contains(&frame) {
+                assert!(!present[1], "{roi:?}: frame {frame}: it is hidden");
+            }
+        }
+        assert!((14..24).contains(&lost), "{roi:?}: lost in {lost} frames");
+        (shown.iter().sum::<f64>() / shown.len() as f64, found)
+    };
+    let (off, found) = run(Roi::Off);
+    assert!(found > 0.8, "{found}");
+    for roi in [Roi::Auto, Roi::Frame] {
+        let (shown, found) = run(roi);
+        assert!(shown > off - 0.03, "{roi:?}: {shown} against {off}");
+        assert!(found > 0.8, "{roi:?}: {found}");
+    }
+}
