@@ -25,13 +25,17 @@ pub(crate) fn check_size(width: usize, height: usize) -> Result<(), String> {
         return Err("it has no pixels".into());
     }
     if width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
-        return Err(format!(
-            "{width}x{height} pixels are too many: at most {MAX_SIDE} a side and {} million altogether. \
-             Scale it down; it need not have the size of the video",
-            MAX_PIXELS / 1_000_000
-        ));
+        return Err(too_large(&format!("{width}x{height} pixels are")));
     }
     Ok(())
+}
+
+fn too_large(what: &str) -> String {
+    format!(
+        "{what} too many: at most {MAX_SIDE} a side and {} million altogether. Scale it down; it need not have \
+         the size of the video",
+        MAX_PIXELS / 1_000_000
+    )
 }
 
 /// A picture in memory, packed RGB.
@@ -96,7 +100,11 @@ fn decode(mut source: impl BufRead + Seek) -> Result<OwnedPicture, String> {
     let broken = |error: &dyn std::fmt::Display| {
         format!("it cannot be decoded ({error}): save it again as PNG or JPEG")
     };
-    let bad = |error: ImageError| broken(&error);
+    let bad = |error: ImageError| match error {
+        // Of more bytes than any memory has.
+        ImageError::Limits(_) => too_large("its pixels are"),
+        error => broken(&error),
+    };
     let unreadable = |error: io::Error| broken(&error);
 
     let length = source.seek(SeekFrom::End(0)).map_err(unreadable)?;

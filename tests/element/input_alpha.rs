@@ -2,16 +2,10 @@
 
 use gst::prelude::*;
 use gstreamer as gst;
-use gstreamer_video::{VideoFormat, VideoFormatInfo, VideoInfo};
+use gstreamer_video::{VideoFormat, VideoInfo};
 
 use crate::model;
 use crate::util::*;
-
-/// GStreamer 1.22 does not know that AV12 has alpha, but that there is a fourth component.
-fn has_alpha(format: VideoFormat) -> bool {
-    let info = VideoFormatInfo::from_format(format);
-    info.has_alpha() || info.n_components() == 4
-}
 
 /// Of any format, 8 bits a pixel.
 fn alpha_of(buffer: &gst::Buffer, info: &VideoInfo) -> Vec<u8> {
@@ -22,18 +16,18 @@ fn product(a: &[u8], b: &[u8]) -> Vec<u8> {
     a.iter().zip(b).map(|(&a, &b)| (f64::from(a) * f64::from(b) / 255.0).round() as u8).collect()
 }
 
-#[track_caller]
-fn assert_close(found: &[u8], expected: &[u8], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let far = found.iter().zip(expected).position(|(a, b)| a.abs_diff(*b) > 1);
-    assert!(far.is_none(), "{what}, at {far:?}: {:?} {:?}", &found[..8], &expected[..8]);
+/// The largest difference, but of rounding.
+fn difference(a: &[u8], b: &[u8]) -> Option<u8> {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(&a, &b)| a.abs_diff(b)).max().filter(|&most| most > 1)
 }
 
 /// Hidden parts of the input showed, for its alpha was overwritten.
 #[test]
 fn alpha_of_the_input_is_multiplied_with_the_matte_in_every_format() {
+    init();
     let files = Files::new();
-    let mut count = 0;
+    let (mut count, mut faults) = (0, Vec::new());
     for format in VideoFormat::iter_raw().filter(|&format| has_alpha(format)) {
         let info = info(format, 64, 48);
         let input = frame(&info, 0);
@@ -65,7 +59,9 @@ fn alpha_of_the_input_is_multiplied_with_the_matte_in_every_format() {
                     "GRAY8" => plane(&buffer, &out, 0, 1),
                     _ => alpha_of(&buffer, &out),
                 };
-                assert_close(&found, &expected, &what);
+                if let Some(difference) = difference(&found, &expected) {
+                    faults.push(format!("{what}: {difference}"));
+                }
                 // Nothing is lost where nothing is cut.
                 if !drawn && out.format() == format {
                     assert_eq!(found, given, "{what}");
@@ -74,6 +70,7 @@ fn alpha_of_the_input_is_multiplied_with_the_matte_in_every_format() {
         }
         count += 1;
     }
+    assert!(faults.is_empty(), "{faults:#?}");
     assert!(count >= 20, "only {count} formats");
 }
 
