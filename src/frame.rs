@@ -7,7 +7,7 @@ use gstreamer_video::prelude::*;
 use gstreamer_video::video_frame::Writable;
 use gstreamer_video::{VideoFormat, VideoFormatInfo, VideoFrame, VideoFrameRef, VideoInfo};
 
-use crate::matte::Guide;
+use crate::matte::{Guide, product};
 use crate::tracker::{Colors, Component as Samples, Picture, PlaneFormat, PlaneMut, Planes, Region, Scene};
 
 /// How strongly objects are tinted, of 255.
@@ -42,6 +42,11 @@ pub fn is_plain(info: &VideoFormatInfo, component: usize) -> bool {
 /// of components decides.
 pub fn has_plain_alpha(info: &VideoFormatInfo) -> bool {
     info.n_components() == 4 && is_plain(info, 3)
+}
+
+/// Whether there is alpha, even where it cannot be written.
+pub fn has_alpha(info: &VideoFormatInfo) -> bool {
+    info.has_alpha() || has_plain_alpha(info)
 }
 
 /// Whether all components but alpha lie where they lie in `a`, in the same planes, so that `a` becomes
@@ -157,6 +162,101 @@ impl<'a> Component<'a> {
             }
         }
     }
+}
+
+/// Multiplies the alpha that a frame has with `matte`, packed rows of one byte a pixel.
+///
+/// # Errors
+/// A frame that cannot be mapped.
+pub fn multiply_alpha(frame: &mut FrameMut, matte: &[u8]) -> Result<(), BoolError> {
+    let mut alpha = Component::of(frame, 3)?;
+    let width = alpha.width;
+    if alpha.depth == 8 && alpha.shift == 0 {
+        let Component { row, pixel, offset, .. } = alpha;
+        for (row, matte) in alpha.data.chunks_mut(row.max(1)).zip(matte.chunks_exact(width.max(1))) {
+            let samples = row.get_mut(offset..).unwrap_or_default().iter_mut().step_by(pixel.max(1));
+            samples.zip(matte).for_each(|(sample, &matte)| *sample = product(*sample, matte));
+        }
+        return Ok(());
+    }
+    // Bits beyond the depth do not count.
+    let largest = (1 << alpha.depth) - 1;
+    alpha.update(|x, y, value| ((value & largest) * i32::from(matte[y * width + x]) + 127) / 255);
+    Ok(())
+}
+
+/// Reads the alpha of frames of one format.
+pub struct AlphaReader {
+    /// For alpha that has neither a byte nor a word of its own.
+    converter: Option<(gst_video::VideoConverter, VideoFrame<Writable>)>,
+}
+
+impl AlphaReader {
+    /// # Errors
+    /// A format that cannot be converted.
+    pub fn new(input: &VideoInfo) -> Result<Self, BoolError> {
+        if has_plain_alpha(&input.format_info()) {
+            return Ok(Self { converter: None });
+        }
+        let info = VideoInfo::builder(VideoFormat::Argb, input.width(), input.height())
+            .fps(input.fps())
+            .interlace_mode(input.interlace_mode())
+            .build()?;
+        let buffer = gst::Buffer::with_size(info.size())?;
+        let frame = VideoFrame::from_buffer_writable(buffer, &info)
+            .map_err(|_| glib::bool_error!("Cannot map a frame for its alpha"))?;
+        Ok(Self { converter: Some((converter(input, &info)?, frame)) })
+    }
+
+    /// Packed rows of one byte a pixel.
+    ///
+    /// # Errors
+    /// A frame that cannot be mapped.
+    pub fn read(&mut self, frame: &Frame, alpha: &mut Vec<u8>) -> Result<(), BoolError> {
+        alpha.clear();
+        match &mut self.converter {
+            None => read_component(frame, 3, alpha),
+            Some((converter, argb)) => {
+                let mut argb = argb.as_mut_video_frame_ref();
+                converter.frame_ref(frame, &mut argb);
+                let stride = usize::try_from(argb.plane_stride()[0]).unwrap_or_default().max(1);
+                let width = argb.width() as usize;
+                for row in argb.plane_data(0)?.chunks(stride).take(argb.height() as usize) {
+                    alpha.extend(row.iter().step_by(4).take(width));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Appends the samples of a plain component, as bytes.
+fn read_component(frame: &Frame, component: usize, values: &mut Vec<u8>) -> Result<(), BoolError> {
+    let (format, info) = (frame.format_info(), frame.info());
+    let plane = format.plane()[component];
+    let stride = usize::try_from(frame.plane_stride()[plane as usize])
+        .map_err(|_| glib::bool_error!("Frames that are stored upside down are not supported"))?;
+    let (width, height) =
+        (info.comp_width(component as u8) as usize, info.comp_height(component as u8) as usize);
+    let (pixel, offset) = (format.pixel_stride()[component] as usize, format.poffset()[component] as usize);
+    let (depth, shift) = (format.depth()[component], format.shift()[component]);
+    let little = little_endian(&format);
+    values.reserve(width * height);
+    for row in frame.plane_data(plane)?.chunks(stride.max(1)).take(height) {
+        let samples = row.get(offset..).unwrap_or_default();
+        if depth <= 8 {
+            values.extend(samples.iter().step_by(pixel.max(1)).take(width));
+        } else {
+            values.extend(samples.chunks(pixel.max(1)).filter(|sample| sample.len() >= 2).take(width).map(
+                |sample| {
+                    let word = [sample[0], sample[1]];
+                    let word = if little { u16::from_le_bytes(word) } else { u16::from_be_bytes(word) };
+                    (word >> shift >> (depth - 8)) as u8
+                },
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Lets `write` fill the alpha of a frame, through `scratch` where the format does not have it as a plane

@@ -1,22 +1,26 @@
-//! Reference masks: which pixels of one picture are the object.
+//! Reference masks: which pixels of one picture are the object. And masks of object ids as files.
 
 mod decode;
+mod labels;
+mod warning;
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+pub use self::labels::Labels;
+pub use self::warning::MaskWarning;
+use crate::picture::check_size;
+pub use crate::picture::{MAX_PIXELS, MAX_SIDE};
 use crate::{Error, Result};
 
-/// The largest number of pixels along one side of a mask.
-pub const MAX_SIDE: usize = 16_384;
-/// The largest number of pixels in a mask.
-pub const MAX_PIXELS: usize = 100_000_000;
 /// The planes of all objects of one mask together, in bytes, at the most.
 const MAX_BYTES: usize = 160 << 20;
-/// Grey values up to this one are object ids if no larger one is in the file.
+/// Grey values up to this one are object ids if no larger one but that of void is in the file.
 const MAX_GREY_ID: u8 = 16;
 /// Pixels to be left out, in masks of object ids.
 const VOID: u8 = 255;
+/// What messages say in place of a path.
+const IN_MEMORY: &str = "(in memory)";
 
 /// One soft plane per object, all of the mask's own size.
 #[derive(Clone, Debug)]
@@ -25,6 +29,7 @@ pub struct ReferenceMask {
     height: usize,
     objects: Vec<ObjectMask>,
     reading: Reading,
+    origin: PathBuf,
 }
 
 /// Where one object is.
@@ -41,7 +46,7 @@ pub struct ObjectMask {
 pub enum Reading {
     /// Grey is soft foreground.
     Soft,
-    /// Grey values are object ids, for none is larger than 16.
+    /// Grey values are object ids: none but that of void is larger than 16.
     GreyIds,
     /// Palette indices, or values given as labels, are object ids.
     Ids,
@@ -50,18 +55,20 @@ pub enum Reading {
 }
 
 impl ReferenceMask {
-    /// Reads a PNG. Grey: value / 255 is soft foreground of one object, but a file whose largest value is
-    /// at most 16 holds object ids. Indexed: the palette index is the object id, 255 is void. Grey or RGB
-    /// with alpha: the alpha channel is soft foreground.
+    /// Reads a PNG. Grey: value / 255 is soft foreground of one object, but a file that has values from 1
+    /// to 16, and besides them none but 0 and 255, holds object ids, 255 being void. Indexed: the palette
+    /// index is the object id, 255 is void. Grey or RGB with alpha: the alpha channel is soft foreground,
+    /// unless it is opaque everywhere.
+    ///
+    /// Memory holds one byte a pixel and object, which is 160 MiB in all at the most; the file is decoded row
+    /// by row.
     ///
     /// # Errors
     /// [`Error::Mask`] with the path for a file that is missing, no PNG, truncated, larger than
     /// [`MAX_SIDE`] or [`MAX_PIXELS`] (known from its header, before anything is allocated), coloured, or
     /// without foreground.
     pub fn open(path: &Path) -> Result<Self> {
-        decode::read(path)
-            .and_then(|values| values.into_mask())
-            .map_err(|reason| Error::Mask { path: path.to_owned(), reason })
+        decode::read(path).and_then(|values| values.into_mask(path)).map_err(|reason| bad(path, reason))
     }
 
     /// The same from memory; messages call it `origin`.
@@ -70,8 +77,8 @@ impl ReferenceMask {
     /// [`Error::Mask`] as [`open`](Self::open).
     pub fn from_bytes(bytes: &[u8], origin: &Path) -> Result<Self> {
         decode::decode(Cursor::new(bytes))
-            .and_then(|values| values.into_mask())
-            .map_err(|reason| Error::Mask { path: origin.to_owned(), reason })
+            .and_then(|values| values.into_mask(origin))
+            .map_err(|reason| bad(origin, reason))
     }
 
     /// One object, with id 1, from `height` rows of `width` values, 0 to 255.
@@ -79,15 +86,15 @@ impl ReferenceMask {
     /// # Errors
     /// [`Error::Mask`] if the size is not that of `alpha` or all is background.
     pub fn from_soft(width: usize, height: usize, alpha: Vec<u8>) -> Result<Self> {
-        soft(width, height, alpha, Reading::Soft).map_err(in_memory)
+        Self::from_values(width, height, Kind::Soft, alpha)
     }
 
-    /// As the values of a greyscale PNG are read: soft foreground, or object ids if none is larger than 16.
+    /// As the values of a greyscale PNG are read: soft foreground, or object ids.
     ///
     /// # Errors
     /// [`Error::Mask`] if the size is not that of `values` or all is background.
     pub fn from_grey(width: usize, height: usize, values: Vec<u8>) -> Result<Self> {
-        Values { width, height, kind: Kind::Grey, values }.into_mask().map_err(in_memory)
+        Self::from_values(width, height, Kind::Grey, values)
     }
 
     /// As the alpha channel of a PNG is read: one object, with id 1.
@@ -95,7 +102,7 @@ impl ReferenceMask {
     /// # Errors
     /// [`Error::Mask`] if the size is not that of `alpha` or all is transparent.
     pub fn from_alpha(width: usize, height: usize, alpha: Vec<u8>) -> Result<Self> {
-        Values { width, height, kind: Kind::Alpha, values: alpha }.into_mask().map_err(in_memory)
+        Self::from_values(width, height, Kind::Alpha, alpha)
     }
 
     /// One object for each id in `height` rows of `width` labels; 0 is background, 255 void.
@@ -103,7 +110,12 @@ impl ReferenceMask {
     /// # Errors
     /// [`Error::Mask`] if the size is not that of `labels` or no label is an object.
     pub fn from_labels(width: usize, height: usize, labels: &[u8]) -> Result<Self> {
-        ids(width, height, labels, Reading::Ids).map_err(in_memory)
+        Self::from_values(width, height, Kind::Index, labels.to_vec())
+    }
+
+    fn from_values(width: usize, height: usize, kind: Kind, values: Vec<u8>) -> Result<Self> {
+        let origin = Path::new(IN_MEMORY);
+        Values { width, height, kind, values }.into_mask(origin).map_err(|reason| bad(origin, reason))
     }
 
     /// Columns.
@@ -121,13 +133,18 @@ impl ReferenceMask {
         &self.objects
     }
 
+    /// Its file, or what messages say in place of it.
+    pub fn origin(&self) -> &Path {
+        &self.origin
+    }
+
     /// How the values of the file were understood.
     pub fn reading(&self) -> Reading {
         self.reading
     }
 }
 
-/// Samples of a picture file, before anyone decides what they mean.
+/// One byte a pixel, before it is decided what they mean.
 struct Values {
     width: usize,
     height: usize,
@@ -135,77 +152,82 @@ struct Values {
     values: Vec<u8>,
 }
 
+#[derive(Clone, Copy)]
 enum Kind {
-    /// With the largest sample as stored, which a deep file needs to be recognised as one of ids.
+    /// Soft foreground or object ids, as the values tell.
     Grey,
+    /// Soft foreground, whatever the values.
+    Soft,
     Index,
     Alpha,
 }
 
+/// Whether a grey value can be the id of an object.
+fn is_grey_id(value: u8) -> bool {
+    (1..=MAX_GREY_ID).contains(&value)
+}
+
 impl Values {
-    fn into_mask(self) -> Result<ReferenceMask, String> {
-        let Self { width, height, kind, values } = self;
-        match kind {
-            Kind::Index => ids(width, height, &values, Reading::Ids),
-            Kind::Alpha => soft(width, height, values, Reading::Alpha),
-            Kind::Grey if values.iter().all(|&value| value <= MAX_GREY_ID) => {
-                ids(width, height, &values, Reading::GreyIds)
-            }
-            Kind::Grey => soft(width, height, values, Reading::Soft),
+    /// # Errors
+    /// A size that is too large, or not that of the values.
+    fn reading(&self) -> Result<Reading, String> {
+        let Self { width, height, .. } = *self;
+        check_size(width, height)?;
+        if width * height != self.values.len() {
+            return Err(format!("{} values do not make {width}x{height} pixels", self.values.len()));
         }
+        Ok(match self.kind {
+            Kind::Index => Reading::Ids,
+            Kind::Alpha => Reading::Alpha,
+            Kind::Soft => Reading::Soft,
+            Kind::Grey => {
+                let mut present = self.present();
+                (present[0], present[usize::from(VOID)]) = (false, false);
+                let ids = (0..=255u8).filter(|&value| present[usize::from(value)]);
+                // Black and white alone are one object.
+                let (mut any, mut all) = (false, true);
+                ids.for_each(|value| (any, all) = (true, all && is_grey_id(value)));
+                if any && all { Reading::GreyIds } else { Reading::Soft }
+            }
+        })
     }
-}
 
-fn soft(width: usize, height: usize, alpha: Vec<u8>, reading: Reading) -> Result<ReferenceMask, String> {
-    check_size(width, height)?;
-    check_length(width, height, alpha.len())?;
-    if alpha.iter().all(|&value| value == 0) {
-        return Err(no_foreground(reading));
+    /// Which values occur.
+    fn present(&self) -> [bool; 256] {
+        let mut present = [false; 256];
+        self.values.iter().for_each(|&value| present[usize::from(value)] = true);
+        present
     }
-    Ok(ReferenceMask { width, height, objects: vec![ObjectMask { id: 1, alpha }], reading })
-}
 
-fn ids(width: usize, height: usize, labels: &[u8], reading: Reading) -> Result<ReferenceMask, String> {
-    check_size(width, height)?;
-    check_length(width, height, labels.len())?;
-    let mut present = [false; 256];
-    for &label in labels {
-        present[usize::from(label)] = true;
+    fn into_mask(self, origin: &Path) -> Result<ReferenceMask, String> {
+        let reading = self.reading()?;
+        let present = self.present();
+        let Self { width, height, mut values, .. } = self;
+        let objects = match reading {
+            Reading::Soft | Reading::Alpha if present[1..].contains(&true) => {
+                vec![ObjectMask { id: 1, alpha: values }]
+            }
+            Reading::Soft | Reading::Alpha => return Err(no_foreground(reading)),
+            Reading::Ids | Reading::GreyIds => {
+                let ids: Vec<u8> = (1..VOID).filter(|&id| present[usize::from(id)]).collect();
+                let Some((&last, others)) = ids.split_last() else { return Err(no_foreground(reading)) };
+                if ids.len() * values.len() > MAX_BYTES {
+                    return Err(format!(
+                        "{} objects of {width}x{height} pixels are too many to hold: scale the mask down",
+                        ids.len()
+                    ));
+                }
+                let alpha = |value: u8, id: u8| if value == id { 255 } else { 0 };
+                let plane = |id: u8| values.iter().map(|&value| alpha(value, id)).collect();
+                let mut objects: Vec<_> =
+                    others.iter().map(|&id| ObjectMask { id, alpha: plane(id) }).collect();
+                values.iter_mut().for_each(|value| *value = alpha(*value, last));
+                objects.push(ObjectMask { id: last, alpha: values });
+                objects
+            }
+        };
+        Ok(ReferenceMask { width, height, objects, reading, origin: origin.to_owned() })
     }
-    let ids: Vec<u8> = (1..VOID).filter(|&id| present[usize::from(id)]).collect();
-    if ids.is_empty() {
-        return Err(no_foreground(reading));
-    }
-    if ids.len() * labels.len() > MAX_BYTES {
-        return Err(format!(
-            "{} objects of {width}x{height} pixels are too many to hold: scale the mask down",
-            ids.len()
-        ));
-    }
-    let plane = |id: u8| labels.iter().map(|&label| if label == id { 255 } else { 0 }).collect();
-    let objects = ids.iter().map(|&id| ObjectMask { id, alpha: plane(id) }).collect();
-    Ok(ReferenceMask { width, height, objects, reading })
-}
-
-fn check_size(width: usize, height: usize) -> Result<(), String> {
-    if width == 0 || height == 0 {
-        return Err("it has no pixels".into());
-    }
-    if width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
-        return Err(format!(
-            "{width}x{height} pixels are too many: at most {MAX_SIDE} a side and {} million altogether. \
-             Scale the mask down; it need not have the size of the video",
-            MAX_PIXELS / 1_000_000
-        ));
-    }
-    Ok(())
-}
-
-fn check_length(width: usize, height: usize, length: usize) -> Result<(), String> {
-    if width * height != length {
-        return Err(format!("{length} values do not make {width}x{height} pixels"));
-    }
-    Ok(())
 }
 
 fn no_foreground(reading: Reading) -> String {
@@ -220,8 +242,8 @@ fn no_foreground(reading: Reading) -> String {
     }
 }
 
-fn in_memory(reason: String) -> Error {
-    Error::Mask { path: PathBuf::from("(in memory)"), reason }
+fn bad(path: &Path, reason: String) -> Error {
+    Error::Mask { path: path.to_owned(), reason }
 }
 
 #[cfg(test)]

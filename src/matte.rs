@@ -20,6 +20,8 @@ pub use self::feather::MAX_FEATHER;
 pub use self::finish::Finisher;
 pub use self::guide::Guide;
 pub(crate) use self::on_device::{Boxes, enlarge as enlarge_on_device};
+#[cfg(feature = "plugin")]
+pub(crate) use self::plane::product;
 use crate::Result;
 use crate::tracker::{Matte, PlaneMut};
 

@@ -1,14 +1,18 @@
-//! Files that are broken on purpose: whatever the bytes, there is a mask, a picture, weights or an error.
+//! Files that are broken or too large on purpose: whatever the bytes, there is a mask, a picture, weights or an
+//! error, and memory stays within bounds.
 //!
 //! Good files, made here, are spoiled in every way that comes to mind, checksums mended so that the damage
 //! gets further in than the first check. `FASTGANSEG_FUZZ_SECONDS` makes it go on for longer, with another
 //! seed each round; `FASTGANSEG_CORPUS` writes the good files into a folder, for `make fuzz`.
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use gstfastganseg::mask::ReferenceMask;
+use gstfastganseg::mask::{Labels, MAX_PIXELS, ReferenceMask};
 use gstfastganseg::model::weights::{self, Weights};
 use gstfastganseg::model::{Config, Lite};
 use gstfastganseg::picture::OwnedPicture;
@@ -16,6 +20,66 @@ use png::{BitDepth, ColorType};
 use tch::{Device, Kind, nn};
 
 const ROUNDS: u64 = 3000;
+/// What decoders hold besides pixels, in bytes.
+const BUFFERS: usize = 1 << 20;
+/// What a picture takes at the most while it is decoded, in bytes a pixel: RGBA of 16 bits, and RGB.
+const PICTURE_BYTES: usize = 11;
+
+/// Counts the bytes that each thread has allocated, so that tests beside one another do not count.
+struct Counter;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    // Threads that end free memory when this is gone.
+    let _ = HELD.try_with(|held| {
+        held.set(held.get() + bytes);
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
+    });
+}
+
+// SAFETY: everything is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counter {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Both are there while bytes are copied.
+        count(size as isize);
+        count(-(layout.size() as isize));
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTER: Counter = Counter;
+
+/// How many bytes more than before `f` held at once, and its result.
+fn peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
+    let before = HELD.get();
+    PEAK.set(before);
+    let result = f();
+    (result, (PEAK.get() - before) as usize)
+}
 
 struct Random(u64);
 
@@ -97,8 +161,16 @@ fn relength(bytes: &mut [u8]) {
     }
 }
 
+/// What must hold of spoiled files.
+struct Bounds {
+    /// How many in a thousand are still good: if fewer, the damage never gets in; if more, it is not noticed.
+    accepted: RangeInclusive<u64>,
+    /// Bytes that one of them takes.
+    memory: usize,
+}
+
 /// Spoils `seeds` and gives the results to `target`, which must not panic; a panic prints how to repeat it.
-fn bombard(name: &str, seeds: &[Vec<u8>], mend: fn(&mut [u8]), target: fn(&[u8]) -> bool) {
+fn bombard(name: &str, seeds: &[Vec<u8>], mend: fn(&mut [u8]), bounds: Bounds, target: fn(&[u8]) -> bool) {
     if let Some(folder) = std::env::var_os("FASTGANSEG_CORPUS") {
         let folder = PathBuf::from(folder).join(name);
         std::fs::create_dir_all(&folder).unwrap();
@@ -115,7 +187,7 @@ fn bombard(name: &str, seeds: &[Vec<u8>], mend: fn(&mut [u8]), target: fn(&[u8])
         None => 1,
         Some(_) => u64::from(std::process::id()) << 32,
     };
-    let (mut round, mut accepted) = (0, 0);
+    let (mut round, mut accepted, mut most) = (0, 0, 0);
     while until.map_or(round < ROUNDS, |until| Instant::now() < until) {
         let seed = first + round;
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -124,8 +196,15 @@ fn bombard(name: &str, seeds: &[Vec<u8>], mend: fn(&mut [u8]), target: fn(&[u8])
         if random.below(4) > 0 {
             mend(&mut bytes);
         }
-        match std::panic::catch_unwind(|| target(&bytes)) {
-            Ok(good) => accepted += u64::from(good),
+        match std::panic::catch_unwind(|| {
+            let (good, memory) = peak(|| target(&bytes));
+            assert!(memory <= bounds.memory, "{memory} bytes of memory for a file of {}", bytes.len());
+            (good, memory)
+        }) {
+            Ok((good, memory)) => {
+                accepted += u64::from(good);
+                most = most.max(memory);
+            }
             Err(panic) => {
                 let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{seed}"));
                 std::fs::write(&path, &bytes).unwrap();
@@ -135,7 +214,11 @@ fn bombard(name: &str, seeds: &[Vec<u8>], mend: fn(&mut [u8]), target: fn(&[u8])
         }
         round += 1;
     }
-    println!("{name}: {round} spoiled files, {accepted} of them still good");
+    let share = 1000 * accepted / round.max(1);
+    println!(
+        "{name}: {round} spoiled files, {share} in a thousand of them still good, {most} bytes at the most"
+    );
+    assert!(bounds.accepted.contains(&share), "{name}: {share} in a thousand are still good");
 }
 
 fn png(size: (u32, u32), color: ColorType, depth: BitDepth, data: &[u8]) -> Vec<u8> {
@@ -172,20 +255,149 @@ fn pngs() -> Vec<Vec<u8>> {
     all
 }
 
+/// A whole PNG without holding its pixels; `byte` makes those of each row.
+fn large_png(
+    (width, height): (u32, u32),
+    color: ColorType,
+    depth: BitDepth,
+    byte: impl Fn(usize, usize) -> u8,
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(color);
+    encoder.set_depth(depth);
+    encoder.set_compression(png::Compression::Fast);
+    if color == ColorType::Indexed {
+        encoder.set_palette([0; 768].as_slice());
+    }
+    let mut writer = encoder.write_header().unwrap();
+    let mut stream = writer.stream_writer().unwrap();
+    let row = (width as usize * color.samples() * depth as usize).div_ceil(8);
+    for y in 0..height as usize {
+        let row: Vec<u8> = (0..row).map(|x| byte(x, y)).collect();
+        std::io::Write::write_all(&mut stream, &row).unwrap();
+    }
+    stream.finish().unwrap();
+    drop(writer);
+    bytes
+}
+
+/// The same file with another size in its header.
+fn png_that_says(size: (u32, u32), (color, depth): (ColorType, BitDepth)) -> Vec<u8> {
+    let mut bytes = png((1, 1), color, depth, &vec![255; color.samples() * (depth as usize).div_ceil(8)]);
+    bytes[16..20].copy_from_slice(&size.0.to_be_bytes());
+    bytes[20..24].copy_from_slice(&size.1.to_be_bytes());
+    mend(&mut bytes);
+    bytes
+}
+
+fn jpeg((width, height): (u32, u32)) -> Vec<u8> {
+    let picture = image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8 * 9, y as u8 * 9, 50]));
+    let mut jpeg = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
+    jpeg.into_inner()
+}
+
+fn jpeg_that_says((width, height): (u16, u16)) -> Vec<u8> {
+    let mut bytes = jpeg((8, 8));
+    let frame = bytes.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    bytes[frame + 5..frame + 7].copy_from_slice(&height.to_be_bytes());
+    bytes[frame + 7..frame + 9].copy_from_slice(&width.to_be_bytes());
+    bytes
+}
+
+/// A PNG of 0.7 MB took 4.9 GB.
+#[test]
+fn what_is_too_large_is_refused_before_memory_is_taken() {
+    let refused = |kind: &str, result: Result<(), gstfastganseg::Error>, memory: usize| {
+        let message = result.unwrap_err().to_string();
+        assert!(
+            message.contains("fuzz") && message.contains("too many: at most 16384 a side and 67 million"),
+            "{message}"
+        );
+        assert!(memory < BUFFERS, "{kind}: {memory} bytes");
+    };
+    let origin = Path::new("fuzz");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fuzz.png");
+    for size in [(8193, 8192), (12_650, 12_650), (16_385, 1), (1, 16_385), (u32::MAX >> 1, u32::MAX >> 1)] {
+        for format in [
+            (ColorType::Grayscale, BitDepth::Eight),
+            (ColorType::Indexed, BitDepth::Eight),
+            (ColorType::Rgba, BitDepth::Sixteen),
+        ] {
+            let bytes = png_that_says(size, format);
+            let (result, memory) = peak(|| ReferenceMask::from_bytes(&bytes, origin).map(drop));
+            refused("mask", result, memory);
+            std::fs::write(&path, &bytes).unwrap();
+            let (result, memory) = peak(|| Labels::open(&path).map(drop));
+            refused("labels", result, memory);
+            let (result, memory) = peak(|| OwnedPicture::from_bytes(&bytes, origin).map(drop));
+            refused("picture", result, memory);
+        }
+    }
+    for size in [(8193, 8192), (12_650, 12_650), (65_535, 65_535), (16_385, 1)] {
+        let bytes = jpeg_that_says(size);
+        let (result, memory) = peak(|| OwnedPicture::from_bytes(&bytes, origin).map(drop));
+        refused("JPEG", result, memory);
+    }
+}
+
+/// One byte a pixel and object, whatever the file holds for each.
+#[test]
+fn masks_are_held_once_while_they_are_decoded() {
+    let formats = [
+        (ColorType::Grayscale, BitDepth::One),
+        (ColorType::Grayscale, BitDepth::Eight),
+        (ColorType::Grayscale, BitDepth::Sixteen),
+        (ColorType::Indexed, BitDepth::Eight),
+        (ColorType::GrayscaleAlpha, BitDepth::Eight),
+        (ColorType::Rgb, BitDepth::Sixteen),
+        (ColorType::Rgba, BitDepth::Eight),
+        (ColorType::Rgba, BitDepth::Sixteen),
+    ];
+    let small = formats.map(|format| ((2000, 1000), format));
+    let largest = [((8192, 8192), (ColorType::Grayscale, BitDepth::Eight))];
+    for (size @ (width, height), (color, depth)) in small.into_iter().chain(largest) {
+        let bytes = large_png(size, color, depth, |_, y| if y % 2 == 0 { 0xff } else { 0 });
+        let bytes = match color {
+            // No index beside void.
+            ColorType::Indexed => large_png(size, color, depth, |x, _| (x % 3) as u8),
+            _ => bytes,
+        };
+        let pixels = width as usize * height as usize;
+        let (mask, memory) = peak(|| ReferenceMask::from_bytes(&bytes, Path::new("fuzz")).unwrap());
+        let bound = mask.objects().len() * pixels + BUFFERS;
+        println!("{width}x{height} {color:?} {depth:?}: {:.2} bytes a pixel", memory as f64 / pixels as f64);
+        assert!(memory <= bound, "{color:?} {depth:?}: {memory} bytes for {pixels} pixels");
+        drop(mask);
+
+        let (picture, memory) = peak(|| OwnedPicture::from_bytes(&bytes, Path::new("fuzz")));
+        println!("as a picture: {:.2} bytes a pixel", memory as f64 / pixels as f64);
+        assert!(
+            picture.is_ok() && memory <= PICTURE_BYTES * pixels + BUFFERS,
+            "{color:?} {depth:?}: {memory}"
+        );
+    }
+}
+
 #[test]
 fn masks() {
-    bombard("mask", &pngs(), mend, |bytes| match ReferenceMask::from_bytes(bytes, Path::new("fuzz")) {
-        Ok(mask) => {
-            assert!(!mask.objects().is_empty());
-            for object in mask.objects() {
-                assert_eq!(object.alpha.len(), mask.width() * mask.height());
-                assert!(object.alpha.iter().any(|&alpha| alpha > 0));
+    let bounds = Bounds { accepted: 40..=110, memory: MAX_PIXELS + BUFFERS };
+    bombard("mask", &pngs(), mend, bounds, |bytes| {
+        match ReferenceMask::from_bytes(bytes, Path::new("fuzz")) {
+            Ok(mask) => {
+                assert!(!mask.objects().is_empty());
+                for object in mask.objects() {
+                    assert_eq!(object.alpha.len(), mask.width() * mask.height());
+                    assert!(object.alpha.iter().any(|&alpha| alpha > 0));
+                }
+                true
             }
-            true
-        }
-        Err(error) => {
-            assert!(error.to_string().contains("fuzz"), "{error}");
-            false
+            Err(error) => {
+                assert!(error.to_string().contains("fuzz"), "{error}");
+                false
+            }
         }
     });
 }
@@ -193,19 +405,19 @@ fn masks() {
 #[test]
 fn pictures() {
     let mut seeds = pngs();
-    let picture = image::RgbImage::from_fn(19, 13, |x, y| image::Rgb([x as u8 * 9, y as u8 * 9, 50]));
-    let mut jpeg = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
-    seeds.extend(std::iter::repeat_n(jpeg.into_inner(), 4));
-    bombard("picture", &seeds, mend, |bytes| match OwnedPicture::from_bytes(bytes, Path::new("fuzz")) {
-        Ok(picture) => {
-            let view = picture.as_picture();
-            assert_eq!(view.data.len(), 3 * view.width * view.height);
-            true
-        }
-        Err(error) => {
-            assert!(error.to_string().contains("fuzz"), "{error}");
-            false
+    seeds.extend(std::iter::repeat_n(jpeg((19, 13)), 4));
+    let bounds = Bounds { accepted: 80..=180, memory: PICTURE_BYTES * MAX_PIXELS + BUFFERS };
+    bombard("picture", &seeds, mend, bounds, |bytes| {
+        match OwnedPicture::from_bytes(bytes, Path::new("fuzz")) {
+            Ok(picture) => {
+                let view = picture.as_picture();
+                assert_eq!(view.data.len(), 3 * view.width * view.height);
+                true
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("fuzz"), "{error}");
+                false
+            }
         }
     });
 }
@@ -224,7 +436,8 @@ fn weights_files() {
             std::fs::read(&path).unwrap()
         })
         .collect();
-    bombard("weights", &seeds, relength, |bytes| {
+    let bounds = Bounds { accepted: 8..=40, memory: 1 << 20 };
+    bombard("weights", &seeds, relength, bounds, |bytes| {
         let Ok(weights) = Weights::from_bytes(bytes, Path::new("fuzz")) else { return false };
         let config = weights.config();
         config.validate().unwrap();

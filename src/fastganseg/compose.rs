@@ -8,7 +8,7 @@ use gstreamer_video::{VideoFormat, VideoInfo};
 use super::fault::Fault;
 use super::planes::PlanePool;
 use super::{Output, caps};
-use crate::frame::{self, Frame, FrameMut};
+use crate::frame::{self, AlphaReader, Frame, FrameMut};
 use crate::matte::{Finisher, Guide, Look, color};
 use crate::tracker::{Matte, PlaneMut};
 
@@ -24,6 +24,8 @@ pub struct Composer {
     tinted: Option<(gst::Buffer, VideoInfo, gst_video::VideoConverter, gst_video::VideoConverter)>,
     planes: PlanePool,
     finisher: Finisher,
+    /// For formats that have alpha already, with which the matte is multiplied.
+    alpha_reader: Option<AlphaReader>,
     /// The planes of one or several objects, for formats in which they cannot be written at once.
     alphas: Vec<u8>,
     scratch: Vec<u8>,
@@ -87,6 +89,10 @@ impl Composer {
             (Output::Alpha, Way::Convert) => Some(frame::converter(&input, &output)?),
             _ => None,
         };
+        let alpha_reader = match frame::has_alpha(&from) {
+            true => Some(AlphaReader::new(&input)?),
+            false => None,
+        };
         Ok(Self {
             input,
             output,
@@ -96,6 +102,7 @@ impl Composer {
             tinted: None,
             planes,
             finisher: Finisher::default(),
+            alpha_reader,
             alphas: Vec::new(),
             scratch: Vec::new(),
         })
@@ -147,6 +154,10 @@ impl Composer {
                 if output == Output::Mask {
                     let frame = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
                     self.finisher.write_alpha(&look, matte, frame::guide(&frame).as_ref(), &mut plane)?;
+                    if let Some(reader) = &mut self.alpha_reader {
+                        reader.read(&frame, &mut self.scratch)?;
+                        plane.multiply(&self.scratch)?;
+                    }
                 } else {
                     look.write_labels(matte, &mut plane)?;
                 }
@@ -273,10 +284,27 @@ impl Composer {
         let mut to = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.output)?;
         converter.frame_ref(&from, &mut to);
         let guide = frame::guide(&from);
-        let Self { finisher, scratch, .. } = self;
-        frame::write_alpha::<Fault>(&mut to, scratch, |plane| {
-            Ok(finisher.write_alpha(look, matte, guide.as_ref(), plane)?)
-        })?;
+        let Self { finisher, alpha_reader, alphas, scratch, .. } = self;
+        match alpha_reader {
+            None => frame::write_alpha::<Fault>(&mut to, scratch, |plane| {
+                Ok(finisher.write_alpha(look, matte, guide.as_ref(), plane)?)
+            })?,
+            Some(reader) => {
+                let (width, height) = (self.output.width() as usize, self.output.height() as usize);
+                alphas.resize(width * height, 0);
+                let mut plane = PlaneMut { data: alphas, width, height, stride: width };
+                finisher.write_alpha(look, matte, guide.as_ref(), &mut plane)?;
+                if self.input.has_alpha() {
+                    // The conversion has kept it.
+                    frame::multiply_alpha(&mut to, alphas)?;
+                } else {
+                    // AV12, of which GStreamer 1.22 does not know that it has alpha.
+                    reader.read(&from, scratch)?;
+                    plane.multiply(scratch)?;
+                    frame::write_alpha::<Fault>(&mut to, scratch, |plane| Ok(plane.copy(alphas)?))?;
+                }
+            }
+        }
         drop(to);
         Ok(out)
     }
@@ -289,7 +317,7 @@ impl Composer {
         look: &Look,
     ) -> Result<gst::Buffer, Fault> {
         let (width, height) = (self.output.width() as usize, self.output.height() as usize);
-        let Self { finisher, alphas, scratch, output, .. } = self;
+        let Self { finisher, alpha_reader, alphas, scratch, output, .. } = self;
         alphas.resize(width * height, 0);
         {
             let frame = Frame::from_buffer_ref_readable(&buffer, output)?;
@@ -297,7 +325,10 @@ impl Composer {
             finisher.write_alpha(look, matte, frame::guide(&frame).as_ref(), &mut plane)?;
         }
         let mut mapped = FrameMut::from_buffer_ref_writable(buffer.make_mut(), output)?;
-        frame::write_alpha::<Fault>(&mut mapped, scratch, |plane| Ok(plane.copy(alphas)?))?;
+        match alpha_reader {
+            None => frame::write_alpha::<Fault>(&mut mapped, scratch, |plane| Ok(plane.copy(alphas)?))?,
+            Some(_) => frame::multiply_alpha(&mut mapped, alphas)?,
+        }
         drop(mapped);
         Ok(buffer)
     }

@@ -1,5 +1,6 @@
 //! Behaviour of the element.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ use super::statistics::{Origin, Statistics};
 use super::waiting::{self, Waiting};
 use super::{LatePolicy, Output, allocation, caps};
 use crate::frame::Frame;
-use crate::mask::Reading;
+use crate::mask::{MaskWarning, Reading, ReferenceMask};
 use crate::tracker::{Ahead, Launch, Matte, Options};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -218,6 +219,9 @@ impl BaseTransformImpl for FastGanSeg {
         *lock(&self.statistics) = Statistics::default();
         self.warned.store(false, Ordering::Relaxed);
         self.explained.store(false, Ordering::Relaxed);
+        if let Some(reference) = &reference {
+            self.post_mask_warnings(reference.mask.origin(), reference.warnings());
+        }
         // Set while this loaded: the other mask comes after it, as if set while playing.
         let (armed, ticket) = {
             let mut arming = lock(&self.arming);
@@ -570,6 +574,9 @@ impl FastGanSeg {
             }
         }
 
+        if let Some(Change::Arm(reference)) = &change {
+            self.post_mask_warnings(reference.mask.origin(), reference.frame_warning(&info));
+        }
         let (mut followed, threads) = {
             let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
             let mut engine = lock(&self.engine);
@@ -684,6 +691,8 @@ impl FastGanSeg {
         };
         match Reference::from_samples(&mask, image.as_deref()) {
             Ok(reference) => {
+                self.log_reading(&reference.mask);
+                self.post_mask_warnings(reference.mask.origin(), reference.warnings());
                 let armed = lock(&self.arming).give(reference);
                 if armed {
                     self.post_reference(State::Armed, None, None);
@@ -716,15 +725,30 @@ impl FastGanSeg {
     fn load(&self, settings: &Settings) -> crate::Result<Option<Reference>> {
         let Some(mask) = &settings.ref_mask else { return Ok(None) };
         let reference = Reference::open(mask, settings.ref_image.as_deref())?;
-        if reference.mask.reading() == Reading::GreyIds {
+        self.log_reading(&reference.mask);
+        Ok(Some(reference))
+    }
+
+    fn log_reading(&self, mask: &ReferenceMask) {
+        if mask.reading() == Reading::GreyIds {
             gst::info!(
                 CAT,
                 imp = self,
-                "{}: no value is larger than 16, so they are taken for object ids",
-                mask.display()
+                "{}: no value but 255 is larger than 16, so they are read as object ids, 255 being void",
+                mask.origin().display()
             );
         }
-        Ok(Some(reference))
+    }
+
+    /// The mask is used all the same.
+    fn post_mask_warnings(&self, mask: &Path, warnings: impl IntoIterator<Item = MaskWarning>) {
+        for warning in warnings {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("mask {}: {warning}", mask.display())
+            );
+        }
     }
 
     /// Each load takes the settings of its own ticket or newer: were they read when its thread runs, a bad
@@ -738,8 +762,13 @@ impl FastGanSeg {
         match self.load(settings) {
             Ok(reference) => {
                 let armed = reference.is_some();
+                let (origin, warnings) = reference
+                    .as_ref()
+                    .map(|reference| (reference.mask.origin().to_owned(), reference.warnings()))
+                    .unwrap_or_default();
                 let current = lock(&self.arming).finish_load(ticket, reference);
                 if current && armed {
+                    self.post_mask_warnings(&origin, warnings);
                     self.post_reference(State::Armed, None, None);
                 }
             }

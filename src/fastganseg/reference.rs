@@ -2,9 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gstreamer_video::VideoInfo;
 
 use super::engine::Followed;
-use crate::mask::ReferenceMask;
+use crate::mask::{MaskWarning, ReferenceMask};
 use crate::picture::OwnedPicture;
 use crate::tracker::{MAX_OBJECTS, Presence};
 use crate::{Error, Result};
@@ -14,9 +17,15 @@ use crate::{Error, Result};
 pub struct Reference {
     pub mask: ReferenceMask,
     pub image: Option<OwnedPicture>,
+    /// The shape of the mask was compared with that of a frame.
+    compared: AtomicBool,
 }
 
 impl Reference {
+    pub fn new(mask: ReferenceMask, image: Option<OwnedPicture>) -> Self {
+        Self { mask, image, compared: AtomicBool::new(false) }
+    }
+
     /// # Errors
     /// Those of [`ReferenceMask::open`] and [`OwnedPicture::open`], and more objects than the tracker
     /// follows.
@@ -25,7 +34,28 @@ impl Reference {
         let mask = ReferenceMask::open(path)?;
         check(&mask, path)?;
         let image = image.map(OwnedPicture::open).transpose()?;
-        Ok(Self { mask, image })
+        Ok(Self::new(mask, image))
+    }
+
+    /// What is probably wrong with the mask, as far as can be told without a frame.
+    pub fn warnings(&self) -> Vec<MaskWarning> {
+        let mut warnings = self.mask.warnings();
+        if let Some(image) = &self.image {
+            let picture = image.as_picture();
+            let size = (picture.width, picture.height);
+            warnings.extend(self.mask.shape_warning(size, 1.0, true));
+        }
+        warnings
+    }
+
+    /// What is probably wrong with the mask if it is for a frame of this format; only once for each mask.
+    pub fn frame_warning(&self, frame: &VideoInfo) -> Option<MaskWarning> {
+        if self.image.is_some() || self.compared.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let size = (frame.width() as usize, frame.height() as usize);
+        let aspect = f64::from(frame.par().numer()) / f64::from(frame.par().denom());
+        self.mask.shape_warning(size, aspect, false)
     }
 }
 
@@ -233,7 +263,7 @@ mod tests {
     use super::*;
 
     fn reference() -> Option<Reference> {
-        Some(Reference { mask: ReferenceMask::from_soft(1, 1, vec![255]).unwrap(), image: None })
+        Some(Reference::new(ReferenceMask::from_soft(1, 1, vec![255]).unwrap(), None))
     }
 
     #[test]
@@ -324,7 +354,7 @@ mod tests {
 
     fn wide(width: u32) -> Option<Reference> {
         let width = width as usize;
-        Some(Reference { mask: ReferenceMask::from_soft(width, 1, vec![255; width]).unwrap(), image: None })
+        Some(Reference::new(ReferenceMask::from_soft(width, 1, vec![255; width]).unwrap(), None))
     }
 
     /// Thread `thread` sets mask `thread + 1`, which is bad if it is in `bad`: set, ticket, read, finish.

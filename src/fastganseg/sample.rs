@@ -10,7 +10,7 @@ use gstreamer_video::{VideoFormat, VideoFrame, VideoInfo};
 use super::reference::{self, Reference};
 use crate::frame::{self, Frame, FrameMut};
 use crate::mask::ReferenceMask;
-use crate::picture::OwnedPicture;
+use crate::picture::{OwnedPicture, check_size};
 use crate::{Error, Result};
 
 /// What errors say in place of a path.
@@ -29,7 +29,7 @@ impl Reference {
         reference::check(&mask, here)?;
         let bad = |reason: String| Error::Picture { path: here.to_owned(), reason };
         let image = image.map(|image| open(image, read_image).map_err(bad)?).transpose()?;
-        Ok(Self { mask, image })
+        Ok(Self::new(mask, image))
     }
 }
 
@@ -46,6 +46,7 @@ fn open<T>(
         .ok_or_else(|| {
             format!("its caps are {caps}: give raw video (video/x-raw), decoded and downloaded")
         })?;
+    check_size(info.width() as usize, info.height() as usize)?;
     let buffer = sample.buffer().ok_or("it has no buffer: put the picture into it")?;
     let frame = Frame::from_buffer_ref_readable(buffer, &info).map_err(|error| {
         format!(

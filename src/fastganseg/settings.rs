@@ -153,15 +153,15 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecString::builder("ref-mask")
                 .nick("Reference mask")
                 .blurb(
-                    "PNG with the object to cut out. Grey: white is object (values up to 16 only: object \
-                     ids); palette: index is the object's id, 255 is void; with alpha: the alpha channel. \
-                     Any size. Arms the next buffer, or ref-image, as the reference",
+                    "PNG with the object to cut out. Grey: white is object (no value but 255 above 16: object \
+                     ids, 255 is void); palette: index is the object's id, 255 is void; with alpha: the alpha \
+                     channel. Any size up to 67 million pixels. Arms the next buffer, or ref-image, as the reference",
                 )
                 .mutable_playing()
                 .build(),
             glib::ParamSpecString::builder("ref-image")
                 .nick("Reference image")
-                .blurb("PNG or JPEG that ref-mask was drawn on (unset = the next buffer)")
+                .blurb("PNG or JPEG that ref-mask was drawn on, turned by its EXIF orientation (unset = the next buffer)")
                 .mutable_playing()
                 .build(),
             glib::ParamSpecString::builder("model-file")

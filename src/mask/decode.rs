@@ -1,15 +1,19 @@
-//! PNG files of every depth and colour type, interlaced ones too, as 8-bit samples.
+//! PNG files of every depth and colour type, interlaced ones too, as one byte a pixel.
+//!
+//! Rows are reduced to one byte a pixel as they are decoded, so that memory holds the mask once, whatever the
+//! depth and the number of channels of the file.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek};
 use std::path::Path;
 
-use png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
+use png::{BitDepth, ColorType, Decoder, DecodingError, InterlaceInfo, Limits, Transformations};
 
-use super::{Kind, MAX_GREY_ID, Values, check_size};
+use super::{Kind, VOID, Values, is_grey_id};
+use crate::picture::check_size;
 
-/// For rows and text chunks; the picture itself is bounded by its size.
-const LIMIT: usize = 1 << 27;
+/// Of the memory of the decoder, which holds a few rows and chunks besides the pixels, in bytes.
+const LIMIT: usize = 1 << 24;
 
 pub fn read(path: &Path) -> Result<Values, String> {
     let file = File::open(path).map_err(|error| unreadable(&error))?;
@@ -21,77 +25,148 @@ pub fn decode(source: impl BufRead + Seek) -> Result<Values, String> {
     decoder.set_transformations(Transformations::IDENTITY);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
-    let (width, height) = decoder.read_header_info().map_err(|error| bad(&error))?.size();
-    let (width, height) = (width as usize, height as usize);
+    let size = decoder.read_header_info().map_err(|error| bad(&error))?.size();
+    let (width, height) = (size.0 as usize, size.1 as usize);
     check_size(width, height)?;
 
     let mut reader = decoder.read_info().map_err(|error| bad(&error))?;
-    let size = reader.output_buffer_size().ok_or("it is too large")?;
-    let mut data = vec![0; size];
-    let frame = reader.next_frame(&mut data).map_err(|error| bad(&error))?;
-    let rows = data.chunks_exact(frame.line_size).take(height);
-    let samples: Vec<u16> =
-        rows.flat_map(|row| unpack(row, frame.bit_depth).take(width * frame.color_type.samples())).collect();
-    drop(data);
-
-    let (kind, values) = choose(frame.color_type, frame.bit_depth, &samples)?;
-    Ok(Values { width, height, kind, values })
-}
-
-/// The samples of a row as they are stored.
-fn unpack(row: &[u8], depth: BitDepth) -> Box<dyn Iterator<Item = u16> + '_> {
-    match depth {
-        BitDepth::Sixteen => Box::new(row.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]))),
-        BitDepth::Eight => Box::new(row.iter().map(|&byte| u16::from(byte))),
-        _ => {
-            let bits = depth as usize;
-            let mask = (1u16 << bits) - 1;
-            Box::new(row.iter().flat_map(move |&byte| {
-                (0..8 / bits).map(move |i| (u16::from(byte) >> (8 - bits * (i + 1))) & mask)
-            }))
-        }
+    let info = reader.info();
+    if info.frame_control.is_some_and(|frame| (frame.width, frame.height) != size) {
+        return Err("it is an animation whose first frame is not whole: save it as a PNG without one".into());
     }
-}
-
-/// Which of the samples are the mask.
-fn choose(color: ColorType, depth: BitDepth, samples: &[u16]) -> Result<(Kind, Vec<u8>), String> {
-    let scaled = |channels: usize, channel: usize| -> Vec<u8> {
-        samples.iter().skip(channel).step_by(channels).map(|&sample| to_8_bits(sample, depth)).collect()
-    };
-    match color {
-        ColorType::Indexed => Ok((Kind::Index, samples.iter().map(|&index| index as u8).collect())),
-        ColorType::Grayscale => Ok((Kind::Grey, grey(samples, 1, depth))),
-        ColorType::Rgb if is_grey(samples, 3) => Ok((Kind::Grey, grey(samples, 3, depth))),
-        ColorType::Rgb => Err("it is in colour, which says nothing about objects: save it as greyscale, \
-                               with a palette (index = object), or with an alpha channel"
-            .into()),
-        ColorType::GrayscaleAlpha | ColorType::Rgba => {
-            let channels = color.samples();
-            let alpha = scaled(channels, channels - 1);
-            // An editor that saves a black and white mask as RGBA makes it opaque everywhere.
-            if alpha.iter().any(|&value| value != 255) {
-                Ok((Kind::Alpha, alpha))
-            } else if is_grey(samples, channels) {
-                Ok((Kind::Grey, grey(samples, channels, depth)))
-            } else {
-                Err("its alpha channel is opaque everywhere: cut the object out, or save a greyscale mask"
-                    .into())
+    let mut reducer = Reducer::new(info.color_type, info.bit_depth);
+    let mut values = vec![0; width * height];
+    let (mut line, mut y) = (vec![0; width], 0);
+    while let Some(row) = reader.next_interlaced_row().map_err(|error| bad(&error))? {
+        let count = reducer.reduce(row.data(), &mut line, &mut values);
+        match row.interlace() {
+            InterlaceInfo::Null(_) => {
+                if let Some(target) = values.chunks_exact_mut(width).nth(y) {
+                    target.copy_from_slice(&line);
+                }
+                y += 1;
+            }
+            InterlaceInfo::Adam7(pass) => {
+                png::expand_interlaced_row(&mut values, width, &line[..count], pass, 8);
             }
         }
     }
+    Ok(Values { width, height, kind: reducer.kind()?, values })
 }
 
-fn is_grey(samples: &[u16], channels: usize) -> bool {
-    channels < 3 || samples.chunks_exact(channels).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2])
+/// Makes one byte of each pixel. What the bytes mean can change with any pixel, and then those from before are
+/// changed as well.
+struct Reducer {
+    color: ColorType,
+    depth: BitDepth,
+    samples: Vec<u16>,
+    /// Some pixel so far is not opaque: the bytes are alpha. Before that they are grey, because an editor that
+    /// saves a black and white mask with alpha makes it opaque everywhere.
+    transparent: bool,
+    /// Some pixel so far is not grey.
+    coloured: bool,
+    /// The grey of 16 bits so far could be object ids, and is kept as it is: as 8 bits all ids would be 0.
+    small: bool,
+    /// All grey of 16 bits so far is 8 bits scaled up.
+    scaled: bool,
 }
 
-/// A 16-bit file of ids would be all black as 8-bit grey, so its values are kept as they are.
-fn grey(samples: &[u16], channels: usize, depth: BitDepth) -> Vec<u8> {
-    let values = samples.iter().step_by(channels);
-    if depth == BitDepth::Sixteen && values.clone().all(|&value| value <= u16::from(MAX_GREY_ID)) {
-        return values.map(|&value| value as u8).collect();
+impl Reducer {
+    fn new(color: ColorType, depth: BitDepth) -> Self {
+        let small = depth == BitDepth::Sixteen;
+        Self { color, depth, samples: Vec::new(), transparent: false, coloured: false, small, scaled: true }
     }
-    values.map(|&value| to_8_bits(value, depth)).collect()
+
+    /// Fills the beginning of `line` with the pixels of a row; their number. `earlier` are the bytes of the rows
+    /// before.
+    fn reduce(&mut self, row: &[u8], line: &mut [u8], earlier: &mut [u8]) -> usize {
+        let channels = self.color.samples();
+        self.samples.clear();
+        unpack(row, self.depth, &mut self.samples);
+        let count = line.len().min(self.samples.len() / channels);
+        let (depth, samples) = (self.depth, &self.samples);
+        let channel = |channel: usize| samples.iter().skip(channel).step_by(channels).copied();
+
+        if self.color == ColorType::Indexed {
+            line.iter_mut().zip(channel(0)).for_each(|(value, sample)| *value = sample as u8);
+            return count;
+        }
+        if self.has_alpha() {
+            let alpha = || channel(channels - 1).map(|sample| to_8_bits(sample, depth)).take(count);
+            if !self.transparent && alpha().any(|value| value != 255) {
+                self.transparent = true;
+                earlier.fill(255);
+            }
+            if self.transparent {
+                line.iter_mut().zip(alpha()).for_each(|(value, alpha)| *value = alpha);
+                return count;
+            }
+        }
+        self.coloured |= channels >= 3
+            && samples
+                .chunks_exact(channels)
+                .take(count)
+                .any(|pixel| pixel[0] != pixel[1] || pixel[1] != pixel[2]);
+        let grey = || channel(0).take(count);
+        if depth == BitDepth::Sixteen {
+            self.scaled &= grey().all(|sample| sample % 257 == 0);
+            let is_small = |sample: u16| {
+                u8::try_from(sample).is_ok_and(|value| value == VOID || value == 0 || is_grey_id(value))
+            };
+            if self.small && !grey().all(is_small) {
+                self.small = false;
+                earlier.iter_mut().for_each(|value| *value = to_8_bits(u16::from(*value), depth));
+            }
+        }
+        let small = self.small;
+        let byte = |sample: u16| if small { sample as u8 } else { to_8_bits(sample, depth) };
+        line.iter_mut().zip(grey()).for_each(|(value, sample)| *value = byte(sample));
+        count
+    }
+
+    fn has_alpha(&self) -> bool {
+        matches!(self.color, ColorType::GrayscaleAlpha | ColorType::Rgba)
+    }
+
+    /// What the bytes of all pixels mean.
+    fn kind(&self) -> Result<Kind, String> {
+        if self.color == ColorType::Indexed {
+            return Ok(Kind::Index);
+        }
+        if self.transparent {
+            return Ok(Kind::Alpha);
+        }
+        match (self.coloured, self.has_alpha()) {
+            (true, true) => {
+                Err("its alpha channel is opaque everywhere: cut the object out, or save a greyscale mask"
+                    .into())
+            }
+            (true, false) => {
+                Err("it is in colour, which says nothing about objects: save it as greyscale, with \
+                                  a palette (index = object), or with an alpha channel"
+                    .into())
+            }
+            // A dark picture of 16 bits is not one of ids.
+            _ if self.depth == BitDepth::Sixteen && !self.small && !self.scaled => Ok(Kind::Soft),
+            _ => Ok(Kind::Grey),
+        }
+    }
+}
+
+/// The samples of a row as they are stored.
+fn unpack(row: &[u8], depth: BitDepth, samples: &mut Vec<u16>) {
+    match depth {
+        BitDepth::Sixteen => {
+            samples.extend(row.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])));
+        }
+        BitDepth::Eight => samples.extend(row.iter().map(|&byte| u16::from(byte))),
+        _ => {
+            let bits = depth as usize;
+            let mask = (1u16 << bits) - 1;
+            let pixels = |byte: u8| (1..=8 / bits).map(move |i| (u16::from(byte) >> (8 - bits * i)) & mask);
+            samples.extend(row.iter().flat_map(|&byte| pixels(byte)));
+        }
+    }
 }
 
 fn to_8_bits(sample: u16, depth: BitDepth) -> u8 {

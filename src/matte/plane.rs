@@ -36,6 +36,16 @@ impl PlaneMut<'_> {
         Ok(())
     }
 
+    /// Multiplies every pixel with that of packed rows of the plane's width; 255 stands for 1.
+    #[cfg(feature = "plugin")]
+    pub(crate) fn multiply(&mut self, values: &[u8]) -> Result<()> {
+        let width = self.width;
+        for (row, values) in self.rows()?.zip(values.chunks_exact(width)) {
+            row.iter_mut().zip(values).for_each(|(value, &other)| *value = product(*value, other));
+        }
+        Ok(())
+    }
+
     /// A part of the plane, cut to what there is of it.
     pub(crate) fn part(&mut self, region: Region) -> PlaneMut<'_> {
         let width = region.width.min(self.width.saturating_sub(region.x));
@@ -45,9 +55,27 @@ impl PlaneMut<'_> {
     }
 }
 
+/// The product of two bytes of which 255 stands for 1, rounded.
+#[cfg(feature = "plugin")]
+pub(crate) fn product(a: u8, b: u8) -> u8 {
+    let product = u32::from(a) * u32::from(b) + 128;
+    ((product + (product >> 8)) >> 8) as u8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "plugin")]
+    #[test]
+    fn products_are_rounded() {
+        for a in 0..=255u8 {
+            for b in 0..=255u8 {
+                let exact = f64::from(a) * f64::from(b) / 255.0;
+                assert_eq!(f64::from(product(a, b)), exact.round(), "{a} * {b}");
+            }
+        }
+    }
 
     #[test]
     fn padding_is_left_alone() {

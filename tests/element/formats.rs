@@ -32,13 +32,15 @@ fn every_sink_format_becomes_every_output() {
             let what = format!("{format:?} as {output}, {:?}", out.format());
             assert_eq!((out.width(), out.height(), out.fps()), (64, 48, info.fps()), "{what}");
             assert!(buffer.size() >= out.size(), "{what}");
+            // Formats that have alpha already: see `input_alpha`.
+            let opaque = !has_alpha(format);
             match output {
                 "alpha" => {
                     assert_eq!(out.format_info().n_components(), 4, "{what}");
-                    assert_eq!(alpha(&buffer, &out), expected, "{what}");
+                    assert!(!opaque || alpha(&buffer, &out) == expected, "{what}");
                 }
                 "overlay" => assert_eq!(out.format(), format),
-                "mask" => assert_eq!(plane(&buffer, &out, 0, 1), expected, "{what}"),
+                "mask" => assert!(!opaque || plane(&buffer, &out, 0, 1) == expected, "{what}"),
                 _ => assert_eq!(out.format(), VideoFormat::Gray8),
             }
         }

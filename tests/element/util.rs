@@ -159,6 +159,12 @@ pub fn plane(buffer: &gst::BufferRef, info: &VideoInfo, component: u8, pixel: us
     data.chunks(stride).take(height).flat_map(|row| row[..width * pixel].to_vec()).collect()
 }
 
+/// Whether a format has alpha. Y410 and Y412 have a fourth component, which decoders do not fill and GStreamer
+/// ignores; that of AV12 is alpha, though GStreamer 1.22 does not say so.
+pub fn has_alpha(format: VideoFormat) -> bool {
+    gst_video::VideoFormatInfo::from_format(format).has_alpha() || format == VideoFormat::Av12
+}
+
 /// The alpha of any format, 8 bits a pixel, by way of GStreamer's own conversion.
 pub fn alpha(buffer: &gst::Buffer, info: &VideoInfo) -> Vec<u8> {
     let rgba = VideoInfo::builder(VideoFormat::Rgba, info.width(), info.height())

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use gstfastganseg::picture::OwnedPicture;
 use image::RgbImage;
 
 use crate::{Error, LabelMap, Result, indexed_png};
@@ -305,27 +306,15 @@ pub(crate) fn check_size(mask: &Path, labels: &LabelMap, picture: &RgbImage) -> 
     Err(Error::mask(mask, reason))
 }
 
-/// Opens a JPEG or PNG picture as RGB.
+/// Opens a JPEG or PNG picture as RGB, as [`OwnedPicture::open`] does.
 ///
 /// # Errors
 ///
-/// When it is missing, broken or cut short; the message names the file.
+/// When it is missing, broken, too large or cut short; the message names the file.
 pub fn read_picture(path: &Path) -> Result<RgbImage> {
-    let bytes = fs::read(path).map_err(|source| Error::read(path, source))?;
-    let broken = |reason: &str| {
-        Error::picture(path, format!("not a readable picture ({reason}); copy or download it again"))
-    };
-    let picture = image::load_from_memory(&bytes).map_err(|source| broken(&source.to_string()))?;
-    if is_cut_short(&bytes) {
-        return Err(broken("the end of the JPEG file is missing"));
-    }
-    Ok(picture.into_rgb8())
-}
-
-/// Whether a JPEG's last scan has no end. The decoder makes such pictures up with grey.
-fn is_cut_short(bytes: &[u8]) -> bool {
-    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
-    bytes.starts_with(&[0xff, 0xd8]) && last([0xff, 0xd9]) < last([0xff, 0xda])
+    let (width, height, data) = OwnedPicture::open(path)?.into_rgb();
+    let picture = RgbImage::from_raw(width as u32, height as u32, data);
+    picture.ok_or_else(|| Error::picture(path, "it has another size than it says: save it again"))
 }
 
 /// The folder that holds the sequences' folders.

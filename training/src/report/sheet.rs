@@ -1,10 +1,10 @@
 use std::path::Path;
 
+use gstfastganseg::matte::color;
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
 use super::font;
-use crate::indexed_png::PALETTE;
 use crate::{Error, LabelMap, Result};
 
 /// Share of the object's colour in a tinted pixel.
@@ -51,7 +51,7 @@ fn tint(image: &mut RgbImage, labels: &LabelMap) {
             let (left, above) = (x.wrapping_sub(1), y.wrapping_sub(1));
             let ring = [(left, y), (x + 1, y), (x, above), (x, y + 1)];
             let outline = !ring.into_iter().all(|(x, y)| inside(x, y));
-            let colour = PALETTE[usize::from(id)];
+            let colour = color(id);
             let Rgb(pixel) = image.get_pixel_mut(x as u32, y as u32);
             for (value, colour) in pixel.iter_mut().zip(colour) {
                 *value = if outline {

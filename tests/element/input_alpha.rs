@@ -1,0 +1,89 @@
+//! Frames that have alpha already.
+
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_video::{VideoFormat, VideoInfo};
+
+use crate::model;
+use crate::util::*;
+
+/// Of any format, 8 bits a pixel.
+fn alpha_of(buffer: &gst::Buffer, info: &VideoInfo) -> Vec<u8> {
+    if info.format() == VideoFormat::Av12 { plane(buffer, info, 3, 1) } else { alpha(buffer, info) }
+}
+
+fn product(a: &[u8], b: &[u8]) -> Vec<u8> {
+    a.iter().zip(b).map(|(&a, &b)| (f64::from(a) * f64::from(b) / 255.0).round() as u8).collect()
+}
+
+/// The largest difference, but of rounding.
+fn difference(a: &[u8], b: &[u8]) -> Option<u8> {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(&a, &b)| a.abs_diff(b)).max().filter(|&most| most > 1)
+}
+
+/// Hidden parts of the input showed, for its alpha was overwritten.
+#[test]
+fn alpha_of_the_input_is_multiplied_with_the_matte_in_every_format() {
+    init();
+    let files = Files::new();
+    let (mut count, mut faults) = (0, Vec::new());
+    for format in VideoFormat::iter_raw().filter(|&format| has_alpha(format)) {
+        let info = info(format, 64, 48);
+        let input = frame(&info, 0);
+        let given = alpha_of(&input, &info);
+        assert!(given.iter().any(|&value| value != given[0]), "{format:?}: nothing to see");
+        for wanted in ["", "AV12", "A420", "AYUV", "RGBA", "ARGB64", "A444_10LE", "GRAY8"] {
+            for drawn in [true, false] {
+                let element = element();
+                element.set_property("model-file", model::tiny());
+                if wanted == "GRAY8" {
+                    element.set_property_from_str("output", "mask");
+                }
+                let mut expected = given.clone();
+                if drawn {
+                    element
+                        .set_property("ref-mask", files.mask("mask.png", (64, 48), ramp).to_str().unwrap());
+                    expected = product(&given, &pixels(ramp));
+                }
+                let mut harness = gstreamer_check::Harness::with_element(&element, Some("sink"), Some("src"));
+                if !wanted.is_empty() {
+                    harness.set_sink_caps_str(&format!("video/x-raw,format={wanted}"));
+                }
+                harness.set_src_caps(info.to_caps().unwrap());
+                harness.push(input.copy_deep().unwrap()).unwrap();
+                let buffer = harness.pull().unwrap();
+                let out = src_info(&harness);
+                let what = format!("{format:?} as {wanted} {:?}, drawn: {drawn}", out.format());
+                let found = match wanted {
+                    "GRAY8" => plane(&buffer, &out, 0, 1),
+                    _ => alpha_of(&buffer, &out),
+                };
+                if let Some(difference) = difference(&found, &expected) {
+                    faults.push(format!("{what}: {difference}"));
+                }
+                // Nothing is lost where nothing is cut.
+                if !drawn && out.format() == format {
+                    assert_eq!(found, given, "{what}");
+                }
+            }
+        }
+        count += 1;
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(count >= 20, "only {count} formats");
+}
+
+#[test]
+fn labels_are_those_of_the_objects_whatever_the_alpha_of_the_input() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (64, 48), |x, y| disc(x, y) / 255));
+    element.set_property("model-file", model::tiny());
+    element.set_property_from_str("output", "labels");
+    let info = info(VideoFormat::Rgba, 64, 48);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let mut clear = gst::Buffer::from_mut_slice(vec![0u8; info.size()]);
+    stamp(&mut clear, 0);
+    let expected: Vec<u8> = pixels(disc).iter().map(|value| value / 255).collect();
+    assert_eq!(values(&mut harness, clear), expected);
+}
