@@ -273,7 +273,17 @@ fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
 /// Makes small RGB pictures of frames of one format.
 pub struct Shrinker {
     input: VideoInfo,
+    /// Regions are cut out of the frame by the converter itself.
+    cuts: bool,
+    whole: Option<Whole>,
     small: Option<Small>,
+}
+
+/// The whole frame as RGB, for regions that the converter cannot cut out of the frame's own format.
+struct Whole {
+    /// Holds the current frame.
+    current: bool,
+    shown: Small,
 }
 
 /// How the last picture was made: of one region, at one size.
@@ -285,29 +295,57 @@ struct Small {
 
 impl Shrinker {
     pub fn new(input: &VideoInfo) -> Self {
-        Self { input: input.clone(), small: None }
+        // Without an answer, the slower way is right in any case.
+        let cuts = can_cut(input).unwrap_or(false);
+        Self { input: input.clone(), cuts, whole: None, small: None }
+    }
+
+    /// Frames to come are not the one from before.
+    fn next_frame(&mut self) {
+        if let Some(whole) = &mut self.whole {
+            whole.current = false;
+        }
     }
 
     /// What `region` shows, `size` (width, height) pixels large.
     ///
     /// # Errors
     /// A region that is not inside the frame, a format that cannot be converted.
-    pub fn shrink(
+    fn shrink(
         &mut self,
         frame: &Frame,
         region: Region,
         size: (usize, usize),
     ) -> Result<Picture<'_>, BoolError> {
+        let Self { input, cuts, whole, small } = self;
+        let all = Region::whole((input.width() as usize, input.height() as usize));
+        let whole = if region == all || (*cuts && is_aligned(region, &input.format_info())) {
+            None
+        } else {
+            let last = match whole.take() {
+                Some(last) => last,
+                None => Whole { current: false, shown: Small::new(input, all, (all.width, all.height))? },
+            };
+            let whole = whole.insert(last);
+            if !whole.current {
+                whole.shown.show(frame);
+                whole.current = true;
+            }
+            Some(&whole.shown.picture)
+        };
         let fits = |small: &Small| {
             small.region == region
                 && (small.picture.width() as usize, small.picture.height() as usize) == size
         };
-        let small = match self.small.take().filter(fits) {
-            Some(small) => small,
-            None => Small::new(&self.input, region, size)?,
+        let last = match small.take().filter(fits) {
+            Some(last) => last,
+            None => Small::new(whole.map_or(input, |whole| whole.info()), region, size)?,
         };
-        let small = self.small.insert(small);
-        small.converter.frame_ref(frame, &mut small.picture.as_mut_video_frame_ref());
+        let small = small.insert(last);
+        match whole {
+            Some(whole) => small.show(&whole.as_video_frame_ref()),
+            None => small.show(frame),
+        }
         Ok(Picture {
             width: size.0,
             height: size.1,
@@ -329,14 +367,76 @@ impl Small {
             .map_err(|_| glib::bool_error!("Cannot map a picture for the network"))?;
         Ok(Self { region, converter, picture })
     }
+
+    fn show<T>(&mut self, frame: &VideoFrameRef<T>) {
+        self.converter.frame_ref(frame, &mut self.picture.as_mut_video_frame_ref());
+    }
+}
+
+/// Whether a region begins where a sample of every component does.
+fn is_aligned(region: Region, format: &VideoFormatInfo) -> bool {
+    let on = |at: usize, subsampling: &[u32]| {
+        subsampling.iter().all(|&shift| at.is_multiple_of(1 << shift))
+    };
+    on(region.x, format.w_sub()) && on(region.y, format.h_sub())
+}
+
+/// Whether GStreamer's converter finds regions of frames of this format. It does not where its functions that
+/// unpack lines miscount the columns to be skipped: in 1.22 those for `v210`, `UYVP`, `RGBA64_LE`, `NV12_10LE32` and
+/// others. What is wrong differs between versions, so the converter itself is tried, on noise.
+///
+/// # Errors
+/// A format that cannot be converted.
+fn can_cut(input: &VideoInfo) -> Result<bool, BoolError> {
+    const WIDTH: usize = 96;
+    const HEIGHT: usize = 64;
+    /// What is this near to the border of a region has chroma of other pixels.
+    const BORDER: usize = 8;
+    let info = VideoInfo::builder(input.format(), WIDTH as u32, HEIGHT as u32)
+        .interlace_mode(input.interlace_mode())
+        .build()?;
+    let mut state = 1u32;
+    let noise = (0..info.size()).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    let buffer = gst::Buffer::from_slice(noise.collect::<Vec<_>>());
+    let frame = Frame::from_buffer_ref_readable(&buffer, &info)?;
+    let show = |region: Region| {
+        let mut small = Small::new(&info, region, (region.width, region.height))?;
+        small.show(&frame);
+        Ok::<_, BoolError>(small.picture)
+    };
+    // Columns are counted rightly from 0. Not all rows, or faster ways with other roundings may be taken.
+    let all = show(Region { x: 0, y: 0, width: WIDTH, height: HEIGHT - 4 })?;
+    let all = (all.plane_data(0)?, all.plane_stride()[0] as usize);
+    for (x, y) in [(4, 0), (8, 4), (12, 8), (36, 4)] {
+        let region = Region { x, y, width: 60, height: 48 };
+        let part = show(region)?;
+        let part = (part.plane_data(0)?, part.plane_stride()[0] as usize);
+        let row = |(data, stride): (&[u8], usize), x: usize, y: usize| {
+            let start = y * stride + 3 * (x + BORDER);
+            data[start..start + 3 * (region.width - 2 * BORDER)].to_vec()
+        };
+        if (BORDER..region.height - BORDER).any(|line| row(part, 0, line) != row(all, x, y + line)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A frame that can be looked at in part.
 pub struct View<'a, 'b> {
-    /// The whole of it.
-    pub frame: &'a Frame<'b>,
-    /// What makes small pictures of it.
-    pub shrinker: &'a mut Shrinker,
+    frame: &'a Frame<'b>,
+    shrinker: &'a mut Shrinker,
+}
+
+impl<'a, 'b> View<'a, 'b> {
+    /// The whole `frame`, and what makes small pictures of frames of its format.
+    pub fn new(frame: &'a Frame<'b>, shrinker: &'a mut Shrinker) -> Self {
+        shrinker.next_frame();
+        Self { frame, shrinker }
+    }
 }
 
 impl Scene for View<'_, '_> {
