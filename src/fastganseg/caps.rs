@@ -95,7 +95,7 @@ pub fn transform(output: Output, direction: gst::PadDirection, caps: &gst::Caps)
     }
     if direction != gst::PadDirection::Src {
         for structure in structures() {
-            out.append_structure(structure.to_owned());
+            push(out, structure, input_formats(), &COLOR_FIELDS);
         }
     }
     result
@@ -263,6 +263,21 @@ mod tests {
             let format = VideoFormatInfo::from_format(nearest(input));
             assert!(format.is_rgb() && format.bits() == 8, "{input:?} becomes {format:?}");
         }
+    }
+
+    #[test]
+    fn no_format_comes_out_that_gstreamer_takes_for_opaque() {
+        gst::init().unwrap();
+        for format in VideoFormat::iter_raw() {
+            let known = VideoFormatInfo::from_format(format).has_alpha();
+            assert!(known || !allows(Output::Alpha, VideoFormat::Nv12, format), "{format:?}");
+        }
+        let nv12 = gst_video::VideoInfo::builder(VideoFormat::Nv12, 8, 8).build().unwrap().to_caps().unwrap();
+        let offered = transform(Output::Alpha, gst::PadDirection::Sink, &nv12);
+        let alpha = |structure: &gst::StructureRef| {
+            formats_of(structure).into_iter().filter(|&format| has_alpha(format)).count()
+        };
+        assert!(offered.iter().map(alpha).sum::<usize>() > 15);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What becomes of the alpha downstream.
 
+use glib::translate::FromGlibPtrFull;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video::{VideoFormat, VideoFormatInfo};
@@ -7,34 +8,18 @@ use gstreamer_video::{VideoFormat, VideoFormatInfo};
 /// Pipelines are not deeper than this; it ends the search in those that go round in circles.
 const MAX_DEPTH: u32 = 100;
 
-/// Compressed formats without alpha, whatever raw formats their encoders take. VP8 and VP9 say so if they have alpha.
-const WITHOUT_ALPHA: [&str; 26] = [
-    "image/bmp",
+/// Compressed formats without alpha whose encoders, most of them in hardware, may take raw formats with alpha.
+/// VP8 and VP9 say so if they have alpha.
+const WITHOUT_ALPHA: [&str; 9] = [
     "image/jpeg",
-    "image/x-j2c",
-    "image/x-jpc",
-    "image/x-xwindowdump",
     "video/mpeg",
     "video/x-av1",
-    "video/x-cinepak",
-    "video/x-dirac",
-    "video/x-dnxhd",
-    "video/x-dv",
-    "video/x-flash-screen",
-    "video/x-flash-video",
-    "video/x-h261",
     "video/x-h263",
     "video/x-h264",
     "video/x-h265",
     "video/x-h266",
-    "video/x-indeo",
-    "video/x-intel-h263",
-    "video/x-msmpeg",
-    "video/x-pn-realvideo",
-    "video/x-theora",
     "video/x-vp8",
     "video/x-vp9",
-    "video/x-wmv",
 ];
 
 /// What becomes of the alpha behind a pad.
@@ -70,7 +55,7 @@ pub fn compositor_behind(pad: &gst::Pad) -> Option<String> {
         let peer = pad.peer().filter(|_| depth < MAX_DEPTH)?;
         match peer.parent_element() {
             Some(element) if composites(&element) => Some(element.name().into()),
-            _ => linked(&peer).iter().find_map(|pad| find(pad, depth + 1)),
+            _ => linked(&peer)?.iter().find_map(|pad| find(pad, depth + 1)),
         }
     }
     find(pad, 0)
@@ -94,9 +79,10 @@ fn follow(pad: &gst::Pad, element: Option<&gst::Element>, depth: u32) -> Fate {
         return match element {
             // Several inputs become one, so probably it blends them.
             Some(element) if element.num_sink_pads() > 1 => Fate::Used,
-            Some(element) => {
-                Fate::Lost { element: element.name().into(), reason: format!("puts out {format}, which has none") }
-            }
+            Some(element) => Fate::Lost {
+                element: element.name().into(),
+                reason: format!("puts out {format}, which has none"),
+            },
             None => Fate::Used,
         };
     }
@@ -110,18 +96,25 @@ fn follow(pad: &gst::Pad, element: Option<&gst::Element>, depth: u32) -> Fate {
             return Fate::Lost { element: element.name().into(), reason: "has ignore-alpha=true".into() };
         }
     }
-    let next = linked(&peer);
+    let Some(next) = linked(&peer) else { return Fate::Unknown };
     let fates = next.iter().map(|pad| follow(pad, element.as_ref(), depth + 1));
     fates.reduce(Fate::or).unwrap_or(Fate::Used)
 }
 
-/// The pads at which leaves what comes in at `pad`.
-fn linked(pad: &gst::Pad) -> Vec<gst::Pad> {
-    pad.iterate_internal_links().into_iter().filter_map(Result::ok).collect()
+/// The pads at which leaves what comes in at `pad`; nothing if they change at the moment.
+fn linked(pad: &gst::Pad) -> Option<Vec<gst::Pad>> {
+    // SAFETY: the pad is valid, and the iterator, if there is one, is ours. The safe method takes it for certain that
+    // there is one, but pads without a parent and some elements' pads give NULL.
+    let iterator = unsafe {
+        let iterator = gst::ffi::gst_pad_iterate_internal_links(pad.as_ptr());
+        (!iterator.is_null()).then(|| gst::Iterator::<gst::Pad>::from_glib_full(iterator))
+    };
+    iterator.map_or(Some(Vec::new()), |pads| pads.into_iter().collect::<Result<_, _>>().ok())
 }
 
 fn composites(element: &gst::Element) -> bool {
-    let class = element.factory().and_then(|factory| factory.metadata(gst::ELEMENT_METADATA_KLASS).map(String::from));
+    let class =
+        element.factory().and_then(|factory| factory.metadata(gst::ELEMENT_METADATA_KLASS).map(String::from));
     class.is_some_and(|class| class.split('/').any(|part| part == "Compositor"))
 }
 

@@ -775,12 +775,10 @@ impl FastGanSeg {
             gst::element_imp_warning!(
                 self,
                 gst::CoreError::Negotiation,
-                (
-                    "{element} drops the alpha channel (it {reason}), so the picture is not cut out. Put a compositor \
+                ("{element} drops the alpha channel (it {reason}), so the picture is not cut out. Put a compositor \
                      before it to lay the object over a background, use an element that keeps alpha (avenc_ffv1, \
                      avenc_prores_ks or pngenc write it), or set output=mask for the mask alone or \
-                     output=overlay for a look"
-                )
+                     output=overlay for a look")
             );
         }
     }
