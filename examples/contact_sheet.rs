@@ -57,7 +57,8 @@ impl Frames {
 
 fn decode(path: &Path) -> Result<Frames, Box<dyn Error>> {
     let pipeline = gst::parse::launch(
-        "filesrc name=file ! decodebin ! videoconvert ! video/x-raw,format=RGB ! appsink name=frames sync=false",
+        "filesrc name=file ! decodebin ! videoconvert ! videoflip video-direction=auto ! \
+         videoconvert ! video/x-raw,format=RGB ! appsink name=frames sync=false",
     )?
     .downcast::<gst::Pipeline>()
     .map_err(|_| "not a pipeline")?;

@@ -45,12 +45,27 @@ has_stream() { LC_ALL=C gst-discoverer-1.0 "$2" 2>/dev/null | grep "^ *$1 #" >/d
 has_video() { has_stream video "$1"; }
 has_audio() { has_stream audio "$1"; }
 
-# video_facts FILE: prints "WIDTH HEIGHT RATE FRAMES", the last estimated from the duration.
+# video_facts FILE: prints "WIDTH HEIGHT RATE FRAMES", the size upright, the last estimated from the duration.
 video_facts() {
-  LC_ALL=C gst-discoverer-1.0 "$1" 2>/dev/null | awk '
-    $1 == "Duration:" {split($2, t, ":"); seconds = 3600 * t[1] + 60 * t[2] + t[3]}
+  LC_ALL=C gst-discoverer-1.0 -v "$1" 2>/dev/null | awk '
+    $1 == "Duration:" && !seconds {split($2, t, ":"); seconds = 3600 * t[1] + 60 * t[2] + t[3]}
     $1 == "Width:" && !width {width = $2}
     $1 == "Height:" && !height {height = $2}
     $1 == "Frame" && !rate {rate = $3; split(rate, f, "/")}
-    END {if (!height || !(f[1] > 0)) exit 1; print width, height, rate, int(seconds * f[1] / f[2])}'
+    $2 == "orientation:" && $3 ~ /rotate-(90|270)$/ {lies = 1}
+    END {
+      if (!height || !(f[1] > 0)) exit 1
+      print lies ? height " " width : width " " height, rate, int(seconds * f[1] / f[2])
+    }'
+}
+
+# turn_upright FILE: sets the array `upright` to what turns the decoded video as its rotation tag says (phones write
+# one), with a leading "!". The array is empty if there is no such tag, for videoflip does not take every format.
+turn_upright() {
+  upright=()
+  if LC_ALL=C gst-discoverer-1.0 -v "$1" 2>/dev/null |
+    grep -E 'image orientation: *(rotate-(90|180|270)|flip-)' >/dev/null; then
+    need_elements videoflip
+    upright=(! videoconvert ! videoflip video-direction=auto)
+  fi
 }

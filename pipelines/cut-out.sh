@@ -7,7 +7,7 @@ usage() {
 usage: pipelines/cut-out.sh IN.mp4 MASK.png OUT.mp4 [BACKGROUND]
 
   IN          any video GStreamer decodes
-  MASK        PNG of the object in the first frame, white on black (or with alpha)
+  MASK        PNG of the object in the first frame as players show it, white on black (or with alpha)
   OUT         MP4 to write: H.264, and AAC if IN has sound
   BACKGROUND  checker (default), black, white or transparent (black in MP4)
 EOF
@@ -19,13 +19,14 @@ need_files "$1" "$2"
 need_elements fastganseg compositor x264enc avenc_aac mp4mux
 has_video "$1" || fail "there is no video in $1 that GStreamer can decode"
 
+turn_upright "$1"
 sound=()
 if has_audio "$1"; then
   sound=(in. ! queue ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! out.)
 fi
 exec gst-launch-1.0 -e \
   filesrc location="$1" ! decodebin name=in \
-  in. ! fastganseg ref-mask="$2" ! compositor background="${4:-checker}" start-time-selection=first \
+  in. "${upright[@]}" ! fastganseg ref-mask="$2" ! compositor background="${4:-checker}" start-time-selection=first \
   ! progressreport update-freq=1 ! videoconvert ! x264enc ! h264parse ! queue ! out. \
   "${sound[@]}" \
   mp4mux name=out ! filesink location="$3"

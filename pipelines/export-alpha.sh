@@ -7,11 +7,12 @@ usage() {
 usage: pipelines/export-alpha.sh IN.mp4 MASK.png OUT
 
   IN    any video GStreamer decodes
-  MASK  PNG of the object in the first frame
+  MASK  PNG of the object in the first frame as players show it
   OUT   its name says what is written, the alpha always with it:
-          x.mov        ProRes 4444, for editing programs
-          x.mkv        FFV1 (YUVA 4:2:0), lossless
-          x-%05d.png   one PNG a frame (any printf pattern)
+          x.mov        ProRes 4444 (10 bits), for editing programs
+          x.mkv        FFV1, lossless, with the bits (8 or 10) and colours of IN
+          x.webm       VP9 (8 bits), for browsers; needs the program ffmpeg
+          x-%05d.png   one PNG a frame (any printf pattern; 8 bits)
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
@@ -25,17 +26,35 @@ case $3 in
     ;;
   *.mkv)
     need_elements avenc_ffv1 matroskamux
-    out=(videoconvert ! "video/x-raw,format=A420" ! avenc_ffv1 ! matroskamux ! filesink "location=$3")
+    out=(avenc_ffv1 ! matroskamux ! filesink "location=$3")
+    ;;
+  *.webm)
+    command -v ffmpeg >/dev/null ||
+      fail "$3: GStreamer writes no WebM with alpha; install ffmpeg (on Debian and Ubuntu: apt install ffmpeg), or name a .mov or .mkv"
+    ffmpeg -hide_banner -encoders 2>/dev/null | grep ' libvpx-vp9 ' >/dev/null ||
+      fail "$3: this ffmpeg cannot write VP9 (it has no libvpx-vp9); install another, or name a .mov or .mkv"
+    need_elements avenc_ffv1 matroskamux fdsink
+    # Lossless through a pipe; what GStreamer prints goes elsewhere.
+    out=(videoconvert ! "video/x-raw,format=A420" ! avenc_ffv1 ! matroskamux streamable=true ! fdsink fd=3)
     ;;
   *%*d*.png)
     need_elements pngenc multifilesink
     out=(videoconvert ! "video/x-raw,format=RGBA" ! pngenc ! multifilesink "location=$3")
     ;;
   *.png) fail "$3 is one file: give a pattern, such as ${3%.png}-%05d.png" ;;
-  *) fail "$3: the name must end in .mov, .mkv or .png" ;;
+  *) fail "$3: the name must end in .mov, .mkv, .webm or .png" ;;
 esac
 need_elements fastganseg
 has_video "$1" || fail "there is no video in $1 that GStreamer can decode"
+turn_upright "$1"
 
-exec gst-launch-1.0 -e filesrc location="$1" ! decodebin ! fastganseg ref-mask="$2" \
-  ! progressreport update-freq=1 ! "${out[@]}"
+pipeline=(gst-launch-1.0 -e filesrc location="$1" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$2"
+  ! progressreport update-freq=1 ! "${out[@]}")
+case $3 in
+  *.webm)
+    # libvpx drops the alpha of frames that are not shown.
+    "${pipeline[@]}" 3>&1 >&2 | ffmpeg -v error -nostdin -y -f matroska -i pipe:0 \
+      -c:v libvpx-vp9 -pix_fmt yuva420p -auto-alt-ref 0 -crf 18 -b:v 0 -row-mt 1 "$3"
+    ;;
+  *) exec "${pipeline[@]}" ;;
+esac

@@ -7,7 +7,7 @@ usage() {
 usage: pipelines/mask-to-file.sh IN.mp4 MASK.png OUT [labels]
 
   IN      any video GStreamer decodes
-  MASK    PNG of the object or objects in the first frame
+  MASK    PNG of the object or objects in the first frame as players show it
   OUT     x.mkv (FFV1, lossless grey) or a pattern such as x-%05d.png
   labels  write object ids (0 = background) in the place of the soft mask
 EOF
@@ -30,5 +30,6 @@ case $3 in
 esac
 has_video "$1" || fail "there is no video in $1 that GStreamer can decode"
 
-exec gst-launch-1.0 -e filesrc location="$1" ! decodebin ! fastganseg ref-mask="$2" output="${4:-mask}" \
+turn_upright "$1"
+exec gst-launch-1.0 -e filesrc location="$1" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$2" output="${4:-mask}" \
   ! progressreport update-freq=1 ! "${out[@]}"

@@ -20,10 +20,12 @@ need_files "$2"
 need_elements fastganseg "${SINK:-autovideosink}"
 if [ -c "$1" ]; then
   source=(v4l2src "device=$1")
+  upright=()
 else
   need_files "$1"
   has_video "$1" || fail "there is no video in $1 that GStreamer can decode"
   source=(filesrc "location=$1")
+  turn_upright "$1"
 fi
-exec gst-launch-1.0 "${source[@]}" ! decodebin ! fastganseg ref-mask="$2" output=overlay ! queue \
+exec gst-launch-1.0 "${source[@]}" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$2" output=overlay ! queue \
   ! videoconvert ! "${SINK:-autovideosink}"

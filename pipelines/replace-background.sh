@@ -7,7 +7,7 @@ usage() {
 usage: pipelines/replace-background.sh IN.mp4 MASK.png BACKGROUND.mp4 OUT.mp4
 
   IN          the clip with the object; its size, frame rate, length and sound are kept
-  MASK        PNG of the object in IN's first frame
+  MASK        PNG of the object in IN's first frame as players show it
   BACKGROUND  the clip to put behind it, scaled to IN's size; its last frame stays if it is shorter
   OUT         MP4 to write
 EOF
@@ -20,6 +20,9 @@ need_elements fastganseg compositor x264enc avenc_aac mp4mux
 for clip in "$1" "$3"; do has_video "$clip" || fail "there is no video in $clip that GStreamer can decode"; done
 read -r width height rate frames < <(video_facts "$1") || fail "$1 does not tell its size and frame rate"
 
+turn_upright "$3"
+background=("${upright[@]}")
+turn_upright "$1"
 sound=()
 if has_audio "$1"; then
   sound=(in. ! queue ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! out.)
@@ -27,8 +30,8 @@ fi
 # compositor would go on to the end of the longer clip: identity ends it with the object's.
 exec gst-launch-1.0 -e \
   filesrc location="$1" ! decodebin name=in \
-  in. ! fastganseg ref-mask="$2" ! queue ! mix.sink_1 \
-  filesrc location="$3" ! decodebin ! videoconvert ! videoscale ! videorate \
+  in. "${upright[@]}" ! fastganseg ref-mask="$2" ! queue ! mix.sink_1 \
+  filesrc location="$3" ! decodebin "${background[@]}" ! videoconvert ! videoscale ! videorate \
   ! "video/x-raw,width=$width,height=$height,framerate=$rate,pixel-aspect-ratio=1/1" \
   ! queue ! mix.sink_0 \
   compositor name=mix sink_0::zorder=0 sink_0::repeat-after-eos=true sink_1::zorder=1 \

@@ -72,13 +72,14 @@ fi
 
 step 4 "Cutting out"
 rm -f demo/cutout.mp4 demo/contact-sheet.png
+turn_upright "$clip"
 sound=()
 if has_audio "$clip"; then
   sound=(demo. ! queue ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! file.)
 fi
 pipeline=(
   filesrc "location=$clip" ! decodebin name=demo
-  demo. ! fastganseg "ref-mask=$mask" ! compositor background=checker start-time-selection=first
+  demo. "${upright[@]}" ! fastganseg "ref-mask=$mask" ! compositor background=checker start-time-selection=first
   ! progressreport update-freq=1 ! videoconvert ! x264enc speed-preset=fast ! h264parse ! queue ! file.
   "${sound[@]}"
   mp4mux name=file ! filesink location=demo/cutout.mp4

@@ -371,8 +371,16 @@ fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
 }
 
 /// Makes small RGB pictures of frames of one format.
+///
+/// `GstVideoConverter` can cut a region out of a frame and resize it at once, but not rightly in every format:
+/// where it miscounts columns ([`can_cut`]), the whole frame becomes RGB first; where it works with 16 bits,
+/// which version 1.22 garbles when one side gets longer and the other shorter, the region does.
 pub struct Shrinker {
     input: VideoInfo,
+    can_cut: bool,
+    can_resize: bool,
+    /// The part of the frame that becomes RGB first, and whether it is of the current frame.
+    first: Option<(Small, bool)>,
     small: Option<Small>,
 }
 
@@ -385,29 +393,79 @@ struct Small {
 
 impl Shrinker {
     pub fn new(input: &VideoInfo) -> Self {
-        Self { input: input.clone(), small: None }
+        let unpacked = VideoFormatInfo::from_format(input.format_info().unpack_format());
+        Self {
+            input: input.clone(),
+            // Without an answer, the slower way is right in any case.
+            can_cut: can_cut(input).unwrap_or(false),
+            can_resize: unpacked.depth()[0] == 8,
+            first: None,
+            small: None,
+        }
+    }
+
+    /// Frames to come are not the one from before.
+    fn next_frame(&mut self) {
+        if let Some((_, current)) = &mut self.first {
+            *current = false;
+        }
+    }
+
+    /// The part of a frame that has to become RGB before `region` is made small.
+    fn first_step(&self, region: Region) -> Option<Region> {
+        let all = Region::whole((self.input.width() as usize, self.input.height() as usize));
+        let cuts = region == all || (self.can_cut && is_aligned(region, &self.input.format_info()));
+        match (cuts, self.can_resize) {
+            (true, true) => None,
+            (true, false) => Some(region),
+            (false, _) => Some(all),
+        }
     }
 
     /// What `region` shows, `size` (width, height) pixels large.
     ///
     /// # Errors
     /// A region that is not inside the frame, a format that cannot be converted.
-    pub fn shrink(
+    fn shrink(
         &mut self,
         frame: &Frame,
         region: Region,
         size: (usize, usize),
     ) -> Result<Picture<'_>, BoolError> {
+        let first_step = self.first_step(region);
+        let Self { input, first, small, .. } = self;
+        let first = match first_step {
+            None => None,
+            Some(part) => {
+                let last = first.take().filter(|(last, _)| last.region == part);
+                let (shown, current) = first.insert(match last {
+                    Some(last) => last,
+                    None => (Small::new(input, part, (part.width, part.height))?, false),
+                });
+                if !*current {
+                    shown.show(frame);
+                    *current = true;
+                }
+                Some((&shown.picture, part))
+            }
+        };
         let fits = |small: &Small| {
             small.region == region
                 && (small.picture.width() as usize, small.picture.height() as usize) == size
         };
-        let small = match self.small.take().filter(fits) {
-            Some(small) => small,
-            None => Small::new(&self.input, region, size)?,
+        let last = match (small.take().filter(fits), first) {
+            (Some(last), _) => last,
+            (None, None) => Small::new(input, region, size)?,
+            (None, Some((picture, part))) => {
+                let within = Region { x: region.x - part.x, y: region.y - part.y, ..region };
+                Small { region, ..Small::new(picture.info(), within, size)? }
+            }
         };
-        let small = self.small.insert(small);
-        small.converter.frame_ref(frame, &mut small.picture.as_mut_video_frame_ref());
+        let small = small.insert(last);
+        match first {
+            Some((picture, _)) => small.show(&picture.as_video_frame_ref()),
+            None => small.show(frame),
+        }
         Ok(Picture {
             width: size.0,
             height: size.1,
@@ -429,14 +487,74 @@ impl Small {
             .map_err(|_| glib::bool_error!("Cannot map a picture for the network"))?;
         Ok(Self { region, converter, picture })
     }
+
+    fn show<T>(&mut self, frame: &VideoFrameRef<T>) {
+        self.converter.frame_ref(frame, &mut self.picture.as_mut_video_frame_ref());
+    }
+}
+
+/// Whether a region begins where a sample of every component does.
+fn is_aligned(region: Region, format: &VideoFormatInfo) -> bool {
+    let on = |at: usize, subsampling: &[u32]| subsampling.iter().all(|&shift| at.is_multiple_of(1 << shift));
+    on(region.x, format.w_sub()) && on(region.y, format.h_sub())
+}
+
+/// Whether GStreamer's converter finds regions of frames of this format. It does not where its functions that
+/// unpack lines miscount the columns to be skipped: in 1.22 those for `v210`, `UYVP`, `RGBA64_LE`, `NV12_10LE32` and
+/// others. What is wrong differs between versions, so the converter itself is tried, on noise.
+///
+/// # Errors
+/// A format that cannot be converted.
+fn can_cut(input: &VideoInfo) -> Result<bool, BoolError> {
+    const WIDTH: usize = 96;
+    const HEIGHT: usize = 64;
+    /// What is this near to the border of a region has chroma of other pixels.
+    const BORDER: usize = 8;
+    let info = VideoInfo::builder(input.format(), WIDTH as u32, HEIGHT as u32)
+        .interlace_mode(input.interlace_mode())
+        .build()?;
+    let mut state = 1u32;
+    let noise = (0..info.size()).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    let buffer = gst::Buffer::from_slice(noise.collect::<Vec<_>>());
+    let frame = Frame::from_buffer_ref_readable(&buffer, &info)?;
+    let show = |region: Region| {
+        let mut small = Small::new(&info, region, (region.width, region.height))?;
+        small.show(&frame);
+        Ok::<_, BoolError>(small.picture)
+    };
+    // Columns are counted rightly from 0. Not all rows, or faster ways with other roundings may be taken.
+    let all = show(Region { x: 0, y: 0, width: WIDTH, height: HEIGHT - 4 })?;
+    let all = (all.plane_data(0)?, all.plane_stride()[0] as usize);
+    for (x, y) in [(4, 0), (8, 4), (12, 8), (36, 4)] {
+        let region = Region { x, y, width: 60, height: 48 };
+        let part = show(region)?;
+        let part = (part.plane_data(0)?, part.plane_stride()[0] as usize);
+        let row = |(data, stride): (&[u8], usize), x: usize, y: usize| {
+            let start = y * stride + 3 * (x + BORDER);
+            data[start..start + 3 * (region.width - 2 * BORDER)].to_vec()
+        };
+        if (BORDER..region.height - BORDER).any(|line| row(part, 0, line) != row(all, x, y + line)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A frame that can be looked at in part.
 pub struct View<'a, 'b> {
-    /// The whole of it.
-    pub frame: &'a Frame<'b>,
-    /// What makes small pictures of it.
-    pub shrinker: &'a mut Shrinker,
+    frame: &'a Frame<'b>,
+    shrinker: &'a mut Shrinker,
+}
+
+impl<'a, 'b> View<'a, 'b> {
+    /// The whole `frame`, and what makes small pictures of frames of its format.
+    pub fn new(frame: &'a Frame<'b>, shrinker: &'a mut Shrinker) -> Self {
+        shrinker.next_frame();
+        Self { frame, shrinker }
+    }
 }
 
 impl Scene for View<'_, '_> {
@@ -592,6 +710,130 @@ mod tests {
         assert!(count > 15, "only {count} formats");
     }
 
+    /// Waves of colour in which a shift of a few pixels shows, as RGB.
+    fn waves(width: usize, height: usize) -> Vec<u8> {
+        let pixel = |i: usize| {
+            let (x, y) = ((i % width) as f64, (i / width) as f64);
+            let wave = |a: f64, b: f64, c: f64| (127.5 + 100.0 * (a * x + b * y + c).sin()) as u8;
+            [wave(0.05, 0.03, 0.0), wave(0.04, -0.06, 1.0), wave(-0.03, 0.05, 2.0)]
+        };
+        (0..width * height).flat_map(pixel).collect()
+    }
+
+    /// RGB rows without padding as a buffer.
+    fn padded(rows: &[u8], info: &VideoInfo) -> gst::Buffer {
+        let mut bytes = vec![0; info.size()];
+        let width = 3 * info.width() as usize;
+        let to = bytes.chunks_mut(info.stride()[0] as usize);
+        to.zip(rows.chunks(width)).for_each(|(to, row)| to[..width].copy_from_slice(row));
+        gst::Buffer::from_mut_slice(bytes)
+    }
+
+    /// RGB rows without padding.
+    fn rows(data: &[u8], stride: usize, (width, height): (usize, usize)) -> Vec<u8> {
+        data.chunks(stride).take(height).flat_map(|row| row[..3 * width].to_vec()).collect()
+    }
+
+    /// What `region` of a whole RGB picture shows, resized by GStreamer, but cut out without it.
+    fn cut(all: &[u8], width: usize, region: Region, size: (usize, usize)) -> Vec<u8> {
+        let part: Vec<u8> = (region.y..region.y + region.height)
+            .flat_map(|y| all[3 * (y * width + region.x)..][..3 * region.width].to_vec())
+            .collect();
+        let info =
+            VideoInfo::builder(VideoFormat::Rgb, region.width as u32, region.height as u32).build().unwrap();
+        let buffer = padded(&part, &info);
+        let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
+        let mut small = Small::new(&info, Region::whole((region.width, region.height)), size).unwrap();
+        small.show(&frame);
+        rows(small.picture.plane_data(0).unwrap(), small.picture.plane_stride()[0] as usize, size)
+    }
+
+    /// Regions in the middle and at every border of a frame, at places on and off the grids of chroma.
+    fn regions(width: usize, height: usize) -> Vec<Region> {
+        let last = |whole: usize, length: usize| (whole - length) / 4 * 4;
+        let region = |x, y, width, height| Region { x, y, width, height };
+        vec![
+            region(0, 0, width, height),
+            region(4, 0, 100, 80),
+            region(8, 4, 60, 40),
+            region(60, 40, 120, 96),
+            region(last(width, 120), 0, 120, 96),
+            region(width - 120, 8, 120, 96),
+            region(0, last(height, 96), 120, 96),
+            region(4, height - 96, width - 4, 96),
+            region(width - 101, height - 77, 101, 77),
+            region(3, 5, 101, 77),
+            region(1, 1, width - 1, height - 1),
+            region(2, 2, width - 2, height - 2),
+        ]
+    }
+
+    #[test]
+    fn regions_of_every_format_show_that_part_of_the_frame() {
+        gst::init().unwrap();
+        let mut count = 0;
+        let mut wrong = Vec::new();
+        for format in VideoFormat::iter_raw() {
+            for (width, height) in [(256, 192), (257, 193)] {
+                let like = |format| VideoInfo::builder(format, width as u32, height as u32).build().unwrap();
+                let (info, rgb) = (like(format), like(VideoFormat::Rgb));
+                let mut buffer = frame_of(&info);
+                convert(&padded(&waves(width, height), &rgb), &rgb, &mut buffer, &info);
+                let mut all = frame_of(&rgb);
+                convert(&buffer, &info, &mut all, &rgb);
+                let all = rows(&all.map_readable().unwrap(), rgb.stride()[0] as usize, (width, height));
+
+                let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
+                let mut shrinker = Shrinker::new(&info);
+                for (number, region) in regions(width, height).into_iter().enumerate() {
+                    // Smaller; wider and lower; narrower and higher.
+                    let (across, down) = [(67, 67), (110, 80), (75, 130)][(number + width) % 3];
+                    let size = (region.width * across / 100, region.height * down / 100);
+                    let expected = cut(&all, width, region, size);
+                    let mut view = View::new(&frame, &mut shrinker);
+                    let picture = view.view(region, size).unwrap();
+                    let found = rows(picture.data, picture.stride, size);
+                    let sum: u64 = found.iter().zip(&expected).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+                    let mean = sum as f64 / found.len() as f64;
+                    // Chroma that is resized with the region or before differs by a part of a sample.
+                    let coarse = info.format_info().w_sub().iter().any(|&shift| shift > 1);
+                    if mean > if coarse { 3.0 } else { 1.5 } {
+                        wrong.push(format!("{format:?} {width}x{height} {region:?}: {mean:.1}"));
+                    }
+                    count += 1;
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+        assert!(count > 80 * 24, "only {count} regions");
+    }
+
+    #[test]
+    fn common_formats_are_not_converted_whole() {
+        gst::init().unwrap();
+        for format in
+            ["I420", "NV12", "YV12", "YUY2", "UYVY", "RGB", "BGRx", "RGBA", "A420", "AYUV", "I420_10LE"]
+        {
+            let info = VideoInfo::builder(format.parse().unwrap(), 256, 192).build().unwrap();
+            assert!(Shrinker::new(&info).can_cut, "{format}");
+        }
+    }
+
+    #[test]
+    fn a_whole_conversion_is_of_the_frame_that_is_looked_at() {
+        gst::init().unwrap();
+        let info = VideoInfo::builder(VideoFormat::V210, 256, 192).build().unwrap();
+        let mut shrinker = Shrinker::new(&info);
+        let region = Region { x: 100, y: 60, width: 96, height: 64 };
+        let [first, second] = [0x11, 0x99].map(|byte| {
+            let buffer = gst::Buffer::from_slice(vec![byte; info.size()]);
+            let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
+            let mut view = View::new(&frame, &mut shrinker);
+            view.view(region, (48, 32)).unwrap().data.to_vec()
+        });
+        assert_ne!(first, second);
+    }
+
     /// Smooth colours with an edge, as RGB.
     fn scene(width: usize, height: usize) -> Vec<u8> {
         let pixel = |i: usize| {
@@ -660,23 +902,34 @@ mod tests {
         gst::init().unwrap();
         let mut count = 0;
         let size = (96, 64);
-        for format in VideoFormat::iter_raw() {
-            let info = VideoInfo::builder(format, 182, 122).build().unwrap();
+        for (format, (width, height)) in
+            VideoFormat::iter_raw().flat_map(|format| [(format, (182, 122)), (format, (183, 121))])
+        {
+            let info = VideoInfo::builder(format, width, height).build().unwrap();
             let buffer = frame_of(&info);
             let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
             if planes(&frame).is_none() {
                 continue;
             }
             count += 1;
-            for region in [Region::whole((182, 122)), Region { x: 40, y: 20, width: 100, height: 64 }] {
+            let (width, height) = (width as usize, height as usize);
+            for region in [
+                Region::whole((width, height)),
+                Region { x: 40, y: 20, width: 100, height: 64 },
+                Region { x: (width - 100) / 4 * 4, y: 20, width: 100, height: 64 },
+                Region { x: 8, y: (height - 64) / 4 * 4, width: 100, height: 64 },
+                Region { x: width - 100, y: height - 64, width: 100, height: 64 },
+            ] {
                 let [shown, exact] = compare_views(&info, region, size);
                 println!("{format:?} {region:?}: {shown:.2?}, {exact:.2?}");
                 let limit = if info.is_rgb() { 1.0 } else { 4.0 };
-                assert!(shown.0 < limit && shown.1 < 50.0, "{format:?} {region:?}: {shown:?}");
+                // The outermost of an odd number of columns has chroma of its own.
+                let most = if width % 2 == 0 { 50.0 } else { 80.0 };
+                assert!(shown.0 < limit && shown.1 < most, "{format:?} {region:?}: {shown:?}");
                 assert!(exact.0 < 2.0, "{format:?} {region:?}: {exact:?}");
             }
         }
-        assert!(count >= 18, "only {count} formats");
+        assert!(count >= 2 * 18, "only {count} formats");
         for format in [VideoFormat::I420, VideoFormat::Yv12, VideoFormat::Nv12, VideoFormat::Yuy2] {
             let info = VideoInfo::builder(format, 16, 16).build().unwrap();
             let buffer = frame_of(&info);

@@ -44,7 +44,7 @@ fn input_formats() -> &'static [VideoFormat] {
     &FORMATS
 }
 
-/// Every format whose alpha can be written.
+/// Every format whose alpha can be written, and is known to GStreamer to be alpha.
 fn alpha_formats() -> &'static [VideoFormat] {
     static FORMATS: LazyLock<Vec<VideoFormat>> =
         LazyLock::new(|| input_formats().iter().copied().filter(|&format| has_alpha(format)).collect());
@@ -95,7 +95,7 @@ pub fn transform(output: Output, direction: gst::PadDirection, caps: &gst::Caps)
     }
     if direction != gst::PadDirection::Src {
         for structure in structures() {
-            out.append_structure(structure.to_owned());
+            push(out, structure, input_formats(), &COLOR_FIELDS);
         }
     }
     result
@@ -178,7 +178,9 @@ fn formats_of(structure: &gst::StructureRef) -> Vec<VideoFormat> {
 }
 
 fn has_alpha(format: VideoFormat) -> bool {
-    has_plain_alpha(&VideoFormatInfo::from_format(format))
+    let info = VideoFormatInfo::from_format(format);
+    // GStreamer 1.22 does not know that AV12 has alpha. Its compositor then takes AV12 for opaque.
+    has_plain_alpha(&info) && info.has_alpha()
 }
 
 fn same_colors(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
@@ -203,20 +205,17 @@ fn distance(from: VideoFormat, to: VideoFormat) -> u32 {
         return 0;
     }
     let (a, b) = (VideoFormatInfo::from_format(from), VideoFormatInfo::from_format(to));
-    // GStreamer 1.22 forgets that AV12 has alpha, and then its compositor draws no background.
-    let forgotten = 300 * u32::from(!b.has_alpha());
     if colors_in_place(&a, &b) {
-        return 1 + forgotten;
+        return 1;
     }
     if appended_planes(&a, &b).is_some() {
-        return 2 + forgotten;
+        return 2;
     }
     let depth = |info: &VideoFormatInfo| info.depth()[0];
     let saved = |info: &VideoFormatInfo| sampling(info).0 + sampling(info).1;
     // Grey has no chroma, which YUV has room for without any change to the luma.
     let foreign = !(same_colors(&a, &b) || a.is_gray() && b.is_yuv());
-    4 + forgotten
-        + 400 * u32::from(foreign)
+    4 + 400 * u32::from(foreign)
         + 40 * depth(&a).saturating_sub(depth(&b))
         + 2 * depth(&b).saturating_sub(depth(&a))
         + 30 * saved(&b).saturating_sub(saved(&a))
@@ -264,6 +263,21 @@ mod tests {
             let format = VideoFormatInfo::from_format(nearest(input));
             assert!(format.is_rgb() && format.bits() == 8, "{input:?} becomes {format:?}");
         }
+    }
+
+    #[test]
+    fn no_format_comes_out_that_gstreamer_takes_for_opaque() {
+        gst::init().unwrap();
+        for format in VideoFormat::iter_raw() {
+            let known = VideoFormatInfo::from_format(format).has_alpha();
+            assert!(known || !allows(Output::Alpha, VideoFormat::Nv12, format), "{format:?}");
+        }
+        let nv12 = gst_video::VideoInfo::builder(VideoFormat::Nv12, 8, 8).build().unwrap().to_caps().unwrap();
+        let offered = transform(Output::Alpha, gst::PadDirection::Sink, &nv12);
+        let alpha = |structure: &gst::StructureRef| {
+            formats_of(structure).into_iter().filter(|&format| has_alpha(format)).count()
+        };
+        assert!(offered.iter().map(alpha).sum::<usize>() > 15);
     }
 
     #[test]

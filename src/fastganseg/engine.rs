@@ -121,7 +121,7 @@ impl Engine {
     /// A frame that cannot be converted.
     pub fn look_ahead(&mut self, frame: &Frame, info: &VideoInfo) -> Result<Option<Ahead>, Fault> {
         let shrinker = self.shrinker.get_or_insert_with(|| Shrinker::new(info));
-        Ok(self.tracker.look_ahead(&mut View { frame, shrinker })?)
+        Ok(self.tracker.look_ahead(&mut View::new(frame, shrinker))?)
     }
 
     /// The matte of the next frame, `info` being its format; `ahead` is what is known of it. With `restart`, nothing
@@ -159,7 +159,7 @@ impl Engine {
         }
 
         let shrinker = shrinker.get_or_insert_with(|| Shrinker::new(info));
-        let mut view = View { frame, shrinker };
+        let mut view = View::new(frame, shrinker);
         let begun = Instant::now();
         // The mask that was drawn on this very frame; the network need not look for it.
         let mut drawn = None;

@@ -1,7 +1,7 @@
 //! Behaviour of the element.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use gstreamer_video as gst_video;
 
 use super::compose::Composer;
 use super::continuity::{self, Continuity};
+use super::downstream::{self, Fate};
 use super::engine::Engine;
 use super::fault::{self, Fault};
 use super::latency::Latency;
@@ -69,7 +70,12 @@ pub struct FastGanSeg {
     warned: AtomicBool,
     /// It was told why these caps cannot be.
     explained: AtomicBool,
+    /// How many buffers more may come before it is given up to find out what becomes of the alpha downstream.
+    alpha_checks: AtomicU32,
 }
+
+/// Elements downstream agree on formats when the first buffers come to them, behind queues later than here.
+const ALPHA_CHECKS: u32 = 100;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -295,6 +301,8 @@ impl BaseTransformImpl for FastGanSeg {
             .map_err(|error| gst::loggable_error!(CAT, "{incaps} cannot become {outcaps}: {error}"))?;
         *lock(&self.composer) = Some(composer);
         self.explained.store(false, Ordering::Relaxed);
+        let checks = if output == Output::Alpha { ALPHA_CHECKS } else { 0 };
+        self.alpha_checks.store(checks, Ordering::Relaxed);
         if let Some(engine) = &mut *lock(&self.engine) {
             engine.forget_format();
         }
@@ -359,6 +367,9 @@ impl BaseTransformImpl for FastGanSeg {
             }
             _ => (),
         }
+        if event.type_() == gst::EventType::Eos {
+            self.check_alpha();
+        }
         let handled = self.parent_sink_event(event);
         if is_caps && !handled {
             self.explain_negotiation();
@@ -411,6 +422,7 @@ impl BaseTransformImpl for FastGanSeg {
         let Some(buffer) = self.take_queued_buffer() else {
             return Ok(GenerateOutputSuccess::NoOutput);
         };
+        self.check_alpha();
         let begun = Instant::now();
         let come = self.receive(buffer);
         let turn = if self.delays.load(Ordering::Relaxed) {
@@ -795,6 +807,26 @@ impl FastGanSeg {
         self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());
     }
 
+    /// Warns if nothing downstream uses the alpha, for then the picture comes out whole.
+    fn check_alpha(&self) {
+        let left = self.alpha_checks.load(Ordering::Relaxed);
+        if left == 0 {
+            return;
+        }
+        let fate = downstream::alpha_behind(&self.obj().src_pad());
+        self.alpha_checks.store(if fate == Fate::Unknown { left - 1 } else { 0 }, Ordering::Relaxed);
+        if let Fate::Lost { element, reason } = fate {
+            gst::element_imp_warning!(
+                self,
+                gst::CoreError::Negotiation,
+                ("{element} drops the alpha channel (it {reason}), so the picture is not cut out. Put a compositor \
+                     before it to lay the object over a background, use an element that keeps alpha (avenc_ffv1, \
+                     avenc_prores_ks or pngenc write it), or set output=mask for the mask alone or \
+                     output=overlay for a look")
+            );
+        }
+    }
+
     /// Says what to do when downstream takes nothing that the chosen output can be.
     fn explain_negotiation(&self) {
         let obj = self.obj();
@@ -809,14 +841,21 @@ impl FastGanSeg {
         }
         let neighbour = pad.peer().and_then(|peer| peer.parent_element()).map(|element| element.name());
         let neighbour = neighbour.as_deref().unwrap_or("downstream");
-        let (needed, remedy) = match output {
-            Output::Alpha => (
-                "a format with alpha (A420, AV12, AYUV, RGBA, ...)",
-                "Put a compositor there to lay the picture over something, or set output=mask for the \
-                 mask alone or output=overlay for a look",
+        let compositor = downstream::compositor_behind(&pad);
+        let (needed, remedy) = match (output, compositor) {
+            // Compositors take alpha only if what follows them takes it, too.
+            (Output::Alpha, Some(compositor)) => (
+                ALPHA_FORMATS,
+                format!("Put a videoconvert behind {compositor}, for without one {compositor} takes no alpha either"),
             ),
-            Output::Mask | Output::Labels => ("GRAY8", "Put a videoconvert in between"),
-            Output::Overlay => ("the format of the input", "Put a videoconvert in between"),
+            (Output::Alpha, None) => (
+                ALPHA_FORMATS,
+                "Put a compositor and a videoconvert there to lay the picture over something, or set output=mask \
+                 for the mask alone or output=overlay for a look"
+                    .into(),
+            ),
+            (Output::Mask | Output::Labels, _) => ("GRAY8", "Put a videoconvert in between".into()),
+            (Output::Overlay, _) => ("the format of the input", "Put a videoconvert in between".into()),
         };
         gst::element_imp_error!(
             self,
@@ -826,6 +865,8 @@ impl FastGanSeg {
         );
     }
 }
+
+const ALPHA_FORMATS: &str = "a format with alpha (A420, AYUV, RGBA, ...)";
 
 /// How work is handed to a GPU, for comparison and for machines where graphs make trouble.
 fn launch() -> crate::Result<Launch> {

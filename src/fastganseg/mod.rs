@@ -5,6 +5,7 @@ mod allocation;
 mod caps;
 mod compose;
 mod continuity;
+mod downstream;
 mod engine;
 mod fault;
 mod imp;

@@ -3,6 +3,7 @@
 mod bad_input;
 mod chaos;
 mod child;
+mod downstream;
 mod formats;
 mod frame_threading;
 mod input_alpha;
