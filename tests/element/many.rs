@@ -27,9 +27,8 @@ fn masks(files: &Files) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether there is time for a closer look is up to the clock, so there is none.
 fn cut(mask: &Path) -> String {
-    format!("fastganseg roi=off device=cpu model-file={} ref-mask={}", model::tiny(), mask.display())
+    format!("fastganseg device=cpu model-file={} ref-mask={}", model::tiny(), mask.display())
 }
 
 /// The alpha of every frame.
