@@ -81,6 +81,8 @@ impl State {
 #[derive(Debug)]
 pub enum Change {
     Arm(Arc<Reference>),
+    /// The reference has a picture, from which the objects may have moved anywhere since.
+    Resume(Arc<Reference>),
     Clear,
 }
 
@@ -183,11 +185,13 @@ impl Arming {
         self.stream = Some(id.to_owned());
         let own = self.streams.iter().position(|(known, _)| known == id);
         let own = own.and_then(|index| self.streams.remove(index)).map(|(_, reference)| reference);
+        let resumes = own.as_ref().is_some_and(|own| own.image.is_some());
         let reference = own.or_else(|| self.reference.clone());
         self.keep(reference.clone());
         // The first stream gets what was armed by the start.
         if !first {
-            self.arm(reference);
+            let arm = if resumes { Change::Resume } else { Change::Arm };
+            self.change(reference.map_or(Change::Clear, arm));
         }
         !first && self.state == State::Armed
     }
@@ -277,12 +281,12 @@ impl Arming {
     fn set(&mut self, reference: Option<Reference>) {
         self.reference = reference.map(Arc::new);
         self.keep(self.reference.clone());
-        self.arm(self.reference.clone());
+        self.change(self.reference.clone().map_or(Change::Clear, Change::Arm));
     }
 
-    fn arm(&mut self, reference: Option<Arc<Reference>>) {
-        self.state = if reference.is_some() { State::Armed } else { State::None };
-        self.change = Some(reference.map_or(Change::Clear, Change::Arm));
+    fn change(&mut self, change: Change) {
+        self.state = if matches!(change, Change::Clear) { State::None } else { State::Armed };
+        self.change = Some(change);
     }
 }
 
@@ -345,7 +349,7 @@ mod tests {
         OwnedPicture::from_rgb(1, 1, vec![9; 3]).unwrap()
     }
 
-    /// What the next buffer of stream `id` is to arm: the mask's width, and whether it has a picture.
+    /// What the next buffer of stream `id` is to arm: the mask's width, and whether tracking resumes from its picture.
     fn armed_on(arming: &mut Arming, id: &str) -> Option<(usize, bool)> {
         arming.stream(id);
         let change = arming.take_change()?;
@@ -355,8 +359,9 @@ mod tests {
                 if arming.needs_picture(&reference) {
                     arming.seeded(&reference, picture());
                 }
-                Some((reference.mask.width(), reference.image.is_some()))
+                Some((reference.mask.width(), false))
             }
+            Change::Resume(reference) => Some((reference.mask.width(), reference.image.is_some())),
             Change::Clear => Some((0, false)),
         }
     }
