@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn read(sample: &gst::Sample) -> ReferenceMask {
-        Reference::from_samples(sample, None).unwrap().mask
+        Arc::into_inner(Reference::from_samples(sample, None).unwrap().mask).unwrap()
     }
 
     fn expected() -> Vec<u8> {
@@ -244,6 +244,25 @@ mod tests {
         let picture = image.as_picture();
         assert_eq!((picture.width, picture.height, picture.stride), (6, 4, 18));
         assert_eq!(picture.data[18..24], [value(6), 1, 2, value(7), 1, 2]);
+    }
+
+    #[test]
+    fn large_frames_are_kept_smaller_in_their_shape() {
+        gst::init().unwrap();
+        for ((width, height), kept) in [
+            ((64, 48), (64, 48)),
+            ((1280, 720), (1280, 720)),
+            ((3840, 2160), (1365, 768)),
+            ((1, 9000), (1, 9000)),
+        ] {
+            let info = VideoInfo::builder(VideoFormat::Nv12, width, height).build().unwrap();
+            let buffer = gst::Buffer::from_mut_slice(vec![128u8; info.size()]);
+            let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
+            let picture = reference_picture(&frame).unwrap().unwrap();
+            let view = picture.as_picture();
+            assert_eq!((view.width, view.height, view.stride), (kept.0, kept.1, 3 * kept.0));
+            assert!(view.data.iter().all(|value| value.abs_diff(130) < 5), "grey");
+        }
     }
 
     #[test]

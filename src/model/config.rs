@@ -212,7 +212,10 @@ mod tests {
             (memory(65, 5, 512), "frames are up to 64"),
             (memory(2, 0, 512), "every is at least 1"),
             (memory(2, 5, -1), "tokens are 0 to 4096"),
-            (Config { matching: Matching::GlobalConvolution, ..Config::lite() }, "affinity"),
+            (
+                Config { matching: Matching::GlobalConvolution, network_size: [192, 320], ..Config::lite() },
+                "affinity",
+            ),
             (Config { temporal_skip: TemporalSkip::Head, ..Config::lite() }, "refine or off"),
         ] {
             let message = config.validate().unwrap_err().to_string();

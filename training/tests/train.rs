@@ -305,8 +305,8 @@ fn a_run_does_not_go_on_with_another_configuration_and_leaves_all_as_it_was() {
     let bench = Bench::new();
     let long = ["steps=8", "stop_after=2"];
     succeeded(&bench.train("out", &long));
-    let files =
-        ["config.toml", "checkpoint.safetensors", "curve.csv"].map(|name| bench.path("out").join(name));
+    let files = ["config.toml", "checkpoint.safetensors", "model.safetensors"]
+        .map(|name| bench.path("out").join(name));
     let read = || files.clone().map(|file| fs::read(file).unwrap());
     let before = read();
     for (settings, words) in [
