@@ -382,6 +382,8 @@ pub struct Shrinker {
     /// The part of the frame that becomes RGB first, and whether it is of the current frame.
     first: Option<(Small, bool)>,
     small: Option<Small>,
+    /// The same for [`Scene::overview`].
+    overview: Option<Small>,
 }
 
 /// How the last picture was made: of one region, at one size.
@@ -401,6 +403,7 @@ impl Shrinker {
             can_resize: unpacked.depth()[0] == 8,
             first: None,
             small: None,
+            overview: None,
         }
     }
 
@@ -415,11 +418,8 @@ impl Shrinker {
     fn first_step(&self, region: Region) -> Option<Region> {
         let all = Region::whole((self.input.width() as usize, self.input.height() as usize));
         let cuts = region == all || (self.can_cut && is_aligned(region, &self.input.format_info()));
-        match (cuts, self.can_resize) {
-            (true, true) => None,
-            (true, false) => Some(region),
-            (false, _) => Some(all),
-        }
+        // The overview needs all of the frame as well.
+        (!cuts || !self.can_resize).then_some(all)
     }
 
     /// What `region` shows, `size` (width, height) pixels large.
@@ -431,9 +431,11 @@ impl Shrinker {
         frame: &Frame,
         region: Region,
         size: (usize, usize),
+        is_overview: bool,
     ) -> Result<Picture<'_>, BoolError> {
         let first_step = self.first_step(region);
-        let Self { input, first, small, .. } = self;
+        let Self { input, first, small, overview, .. } = self;
+        let small = if is_overview { overview } else { small };
         let first = match first_step {
             None => None,
             Some(part) => {
@@ -557,14 +559,21 @@ impl<'a, 'b> View<'a, 'b> {
     }
 }
 
+fn cannot_show(error: BoolError) -> crate::Error {
+    crate::Error::Config(format!("the frame cannot be shown in part: {error}"))
+}
+
 impl Scene for View<'_, '_> {
     fn size(&self) -> (usize, usize) {
         (self.frame.width() as usize, self.frame.height() as usize)
     }
 
     fn view(&mut self, region: Region, size: (usize, usize)) -> crate::Result<Picture<'_>> {
-        let shrunk = self.shrinker.shrink(self.frame, region, size);
-        shrunk.map_err(|error| crate::Error::Config(format!("the frame cannot be shown in part: {error}")))
+        self.shrinker.shrink(self.frame, region, size, false).map_err(cannot_show)
+    }
+
+    fn overview(&mut self, region: Region, size: (usize, usize)) -> crate::Result<Picture<'_>> {
+        self.shrinker.shrink(self.frame, region, size, true).map_err(cannot_show)
     }
 
     fn planes(&self) -> Option<Planes<'_>> {
@@ -867,7 +876,7 @@ mod tests {
         let (w, h) = (size.0 as i64, size.1 as i64);
 
         let mut shrinker = Shrinker::new(info);
-        let picture = shrinker.shrink(&frame, region, size).unwrap();
+        let picture = shrinker.shrink(&frame, region, size, false).unwrap();
         let rows = picture.data.chunks(picture.stride).take(size.1).flat_map(|row| &row[..3 * size.0]);
         let shown: Vec<f32> = rows.map(|&value| f32::from(value)).collect();
         let shown = Tensor::from_slice(&shown).reshape([1, h, w, 3]).permute([0, 3, 1, 2]);
