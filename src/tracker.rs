@@ -691,12 +691,13 @@ impl Tracker {
             return self.attempt(scene, ahead);
         }
         drop(ahead);
+        let unrelated = interruptions.is_unrelated();
         let Some(present) = self.save_state()? else { return Err(Error::NoReference) };
         let mut best: Option<(f64, StepOutput, TrackerState)> = None;
         for candidate in candidates {
             for search in [false, true] {
                 self.restore_state(candidate)?;
-                self.stray.distrust();
+                self.stray.distrust(unrelated);
                 if search {
                     self.engine.forget_masks()?;
                     self.gaze = self.gaze.map(|gaze| self.whole(gaze));
@@ -712,12 +713,13 @@ impl Tracker {
         }
         if let Some((_, output, state)) = best {
             self.restore_state(&state)?;
+            self.stray.trust();
             interruptions.settle();
             return Ok(output);
         }
         self.restore_state(&present)?;
         if continuity == Continuity::Cut {
-            self.stray.distrust();
+            self.stray.distrust(unrelated);
             self.engine.forget_masks()?;
             self.gaze = self.gaze.map(|gaze| self.whole(gaze));
         }

@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn read(sample: &gst::Sample) -> ReferenceMask {
-        Arc::into_inner(Reference::from_samples(sample, None).unwrap().mask).unwrap()
+        std::sync::Arc::into_inner(Reference::from_samples(sample, None).unwrap().mask).unwrap()
     }
 
     fn expected() -> Vec<u8> {

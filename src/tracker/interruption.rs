@@ -14,6 +14,8 @@ use super::thumbnail::Thumbnail;
 const CUT: f64 = 0.5;
 /// A frame at least this similar to one from before an interruption shows the same scene.
 const SAME: f64 = 0.7;
+/// A frame less similar than this to all frames from before interruptions is of an unrelated scene.
+const RELATED: f64 = 0.5;
 /// Frames after a cut in which kept states are tried.
 const TRIES: u32 = 3;
 /// States that are kept.
@@ -47,6 +49,8 @@ pub struct Interruptions {
     tries: u32,
     /// The last frame showed the scene of a kept state.
     same: bool,
+    /// Since the last cut the scene is unrelated to those of all kept states.
+    unrelated: bool,
 }
 
 impl Interruptions {
@@ -70,7 +74,13 @@ impl Interruptions {
         {
             self.keep(state, last);
         }
-        let same = self.kept.iter().any(|kept| kept.thumbnail.similarity(thumbnail) >= SAME);
+        let similarity = self.kept.iter().map(|kept| kept.thumbnail.similarity(thumbnail)).reduce(f64::max);
+        let same = similarity.is_some_and(|similarity| similarity >= SAME);
+        match continuity {
+            Continuity::Cut => self.unrelated = similarity.is_some_and(|similarity| similarity < RELATED),
+            _ if same => self.unrelated = false,
+            _ => (),
+        }
         match continuity {
             Continuity::Blank => self.tries = 0,
             Continuity::Cut => self.tries = TRIES,
@@ -103,6 +113,11 @@ impl Interruptions {
             self.kept.iter().map(|kept| (kept.thumbnail.similarity(now), kept)).collect();
         kept.sort_by(|a, b| b.0.total_cmp(&a.0));
         kept.into_iter().take(TRIED).map(|(_, kept)| &kept.state).collect()
+    }
+
+    /// Whether the scene is unrelated to those in which the objects were found.
+    pub fn is_unrelated(&self) -> bool {
+        self.unrelated
     }
 
     /// The objects are found: nothing needs to be tried until the next interruption.

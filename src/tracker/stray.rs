@@ -25,6 +25,10 @@ const LONG: (f64, f64) = (60.0, 210.0);
 const SPECK: f64 = 0.03;
 /// Frames that what was found anew has to go on looking like the object.
 const PROBATION: u32 = 5;
+/// Frames in a row that have to look like the object in an unrelated scene.
+const VERIFICATION: u32 = 10;
+/// Frames without the object after which an unrelated scene is treated as any other.
+const RESIGNATION: u32 = 300;
 /// How much of its size an object that shrinks keeps at least from frame to frame, for [`SPECK`].
 const FADING: f64 = 0.98;
 /// Share of what a new frame adds to what is known of the object's look.
@@ -41,6 +45,8 @@ struct Known {
     gone: u32,
     /// Frames that it is still on probation.
     probation: u32,
+    /// Frames in which it has still to be verified because the scene is unrelated to its own.
+    unverified: u32,
     /// Middles of the places that it had in the frame before, in parts of the frame.
     places: Vec<(f64, f64)>,
 }
@@ -69,10 +75,21 @@ impl Stray {
         Self { objects: vec![Known::default(); objects] }
     }
 
-    /// Being where the object was no longer counts: the next frames may be of another scene.
-    pub fn distrust(&mut self) {
+    /// Being where the object was no longer counts: the next frames may be of another scene. In a scene that is
+    /// `unrelated`, what is found must look as much like the reference as the object did of late, for some frames.
+    pub fn distrust(&mut self, unrelated: bool) {
         for known in &mut self.objects {
             known.probation = PROBATION;
+            known.unverified = if unrelated { VERIFICATION } else { 0 };
+        }
+    }
+
+    /// What was found in a frame after [`distrust`](Self::distrust) is the object.
+    pub fn trust(&mut self) {
+        for known in &mut self.objects {
+            if known.unverified == 0 {
+                known.probation = 0;
+            }
         }
     }
 
@@ -110,7 +127,8 @@ impl Known {
             part.near = self.is_near(&part.middles, size, gaze);
         }
         let share = share_of_frame(size, gaze);
-        let main = if self.probation == 0 { main(&parts) } else { None };
+        let strict = self.unverified > 0;
+        let main = if self.probation == 0 && !strict { main(&parts) } else { None };
         let main =
             main.filter(|&index| self.size.is_none_or(|size| parts[index].weight * share >= SPECK * size));
         let (mut weight, mut like) = (0.0, 0.0);
@@ -118,11 +136,12 @@ impl Known {
         for (index, part) in parts.into_iter().enumerate() {
             let look = part.likeness / part.weight;
             let slack = match main {
+                _ if strict => 0.0,
                 Some(_) if part.near => SLACK,
                 Some(_) => BESIDE,
                 None => self.slack(),
             };
-            let alike = look >= CLEARLY || self.likeness.is_none_or(|known| look >= known - slack);
+            let alike = (look >= CLEARLY && !strict) || self.likeness.is_none_or(|known| look >= known - slack);
             if alike || main == Some(index) {
                 places.extend(part.middles);
                 weight += part.weight;
@@ -130,6 +149,15 @@ impl Known {
             } else {
                 part.places.iter().for_each(|&place| keep[place] = 0.0);
             }
+        }
+        if strict {
+            let found = !places.is_empty();
+            let resigned = self.gone >= RESIGNATION;
+            self.unverified = match (found, resigned) {
+                (true, _) => self.unverified - 1,
+                (false, true) => 0,
+                (false, false) => VERIFICATION,
+            };
         }
         if places.is_empty() {
             self.gone = self.gone.saturating_add(1);
