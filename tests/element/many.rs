@@ -74,8 +74,9 @@ fn sixteen_in_a_row() {
         let masks = masks(&files);
         let row: Vec<String> =
             masks.iter().enumerate().map(|(i, mask)| format!("{} name=f{i}", cut(mask))).collect();
-        let pipeline =
-            Pipeline::new(&format!("{SOURCE} ! {} ! video/x-raw,format=A420 ! fakesink", row.join(" ! ")));
+        // Alpha of one would be multiplied with that of the next.
+        let row = row.join(" ! videoconvert ! video/x-raw,format=I420 ! ");
+        let pipeline = Pipeline::new(&format!("{SOURCE} ! {row} ! video/x-raw,format=A420 ! fakesink"));
         let seen: Vec<Arc<Mutex<Vec<Vec<u8>>>>> = (0..COUNT)
             .map(|index| {
                 let seen: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();

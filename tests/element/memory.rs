@@ -174,7 +174,9 @@ fn rgbx_becomes_rgba_in_place() {
         let element = with_mask(&mask);
         let info = info(format, 64, 48);
         let mut harness = harness(&element, &info.to_caps().unwrap());
-        let buffer = frame(&info, 0);
+        let mut buffer = frame(&info, 0);
+        // Alpha that is there already is multiplied, and 255 changes nothing.
+        buffer.get_mut().unwrap().map_writable().unwrap().fill(255);
         let before = addresses(&buffer);
         harness.push(buffer).unwrap();
         let out = harness.pull().unwrap();

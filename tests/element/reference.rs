@@ -148,7 +148,7 @@ fn mask_and_image_set_in_one_call_belong_together() {
     values(&mut harness, frame(&info, 0));
     assert!(news(&bus).starts_with("warning"));
     let mask = files.mask("mask.png", (64, 48), disc);
-    let image = files.png("image.png", (1, 1), png::ColorType::Rgb, png::BitDepth::Eight, &[9, 9, 9]);
+    let image = files.png("image.png", (4, 3), png::ColorType::Rgb, png::BitDepth::Eight, &[9; 36]);
     element.set_properties(&[("ref-mask", &mask.to_str().unwrap()), ("ref-image", &image.to_str().unwrap())]);
     assert_eq!(news(&bus), "armed");
     no_news(&bus);
