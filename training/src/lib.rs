@@ -19,6 +19,7 @@ pub mod critic;
 pub mod dataset;
 mod error;
 pub mod eval;
+mod files;
 pub mod indexed_png;
 pub mod info;
 mod label_map;

@@ -295,8 +295,33 @@ fn mistakes_in_the_configuration_are_named() {
 fn a_checkpoint_of_another_network_is_refused() {
     let bench = Bench::new();
     succeeded(&bench.train("out", &[]));
-    let other = bench.train("out", &["model.width=0.25", "steps=8"]);
-    failed_with(&other, &["out/checkpoint.safetensors", "no tensor"]);
+    succeeded(&bench.train("wider", &["model.width=0.25"]));
+    fs::copy(bench.path("wider/checkpoint.safetensors"), bench.path("out/checkpoint.safetensors")).unwrap();
+    failed_with(&bench.train("out", &[]), &["out/checkpoint.safetensors", "no tensor"]);
+}
+
+#[test]
+fn a_run_does_not_go_on_with_another_configuration_and_leaves_all_as_it_was() {
+    let bench = Bench::new();
+    let long = ["steps=8", "stop_after=2"];
+    succeeded(&bench.train("out", &long));
+    let files = ["config.toml", "checkpoint.safetensors", "model.safetensors"]
+        .map(|name| bench.path("out").join(name));
+    let read = || files.clone().map(|file| fs::read(file).unwrap());
+    let before = read();
+    for (settings, words) in [
+        (["steps=8", "seed=8"], ["seed (there 7, here 8)", "--out"]),
+        (["steps=8", "data.window=1"], ["data.window (there 2, here 1)", "start_from"]),
+        (["steps=9", "model.width=0.25"], ["steps (there 8, here 9)", "model.width"]),
+    ] {
+        let output = bench.train("out", &settings);
+        failed_with(&output, &[&["out/checkpoint.safetensors"], &words[..]].concat());
+        assert!(read() == before, "{settings:?}");
+    }
+    // What it is to be tried with may change.
+    succeeded(&bench.train("out", &["steps=8", "stop_after=3", "optimiser.learning_rate=1e-4", "threads=2"]));
+    fs::remove_file(&files[0]).unwrap();
+    failed_with(&bench.train("out", &long), &["config.toml", "--out"]);
 }
 
 #[test]
@@ -352,7 +377,9 @@ fn a_checkpoint_of_a_run_with_other_critics_is_refused() {
     let bench = Bench::new();
     fs::write(bench.path("run.toml"), bench.config() + CRITICS).unwrap();
     succeeded(&bench.train("out", &["steps=1"]));
-    let fewer = bench.train("out", &["steps=2", "critics.temporal_weight=0"]);
+    succeeded(&bench.train("fewer", &["steps=1", "critics.temporal_weight=0"]));
+    fs::copy(bench.path("out/checkpoint.safetensors"), bench.path("fewer/checkpoint.safetensors")).unwrap();
+    let fewer = bench.train("fewer", &["steps=1", "critics.temporal_weight=0"]);
     failed_with(&fewer, &["checkpoint.safetensors", "temporal", "other critics"]);
 }
 
@@ -471,6 +498,19 @@ fn an_ablation_compares_four_runs() {
         &bench.run(&[&arguments[..], &["--set", "critics.spatial_weight=0"]].concat()),
         &["[critics]"],
     );
+}
+
+#[test]
+fn an_ablation_whose_runs_end_without_a_validation_is_refused() {
+    let bench = Bench::new();
+    let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 3\n";
+    fs::write(bench.path("run.toml"), bench.config() + CRITICS + validation).unwrap();
+    for stop in ["stop_after=2", "stop_after=5"] {
+        let output =
+            bench.run(&["ablate", "--config", "run.toml", "--out", "out", "--set", "steps=8", "--set", stop]);
+        failed_with(&output, &["stop_after", "validation.every = 3"]);
+        assert!(!bench.path("out").exists(), "nothing is trained");
+    }
 }
 
 #[test]

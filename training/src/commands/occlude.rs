@@ -1,7 +1,8 @@
 use std::path::PathBuf;
 
+use fastganseg_training::Result;
 use fastganseg_training::occlusion::{Case, Cover, Finding, WITHIN, measure};
-use fastganseg_training::{Error, Result};
+use fastganseg_training::report::write_rows;
 use gstfastganseg::tracker::Evidence;
 
 use super::model::Model;
@@ -38,7 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
     bar.finish_and_clear();
     let cases = cases?;
     if let Some(path) = &args.findings {
-        std::fs::write(path, spreadsheet(&findings)).map_err(|source| Error::write(path, source))?;
+        write_rows(path, spreadsheet(&findings))?;
     }
     println!(
         "{:24} {:12} {:>7} {:>6} {:>13} {:>6} {:>10}",
@@ -63,15 +64,18 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn spreadsheet(findings: &[Finding]) -> String {
-    let mut text = String::from("sequence,cover,covered,area,certainty,likeness,similarity\n");
+/// For the CSV file, the header first.
+fn spreadsheet(findings: &[Finding]) -> Vec<[String; 7]> {
+    let header = ["sequence", "cover", "covered", "area", "certainty", "likeness", "similarity"];
+    let mut rows = vec![header.map(str::to_owned)];
     for Finding { sequence, cover, covered, evidence, similarity } in findings {
         let Evidence { area, certainty, likeness, .. } = evidence;
-        let cover = cover.name();
-        text +=
-            &format!("{sequence},{cover},{covered},{area:.5},{certainty:.4},{likeness:.4},{similarity:.4}\n");
+        let [certainty, likeness, similarity] =
+            [*certainty, *likeness, *similarity].map(|value| format!("{value:.4}"));
+        let (cover, covered) = (cover.name().to_owned(), covered.to_string());
+        rows.push([sequence.clone(), cover, covered, format!("{area:.5}"), certainty, likeness, similarity]);
     }
-    text
+    rows
 }
 
 fn frames(count: Option<usize>) -> String {

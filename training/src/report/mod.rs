@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 pub use canvas::save_png;
 pub use sheet::{ContactSheet, Tile};
-pub use spreadsheet::write_csv;
+pub use spreadsheet::{write_csv, write_rows};
 pub use table::table;
 
 use crate::score::Summary;

@@ -41,6 +41,20 @@ pub fn write_csv(path: &Path, scores: &Scores, speed: &Speed) -> Result<()> {
     writer.flush().map_err(|source| Error::write(path, source))
 }
 
+/// Writes rows of fields to `path` as CSV.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub fn write_rows<Row: AsRef<[String]>>(path: &Path, rows: impl IntoIterator<Item = Row>) -> Result<()> {
+    let failed = |source: csv::Error| Error::write(path, std::io::Error::other(source));
+    let mut writer = csv::Writer::from_path(path).map_err(failed)?;
+    for row in rows {
+        writer.write_record(row.as_ref()).map_err(failed)?;
+    }
+    writer.flush().map_err(|source| Error::write(path, source))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +76,21 @@ sequence,dog-agility,,1,0.375,0.5,0.5,0,0.25,0,0,
 global,,,3,0.5416666666666666,0.6666666666666666,0.6666666666666666,0,0.4166666666666667,0.16666666666666666,0.16666666666666666,30.00
 ";
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn names_with_commas_and_quotes_stay_one_field() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        let row = |name: &str| [name.to_owned(), "1".to_owned()];
+        write_rows(&path, [row("sequence"), row("a, b"), row("the \"best\"")]).unwrap();
+        let names: Vec<String> = csv::Reader::from_path(&path)
+            .unwrap()
+            .records()
+            .map(|record| record.unwrap()[0].to_owned())
+            .collect();
+        assert_eq!(names, ["a, b", "the \"best\""]);
+        assert!(write_rows(Path::new("/nowhere/rows.csv"), [row("a")]).is_err());
     }
 
     #[test]

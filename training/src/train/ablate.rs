@@ -14,7 +14,7 @@ use super::record::CURVE;
 use super::record::curve::Curve;
 use super::run::{FinalScores, run};
 use crate::report::canvas::{Area, Drawn, FONT, GRID, INK, colour, paint};
-use crate::{Error, Result};
+use crate::{Error, Result, report};
 
 /// J&F of the paper's full model on the validation set of DAVIS 2016, per cent. What its other rows are is not
 /// known here, hence not shown.
@@ -77,8 +77,8 @@ pub struct Ablation {
 /// Leaves `ablation.csv` and `ablation.png` there.
 ///
 /// # Errors
-/// A configuration without both critics, without validation or with a length in epochs that would differ; what
-/// [`run`] fails with.
+/// A configuration without both critics, without validation, whose runs end without one, or with a length in epochs
+/// that would differ; what [`run`] fails with.
 pub fn ablate(config: &TrainConfig, out: &Path, interrupt: &Interrupt) -> Result<Option<Ablation>> {
     let refuse = |reason: &str| Err(Error::Core(gstfastganseg::Error::Config(reason.into())));
     let Some(steps) = config.steps else {
@@ -87,22 +87,35 @@ pub fn ablate(config: &TrainConfig, out: &Path, interrupt: &Interrupt) -> Result
     if config.critics.as_ref().is_none_or(|critics| critics.spatial_weight * critics.temporal_weight == 0.0) {
         return refuse("an ablation needs [critics] with both weights above 0");
     }
-    if config.validation.is_none() {
+    let Some(validation) = &config.validation else {
         return refuse("an ablation needs [validation] to score its runs");
+    };
+    let end = config.stop_after.map_or(steps, |stop| stop.min(steps));
+    if !validation.is_due(end, steps) {
+        return refuse(&format!(
+            "an ablation scores its runs where they end, and with stop_after = {end} they end without a validation: \
+             make stop_after a multiple of validation.every = {}, or leave it out",
+            validation.every
+        ));
     }
-    let steps = config.stop_after.map_or(steps, |stop| stop.min(steps));
     let mut rows = Vec::new();
     for variant in VARIANTS {
         eprintln!("{}:", variant.name);
         let folder = out.join(variant.folder);
         let outcome = run(&variant.configure(config), &folder, interrupt)?;
-        let (true, Some(scores)) = (outcome.complete, outcome.scores) else { return Ok(None) };
+        if !outcome.complete {
+            return Ok(None);
+        }
+        let scores = outcome.scores.ok_or_else(|| Error::Curve {
+            path: folder.join(CURVE),
+            reason: "it has no scores of the finished run".into(),
+        })?;
         rows.push(Row { name: variant.name, scores, curve: curve(&folder.join(CURVE))? });
     }
-    let ablation = Ablation { steps, seed: config.seed, rows };
+    let ablation = Ablation { steps: end, seed: config.seed, rows };
     let path = out.join("ablation.csv");
-    std::fs::write(&path, ablation.csv()).map_err(|source| Error::write(&path, source))?;
-    crate::report::save_png(&ablation.draw()?, &out.join("ablation.png"))?;
+    report::write_rows(&path, ablation.rows())?;
+    report::save_png(&ablation.draw()?, &out.join("ablation.png"))?;
     Ok(Some(ablation))
 }
 
@@ -134,13 +147,16 @@ impl Ablation {
         text
     }
 
-    fn csv(&self) -> String {
-        let mut text = "loss,steps,seed,J,F,J&F\n".to_owned();
+    /// For the CSV file, the header first.
+    fn rows(&self) -> Vec<[String; 6]> {
+        let mut rows = vec![["loss", "steps", "seed", "J", "F", "J&F"].map(str::to_owned)];
         for Row { name, scores, .. } in &self.rows {
             let FinalScores { region, contour, both } = scores;
-            let _ = writeln!(text, "{name},{},{},{region:.5},{contour:.5},{both:.5}", self.steps, self.seed);
+            let [region, contour, both] = [region, contour, both].map(|score| format!("{score:.5}"));
+            let (steps, seed) = (self.steps.to_string(), self.seed.to_string());
+            rows.push([(*name).to_owned(), steps, seed, region, contour, both]);
         }
-        text
+        rows
     }
 
     /// J&F on the way, and the table.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::Result;
+use crate::check::{Checked, must};
 
 const EPSILON: f64 = 1e-8;
 
@@ -27,6 +28,13 @@ pub struct Rates {
 /// Decay of the first and the second moment.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Betas(pub f64, pub f64);
+
+impl Betas {
+    pub(super) fn check(&self, key: &str) -> Checked {
+        let decays = [self.0, self.1].iter().all(|beta| (0.0..1.0).contains(beta));
+        must(decays, &format!("{key}: both from 0 to below 1"))
+    }
+}
 
 /// One trained tensor and its running moments.
 #[derive(Debug)]

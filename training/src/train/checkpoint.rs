@@ -7,7 +7,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::adam::Adam;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 const STEP: &str = "step";
 
@@ -22,7 +22,7 @@ pub struct Part<'a> {
     pub adam: &'a mut Adam,
 }
 
-/// Writes the state after `step` steps beside its final place and then moves it there.
+/// Writes the state after `step` steps; the one before stays until that is on the disk.
 pub fn save(path: &Path, parts: &[Part], step: u64) -> Result<()> {
     let number = |value: u64| Tensor::f_from_slice(&[value as i64]);
     let mut all = vec![(STEP.to_owned(), number(step)?)];
@@ -33,9 +33,7 @@ pub fn save(path: &Path, parts: &[Part], step: u64) -> Result<()> {
         }
         all.push((format!("{name}.steps"), number(adam.steps())?));
     }
-    let partial = path.with_extension("partial");
-    Tensor::write_safetensors(&all, &partial)?;
-    std::fs::rename(&partial, path).map_err(|source| Error::write(path, source))
+    files::replace(path, |partial| Ok(Tensor::write_safetensors(&all, partial)?))
 }
 
 /// Puts the state back and returns the step it was saved at. What was loaded before an error stays.

@@ -12,7 +12,7 @@ use super::critics::CriticSettings;
 use super::objective::Loss;
 use super::schedule::Schedule;
 use super::validate::Validation;
-use crate::check::{Checked, must};
+use crate::check::{Checked, at_least_one, must, not_negative, positive};
 use crate::clips::Data;
 use crate::{Error, Result};
 
@@ -184,20 +184,25 @@ impl TrainConfig {
         self.model.validate().map_err(|error| error.to_string())?;
         self.data.check()?;
         must(self.steps.is_some() != self.epochs.is_some(), "give either steps or epochs")?;
-        must(self.steps.is_none_or(|steps| steps > 0), "steps must be at least 1")?;
-        must(self.epochs.is_none_or(|epochs| epochs > 0.0 && epochs < 1e6), "epochs must be above 0")?;
-        must(
-            self.checkpoint_every > 0 && self.report_every > 0,
-            "checkpoint_every and report_every: at least 1",
-        )?;
+        at_least_one("steps", self.steps.unwrap_or(1))?;
+        let epochs = self.epochs.unwrap_or(1.0);
+        must(epochs > 0.0 && epochs < 1e6, "epochs: above 0, below 1000000")?;
+        at_least_one("stop_after", self.stop_after.unwrap_or(1))?;
+        at_least_one("checkpoint_every", self.checkpoint_every)?;
+        at_least_one("report_every", self.report_every)?;
         let optimiser = &self.optimiser;
-        must(optimiser.learning_rate > 0.0, "optimiser.learning_rate must be positive")?;
-        must(optimiser.encoder_learning_rate >= 0.0, "optimiser.encoder_learning_rate must not be negative")?;
-        must(optimiser.clip > 0.0, "optimiser.clip must be above 0; inf = never")?;
-        must((0.0..1.0).contains(&optimiser.hold), "optimiser.hold is a share of the run, 0 up to 1")?;
-        let Betas(first, second) = optimiser.betas;
-        let decays = [first, second].iter().all(|beta| (0.0..1.0).contains(beta));
-        must(decays, "optimiser.betas: 0 up to 1")?;
+        positive("optimiser.learning_rate", optimiser.learning_rate)?;
+        not_negative("optimiser.encoder_learning_rate", optimiser.encoder_learning_rate)?;
+        not_negative("optimiser.weight_decay", optimiser.weight_decay)?;
+        must(optimiser.clip > 0.0, "optimiser.clip: above 0; inf = never")?;
+        must(
+            (0.0..1.0).contains(&optimiser.hold),
+            "optimiser.hold is a share of the run, from 0 to below 1",
+        )?;
+        not_negative("optimiser.decay_power", optimiser.decay_power)?;
+        optimiser.betas.check("optimiser.betas")?;
+        not_negative("loss.cross_entropy_weight", self.loss.cross_entropy_weight)?;
+        not_negative("loss.region_weight", self.loss.region_weight)?;
         self.device.parse::<DeviceChoice>().map_err(|error| error.to_string())?;
         if let Some(critics) = &self.critics {
             for size in self.data.sizes() {
@@ -207,7 +212,8 @@ impl TrainConfig {
         if let Some(validation) = &self.validation {
             validation.check()?;
         }
-        must(self.threads > 0 && self.loader_threads > 0, "threads must be at least 1")
+        must(self.threads > 0, "threads: at least 1")?;
+        must(self.loader_threads > 0, "loader_threads: at least 1")
     }
 }
 
@@ -324,6 +330,76 @@ mod tests {
         let error = |name: &str| TrainConfig::open(&path(name), &[]).unwrap_err().to_string();
         assert!(error("circle.toml").contains("extends itself"), "{}", error("circle.toml"));
         assert!(error("lost.toml").contains("nowhere.toml"), "{}", error("lost.toml"));
+    }
+
+    /// All numbers of a configuration by their keys, those of lists too.
+    fn numbers(prefix: &str, value: &toml::Value, all: &mut Vec<(String, toml::Value)>) {
+        match value {
+            toml::Value::Table(table) => {
+                table.iter().for_each(|(key, value)| numbers(&format!("{prefix}.{key}"), value, all));
+            }
+            toml::Value::Array(list) if list.iter().any(|item| item.is_integer() || item.is_float()) => {
+                all.push((prefix.to_owned(), value.clone()));
+            }
+            toml::Value::Integer(_) | toml::Value::Float(_) => all.push((prefix.to_owned(), value.clone())),
+            _ => (),
+        }
+    }
+
+    /// What is put in the place of a number, or of each item of a list.
+    fn spoiled(value: &toml::Value, bad: f64) -> Vec<toml::Value> {
+        match value {
+            toml::Value::Array(list) => (0..list.len())
+                .flat_map(|index| {
+                    spoiled(&list[index], bad).into_iter().map(move |item| {
+                        let mut list = list.clone();
+                        list[index] = item;
+                        toml::Value::Array(list)
+                    })
+                })
+                .collect(),
+            toml::Value::Integer(_) if bad == -1.0 => vec![toml::Value::Integer(-1)],
+            _ => vec![toml::Value::Float(bad)],
+        }
+    }
+
+    #[test]
+    fn no_number_may_be_negative_infinite_or_none() {
+        let mut config = shipped("paper-stage2.toml");
+        config.stop_after = Some(5);
+        config.data.shapes = vec![[64, 96]];
+        config.data.sources.values_mut().for_each(|source| source.size = Some([64, 96]));
+        config.validation = Some(Validation {
+            data: "davis".into(),
+            sequences: Vec::new(),
+            split: None,
+            every: 1,
+            frame_step: 1,
+        });
+        let mut all = vec![("steps".to_owned(), toml::Value::Integer(1))];
+        for (key, value) in toml::Table::try_from(&config).unwrap() {
+            numbers(&key, &value, &mut all);
+        }
+        assert!(all.len() > 60, "{all:?}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.toml");
+        std::fs::write(&file, config.to_toml().unwrap()).unwrap();
+        TrainConfig::open(&file, &[]).unwrap();
+        for (key, value) in &all {
+            for bad in [f64::NAN, f64::INFINITY, -1.0] {
+                if key == "optimiser.clip" && bad == f64::INFINITY {
+                    continue;
+                }
+                for value in spoiled(value, bad) {
+                    let setting = [format!("{key}={value}")];
+                    let Err(error) = TrainConfig::open(&file, &setting) else {
+                        panic!("{setting:?} is accepted");
+                    };
+                    let name = key.rsplit('.').next().unwrap();
+                    assert!(error.to_string().contains(name), "{setting:?}: {error}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::adam::{Adam, Betas, Rates};
 use super::objective::{critic_loss, regressor_loss};
 use crate::Result;
-use crate::check::{Checked, must};
+use crate::check::{Checked, at_least_one, must, not_negative, positive, within};
 use crate::clips::Batch;
 use crate::critic::{Critic, Disguise, Noise, Reduce, Shape, spatial, temporal};
 
@@ -65,14 +65,18 @@ impl Default for CriticSettings {
 impl CriticSettings {
     /// Refuses what makes no sense for clips of `size`; the message names the key.
     pub(crate) fn check(&self, size: [i64; 2]) -> Checked {
-        let weights = [self.spatial_weight, self.temporal_weight, self.penalty_weight];
-        let numbers = weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0);
-        must(numbers, "critics: weights must not be negative")?;
-        must(self.spatial_weight + self.temporal_weight > 0.0, "critics: one weight must be above 0")?;
-        must((0.0..=1.0).contains(&self.overwrite), "critics.overwrite: 0 to 1")?;
-        must(self.steps > 0, "critics.steps must be at least 1")?;
-        must(self.learning_rate > 0.0, "critics.learning_rate must be positive")?;
-        must(self.shape.max_channels > 0, "critics.shape.max_channels must be at least 1")?;
+        not_negative("critics.spatial_weight", self.spatial_weight)?;
+        not_negative("critics.temporal_weight", self.temporal_weight)?;
+        not_negative("critics.penalty_weight", self.penalty_weight)?;
+        must(
+            self.spatial_weight + self.temporal_weight > 0.0,
+            "critics: spatial_weight or temporal_weight must be above 0",
+        )?;
+        within("critics.overwrite", self.overwrite, [0.0, 1.0])?;
+        at_least_one("critics.steps", self.steps)?;
+        positive("critics.learning_rate", self.learning_rate)?;
+        self.betas.check("critics.betas")?;
+        must(self.shape.max_channels > 0, "critics.shape.max_channels: at least 1")?;
         must(self.shape.width > 0.0 && self.shape.width <= 4.0, "critics.shape.width: above 0, up to 4")?;
         let large = size.iter().all(|side| *side >= Critic::LEAST);
         must(large, &format!("data.size: at least {0}x{0} for the critics", Critic::LEAST))?;

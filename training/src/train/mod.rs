@@ -11,6 +11,7 @@ mod interrupt;
 mod network;
 mod objective;
 pub mod record;
+mod resume;
 mod run;
 mod schedule;
 mod session;

@@ -17,13 +17,14 @@ use super::critics::Critics;
 use super::fault::with_remedy;
 use super::network::Network;
 use super::record::{Recorder, window_panel};
+use super::resume;
 use super::run::FinalScores;
 use super::schedule::Schedule;
 use super::step::{Found, Trainee};
 use super::validate::Validator;
 use super::window::{Manner, on_device};
 use crate::clips::{Batch, Loader, Mix};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// The state that a run goes on from.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -58,11 +59,15 @@ impl Session {
     /// Begins a run in the folder `out`, or goes on from the checkpoint there.
     ///
     /// # Errors
-    /// Bad data or configuration, a checkpoint of another run, a device that cannot be had.
+    /// Bad data or configuration, a checkpoint of another run, which is left as it is with the configuration beside
+    /// it, a device that cannot be had.
     pub fn open(config: &TrainConfig, out: &Path) -> Result<Self> {
         std::fs::create_dir_all(out).map_err(|source| Error::write(out, source))?;
-        let path = out.join(CONFIG);
-        std::fs::write(&path, config.to_toml()?).map_err(|source| Error::write(&path, source))?;
+        let saved = out.join(CHECKPOINT);
+        let resumes = saved.exists();
+        if resumes {
+            resume::check(config, out)?;
+        }
         let (device, warning) = device::open(config.device.parse()?)?;
         if let Some(warning) = warning {
             eprintln!("trains on the CPU: {warning}");
@@ -86,9 +91,11 @@ impl Session {
             None => None,
         };
         let mut trainee = Trainee { network, adam, critics, manner };
-        let saved = out.join(CHECKPOINT);
-        let done =
-            if saved.exists() { checkpoint::load(&saved, &mut parts(&store, &mut trainee))? } else { 0 };
+        let done = if resumes { checkpoint::load(&saved, &mut parts(&store, &mut trainee))? } else { 0 };
+        let text = config.to_toml()?;
+        files::replace(&out.join(CONFIG), |path| {
+            std::fs::write(path, text).map_err(|source| Error::write(path, source))
+        })?;
 
         let mix = Mix::open(&config.data, config.seed)?;
         let steps = config.length(mix.epoch());

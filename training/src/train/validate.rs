@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, nn};
 
-use crate::check::{Checked, must};
+use crate::check::{Checked, at_least_one, must};
 use crate::dataset::{Dataset, Selection};
 use crate::eval::{EvalOptions, evaluate};
 use crate::score::Scores;
@@ -51,13 +51,18 @@ fn one() -> usize {
 }
 
 impl Validation {
+    /// Whether to validate after `done` of `steps` steps.
+    pub fn is_due(&self, done: u64, steps: u64) -> bool {
+        done.is_multiple_of(self.every) || done == steps
+    }
+
     /// Refuses what makes no sense.
     ///
     /// # Errors
     /// What is wrong, with the key's name.
     pub(crate) fn check(&self) -> Checked {
-        must(self.every > 0, "validation.every must be at least 1")?;
-        must(self.frame_step > 0, "validation.frame_step must be at least 1")?;
+        at_least_one("validation.every", self.every)?;
+        must(self.frame_step > 0, "validation.frame_step: at least 1")?;
         let both = self.split.is_some() && !self.sequences.is_empty();
         must(!both, "validation: give sequences or split, not both")
     }
@@ -153,7 +158,7 @@ impl Validator {
 
     /// Whether to validate after `done` of `steps` steps.
     pub fn is_due(&self, done: u64, steps: u64) -> bool {
-        done.is_multiple_of(self.settings.every) || done == steps
+        self.settings.is_due(done, steps)
     }
 
     /// The best J&F so far.

@@ -73,8 +73,8 @@ impl Data {
     /// # Errors
     /// The first key at fault, with the values that it takes.
     pub fn check(&self) -> Checked {
-        must(self.window > 0, "data.window must be at least 1")?;
-        must(self.batch > 0, "data.batch must be at least 1")?;
+        must(self.window > 0, "data.window: at least 1")?;
+        must(self.batch > 0, "data.batch: at least 1")?;
         let sides = |size: &[i64; 2]| size.iter().all(|side| side % 16 == 0 && (16..=4096).contains(side));
         must(sides(&self.size), "data.size: multiples of 16, up to 4096")?;
         must(self.shapes.iter().all(sides), "data.shapes: multiples of 16, up to 4096")?;

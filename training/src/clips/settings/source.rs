@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Checked, must};
+use crate::check::{Checked, must, not_negative};
 
 /// A data set on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,7 +77,7 @@ fn one() -> f64 {
 
 impl Source {
     pub(super) fn check(&self, key: &str) -> Checked {
-        must(self.ratio.is_finite() && self.ratio >= 0.0, &format!("{key}.ratio must not be negative"))?;
+        not_negative(&format!("{key}.ratio"), self.ratio)?;
         let sides = self.size.is_none_or(|size| size.iter().all(|side| (16..=4096).contains(side)));
         must(sides, &format!("{key}.size: 16 to 4096"))?;
         let of_video = self.layout.is_some()

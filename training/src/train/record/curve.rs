@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// The first column.
 const STEP: &str = "step";
@@ -139,10 +139,8 @@ impl Curve {
     }
 
     fn rewrite(&self) -> Result<()> {
-        let failed = |source| Error::write(&self.path, source);
-        let partial = self.path.with_extension("csv.part");
-        fs::write(&partial, lines(&self.rows, Some(&self.columns))?).map_err(failed)?;
-        fs::rename(&partial, &self.path).map_err(failed)
+        let text = lines(&self.rows, Some(&self.columns))?;
+        files::replace(&self.path, |path| fs::write(path, text).map_err(|source| Error::write(path, source)))
     }
 }
 

@@ -1,0 +1,59 @@
+//! Files that are replaced whole.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Has `write` make a file beside `path`, and puts it in the place of `path` once it is on the disk. After an error, or
+/// a crash at any moment, the file is what it was before.
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let failed = |source| Error::write(path, source);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    let replaced = write(&partial).and_then(|()| {
+        File::open(&partial).and_then(|file| file.sync_all()).map_err(failed)?;
+        fs::rename(&partial, path).map_err(failed)
+    });
+    if replaced.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&partial);
+        return replaced;
+    }
+    sync_folder(path).map_err(failed)
+}
+
+/// The new name of a file is on the disk when its folder is.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.bin");
+        let write = |text: &'static str| {
+            move |path: &Path| fs::write(path, text).map_err(|source| Error::write(path, source))
+        };
+        replace(&path, write("first")).unwrap();
+        replace(&path, write("second")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
+        let error = replace(&path, |path| {
+            fs::write(path, "half of the thi").unwrap();
+            Err(Error::Clips("the disk is full".into()))
+        });
+        assert!(error.unwrap_err().to_string().contains("the disk is full"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        let error = replace(&folder.path().join("nowhere/state.bin"), |path| {
+            fs::write(path, "").map_err(|source| Error::write(path, source))
+        });
+        assert!(error.unwrap_err().to_string().contains("nowhere"));
+    }
+}
