@@ -1,9 +1,10 @@
-//! The port of `lite` against recorded outputs of its prototype, where those are at hand.
+//! `lite` against recorded outputs: of its built-in weights, and of its prototype where those are at hand.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 use gstfastganseg::model::lite::memory::{Selection, Tokens};
+use gstfastganseg::model::weights::Weights;
 use gstfastganseg::model::{Config, Lite};
 use tch::{Device, Kind, Tensor, nn};
 
@@ -49,6 +50,88 @@ fn close(what: &str, ours: &Tensor, golden: &Tensor) {
     let difference = greatest(ours - golden) / greatest(golden.shallow_clone());
     println!("{what}: largest difference {difference:.1e} of the largest value");
     assert!(difference <= 5e-6, "{what}: {difference}");
+}
+
+/// What the built-in weights make of a disc that moves over a pattern, in three frames after the one with the mask, and
+/// what tells these weights from others.
+fn outputs_of_the_built_in_weights() -> Vec<(String, Tensor)> {
+    let _guard = tch::no_grad_guard();
+    let float = (Kind::Float, Device::Cpu);
+    let (height, width) = (64, 96);
+    let store = nn::VarStore::new(Device::Cpu);
+    let config = Config { network_size: [height, width], ..Config::lite() };
+    let lite = Lite::new(&store.root(), &config).unwrap();
+    Weights::built_in().unwrap().fill(&store).unwrap();
+    let mut sums: Vec<(String, f64)> = store
+        .variables()
+        .into_iter()
+        .map(|(name, tensor)| (name, tensor.abs().sum(Kind::Double).double_value(&[])))
+        .collect();
+    sums.sort_by(|a, b| a.0.cmp(&b.0));
+    let sums: Vec<f64> = sums.into_iter().map(|(_, sum)| sum).collect();
+    let mut outputs = vec![("weights".to_owned(), Tensor::from_slice(&sums).to_kind(Kind::Float))];
+
+    let x = Tensor::arange(width, float).reshape([1, 1, 1, width]);
+    let y = Tensor::arange(height, float).reshape([1, 1, height, 1]);
+    let disc = |t: f64| {
+        let (u, v) = (&x - (30.0 + 5.0 * t), &y - (32.0 + 2.0 * t));
+        (&u * &u + &v * &v).lt(180.0).to_kind(Kind::Float)
+    };
+    let frame = |t: f64| {
+        let inside = disc(t);
+        let pattern = ((&x * 0.35).sin() * (&y * 0.55).cos()) * 0.2;
+        let channel = |object: f64, ground: f64| &inside * object + (1.0 - &inside) * (&pattern + ground);
+        Tensor::cat(&[channel(0.9, 0.3), channel(0.5, 0.4), channel(0.2, 0.6)], 1)
+    };
+    let mask = disc(0.0);
+    let reference = lite.encode(&frame(0.0)).unwrap();
+    let tokens = lite.tokens(&reference, &mask, Selection::Fixed).unwrap();
+    let biases = lite.biases(&reference).unwrap();
+    let (mut previous, mut mask, mut skip) = (reference, mask, None::<Tensor>);
+    for t in 1..4 {
+        let now = lite.encode(&frame(f64::from(t))).unwrap();
+        let (logits, next) = lite.decode(&now, &previous, &mask, skip.as_ref(), &tokens, &biases).unwrap();
+        outputs.push((format!("logits{t}"), logits.copy()));
+        (previous, mask, skip) = (now, logits.sigmoid(), Some(next));
+    }
+    outputs
+}
+
+fn recorded() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden_lite.safetensors")
+}
+
+#[test]
+fn the_built_in_weights_make_what_was_recorded() {
+    let golden: HashMap<String, Tensor> = Tensor::read_safetensors(recorded()).unwrap().into_iter().collect();
+    for (name, found) in outputs_of_the_built_in_weights() {
+        if name == "weights" {
+            let same =
+                found.size() == golden[&name].size() && found.allclose(&golden[&name], 1e-5, 1e-5, false);
+            assert!(same, "other weights: record anew, cargo test --test golden_lite -- --ignored record");
+        } else {
+            close(&name, &found, &golden[&name]);
+        }
+    }
+}
+
+/// The recording is of a network that finds the disc.
+#[test]
+fn what_was_recorded_is_the_disc() {
+    let golden: HashMap<String, Tensor> = Tensor::read_safetensors(recorded()).unwrap().into_iter().collect();
+    for t in 1..4 {
+        let mask = golden[&format!("logits{t}")].gt(0.0);
+        let at = |x: i64, y: i64| mask.int64_value(&[0, 0, y, x]) == 1;
+        assert!(at(30 + 5 * t, 32 + 2 * t) && !at(80, 10) && !at(5, 55), "frame {t}");
+        let area = mask.to_kind(Kind::Float).sum(Kind::Float).double_value(&[]);
+        assert!((400.0..750.0).contains(&area), "frame {t}: {area} pixels");
+    }
+}
+
+#[test]
+#[ignore = "writes the recording anew, for new weights or an intended change of the network"]
+fn record() {
+    Tensor::write_safetensors(&outputs_of_the_built_in_weights(), recorded()).unwrap();
 }
 
 #[test]

@@ -91,7 +91,10 @@ fn soak(frames: u64) -> Result<Vec<(u64, u64)>> {
     std::fs::remove_dir_all(&folder)?;
     match ended.as_ref().map(|message| message.view()) {
         Some(gst::MessageView::Eos(_)) => Ok(sampled.try_iter().collect()),
-        other => Err(format!("the pipeline stopped: {other:?}").into()),
+        Some(gst::MessageView::Error(error)) => {
+            Err(format!("the pipeline stopped: {}", error.error()).into())
+        }
+        _ => Err("the pipeline has not ended".into()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Everything that decides the shape of a network. Stored in the metadata of its weights file.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -52,6 +54,13 @@ pub struct Memory {
     pub every: usize,
     /// Tokens kept per memory frame at stride 8.
     pub tokens: i64,
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { frames, every, tokens } = self;
+        write!(f, "{frames} frames, every = {every}, {tokens} tokens")
+    }
 }
 
 /// A network's configuration.
@@ -166,17 +175,55 @@ impl Config {
         }
         let memory = self.memory;
         if memory.every == 0 || memory.frames > 64 || !(0..=4096).contains(&memory.tokens) {
-            return refuse(format!("memory {memory:?}: every ≥ 1, frames ≤ 64, tokens ≤ 4096"));
+            return refuse(format!(
+                "memory of {memory}: frames are up to 64, every is at least 1, tokens are 0 to 4096"
+            ));
         }
         if self.architecture == Architecture::Resnet50 && height * width > MAX_AREA {
-            return refuse(format!("network_size {height}x{width} has more than {MAX_AREA} pixels"));
+            return refuse(format!(
+                "network_size {height}x{width} has more than {MAX_AREA} pixels: choose a smaller size"
+            ));
         }
         if affinity && self.affinities() > MAX_AFFINITIES {
             return refuse(format!(
-                "network_size {height}x{width} with {memory:?} would compare {} pairs of positions,                  {MAX_AFFINITIES} at most",
+                "network_size {height}x{width} with a memory of {memory} would compare {} pairs of positions, and \
+                 {MAX_AFFINITIES} are possible: choose a smaller size",
                 self.affinities()
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_configuration_is_said_in_words() {
+        let lite = Config::lite();
+        let memory =
+            |frames, every, tokens| Config { memory: Memory { frames, every, tokens }, ..lite.clone() };
+        for (config, part) in [
+            (Config { network_size: [60, 96], ..lite.clone() }, "multiples of 16"),
+            (Config { network_size: [2048, 2048], ..lite.clone() }, "choose a smaller size"),
+            (Config { network_size: [4096, 4096], ..Config::resnet50() }, "choose a smaller size"),
+            (Config { width: f64::NAN, ..lite.clone() }, "(0, 4]"),
+            (memory(65, 5, 512), "frames are up to 64"),
+            (memory(2, 0, 512), "every is at least 1"),
+            (memory(2, 5, -1), "tokens are 0 to 4096"),
+            (
+                Config { matching: Matching::GlobalConvolution, network_size: [192, 320], ..Config::lite() },
+                "affinity",
+            ),
+            (Config { temporal_skip: TemporalSkip::Head, ..Config::lite() }, "refine or off"),
+        ] {
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+            assert!(
+                !message.contains("  ") && !message.contains('\n') && !message.contains('{'),
+                "{message}"
+            );
+        }
     }
 }

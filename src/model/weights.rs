@@ -379,7 +379,7 @@ fn encode(
         Kind::Float => Dtype::F32,
         Kind::Half => Dtype::F16,
         Kind::BFloat16 => Dtype::BF16,
-        other => return Err(refuse(path, format!("weights are not written as {other:?}"))),
+        _ => return Err(refuse(path, "weights are written as float32, float16 or bfloat16 only")),
     };
     let mut tensors = Vec::new();
     for (name, variable) in store.variables().into_iter().collect::<BTreeMap<_, _>>() {
@@ -417,7 +417,10 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = File::create(&part)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&part, path)
+        fs::rename(&part, path)?;
+        // The new name is on the disk when the folder is.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if cfg!(unix) { File::open(folder.unwrap_or(Path::new(".")))?.sync_all() } else { Ok(()) }
     })();
     if written.is_err() {
         // The first error is the one to tell.

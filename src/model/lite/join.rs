@@ -1,10 +1,10 @@
 //! Features of a coarse level, doubled, beside those of a fine one: what every refine block begins with.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::Result;
 use crate::model::layers::double;
-use crate::model::plain::{floats, floats_mut, is_float, pixels};
+use crate::model::plain::{Unshared, floats, is_float, pixels};
 
 /// `coarse` (N, C, h, w), bilinearly doubled, and `fine` (N or 1, …, 2h, 2w) as the channels after it.
 pub fn beside(coarse: &Tensor, fine: &[&Tensor]) -> Result<Tensor> {
@@ -44,8 +44,8 @@ fn in_one_pass(coarse: &Tensor, fine: &[&Tensor]) -> Result<Tensor> {
     let coarse = Part::new(coarse)?;
     let fine = fine.iter().map(|x| Part::new(x)).collect::<Result<Vec<_>>>()?;
     let channels = c + fine.iter().map(|part| part.channels as i64).sum::<i64>();
-    let mut joined = Tensor::f_empty([n, height, width, channels], (Kind::Float, tch::Device::Cpu))?;
-    let rows = floats_mut(&mut joined).chunks_exact_mut((width * channels) as usize);
+    let mut joined = Unshared::empty(&[n, height, width, channels])?;
+    let rows = joined.floats_mut().chunks_exact_mut((width * channels) as usize);
     let mut between = vec![0.0; (w * c) as usize];
     for (index, row) in rows.enumerate() {
         let (item, y) = (index / height as usize, index % height as usize);
@@ -65,7 +65,7 @@ fn in_one_pass(coarse: &Tensor, fine: &[&Tensor]) -> Result<Tensor> {
             }
         }
     }
-    Ok(joined.f_permute([0, 3, 1, 2])?)
+    Ok(joined.into_tensor().f_permute([0, 3, 1, 2])?)
 }
 
 /// Of a position of the fine level: that of the coarse one, of `length`, which it is in, and the next nearest.
@@ -83,7 +83,7 @@ fn blend(to: &mut [f32], near: &[f32], far: &[f32]) {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
+    use tch::{Device, Kind};
 
     use super::*;
     use crate::model::layers::channels_last;

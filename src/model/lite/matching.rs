@@ -7,6 +7,7 @@ use super::super::blank::unless_blank;
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Part, channels_last, double, name_of, part_of};
 use super::super::meter;
+use super::super::plain::Unshared;
 use super::backbone::{Channels, Taps};
 use super::memory::Tokens;
 use super::rows;
@@ -244,11 +245,11 @@ impl Matching {
             Ok(sharpness.f_exp()?.f_to_kind(like.kind())?.f_select(0, 0)?)
         };
         let query = expand(&now.key16, n)?.f_transpose(1, 2)?;
-        let likeness = product(&query, &memory.key16)?;
+        let likeness = likenesses(&query, &memory.key16)?;
         let sharpness = reference(&self.sharpness16, &query)?;
         let coarse = search(likeness, &sharpness, &memory.value16, &memory.mask16)?;
         let query = expand(&now.key8, n)?.f_flatten(2, 3)?.f_transpose(1, 2)?;
-        let likeness = product(&query, &memory.key8)?;
+        let likeness = likenesses(&query, &memory.key8)?;
         let sharpness = reference(&self.sharpness8, &query)?;
         let fine = search(likeness, &sharpness, &memory.value8, &memory.mask8.f_unsqueeze(1)?)?;
         Ok(Recall { coarse, fine, memory: memory.shallow_clone() })
@@ -270,7 +271,7 @@ impl Matching {
         let (from_memory, best) = &recall.coarse;
         let value =
             Tensor::f_cat(&[self.value(&previous.s16, sub16)?, sub16.shallow_clone()], 1)?.f_flatten(2, 3)?;
-        let likeness = product(&query, &previous.key16)?;
+        let likeness = likenesses(&query, &previous.key16)?;
         let from_previous = read(likeness, &sharpness.f_select(0, 1)?, &biases.previous16, &value)?;
         Ok(Tensor::f_cat(&[from_memory, &from_previous, best], 1)?.f_reshape([n, -1, h, w])?)
     }
@@ -309,13 +310,21 @@ pub(super) fn product(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     meter::product("matching.products", x, y)
 }
 
+/// The same as a tensor that may be used up.
+fn likenesses(queries: &Tensor, tokens: &Tensor) -> Result<Unshared> {
+    let likeness = product(queries, tokens)?;
+    // SAFETY: libtorch allocates the result of a product, and it has not been given to anyone.
+    Ok(unsafe { Unshared::new(likeness) })
+}
+
 /// Softmax over `sharpness · likeness` (N, queries, tokens) reads `value` (N, channels, tokens); with it the
 /// greatest likeness to a token of the object and of the background, (N, 2, queries).
-fn search(likeness: Tensor, sharpness: &Tensor, value: &Tensor, mask: &Tensor) -> Result<(Tensor, Tensor)> {
+fn search(likeness: Unshared, sharpness: &Tensor, value: &Tensor, mask: &Tensor) -> Result<(Tensor, Tensor)> {
     if rows::fits(&likeness) {
         let (weighed, best) = rows::weigh_and_compare(likeness, sharpness, mask)?;
         return Ok((weighed.read(value)?, best));
     }
+    let likeness = likeness.into_tensor();
     let best = best_likeness(&likeness, mask)?;
     let weights = likeness.f_mul(sharpness)?.f_softmax(-1, None::<Kind>)?;
     Ok((product(value, &weights.f_transpose(1, 2)?)?, best))
@@ -323,11 +332,11 @@ fn search(likeness: Tensor, sharpness: &Tensor, value: &Tensor, mask: &Tensor) -
 
 /// Softmax over `sharpness · likeness + bias` (N, queries, tokens) reads `value` (N, channels, tokens). The rows
 /// of `bias` are as many as those of the likenesses, or of one item of theirs.
-fn read(likeness: Tensor, sharpness: &Tensor, bias: &Tensor, value: &Tensor) -> Result<Tensor> {
+fn read(likeness: Unshared, sharpness: &Tensor, bias: &Tensor, value: &Tensor) -> Result<Tensor> {
     if rows::fits(&likeness) {
         return rows::weigh(likeness, sharpness, bias)?.read(value);
     }
-    let weights = likeness.f_mul(sharpness)?.f_add(bias)?.f_softmax(-1, None::<Kind>)?;
+    let weights = likeness.into_tensor().f_mul(sharpness)?.f_add(bias)?.f_softmax(-1, None::<Kind>)?;
     product(value, &weights.f_transpose(1, 2)?)
 }
 
@@ -362,7 +371,7 @@ fn local_read(
     let (key, value) = (bands(key)?, bands(value)?);
     let key = if key.size()[0] == n * h { key } else { key.f_repeat([n, 1, 1])? };
     let bias = if n == 1 { bias.shallow_clone() } else { bias.f_repeat([n, 1, 1])? };
-    let read = read(product(&query, &key)?, sharpness, &bias, &value)?;
+    let read = read(likenesses(&query, &key)?, sharpness, &bias, &value)?;
     Ok(read.f_reshape([n, h, -1, w])?.f_permute([0, 2, 1, 3])?)
 }
 

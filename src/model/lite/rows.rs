@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::matching::product;
 use crate::Result;
-use crate::model::plain::{floats, floats_mut, is_plain, plain};
+use crate::model::plain::{Unshared, floats, plain};
 
 /// A softmax over the rows of a matrix of likenesses, not yet divided.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ impl Weighed {
 }
 
 /// Whether the likenesses are of the kind for [`weigh`].
-pub fn fits(likeness: &Tensor) -> bool {
-    lanes::available() && is_plain(likeness) && likeness.numel() > 0 && !likeness.requires_grad()
+pub fn fits(likeness: &Unshared) -> bool {
+    lanes::available() && likeness.is_plain()
 }
 
 /// The softmax of `sharpness · likeness + bias` over the tokens. `likeness` (N, queries, tokens) is used up; the
@@ -37,18 +37,18 @@ pub fn fits(likeness: &Tensor) -> bool {
 ///
 /// # Errors
 /// An error of libtorch.
-pub fn weigh(mut likeness: Tensor, sharpness: &Tensor, bias: &Tensor) -> Result<Weighed> {
+pub fn weigh(mut likeness: Unshared, sharpness: &Tensor, bias: &Tensor) -> Result<Weighed> {
     let (n, queries, tokens) = likeness.size3()?;
     let sharpness = number(sharpness)?;
     let bias = plain(bias)?;
     let bias = floats(&bias);
-    let rows = floats_mut(&mut likeness).chunks_exact_mut(tokens as usize);
+    let rows = likeness.floats_mut().chunks_exact_mut(tokens as usize);
     let sums: Vec<f32> = rows
         .zip(bias.chunks_exact(tokens as usize).cycle())
         .map(|(row, bias)| lanes::exponentials(row, sharpness, Some(bias)))
         .collect();
     let denominators = Tensor::f_from_slice(&sums)?.f_reshape([n, 1, queries])?;
-    Ok(Weighed { numerators: likeness, denominators })
+    Ok(Weighed { numerators: likeness.into_tensor(), denominators })
 }
 
 /// The softmax of `sharpness · likeness` over the tokens, and the greatest likeness to a token of the object and to
@@ -58,7 +58,7 @@ pub fn weigh(mut likeness: Tensor, sharpness: &Tensor, bias: &Tensor) -> Result<
 /// # Errors
 /// An error of libtorch.
 pub fn weigh_and_compare(
-    mut likeness: Tensor,
+    mut likeness: Unshared,
     sharpness: &Tensor,
     mask: &Tensor,
 ) -> Result<(Weighed, Tensor)> {
@@ -66,7 +66,7 @@ pub fn weigh_and_compare(
     let sharpness = number(sharpness)?;
     let mask = plain(mask)?;
     let masks = floats(&mask).chunks_exact(tokens as usize).cycle();
-    let items = floats_mut(&mut likeness).chunks_exact_mut((queries * tokens) as usize);
+    let items = likeness.floats_mut().chunks_exact_mut((queries * tokens) as usize);
     let (mut sums, mut best) = (Vec::new(), Vec::new());
     for (item, mask) in items.zip(masks) {
         let first = best.len();
@@ -79,7 +79,7 @@ pub fn weigh_and_compare(
     }
     let denominators = Tensor::f_from_slice(&sums)?.f_reshape([n, 1, queries])?;
     let best = Tensor::f_from_slice(&best)?.f_reshape([n, 2, queries])?;
-    Ok((Weighed { numerators: likeness, denominators }, best))
+    Ok((Weighed { numerators: likeness.into_tensor(), denominators }, best))
 }
 
 fn number(x: &Tensor) -> Result<f32> {
@@ -227,6 +227,20 @@ mod tests {
     /// Lengths that are and are not multiples of the lanes, values far enough apart to underflow.
     const TOKENS: [i64; 5] = [1, 7, 8, 61, 200];
 
+    /// Whether the processor has AVX2 and FMA, by what the kernel says: nothing else may turn these tests off.
+    fn available() -> bool {
+        let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
+        assert_eq!(lanes::available(), cfg!(target_arch = "x86_64") && has("avx2") && has("fma"));
+        lanes::available()
+    }
+
+    /// A tensor of its own with the same values.
+    fn copy(x: &Tensor) -> Unshared {
+        // SAFETY: nobody else has the copy.
+        unsafe { Unshared::new(x.copy()) }
+    }
+
     fn random(size: &[i64]) -> Tensor {
         Tensor::rand(size, (Kind::Float, Device::Cpu)) * 2.0 - 1.0
     }
@@ -239,7 +253,7 @@ mod tests {
 
     #[test]
     fn rows_are_weighed_as_softmax_does() {
-        if !lanes::available() {
+        if !available() {
             return;
         }
         tch::manual_seed(5);
@@ -249,7 +263,7 @@ mod tests {
                 let bias = random(&[6, tokens]) * 3.0;
                 let sharpness = Tensor::from(sharpness as f32);
                 let weights = (&likeness * &sharpness + &bias).softmax(-1, Kind::Float);
-                let read = weigh(likeness.copy(), &sharpness, &bias).unwrap().read(&value).unwrap();
+                let read = weigh(copy(&likeness), &sharpness, &bias).unwrap().read(&value).unwrap();
                 close(&read, &value.bmm(&weights.transpose(1, 2)));
             }
         }
@@ -257,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_nearest_tokens_of_object_and_background_are_found() {
-        if !lanes::available() {
+        if !available() {
             return;
         }
         tch::manual_seed(6);
@@ -268,7 +282,7 @@ mod tests {
             let object = (&likeness + &mask * 2.0 - 2.0).amax(-1, false);
             let background = (&likeness - &mask * 2.0).amax(-1, false);
             let weights = (&likeness * 9.0).softmax(-1, Kind::Float);
-            let (weighed, best) = weigh_and_compare(likeness.copy(), &sharpness, &mask).unwrap();
+            let (weighed, best) = weigh_and_compare(copy(&likeness), &sharpness, &mask).unwrap();
             close(&best, &Tensor::stack(&[object, background], 1));
             close(&weighed.read(&value).unwrap(), &value.bmm(&weights.transpose(1, 2)));
         }
@@ -276,10 +290,11 @@ mod tests {
 
     #[test]
     fn what_needs_gradients_or_is_of_another_kind_is_left_to_libtorch() {
-        let plain = random(&[1, 2, 8]);
-        assert_eq!(fits(&plain), lanes::available());
-        assert!(!fits(&plain.set_requires_grad(true)));
-        assert!(!fits(&random(&[1, 8, 2]).transpose(1, 2)));
-        assert!(!fits(&random(&[1, 2, 8]).to_kind(Kind::BFloat16)));
+        // SAFETY: nobody else has any of these.
+        let fits = |x: Tensor| fits(&unsafe { Unshared::new(x) });
+        assert_eq!(fits(random(&[1, 2, 8])), available());
+        assert!(!fits(random(&[1, 2, 8]).set_requires_grad(true)));
+        assert!(!fits(random(&[1, 8, 2]).transpose(1, 2)));
+        assert!(!fits(random(&[1, 2, 8]).to_kind(Kind::BFloat16)));
     }
 }

@@ -88,10 +88,7 @@ impl Resnet50 {
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         config.validate()?;
         if config.matching != Matching::GlobalConvolution {
-            return Err(Error::Config(format!(
-                "matching {:?} where the paper's resnet50 has the global convolution",
-                config.matching
-            )));
+            return Err(Error::Config("matching of the paper's resnet50 is global-convolution".into()));
         }
         let channels = config.channels(256);
         let eighth = config.channels(32);
