@@ -3,6 +3,8 @@
 mod driver;
 
 use std::fmt;
+use std::fs;
+use std::path::Path;
 use std::str::FromStr;
 
 use tch::{Device, Kind};
@@ -13,7 +15,7 @@ use crate::{Error, Result};
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first CUDA device, or else the CPU with a warning.
+    /// The first CUDA device, or else the CPU.
     #[default]
     Auto,
     /// The CPU.
@@ -151,6 +153,20 @@ pub fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
     }
 }
 
+/// Whether this machine has a GPU of NVIDIA's or its driver, whether or not they can be used. `root` is `/`, or a
+/// folder in its place.
+pub fn has_nvidia_gpu(root: &Path) -> bool {
+    let entries = |folder: &str| fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+    let is_gpu = |device: &Path| {
+        let read = |name: &str| fs::read_to_string(device.join(name)).unwrap_or_default();
+        // Class 3 is that of display controllers; NVIDIA's other devices are sound cards, bridges and the like.
+        read("vendor").trim() == "0x10de" && read("class").trim().starts_with("0x03")
+    };
+    root.join("proc/driver/nvidia").exists()
+        || entries("dev").any(|entry| entry.file_name().to_string_lossy().starts_with("nvidia"))
+        || entries("sys/bus/pci/devices").any(|entry| is_gpu(&entry.path()))
+}
+
 fn cuda(index: usize) -> Result<Device, String> {
     load_cuda_libraries()?;
     let driver = Driver::ask()?;
@@ -267,6 +283,34 @@ mod tests {
     fn driver(cards: usize) -> Driver {
         let card = Card { name: "Test GPU".into(), capability: (6, 1), memory: 4 << 30 };
         Driver { version: 12040, cards: vec![card; cards] }
+    }
+
+    #[test]
+    fn gpus_and_drivers_are_found_before_anything_of_them_works() {
+        let finds = |files: &[(&str, &str)]| {
+            let root = tempfile::tempdir().unwrap();
+            for (path, text) in files {
+                let path = root.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            has_nvidia_gpu(root.path())
+        };
+        let pci = |vendor: &'static str, class: &'static str| {
+            finds(&[
+                ("sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n"),
+                ("sys/bus/pci/devices/0000:00:02.0/class", "0x030000\n"),
+                ("sys/bus/pci/devices/0000:01:00.0/vendor", vendor),
+                ("sys/bus/pci/devices/0000:01:00.0/class", class),
+            ])
+        };
+        assert!(!finds(&[]), "an empty machine");
+        assert!(!finds(&[("dev/null", ""), ("proc/driver/rtc", "")]));
+        assert!(finds(&[("proc/driver/nvidia/version", "")]));
+        assert!(finds(&[("dev/nvidiactl", "")]));
+        assert!(pci("0x10de\n", "0x030200\n"), "a GPU without a driver");
+        assert!(!pci("0x10de\n", "0x040300\n"), "sound");
+        assert!(!pci("0x1002\n", "0x030000\n"), "a GPU of another make");
     }
 
     #[test]

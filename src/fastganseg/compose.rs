@@ -63,12 +63,7 @@ fn share(buffer: &gst::Buffer) -> Result<gst::Buffer, glib::BoolError> {
 impl Composer {
     /// # Errors
     /// Formats that cannot be converted into each other.
-    pub fn new(
-        input: VideoInfo,
-        output: VideoInfo,
-        wanted: Output,
-        planes: PlanePool,
-    ) -> Result<Self, glib::BoolError> {
+    pub fn new(input: VideoInfo, output: VideoInfo, wanted: Output) -> Result<Self, glib::BoolError> {
         let (from, to) = (input.format(), output.format());
         // The setting may have changed since the formats were agreed on.
         let negotiated = [wanted, Output::Alpha, Output::Mask, Output::Overlay]
@@ -94,7 +89,7 @@ impl Composer {
             way,
             converter,
             tinted: None,
-            planes,
+            planes: PlanePool::default(),
             finisher: Finisher::default(),
             alphas: Vec::new(),
             scratch: Vec::new(),
@@ -103,6 +98,13 @@ impl Composer {
 
     pub fn input(&self) -> &VideoInfo {
         &self.input
+    }
+
+    /// Whether the output has the colours of the input, and in the same system.
+    pub fn keeps_colors(&self) -> bool {
+        let system = |info: &VideoInfo| (info.is_yuv(), info.is_rgb(), info.is_gray());
+        matches!(self.negotiated, Output::Alpha | Output::Overlay)
+            && system(&self.input) == system(&self.output)
     }
 
     /// The output buffer. `video_meta` is whether downstream understands strides and offsets, `allocate`

@@ -1,5 +1,6 @@
 //! Behaviour of the element.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +24,6 @@ use super::engine::Engine;
 use super::fault::{self, Fault};
 use super::latency::Latency;
 use super::marks::Marks;
-use super::planes::PlanePool;
 use super::qos::{Late, Qos, Times};
 use super::reference::{Arming, Change, Reference, State, Ticket};
 use super::schedule::{Outlook, Schedule, Turn};
@@ -32,6 +32,7 @@ use super::signals;
 use super::statistics::{Origin, Statistics};
 use super::waiting::{self, Waiting};
 use super::{LatePolicy, Output, allocation, caps};
+use crate::device;
 use crate::frame::Frame;
 use crate::mask::Reading;
 use crate::tracker::{Ahead, Launch, Matte, Options};
@@ -49,15 +50,18 @@ pub struct FastGanSeg {
     engine: Mutex<Option<Engine>>,
     composer: Mutex<Option<Composer>>,
     active_device: Mutex<Option<String>>,
-    planes: PlanePool,
     /// Downstream understands strides and offsets.
     video_meta: AtomicBool,
+    /// The output's colours are the input's.
+    keeps_colors: AtomicBool,
     continuity: Mutex<Continuity>,
     schedule: Mutex<Schedule>,
     /// What the network last said; only the streaming thread takes it away for a while.
     matte: Mutex<Option<Matte>>,
     /// Only with frame threading.
     waiting: Mutex<Option<Waiting>>,
+    /// What has become of a buffer that was put out before an event or a query; for the next buffer to return.
+    drain_error: Mutex<Option<gst::FlowError>>,
     /// Buffers wait for the next.
     delays: AtomicBool,
     marks: Marks,
@@ -178,31 +182,39 @@ impl BaseTransformImpl for FastGanSeg {
             (arming.loads(), arming.has_early())
         };
         let settings = lock(&self.settings).clone();
-        let fail = |error: crate::Error| fault::message(&error);
+        let function = glib::function_name!();
 
-        let device = settings.device.parse().map_err(fail)?;
-        let reference = if early { None } else { self.load(&settings).map_err(fail)? };
+        let device = settings.device.parse().map_err(|error| fault::message(&error, function))?;
+        let reference = match early {
+            true => None,
+            false => self.load(&settings).map_err(|error| fault::message(&error, function))?,
+        };
         let options = Options {
             model: settings.model_file.clone(),
             device,
             precision: settings.precision.into(),
             network_size: (settings.network_width, settings.network_height),
             roi: settings.roi.into(),
-            launch: launch().map_err(fail)?,
+            launch: launch().map_err(|error| fault::message(&error, function))?,
             frame_threading: settings.frame_threading,
         };
-        let mut engine = Engine::new(&options, settings.threads).map_err(fail)?;
+        let mut engine =
+            Engine::new(&options, settings.threads).map_err(|error| fault::message(&error, function))?;
         if let Some(reason) = engine.take_launch_warning() {
             gst::debug!(CAT, imp = self, "{reason}");
         }
         let tracker = engine.tracker();
         gst::info!(CAT, imp = self, "{tracker:?}");
         if let Some(reason) = tracker.device_warning() {
-            gst::element_imp_warning!(
-                self,
-                gst::ResourceError::NotFound,
-                ("No CUDA device: {reason}. Running on the CPU; device=cpu asks for that")
-            );
+            if device::has_nvidia_gpu(Path::new("/")) {
+                gst::element_imp_warning!(
+                    self,
+                    gst::ResourceError::NotFound,
+                    ("No CUDA device: {reason}. Running on the CPU; device=cpu asks for that")
+                );
+            } else {
+                gst::info!(CAT, imp = self, "No NVIDIA GPU, running on the CPU: {reason}");
+            }
         }
 
         let expected = tracker.expected_time();
@@ -210,6 +222,7 @@ impl BaseTransformImpl for FastGanSeg {
         self.delays.store(engine.looks_ahead(), Ordering::Relaxed);
         *lock(&self.engine) = Some(engine);
         lock(&self.waiting).take();
+        lock(&self.drain_error).take();
         *lock(&self.continuity) = Continuity::default();
         *lock(&self.schedule) = Schedule::default();
         lock(&self.matte).take();
@@ -287,8 +300,9 @@ impl BaseTransformImpl for FastGanSeg {
         if self.delays.load(Ordering::Relaxed) && lock(&self.latency).wait(frame) {
             self.post_latency();
         }
-        let composer = Composer::new(input, info(outcaps)?, output, self.planes.clone())
+        let composer = Composer::new(input, info(outcaps)?, output)
             .map_err(|error| gst::loggable_error!(CAT, "{incaps} cannot become {outcaps}: {error}"))?;
+        self.keeps_colors.store(composer.keeps_colors(), Ordering::Relaxed);
         *lock(&self.composer) = Some(composer);
         self.explained.store(false, Ordering::Relaxed);
         if let Some(engine) = &mut *lock(&self.engine) {
@@ -318,24 +332,30 @@ impl BaseTransformImpl for FastGanSeg {
         self.parent_decide_allocation(query)
     }
 
-    /// Neither size nor place of anything changes, so all stays true but what speaks of the memory.
+    /// Neither size nor place of anything changes, so all stays true but what speaks of the memory, or of colours
+    /// that the output does not have. Called with `composer` locked.
     fn transform_meta<'a>(
         &self,
         _outbuf: &mut gst::BufferRef,
         meta: gst::MetaRef<'a, gst::Meta>,
         _inbuf: &'a gst::BufferRef,
     ) -> bool {
-        !meta.has_tag::<gst::meta::tags::Memory>() && !meta.has_tag::<gst::meta::tags::MemoryReference>()
+        use gst::meta::tags::{Memory, MemoryReference};
+        let of_memory = meta.has_tag::<Memory>() || meta.has_tag::<MemoryReference>();
+        let of_colors = meta.has_tag::<gst_video::video_meta::tags::Colorspace>();
+        !of_memory && (!of_colors || self.keeps_colors.load(Ordering::Relaxed))
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
         use gst::EventView;
-        let is_caps = matches!(event.view(), EventView::Caps(_));
-        if waiting::goes_before(&event) {
-            self.drain();
-        }
+        let (is_caps, is_eos) = (event.type_() == gst::EventType::Caps, event.type_() == gst::EventType::Eos);
+        let drained = match waiting::goes_before(&event) {
+            true => self.drain_before(event.type_().name()),
+            false => Ok(()),
+        };
         match event.view() {
             EventView::FlushStop(_) => {
+                lock(&self.drain_error).take();
                 let lost = lock(&self.waiting).take();
                 if lost.is_some() {
                     self.marks.miss();
@@ -347,6 +367,11 @@ impl BaseTransformImpl for FastGanSeg {
                 lock(&self.qos).reset();
             }
             EventView::Segment(_) => lock(&self.qos).reset(),
+            EventView::Eos(_) => {
+                if let Err(error) = drained {
+                    self.post_drain_error(error);
+                }
+            }
             EventView::StreamStart(start) => {
                 let armed = lock(&self.arming).stream(start.stream_id());
                 if armed {
@@ -359,7 +384,7 @@ impl BaseTransformImpl for FastGanSeg {
         if is_caps && !handled {
             self.explain_negotiation();
         }
-        handled
+        handled && !(is_eos && drained.is_err_and(|error| error != gst::FlowError::Eos))
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
@@ -374,7 +399,8 @@ impl BaseTransformImpl for FastGanSeg {
     fn query(&self, direction: gst::PadDirection, query: &mut gst::QueryRef) -> bool {
         // Whoever asks wants all buffers from before out, or back.
         if direction == gst::PadDirection::Sink && query.is_serialized() {
-            self.drain();
+            // The error is for the next buffer.
+            let _ = self.drain_before(query.type_().name());
         }
         let answered = BaseTransformImplExt::parent_query(self, direction, query);
         if answered
@@ -396,6 +422,10 @@ impl BaseTransformImpl for FastGanSeg {
         is_discont: bool,
         inbuf: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let drain_error = lock(&self.drain_error).take();
+        if let Some(error) = drain_error {
+            return Err(error);
+        }
         let result = self.parent_submit_input_buffer(is_discont, inbuf);
         if result == Err(gst::FlowError::NotNegotiated) {
             self.explain_negotiation();
@@ -408,9 +438,10 @@ impl BaseTransformImpl for FastGanSeg {
             return Ok(GenerateOutputSuccess::NoOutput);
         };
         let begun = Instant::now();
+        let function = glib::function_name!();
         let come = self.receive(buffer);
         let turn = if self.delays.load(Ordering::Relaxed) {
-            match self.swap(come).map_err(|fault| self.flow(fault))? {
+            match self.swap(come).map_err(|fault| self.flow(fault, function))? {
                 Some(before) => before,
                 None => return Ok(GenerateOutputSuccess::NoOutput),
             }
@@ -423,36 +454,54 @@ impl BaseTransformImpl for FastGanSeg {
             Err(fault) => {
                 // The stream ends here.
                 lock(&self.waiting).take();
-                Err(self.flow(fault))
+                Err(self.flow(fault, function))
             }
         }
     }
 }
 
 impl FastGanSeg {
-    /// What a fault is to the caller, which an error is posted for.
-    fn flow(&self, fault: Fault) -> gst::FlowError {
+    /// What a fault is to the caller, `function`, which an error is posted for.
+    fn flow(&self, fault: Fault, function: &'static str) -> gst::FlowError {
         match fault {
             Fault::Flow(error) => error,
-            Fault::Error(message) => {
-                self.post_error_message(message);
+            Fault::Error(failure) => {
+                self.post_error_message(failure.message(function));
                 gst::FlowError::Error
             }
         }
     }
 
     /// Puts out the buffer that waits, if one does: none will come for it to wait for, or not soon.
-    fn drain(&self) {
+    fn drain(&self) -> Result<(), gst::FlowError> {
         let waiting = lock(&self.waiting).take();
-        let Some(waiting) = waiting else { return };
-        let pushed = match self.process(waiting, Instant::now()).map_err(|fault| self.flow(fault)) {
-            Ok(Some(buffer)) => self.obj().src_pad().push(buffer),
-            Ok(None) => return,
-            Err(error) => Err(error),
-        };
-        // Whoever sends the next buffer is told the same.
-        if let Err(error) = pushed {
-            gst::debug!(CAT, imp = self, "The last buffer before an event: {error}");
+        let Some(waiting) = waiting else { return Ok(()) };
+        let processed = self.process(waiting, Instant::now());
+        match processed.map_err(|fault| self.flow(fault, glib::function_name!()))? {
+            Some(buffer) => self.obj().src_pad().push(buffer).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Drains before what is no buffer. Whoever sends the next buffer is told what has become of this one.
+    fn drain_before(&self, what: &str) -> Result<(), gst::FlowError> {
+        let drained = self.drain();
+        if let Err(error) = drained {
+            gst::debug!(CAT, imp = self, "The last buffer before {what}: {error}");
+            *lock(&self.drain_error) = Some(error);
+        }
+        drained
+    }
+
+    /// No buffer comes after the end of the stream that could return what has become of the last one.
+    fn post_drain_error(&self, error: gst::FlowError) {
+        if !matches!(error, gst::FlowError::Eos | gst::FlowError::Flushing) {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Failed,
+                ("The last frame of the stream was not taken: {error}"),
+                ["streaming stopped, reason {error}"]
+            );
         }
     }
 

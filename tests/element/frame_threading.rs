@@ -7,6 +7,7 @@ use gstreamer as gst;
 use gstreamer_check::Harness;
 use gstreamer_video as gst_video;
 
+use crate::rig::Rig;
 use crate::util::*;
 
 const SIZE: (u32, u32) = (64, 48);
@@ -359,4 +360,30 @@ fn the_wait_is_told_where_no_rate_was_agreed_on() {
     }
     let after = harness.query_latency().unwrap();
     assert!(after >= before.max(gap), "{before} before, {after} after");
+}
+
+#[test]
+fn what_becomes_of_the_frame_that_waits_is_told() {
+    let files = Files::new();
+    let rig = Rig::new(threaded(&files.mask("mask.png", (64, 48), disc)));
+    rig.element.set_state(gst::State::Playing).unwrap();
+    let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+    let refuse = |error| *rig.refusal.lock().unwrap() = error;
+    for error in [gst::FlowError::NotLinked, gst::FlowError::Eos, gst::FlowError::NotNegotiated] {
+        rig.begin("stream", &info);
+        rig.src.push(frame(&info, 0)).unwrap();
+        refuse(Some(error));
+        rig.src.push_event(gst::event::Gap::new(gst::ClockTime::ZERO, None));
+        refuse(None);
+        assert_eq!(rig.src.push(frame(&info, 1)), Err(error), "the next buffer is told");
+        assert!(rig.src.push(frame(&info, 2)).is_ok(), "once");
+
+        // After the last one there is nobody to be told but the bus and who sends the end.
+        refuse(Some(error));
+        assert_eq!(rig.src.push_event(gst::event::Eos::new()), error == gst::FlowError::Eos);
+        refuse(None);
+        let errors = rig.take().errors;
+        assert_eq!(errors.len(), usize::from(error != gst::FlowError::Eos), "{errors:?}");
+        rig.flush();
+    }
 }

@@ -23,6 +23,8 @@ pub struct Rig {
     pub element: gst::Element,
     pub src: gst::Pad,
     seen: Arc<Mutex<Seen>>,
+    /// What downstream says to the buffers to come, if it does not take them.
+    pub refusal: Arc<Mutex<Option<gst::FlowError>>>,
     // It holds the messages' receiver, and the pad is linked while it is here.
     _bus: gst::Bus,
     _sink: gst::Pad,
@@ -31,6 +33,7 @@ pub struct Rig {
 impl Rig {
     pub fn new(element: gst::Element) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
+        let refusal = Arc::<Mutex<Option<gst::FlowError>>>::default();
         let bus = util::bus(&element);
         bus.set_sync_handler({
             let seen = seen.clone();
@@ -52,13 +55,13 @@ impl Rig {
             .build();
         let sink = gst::Pad::builder(gst::PadDirection::Sink)
             .chain_function({
-                let seen = seen.clone();
+                let (seen, refusal) = (seen.clone(), refusal.clone());
                 move |pad, _, buffer| {
                     let fault = fault(pad, &buffer);
                     let mut seen = seen.lock().unwrap();
                     seen.buffers += 1;
                     seen.faults.extend(fault);
-                    Ok(gst::FlowSuccess::Ok)
+                    refusal.lock().unwrap().map_or(Ok(gst::FlowSuccess::Ok), Err)
                 }
             })
             .event_function(|_, _, _| true)
@@ -81,7 +84,7 @@ impl Rig {
         sink.set_active(true).unwrap();
         src.link(&element.static_pad("sink").unwrap()).unwrap();
         element.static_pad("src").unwrap().link(&sink).unwrap();
-        Self { element, src, seen, _bus: bus, _sink: sink }
+        Self { element, src, seen, refusal, _bus: bus, _sink: sink }
     }
 
     /// Begins a stream, as upstream does after each change of state.

@@ -121,6 +121,39 @@ fn metas_times_and_flags_are_kept() {
 }
 
 #[test]
+fn what_is_said_of_the_colours_does_not_stay_on_a_mask() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), disc);
+    let (of_colors, of_nothing) = ("FastganTestColors", "FastganTestNothing");
+    init();
+    gst::meta::CustomMeta::register(of_colors, &["colorspace"]);
+    gst::meta::CustomMeta::register_simple(of_nothing);
+    for (format, output, out_format, stays) in [
+        (VideoFormat::Yuy2, "alpha", VideoFormat::Ayuv, true),
+        (VideoFormat::Rgb, "alpha", VideoFormat::Rgba, true),
+        (VideoFormat::Rgb, "alpha", VideoFormat::Ayuv, false),
+        (VideoFormat::I420, "mask", VideoFormat::Gray8, false),
+        (VideoFormat::Rgbx, "labels", VideoFormat::Gray8, false),
+        (VideoFormat::Gray8, "mask", VideoFormat::Gray8, false),
+    ] {
+        let element = with_mask(&mask);
+        element.set_property_from_str("output", output);
+        let info = info(format, 64, 48);
+        let mut harness = harness(&element, &info.to_caps().unwrap());
+        let caps = gstreamer_video::VideoCapsBuilder::new().format(out_format).build();
+        harness.set_sink_caps(caps);
+        let mut buffer = frame(&info, 0);
+        for name in [of_colors, of_nothing] {
+            gst::meta::CustomMeta::add(buffer.make_mut(), name).unwrap();
+        }
+        harness.push(buffer).unwrap();
+        let out = harness.pull().unwrap();
+        let has = |name| gst::meta::CustomMeta::from_buffer(&out, name).is_ok();
+        assert_eq!((has(of_colors), has(of_nothing)), (stays, true), "{format:?} {output} {out_format:?}");
+    }
+}
+
+#[test]
 fn controlled_properties_follow_the_stream() {
     use gst_controller::prelude::*;
     use gstreamer_controller as gst_controller;
