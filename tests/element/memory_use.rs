@@ -24,7 +24,7 @@ pub fn growth_percent(samples: &[u64]) -> f64 {
 #[track_caller]
 pub fn flat(samples: &[u64], percent: f64) {
     if samples.len() < 8 {
-        println!("skipped: this system does not tell its memory");
+        crate::util::skip("this system does not tell its memory");
         return;
     }
     let growth = growth_percent(samples);

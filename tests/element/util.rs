@@ -176,6 +176,17 @@ pub fn alpha(buffer: &gst::Buffer, info: &VideoInfo) -> Vec<u8> {
     map.chunks(4).map(|pixel| pixel[3]).collect()
 }
 
+/// The same picture in another format.
+pub fn converted(buffer: &gst::BufferRef, from: &VideoInfo, to: &VideoInfo) -> gst::Buffer {
+    let mut out = gst::Buffer::with_size(to.size()).unwrap();
+    let source = VideoFrameRef::from_buffer_ref_readable(buffer, from).unwrap();
+    let mut target = VideoFrameRef::from_buffer_ref_writable(out.get_mut().unwrap(), to).unwrap();
+    let converter = gst_video::VideoConverter::new(from, to, None).unwrap();
+    converter.frame_ref(&source, &mut target);
+    drop(target);
+    out
+}
+
 /// What a pipeline did.
 #[derive(Debug)]
 pub struct Outcome {
@@ -327,6 +338,14 @@ pub fn no_news(bus: &gst::Bus) {
             panic!("unexpected {message:?}");
         }
     }
+}
+
+/// A test ends without having tested anything. Continuous integration sets `FASTGANSEG_REQUIRE_ALL`, which makes that a
+/// failure: a machine that lacks a tool must not pass in silence. It is not for data that the repository does not have,
+/// nor for what only some processors and GPUs can do.
+pub fn skip(reason: &str) {
+    assert!(std::env::var_os("FASTGANSEG_REQUIRE_ALL").is_none(), "{reason}, which this test needs");
+    println!("skipped: {reason}");
 }
 
 /// A folder of data that is not part of this repository, if it is there.
