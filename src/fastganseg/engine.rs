@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::reference::Change;
 use crate::Result;
 use crate::frame::{Frame, Shrinker, View};
-use crate::tracker::{Ahead, Matte, Options, Presence, Tracker};
+use crate::tracker::{Ahead, Matte, Options, Presence, Scene, Tracker};
 
 pub struct Engine {
     tracker: Tracker,
@@ -104,8 +104,9 @@ impl Engine {
         if let Some(Change::Clear) = change {
             tracker.clear();
         }
+        let resumes = matches!(change, Some(Change::Resume(_)));
         let arm = match change {
-            Some(Change::Arm(reference)) => Some(reference),
+            Some(Change::Arm(reference) | Change::Resume(reference)) => Some(reference),
             _ => None,
         };
         let seeded = arm.is_some();
@@ -126,7 +127,12 @@ impl Engine {
         let mut drawn = None;
         if let Some(reference) = arm {
             match &reference.image {
-                Some(image) => tracker.set_reference(&mut image.as_picture(), &reference.mask)?,
+                Some(image) => {
+                    tracker.set_reference(&mut image.as_picture(), &reference.mask)?;
+                    if resumes {
+                        tracker.look_everywhere(view.size());
+                    }
+                }
                 None => {
                     tracker.set_reference(&mut view, &reference.mask)?;
                     drawn = Some(Matte::from_mask(&reference.mask)?);

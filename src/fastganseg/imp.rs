@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use glib::subclass::Signal;
@@ -31,7 +31,7 @@ use super::settings::{self, Settings};
 use super::signals;
 use super::statistics::{Origin, Statistics};
 use super::waiting::{self, Waiting};
-use super::{LatePolicy, Output, allocation, caps};
+use super::{LatePolicy, Output, allocation, caps, sample};
 use crate::device;
 use crate::frame::Frame;
 use crate::mask::Reading;
@@ -606,6 +606,10 @@ impl FastGanSeg {
         if change.is_some() {
             lock(&self.arming).arrive();
         }
+        let armed = match &change {
+            Some(Change::Arm(reference)) => Some(Arc::clone(reference)),
+            _ => None,
+        };
         let mut held = lock(&self.matte).take();
         if let Some(held) = &mut held {
             held.set_held();
@@ -619,8 +623,8 @@ impl FastGanSeg {
             }
         }
 
+        let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
         let followed = {
-            let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
             let mut engine = lock(&self.engine);
             let engine = engine.as_mut().ok_or(gst::FlowError::Flushing)?;
             let followed = engine.follow((&frame, ahead), &info, change, restart)?;
@@ -629,6 +633,10 @@ impl FastGanSeg {
             }
             followed
         };
+        if let Some(reference) = armed.filter(|reference| lock(&self.arming).needs_picture(reference)) {
+            let picture = sample::reference_picture(&frame)??;
+            lock(&self.arming).seeded(&reference, picture);
+        }
         lock(&self.statistics).expect(followed.confidence);
         let news = lock(&self.arming).followed(&followed);
         for state in news {
@@ -739,6 +747,7 @@ impl FastGanSeg {
     /// The signal `reset`.
     pub(super) fn reset(&self) {
         lock(&self.continuity).flush();
+        lock(&self.arming).forget_other_streams();
     }
 
     fn allocate(&self, buffer: &gst::BufferRef) -> Result<gst::Buffer, gst::FlowError> {

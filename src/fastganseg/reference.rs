@@ -1,5 +1,6 @@
 //! The reference on its way from files or samples to the network, and what becomes of it there.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,9 +13,12 @@ use crate::{Error, Result};
 /// A mask that was read and checked, with the picture that it was drawn on, or none for the next buffer.
 #[derive(Debug)]
 pub struct Reference {
-    pub mask: ReferenceMask,
+    pub mask: Arc<ReferenceMask>,
     pub image: Option<OwnedPicture>,
 }
+
+/// Streams whose own reference is kept. A stream that has not been on for longer than so many others is new again.
+const MAX_STREAMS: usize = 8;
 
 impl Reference {
     /// # Errors
@@ -25,7 +29,7 @@ impl Reference {
         let mask = ReferenceMask::open(path)?;
         check(&mask, path)?;
         let image = image.map(OwnedPicture::open).transpose()?;
-        Ok(Self { mask, image })
+        Ok(Self { mask: Arc::new(mask), image })
     }
 }
 
@@ -77,6 +81,8 @@ impl State {
 #[derive(Debug)]
 pub enum Change {
     Arm(Arc<Reference>),
+    /// The reference has a picture, from which the objects may have moved anywhere since.
+    Resume(Arc<Reference>),
     Clear,
 }
 
@@ -89,11 +95,15 @@ pub struct Arming {
     done: u64,
     /// Given before the start.
     early: Option<Reference>,
+    /// The reference that was set last, for streams without one of their own.
     reference: Option<Arc<Reference>>,
+    /// The current stream's id.
+    stream: Option<String>,
+    /// The stream ids with a reference of their own, the most recent stream last.
+    streams: VecDeque<(String, Arc<Reference>)>,
     change: Option<Change>,
     /// Changes that were taken and have not happened yet.
     travelling: u32,
-    stream: Option<String>,
     state: State,
 }
 
@@ -165,17 +175,63 @@ impl Arming {
         current
     }
 
-    /// Takes note of a stream; if it is not the one before, the reference arms again. Tells whether.
+    /// Takes note of the stream that follows. If it is not the one before, its own reference arms again, or the
+    /// one that was set last if it has none. Tells whether a reference is armed.
     pub fn stream(&mut self, id: &str) -> bool {
-        let before = self.stream.replace(id.to_owned());
-        let another = before.is_some_and(|before| before != id);
-        match &self.reference {
-            Some(reference) if another => {
-                self.change = Some(Change::Arm(Arc::clone(reference)));
-                self.state = State::Armed;
-                true
-            }
-            _ => false,
+        if self.stream.as_deref() == Some(id) {
+            return false;
+        }
+        let first = self.stream.is_none();
+        self.stream = Some(id.to_owned());
+        let own = self.streams.iter().position(|(known, _)| known == id);
+        let own = own.and_then(|index| self.streams.remove(index)).map(|(_, reference)| reference);
+        let resumes = own.as_ref().is_some_and(|own| own.image.is_some());
+        let reference = own.or_else(|| self.reference.clone());
+        self.keep(reference.clone());
+        // The first stream gets what was armed by the start.
+        if !first {
+            let arm = if resumes { Change::Resume } else { Change::Arm };
+            self.change(reference.map_or(Change::Clear, arm));
+        }
+        !first && self.state == State::Armed
+    }
+
+    /// Whether [`seeded`](Self::seeded) needs the picture on which `reference` was laid: it has none, and the
+    /// current stream may take it up again later.
+    pub fn needs_picture(&self, reference: &Arc<Reference>) -> bool {
+        reference.image.is_none() && self.own().is_some_and(|own| Arc::ptr_eq(own, reference))
+    }
+
+    /// The mask of `reference` was laid on `image` in the current stream, which takes both up again when it
+    /// comes back. Out of date if another reference was set meanwhile.
+    pub fn seeded(&mut self, reference: &Arc<Reference>, image: OwnedPicture) {
+        if self.needs_picture(reference) {
+            let mask = Arc::clone(&reference.mask);
+            self.keep(Some(Arc::new(Reference { mask, image: Some(image) })));
+        }
+    }
+
+    /// Forgets the references of all streams but the current one.
+    pub fn forget_other_streams(&mut self) {
+        let Self { stream, streams, .. } = self;
+        streams.retain(|(id, _)| Some(id) == stream.as_ref());
+    }
+
+    /// The current stream's reference.
+    fn own(&self) -> Option<&Arc<Reference>> {
+        let (id, reference) = self.streams.back()?;
+        (Some(id) == self.stream.as_ref()).then_some(reference)
+    }
+
+    /// Makes `reference` the current stream's own.
+    fn keep(&mut self, reference: Option<Arc<Reference>>) {
+        let Some(stream) = &self.stream else { return };
+        self.streams.retain(|(id, _)| id != stream);
+        if let Some(reference) = reference {
+            self.streams.push_back((stream.clone(), reference));
+        }
+        if self.streams.len() > MAX_STREAMS {
+            self.streams.pop_front();
         }
     }
 
@@ -221,10 +277,16 @@ impl Arming {
         self.state
     }
 
+    /// The reference from now on, for the current stream and for those without one of their own.
     fn set(&mut self, reference: Option<Reference>) {
         self.reference = reference.map(Arc::new);
-        self.change = Some(self.reference.clone().map_or(Change::Clear, Change::Arm));
-        self.state = if self.reference.is_some() { State::Armed } else { State::None };
+        self.keep(self.reference.clone());
+        self.change(self.reference.clone().map_or(Change::Clear, Change::Arm));
+    }
+
+    fn change(&mut self, change: Change) {
+        self.state = if matches!(change, Change::Clear) { State::None } else { State::Armed };
+        self.change = Some(change);
     }
 }
 
@@ -233,7 +295,7 @@ mod tests {
     use super::*;
 
     fn reference() -> Option<Reference> {
-        Some(Reference { mask: ReferenceMask::from_soft(1, 1, vec![255]).unwrap(), image: None })
+        wide(1)
     }
 
     #[test]
@@ -283,6 +345,100 @@ mod tests {
         assert!(matches!(arming.take_change(), Some(Change::Arm(_))));
     }
 
+    fn picture() -> OwnedPicture {
+        OwnedPicture::from_rgb(1, 1, vec![9; 3]).unwrap()
+    }
+
+    /// What the next buffer of stream `id` is to arm: the mask's width, and whether tracking resumes from its picture.
+    fn armed_on(arming: &mut Arming, id: &str) -> Option<(usize, bool)> {
+        arming.stream(id);
+        let change = arming.take_change()?;
+        arming.arrive();
+        match change {
+            Change::Arm(reference) => {
+                if arming.needs_picture(&reference) {
+                    arming.seeded(&reference, picture());
+                }
+                Some((reference.mask.width(), false))
+            }
+            Change::Resume(reference) => Some((reference.mask.width(), reference.image.is_some())),
+            Change::Clear => Some((0, false)),
+        }
+    }
+
+    #[test]
+    fn a_stream_that_comes_back_has_its_mask_and_the_picture_below_it() {
+        let mut arming = Arming::default();
+        arming.start(wide(1));
+        assert_eq!(armed_on(&mut arming, "a"), Some((1, false)));
+        assert_eq!(armed_on(&mut arming, "a"), None, "the same stream again");
+        assert_eq!(armed_on(&mut arming, "b"), Some((1, false)));
+        assert_eq!(armed_on(&mut arming, "a"), Some((1, true)));
+        assert_eq!(armed_on(&mut arming, "b"), Some((1, true)));
+    }
+
+    #[test]
+    fn a_stream_that_was_left_before_its_first_buffer_is_still_to_be_seeded() {
+        let mut arming = Arming::default();
+        arming.start(wide(1));
+        arming.stream("a");
+        assert_eq!(armed_on(&mut arming, "b"), Some((1, false)));
+        assert_eq!(armed_on(&mut arming, "a"), Some((1, false)));
+    }
+
+    #[test]
+    fn a_reference_is_set_for_the_current_stream_and_for_new_ones() {
+        let mut arming = Arming::default();
+        arming.start(wide(1));
+        armed_on(&mut arming, "a");
+        armed_on(&mut arming, "b");
+        arming.give(wide(2).unwrap());
+        assert_eq!(armed_on(&mut arming, "a"), Some((1, true)), "its own");
+        assert_eq!(armed_on(&mut arming, "b"), Some((2, false)), "set, and not seeded yet");
+        assert_eq!(armed_on(&mut arming, "c"), Some((2, false)));
+        let ticket = arming.begin_load().unwrap();
+        arming.finish_load(ticket, None);
+        assert_eq!(armed_on(&mut arming, "d"), Some((0, false)), "taken away");
+        assert_eq!(armed_on(&mut arming, "c"), Some((0, false)), "taken away while it was on");
+        assert_eq!(armed_on(&mut arming, "a"), Some((1, true)));
+        arming.give(wide(3).unwrap());
+        assert_eq!(armed_on(&mut arming, "d"), Some((3, false)), "it never had one");
+    }
+
+    #[test]
+    fn a_reference_set_while_another_one_is_seeded_stays() {
+        let mut arming = Arming::default();
+        arming.start(wide(1));
+        arming.stream("a");
+        let Some(Change::Arm(first)) = arming.take_change() else { panic!("a reference") };
+        arming.arrive();
+        arming.give(wide(2).unwrap());
+        assert!(!arming.needs_picture(&first));
+        arming.seeded(&first, picture());
+        armed_on(&mut arming, "b");
+        assert_eq!(armed_on(&mut arming, "a"), Some((2, false)));
+    }
+
+    #[test]
+    fn only_so_many_streams_are_kept_and_the_latest_of_them() {
+        let mut arming = Arming::default();
+        arming.start(wide(1));
+        for stream in 0..20 {
+            assert_eq!(armed_on(&mut arming, &stream.to_string()), Some((1, false)));
+            assert_eq!(armed_on(&mut arming, "main"), Some((1, stream > 0)), "used all the time");
+            assert!(arming.streams.len() <= MAX_STREAMS);
+        }
+        assert_eq!(armed_on(&mut arming, "19"), Some((1, true)));
+        assert_eq!(armed_on(&mut arming, "12"), Some((1, false)), "forgotten");
+
+        arming.forget_other_streams();
+        assert_eq!(armed_on(&mut arming, "19"), Some((1, false)));
+        assert_eq!(armed_on(&mut arming, "12"), Some((1, true)), "it was on");
+        arming.stop();
+        arming.start(wide(1));
+        assert_eq!(armed_on(&mut arming, "12"), Some((1, false)));
+    }
+
     /// The element's locks as one thread after the other takes them: settings and arming are never held
     /// together, so all that can happen is some order of the steps between.
     #[derive(Clone, Default)]
@@ -324,7 +480,8 @@ mod tests {
 
     fn wide(width: u32) -> Option<Reference> {
         let width = width as usize;
-        Some(Reference { mask: ReferenceMask::from_soft(width, 1, vec![255; width]).unwrap(), image: None })
+        let mask = Arc::new(ReferenceMask::from_soft(width, 1, vec![255; width]).unwrap());
+        Some(Reference { mask, image: None })
     }
 
     /// Thread `thread` sets mask `thread + 1`, which is bad if it is in `bad`: set, ticket, read, finish.

@@ -1,6 +1,7 @@
 //! References that come as samples of raw video, whatever their format.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use gstreamer as gst;
 use gstreamer_video::prelude::*;
@@ -12,6 +13,10 @@ use crate::frame::{self, Frame, FrameMut};
 use crate::mask::ReferenceMask;
 use crate::picture::OwnedPicture;
 use crate::{Error, Result};
+
+/// Pixels of a frame that is kept with the mask that was laid on it, 3 MiB at most. The tracker enlarges a part of
+/// the frame, but none smaller than .16 of it, to the network's size, which is 336x192 by default.
+const MAX_REFERENCE_PIXELS: f64 = (1 << 20) as f64;
 
 /// What errors say in place of a path.
 const HERE: &str = "(in memory)";
@@ -29,7 +34,7 @@ impl Reference {
         reference::check(&mask, here)?;
         let bad = |reason: String| Error::Picture { path: here.to_owned(), reason };
         let image = image.map(|image| open(image, read_image).map_err(bad)?).transpose()?;
-        Ok(Self { mask, image })
+        Ok(Self { mask: Arc::new(mask), image })
     }
 }
 
@@ -90,8 +95,23 @@ fn brightness(frame: &Frame) -> Result<Vec<u8>, glib::BoolError> {
 }
 
 fn read_image(frame: &Frame) -> Result<Result<OwnedPicture>, glib::BoolError> {
-    let (width, height) = (frame.width() as usize, frame.height() as usize);
-    Ok(OwnedPicture::from_rgb(width, height, packed(&convert(frame, VideoFormat::Rgb)?)?))
+    picture(frame, (frame.width(), frame.height()))
+}
+
+/// A copy of a frame for a later start of tracking from it, smaller if the frame is large.
+///
+/// # Errors
+/// A format that cannot be converted.
+pub fn reference_picture(frame: &Frame) -> Result<Result<OwnedPicture>, glib::BoolError> {
+    let (width, height) = (frame.width(), frame.height());
+    let scale = (MAX_REFERENCE_PIXELS / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
+    let side = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
+    picture(frame, (side(width), side(height)))
+}
+
+fn picture(frame: &Frame, size: (u32, u32)) -> Result<Result<OwnedPicture>, glib::BoolError> {
+    let rgb = packed(&scale(frame, VideoFormat::Rgb, size)?)?;
+    Ok(OwnedPicture::from_rgb(size.0 as usize, size.1 as usize, rgb))
 }
 
 /// The bytes of a component that is one byte in each pixel and as large as the picture.
@@ -104,8 +124,16 @@ fn component(frame: &Frame, component: u32) -> Result<Vec<u8>, glib::BoolError> 
 }
 
 fn convert(frame: &Frame, format: VideoFormat) -> Result<VideoFrame<Readable>, glib::BoolError> {
+    scale(frame, format, (frame.width(), frame.height()))
+}
+
+fn scale(
+    frame: &Frame,
+    format: VideoFormat,
+    (width, height): (u32, u32),
+) -> Result<VideoFrame<Readable>, glib::BoolError> {
     let input = frame.info();
-    let output = VideoInfo::builder(format, frame.width(), frame.height())
+    let output = VideoInfo::builder(format, width, height)
         .fps(input.fps())
         .interlace_mode(input.interlace_mode())
         .build()?;
@@ -163,7 +191,7 @@ mod tests {
     }
 
     fn read(sample: &gst::Sample) -> ReferenceMask {
-        Reference::from_samples(sample, None).unwrap().mask
+        Arc::into_inner(Reference::from_samples(sample, None).unwrap().mask).unwrap()
     }
 
     fn expected() -> Vec<u8> {
@@ -216,6 +244,25 @@ mod tests {
         let picture = image.as_picture();
         assert_eq!((picture.width, picture.height, picture.stride), (6, 4, 18));
         assert_eq!(picture.data[18..24], [value(6), 1, 2, value(7), 1, 2]);
+    }
+
+    #[test]
+    fn large_frames_are_kept_smaller_in_their_shape() {
+        gst::init().unwrap();
+        for ((width, height), kept) in [
+            ((64, 48), (64, 48)),
+            ((1280, 720), (1280, 720)),
+            ((3840, 2160), (1365, 768)),
+            ((1, 9000), (1, 9000)),
+        ] {
+            let info = VideoInfo::builder(VideoFormat::Nv12, width, height).build().unwrap();
+            let buffer = gst::Buffer::from_mut_slice(vec![128u8; info.size()]);
+            let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
+            let picture = reference_picture(&frame).unwrap().unwrap();
+            let view = picture.as_picture();
+            assert_eq!((view.width, view.height, view.stride), (kept.0, kept.1, 3 * kept.0));
+            assert!(view.data.iter().all(|value| value.abs_diff(130) < 5), "grey");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn signals() -> &'static [Signal] {
                     Some(accepted.to_value())
                 })
                 .build(),
-            // Goes on from the reference, at the next buffer.
+            // Goes on from the reference, at the next buffer, and forgets the references of other streams.
             Signal::builder("reset")
                 .action()
                 .run_last()

@@ -23,6 +23,7 @@ mod signals;
 mod soak;
 mod states;
 mod streaming;
+mod streams;
 mod stress;
 mod swap;
 mod sync;
