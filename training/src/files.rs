@@ -38,7 +38,9 @@ mod tests {
     fn a_file_is_replaced_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.bin");
-        let write = |text: &'static str| move |path: &Path| Ok(fs::write(path, text).unwrap());
+        let write = |text: &'static str| {
+            move |path: &Path| fs::write(path, text).map_err(|source| Error::write(path, source))
+        };
         replace(&path, write("first")).unwrap();
         replace(&path, write("second")).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "second");

@@ -365,7 +365,6 @@ mod tests {
 
     #[test]
     fn no_number_may_be_negative_infinite_or_none() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/paper-stage2.toml");
         let mut config = shipped("paper-stage2.toml");
         config.stop_after = Some(5);
         config.data.shapes = vec![[64, 96]];
@@ -377,34 +376,27 @@ mod tests {
             every: 1,
             frame_step: 1,
         });
-        let mut all = Vec::new();
+        let mut all = vec![("steps".to_owned(), toml::Value::Integer(1))];
         for (key, value) in toml::Table::try_from(&config).unwrap() {
             numbers(&key, &value, &mut all);
         }
-        all.push(("steps".into(), toml::Value::Integer(1)));
         assert!(all.len() > 60, "{all:?}");
-        let defaults: toml::Table = toml::Table::try_from(&config).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.toml");
+        std::fs::write(&file, config.to_toml().unwrap()).unwrap();
+        TrainConfig::open(&file, &[]).unwrap();
         for (key, value) in &all {
             for bad in [f64::NAN, f64::INFINITY, -1.0] {
                 if key == "optimiser.clip" && bad == f64::INFINITY {
                     continue;
                 }
                 for value in spoiled(value, bad) {
-                    let folder = tempfile::tempdir().unwrap();
-                    let file = folder.path().join("run.toml");
-                    let mut table = defaults.clone();
-                    if key == "steps" {
-                        table.remove("epochs");
-                    }
-                    std::fs::write(&file, toml::to_string(&table).unwrap()).unwrap();
-                    assert!(TrainConfig::open(&file, &[]).is_ok() || key == "steps", "{}", path.display());
-                    let setting = format!("{key}={value}");
-                    let Err(error) = TrainConfig::open(&file, &[setting.clone()]) else {
-                        panic!("{setting} is accepted");
+                    let setting = [format!("{key}={value}")];
+                    let Err(error) = TrainConfig::open(&file, &setting) else {
+                        panic!("{setting:?} is accepted");
                     };
-                    let last = key.rsplit('.').next().unwrap();
-                    let text = error.to_string();
-                    assert!(text.contains(last), "{setting}: {text}");
+                    let name = key.rsplit('.').next().unwrap();
+                    assert!(error.to_string().contains(name), "{setting:?}: {error}");
                 }
             }
         }
