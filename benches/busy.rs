@@ -49,7 +49,9 @@ fn main() {
     };
     let rounds = if short { 1 } else { ROUNDS };
 
-    println!("frames per second, median of {rounds}; the last column is automatic to the best fixed number of threads");
+    println!(
+        "frames per second, median of {rounds}; the last column is automatic to the best fixed number of threads"
+    );
     print!("{:<24}", "beside it");
     SETTINGS.iter().for_each(|(name, _)| print!(" {name:>10}"));
     println!(" {:>10}", "ratio");
@@ -127,16 +129,19 @@ impl Source {
         let elements = format!(
             "videotestsrc pattern=ball num-buffers={frames} ! video/x-raw,format=I420,width=1280,height=720,framerate=30/1"
         );
-        let pipeline = gst::parse::launch(&format!("{elements} ! videoconvert ! video/x-raw,format=GRAY8 ! appsink name=sink"))
-            .expect("a pipeline")
-            .downcast::<gst::Pipeline>()
-            .expect("a pipeline");
+        let pipeline = gst::parse::launch(&format!(
+            "{elements} ! videoconvert ! video/x-raw,format=GRAY8 ! appsink name=sink"
+        ))
+        .expect("a pipeline")
+        .downcast::<gst::Pipeline>()
+        .expect("a pipeline");
         let sink = pipeline.by_name("sink").and_downcast::<AppSink>().expect("the sink");
         pipeline.set_state(gst::State::Playing).expect("playing");
         let sample = sink.pull_sample().expect("a frame");
         pipeline.set_state(gst::State::Null).expect("stopped");
         let frame = sample.buffer().expect("a buffer").map_readable().expect("readable");
-        let ball: Vec<u8> = frame.iter().take(1280 * 720).map(|&luma| if luma > 128 { 255 } else { 0 }).collect();
+        let ball: Vec<u8> =
+            frame.iter().take(1280 * 720).map(|&luma| if luma > 128 { 255 } else { 0 }).collect();
         let mask = folder.join("ball.png");
         image::save_buffer(&mask, &ball, 1280, 720, image::ColorType::L8).expect("a mask");
         Self { elements, mask }

@@ -656,7 +656,8 @@ impl Tracker {
         let before = self.save_state()?;
         let mut interruptions = std::mem::take(&mut self.interruptions);
         let trusted = self.is_trusted();
-        let continuity = interruptions.update(&thumbnail, || if trusted { self.save_state() } else { Ok(None) })?;
+        let continuity =
+            interruptions.update(&thumbnail, || if trusted { self.save_state() } else { Ok(None) })?;
         let step = match continuity {
             Continuity::Blank => self.skip(gaze.of(frame)),
             Continuity::Same | Continuity::Cut => self.recover(scene, ahead, continuity, &mut interruptions),
@@ -713,7 +714,8 @@ impl Tracker {
                 }
                 let output = self.attempt(scene, None)?;
                 let score = if self.is_trusted() { self.confidence() } else { 0.0 };
-                if score > 0.0 && best.as_ref().is_none_or(|(best, ..)| score > *best)
+                if score > 0.0
+                    && best.as_ref().is_none_or(|(best, ..)| score > *best)
                     && let Some(state) = self.save_state()?
                 {
                     best = Some((score, output, state));

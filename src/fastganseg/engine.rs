@@ -8,9 +8,9 @@ use gstreamer_video::VideoInfo;
 use super::fault::Fault;
 use super::reference::Change;
 use super::thread_tuner::ThreadTuner;
-use crate::{Result, threads};
 use crate::frame::{Frame, Shrinker, View};
 use crate::tracker::{Ahead, Matte, Options, Presence, Scene, Tracker};
+use crate::{Result, threads};
 
 pub struct Engine {
     tracker: Tracker,
@@ -202,7 +202,8 @@ impl Engine {
 
 /// What the last frame told of each object; nothing was looked for yet in the frame of the reference itself.
 fn objects(tracker: &Tracker) -> Vec<ObjectStatus> {
-    let confidences = tracker.evidence().iter().map(|evidence| evidence.confidence).chain(std::iter::repeat(1.0));
+    let confidences =
+        tracker.evidence().iter().map(|evidence| evidence.confidence).chain(std::iter::repeat(1.0));
     tracker
         .object_ids()
         .iter()

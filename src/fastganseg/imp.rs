@@ -663,7 +663,8 @@ impl FastGanSeg {
             statistics.update_objects(std::mem::take(&mut followed.objects), followed.seeded)
         };
         let news: Vec<State> = lock(&self.arming).followed(&followed).collect();
-        let (seeded, rest): (Vec<State>, Vec<State>) = news.into_iter().partition(|state| *state == State::Seeded);
+        let (seeded, rest): (Vec<State>, Vec<State>) =
+            news.into_iter().partition(|state| *state == State::Seeded);
         for state in seeded {
             self.post_reference(state, buffer.pts(), None);
         }

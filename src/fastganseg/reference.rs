@@ -237,7 +237,11 @@ impl Arming {
     pub fn seeded(&mut self, reference: &Arc<Reference>, image: OwnedPicture) {
         if self.needs_picture(reference) {
             let mask = Arc::clone(&reference.mask);
-            self.keep(Some(Arc::new(Reference { mask, image: Some(image), compared: AtomicBool::new(true) })));
+            self.keep(Some(Arc::new(Reference {
+                mask,
+                image: Some(image),
+                compared: AtomicBool::new(true),
+            })));
         }
     }
 
@@ -622,7 +626,8 @@ mod tests {
     #[test]
     fn told_on_changes_only() {
         let follow = |arming: &mut Arming, seeded: bool, presence: Presence| -> Vec<State> {
-            let followed = Followed { matte: None, seeded, presence, objects: Vec::new(), confidence: 0.0, time: None };
+            let followed =
+                Followed { matte: None, seeded, presence, objects: Vec::new(), confidence: 0.0, time: None };
             arming.followed(&followed).collect()
         };
         let mut arming = Arming::default();
@@ -659,8 +664,14 @@ mod tests {
     #[test]
     fn what_is_on_its_way_is_still_to_come() {
         let follow = |arming: &mut Arming, seeded: bool| {
-            let followed =
-                Followed { matte: None, seeded, presence: Presence::Seen, objects: Vec::new(), confidence: 0.0, time: None };
+            let followed = Followed {
+                matte: None,
+                seeded,
+                presence: Presence::Seen,
+                objects: Vec::new(),
+                confidence: 0.0,
+                time: None,
+            };
             drop(arming.followed(&followed));
         };
         let mut arming = Arming::default();

@@ -123,7 +123,8 @@ impl Statistics {
             let before = self.objects.iter().find(|before| before.id == object.id && !seeded);
             before.is_none_or(|before| before.present)
         };
-        let changes = objects.iter().filter(|&object| object.present != was_present(object)).copied().collect();
+        let changes =
+            objects.iter().filter(|&object| object.present != was_present(object)).copied().collect();
         self.objects = objects;
         changes
     }

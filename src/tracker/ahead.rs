@@ -30,10 +30,7 @@ impl<I: Send + 'static, S: Send + 'static> Lookout<I, S> {
     ///
     /// # Errors
     /// No thread is to be had.
-    pub fn new(
-        look: impl Fn(I) -> Result<S> + Send + 'static,
-        thread_count: Arc<AtomicU32>,
-    ) -> Result<Self> {
+    pub fn new(look: impl Fn(I) -> Result<S> + Send + 'static, thread_count: Arc<AtomicU32>) -> Result<Self> {
         let (orders, list) = channel::<Order<I, S>>();
         let work = move || {
             let _no_grad = tch::no_grad_guard();
@@ -90,7 +87,8 @@ mod tests {
     fn images_are_looked_at_in_order_and_on_another_thread() {
         let here = std::thread::current().id();
         let lookout =
-            Lookout::new(move |image: u8| Ok((std::thread::current().id() != here, image)), Arc::default()).unwrap();
+            Lookout::new(move |image: u8| Ok((std::thread::current().id() != here, image)), Arc::default())
+                .unwrap();
         let glimpses: Vec<_> = (0..3).map(|n| lookout.look(n)).collect();
         drop(lookout.look(9));
         let seen: Vec<_> = glimpses.into_iter().map(|glimpse| glimpse.take().unwrap()).collect();
@@ -101,11 +99,14 @@ mod tests {
     fn nobody_looks_at_what_is_no_longer_wanted() {
         let (begun, begins) = channel();
         let (go, gone) = channel::<()>();
-        let lookout = Lookout::new(move |image: u8| {
-            begun.send(image).unwrap();
-            let _ = gone.recv();
-            Ok(image)
-        }, Arc::default())
+        let lookout = Lookout::new(
+            move |image: u8| {
+                begun.send(image).unwrap();
+                let _ = gone.recv();
+                Ok(image)
+            },
+            Arc::default(),
+        )
         .unwrap();
         let first = lookout.look(0);
         assert_eq!(begins.recv(), Ok(0));

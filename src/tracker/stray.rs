@@ -141,7 +141,8 @@ impl Known {
                 Some(_) => BESIDE,
                 None => self.slack(),
             };
-            let alike = (look >= CLEARLY && !strict) || self.likeness.is_none_or(|known| look >= known - slack);
+            let alike =
+                (look >= CLEARLY && !strict) || self.likeness.is_none_or(|known| look >= known - slack);
             if alike || main == Some(index) {
                 places.extend(part.middles);
                 weight += part.weight;

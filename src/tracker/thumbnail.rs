@@ -55,7 +55,8 @@ impl Thumbnail {
     pub fn is_blank(&self) -> bool {
         self.channels.iter().all(|channel| {
             let mean = channel.iter().sum::<f32>() / channel.len() as f32;
-            let variance = channel.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / channel.len() as f32;
+            let variance =
+                channel.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / channel.len() as f32;
             variance.sqrt() < FLAT
         })
     }
@@ -88,7 +89,9 @@ fn correlation(a: &[f32], b: &[f32], dx: isize, dy: isize) -> f64 {
     for row in 0..ROWS {
         let Some(other_row) = row.checked_add_signed(dy).filter(|&row| row < ROWS) else { continue };
         for column in 0..COLUMNS {
-            let Some(other) = column.checked_add_signed(dx).filter(|&column| column < COLUMNS) else { continue };
+            let Some(other) = column.checked_add_signed(dx).filter(|&column| column < COLUMNS) else {
+                continue;
+            };
             let (x, y) = (f64::from(a[row * COLUMNS + column]), f64::from(b[other_row * COLUMNS + other]));
             n += 1.0;
             sums = (sums.0 + x, sums.1 + y);

@@ -77,9 +77,8 @@ impl Cover {
     fn over(self, under: &RgbImage, last: &RgbImage, other: &RgbImage, step: usize) -> RgbImage {
         let (width, height) = (under.width(), under.height());
         let plain = |value| RgbImage::from_pixel(width, height, Rgb(value));
-        let scaled = |picture: &RgbImage| {
-            imageops::resize(picture, width, height, imageops::FilterType::Triangle)
-        };
+        let scaled =
+            |picture: &RgbImage| imageops::resize(picture, width, height, imageops::FilterType::Triangle);
         match self {
             Self::Black => plain([0; 3]),
             Self::Grey => plain([128; 3]),
@@ -230,9 +229,9 @@ impl<'a> Run<'a> {
                 state = tracker.save_state()?;
             }
             let labels = follow(tracker, &frame.read_picture()?)?;
-            let annotation = frame.read_annotation()?.map(|truth| {
-                truth.without_void().resized(labels.width(), labels.height())
-            });
+            let annotation = frame
+                .read_annotation()?
+                .map(|truth| truth.without_void().resized(labels.width(), labels.height()));
             let annotation = annotation.unwrap_or_else(|| labels.clone());
             similarities.push(similarity(&labels, &annotation));
             truth.push(annotation);
@@ -253,7 +252,13 @@ impl<'a> Run<'a> {
         let mut found = |tracker: &Tracker, covered: bool, similarity: f64| {
             let sequence = sequence.name().to_string();
             let evidence = tracker.evidence().first().copied();
-            findings.extend(evidence.map(|evidence| Finding { sequence, cover, covered, evidence, similarity }));
+            findings.extend(evidence.map(|evidence| Finding {
+                sequence,
+                cover,
+                covered,
+                evidence,
+                similarity,
+            }));
         };
         let shown_from = (covered_from + length).min(frames.len() - AFTER);
         let last = frames[covered_from - 1].read_picture()?;

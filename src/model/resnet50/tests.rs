@@ -327,6 +327,11 @@ fn imagenet_weights_load_by_name() {
     assert!(report.missing.contains(&"encoder.conv1_mask.weight".to_owned()));
     assert!(report.missing.iter().all(|name| name.contains("layer4") || name.contains("conv1_mask")));
 
+    // The expected values are of float32 kernels; files may hold them in half precision.
+    let stored = safetensors::SafeTensors::read_metadata(&std::fs::read(&path).unwrap()).unwrap().1;
+    let is_half = stored.info("conv1.weight").unwrap().dtype == safetensors::Dtype::F16;
+    let tolerance = if is_half { 5e-4 } else { 1e-4 };
+
     let _guard = tch::no_grad_guard();
     let picture = waves([1, 3, 64, 96], 0.0);
     let masks = Tensor::zeros([1, 1, 64, 96], OPTIONS);
@@ -342,7 +347,7 @@ fn imagenet_weights_load_by_name() {
             x.double_value(&[0, 640, 2, 2]),
         ];
         for (found, expected) in statistics.iter().zip(LAYER3) {
-            assert!((found - expected).abs() < 1e-4, "{statistics:?}, expected {LAYER3:?}");
+            assert!((found - expected).abs() < tolerance, "{statistics:?}, expected {LAYER3:?}");
         }
         network.fold().unwrap();
     }

@@ -123,7 +123,9 @@ fn frames(count: Option<usize>) -> String {
 
 fn summary<'a>(name: &str, cases: impl Iterator<Item = &'a Case>) {
     let cases: Vec<&Case> = cases.collect();
-    let mean = |of: &dyn Fn(&Case) -> f64| cases.iter().map(|case| of(case)).sum::<f64>() / cases.len().max(1) as f64;
+    let mean = |of: &dyn Fn(&Case) -> f64| {
+        cases.iter().map(|case| of(case)).sum::<f64>() / cases.len().max(1) as f64
+    };
     println!(
         "{name}: {} cases, frames with a false mask {:.1} %, found within {WITHIN} frames {:.1} %, ever {:.1} %, \
          region similarity less by {:.3} after that",
