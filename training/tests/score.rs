@@ -183,9 +183,9 @@ fn an_unknown_id_is_refused() {
 fn colour_masks_are_refused() {
     let example = Example::new(4);
     let path = example.masks().join("00001.png");
-    image::RgbImage::new(20, 10).save(&path).unwrap();
+    image::RgbImage::from_pixel(20, 10, image::Rgb([128, 0, 0])).save(&path).unwrap();
     let error = example.error();
-    assert!(error.contains("00001.png") && error.contains("indexed PNG"), "{error}");
+    assert!(error.contains("00001.png") && error.contains("with a palette"), "{error}");
 }
 
 #[test]
