@@ -604,15 +604,6 @@ impl Tracker {
         }
     }
 
-    /// The whole of the next picture is looked at, whose width and height are `frame`: the objects may be far from where
-    /// they were last.
-    pub fn look_everywhere(&mut self, frame: (usize, usize)) {
-        let region = Region::whole(frame);
-        if self.has_reference() {
-            self.gaze = Some(Gaze { region, frame, size: self.shapes.of(region) });
-        }
-    }
-
     /// Whether [`look_ahead`](Self::look_ahead) is of any use.
     pub fn looks_ahead(&self) -> bool {
         self.engine.looks_ahead()

@@ -26,8 +26,13 @@ impl Thumbnail {
     /// # Errors
     /// A frame that cannot be converted.
     pub fn of(scene: &mut dyn Scene) -> Result<Self> {
-        let size = (COLUMNS * SAMPLES, ROWS * SAMPLES);
-        let whole = Region::whole(scene.size());
+        let (width, height) = scene.size();
+        let whole = Region::whole((width, height));
+        let size = match (COLUMNS * SAMPLES, ROWS * SAMPLES) {
+            // Scaling a small frame saves nothing.
+            (columns, rows) if width * height <= 4 * columns * rows => (width, height),
+            size => size,
+        };
         let picture = scene.overview(whole, size)?;
         Ok(Self::of_picture(&picture))
     }

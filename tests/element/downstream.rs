@@ -136,7 +136,7 @@ fn run(launch: &str, looked: &str, encoder: Option<&str>) -> Result<Run, String>
         if ours { told.push(text) } else { others.push(text) }
     };
     let started = pipeline.set_state(gst::State::Playing);
-    let wait = gst::ClockTime::from_seconds(if started.is_ok() { 60 } else { 0 });
+    let wait = gst::ClockTime::from_seconds(if started.is_ok() { 8 } else { 0 });
     let kinds = [gst::MessageType::Eos, gst::MessageType::Error, gst::MessageType::Warning];
     let mut ended = started.is_err();
     while let Some(message) = bus.timed_pop_filtered(if ended { gst::ClockTime::ZERO } else { wait }, &kinds)

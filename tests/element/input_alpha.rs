@@ -34,6 +34,12 @@ fn alpha_of_the_input_is_multiplied_with_the_matte_in_every_format() {
         let given = alpha_of(&input, &info);
         assert!(given.iter().any(|&value| value != given[0]), "{format:?}: nothing to see");
         for wanted in ["", "AV12", "A420", "AYUV", "RGBA", "ARGB64", "A444_10LE", "GRAY8"] {
+            // GStreamer 1.22 takes it for opaque, so the element does not offer it there.
+            if wanted == "AV12"
+                && !gstreamer_video::VideoFormatInfo::from_format(VideoFormat::Av12).has_alpha()
+            {
+                continue;
+            }
             for drawn in [true, false] {
                 let element = element();
                 element.set_property("model-file", model::tiny());

@@ -57,17 +57,22 @@ fn padded(info: &VideoInfo, padding: usize) -> gst::Buffer {
     buffer
 }
 
-const APPENDED: [(VideoFormat, VideoFormat); 3] = [
-    (VideoFormat::I420, VideoFormat::A420),
-    (VideoFormat::Nv12, VideoFormat::Av12),
-    (VideoFormat::Yv12, VideoFormat::A420),
-];
+/// Formats, and what they become with a plane of alpha. GStreamer 1.22 takes AV12 for opaque, so the element does not
+/// offer it there.
+fn appended() -> impl Iterator<Item = (VideoFormat, VideoFormat)> {
+    let all = [
+        (VideoFormat::I420, VideoFormat::A420),
+        (VideoFormat::Nv12, VideoFormat::Av12),
+        (VideoFormat::Yv12, VideoFormat::A420),
+    ];
+    all.into_iter().filter(|(_, to)| gstreamer_video::VideoFormatInfo::from_format(*to).has_alpha())
+}
 
 #[test]
 fn colours_of_full_hd_are_the_same_memory() {
     let files = Files::new();
     let mask = files.mask("mask.png", (1920, 1080), ramp);
-    for (format, expected) in APPENDED {
+    for (format, expected) in appended() {
         let element = with_mask(&mask);
         let info = info(format, 1920, 1080);
         let mut harness = open(&element, &info, expected, true);
@@ -96,7 +101,7 @@ fn odd_sizes_and_padded_strides() {
         let data: Vec<u8> = (0..width * height).map(|i| ramp(i % width, i / width)).collect();
         let (color, depth) = (png::ColorType::Grayscale, png::BitDepth::Eight);
         let mask = files.png("mask.png", (width, height), color, depth, &data);
-        for (format, expected) in APPENDED {
+        for (format, expected) in appended() {
             for video_meta in [true, false] {
                 let element = with_mask(&mask);
                 let info = info(format, width as u32, height as u32);
@@ -146,10 +151,10 @@ fn component(buffer: &gst::BufferRef, info: &VideoInfo, component: u8) -> Vec<u8
 fn packed_colours_without_video_meta_are_the_same_memory_too() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), ramp);
-    for (format, expected) in &APPENDED[..2] {
+    for (format, expected) in appended().filter(|(format, _)| *format != VideoFormat::Yv12) {
         let element = with_mask(&mask);
-        let info = info(*format, 64, 48);
-        let mut harness = open(&element, &info, *expected, false);
+        let info = info(format, 64, 48);
+        let mut harness = open(&element, &info, expected, false);
         let buffer = frame(&info, 0);
         let before = addresses(&buffer);
         harness.push(buffer).unwrap();
