@@ -36,7 +36,7 @@ const SKIPPED: [(&str, &str); 16] = [
 /// Red, of which the left half is the object.
 fn source(mask: &str, input: &str) -> String {
     format!(
-        "videotestsrc pattern=red num-buffers=2 ! \
+        "videotestsrc pattern=red num-buffers=5 ! \
          video/x-raw,format={input},width={WIDTH},height={HEIGHT},framerate=25/1 ! \
          fastganseg name=cut device=cpu roi=off model-file={} ref-mask={mask}",
         model::tiny()
