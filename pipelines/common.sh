@@ -55,7 +55,7 @@ video_facts() {
     $2 == "orientation:" && $3 ~ /rotate-(90|270)$/ {lies = 1}
     END {
       if (!height || !(f[1] > 0)) exit 1
-      print lies ? height " " width : width " " height, rate, int(seconds * f[1] / f[2])
+      print lies ? height " " width : width " " height, rate, int(seconds * f[1] / f[2] + 0.5)
     }'
 }
 

@@ -23,7 +23,7 @@ enum Threads {
     /// Always that many; 0 leaves the number of the application as it is.
     Fixed(u32),
     /// As many as are fastest at present.
-    Automatic(ThreadTuner),
+    Automatic(Box<ThreadTuner>),
 }
 
 impl Threads {
@@ -79,7 +79,7 @@ impl Engine {
             // The prefetch thread has as many threads as the streaming thread.
             let most = if options.frame_threading { most.div_ceil(2) } else { most };
             let threads = match threads {
-                0 => Threads::Automatic(ThreadTuner::new(most)),
+                0 => Threads::Automatic(Box::new(ThreadTuner::new(most))),
                 count => Threads::Fixed(count),
             };
             threads::set_for_this_thread(threads.count());

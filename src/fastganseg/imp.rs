@@ -871,7 +871,7 @@ impl FastGanSeg {
         if left == 0 {
             return;
         }
-        let fate = downstream::alpha_behind(&self.obj().src_pad());
+        let fate = downstream::alpha_behind(self.obj().src_pad());
         self.alpha_checks.store(if fate == Fate::Unknown { left - 1 } else { 0 }, Ordering::Relaxed);
         if let Fate::Lost { element, reason } = fate {
             gst::element_imp_warning!(
@@ -899,7 +899,7 @@ impl FastGanSeg {
         }
         let neighbour = pad.peer().and_then(|peer| peer.parent_element()).map(|element| element.name());
         let neighbour = neighbour.as_deref().unwrap_or("downstream");
-        let compositor = downstream::compositor_behind(&pad);
+        let compositor = downstream::compositor_behind(pad);
         let (needed, remedy) = match (output, compositor) {
             // Compositors take alpha only if what follows them takes it, too.
             (Output::Alpha, Some(compositor)) => (
