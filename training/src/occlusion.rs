@@ -277,8 +277,8 @@ impl<'a> Run<'a> {
             }
         }
         let mut after = Vec::with_capacity(AFTER);
-        for index in shown_from..(shown_from + AFTER).min(frames.len()) {
-            let labels = follow(tracker, &frames[index].read_picture()?)?;
+        for (index, frame) in frames.iter().enumerate().skip(shown_from).take(AFTER) {
+            let labels = follow(tracker, &frame.read_picture()?)?;
             let similarity = similarity(&labels, &self.truth[index]);
             found(tracker, false, similarity);
             after.push((similarity, self.similarity[index]));
