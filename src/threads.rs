@@ -17,6 +17,7 @@ struct Runtime {
 }
 
 /// How many threads libtorch uses for work of the calling thread.
+#[cfg(feature = "plugin")]
 pub fn of_this_thread() -> u32 {
     u32::try_from(tch::get_num_threads()).unwrap_or(1)
 }
