@@ -709,7 +709,10 @@ impl Tracker {
                     && best.as_ref().is_none_or(|(best, ..)| score > *best)
                     && let Some(state) = self.save_state()?
                 {
-                    best = Some((score, output, state));
+                    // The next attempt may write into the same memory.
+                    let masks =
+                        if self.engine.reuses_memory() { copy_of(&output.masks)? } else { output.masks };
+                    best = Some((score, StepOutput { masks, ..output }, state));
                 }
             }
         }

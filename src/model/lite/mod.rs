@@ -20,6 +20,7 @@ use self::matching::{Biases, Features, Matching, Recall};
 use self::memory::{Selection, Tokens, remember};
 use super::layers::{Part, Visit, average_pool, channels_last, part_of};
 use super::{Config, Handle, Regressor, Role, blank};
+use crate::replay::copy_of;
 use crate::{Error, Result, visit_fields};
 
 /// The built-in regressor.
@@ -314,6 +315,8 @@ impl Regressor for Lite {
         let memory = self.config.memory;
         if memory.frames > 0 && state.frames.is_multiple_of(memory.every) {
             let mut tokens = self.tokens(&state.features, &state.mask, Selection::Fixed)?;
+            // The keys share memory with the features, into which later steps may write.
+            tokens.key16 = copy_of(&tokens.key16)?;
             if !all {
                 if !tokens.is_as_long_as(&reference.tokens) {
                     return Ok(());
