@@ -557,6 +557,7 @@ impl Tracker {
         self.watch = Watch::new(self.ids.len());
         self.stray = Stray::new(self.ids.len());
         self.interruptions = Interruptions::default();
+        self.evidence.clear();
     }
 
     /// The state that changes from frame to frame, for [`restore_state`](Self::restore_state); nothing without a
