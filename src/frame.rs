@@ -373,8 +373,8 @@ fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
 /// Makes small RGB pictures of frames of one format.
 ///
 /// `GstVideoConverter` can cut a region out of a frame and resize it at once, but not rightly in every format:
-/// where it miscounts columns ([`can_cut`]), the whole frame becomes RGB first; where it works with 16 bits,
-/// which version 1.22 garbles when one side gets longer and the other shorter, the region does.
+/// where it miscounts columns ([`can_cut`]), and where it works with 16 bits, which version 1.22 garbles when one
+/// side gets longer and the other shorter, the whole frame becomes RGB first.
 pub struct Shrinker {
     input: VideoInfo,
     can_cut: bool,

@@ -20,6 +20,8 @@ const FLAT: f32 = 3.0;
 pub struct Thumbnail {
     /// One plane a channel, row by row.
     channels: [Vec<f32>; 3],
+    /// Of the same cells.
+    grey: Vec<f32>,
 }
 
 impl Thumbnail {
@@ -53,7 +55,9 @@ impl Thumbnail {
                 channel.push(sum / (SAMPLES * SAMPLES) as f32);
             }
         }
-        Self { channels }
+        let [r, g, b] = &channels;
+        let grey = r.iter().zip(g).zip(b).map(|((r, g), b)| 0.3 * r + 0.59 * g + 0.11 * b).collect();
+        Self { channels, grey }
     }
 
     /// Whether the frame is of one colour: black, grey, or what a decoder shows without data.
@@ -69,22 +73,17 @@ impl Thumbnail {
     /// How alike two frames are whatever their brightness, 1 for the same picture, about 0 for unrelated ones: the
     /// normalised cross-correlation of the grey values, at the best of a few shifts.
     pub fn similarity(&self, other: &Self) -> f64 {
-        let (a, b) = (self.grey(), other.grey());
-        let mut best = correlation(&a, &b, 0, 0);
+        let (a, b) = (&self.grey, &other.grey);
+        let mut best = correlation(a, b, 0, 0);
         if best >= CLEAR {
             return best;
         }
         for dy in -SHIFT..=SHIFT {
             for dx in -SHIFT..=SHIFT {
-                best = best.max(correlation(&a, &b, dx, dy));
+                best = best.max(correlation(a, b, dx, dy));
             }
         }
         best
-    }
-
-    fn grey(&self) -> Vec<f32> {
-        let [r, g, b] = &self.channels;
-        r.iter().zip(g).zip(b).map(|((r, g), b)| 0.3 * r + 0.59 * g + 0.11 * b).collect()
     }
 }
 

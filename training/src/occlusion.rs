@@ -20,7 +20,7 @@ pub const FOUND: f64 = 0.1;
 const SOMETHING: f64 = 0.001;
 
 /// What covers the picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Cover {
     /// The whole picture is black.
     Black,

@@ -1,6 +1,5 @@
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use fastganseg_training::Result;
 use fastganseg_training::occlusion::{Case, Cover, Finding, WITHIN, measure};
 use fastganseg_training::report::write_rows;
@@ -27,38 +26,11 @@ pub struct Args {
 
     /// What covers the picture [default: all]
     #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',')]
-    cover: Vec<CoverChoice>,
+    cover: Vec<Cover>,
 
     /// Write there what the tracker found in every frame, beside the true region similarity, CSV
     #[arg(long, value_name = "FILE")]
     findings: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum CoverChoice {
-    Black,
-    Grey,
-    Green,
-    Flash,
-    Frozen,
-    Damaged,
-    OtherScene,
-    Blur,
-}
-
-impl From<CoverChoice> for Cover {
-    fn from(choice: CoverChoice) -> Self {
-        match choice {
-            CoverChoice::Black => Self::Black,
-            CoverChoice::Grey => Self::Grey,
-            CoverChoice::Green => Self::Green,
-            CoverChoice::Flash => Self::Flash,
-            CoverChoice::Frozen => Self::Frozen,
-            CoverChoice::Damaged => Self::Damaged,
-            CoverChoice::OtherScene => Self::OtherScene,
-            CoverChoice::Blur => Self::Blur,
-        }
-    }
 }
 
 /// Prints a line a case, and the shares.
@@ -67,8 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut tracker = args.model.tracker()?;
     let bar = frame_bar();
     let mut findings = Vec::new();
-    let chosen: Vec<Cover> = args.cover.iter().map(|&choice| choice.into()).collect();
-    let covers = if chosen.is_empty() { &Cover::ALL[..] } else { &chosen };
+    let covers = if args.cover.is_empty() { Cover::ALL.as_slice() } else { &args.cover };
     let cases = measure(&mut tracker, &dataset, covers, &args.length, &bar, &mut findings);
     bar.finish_and_clear();
     let cases = cases?;
