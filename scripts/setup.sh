@@ -11,12 +11,13 @@ GLIBC=2.28
 ROOM_CPU=2000
 ROOM_CUDA=6500
 
-# To build, then to run. -base-apps has gst-discoverer-1.0, gstreamer1.0-libav decodes H.264 and encodes AAC, -ugly encodes H.264.
+# To build, then to run. -base-apps has gst-discoverer-1.0, gstreamer1.0-libav decodes H.264 and encodes AAC, -ugly encodes H.264. ffmpeg writes WebM with alpha.
 PACKAGES=(
   make g++ pkg-config
   libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-base-apps gstreamer1.0-plugins-good
   gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav
+  ffmpeg
 )
 
 usage() {

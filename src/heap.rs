@@ -1,12 +1,24 @@
-//! Keeps memory that the network gives back within the process, for the next frame.
+//! Keeps memory that the network frees within the process, for the next frame.
 
-/// The largest block that teaches glibc anything: one more byte, and it is mapped and unmapped for good.
-const LARGEST: usize = 32 * 1024 * 1024 - 64 * 1024;
-
-/// A network takes and gives back tens of megabytes a frame. glibc returns the top of its heap to the
-/// kernel whenever more than twice its threshold is free there, and the next frame has every page mapped
-/// anew, which can cost a third of the frame's time. The threshold follows the largest block that was
-/// mapped and freed; so one is, once. Nothing is written to it. Other allocators do not mind.
+/// Makes glibc keep freed memory, for the whole process.
+///
+/// A network allocates and frees tens of megabytes a frame. By default glibc returns them to the kernel each time, and
+/// the kernel clears every page again in the next frame, which can take a third of the frame's time. Other allocators
+/// are not changed.
 pub fn keep_freed_memory() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGEST)));
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        /// The largest value that glibc accepts.
+        const MMAP_THRESHOLD: libc::c_int = 32 << 20;
+        const TRIM_THRESHOLD: libc::c_int = 64 << 20;
+        /// glibc gives a thread heaps of 64 MiB each. It deletes an empty one unless less than this much of the one
+        /// before is free.
+        const TOP_PAD: libc::c_int = 16 << 20;
+        // SAFETY: `mallopt` may be called at any time from any thread.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD);
+            libc::mallopt(libc::M_TOP_PAD, TOP_PAD);
+        }
+    }
 }

@@ -645,17 +645,14 @@ impl Tracker {
         let _current = self.enter()?;
         self.begin_frame();
         let thumbnail = Thumbnail::of(scene)?;
-        let before = self.save_state()?;
+        let mut before = if self.is_trusted() { self.save_state()? } else { None };
         let mut interruptions = std::mem::take(&mut self.interruptions);
-        let trusted = self.is_trusted();
-        let continuity =
-            interruptions.update(&thumbnail, || if trusted { self.save_state() } else { Ok(None) })?;
+        let continuity = interruptions.update(&thumbnail, &mut before);
         let step = match continuity {
             Continuity::Blank => self.skip(gaze.of(frame)),
             Continuity::Same | Continuity::Cut => self.recover(scene, ahead, continuity, &mut interruptions),
         };
-        let vanished = trusted && continuity == Continuity::Same && !self.is_trusted();
-        if let Some(before) = before.filter(|_| vanished) {
+        if let Some(before) = before.filter(|_| continuity == Continuity::Same && !self.is_trusted()) {
             interruptions.vanished(before);
         }
         self.interruptions = interruptions;

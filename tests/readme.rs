@@ -1,9 +1,13 @@
-//! Every `gst-launch-1.0` line of the README runs as it stands, on a small clip, with the
-//! names of files that it uses and with a stand-in for what needs hardware or a screen.
+//! Every `gst-launch-1.0` line of the README runs as it stands, on a small clip, with the names of files that it uses
+//! and with a stand-in for what needs hardware or a screen. The scripts of `pipelines/` do what they say.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use gstreamer as gst;
 
 #[allow(dead_code)]
 #[path = "../examples/demo_clip.rs"]
@@ -113,4 +117,161 @@ fn every_launch_line_of_the_readme_runs() {
         println!("{:.1} s: {line}", started.elapsed().as_secs_f64());
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Size and number of frames of a written video, and the caps that its demuxer and its decoder give it.
+#[derive(Debug, Default)]
+struct Video {
+    size: (i32, i32),
+    frames: usize,
+    compressed: String,
+    caps: String,
+}
+
+fn video(path: &Path) -> Video {
+    use gst::prelude::*;
+    gst::init().unwrap();
+    let pipeline = gst::parse::launch(&format!(
+        "filesrc location={} ! parsebin name=parse ! decodebin ! fakesink name=sink",
+        path.display()
+    ));
+    let pipeline = pipeline.unwrap().downcast::<gst::Bin>().unwrap();
+    let pad = |element: &str, pad: &str| pipeline.by_name(element).unwrap().static_pad(pad).unwrap();
+    let seen = Arc::new(Mutex::new(Video::default()));
+    pad("sink", "sink").add_probe(gst::PadProbeType::BUFFER, {
+        let seen = seen.clone();
+        move |pad, _| {
+            let mut seen = seen.lock().unwrap();
+            seen.frames += 1;
+            let caps = pad.current_caps().unwrap();
+            let structure = caps.structure(0).unwrap();
+            seen.size = (structure.get("width").unwrap(), structure.get("height").unwrap());
+            seen.caps = caps.to_string();
+            gst::PadProbeReturn::Ok
+        }
+    });
+    pipeline.by_name("parse").unwrap().connect_pad_added({
+        let seen = seen.clone();
+        move |_, pad| {
+            let caps = pad.current_caps().map(|caps| caps.to_string()).unwrap_or_default();
+            if caps.starts_with("video/") {
+                seen.lock().unwrap().compressed = caps;
+            }
+        }
+    });
+    let bus = pipeline.bus().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let end = bus.timed_pop_filtered(
+        gst::ClockTime::from_seconds(60),
+        &[gst::MessageType::Eos, gst::MessageType::Error],
+    );
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert!(end.as_ref().is_some_and(|end| end.type_() == gst::MessageType::Eos), "{path:?}: {end:?}");
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    seen
+}
+
+/// A folder with a small clip `in.mp4` and its `mask.png`.
+fn clip_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = demo_clip::Clip { width: 320, height: 180, frames: 20, rate: 30 };
+    demo_clip::write(clip, &folder.path().join("in.mp4"), &folder.path().join("mask.png")).unwrap();
+    folder
+}
+
+/// Runs a script of `pipelines/` with arguments.
+fn script(arguments: &str, folder: &Path) -> Result<(), String> {
+    run(&format!("{}/pipelines/{arguments}", env!("CARGO_MANIFEST_DIR")), folder)
+}
+
+#[test]
+fn scripts_turn_videos_with_a_rotation_tag_upright() {
+    let folder = clip_folder();
+    let folder = folder.path();
+    // As phones write it: what is stored lies on its side.
+    run(
+        "gst-launch-1.0 filesrc location=in.mp4 ! qtdemux ! h264parse ! \
+         taginject tags='image-orientation=(string)rotate-90' ! mp4mux ! filesink location=phone.mp4",
+        folder,
+    )
+    .unwrap();
+    let mask = image::open(folder.join("mask.png")).unwrap();
+    mask.rotate90().save(folder.join("upright.png")).unwrap();
+    for (arguments, output) in [
+        ("cut-out.sh phone.mp4 upright.png cut.mp4", "cut.mp4"),
+        ("export-alpha.sh phone.mp4 upright.png alpha.mkv", "alpha.mkv"),
+        ("mask-to-file.sh phone.mp4 upright.png mask.mkv", "mask.mkv"),
+        ("replace-background.sh phone.mp4 upright.png in.mp4 replaced.mp4", "replaced.mp4"),
+    ] {
+        script(arguments, folder).unwrap();
+        let log = std::fs::read_to_string(folder.join("log.txt")).unwrap();
+        assert!(!log.contains("WARNING"), "{arguments}\n{log}");
+        let video = video(&folder.join(output));
+        assert_eq!((video.size, video.frames), ((180, 320), 20), "{arguments}");
+    }
+}
+
+#[test]
+fn scripts_write_every_frame() {
+    let folder = clip_folder();
+    let folder = folder.path();
+    let long = demo_clip::Clip { width: 320, height: 180, frames: 25, rate: 30 };
+    demo_clip::write(long, &folder.join("long.mp4"), &folder.join("unused.png")).unwrap();
+    let short = demo_clip::Clip { frames: 8, ..long };
+    demo_clip::write(short, &folder.join("short.mp4"), &folder.join("unused.png")).unwrap();
+    for background in ["in.mp4", "long.mp4", "short.mp4"] {
+        script(&format!("replace-background.sh in.mp4 mask.png {background} out.mp4"), folder).unwrap();
+        assert_eq!(video(&folder.join("out.mp4")).frames, 20, "in front of {background}");
+    }
+    script("cut-out.sh in.mp4 mask.png out.mp4", folder).unwrap();
+    assert_eq!(video(&folder.join("out.mp4")).frames, 20);
+    script("export-alpha.sh in.mp4 mask.png out.mov", folder).unwrap();
+    assert_eq!(video(&folder.join("out.mov")).frames, 20);
+}
+
+#[test]
+fn lossless_export_keeps_ten_bits_and_colours() {
+    let folder = clip_folder();
+    let folder = folder.path();
+    run(
+        "gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! videoconvert ! \
+         video/x-raw,format=I420_10LE,colorimetry=bt2100-pq ! avenc_ffv1 ! matroskamux ! filesink location=hdr.mkv",
+        folder,
+    )
+    .unwrap();
+    script("export-alpha.sh hdr.mkv mask.png out.mkv", folder).unwrap();
+    let video = video(&folder.join("out.mkv"));
+    assert!(video.caps.contains("A420_10LE") && video.caps.contains("bt2100-pq"), "{video:?}");
+}
+
+#[test]
+fn webm_with_alpha_is_written_or_ffmpeg_asked_for() {
+    let folder = clip_folder();
+    let folder = folder.path();
+    let export = "export-alpha.sh in.mp4 mask.png out.webm";
+    // All programs but ffmpeg.
+    let programs = folder.join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    for entry in std::env::split_paths(&path).filter_map(|folder| std::fs::read_dir(folder).ok()).flatten() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "ffmpeg" {
+            // The first of a name counts.
+            let _ = symlink(entry.path(), programs.join(entry.file_name()));
+        }
+    }
+    let error = run(
+        &format!("env PATH={} {}/pipelines/{export}", programs.display(), env!("CARGO_MANIFEST_DIR")),
+        folder,
+    )
+    .unwrap_err();
+    assert!(error.contains("out.webm") && error.contains("apt install ffmpeg"), "{error}");
+    if Command::new("ffmpeg").arg("-version").stdout(Stdio::null()).status().is_err() {
+        assert!(std::env::var_os("FASTGANSEG_REQUIRE_ALL").is_none(), "ffmpeg is missing: run scripts/setup.sh");
+        return;
+    }
+    script(export, folder).unwrap();
+    let video = video(&folder.join("out.webm"));
+    assert_eq!(video.frames, 20);
+    assert!(video.compressed.contains("codec-alpha=(boolean)true"), "{video:?}");
 }

@@ -54,15 +54,9 @@ pub struct Interruptions {
 }
 
 impl Interruptions {
-    /// Takes note of the next frame. `state` gives the tracker's state from before it, if that is worth keeping.
-    ///
-    /// # Errors
-    /// Those of `state`.
-    pub fn update<E>(
-        &mut self,
-        thumbnail: &Thumbnail,
-        state: impl FnOnce() -> Result<Option<TrackerState>, E>,
-    ) -> Result<Continuity, E> {
+    /// Takes note of the next frame. `state` is the tracker's state from before it, if that is worth keeping. It is
+    /// taken at an interruption.
+    pub fn update(&mut self, thumbnail: &Thumbnail, state: &mut Option<TrackerState>) -> Continuity {
         let continuity = match &self.last {
             _ if thumbnail.is_blank() => Continuity::Blank,
             Some(last) if last.similarity(thumbnail) < CUT => Continuity::Cut,
@@ -70,7 +64,7 @@ impl Interruptions {
         };
         let last = self.last.replace(thumbnail.clone());
         if continuity != Continuity::Same
-            && let (Some(state), Some(last)) = (state()?, last)
+            && let (Some(state), Some(last)) = (state.take(), last)
         {
             self.keep(state, last);
         }
@@ -88,7 +82,7 @@ impl Interruptions {
             Continuity::Same => self.tries = self.tries.saturating_sub(1),
         }
         self.same = same;
-        Ok(continuity)
+        continuity
     }
 
     /// Keeps a state although the scene is the same: the objects have vanished from one frame to the next.
