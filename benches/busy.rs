@@ -39,7 +39,7 @@ fn main() {
         return;
     }
     gst::init().expect("GStreamer");
-    gstfastganseg::fastganseg::register_static().expect("the plugin");
+    gstfastganseg::element::register_static().expect("the plugin");
     let short = arguments.iter().any(|argument| argument == "--short");
     let files: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let folder = tempfile::tempdir().expect("a folder");

@@ -11,9 +11,10 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use gstfastganseg::image::Picture;
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::model::{Config, Resnet50, weights};
-use gstfastganseg::tracker::{Options, Picture, Tracker};
+use gstfastganseg::tracker::{Options, Tracker};
 use gstreamer::prelude::*;
 use gstreamer_check::Harness;
 use tch::{Device, Kind, nn};
@@ -23,7 +24,7 @@ const SIZES: [(&str, usize, usize); 4] =
 
 fn main() {
     gstreamer::init().expect("GStreamer");
-    gstfastganseg::fastganseg::register_static().expect("the plugin");
+    gstfastganseg::element::register_static().expect("the plugin");
     let chosen: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let folder = tempfile::tempdir().expect("a folder");

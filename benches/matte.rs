@@ -4,39 +4,46 @@
 
 use std::time::Instant;
 
+use gstfastganseg::image::{Picture, PlaneMut};
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::matte::{Edges, Finisher, Guide, Look};
-use gstfastganseg::tracker::{Matte, Options, Picture, PlaneMut, Tracker};
+use gstfastganseg::matte::Matte;
+use gstfastganseg::matte::{Edges, Guide, MatteSettings, PostProcessor};
+use gstfastganseg::tracker::{Options, Tracker};
 
 const SIZES: [(&str, usize, usize); 3] = [("720p", 1280, 720), ("1080p", 1920, 1080), ("2160p", 3840, 2160)];
 const RUNS: usize = 40;
 
 fn main() {
     let matte = matte();
-    let bilinear = Look { edges: Edges::Bilinear, ..Look::default() };
+    let bilinear = MatteSettings { edges: Edges::Bilinear, ..MatteSettings::default() };
     let looks = [
         ("bilinear", bilinear),
-        ("refine", Look { edges: Edges::Refine, ..bilinear }),
-        ("expand 2.5", Look { expand: 2.5, ..bilinear }),
-        ("expand -5", Look { expand: -5.0, ..bilinear }),
-        ("expand 30", Look { expand: 30.0, ..bilinear }),
-        ("feather 5", Look { feather: 5.0, ..bilinear }),
-        ("feather 30", Look { feather: 30.0, ..bilinear }),
-        ("smoothing", Look { smoothing: 0.5, ..bilinear }),
-        ("all of them", Look { edges: Edges::Refine, expand: 2.5, feather: 5.0, smoothing: 0.5, ..bilinear }),
+        ("refine", MatteSettings { edges: Edges::Refine, ..bilinear }),
+        ("expand 2.5", MatteSettings { expand: 2.5, ..bilinear }),
+        ("expand -5", MatteSettings { expand: -5.0, ..bilinear }),
+        ("expand 30", MatteSettings { expand: 30.0, ..bilinear }),
+        ("feather 5", MatteSettings { feather: 5.0, ..bilinear }),
+        ("feather 30", MatteSettings { feather: 30.0, ..bilinear }),
+        ("smoothing", MatteSettings { smoothing: 0.5, ..bilinear }),
+        (
+            "all of them",
+            MatteSettings { edges: Edges::Refine, expand: 2.5, feather: 5.0, smoothing: 0.5, ..bilinear },
+        ),
     ];
     println!("least ms of {RUNS} runs, one thread; every line includes enlargement");
     for (size, width, height) in SIZES {
         let lumas = [luma(width, height, 0), luma(width, height, 1)];
         let mut data = vec![0; width * height];
-        for (name, look) in looks {
-            let mut finisher = Finisher::default();
+        for (name, settings) in looks {
+            let mut post_processor = PostProcessor::default();
             let mut least = f64::MAX;
             for run in 0..RUNS {
                 let guide = Guide::bytes(&lumas[run % 2], (width, height), width, 1);
                 let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
                 let begin = Instant::now();
-                finisher.write_alpha(&look, Some(&matte), guide.as_ref(), &mut plane).expect("a plane");
+                post_processor
+                    .write_alpha(&settings, Some(&matte), guide.as_ref(), &mut plane)
+                    .expect("a plane");
                 least = least.min(1e3 * begin.elapsed().as_secs_f64());
             }
             println!("{size:>6} {name:<12} {least:>7.2}");

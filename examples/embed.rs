@@ -15,7 +15,7 @@ use gstreamer as gst;
 
 fn run(clip: &str, first: &str, second: Option<&str>) -> Result<(), Box<dyn Error>> {
     gst::init()?;
-    gstfastganseg::fastganseg::register_static()?;
+    gstfastganseg::element::register_static()?;
 
     let pipeline = gst::parse::launch(
         "filesrc name=file ! decodebin ! fastganseg name=cut ! compositor background=checker \

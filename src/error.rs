@@ -67,7 +67,7 @@ pub enum Error {
     NoReference,
     /// The thread that looked at a frame before its turn is gone.
     #[error("the thread that looks ahead has ended: leave frame-threading off, and please report it")]
-    NoGlimpse,
+    NoPrefetch,
     /// A call into libtorch that failed.
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),

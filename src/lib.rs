@@ -2,17 +2,15 @@
 
 pub mod cuda;
 pub mod device;
+#[cfg(feature = "plugin")]
+pub mod element;
 mod error;
-#[cfg(feature = "plugin")]
-pub mod fastganseg;
-#[cfg(feature = "plugin")]
-mod frame;
-mod heap;
+mod gpu;
+pub mod image;
+mod malloc;
 pub mod mask;
 pub mod matte;
 pub mod model;
-pub mod picture;
-mod replay;
 mod threads;
 pub mod tracker;
 
@@ -23,7 +21,7 @@ mod plugin {
     use gstreamer as gst;
 
     fn init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
-        crate::fastganseg::register(plugin)
+        crate::element::register(plugin)
     }
 
     gst::plugin_define!(

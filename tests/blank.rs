@@ -1,6 +1,6 @@
-//! Networks that are built blank. A test of its own process, for libtorch's random numbers are the process's.
+//! Networks that are built without random numbers. A test of its own process, for libtorch's random numbers are the process's.
 
-use gstfastganseg::model::{Config, Lite, Resnet50, blank};
+use gstfastganseg::model::{Config, Lite, Resnet50, zero_init};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -19,6 +19,10 @@ fn blank_networks_draw_nothing_from_the_generator() {
         Resnet50::new(&(store.root() / "b"), &narrow(Config::resnet50())).unwrap();
     };
     let undisturbed = drawn_after(|| ());
-    assert_eq!(drawn_after(|| blank(build)), undisturbed);
-    assert_ne!(drawn_after(build), undisturbed, "networks to be trained are random, also after blank ones");
+    assert_eq!(drawn_after(|| zero_init(build)), undisturbed);
+    assert_ne!(
+        drawn_after(build),
+        undisturbed,
+        "networks to be trained are random, also after those without"
+    );
 }

@@ -3,8 +3,9 @@
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 use gstfastganseg::device::DeviceChoice;
+use gstfastganseg::image::Picture;
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::tracker::{Options, Picture, Tracker};
+use gstfastganseg::tracker::{Options, Tracker};
 
 fn page_faults() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();

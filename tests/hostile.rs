@@ -12,10 +12,10 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use gstfastganseg::image::OwnedPicture;
 use gstfastganseg::mask::{Labels, MAX_PIXELS, ReferenceMask};
 use gstfastganseg::model::weights::{self, Weights};
 use gstfastganseg::model::{Config, Lite};
-use gstfastganseg::picture::OwnedPicture;
 use png::{BitDepth, ColorType};
 use tch::{Device, Kind, nn};
 

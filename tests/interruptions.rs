@@ -1,8 +1,10 @@
 //! The built-in model on drawn clips whose picture is interrupted, or one of whose objects is hidden.
 
 use gstfastganseg::device::DeviceChoice;
+use gstfastganseg::image::{Picture, PlaneMut};
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::tracker::{Matte, Options, Picture, PlaneMut, Roi, Tracker};
+use gstfastganseg::matte::Matte;
+use gstfastganseg::tracker::{Options, Roi, Tracker};
 
 const WIDTH: usize = 480;
 const HEIGHT: usize = 270;

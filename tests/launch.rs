@@ -2,9 +2,11 @@
 //! enlarged where the network runs. It must come to what the CPU's own way comes to.
 
 use gstfastganseg::device::{DeviceChoice, Precision};
+use gstfastganseg::image::{Picture, PlaneMut, Region, Scene};
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::matte::{Finisher, Guide, Look};
-use gstfastganseg::tracker::{Launch, Matte, Options, Picture, PlaneMut, Region, Roi, Scene, Tracker};
+use gstfastganseg::matte::Matte;
+use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
+use gstfastganseg::tracker::{Launch, Options, Roi, Tracker};
 
 const WIDTH: usize = 400;
 const HEIGHT: usize = 300;
@@ -73,7 +75,7 @@ impl Scene for Closed<'_> {
     }
 }
 
-fn alpha(finisher: &mut Finisher, matte: &Matte, look: &Look, data: &[u8]) -> Vec<u8> {
+fn alpha(finisher: &mut PostProcessor, matte: &Matte, look: &MatteSettings, data: &[u8]) -> Vec<u8> {
     let mut plane = vec![7; (WIDTH + 5) * HEIGHT];
     let to = &mut PlaneMut { data: &mut plane, width: WIDTH, height: HEIGHT, stride: WIDTH + 5 };
     let picture = picture(data);
@@ -82,9 +84,9 @@ fn alpha(finisher: &mut Finisher, matte: &Matte, look: &Look, data: &[u8]) -> Ve
 }
 
 /// All mattes of some frames, two references, one and two objects, an object that is gone for a while.
-fn run(launch: Launch, closed: bool, look: Look) -> Vec<Vec<u8>> {
+fn run(launch: Launch, closed: bool, look: MatteSettings) -> Vec<Vec<u8>> {
     let mut tracker = tracker(launch);
-    let mut finisher = Finisher::default();
+    let mut finisher = PostProcessor::default();
     let first = pixels(0);
     (0..FRAMES)
         .map(|frame| {
@@ -115,7 +117,7 @@ fn iou(a: &[u8], b: &[u8]) -> f64 {
 
 #[test]
 fn fixed_places_change_nothing() {
-    let look = Look { edges: gstfastganseg::matte::Edges::Bilinear, ..Look::default() };
+    let look = MatteSettings { edges: gstfastganseg::matte::Edges::Bilinear, ..MatteSettings::default() };
     let (eager, fixed) = (run(Launch::Eager, false, look), run(Launch::Fixed, false, look));
     for (frame, (eager, fixed)) in eager.iter().zip(&fixed).enumerate() {
         assert!(eager == fixed, "frame {frame}");
@@ -125,16 +127,16 @@ fn fixed_places_change_nothing() {
 
 #[test]
 fn pictures_and_mattes_are_those_of_the_cpu() {
-    let cpu = run(Launch::Auto, true, Look::default());
+    let cpu = run(Launch::Auto, true, MatteSettings::default());
     // What the network is shown is the same to the bit, so is what it finds; mattes differ by rounding.
-    let closed = run(Launch::Fixed, true, Look::default());
+    let closed = run(Launch::Fixed, true, MatteSettings::default());
     for (frame, (cpu, closed)) in cpu.iter().zip(&closed).enumerate() {
         let worst = cpu.iter().zip(closed).map(|(a, b)| a.abs_diff(*b)).max();
         let off = cpu.iter().zip(closed).filter(|(a, b)| a.abs_diff(**b) > 1).count();
         assert!(worst <= Some(8) && off * 500 <= cpu.len(), "frame {frame}: {worst:?}, {off}");
     }
     // Resized by other sums, the picture differs in the last bits, and that goes on from frame to frame.
-    let open = run(Launch::Fixed, false, Look::default());
+    let open = run(Launch::Fixed, false, MatteSettings::default());
     for (frame, (cpu, open)) in cpu.iter().zip(&open).enumerate() {
         let found = iou(cpu, open);
         assert!(found > 0.99, "frame {frame}: {found}");
@@ -147,14 +149,14 @@ fn a_held_matte_follows_the_edges_of_its_new_frame() {
     let (first, second) = (pixels(0), pixels(1));
     tracker.set_reference(&mut picture(&first), &mask(1)).unwrap();
     let mut held = tracker.step(&mut picture(&first)).unwrap();
-    let look = Look::default();
-    let fresh = alpha(&mut Finisher::default(), &held, &look, &first);
+    let look = MatteSettings::default();
+    let fresh = alpha(&mut PostProcessor::default(), &held, &look, &first);
     // Another frame comes, whose bytes take the place of those that the matte is of.
     tracker.step(&mut picture(&second)).unwrap();
     held.set_held();
-    let again = alpha(&mut Finisher::default(), &held, &look, &first);
+    let again = alpha(&mut PostProcessor::default(), &held, &look, &first);
     assert!(iou(&fresh, &again) > 0.995);
-    let moved = alpha(&mut Finisher::default(), &held, &look, &second);
+    let moved = alpha(&mut PostProcessor::default(), &held, &look, &second);
     assert_ne!(again, moved);
 }
 

@@ -1,8 +1,10 @@
 //! The built-in model on a drawn clip whose object is covered for a second.
 
 use gstfastganseg::device::DeviceChoice;
+use gstfastganseg::image::{Picture, PlaneMut};
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::tracker::{Matte, Options, Picture, PlaneMut, Presence, Tracker};
+use gstfastganseg::matte::Matte;
+use gstfastganseg::tracker::{Options, Presence, Tracker};
 
 const WIDTH: usize = 480;
 const HEIGHT: usize = 270;

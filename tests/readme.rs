@@ -267,7 +267,10 @@ fn webm_with_alpha_is_written_or_ffmpeg_asked_for() {
     .unwrap_err();
     assert!(error.contains("out.webm") && error.contains("apt install ffmpeg"), "{error}");
     if Command::new("ffmpeg").arg("-version").stdout(Stdio::null()).status().is_err() {
-        assert!(std::env::var_os("FASTGANSEG_REQUIRE_ALL").is_none(), "ffmpeg is missing: run scripts/setup.sh");
+        assert!(
+            std::env::var_os("FASTGANSEG_REQUIRE_ALL").is_none(),
+            "ffmpeg is missing: run scripts/setup.sh"
+        );
         return;
     }
     script(export, folder).unwrap();

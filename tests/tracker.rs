@@ -5,10 +5,12 @@ use std::path::Path;
 
 use gstfastganseg::Error;
 use gstfastganseg::device::{DeviceChoice, Precision};
+use gstfastganseg::image::{Picture, PlaneMut, Region, Scene};
 use gstfastganseg::mask::ReferenceMask;
+use gstfastganseg::matte::Matte;
 use gstfastganseg::model::weights::{self, Weights};
 use gstfastganseg::model::{Config, Lite, Matching, Resnet50};
-use gstfastganseg::tracker::{MAX_OBJECTS, Matte, Options, Picture, PlaneMut, Region, Roi, Scene, Tracker};
+use gstfastganseg::tracker::{MAX_OBJECTS, Options, Roi, Tracker};
 use tch::{Device, Kind, nn};
 
 const WIDTH: usize = 96;
@@ -422,17 +424,17 @@ fn pictures_looked_at_before_their_turn_give_the_same_masks() {
     for objects in [1, 3] {
         let run = |ahead: bool| {
             let mut tracker = tracker_with(&tiny(Config::lite()), Roi::Off);
-            assert!(tracker.looks_ahead());
+            assert!(tracker.can_prefetch());
             let pictures: Vec<Vec<u8>> = (0..14).map(|seed| pixels(seed, WIDTH, HEIGHT)).collect();
             let show = |at: usize| picture(&pictures[at], WIDTH, HEIGHT);
-            assert!(tracker.look_ahead(&mut show(0)).unwrap().is_none(), "there is nothing to follow");
+            assert!(tracker.prefetch(&mut show(0)).unwrap().is_none(), "there is nothing to follow");
             tracker.set_reference(&mut show(0), &mask(objects)).unwrap();
             let mut next = None;
             let mut masks = Vec::new();
             for at in 1..14 {
                 let now = next.take();
                 if ahead && at < 13 {
-                    next = tracker.look_ahead(&mut show(at + 1)).unwrap();
+                    next = tracker.prefetch(&mut show(at + 1)).unwrap();
                     assert!(next.is_some());
                 }
                 if at == 9 {
@@ -452,6 +454,6 @@ fn nothing_is_looked_at_ahead_where_all_depends_on_the_frame_before() {
     let mut tracker = tracker(&tiny(Config::resnet50()));
     let frame = pixels(1, WIDTH, HEIGHT);
     tracker.set_reference(&mut picture(&frame, WIDTH, HEIGHT), &mask(1)).unwrap();
-    assert!(!tracker.looks_ahead());
-    assert!(tracker.look_ahead(&mut picture(&frame, WIDTH, HEIGHT)).unwrap().is_none());
+    assert!(!tracker.can_prefetch());
+    assert!(tracker.prefetch(&mut picture(&frame, WIDTH, HEIGHT)).unwrap().is_none());
 }

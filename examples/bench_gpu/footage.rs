@@ -5,18 +5,18 @@
 mod demo_clip;
 
 use gstfastganseg::Result;
+use gstfastganseg::image::{Colors, Component, Picture, PlaneFormat, Planes, Region, Scene};
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::tracker::{Colors, Component, Picture, PlaneFormat, Planes, Region, Scene};
 
 /// Frames in packed RGB, and the mask of the first.
-pub struct Footage {
+pub struct VideoClips {
     pub width: usize,
     pub height: usize,
     frames: Vec<Vec<u8>>,
     mask: Vec<u8>,
 }
 
-impl Footage {
+impl VideoClips {
     /// `count` different frames of a clip, enlarged by a whole number from what is drawn.
     pub fn new(width: usize, height: usize, count: usize) -> Self {
         let factor = (height / 180).max(1);

@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     gstreamer::init()?;
-    gstfastganseg::fastganseg::register_static()?;
+    gstfastganseg::element::register_static()?;
     std::fs::create_dir_all(&args.out)?;
     let mut results = Results::create(&args.out)?;
     let resnet50 = weights::resnet50(&args)?;

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gstfastganseg::device::Precision;
-use gstfastganseg::matte::{Finisher, Guide, Look};
-use gstfastganseg::tracker::{Launch, Options, PlaneMut, Roi, Tracker};
+use gstfastganseg::image::PlaneMut;
+use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
+use gstfastganseg::tracker::{Launch, Options, Roi, Tracker};
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
 use crate::args::Args;
-use crate::footage::{Footage, I420};
+use crate::footage::{I420, VideoClips};
 use crate::results::{Line, Results};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -97,7 +98,7 @@ pub fn network(args: &Args, results: &mut Results, model: &str, path: Option<&Pa
 /// Frames in memory in, alpha in memory out, without GStreamer.
 pub fn tracker(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
     for &(name, width, height) in args.sizes() {
-        let footage = Footage::new(width, height, FRAMES);
+        let footage = VideoClips::new(width, height, FRAMES);
         let frames: Vec<Vec<u8>> = (0..FRAMES).map(|index| footage.i420(index)).collect();
         for &precision in &args.precisions {
             for (way, launch) in ways(args) {
@@ -121,14 +122,14 @@ pub fn tracker(args: &Args, results: &mut Results, model: &str, path: Option<&Pa
 
 fn follow(
     tracker: &mut Tracker,
-    footage: &Footage,
+    footage: &VideoClips,
     frames: &[Vec<u8>],
     objects: usize,
     runs: usize,
 ) -> Outcome<Vec<Duration>> {
     let (width, height) = (footage.width, footage.height);
     tracker.set_reference(&mut footage.frame(0), &footage.mask(objects)?)?;
-    let (mut finisher, mut alpha) = (Finisher::default(), vec![0; width * height]);
+    let (mut finisher, mut alpha) = (PostProcessor::default(), vec![0; width * height]);
     let warm = 30.min(runs);
     let mut times = Vec::new();
     for run in 0..warm + runs {
@@ -138,7 +139,7 @@ fn follow(
         let matte = tracker.step(&mut scene)?;
         let guide = Guide::bytes(&frames[index], (width, height), width, 1);
         let plane = &mut PlaneMut { data: &mut alpha, width, height, stride: width };
-        finisher.write_alpha(&Look::default(), Some(&matte), guide.as_ref(), plane)?;
+        finisher.write_alpha(&MatteSettings::default(), Some(&matte), guide.as_ref(), plane)?;
         if run >= warm {
             times.push(begun.elapsed());
         }
@@ -149,7 +150,7 @@ fn follow(
 /// The element between two others.
 pub fn pipeline(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
     for &(name, width, height) in args.sizes() {
-        let footage = Footage::new(width, height, FRAMES);
+        let footage = VideoClips::new(width, height, FRAMES);
         let mask = args.out.join("mask.png");
         let size = (footage.width as u32, footage.height as u32);
         image::save_buffer(&mask, footage.mask_bytes(), size.0, size.1, image::ColorType::L8)?;
@@ -254,22 +255,27 @@ struct Likeness {
 fn alike(
     first: &mut Tracker,
     second: &mut Tracker,
-    footage: &Footage,
+    footage: &VideoClips,
     frames: usize,
 ) -> Outcome<Vec<Likeness>> {
     let mask = footage.mask(1)?;
     first.set_reference(&mut footage.frame(0), &mask)?;
     second.set_reference(&mut footage.frame(0), &mask)?;
     let size = (footage.width, footage.height);
-    let alpha = |tracker: &mut Tracker, finisher: &mut Finisher, index: usize| -> Outcome<Vec<u8>> {
+    let alpha = |tracker: &mut Tracker, finisher: &mut PostProcessor, index: usize| -> Outcome<Vec<u8>> {
         let picture = footage.frame(index);
         let matte = tracker.step(&mut { picture })?;
         let mut data = vec![0; size.0 * size.1];
         let plane = &mut PlaneMut { data: &mut data, width: size.0, height: size.1, stride: size.0 };
-        finisher.write_alpha(&Look::default(), Some(&matte), Guide::of_picture(&picture).as_ref(), plane)?;
+        finisher.write_alpha(
+            &MatteSettings::default(),
+            Some(&matte),
+            Guide::of_picture(&picture).as_ref(),
+            plane,
+        )?;
         Ok(data)
     };
-    let mut finishers = [Finisher::default(), Finisher::default()];
+    let mut finishers = [PostProcessor::default(), PostProcessor::default()];
     let [one, other] = &mut finishers;
     (1..=frames)
         .map(|index| {
@@ -299,7 +305,7 @@ const LEAST_OPAQUE: f64 = 0.005;
 /// make of their own masks is chaos: of theirs the mean difference over three frames counts.
 pub fn correctness(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<bool> {
     let frames = if path.is_some() { 3 } else { args.frames };
-    let footage = Footage::new(640, 360, frames.min(100));
+    let footage = VideoClips::new(640, 360, frames.min(100));
     let mut right = true;
     for &precision in &args.precisions {
         for (way, launch) in ways(args) {
@@ -337,7 +343,7 @@ pub fn drift(args: &Args, results: &mut Results, model: &str, path: Option<&Path
     if path.is_some() {
         return Ok(true);
     }
-    let footage = Footage::new(640, 360, args.long.min(100));
+    let footage = VideoClips::new(640, 360, args.long.min(100));
     let mut right = true;
     for &precision in
         args.precisions.iter().filter(|&&precision| precision != Precision::Float32 || args.tiny)

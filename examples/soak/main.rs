@@ -34,7 +34,7 @@ fn main() -> Result<()> {
         return Err("usage: soak FRAMES OUT.csv OUT.png".into());
     };
     gst::init()?;
-    gstfastganseg::fastganseg::register_static()?;
+    gstfastganseg::element::register_static()?;
     let samples = soak(frames.parse()?)?;
 
     let mut file = std::fs::File::create(csv)?;

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use gstfastganseg::picture::OwnedPicture;
+use gstfastganseg::image::OwnedPicture;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

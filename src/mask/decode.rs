@@ -10,7 +10,7 @@ use std::path::Path;
 use png::{BitDepth, ColorType, Decoder, DecodingError, InterlaceInfo, Limits, Transformations};
 
 use super::{Kind, VOID, Values, is_grey_id};
-use crate::picture::check_size;
+use crate::image::check_size;
 
 /// Of the memory of the decoder, which holds a few rows and chunks besides the pixels, in bytes.
 const LIMIT: usize = 1 << 24;

@@ -7,7 +7,7 @@ use std::path::Path;
 use png::{BitDepth, ColorType, Encoder, EncodingError, Filter};
 
 use super::{Reading, VOID, bad, decode};
-use crate::matte::color;
+use crate::mask::color;
 use crate::{Error, Result};
 
 /// One object id a pixel.

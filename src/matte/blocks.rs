@@ -2,21 +2,14 @@
 
 use std::ops::Range;
 
+use super::MaskView;
 use crate::Result;
-use crate::tracker::PlaneMut;
+use crate::image::PlaneMut;
 
 /// The least side of a block in pixels.
 const SIDE: usize = 32;
 
-/// A plane of bytes without padding.
-#[derive(Clone, Copy, Debug)]
-pub struct Packed<'a> {
-    pub values: &'a [u8],
-    pub width: usize,
-    pub height: usize,
-}
-
-impl Packed<'_> {
+impl MaskView<'_> {
     /// Some of a row's values; what lies beyond the borders continues as at the border.
     pub fn read(&self, y: isize, columns: Range<isize>, out: &mut Vec<u8>) {
         let y = y.clamp(0, self.height as isize - 1) as usize;
@@ -47,7 +40,7 @@ pub struct Blocks {
 
 impl Blocks {
     /// Finds the blocks to work on when every pixel depends on those `reach` pixels around it.
-    fn survey(&mut self, plane: Packed, reach: usize) {
+    fn survey(&mut self, plane: MaskView, reach: usize) {
         self.side = SIDE.max(reach);
         self.across = plane.width.div_ceil(self.side);
         self.values.clear();
@@ -76,7 +69,7 @@ impl Blocks {
     /// `work`.
     pub fn filter(
         &mut self,
-        from: Packed,
+        from: MaskView,
         to: &mut PlaneMut,
         reach: usize,
         mut work: impl FnMut(Rect, &mut PlaneMut),
@@ -119,21 +112,21 @@ mod tests {
         let mut out = vec![9; width * height];
         let mut found = Vec::new();
         let mut to = PlaneMut { data: &mut out, width, height, stride: width };
-        let from = Packed { values: &values, width, height };
+        let from = MaskView { values: &values, width, height };
         Blocks::default().filter(from, &mut to, 5, |rect, _| found.push(rect)).unwrap();
         let rows = [0..32, 32..64, 64..96];
         assert_eq!(found, rows.map(|rows| Rect { columns: 64..160, rows }));
         assert_eq!(out, values);
         let mut found = 0;
         let mut to = PlaneMut { data: &mut out, width, height, stride: width };
-        let from = Packed { values: &vec![3; width * height], width, height };
+        let from = MaskView { values: &vec![3; width * height], width, height };
         Blocks::default().filter(from, &mut to, 500, |_, _| found += 1).unwrap();
         assert_eq!(found, 0);
     }
 
     #[test]
     fn borders_continue() {
-        let plane = Packed { values: &[1, 2, 3, 4], width: 2, height: 2 };
+        let plane = MaskView { values: &[1, 2, 3, 4], width: 2, height: 2 };
         let mut out = Vec::new();
         plane.read(-5, -2..4, &mut out);
         assert_eq!(out, [1, 1, 1, 2, 2, 2]);

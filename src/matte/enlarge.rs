@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::Small;
+use super::MaskView;
 use crate::Result;
-use crate::tracker::PlaneMut;
+use crate::image::PlaneMut;
 
 /// Bits behind the point between the two passes.
 const BITS: u32 = 6;
@@ -94,7 +94,7 @@ struct Line {
 }
 
 impl Line {
-    fn set(&mut self, small: &Small, row: usize, columns: &Taps) {
+    fn set(&mut self, small: &MaskView, row: usize, columns: &Taps) {
         if self.row == Some(row) {
             return;
         }
@@ -128,7 +128,7 @@ impl Line {
 
 impl Enlarger {
     /// Fills a plane that is nowhere smaller than `small`; one of the same size gets a copy.
-    pub fn enlarge(&mut self, small: &Small, plane: &mut PlaneMut) -> Result<()> {
+    pub fn enlarge(&mut self, small: &MaskView, plane: &mut PlaneMut) -> Result<()> {
         if (small.width, small.height) == (plane.width, plane.height) {
             return plane.copy(small.values);
         }
@@ -174,7 +174,7 @@ mod tests {
     fn enlarged(values: &[u8], (w, h): (usize, usize), (width, height): (usize, usize)) -> Vec<u8> {
         let mut data = vec![0x55; width * height];
         let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
-        let small = Small { values, width: w, height: h };
+        let small = MaskView { values, width: w, height: h };
         Enlarger::default().enlarge(&small, &mut plane).unwrap();
         data
     }
@@ -194,7 +194,7 @@ mod tests {
         for (width, height) in [(7, 5), (8, 5), (7, 6), (13, 21), (100, 9), (64, 64), (9, 77)] {
             let mut data = vec![1; width * height];
             let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
-            enlarger.enlarge(&Small { values: &small, width: 7, height: 5 }, &mut plane).unwrap();
+            enlarger.enlarge(&MaskView { values: &small, width: 7, height: 5 }, &mut plane).unwrap();
             let at = |place: usize, from: usize, to: usize| {
                 ((place as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, from as f64 - 1.0)
             };

@@ -2,9 +2,10 @@
 //! greatest value within a disk, or the least one, of what lies linearly between the pixels; so edges keep
 //! their softness, and distances may be fractions of a pixel.
 
-use super::blocks::{Blocks, Packed, Rect};
+use super::MaskView;
+use super::blocks::{Blocks, Rect};
 use crate::Result;
-use crate::tracker::PlaneMut;
+use crate::image::PlaneMut;
 
 /// Further than this, in pixels, nothing moves.
 pub const MAX_EXPAND: f64 = 128.0;
@@ -55,7 +56,7 @@ impl Disk {
 
 impl Expander {
     /// Grows what is opaque by `distance` pixels, or shrinks it by a negative one.
-    pub fn expand(&mut self, from: Packed, distance: f64, to: &mut PlaneMut) -> Result<()> {
+    pub fn expand(&mut self, from: MaskView, distance: f64, to: &mut PlaneMut) -> Result<()> {
         let radius = distance.abs().min(MAX_EXPAND);
         if self.disk.radius != radius || self.disk.chords.is_empty() {
             self.disk = Disk::new(radius);
@@ -75,7 +76,7 @@ impl Expander {
     }
 
     /// One rectangle; with `FLIP` 255 of the values' opposites.
-    fn grow<const FLIP: u8>(&mut self, from: Packed, disk: &Disk, rect: &Rect, to: &mut PlaneMut) {
+    fn grow<const FLIP: u8>(&mut self, from: MaskView, disk: &Disk, rect: &Rect, to: &mut PlaneMut) {
         let width = rect.columns.len();
         let reach = disk.reach();
         let columns = rect.columns.start as isize - reach as isize..(rect.columns.end + reach) as isize;
@@ -196,7 +197,7 @@ mod tests {
         let height = values.len() / width;
         let mut out = vec![0; values.len()];
         let mut plane = PlaneMut { data: &mut out, width, height, stride: width };
-        Expander::default().expand(Packed { values, width, height }, distance, &mut plane).unwrap();
+        Expander::default().expand(MaskView { values, width, height }, distance, &mut plane).unwrap();
         out
     }
 

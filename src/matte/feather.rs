@@ -1,9 +1,10 @@
 //! Softer edges: two box filters one after the other in either direction, so that edges become S-shaped
 //! ramps around where they were.
 
-use super::blocks::{Blocks, Packed, Rect};
+use super::MaskView;
+use super::blocks::{Blocks, Rect};
 use crate::Result;
-use crate::tracker::PlaneMut;
+use crate::image::PlaneMut;
 
 /// Wider ramps, in pixels, are not made.
 pub const MAX_FEATHER: f64 = 256.0;
@@ -52,7 +53,7 @@ impl BoxFilter {
 }
 
 /// The nearest whole number to one from 0 to 2²²: where floats have no room left for a fraction, their bits
-/// count. Unlike a cast it needs no look at what does not fit.
+/// count. Unlike a cast it needs no check of what does not fit.
 #[inline(always)]
 pub fn round(value: f32) -> i32 {
     const ROOM: f32 = 8_388_608.0;
@@ -61,7 +62,7 @@ pub fn round(value: f32) -> i32 {
 
 impl Featherer {
     /// Makes edges wider by `width` pixels.
-    pub fn feather(&mut self, from: Packed, width: f64, to: &mut PlaneMut) -> Result<()> {
+    pub fn feather(&mut self, from: MaskView, width: f64, to: &mut PlaneMut) -> Result<()> {
         let filter = BoxFilter::new(width.clamp(0.0, MAX_FEATHER) / 2.0);
         let mut blocks = std::mem::take(&mut self.blocks);
         let done =
@@ -70,7 +71,7 @@ impl Featherer {
         done
     }
 
-    fn soften(&mut self, from: Packed, filter: BoxFilter, rect: &Rect, to: &mut PlaneMut) {
+    fn soften(&mut self, from: MaskView, filter: BoxFilter, rect: &Rect, to: &mut PlaneMut) {
         let (width, height) = (rect.columns.len(), rect.rows.len());
         let margin = 2 * filter.reach();
         let columns = rect.columns.start as isize - margin as isize..(rect.columns.end + margin) as isize;
@@ -147,7 +148,7 @@ mod tests {
         let height = values.len() / width;
         let mut out = vec![0; values.len()];
         let mut plane = PlaneMut { data: &mut out, width, height, stride: width };
-        Featherer::default().feather(Packed { values, width, height }, feather, &mut plane).unwrap();
+        Featherer::default().feather(MaskView { values, width, height }, feather, &mut plane).unwrap();
         out
     }
 

@@ -2,19 +2,20 @@
 //! time, growth, softness, threshold, inversion. Smoothing comes early, since it compares what was found in
 //! one frame with what was found in the last; threshold late, since its edges must not be softened again.
 
-use super::blocks::Packed;
+use super::MaskView;
 use super::expand::Expander;
 use super::feather::Featherer;
 use super::guide::Guide;
 use super::refine::Refiner;
 use super::smooth::History;
-use super::{Edges, Enlarger, Look};
+use super::{Edges, Enlarger, MatteSettings};
 use crate::Result;
-use crate::tracker::{Matte, PlaneMut, Region};
+use crate::image::{PlaneMut, Region};
+use crate::matte::Matte;
 
 /// Writes mattes into planes, frame after frame of one video.
 #[derive(Debug, Default)]
-pub struct Finisher {
+pub struct PostProcessor {
     small: Vec<u8>,
     enlarger: Enlarger,
     refiner: Refiner,
@@ -26,7 +27,7 @@ pub struct Finisher {
     between: [Vec<u8>; 2],
 }
 
-impl Finisher {
+impl PostProcessor {
     /// Forgets the frames before.
     pub fn restart(&mut self) {
         self.histories.clear();
@@ -40,7 +41,7 @@ impl Finisher {
     /// A plane that is too small for its size, or an error of libtorch.
     pub fn write_alpha(
         &mut self,
-        look: &Look,
+        settings: &MatteSettings,
         matte: Option<&Matte>,
         guide: Option<&Guide>,
         plane: &mut PlaneMut,
@@ -49,8 +50,8 @@ impl Finisher {
             self.restart();
             return plane.fill(255);
         };
-        self.histories.retain(|(id, _)| *id == look.object);
-        self.write_object(look, matte, look.object, guide, plane)
+        self.histories.retain(|(id, _)| *id == settings.object);
+        self.write_object(settings, matte, settings.object, guide, plane)
     }
 
     /// As [`write_alpha`](Self::write_alpha), of the given object (0 = all) in place of the chosen one.
@@ -59,7 +60,7 @@ impl Finisher {
     /// Those of [`write_alpha`](Self::write_alpha).
     pub fn write_object(
         &mut self,
-        look: &Look,
+        settings: &MatteSettings,
         matte: &Matte,
         object: u8,
         guide: Option<&Guide>,
@@ -68,40 +69,44 @@ impl Finisher {
         let (width, height) = (plane.width, plane.height);
         drop(plane.rows()?);
         let guide = guide.filter(|guide| guide.size() == (width, height));
-        let smooths = look.smoothing > 0.0;
-        let (expands, feathers) = (look.expand != 0.0, look.feather > 0.0);
+        let smooths = settings.smoothing > 0.0;
+        let (expands, feathers) = (settings.expand != 0.0, settings.feather > 0.0);
         if !smooths {
             self.histories.retain(|(id, _)| *id != object);
         }
 
         if !(smooths || expands || feathers) {
-            self.enlarge(look, matte, object, guide, plane)?;
+            self.enlarge(settings, matte, object, guide, plane)?;
         } else {
             let [mut first, mut second] = std::mem::take(&mut self.between);
             first.resize(width * height, 0);
             let packed = &mut PlaneMut { data: &mut first, width, height, stride: width };
-            self.enlarge(look, matte, object, guide, packed)?;
-            let mut values = Packed { values: &first, width, height };
+            self.enlarge(settings, matte, object, guide, packed)?;
+            let mut values = MaskView { values: &first, width, height };
             let Self { histories, expander, featherer, .. } = self;
             if smooths {
                 let history = history_of(histories, object);
-                values.values = history.smooth(values, guide, look.smoothing, matte.starts_over());
+                values.values = history.smooth(values, guide, settings.smoothing, matte.starts_over());
             }
             match (expands, feathers) {
                 (false, false) => plane.copy(values.values)?,
-                (true, false) => expander.expand(values, look.expand, plane)?,
-                (false, true) => featherer.feather(values, look.feather, plane)?,
+                (true, false) => expander.expand(values, settings.expand, plane)?,
+                (false, true) => featherer.feather(values, settings.feather, plane)?,
                 (true, true) => {
                     second.resize(width * height, 0);
                     let grown = &mut PlaneMut { data: &mut second, width, height, stride: width };
-                    expander.expand(values, look.expand, grown)?;
-                    featherer.feather(Packed { values: &second, width, height }, look.feather, plane)?;
+                    expander.expand(values, settings.expand, grown)?;
+                    featherer.feather(
+                        MaskView { values: &second, width, height },
+                        settings.feather,
+                        plane,
+                    )?;
                 }
             }
             self.between = [first, second];
         }
 
-        if let Some(table) = look.table() {
+        if let Some(table) = settings.table() {
             for row in plane.rows()? {
                 row.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
             }
@@ -111,13 +116,13 @@ impl Finisher {
 
     fn enlarge(
         &mut self,
-        look: &Look,
+        settings: &MatteSettings,
         matte: &Matte,
         object: u8,
         guide: Option<&Guide>,
         plane: &mut PlaneMut,
     ) -> Result<()> {
-        let refines = guide.is_some() && look.edges == Edges::Refine && !matte.is_drawn();
+        let refines = guide.is_some() && settings.edges == Edges::Refine && !matte.is_drawn();
         if matte.write_on_device(object, refines, plane)? {
             return Ok(());
         }

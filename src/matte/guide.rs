@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::tracker::Picture;
+use crate::image::Picture;
 
 /// One sample a pixel whose edges those of a matte may follow: luma, or green, which is most of it.
 #[derive(Clone, Copy, Debug)]

@@ -111,9 +111,9 @@ fn refine(small: &Tensor, even: &Tensor, luma: &Tensor, i: &Tensor, size: (i64, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::{PlaneMut, Region};
     use crate::matte::refine::Refiner;
-    use crate::matte::{Enlarger, Guide, Small};
-    use crate::tracker::{PlaneMut, Region};
+    use crate::matte::{Enlarger, Guide, MaskView};
 
     const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -144,7 +144,7 @@ mod tests {
             let mask = mask / 255.0;
             let (rows, columns) = (height as i64, width as i64);
             let luma_tensor = Tensor::from_slice(&luma).reshape([rows, columns]);
-            let source = Small { values: &small, width: w, height: h };
+            let source = MaskView { values: &small, width: w, height: h };
             let guide = Guide::bytes(&luma, size, width, 1).unwrap();
             let boxes = Boxes::new((h as i64, w as i64), (rows, columns), CPU).unwrap();
             for refined in [false, true] {

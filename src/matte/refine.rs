@@ -8,12 +8,12 @@
 
 use std::ops::Range;
 
-use super::Small;
+use super::MaskView;
 use super::enlarge::Taps;
 use super::feather::round;
 use super::guide::Guide;
 use crate::Result;
-use crate::tracker::{PlaneMut, Region};
+use crate::image::{PlaneMut, Region};
 
 /// Places of the small mask to each side that a function is fitted to.
 const RADIUS: usize = 1;
@@ -54,7 +54,7 @@ impl Refiner {
     /// another size, or a mask that was not enlarged, leaves it as it is.
     pub fn refine(
         &mut self,
-        small: &Small,
+        small: &MaskView,
         guide: &Guide,
         region: Region,
         plane: &mut PlaneMut,
@@ -72,7 +72,7 @@ impl Refiner {
         self.apply(small, guide, region, &bounds, plane)
     }
 
-    fn find_ranges(&mut self, small: &Small) {
+    fn find_ranges(&mut self, small: &MaskView) {
         let spare = &mut self.spare;
         extremes(small, &mut self.least, spare, u8::min);
         extremes(small, &mut self.greatest, spare, u8::max);
@@ -84,7 +84,7 @@ impl Refiner {
     }
 
     /// What has to be looked at.
-    fn bounds(&self, small: &Small) -> Option<Bounds> {
+    fn bounds(&self, small: &MaskView) -> Option<Bounds> {
         let (mut columns, mut rows) = (small.width..0, small.height..0);
         for y in 0..small.height {
             let row = y * small.width..(y + 1) * small.width;
@@ -101,7 +101,7 @@ impl Refiner {
     }
 
     /// The mean luma of the pixels of each place.
-    fn shrink(&mut self, guide: &Guide, region: Region, bounds: &Bounds, small: &Small) {
+    fn shrink(&mut self, guide: &Guide, region: Region, bounds: &Bounds, small: &MaskView) {
         let (width, height) = (self.columns.len(), self.rows.len());
         let column = |place: usize| place * width / small.width;
         let (begin, end) = (column(bounds.columns.start), column(bounds.columns.end));
@@ -169,7 +169,7 @@ impl Refiner {
 
     fn apply(
         &mut self,
-        small: &Small,
+        small: &MaskView,
         guide: &Guide,
         region: Region,
         bounds: &Bounds,
@@ -203,7 +203,7 @@ impl Refiner {
     }
 
     /// Columns of the plane whose alpha comes from a place around which the mask is not flat.
-    fn find_runs(&self, small: &Small, rows: (usize, usize), runs: &mut Vec<Range<usize>>) {
+    fn find_runs(&self, small: &MaskView, rows: (usize, usize), runs: &mut Vec<Range<usize>>) {
         let open =
             |x: usize| self.is_open(rows.0 * small.width + x) || self.is_open(rows.1 * small.width + x);
         let mut x = 0;
@@ -223,7 +223,14 @@ impl Refiner {
         }
     }
 
-    fn enlarge_row(&mut self, small: &Small, bounds: &Bounds, row: usize, run: &Range<usize>, upper: bool) {
+    fn enlarge_row(
+        &mut self,
+        small: &MaskView,
+        bounds: &Bounds,
+        row: usize,
+        run: &Range<usize>,
+        upper: bool,
+    ) {
         let target = if upper { &mut self.upper } else { &mut self.lower };
         let start = (row - bounds.rows.start) * bounds.columns.len();
         let own = |x: usize| start + x - bounds.columns.start;
@@ -261,8 +268,8 @@ struct Bounds {
 }
 
 /// The least or greatest value within [`RANGE`] of each.
-fn extremes(small: &Small, to: &mut Vec<u8>, spare: &mut Vec<u8>, pick: impl Fn(u8, u8) -> u8 + Copy) {
-    let Small { values, width, height } = *small;
+fn extremes(small: &MaskView, to: &mut Vec<u8>, spare: &mut Vec<u8>, pick: impl Fn(u8, u8) -> u8 + Copy) {
+    let MaskView { values, width, height } = *small;
     spare.clear();
     spare.extend_from_slice(values);
     for (row, from) in spare.chunks_exact_mut(width).zip(values.chunks_exact(width)) {
@@ -336,7 +343,7 @@ mod tests {
         let (width, height) = SIZE;
         let small: Vec<u8> =
             (0..72).map(|i| [0, 0, 0, 0, 0, 40, 215, 255, 255, 255, 255, 255][i % 12]).collect();
-        let small = Small { values: &small, width: 12, height: 6 };
+        let small = MaskView { values: &small, width: 12, height: 6 };
         let luma: Vec<u8> = (0..width * height).map(|i| luma(i % width, i / width)).collect();
         let guide = Guide::bytes(&luma, SIZE, width, 1).unwrap();
         let mut data = vec![0; width * height];
@@ -391,7 +398,7 @@ mod tests {
             (2, 7, 3, 7, 9, 9),
         ] {
             let values: Vec<u8> = (0..w * h).map(|i| if i % 2 == 0 { 0 } else { 255 }).collect();
-            let small = Small { values: &values, width: w, height: h };
+            let small = MaskView { values: &values, width: w, height: h };
             let luma: Vec<u8> = (0..8 * 8).map(|i| (i * 37 % 256) as u8).collect();
             let guide = Guide::bytes(&luma, (8, 8), 8, 1).unwrap();
             let mut data = vec![100; (width + 2) * height];

@@ -1,7 +1,7 @@
 //! Smoothing over time: alpha stays near what it was in the frame before where the picture stays as it
 //! was, and follows at once where the picture, or the alpha itself, changes much.
 
-use super::blocks::Packed;
+use super::MaskView;
 use super::guide::Guide;
 
 /// From this change of luma on, of 255, a pixel shows something else, and keeps nothing.
@@ -24,7 +24,7 @@ pub struct History {
 
 impl History {
     /// The alpha of the frame, smoothed by `strength` from 0 to 1; with `anew`, the first of its kind.
-    pub fn smooth(&mut self, now: Packed, guide: Option<&Guide>, strength: f64, anew: bool) -> &[u8] {
+    pub fn smooth(&mut self, now: MaskView, guide: Option<&Guide>, strength: f64, anew: bool) -> &[u8] {
         let size = (now.width, now.height);
         let guide = guide.filter(|guide| guide.size() == size);
         if anew || size != self.size {
@@ -87,7 +87,7 @@ mod tests {
     fn smooth<'a>(history: &'a mut History, alpha: &[u8], luma: Option<&[u8]>, strength: f64) -> &'a [u8] {
         let size = (alpha.len(), 1);
         let guide = luma.map(|luma| Guide::bytes(luma, size, size.0, 1).unwrap());
-        let now = Packed { values: alpha, width: size.0, height: 1 };
+        let now = MaskView { values: alpha, width: size.0, height: 1 };
         history.smooth(now, guide.as_ref(), strength, false)
     }
 
@@ -147,7 +147,7 @@ mod tests {
         let mut history = History::default();
         smooth(&mut history, &[100, 100], Some(&[5, 5]), 1.0);
         assert_eq!(smooth(&mut history, &[110], Some(&[5]), 1.0), [110]);
-        let now = Packed { values: &[120], width: 1, height: 1 };
+        let now = MaskView { values: &[120], width: 1, height: 1 };
         assert_eq!(history.smooth(now, None, 1.0, true), [120]);
         assert_eq!(smooth(&mut history, &[110], Some(&[5]), 1.0), [110], "no luma to compare with");
     }

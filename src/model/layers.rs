@@ -2,8 +2,8 @@
 
 use tch::{Device, Kind, Tensor, nn};
 
-use super::blank::unless_blank;
 use super::meter;
+use super::zero_init::unless_zero_init;
 use crate::Result;
 
 /// Gives every tensor of a network to a function: conversion to a device, a kind, a memory layout.
@@ -142,9 +142,9 @@ impl Conv {
         let weight = path.var(
             "weight",
             &[spec.outputs, spec.inputs / spec.groups, rows, columns],
-            unless_blank(nn::init::DEFAULT_KAIMING_UNIFORM),
+            unless_zero_init(nn::init::DEFAULT_KAIMING_UNIFORM),
         );
-        let uniform = unless_blank(nn::Init::Uniform { lo: -bound, up: bound });
+        let uniform = unless_zero_init(nn::Init::Uniform { lo: -bound, up: bound });
         let bias = spec.bias.then(|| path.var("bias", &[spec.outputs], uniform));
         Self { weight, bias, spec, name: name_of(path) }
     }
@@ -281,6 +281,13 @@ pub fn mean_under(x: &Tensor, masks: &Tensor) -> Result<Tensor> {
 /// Zeros like the given shape in float32 on the device of `like`.
 pub fn zeros(size: &[i64], like: &Tensor) -> Result<Tensor> {
     Ok(Tensor::f_zeros(size, (Kind::Float, like.device()))?)
+}
+
+/// The same values in memory of their own, in the same order.
+pub fn copy_of(tensor: &Tensor) -> Result<Tensor> {
+    let mut copy = tensor.f_empty_like()?;
+    copy.f_copy_(tensor)?;
+    Ok(copy)
 }
 
 #[cfg(test)]

@@ -5,19 +5,19 @@
 //! backbone wants. Masks are soft, (N, 1, H, W) in [0, 1], float32, and never binarised while they
 //! propagate. N counts objects at run time and clips in training.
 
-mod blank;
 pub mod config;
 pub mod layers;
 pub mod lite;
 pub mod meter;
-mod plain;
 pub mod resnet50;
+mod tensor_slices;
 pub mod weights;
+mod zero_init;
 
-pub use blank::blank;
 pub use config::{Architecture, Config, Matching, TemporalSkip};
 pub use lite::Lite;
 pub use resnet50::Resnet50;
+pub use zero_init::zero_init;
 
 use layers::{Part, channels_last};
 use tch::{Device, Kind, Tensor};
@@ -31,7 +31,7 @@ const SEEN: f64 = 0.5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Nothing: what is in it never changes, and what takes its place is another tensor.
-    Known,
+    Constant,
     /// Nothing either, but others may write into it from step to step.
     Given,
     /// Leaves another in its place, of the same shape.
@@ -39,22 +39,22 @@ pub enum Role {
 }
 
 /// Another handle on the same tensors.
-pub trait Handle {
+pub trait ShallowClone {
     /// Shares memory with `self`, as [`Tensor::shallow_clone`] does.
     #[must_use]
-    fn handle(&self) -> Self;
+    fn shallow_clone(&self) -> Self;
 }
 
 /// What every regressor can do; the tracker drives it, training calls it too.
 pub trait Regressor: layers::Visit + Send {
     /// What is computed once per reference.
-    type Reference: Handle + Send + 'static;
+    type Reference: ShallowClone + Send + 'static;
     /// What is carried from frame to frame.
-    type State: Handle + Send + 'static;
+    type State: ShallowClone + Send + 'static;
     /// What a frame is compared with that does not change with every frame.
-    type Known: Send + 'static;
+    type MemoryRef: Send + 'static;
     /// What is found of a frame without the one before it.
-    type Sight: Send + 'static;
+    type EncodedFrame: Send + 'static;
 
     /// What it was built from.
     fn config(&self) -> &Config;
@@ -70,19 +70,19 @@ pub trait Regressor: layers::Visit + Send {
 
     /// One frame, `image` (1 or N, 3, H, W): logits (N, 1, H, W) float32 whose sigmoid is the soft mask.
     fn step(&self, image: &Tensor, reference: &Self::Reference, state: &mut Self::State) -> Result<Tensor> {
-        self.step_on(self.look(image, &Self::known(state))?, reference, state)
+        self.step_encoded(self.encode_frame(image, &Self::memory_ref(state))?, reference, state)
     }
 
-    /// What [`look`](Self::look) needs of the state; it shares memory with it.
-    fn known(state: &Self::State) -> Self::Known;
+    /// What [`encode_frame`](Self::encode_frame) needs of the state; it shares memory with it.
+    fn memory_ref(state: &Self::State) -> Self::MemoryRef;
 
     /// The beginning of a [`step`](Self::step), which can be made before the frame ahead of it is done.
-    fn look(&self, image: &Tensor, known: &Self::Known) -> Result<Self::Sight>;
+    fn encode_frame(&self, image: &Tensor, memory: &Self::MemoryRef) -> Result<Self::EncodedFrame>;
 
     /// The rest of a [`step`](Self::step), from any frame's state: what has changed meanwhile is looked up anew.
-    fn step_on(
+    fn step_encoded(
         &self,
-        sight: Self::Sight,
+        frame: Self::EncodedFrame,
         reference: &Self::Reference,
         state: &mut Self::State,
     ) -> Result<Tensor>;

@@ -1,6 +1,6 @@
 //! Tells objects that are there from those that are hidden or gone, so that a stray mask is not followed.
 
-use super::Evidence;
+use super::ObjectStats;
 
 /// Whether the objects are in the picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,17 +13,17 @@ pub enum Presence {
 }
 
 /// Share of the region looked at that a mask needs, to be one.
-const AREA: f64 = 0.0005;
+const MIN_AREA: f64 = 0.0005;
 /// Its mean value where it is above one half, for an object that was lost to count as seen.
-const CERTAINTY: f64 = 0.7;
+const MIN_CERTAINTY: f64 = 0.7;
 /// Frames in a row without a mask until an object is lost.
-const PATIENCE: u32 = 3;
+const FRAMES_TO_LOST: u32 = 3;
 /// Frames in a row with one until it is found again.
-const CAUTION: u32 = 2;
+const FRAMES_TO_FOUND: u32 = 2;
 
 /// Keeps an eye on every object.
 #[derive(Clone, Debug, Default)]
-pub struct Watch {
+pub struct PresenceDetector {
     objects: Vec<Object>,
 }
 
@@ -35,9 +35,9 @@ struct Object {
 }
 
 impl Object {
-    fn update(&mut self, evidence: &Evidence) {
-        let there = evidence.area >= AREA && (!self.lost || evidence.certainty >= CERTAINTY);
-        let limit = if self.lost { CAUTION } else { PATIENCE };
+    fn update(&mut self, stats: &ObjectStats) {
+        let there = stats.area >= MIN_AREA && (!self.lost || stats.certainty >= MIN_CERTAINTY);
+        let limit = if self.lost { FRAMES_TO_FOUND } else { FRAMES_TO_LOST };
         self.contrary = if there == self.lost { self.contrary + 1 } else { 0 };
         if self.contrary >= limit {
             *self = Self { lost: !self.lost, contrary: 0 };
@@ -45,7 +45,7 @@ impl Object {
     }
 }
 
-impl Watch {
+impl PresenceDetector {
     /// All of the objects are there: somebody has just shown them.
     pub fn new(objects: usize) -> Self {
         Self { objects: vec![Object::default(); objects] }
@@ -66,13 +66,13 @@ impl Watch {
         self.objects.iter().any(|object| object.lost)
     }
 
-    /// Decides for each object. Of one that is lost nothing is left: not its evidence, and not its mask. What
+    /// Decides for each object. Of one that is lost nothing is left: not its bounds, and not its mask. What
     /// masks are to be multiplied with, if that is not 1 for all.
-    pub fn judge(&mut self, evidence: &mut [Evidence]) -> Option<Vec<f32>> {
-        for (object, evidence) in self.objects.iter_mut().zip(evidence) {
-            object.update(evidence);
+    pub fn update(&mut self, stats: &mut [ObjectStats]) -> Option<Vec<f32>> {
+        for (object, stats) in self.objects.iter_mut().zip(stats) {
+            object.update(stats);
             if object.lost {
-                evidence.bounds = None;
+                stats.bounds = None;
             }
         }
         let any = self.objects.iter().any(|object| object.lost);
@@ -84,32 +84,32 @@ impl Watch {
 mod tests {
     use super::*;
 
-    fn evidence(area: f64, certainty: f64) -> Evidence {
+    fn stats(area: f64, certainty: f64) -> ObjectStats {
         let bounds = Some(super::super::Bounds { left: 0.0, right: 1.0, top: 0.0, bottom: 1.0 });
-        Evidence { area, certainty, confidence: certainty, likeness: 0.0, bounds }
+        ObjectStats { area, certainty, confidence: certainty, likeness: 0.0, bounds }
     }
 
-    fn judge(watch: &mut Watch, items: &[(f64, f64)]) -> Option<Vec<f32>> {
-        let mut evidence: Vec<_> = items.iter().map(|&(area, certainty)| evidence(area, certainty)).collect();
-        watch.judge(&mut evidence)
+    fn update(watch: &mut PresenceDetector, items: &[(f64, f64)]) -> Option<Vec<f32>> {
+        let mut stats: Vec<_> = items.iter().map(|&(area, certainty)| stats(area, certainty)).collect();
+        watch.update(&mut stats)
     }
 
     #[test]
     fn a_single_empty_frame_is_no_loss() {
-        let mut watch = Watch::new(1);
+        let mut watch = PresenceDetector::new(1);
         for area in [0.1, 0.0, 0.0, 0.1, 0.0, 0.0, 0.1] {
-            assert_eq!(judge(&mut watch, &[(area, 0.9)]), None);
+            assert_eq!(update(&mut watch, &[(area, 0.9)]), None);
             assert_eq!(watch.presence(), Presence::Seen);
         }
     }
 
     #[test]
     fn lost_and_found() {
-        let mut watch = Watch::new(1);
+        let mut watch = PresenceDetector::new(1);
         let frames = [(0.0, 0.0); 3].into_iter().chain([(0.1, 0.9); 2]);
         let states: Vec<_> = frames
             .map(|frame| {
-                judge(&mut watch, &[frame]);
+                update(&mut watch, &[frame]);
                 watch.presence()
             })
             .collect();
@@ -119,18 +119,18 @@ mod tests {
 
     #[test]
     fn a_lost_object_has_no_mask_until_it_is_found() {
-        let mut watch = Watch::new(1);
-        (0..3).for_each(|_| drop(judge(&mut watch, &[(0.0, 0.0)])));
-        assert_eq!(judge(&mut watch, &[(0.1, 0.9)]), Some(vec![0.0]));
-        assert_eq!(judge(&mut watch, &[(0.1, 0.6)]), Some(vec![0.0]), "unsure masks do not count");
-        assert_eq!(judge(&mut watch, &[(0.1, 0.9)]), Some(vec![0.0]));
-        assert_eq!(judge(&mut watch, &[(0.1, 0.9)]), None);
+        let mut watch = PresenceDetector::new(1);
+        (0..3).for_each(|_| drop(update(&mut watch, &[(0.0, 0.0)])));
+        assert_eq!(update(&mut watch, &[(0.1, 0.9)]), Some(vec![0.0]));
+        assert_eq!(update(&mut watch, &[(0.1, 0.6)]), Some(vec![0.0]), "unsure masks do not count");
+        assert_eq!(update(&mut watch, &[(0.1, 0.9)]), Some(vec![0.0]));
+        assert_eq!(update(&mut watch, &[(0.1, 0.9)]), None);
     }
 
     #[test]
     fn one_of_two_objects_is_lost_alone() {
-        let mut watch = Watch::new(2);
-        let frames = (0..3).map(|_| judge(&mut watch, &[(0.1, 0.9), (0.0, 0.0)]));
+        let mut watch = PresenceDetector::new(2);
+        let frames = (0..3).map(|_| update(&mut watch, &[(0.1, 0.9), (0.0, 0.0)]));
         assert_eq!(frames.last().flatten(), Some(vec![1.0, 0.0]));
         assert_eq!(watch.presence(), Presence::Seen);
     }

@@ -1,7 +1,7 @@
 //! A few colours of a whole frame, by which an interruption is told from motion.
 
-use super::{Picture, Region, Scene};
 use crate::Result;
+use crate::image::{Picture, Region, Scene};
 
 /// Width and height of a thumbnail in cells.
 const COLUMNS: usize = 32;

@@ -77,7 +77,7 @@ enum Seen {
 }
 
 /// Looks at a frame: `None` for what is no raw video.
-fn look(first: &First) -> Option<Seen> {
+fn settings(first: &First) -> Option<Seen> {
     let first = first.lock().unwrap();
     let Some((buffer, caps)) = &*first else { return Some(Seen::Nothing) };
     let info = VideoInfo::from_caps(caps).ok()?;
@@ -154,7 +154,7 @@ fn run(launch: &str, looked: &str, encoder: Option<&str>) -> Result<Run, String>
         others.push("it hangs".into());
     }
     pipeline.set_state(gst::State::Null).map_err(|error| error.to_string())?;
-    let seen = look(&seen);
+    let seen = settings(&seen);
     Ok(Run { seen, encoded: encoded.unwrap_or_default(), told, others })
 }
 
@@ -175,7 +175,7 @@ fn decodes_to_alpha(encoded: &First) -> Option<bool> {
     let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
     pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &kinds);
     pipeline.set_state(gst::State::Null).unwrap();
-    match look(&decoded)? {
+    match settings(&decoded)? {
         Seen::Nothing => None,
         seen => Some(seen == Seen::Alpha),
     }

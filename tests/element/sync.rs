@@ -7,8 +7,10 @@ use std::path::Path;
 
 use gst::prelude::*;
 use gstfastganseg::device::{DeviceChoice, Precision};
+use gstfastganseg::image::{Picture, PlaneMut};
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::tracker::{Matte, Options, Picture, PlaneMut, Roi, Tracker};
+use gstfastganseg::matte::Matte;
+use gstfastganseg::tracker::{Options, Roi, Tracker};
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use gstreamer_video::{VideoFormat, VideoFrameExt, VideoFrameRef, VideoInfo};

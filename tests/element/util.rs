@@ -21,7 +21,7 @@ pub fn init() {
         // SAFETY: every test passes here before anything else, and no other code has run.
         unsafe { std::env::set_var("GST_REGISTRY", registry) };
         gst::init().unwrap();
-        gstfastganseg::fastganseg::register_static().unwrap();
+        gstfastganseg::element::register_static().unwrap();
     });
 }
 

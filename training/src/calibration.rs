@@ -76,7 +76,7 @@ fn one(
         }
         let Some(truth) = frame.read_annotation()? else { continue };
         let truth = truth.resized(first.width(), first.height());
-        for (&object, evidence) in tracker.object_ids().iter().zip(tracker.evidence()) {
+        for (&object, evidence) in tracker.object_ids().iter().zip(tracker.object_stats()) {
             let (mask, truth) = (Bitmap::of_object(&labels, object), Bitmap::of_object(&truth, object));
             judgements.push(Judgement {
                 sequence: name.to_string(),

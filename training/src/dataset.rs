@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gstfastganseg::picture::OwnedPicture;
+use gstfastganseg::image::OwnedPicture;
 use image::RgbImage;
 
 use crate::{Error, LabelMap, Result, indexed_png};

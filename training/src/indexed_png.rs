@@ -37,7 +37,7 @@ pub fn write(path: &Path, map: &LabelMap) -> Result<()> {
 mod tests {
     use std::fs::File;
 
-    use gstfastganseg::matte::color;
+    use gstfastganseg::mask::color;
     use png::{BitDepth, ColorType};
 
     use super::*;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use gstfastganseg::model::meter::{Work, measure};
 use gstfastganseg::model::weights::Weights;
-use gstfastganseg::model::{Config, Lite, Matching, Regressor, Resnet50, blank, prepare};
+use gstfastganseg::model::{Config, Lite, Matching, Regressor, Resnet50, prepare, zero_init};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -85,12 +85,12 @@ impl Info {
         let store = nn::VarStore::new(Device::Cpu);
         let costs = match config.matching {
             Matching::Affinity => {
-                let model = blank(|| Lite::new(&store.root(), &hasty))?;
+                let model = zero_init(|| Lite::new(&store.root(), &hasty))?;
                 fill(&store)?;
                 Costs::of(model, config)?
             }
             Matching::GlobalConvolution => {
-                let model = blank(|| Resnet50::new(&store.root(), &hasty))?;
+                let model = zero_init(|| Resnet50::new(&store.root(), &hasty))?;
                 fill(&store)?;
                 Costs::of(model, config)?
             }

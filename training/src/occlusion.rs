@@ -4,7 +4,7 @@
 use image::{Rgb, RgbImage, imageops};
 use indicatif::ProgressBar;
 
-use gstfastganseg::tracker::{Evidence, Presence, Tracker, TrackerState};
+use gstfastganseg::tracker::{ObjectStats, Presence, Tracker, TrackerState};
 
 use crate::dataset::{Dataset, Frame, Sequence};
 use crate::method::Propagator;
@@ -163,7 +163,7 @@ pub struct Finding {
     /// Whether it does here.
     pub covered: bool,
     /// Of the first object.
-    pub evidence: Evidence,
+    pub evidence: ObjectStats,
     /// Region similarity; 1 for no mask on a covered frame.
     pub similarity: f64,
 }
@@ -251,7 +251,7 @@ impl<'a> Run<'a> {
         let Self { sequence, frames, other, covered_from, .. } = *self;
         let mut found = |tracker: &Tracker, covered: bool, similarity: f64| {
             let sequence = sequence.name().to_string();
-            let evidence = tracker.evidence().first().copied();
+            let evidence = tracker.object_stats().first().copied();
             findings.extend(evidence.map(|evidence| Finding {
                 sequence,
                 cover,

@@ -499,15 +499,18 @@ fn close_ups_show_all_of_an_object_in_any_shape() {
 fn intruders_hide_objects_or_are_hidden_by_them() {
     let (video, stills) = (Folder::davis(2), Folder::photos(3, "Annotations"));
     let sources = video.source("a", "") + &stills.source("b", "ratio = 1e-6");
-    let with = |intruder: f64, newcomer: f64| {
-        let plain = PLAIN.replace("[augment]", &format!("[augment]\nintruder = {intruder:.1}"));
-        clips(&open(&format!("{sources}{plain}[synthetic]\nnewcomer = {newcomer:.1}\n")).unwrap(), 8)
+    let with = |distractor: f64, late_distractor: f64| {
+        let plain = PLAIN.replace("[augment]", &format!("[augment]\ndistractor = {distractor:.1}"));
+        clips(
+            &open(&format!("{sources}{plain}[synthetic]\nlate_distractor = {late_distractor:.1}\n")).unwrap(),
+            8,
+        )
     };
     let (without, with, later) = (with(0.0, 0.0), with(1.0, 0.0), with(1.0, 1.0));
     let (mut hidden, mut behind) = (0, 0);
     for ([images, masks, valid], [changed, left, same_valid]) in without.iter().zip(&with) {
         assert!(valid.equal(same_valid));
-        assert!((masks - left).min().double_value(&[]) >= -1e-5, "an intruder is no part of the object");
+        assert!((masks - left).min().double_value(&[]) >= -1e-5, "a distractor is no part of the object");
         let object = masks.gt(0.999).logical_and(&left.gt(0.999)).to_kind(Kind::Float);
         let difference = ((images - changed) * &object).abs().max().double_value(&[]);
         assert!(difference < 2e-3, "what is left of the object looks as before: {difference}");
@@ -524,8 +527,9 @@ fn intruders_hide_objects_or_are_hidden_by_them() {
 #[test]
 fn newcomers_are_not_in_the_reference() {
     let folder = Folder::photos(3, "Annotations");
-    let with = |second: f64, newcomer: f64| {
-        let text = format!("[synthetic]\nsecond_object = {second:.1}\nnewcomer = {newcomer:.1}\n");
+    let with = |second: f64, late_distractor: f64| {
+        let text =
+            format!("[synthetic]\nsecond_object = {second:.1}\nlate_distractor = {late_distractor:.1}\n");
         clips(&open(&(folder.source("stills", "") + &text)).unwrap(), 6)
     };
     let of = |clips: &[[Tensor; 3]], frame: i64| -> Vec<Tensor> {

@@ -45,7 +45,7 @@ impl Channels {
 
 /// What the encoder gives to the rest of the network.
 #[derive(Debug)]
-pub struct Taps {
+pub struct EncoderFeatures {
     /// Block 1.
     pub s2: Tensor,
     /// Block 3.
@@ -93,12 +93,12 @@ impl Backbone {
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on other shapes.
-    pub fn forward(&self, image: &Tensor) -> Result<Taps> {
+    pub fn forward(&self, image: &Tensor) -> Result<EncoderFeatures> {
         match &self.0 {
             Which::MobileNetV2(encoder) => encoder.forward(image),
             Which::Resnet50(encoder) => {
                 let [s2, s4, s8, s16] = encoder.forward_image(image)?;
-                Ok(Taps { s8_expanded: s8.shallow_clone(), s2, s4, s8, s16 })
+                Ok(EncoderFeatures { s8_expanded: s8.shallow_clone(), s2, s4, s8, s16 })
             }
         }
     }

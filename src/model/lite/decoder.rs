@@ -5,8 +5,8 @@ use tch::{Kind, Tensor, nn};
 use super::super::config::{Config, TemporalSkip};
 use super::super::layers::{Conv, ConvSpec, double};
 use super::backbone::Channels;
-use super::join::beside;
 use super::matching::Matching;
+use super::upsample_concat::upsample_concat;
 use crate::{Result, visit_fields};
 
 /// Channels that the temporal skip adds.
@@ -104,7 +104,7 @@ impl Decoder {
         let y = relu(self.fuse16.forward(&cat(&[inputs.s16, inputs.sub16, inputs.read16])?)?)?;
         let y = y.f_add(&self.residual16b.forward(&relu(self.residual16a.forward(&y)?)?)?)?;
 
-        let y = beside(&self.up8.forward(&y)?, &[inputs.s8, inputs.sub8, inputs.read8])?;
+        let y = upsample_concat(&self.up8.forward(&y)?, &[inputs.s8, inputs.sub8, inputs.read8])?;
         let y = relu(self.fuse8.forward(&y)?)?;
         let y = y.f_add(&self.residual8.forward(&y)?)?;
 
@@ -120,14 +120,14 @@ impl Decoder {
                     }
                 };
                 let skip = conv.forward(&skip.f_relu()?)?;
-                beside(&up, &[inputs.s4, inputs.mask4, &skip])?
+                upsample_concat(&up, &[inputs.s4, inputs.mask4, &skip])?
             }
-            None => beside(&up, &[inputs.s4, inputs.mask4])?,
+            None => upsample_concat(&up, &[inputs.s4, inputs.mask4])?,
         };
         let y = relu(self.fuse4.forward(&y)?)?;
         let features = y.f_add(&self.residual4.forward(&y)?)?;
 
-        let y = beside(&self.up2.forward(&features.f_relu()?)?, &[inputs.s2])?;
+        let y = upsample_concat(&self.up2.forward(&features.f_relu()?)?, &[inputs.s2])?;
         let y = relu(self.fuse2.forward(&y)?)?;
         let logits = double(&self.head.forward(&y)?.f_to_kind(Kind::Float)?)?;
         Ok((logits, features.f_to_kind(Kind::Float)?))

@@ -5,7 +5,7 @@ use tch::{Tensor, nn};
 
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Padding};
-use super::backbone::Taps;
+use super::backbone::EncoderFeatures;
 use crate::{Result, visit_fields};
 
 /// Expansion, channels, repeats and stride of each stage.
@@ -97,7 +97,7 @@ impl Encoder {
     }
 
     /// `image` (N, 3, H, W) with RGB in [0, 1].
-    pub fn forward(&self, image: &Tensor) -> Result<Taps> {
+    pub fn forward(&self, image: &Tensor) -> Result<EncoderFeatures> {
         let image = image.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?;
         let run = |x: Tensor, from: usize, to: usize| {
             self.blocks[from..to].iter().try_fold(x, |x, block| block.forward(&x))
@@ -107,6 +107,6 @@ impl Encoder {
         let s8 = run(s4.shallow_clone(), 3, 6)?;
         let s8_expanded = self.blocks[6].expanded(&s8)?;
         let s16 = run(self.blocks[6].rest(&s8, &s8_expanded)?, 7, 13)?;
-        Ok(Taps { s2, s4, s8, s8_expanded, s16 })
+        Ok(EncoderFeatures { s2, s4, s8, s8_expanded, s16 })
     }
 }

@@ -3,14 +3,14 @@
 
 use tch::{Kind, Tensor, nn};
 
-use super::super::blank::unless_blank;
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Part, channels_last, double, name_of, part_of};
 use super::super::meter;
-use super::super::plain::Unshared;
-use super::backbone::{Channels, Taps};
+use super::super::tensor_slices::Unshared;
+use super::super::zero_init::unless_zero_init;
+use super::affinity_simd;
+use super::backbone::{Channels, EncoderFeatures};
 use super::memory::Tokens;
-use super::rows;
 use crate::{Result, visit_fields};
 
 /// Far below any logit: nothing is read from there.
@@ -108,14 +108,14 @@ impl Biases {
 /// What the memory says of a frame: for strides 16 and 8 what was read, (N, channels, positions), and the greatest
 /// likeness to object and to background, (N, 2, positions).
 #[derive(Debug)]
-pub struct Recall {
+pub struct MemoryReadout {
     coarse: (Tensor, Tensor),
     fine: (Tensor, Tensor),
     /// Kept, so that no other can come to lie in its place.
     memory: Tokens,
 }
 
-impl Recall {
+impl MemoryReadout {
     /// Whether it is that memory which was asked, which never changes in place.
     pub fn is_of(&self, memory: &Tokens) -> bool {
         self.memory.is(memory)
@@ -158,7 +158,7 @@ impl Matching {
         let key = |name: &str, inputs: i64, outputs: i64| {
             let spec = ConvSpec::square(inputs, outputs, 1).without_bias();
             let path = path / name;
-            let orthogonal = unless_blank(nn::Init::Orthogonal { gain: 1.0 });
+            let orthogonal = unless_zero_init(nn::Init::Orthogonal { gain: 1.0 });
             let rows = nn::init(orthogonal, &[outputs, inputs], path.device());
             let weight = path.var_copy("weight", &rows.reshape([outputs, inputs, 1, 1]));
             Conv::from_tensors(weight, None, spec).named(name_of(&path))
@@ -180,16 +180,16 @@ impl Matching {
     }
 
     /// Adds the keys to what the encoder gave.
-    pub fn features(&self, taps: &Taps) -> Result<Features> {
-        let key16 = unit_length(&self.key16.forward(&taps.s16)?)?.f_flatten(2, 3)?;
+    pub fn features(&self, features: &EncoderFeatures) -> Result<Features> {
+        let key16 = unit_length(&self.key16.forward(&features.s16)?)?.f_flatten(2, 3)?;
         // Of both levels side by side, the coarse one doubled; but a quarter of its positions are enough.
-        let (fine, coarse) = self.key8.split(taps.s8_expanded.size()[1])?;
-        let key8 = fine.forward(&taps.s8_expanded)?.f_add(&double(&coarse.forward(&taps.s16)?)?)?;
+        let (fine, coarse) = self.key8.split(features.s8_expanded.size()[1])?;
+        let key8 = fine.forward(&features.s8_expanded)?.f_add(&double(&coarse.forward(&features.s16)?)?)?;
         Ok(Features {
-            s2: taps.s2.shallow_clone(),
-            s4: taps.s4.shallow_clone(),
-            s8: taps.s8.shallow_clone(),
-            s16: taps.s16.shallow_clone(),
+            s2: features.s2.shallow_clone(),
+            s4: features.s4.shallow_clone(),
+            s8: features.s8.shallow_clone(),
+            s16: features.s16.shallow_clone(),
             key16,
             key8: unit_length(&key8)?,
         })
@@ -239,7 +239,7 @@ impl Matching {
     }
 
     /// What the memory says of a frame (1 or N, …), whatever the frame before it was like.
-    pub fn recall(&self, now: &Features, memory: &Tokens) -> Result<Recall> {
+    pub fn readout(&self, now: &Features, memory: &Tokens) -> Result<MemoryReadout> {
         let n = memory.key16.size()[0];
         let reference = |sharpness: &Tensor, like: &Tensor| -> Result<Tensor> {
             Ok(sharpness.f_exp()?.f_to_kind(like.kind())?.f_select(0, 0)?)
@@ -247,12 +247,12 @@ impl Matching {
         let query = expand(&now.key16, n)?.f_transpose(1, 2)?;
         let likeness = likenesses(&query, &memory.key16)?;
         let sharpness = reference(&self.sharpness16, &query)?;
-        let coarse = search(likeness, &sharpness, &memory.value16, &memory.mask16)?;
+        let coarse = affinity(likeness, &sharpness, &memory.value16, &memory.mask16)?;
         let query = expand(&now.key8, n)?.f_flatten(2, 3)?.f_transpose(1, 2)?;
         let likeness = likenesses(&query, &memory.key8)?;
         let sharpness = reference(&self.sharpness8, &query)?;
-        let fine = search(likeness, &sharpness, &memory.value8, &memory.mask8.f_unsqueeze(1)?)?;
-        Ok(Recall { coarse, fine, memory: memory.shallow_clone() })
+        let fine = affinity(likeness, &sharpness, &memory.value8, &memory.mask8.f_unsqueeze(1)?)?;
+        Ok(MemoryReadout { coarse, fine, memory: memory.shallow_clone() })
     }
 
     /// Stride 16: reads of memory and of the previous frame, and the greatest likeness to object and
@@ -262,13 +262,13 @@ impl Matching {
         now: &Features,
         previous: &Features,
         sub16: &Tensor,
-        recall: &Recall,
+        readout: &MemoryReadout,
         biases: &Biases,
     ) -> Result<Tensor> {
         let (n, h, w) = (now.s16.size()[0], now.s16.size()[2], now.s16.size()[3]);
         let query = now.key16.f_transpose(1, 2)?;
         let sharpness = self.sharpness16.f_exp()?.f_to_kind(query.kind())?;
-        let (from_memory, best) = &recall.coarse;
+        let (from_memory, best) = &readout.coarse;
         let value =
             Tensor::f_cat(&[self.value(&previous.s16, sub16)?, sub16.shallow_clone()], 1)?.f_flatten(2, 3)?;
         let likeness = likenesses(&query, &previous.key16)?;
@@ -293,12 +293,12 @@ impl Matching {
         now: &Features,
         previous: &Features,
         sub8: &Tensor,
-        recall: &Recall,
+        readout: &MemoryReadout,
         biases: &Biases,
     ) -> Result<Tensor> {
         let (n, h, w) = (now.key8.size()[0], now.key8.size()[2], now.key8.size()[3]);
         let sharpness = self.sharpness8.f_exp()?.f_to_kind(now.key8.kind())?;
-        let (from_memory, best) = &recall.fine;
+        let (from_memory, best) = &readout.fine;
         let global = Tensor::f_cat(&[from_memory, best], 1)?.f_reshape([n, 6, h, w])?;
         let local = local_read(&now.key8, &previous.key8, sub8, &sharpness.f_select(0, 1)?, &biases.local8)?;
         Ok(Tensor::f_cat(&[global, local], 1)?)
@@ -319,9 +319,14 @@ fn likenesses(queries: &Tensor, tokens: &Tensor) -> Result<Unshared> {
 
 /// Softmax over `sharpness · likeness` (N, queries, tokens) reads `value` (N, channels, tokens); with it the
 /// greatest likeness to a token of the object and of the background, (N, 2, queries).
-fn search(likeness: Unshared, sharpness: &Tensor, value: &Tensor, mask: &Tensor) -> Result<(Tensor, Tensor)> {
-    if rows::fits(&likeness) {
-        let (weighed, best) = rows::weigh_and_compare(likeness, sharpness, mask)?;
+fn affinity(
+    likeness: Unshared,
+    sharpness: &Tensor,
+    value: &Tensor,
+    mask: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    if affinity_simd::fits(&likeness) {
+        let (weighed, best) = affinity_simd::softmax_readout_with_best(likeness, sharpness, mask)?;
         return Ok((weighed.read(value)?, best));
     }
     let likeness = likeness.into_tensor();
@@ -333,8 +338,8 @@ fn search(likeness: Unshared, sharpness: &Tensor, value: &Tensor, mask: &Tensor)
 /// Softmax over `sharpness · likeness + bias` (N, queries, tokens) reads `value` (N, channels, tokens). The rows
 /// of `bias` are as many as those of the likenesses, or of one item of theirs.
 fn read(likeness: Unshared, sharpness: &Tensor, bias: &Tensor, value: &Tensor) -> Result<Tensor> {
-    if rows::fits(&likeness) {
-        return rows::weigh(likeness, sharpness, bias)?.read(value);
+    if affinity_simd::fits(&likeness) {
+        return affinity_simd::softmax_readout(likeness, sharpness, bias)?.read(value);
     }
     let weights = likeness.into_tensor().f_mul(sharpness)?.f_add(bias)?.f_softmax(-1, None::<Kind>)?;
     product(value, &weights.f_transpose(1, 2)?)

@@ -2,13 +2,13 @@
 //! previous mask as input, refine blocks, temporal skip) on MobileNetV2, with affinity matching in the
 //! place of the global convolution. With ResNet-50 in the place of MobileNetV2 it is a larger sibling for GPUs.
 
+mod affinity_simd;
 pub mod backbone;
 pub mod decoder;
 pub mod encoder;
-mod join;
 pub mod matching;
 pub mod memory;
-mod rows;
+mod upsample_concat;
 
 use std::collections::VecDeque;
 
@@ -16,11 +16,11 @@ use tch::{Kind, Tensor, nn};
 
 use self::backbone::Backbone;
 use self::decoder::{Decoder, Inputs};
-use self::matching::{Biases, Features, Matching, Recall};
+use self::matching::{Biases, Features, Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
 use super::layers::{Part, Visit, average_pool, channels_last, part_of};
-use super::{Config, Handle, Regressor, Role, blank};
-use crate::replay::copy_of;
+use super::{Config, Regressor, Role, ShallowClone, zero_init};
+use crate::model::layers::copy_of;
 use crate::{Error, Result, visit_fields};
 
 /// The built-in regressor.
@@ -69,13 +69,13 @@ pub struct State {
 
 /// A frame, and what the memory says of it.
 #[derive(Debug)]
-pub struct Sight {
+pub struct EncodedFrame {
     features: Features,
-    recall: Recall,
+    readout: MemoryReadout,
 }
 
-impl Handle for Reference {
-    fn handle(&self) -> Self {
+impl ShallowClone for Reference {
+    fn shallow_clone(&self) -> Self {
         Self {
             mask: self.mask.shallow_clone(),
             features: self.features.shallow_clone(),
@@ -86,8 +86,8 @@ impl Handle for Reference {
     }
 }
 
-impl Handle for State {
-    fn handle(&self) -> Self {
+impl ShallowClone for State {
+    fn shallow_clone(&self) -> Self {
         Self {
             mask: self.mask.shallow_clone(),
             features: self.features.shallow_clone(),
@@ -140,17 +140,17 @@ impl Lite {
         memory: &Tokens,
         biases: &Biases,
     ) -> Result<(Tensor, Tensor)> {
-        let recall = self.matching.recall(now, memory)?;
-        self.decode_recalled(now, previous, mask, skip, &recall, biases)
+        let readout = self.matching.readout(now, memory)?;
+        self.decode_readout(now, previous, mask, skip, &readout, biases)
     }
 
-    fn decode_recalled(
+    fn decode_readout(
         &self,
         now: &Features,
         previous: &Features,
         mask: &Tensor,
         skip: Option<&Tensor>,
-        recall: &Recall,
+        readout: &MemoryReadout,
         biases: &Biases,
     ) -> Result<(Tensor, Tensor)> {
         let n = mask.size()[0];
@@ -158,8 +158,8 @@ impl Lite {
         let mask4 = average_pool(&mask.f_to_kind(now.s16.kind())?, 4)?;
         let sub8 = mask4.f_pixel_unshuffle(2)?;
         let sub16 = mask4.f_pixel_unshuffle(4)?;
-        let read16 = self.matching.read16(&now, &previous, &sub16, recall, biases)?;
-        let read8 = self.matching.read8(&now, &previous, &sub8, recall, biases)?;
+        let read16 = self.matching.read16(&now, &previous, &sub16, readout, biases)?;
+        let read8 = self.matching.read8(&now, &previous, &sub8, readout, biases)?;
         self.decoder.forward(&Inputs {
             s2: &now.s2,
             s4: &now.s4,
@@ -182,9 +182,9 @@ impl Lite {
     ///
     /// # Errors
     /// [`Error::Torch`] when memory runs out.
-    pub fn handle(&mut self) -> Result<Self> {
+    pub fn shallow_clone(&mut self) -> Result<Self> {
         let store = nn::VarStore::new(tch::Device::Cpu);
-        let mut other = blank(|| Self::new(&store.root(), &self.config))?;
+        let mut other = zero_init(|| Self::new(&store.root(), &self.config))?;
         other.fold()?;
         let mut weights = Vec::new();
         self.visit(&mut |tensor| {
@@ -205,8 +205,8 @@ impl Lite {
 impl Regressor for Lite {
     type Reference = Reference;
     type State = State;
-    type Known = Tokens;
-    type Sight = Sight;
+    type MemoryRef = Tokens;
+    type EncodedFrame = EncodedFrame;
 
     fn config(&self) -> &Config {
         &self.config
@@ -240,27 +240,27 @@ impl Regressor for Lite {
         })
     }
 
-    fn known(state: &State) -> Tokens {
+    fn memory_ref(state: &State) -> Tokens {
         state.memory.shallow_clone()
     }
 
-    fn look(&self, image: &Tensor, memory: &Tokens) -> Result<Sight> {
+    fn encode_frame(&self, image: &Tensor, memory: &Tokens) -> Result<EncodedFrame> {
         let features = self.encode(&image.f_to_kind(self.kind())?)?;
-        let recall = self.matching.recall(&features, memory)?;
-        Ok(Sight { features, recall })
+        let readout = self.matching.readout(&features, memory)?;
+        Ok(EncodedFrame { features, readout })
     }
 
-    fn step_on(&self, sight: Sight, reference: &Reference, state: &mut State) -> Result<Tensor> {
-        let Sight { features: now, mut recall } = sight;
-        if !recall.is_of(&state.memory) {
-            recall = self.matching.recall(&now, &state.memory)?;
+    fn step_encoded(&self, frame: EncodedFrame, reference: &Reference, state: &mut State) -> Result<Tensor> {
+        let EncodedFrame { features: now, mut readout } = frame;
+        if !readout.is_of(&state.memory) {
+            readout = self.matching.readout(&now, &state.memory)?;
         }
-        let (logits, skip) = self.decode_recalled(
+        let (logits, skip) = self.decode_readout(
             &now,
             &state.features,
             &state.mask,
             state.skip.as_ref(),
-            &recall,
+            &readout,
             &state.biases,
         )?;
         state.likeness = Some(self.matching.likeness(&now, &reference.views)?);
@@ -274,9 +274,9 @@ impl Regressor for Lite {
         state: &mut State,
         f: &mut dyn FnMut(&mut Tensor, Role) -> Result<()>,
     ) -> Result<()> {
-        reference.views.visit(&mut |x| f(x, Role::Known))?;
-        state.biases.visit(&mut |x| f(x, Role::Known))?;
-        state.memory.visit(&mut |x| f(x, Role::Known))?;
+        reference.views.visit(&mut |x| f(x, Role::Constant))?;
+        state.biases.visit(&mut |x| f(x, Role::Constant))?;
+        state.memory.visit(&mut |x| f(x, Role::Constant))?;
         f(&mut state.mask, Role::Given)?;
         // The other features are those of the present frame alone.
         let Features { s16, key16, key8, .. } = &mut state.features;

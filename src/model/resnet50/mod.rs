@@ -15,7 +15,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::config::{Config, Matching, TemporalSkip};
 use super::layers::{Part, Visit, average_pool, channels_last, mean_under, part_of};
-use super::{Handle, Regressor, Role};
+use super::{Regressor, Role, ShallowClone};
 use crate::{Error, Result, visit_fields};
 use encoder::Encoder;
 use head::{Head, Temporal};
@@ -59,8 +59,8 @@ pub struct State {
     seen: Option<Tensor>,
 }
 
-impl Handle for Reference {
-    fn handle(&self) -> Self {
+impl ShallowClone for Reference {
+    fn shallow_clone(&self) -> Self {
         Self {
             masks: self.masks.shallow_clone(),
             half: self.half.shallow_clone(),
@@ -69,8 +69,8 @@ impl Handle for Reference {
     }
 }
 
-impl Handle for State {
-    fn handle(&self) -> Self {
+impl ShallowClone for State {
+    fn shallow_clone(&self) -> Self {
         Self {
             masks: self.masks.shallow_clone(),
             temporal: self.temporal.as_ref().map(Tensor::shallow_clone),
@@ -120,9 +120,9 @@ impl Resnet50 {
 impl Regressor for Resnet50 {
     type Reference = Reference;
     type State = State;
-    type Known = ();
+    type MemoryRef = ();
     /// The image: its encoder sees the mask of the frame before as well.
-    type Sight = Tensor;
+    type EncodedFrame = Tensor;
 
     fn config(&self) -> &Config {
         &self.config
@@ -151,13 +151,13 @@ impl Regressor for Resnet50 {
         Ok(State { masks: reference.masks.shallow_clone(), temporal, seen: None })
     }
 
-    fn known(_: &State) {}
+    fn memory_ref(_: &State) {}
 
-    fn look(&self, image: &Tensor, (): &()) -> Result<Tensor> {
+    fn encode_frame(&self, image: &Tensor, (): &()) -> Result<Tensor> {
         Ok(image.shallow_clone())
     }
 
-    fn step_on(&self, image: Tensor, reference: &Reference, state: &mut State) -> Result<Tensor> {
+    fn step_encoded(&self, image: Tensor, reference: &Reference, state: &mut State) -> Result<Tensor> {
         let features = self.encoder.forward(&image, &state.masks)?;
         let previous = match &state.temporal {
             Some(previous) => Some(previous.f_to_kind(features.stride4.kind())?),
@@ -188,8 +188,8 @@ impl Regressor for Resnet50 {
         state: &mut State,
         f: &mut dyn FnMut(&mut Tensor, Role) -> Result<()>,
     ) -> Result<()> {
-        reference.half.visit(&mut |x| f(x, Role::Known))?;
-        f(&mut reference.look, Role::Known)?;
+        reference.half.visit(&mut |x| f(x, Role::Constant))?;
+        f(&mut reference.look, Role::Constant)?;
         f(&mut state.masks, Role::Given)?;
         state.temporal.iter_mut().try_for_each(|x| f(x, Role::Carried))
     }

@@ -400,8 +400,9 @@ const REFINE: [[f64; 5]; 3] = [
 #[test]
 fn a_weights_file_drives_the_tracker() {
     use crate::device::{DeviceChoice, Precision};
+    use crate::image::{Picture, PlaneMut};
     use crate::mask::ReferenceMask;
-    use crate::tracker::{Options, Picture, PlaneMut, Tracker};
+    use crate::tracker::{Options, Tracker};
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.safetensors");

@@ -7,8 +7,8 @@ use super::video::Video;
 impl Mix {
     /// Clips of an epoch: as many as there are annotated frames and stills in the sources that are drawn from.
     pub fn epoch(&self) -> u64 {
-        let frames: usize = self.footage.videos.drawn().map(Video::frames).sum();
-        let stills: usize = self.studio.stills.drawn().map(Stills::len).sum();
+        let frames: usize = self.video.videos.drawn().map(Video::frames).sum();
+        let stills: usize = self.synthetic.stills.drawn().map(Stills::len).sum();
         (frames + stills) as u64
     }
 }

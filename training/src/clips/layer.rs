@@ -3,16 +3,16 @@
 use tch::Tensor;
 
 use super::Size;
-use super::actor::Actor;
 use super::colour::Colour;
 use super::geometry::blur;
 use super::motion_blur::motion_blur;
+use super::moving_object::MovingObject;
 use crate::Result;
 
 /// Pixels over which a cut-out's edge is softened.
 const SOFT_EDGE: f64 = 0.8;
 
-/// An actor in a frame.
+/// An object in a frame.
 pub struct Layer {
     /// (1, 3, H, W), times alpha.
     picture: Tensor,
@@ -24,28 +24,34 @@ pub struct Layer {
 
 impl Layer {
     /// With the edge of its mask. `shutter` is the time that it is open, in parts of the time between frames.
-    pub fn sharp(actor: &Actor, frame: usize, size: Size, shutter: f64) -> Result<Self> {
-        let (picture, mask) = actor.at(frame, size)?;
-        Self::moved(&picture, &mask, &mask, actor, frame, size, shutter)
+    pub fn sharp(object: &MovingObject, frame: usize, size: Size, shutter: f64) -> Result<Self> {
+        let (picture, mask) = object.at(frame, size)?;
+        Self::moved(&picture, &mask, &mask, object, frame, size, shutter)
     }
 
     /// With a soft edge, in other colours.
-    pub fn soft(actor: &Actor, colour: &Colour, frame: usize, size: Size, shutter: f64) -> Result<Self> {
-        let (picture, mask) = actor.at(frame, size)?;
+    pub fn soft(
+        object: &MovingObject,
+        colour: &Colour,
+        frame: usize,
+        size: Size,
+        shutter: f64,
+    ) -> Result<Self> {
+        let (picture, mask) = object.at(frame, size)?;
         let alpha = blur(&mask, SOFT_EDGE)?;
-        Self::moved(&colour.apply(&picture)?, &alpha, &mask, actor, frame, size, shutter)
+        Self::moved(&colour.apply(&picture)?, &alpha, &mask, object, frame, size, shutter)
     }
 
     fn moved(
         picture: &Tensor,
         alpha: &Tensor,
         mask: &Tensor,
-        actor: &Actor,
+        object: &MovingObject,
         frame: usize,
         size: Size,
         shutter: f64,
     ) -> Result<Self> {
-        let velocity = actor.velocity(frame, size);
+        let velocity = object.velocity(frame, size);
         let way = (velocity.0 * shutter, velocity.1 * shutter);
         let layers = motion_blur(&Tensor::f_cat(&[&picture.f_mul(alpha)?, alpha, mask], 1)?, way)?;
         let part = |from: i64, planes: i64| layers.f_narrow(1, from, planes);

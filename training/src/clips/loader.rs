@@ -9,8 +9,8 @@ use tch::Tensor;
 use super::perturb::perturb;
 use super::random::Random;
 use super::settings::Perturbation;
-use super::synthetic::Studio;
-use super::window::Footage;
+use super::synthetic::SyntheticClips;
+use super::window::VideoClips;
 use super::{Clip, Size};
 use crate::{Error, Result};
 
@@ -34,8 +34,8 @@ pub struct Batch {
 /// What clips are made of, and how.
 #[derive(Debug)]
 pub struct Mix {
-    pub(super) footage: Footage,
-    pub(super) studio: Studio,
+    pub(super) video: VideoClips,
+    pub(super) synthetic: SyntheticClips,
     pub(super) perturbation: Perturbation,
     /// Predicted frames, K.
     pub(super) steps: usize,
@@ -48,14 +48,14 @@ pub struct Mix {
 
 impl Mix {
     fn clip(&self, size: Size, random: &mut Random) -> Result<Clip> {
-        let (video, stills) = (self.footage.videos.total(), self.studio.stills.total());
+        let (video, stills) = (self.video.videos.total(), self.synthetic.stills.total());
         if random.chance(stills / (video + stills)) {
-            return self.studio.draw(&self.footage, self.steps, size, random);
+            return self.synthetic.draw(&self.video, self.steps, size, random);
         }
-        let clip = self.footage.draw(self.steps, size, random)?;
-        let intruder = self.footage.augment.intruder;
-        if intruder > 0.0 && random.chance(intruder) {
-            return self.studio.intrude(clip, random);
+        let clip = self.video.draw(self.steps, size, random)?;
+        let distractor = self.video.augment.distractor;
+        if distractor > 0.0 && random.chance(distractor) {
+            return self.synthetic.add_distractor(clip, random);
         }
         Ok(clip)
     }

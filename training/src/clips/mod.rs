@@ -1,19 +1,19 @@
 //! Training clips: short runs of frames with their masks, cut from real video or made from still
 //! pictures.
 
-mod actor;
 mod broken;
 mod cache;
 mod colour;
+mod distractor;
 mod drift;
 mod epoch;
 mod geometry;
-mod intruder;
 mod layer;
 mod lighting;
 mod loader;
 mod meta;
 mod motion_blur;
+mod moving_object;
 mod open;
 mod perturb;
 mod picture;

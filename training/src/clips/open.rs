@@ -7,10 +7,10 @@ use super::broken::Broken;
 use super::cache::Cache;
 use super::settings::{Data, Kind};
 use super::stills::Stills;
-use super::synthetic::Studio;
+use super::synthetic::SyntheticClips;
 use super::video::{Reading, Video};
 use super::weighted::Weighted;
-use super::window::Footage;
+use super::window::VideoClips;
 use crate::Result;
 
 impl Mix {
@@ -51,8 +51,8 @@ impl Mix {
         }
         bar.finish_and_clear();
         Ok(Self {
-            footage: Footage { videos, reading, augment: data.augment.clone() },
-            studio: Studio { stills, settings: data.synthetic },
+            video: VideoClips { videos, reading, augment: data.augment.clone() },
+            synthetic: SyntheticClips { stills, settings: data.synthetic },
             perturbation: data.perturbation,
             steps: data.window,
             clips: data.batch,

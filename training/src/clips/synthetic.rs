@@ -3,20 +3,20 @@
 
 use tch::Tensor;
 
-use super::actor::{Actor, Entrance};
 use super::colour::Colour;
+use super::distractor::add_distractor;
 use super::drift::{Bends, Drift, velocity, walk};
 use super::geometry::{Grid, Placement, blur};
-use super::intruder::intrude;
 use super::layer::Layer;
 use super::lighting::Lighting;
 use super::motion_blur::motion_blur;
+use super::moving_object::{Entrance, MovingObject};
 use super::picture::Still;
 use super::random::Random;
 use super::settings::{Border, Synthetic};
 use super::stills::Stills;
 use super::weighted::Weighted;
-use super::window::Footage;
+use super::window::VideoClips;
 use super::{Clip, Frame, Size, TRIES, coverage};
 use crate::{Error, Result};
 
@@ -27,18 +27,18 @@ const LEAST: (f64, f64) = (0.004, 0.002);
 
 /// What synthetic clips are made of.
 #[derive(Debug)]
-pub struct Studio {
+pub struct SyntheticClips {
     /// Objects and backgrounds.
     pub stills: Weighted<Stills>,
     /// How they are set in motion.
     pub settings: Synthetic,
 }
 
-impl Studio {
-    /// A clip of `steps` predicted frames. Backgrounds come from the stills and from `footage`.
-    pub fn draw(&self, footage: &Footage, steps: usize, size: Size, random: &mut Random) -> Result<Clip> {
+impl SyntheticClips {
+    /// A clip of `steps` predicted frames. Backgrounds come from the stills and from `video`.
+    pub fn draw(&self, video: &VideoClips, steps: usize, size: Size, random: &mut Random) -> Result<Clip> {
         for _ in 0..TRIES {
-            let Some(scene) = self.scene(footage, steps + 2, size, random)? else { continue };
+            let Some(scene) = self.scene(video, steps + 2, size, random)? else { continue };
             let mut frames = Vec::with_capacity(steps + 2);
             for frame in 0..steps + 2 {
                 let mut made = scene.frame(frame, size)?;
@@ -61,8 +61,8 @@ impl Studio {
     }
 
     /// A clip of real video with another object in it.
-    pub fn intrude(&self, clip: Clip, random: &mut Random) -> Result<Clip> {
-        intrude(clip, &self.still(random)?, &self.settings, random)
+    pub fn add_distractor(&self, clip: Clip, random: &mut Random) -> Result<Clip> {
+        add_distractor(clip, &self.still(random)?, &self.settings, random)
     }
 
     fn still(&self, random: &mut Random) -> Result<Still> {
@@ -72,9 +72,9 @@ impl Studio {
         }
     }
 
-    fn background(&self, footage: &Footage, random: &mut Random) -> Result<Tensor> {
+    fn background(&self, video: &VideoClips, random: &mut Random) -> Result<Tensor> {
         if random.chance(self.settings.video_background)
-            && let Some(still) = footage.picture(random)?
+            && let Some(still) = video.picture(random)?
         {
             return still.image();
         }
@@ -83,7 +83,7 @@ impl Studio {
 
     fn scene(
         &self,
-        footage: &Footage,
+        video: &VideoClips,
         frames: usize,
         size: Size,
         random: &mut Random,
@@ -92,7 +92,7 @@ impl Studio {
         let still = self.still(random)?;
         // The object's own photo as background leaves it in place as a distractor.
         let own = random.chance(settings.own_background);
-        let background = if own { still.image()? } else { self.background(footage, random)? };
+        let background = if own { still.image()? } else { self.background(video, random)? };
 
         // The reference stands apart from the others by a step of its own.
         let mut path = walk(frames, settings.motion * random.uniform(0.3, 1.5), random);
@@ -108,22 +108,22 @@ impl Studio {
             share: random.uniform(0.25, 0.9),
             shift: (random.uniform(-0.3, 0.3), random.uniform(-0.2, 0.2)),
         };
-        let Some(actor) = Actor::draw(&still, size, entrance, path, settings, random)? else {
+        let Some(object) = MovingObject::draw(&still, size, entrance, path, settings, random)? else {
             return Ok(None);
         };
         let second = match random.chance(settings.second_object) {
             true => self.second(frames, size, random)?,
             false => None,
         };
-        let newcomer = settings.newcomer > 0.0 && random.chance(settings.newcomer);
+        let late_distractor = settings.late_distractor > 0.0 && random.chance(settings.late_distractor);
         let colour = Colour::draw(settings.colour, random);
         let alike = random.chance(0.5);
         let (height, width) = (background.size()[2] as f64, background.size()[3] as f64);
         let cover = (size.0 as f64 / height).max(size.1 as f64 / width);
         Ok(Some(Scene {
-            actor,
+            object,
             second,
-            newcomer,
+            late_distractor,
             in_front: random.chance(0.5),
             background,
             cover: cover * random.uniform(1.05, 1.5),
@@ -138,25 +138,25 @@ impl Studio {
         }))
     }
 
-    fn second(&self, frames: usize, size: Size, random: &mut Random) -> Result<Option<Actor>> {
+    fn second(&self, frames: usize, size: Size, random: &mut Random) -> Result<Option<MovingObject>> {
         let still = self.still(random)?;
         let drift = walk(frames, self.settings.motion * random.uniform(0.3, 1.5), random);
         let entrance = Entrance {
             share: random.uniform(0.3, 0.7),
             shift: (random.uniform(-0.4, 0.4), random.uniform(-0.4, 0.4)),
         };
-        Actor::draw(&still, size, entrance, drift, &self.settings, random)
+        MovingObject::draw(&still, size, entrance, drift, &self.settings, random)
     }
 }
 
 /// All that is seen in a clip.
 #[derive(Debug)]
 struct Scene {
-    actor: Actor,
-    second: Option<Actor>,
-    /// Whether the reference is without the second actor.
-    newcomer: bool,
-    /// Whether the second actor hides the first, or the other way round.
+    object: MovingObject,
+    second: Option<MovingObject>,
+    /// Whether the reference is without the second object.
+    late_distractor: bool,
+    /// Whether the second object hides the first, or the other way round.
     in_front: bool,
     /// (1, 3, h, w).
     background: Tensor,
@@ -174,15 +174,15 @@ impl Scene {
     fn frame(&self, frame: usize, size: Size) -> Result<Frame> {
         let mut image = self.backdrop(frame, size)?;
         let second = match &self.second {
-            Some(actor) if frame > 0 || !self.newcomer => {
-                Some(Layer::sharp(actor, frame, size, self.shutter)?)
+            Some(object) if frame > 0 || !self.late_distractor => {
+                Some(Layer::sharp(object, frame, size, self.shutter)?)
             }
             _ => None,
         };
         if let (false, Some(layer)) = (self.in_front, &second) {
             image = layer.over(&image)?;
         }
-        let layer = Layer::soft(&self.actor, &self.colour, frame, size, self.shutter)?;
+        let layer = Layer::soft(&self.object, &self.colour, frame, size, self.shutter)?;
         image = layer.over(&self.scene_colour.apply(&image)?)?;
         let mut mask = layer.mask;
         if let (true, Some(layer)) = (self.in_front, &second) {

@@ -17,7 +17,7 @@ const LEAST_REFERENCE: f64 = 0.004;
 
 /// What clips of real video are made of.
 #[derive(Debug)]
-pub struct Footage {
+pub struct VideoClips {
     /// The sources.
     pub videos: Weighted<Video>,
     /// What is read of them.
@@ -26,14 +26,14 @@ pub struct Footage {
     pub augment: Augment,
 }
 
-impl Footage {
+impl VideoClips {
     /// A clip of `steps` predicted frames.
     pub fn draw(&self, steps: usize, size: Size, random: &mut Random) -> Result<Clip> {
         for _ in 0..TRIES {
             let Some(video) = self.videos.pick(random) else { break };
             let sequence = random.pick(video.sequences());
             let close_up = random.chance(self.augment.close_ups);
-            let window = Window { footage: self, video, sequence, steps, size, close_up };
+            let window = Window { clips: self, video, sequence, steps, size, close_up };
             let Some(mut clip) = window.draw(random)? else { continue };
             if random.chance(self.augment.absent) {
                 let Some(video) = self.videos.pick(random) else { break };
@@ -89,7 +89,7 @@ fn gone(clip: &Clip, elsewhere: &Clip, mistaken: bool) -> Result<Clip> {
 /// Where and how a window is drawn.
 #[derive(Clone, Copy)]
 struct Window<'a> {
-    footage: &'a Footage,
+    clips: &'a VideoClips,
     video: &'a Video,
     sequence: &'a Sequence,
     steps: usize,
@@ -100,7 +100,7 @@ struct Window<'a> {
 impl Window<'_> {
     /// A clip of one object, nothing if the draw was unlucky.
     fn draw(&self, random: &mut Random) -> Result<Option<Clip>> {
-        let Self { footage: Footage { reading, augment, .. }, size, .. } = *self;
+        let Self { clips: VideoClips { reading, augment, .. }, size, .. } = *self;
         let object = random.pick(self.sequence.objects());
         let mut step = *random.pick(&augment.frame_steps);
         let mut starts = object.windows(self.steps + 1, step);

@@ -6,7 +6,7 @@ use fastganseg_training::Result;
 use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::method::{Finished, Frozen, Propagation, Propagator, Threaded};
 use fastganseg_training::report::{table, write_csv};
-use gstfastganseg::matte::{self, Look};
+use gstfastganseg::matte::{self, MatteSettings};
 
 use super::model::Model;
 use super::{Data, frame_bar};
@@ -104,8 +104,8 @@ impl Args {
                     Some(Edges::Refine) => matte::Edges::Refine,
                     Some(Edges::Bilinear) => matte::Edges::Bilinear,
                 };
-                let look = Look { edges, smoothing: self.smoothing, ..Look::default() };
-                Ok(Box::new(Finished::new(tracker, look)))
+                let settings = MatteSettings { edges, smoothing: self.smoothing, ..MatteSettings::default() };
+                Ok(Box::new(Finished::new(tracker, settings)))
             }
             Method::Propagation => {
                 let backbone = self.backbone.clone().unwrap_or_default();

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use fastganseg_training::Result;
 use fastganseg_training::occlusion::{Case, Cover, Finding, WITHIN, measure};
 use fastganseg_training::report::write_rows;
-use gstfastganseg::tracker::Evidence;
+use gstfastganseg::tracker::ObjectStats;
 
 use super::model::Model;
 use super::{Data, frame_bar};
@@ -79,7 +79,7 @@ fn spreadsheet(findings: &[Finding]) -> Vec<[String; 7]> {
     let header = ["sequence", "cover", "covered", "area", "certainty", "likeness", "similarity"];
     let mut rows = vec![header.map(str::to_owned)];
     for Finding { sequence, cover, covered, evidence, similarity } in findings {
-        let Evidence { area, certainty, likeness, .. } = evidence;
+        let ObjectStats { area, certainty, likeness, .. } = evidence;
         let [certainty, likeness, similarity] =
             [*certainty, *likeness, *similarity].map(|value| format!("{value:.4}"));
         let (cover, covered) = (cover.name().to_owned(), covered.to_string());

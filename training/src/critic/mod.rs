@@ -10,4 +10,4 @@ mod real;
 pub use input::{spatial, temporal};
 pub use network::{Critic, Shape};
 pub use penalty::{Reduce, gradient_penalty};
-pub use real::{Disguise, Noise};
+pub use real::{Noise, RealMaskNoise};

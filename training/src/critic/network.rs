@@ -94,7 +94,7 @@ mod tests {
 
     fn parameters(inputs: i64, shape: Shape) -> usize {
         let store = nn::VarStore::new(Device::Cpu);
-        gstfastganseg::model::blank(|| Critic::new(&store.root(), inputs, shape));
+        gstfastganseg::model::zero_init(|| Critic::new(&store.root(), inputs, shape));
         store.variables().values().map(Tensor::numel).sum()
     }
 

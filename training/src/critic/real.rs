@@ -21,14 +21,14 @@ pub enum Noise {
 
 /// How true masks become the critics' real masks.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Disguise {
+pub struct RealMaskNoise {
     /// Where |Y − Ŷ| is below this, the real mask has the regressor's value; 0 = nowhere.
     pub overwrite: f64,
     /// What the rest gets.
     pub noise: Noise,
 }
 
-impl Disguise {
+impl RealMaskNoise {
     /// The real masks Y' for true masks Y and the regressor's Ŷ, all (K, B, 1, H, W) in [0, 1]; not
     /// differentiable in either. Noise is drawn from libtorch's generator, each frame's with the statistics of
     /// that frame.
@@ -71,11 +71,11 @@ mod tests {
     fn sure_pixels_are_overwritten_and_the_others_stay() {
         let truth = row(&[1.0, 1.0, 0.0, 0.0, 1.0]);
         let predicted = row(&[0.9, 0.7, 0.2, 0.26, 0.76]).set_requires_grad(true);
-        let disguise = Disguise { overwrite: 0.25, noise: Noise::Off };
-        let real = disguise.apply(&truth, &predicted).unwrap();
+        let noise = RealMaskNoise { overwrite: 0.25, noise: Noise::Off };
+        let real = noise.apply(&truth, &predicted).unwrap();
         assert!(real.equal(&row(&[0.9, 1.0, 0.2, 0.0, 0.76])), "{real}");
         assert!(!real.requires_grad(), "the regressor learns nothing through real masks");
-        let off = Disguise { overwrite: 0.0, noise: Noise::Off };
+        let off = RealMaskNoise { overwrite: 0.0, noise: Noise::Off };
         assert!(off.apply(&truth, &predicted).unwrap().equal(&truth));
     }
 
@@ -107,7 +107,7 @@ mod tests {
         // The regressor is 0.3 too low everywhere: the error has a mean and no spread.
         let truth = Tensor::full([1, 1, 1, 50, 50], 0.8, FLOAT);
         let predicted = &truth - 0.3;
-        let apply = |noise| Disguise { overwrite: 0.0, noise }.apply(&truth, &predicted).unwrap();
+        let apply = |noise| RealMaskNoise { overwrite: 0.0, noise }.apply(&truth, &predicted).unwrap();
         let mean = |x: Tensor| x.mean(Kind::Float).double_value(&[]);
         assert!((mean(apply(Noise::Residual)) - 0.5).abs() < 1e-5);
         assert!((mean(apply(Noise::Literal)) - 1.0).abs() < 1e-5, "0.8 + 0.5, clamped");

@@ -1,8 +1,9 @@
 //! The tracker with the post-processing that the element does.
 
+use gstfastganseg::image::PlaneMut;
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::matte::{Finisher, Guide, Look};
-use gstfastganseg::tracker::{PlaneMut, Tracker};
+use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
+use gstfastganseg::tracker::Tracker;
 use image::RgbImage;
 
 use super::{Propagator, as_picture};
@@ -12,25 +13,31 @@ use crate::{LabelMap, Result};
 #[derive(Debug)]
 pub struct Finished {
     tracker: Tracker,
-    look: Look,
-    finisher: Finisher,
+    settings: MatteSettings,
+    post_processor: PostProcessor,
     /// The greatest alpha of all objects in the last frame.
     alpha: Vec<u8>,
     plane: Vec<u8>,
 }
 
 impl Finished {
-    /// Of `look`, all but the object counts.
-    pub fn new(tracker: Tracker, look: Look) -> Self {
-        let look = Look { object: 0, ..look };
-        Self { tracker, look, finisher: Finisher::default(), alpha: Vec::new(), plane: Vec::new() }
+    /// Of `settings`, all but the object counts.
+    pub fn new(tracker: Tracker, settings: MatteSettings) -> Self {
+        let settings = MatteSettings { object: 0, ..settings };
+        Self {
+            tracker,
+            settings,
+            post_processor: PostProcessor::default(),
+            alpha: Vec::new(),
+            plane: Vec::new(),
+        }
     }
 }
 
 impl Propagator for Finished {
     fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
         let mask = ReferenceMask::from_labels(labels.width(), labels.height(), labels.ids())?;
-        self.finisher.restart();
+        self.post_processor.restart();
         Ok(self.tracker.set_reference(&mut as_picture(picture), &mask)?)
     }
 
@@ -39,13 +46,13 @@ impl Propagator for Finished {
         let matte = self.tracker.step(&mut picture)?;
         let guide = Guide::of_picture(&picture);
         let mut labels = LabelMap::background(width, height);
-        let Self { look, finisher, alpha, plane, .. } = self;
+        let Self { settings, post_processor, alpha, plane, .. } = self;
         alpha.clear();
         alpha.resize(width * height, 0);
         plane.resize(width * height, 0);
         for &id in matte.object_ids() {
             let out = &mut PlaneMut { data: plane, width, height, stride: width };
-            finisher.write_object(look, &matte, id, guide.as_ref(), out)?;
+            post_processor.write_object(settings, &matte, id, guide.as_ref(), out)?;
             for ((label, most), &value) in labels.ids_mut().iter_mut().zip(alpha.iter_mut()).zip(&*plane) {
                 if value > *most {
                     *most = value;

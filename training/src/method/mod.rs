@@ -10,8 +10,10 @@ pub use multiscale::{Multiscale, MultiscalePropagator};
 pub use propagation::Propagation;
 pub use threaded::Threaded;
 
+use gstfastganseg::image::{Picture, PlaneMut};
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::tracker::{Matte, Picture, PlaneMut, Tracker};
+use gstfastganseg::matte::Matte;
+use gstfastganseg::tracker::Tracker;
 use image::RgbImage;
 
 use crate::{LabelMap, Result};

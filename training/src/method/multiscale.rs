@@ -5,7 +5,7 @@
 use gstfastganseg::device::{self, DeviceChoice, Precision};
 use gstfastganseg::model::layers::{channels_last, resize};
 use gstfastganseg::model::weights::Weights;
-use gstfastganseg::model::{Config, Lite, Matching, Regressor, Resnet50, blank, prepare};
+use gstfastganseg::model::{Config, Lite, Matching, Regressor, Resnet50, prepare, zero_init};
 use gstfastganseg::tracker::MAX_OBJECTS;
 use image::RgbImage;
 use tch::{Device, Kind, Tensor, nn};
@@ -92,13 +92,13 @@ impl MultiscalePropagator {
         let store = nn::VarStore::new(Device::Cpu);
         let passes: Box<dyn Passes> = match config.matching {
             Matching::Affinity => {
-                let mut model = blank(|| Lite::new(&store.root(), config))?;
+                let mut model = zero_init(|| Lite::new(&store.root(), config))?;
                 weights.fill(&store)?;
                 prepare(&mut model, device, kind)?;
                 Box::new(Running { model, followed: Vec::new() })
             }
             Matching::GlobalConvolution => {
-                let mut model = blank(|| Resnet50::new(&store.root(), config))?;
+                let mut model = zero_init(|| Resnet50::new(&store.root(), config))?;
                 weights.fill(&store)?;
                 prepare(&mut model, device, kind)?;
                 Box::new(Running { model, followed: Vec::new() })

@@ -64,12 +64,12 @@ impl Propagation {
             .f_to_kind(Kind::Float)?
             .f_div_scalar(255.0)?;
         let image = image.f_internal_upsample_bilinear2d_aa([SIZE.0, SIZE.1], false, None, None)?;
-        let taps = self.encoder.forward(&channels_last(&image)?)?;
+        let features = self.encoder.forward(&channels_last(&image)?)?;
         let unit = |x: &Tensor| -> Result<Tensor> {
             let length = x.f_norm_scalaropt_dim(2.0, [1], true)?.f_clamp_min(1e-12)?;
             Ok(x.f_div(&length)?)
         };
-        let both = Tensor::f_cat(&[unit(&taps.s8_expanded)?, unit(&double(&taps.s16)?)?], 1)?;
+        let both = Tensor::f_cat(&[unit(&features.s8_expanded)?, unit(&double(&features.s16)?)?], 1)?;
         Ok(unit(&both)?.f_flatten(2, 3)?.f_squeeze_dim(0)?)
     }
 }

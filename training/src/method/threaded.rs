@@ -1,6 +1,6 @@
 //! The tracker as the element has it with frame threading.
 
-use gstfastganseg::tracker::{Ahead, Tracker};
+use gstfastganseg::tracker::{Prefetched, Tracker};
 use image::RgbImage;
 
 use super::{Propagator, as_picture, labels_of};
@@ -11,12 +11,12 @@ use crate::{LabelMap, Result};
 pub struct Threaded {
     tracker: Tracker,
     /// Of the frame to be stepped next, and of the one after it.
-    now: Option<Ahead>,
-    next: Option<Ahead>,
+    now: Option<Prefetched>,
+    next: Option<Prefetched>,
 }
 
 impl Threaded {
-    /// `tracker` is one that looks ahead; with another this is no different from it.
+    /// `tracker` is one that looks prefetched; with another this is no different from it.
     pub fn new(tracker: Tracker) -> Self {
         Self { tracker, now: None, next: None }
     }
@@ -29,7 +29,7 @@ impl Propagator for Threaded {
     }
 
     fn expect(&mut self, picture: &RgbImage) -> Result<()> {
-        self.next = self.tracker.look_ahead(&mut as_picture(picture))?;
+        self.next = self.tracker.prefetch(&mut as_picture(picture))?;
         Ok(())
     }
 

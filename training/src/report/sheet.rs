@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use gstfastganseg::matte::color;
+use gstfastganseg::mask::color;
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 

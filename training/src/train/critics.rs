@@ -9,7 +9,7 @@ use super::objective::{critic_loss, regressor_loss};
 use crate::Result;
 use crate::check::{Checked, at_least_one, must, not_negative, positive, within};
 use crate::clips::Batch;
-use crate::critic::{Critic, Disguise, Noise, Reduce, Shape, spatial, temporal};
+use crate::critic::{Critic, Noise, RealMaskNoise, Reduce, Shape, spatial, temporal};
 
 /// The critics, `[critics]` in a run's configuration; without it there are none. The defaults are the paper's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,14 +96,14 @@ impl CriticSettings {
 
 /// What one critic is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sight {
+pub enum CriticKind {
     /// Single frames.
     Spatial,
     /// All frames of a window.
     Temporal,
 }
 
-impl Sight {
+impl CriticKind {
     /// Its name in curves and checkpoints.
     pub fn name(self) -> &'static str {
         match self {
@@ -123,9 +123,9 @@ impl Sight {
 
 /// A critic with what trains it.
 #[derive(Debug)]
-pub struct Judge {
+pub struct CriticState {
     /// What it is shown.
-    pub sight: Sight,
+    pub kind: CriticKind,
     /// Weight of its loss, λ_S or λ_T.
     pub weight: f64,
     /// Its variables.
@@ -137,9 +137,9 @@ pub struct Judge {
 
 /// What a critic's step found.
 #[derive(Clone, Copy, Debug)]
-pub struct Finding {
+pub struct CriticStats {
     /// Whose.
-    pub sight: Sight,
+    pub kind: CriticKind,
     /// E D(real) − E D(fake) before the step.
     pub wasserstein: f64,
     /// The gradient penalty, without its weight.
@@ -162,7 +162,7 @@ pub struct Scene {
 #[derive(Debug)]
 pub struct Critics {
     /// One or two.
-    pub judges: Vec<Judge>,
+    pub states: Vec<CriticState>,
     /// As they were configured.
     pub settings: CriticSettings,
     device: Device,
@@ -183,17 +183,17 @@ impl Critics {
             clip: f64::INFINITY,
         };
         let wanted = [
-            (Sight::Spatial, settings.spatial_weight, 3),
-            (Sight::Temporal, settings.temporal_weight, 3 * window as i64),
+            (CriticKind::Spatial, settings.spatial_weight, 3),
+            (CriticKind::Temporal, settings.temporal_weight, 3 * window as i64),
         ];
-        let mut judges = Vec::new();
-        for (sight, weight, channels) in wanted.into_iter().filter(|(_, weight, _)| *weight > 0.0) {
+        let mut states = Vec::new();
+        for (kind, weight, channels) in wanted.into_iter().filter(|(_, weight, _)| *weight > 0.0) {
             let store = nn::VarStore::new(device);
             let critic = Critic::new(&store.root(), channels, settings.shape);
             let adam = Adam::new(store.variables(), rates)?;
-            judges.push(Judge { sight, weight, store, adam, critic });
+            states.push(CriticState { kind, weight, store, adam, critic });
         }
-        Ok(Self { judges, settings: settings.clone(), device })
+        Ok(Self { states, settings: settings.clone(), device })
     }
 
     /// What the critics see of a batch beside the regressor's masks.
@@ -205,54 +205,58 @@ impl Critics {
 
     /// One step of every critic against the regressor's soft masks (K, B, 1, H, W), at `schedule` times the
     /// highest rate.
-    pub fn step(&mut self, scene: &Scene, masks: &Tensor, schedule: f64) -> Result<Vec<Finding>> {
+    pub fn step(&mut self, scene: &Scene, masks: &Tensor, schedule: f64) -> Result<Vec<CriticStats>> {
         let masks = masks.f_detach()?.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
-        let disguise = Disguise { overwrite: self.settings.overwrite, noise: self.settings.noise };
-        let real = disguise.apply(&scene.truth, &masks)?;
+        let noise = RealMaskNoise { overwrite: self.settings.overwrite, noise: self.settings.noise };
+        let real = noise.apply(&scene.truth, &masks)?;
         let [real, fake] = [real.f_mul(&scene.valid)?, masks.f_mul(&scene.valid)?];
-        let mut findings = Vec::with_capacity(self.judges.len());
-        for judge in &mut self.judges {
-            let [real, fake] = [&real, &fake].map(|masks| judge.sight.cut(&scene.images, masks));
+        let mut stats = Vec::with_capacity(self.states.len());
+        for state in &mut self.states {
+            let [real, fake] = [&real, &fake].map(|masks| state.kind.cut(&scene.images, masks));
             let CriticSettings { penalty_weight, gp_reduce, .. } = self.settings;
-            let loss = critic_loss(&judge.critic, &real?, &fake?, penalty_weight, gp_reduce)?;
-            judge.adam.zero_gradients();
+            let loss = critic_loss(&state.critic, &real?, &fake?, penalty_weight, gp_reduce)?;
+            state.adam.zero_gradients();
             loss.total.f_backward()?;
-            let norm = judge.adam.step(schedule)?;
-            findings.push(Finding {
-                sight: judge.sight,
+            let norm = state.adam.step(schedule)?;
+            stats.push(CriticStats {
+                kind: state.kind,
                 wasserstein: loss.wasserstein.double_value(&[]),
                 penalty: loss.penalty.double_value(&[]),
                 norm,
             });
         }
-        Ok(findings)
+        Ok(stats)
     }
 
     /// −E D(fake) of every critic, without weight and differentiable in `masks`, on the device of the masks.
     /// The critics' own weights get no gradient.
-    pub fn regressor_losses(&mut self, scene: &Scene, masks: &Tensor) -> Result<Vec<(Sight, f64, Tensor)>> {
+    pub fn regressor_losses(
+        &mut self,
+        scene: &Scene,
+        masks: &Tensor,
+    ) -> Result<Vec<(CriticKind, f64, Tensor)>> {
         let home = masks.device();
         let masks = masks.f_to_device(self.device)?.f_to_kind(Kind::Float)?.f_mul(&scene.valid)?;
-        let mut losses = Vec::with_capacity(self.judges.len());
-        for judge in &mut self.judges {
-            judge.adam.set_requires_grad(false);
+        let mut losses = Vec::with_capacity(self.states.len());
+        for state in &mut self.states {
+            state.adam.set_requires_grad(false);
             let loss =
-                judge.sight.cut(&scene.images, &masks).and_then(|fake| regressor_loss(&judge.critic, &fake));
-            judge.adam.set_requires_grad(true);
-            losses.push((judge.sight, judge.weight, loss?.f_to_device(home)?));
+                state.kind.cut(&scene.images, &masks).and_then(|fake| regressor_loss(&state.critic, &fake));
+            state.adam.set_requires_grad(true);
+            losses.push((state.kind, state.weight, loss?.f_to_device(home)?));
         }
         Ok(losses)
     }
 }
 
-impl Finding {
+impl CriticStats {
     /// Beyond this no critic that is held to slope 1 gets on pictures; its penalty has lost it.
-    const ASTRAY: f64 = 1e6;
+    const MAX_SANE: f64 = 1e6;
 
     /// Refuses what is no number, or too large for one that still means anything.
     pub fn check(&self) -> Result<(), String> {
         let sound =
-            self.wasserstein.abs() < Self::ASTRAY && self.penalty < Self::ASTRAY && self.norm.is_finite();
-        if sound { Ok(()) } else { Err(format!("the {} critic", self.sight.name())) }
+            self.wasserstein.abs() < Self::MAX_SANE && self.penalty < Self::MAX_SANE && self.norm.is_finite();
+        if sound { Ok(()) } else { Err(format!("the {} critic", self.kind.name())) }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gstfastganseg::model::weights::{self, Weights};
-use gstfastganseg::model::{Lite, Matching, Resnet50, blank};
+use gstfastganseg::model::{Lite, Matching, Resnet50, zero_init};
 use tch::{Device, Kind, nn};
 
 use crate::Result;
@@ -17,8 +17,8 @@ pub fn export(weights: &Weights, metadata: &BTreeMap<String, String>, out: &Path
     let config = weights.config();
     let store = nn::VarStore::new(Device::Cpu);
     match config.matching {
-        Matching::Affinity => drop(blank(|| Lite::new(&store.root(), config))?),
-        Matching::GlobalConvolution => drop(blank(|| Resnet50::new(&store.root(), config))?),
+        Matching::Affinity => drop(zero_init(|| Lite::new(&store.root(), config))?),
+        Matching::GlobalConvolution => drop(zero_init(|| Resnet50::new(&store.root(), config))?),
     }
     weights.fill(&store)?;
     let mut all = weights.metadata().clone();

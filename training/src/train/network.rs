@@ -8,7 +8,7 @@ use gstfastganseg::model::{Architecture, Lite, Matching, Resnet50};
 use tch::{Tensor, nn};
 
 use super::config::TrainConfig;
-use super::window::{Manner, unroll};
+use super::window::{UnrollOptions, unroll};
 use crate::Result;
 use crate::clips::Batch;
 
@@ -26,12 +26,12 @@ impl Network {
     ///
     /// # Errors
     /// Weights that do not fit.
-    pub fn new(store: &nn::VarStore, config: &TrainConfig, manner: &Manner) -> Result<Self> {
+    pub fn new(store: &nn::VarStore, config: &TrainConfig, options: &UnrollOptions) -> Result<Self> {
         let network = match config.model.matching {
             Matching::Affinity => Self::Lite(Box::new(Lite::new(&store.root(), &config.model)?)),
             Matching::GlobalConvolution => {
                 let mut network = Resnet50::new(&store.root(), &config.model)?;
-                network.compute_in(manner.kind);
+                network.compute_in(options.kind);
                 Self::Resnet50(Box::new(network))
             }
         };
@@ -48,10 +48,10 @@ impl Network {
     ///
     /// # Errors
     /// Clips of a size that the network does not take, too little memory.
-    pub fn unroll(&self, batch: &Batch, manner: &Manner) -> Result<Tensor> {
+    pub fn unroll(&self, batch: &Batch, options: &UnrollOptions) -> Result<Tensor> {
         match self {
-            Self::Lite(network) => unroll(&**network, batch, manner),
-            Self::Resnet50(network) => unroll(&**network, batch, manner),
+            Self::Lite(network) => unroll(&**network, batch, options),
+            Self::Resnet50(network) => unroll(&**network, batch, options),
         }
     }
 }

@@ -14,15 +14,15 @@ use super::adam::Adam;
 use super::checkpoint::{self, Part};
 use super::config::TrainConfig;
 use super::critics::Critics;
-use super::fault::with_remedy;
 use super::network::Network;
 use super::record::{Recorder, window_panel};
+use super::remedy::with_remedy;
 use super::resume;
 use super::run::FinalScores;
 use super::schedule::Schedule;
-use super::step::{Found, Trainee};
+use super::step::{StepLosses, Trainer};
 use super::validate::Validator;
-use super::window::{Manner, on_device};
+use super::window::{UnrollOptions, on_device};
 use crate::clips::{Batch, Loader, Mix};
 use crate::{Error, Result, files};
 
@@ -40,7 +40,7 @@ pub struct Session {
     out: PathBuf,
     device: Device,
     store: nn::VarStore,
-    trainee: Trainee,
+    trainer: Trainer,
     schedule: Schedule,
     loader: Loader,
     recorder: Recorder,
@@ -76,9 +76,9 @@ impl Session {
 
         let frozen_encoder = config.optimiser.encoder_learning_rate == 0.0;
         let kind = if config.mixed_precision { mixed_kind(device)? } else { Kind::Float };
-        let manner = Manner { kind, frozen_encoder, remember: config.data.remember };
+        let options = UnrollOptions { kind, frozen_encoder, remember: config.data.remember };
         let store = nn::VarStore::new(device);
-        let network = Network::new(&store, config, &manner)?;
+        let network = Network::new(&store, config, &options)?;
         let mut trained = store.variables();
         trained.retain(|name, variable| {
             let trained = variable.requires_grad() && !(frozen_encoder && name.starts_with("encoder."));
@@ -90,8 +90,8 @@ impl Session {
             Some(settings) => Some(Critics::new(settings, config.data.window, device)?),
             None => None,
         };
-        let mut trainee = Trainee { network, adam, critics, manner };
-        let done = if resumes { checkpoint::load(&saved, &mut parts(&store, &mut trainee))? } else { 0 };
+        let mut trainer = Trainer { network, adam, critics, options };
+        let done = if resumes { checkpoint::load(&saved, &mut parts(&store, &mut trainer))? } else { 0 };
         let text = config.to_toml()?;
         files::replace(&out.join(CONFIG), |path| {
             std::fs::write(path, text).map_err(|source| Error::write(path, source))
@@ -119,7 +119,7 @@ impl Session {
             out: out.to_owned(),
             device,
             store,
-            trainee,
+            trainer,
             schedule: config.optimiser.schedule(steps),
             loader,
             recorder,
@@ -153,10 +153,10 @@ impl Session {
         let every = self.config.gradients_every;
         let gradients = every > 0 && step.is_multiple_of(every);
         let found = self
-            .trainee
+            .trainer
             .step(&self.config, &batches, rate, gradients)
             .map_err(|error| with_remedy(error, step))?;
-        if let Some(what) = found.astray {
+        if let Some(what) = found.diverged {
             return Err(self.diverged(what));
         }
         self.done += 1;
@@ -209,7 +209,7 @@ impl Session {
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&mut self) -> Result<()> {
-        checkpoint::save(&self.out.join(CHECKPOINT), &parts(&self.store, &mut self.trainee), self.done)?;
+        checkpoint::save(&self.out.join(CHECKPOINT), &parts(&self.store, &mut self.trainer), self.done)?;
         let metadata = self.metadata()?;
         let path = self.out.join(MODEL);
         weights::save(&path, &self.store, &self.config.model, &metadata, Kind::Half)?;
@@ -273,16 +273,16 @@ fn mixed_kind(device: Device) -> Result<Kind> {
 }
 
 /// All networks of a run with their optimisers.
-fn parts<'a>(store: &'a nn::VarStore, trainee: &'a mut Trainee) -> Vec<Part<'a>> {
-    let mut parts = vec![Part { name: "regressor", store, adam: &mut trainee.adam }];
-    for judge in trainee.critics.iter_mut().flat_map(|critics| &mut critics.judges) {
-        parts.push(Part { name: judge.sight.name(), store: &judge.store, adam: &mut judge.adam });
+fn parts<'a>(store: &'a nn::VarStore, trainer: &'a mut Trainer) -> Vec<Part<'a>> {
+    let mut parts = vec![Part { name: "regressor", store, adam: &mut trainer.adam }];
+    for state in trainer.critics.iter_mut().flat_map(|critics| &mut critics.states) {
+        parts.push(Part { name: state.kind.name(), store: &state.store, adam: &mut state.adam });
     }
     parts
 }
 
 /// The predicted frames of the first clip, their truth and their masks.
-fn window(batches: &[Batch], found: &Found) -> Result<Option<[Tensor; 3]>> {
+fn window(batches: &[Batch], found: &StepLosses) -> Result<Option<[Tensor; 3]>> {
     let (Some(batch), Some(masks)) = (batches.last(), &found.masks) else { return Ok(None) };
     let frames = masks.size()[0];
     let first = |x: &Tensor| x.f_narrow(0, 2, frames)?.f_select(1, 0);

@@ -4,56 +4,56 @@ use tch::{Kind, Tensor};
 
 use super::adam::{Adam, norm};
 use super::config::TrainConfig;
-use super::critics::{Critics, Finding};
+use super::critics::{CriticStats, Critics};
 use super::network::Network;
 use super::objective::Supervised;
-use super::window::Manner;
+use super::window::UnrollOptions;
 use crate::Result;
 use crate::clips::Batch;
 
 /// What is trained.
 #[derive(Debug)]
-pub struct Trainee {
+pub struct Trainer {
     /// The regressor.
     pub network: Network,
     /// Its optimiser.
     pub adam: Adam,
-    /// What judges it, if anything.
+    /// The critics, if there are any.
     pub critics: Option<Critics>,
     /// How windows are computed.
-    pub manner: Manner,
+    pub options: UnrollOptions,
 }
 
-/// What a step found.
+/// What came of a step.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct StepLosses {
     /// Scalars for the curve, by name.
     pub scalars: Vec<(String, f64)>,
     /// Whose loss or gradient is no number any more.
-    pub astray: Option<String>,
+    pub diverged: Option<String>,
     /// Soft masks (K, B, 1, H, W) of the last batch.
     pub masks: Option<Tensor>,
 }
 
-impl Found {
+impl StepLosses {
     fn add(&mut self, name: impl Into<String>, value: f64) {
         self.scalars.push((name.into(), value));
     }
 
-    fn critics(&mut self, findings: &[Finding]) {
-        for finding in findings {
-            let name = finding.sight.name();
-            self.add(format!("wasserstein/{name}"), finding.wasserstein);
-            self.add(format!("penalty/{name}"), finding.penalty);
-            self.add(format!("critic_gradient/{name}"), finding.norm);
-            if let (Err(who), None) = (finding.check(), &self.astray) {
-                self.astray = Some(who);
+    fn critics(&mut self, stats: &[CriticStats]) {
+        for stats in stats {
+            let name = stats.kind.name();
+            self.add(format!("wasserstein/{name}"), stats.wasserstein);
+            self.add(format!("penalty/{name}"), stats.penalty);
+            self.add(format!("critic_gradient/{name}"), stats.norm);
+            if let (Err(who), None) = (stats.check(), &self.diverged) {
+                self.diverged = Some(who);
             }
         }
     }
 }
 
-impl Trainee {
+impl Trainer {
     /// One step on batches of its own, as many as the configuration wants, at `schedule` times the highest rates.
     /// `gradients` asks for the norms of each loss's gradient on the regressor.
     ///
@@ -65,17 +65,17 @@ impl Trainee {
         batches: &[Batch],
         schedule: f64,
         gradients: bool,
-    ) -> Result<Found> {
-        let mut found = Found::default();
-        let Some((last, before)) = batches.split_last() else { return Ok(found) };
+    ) -> Result<StepLosses> {
+        let mut losses = StepLosses::default();
+        let Some((last, before)) = batches.split_last() else { return Ok(losses) };
         if let Some(critics) = &mut self.critics {
             for batch in before {
-                let masks = tch::no_grad(|| self.network.unroll(batch, &self.manner))?.f_sigmoid()?;
-                found.critics(&critics.step(&critics.scene(batch)?, &masks, schedule)?);
+                let masks = tch::no_grad(|| self.network.unroll(batch, &self.options))?.f_sigmoid()?;
+                losses.critics(&critics.step(&critics.scene(batch)?, &masks, schedule)?);
             }
         }
         let frames = last.images.size()[0] - 2;
-        let logits = self.network.unroll(last, &self.manner)?;
+        let logits = self.network.unroll(last, &self.options)?;
         let (truth, valid) = (last.masks.f_narrow(0, 2, frames)?, last.valid.f_narrow(0, 2, frames)?);
         let supervised = Supervised::new(config.loss.cross_entropy, &logits, &truth, &valid)?;
         let mut parts = vec![(
@@ -88,10 +88,10 @@ impl Trainee {
             let scene = critics.scene(last)?;
             let steps = if critics.settings.fresh_batches { 1 } else { critics.settings.steps };
             for _ in 0..steps {
-                found.critics(&critics.step(&scene, &masks, schedule)?);
+                losses.critics(&critics.step(&scene, &masks, schedule)?);
             }
-            for (sight, weight, loss) in critics.regressor_losses(&scene, &masks)? {
-                parts.push((sight.name(), loss.f_mul_scalar(weight)?, loss));
+            for (kind, weight, loss) in critics.regressor_losses(&scene, &masks)? {
+                parts.push((kind.name(), loss.f_mul_scalar(weight)?, loss));
             }
         }
         if gradients {
@@ -99,7 +99,7 @@ impl Trainee {
             for (name, weighted, _) in &parts {
                 let gradients = Tensor::f_run_backward(&[weighted], &parameters, true, false)?;
                 let defined: Vec<Tensor> = gradients.into_iter().filter(Tensor::defined).collect();
-                found.add(format!("gradient/{name}"), norm(&defined)?);
+                losses.add(format!("gradient/{name}"), norm(&defined)?);
             }
         }
         let weighted: Vec<&Tensor> = parts.iter().map(|(_, weighted, _)| weighted).collect();
@@ -109,17 +109,17 @@ impl Trainee {
         let norm = self.adam.step(schedule)?;
 
         let total = total.double_value(&[]);
-        found.add("loss/total", total);
+        losses.add("loss/total", total);
         for (name, _, loss) in &parts {
             let name = if *name == "supervised" { "cross_entropy" } else { name };
-            found.add(format!("loss/{name}"), loss.double_value(&[]));
+            losses.add(format!("loss/{name}"), loss.double_value(&[]));
         }
-        found.add("region_similarity", supervised.region.double_value(&[]));
-        found.add("gradient/total", norm);
-        if !(total.is_finite() && norm.is_finite()) && found.astray.is_none() {
-            found.astray = Some("the regressor's loss".to_owned());
+        losses.add("region_similarity", supervised.region.double_value(&[]));
+        losses.add("gradient/total", norm);
+        if !(total.is_finite() && norm.is_finite()) && losses.diverged.is_none() {
+            losses.diverged = Some("the regressor's loss".to_owned());
         }
-        found.masks = Some(masks.f_detach()?);
-        Ok(found)
+        losses.masks = Some(masks.f_detach()?);
+        Ok(losses)
     }
 }

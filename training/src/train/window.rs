@@ -15,7 +15,7 @@ use crate::clips::Batch;
 
 /// How windows are computed.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct UnrollOptions {
     /// The kind of features and activations; weights, states and losses are float32.
     pub kind: Kind,
     /// No gradient reaches the encoder.
@@ -35,7 +35,7 @@ pub trait Unroll {
     ///
     /// # Errors
     /// Clips of a size that the network does not take, too little memory.
-    fn begin<'a>(&'a self, batch: &'a Batch, manner: &Manner) -> Result<Self::Run<'a>>;
+    fn begin<'a>(&'a self, batch: &'a Batch, options: &UnrollOptions) -> Result<Self::Run<'a>>;
 
     /// Logits (B, 1, H, W), float32, of the predicted frame `index`, counted from 0.
     ///
@@ -55,9 +55,9 @@ pub trait Unroll {
 ///
 /// # Errors
 /// As [`Unroll::begin`].
-pub fn unroll<N: Unroll>(network: &N, batch: &Batch, manner: &Manner) -> Result<Tensor> {
+pub fn unroll<N: Unroll>(network: &N, batch: &Batch, options: &UnrollOptions) -> Result<Tensor> {
     let frames = batch.images.size()[0] - 2;
-    let mut run = network.begin(batch, manner)?;
+    let mut run = network.begin(batch, options)?;
     let mut all = Vec::with_capacity(frames as usize);
     for index in 0..frames {
         let logits = network.predict(&mut run, index)?;
@@ -91,7 +91,7 @@ pub struct Resnet50Run<'a> {
 impl Unroll for Resnet50 {
     type Run<'a> = Resnet50Run<'a>;
 
-    fn begin<'a>(&'a self, batch: &'a Batch, _: &Manner) -> Result<Resnet50Run<'a>> {
+    fn begin<'a>(&'a self, batch: &'a Batch, _: &UnrollOptions) -> Result<Resnet50Run<'a>> {
         let image = channels_last(&batch.images.f_select(0, 0)?)?;
         let reference = self.reference(&image, &batch.masks.f_select(0, 0)?)?;
         let mut state = self.start(&reference)?;
@@ -132,12 +132,12 @@ impl LiteRun {
 impl Unroll for Lite {
     type Run<'a> = LiteRun;
 
-    fn begin<'a>(&'a self, batch: &'a Batch, manner: &Manner) -> Result<LiteRun> {
+    fn begin<'a>(&'a self, batch: &'a Batch, options: &UnrollOptions) -> Result<LiteRun> {
         let clips = batch.images.size()[1];
-        let images = channels_last(&batch.images.f_flatten(0, 1)?)?.f_to_kind(manner.kind)?;
-        let features = if manner.frozen_encoder {
-            let taps = tch::no_grad(|| self.encoder.forward(&images))?;
-            self.matching.features(&taps)?
+        let images = channels_last(&batch.images.f_flatten(0, 1)?)?.f_to_kind(options.kind)?;
+        let features = if options.frozen_encoder {
+            let features = tch::no_grad(|| self.encoder.forward(&images))?;
+            self.matching.features(&features)?
         } else {
             self.encode(&images)?
         };
@@ -152,7 +152,7 @@ impl Unroll for Lite {
             remembered: VecDeque::new(),
             mask: batch.previous.shallow_clone(),
             skip: None,
-            remember: manner.remember,
+            remember: options.remember,
         })
     }
 
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
-    const MANNER: Manner = Manner { kind: Kind::Float, frozen_encoder: false, remember: 0.0 };
+    const MANNER: UnrollOptions = UnrollOptions { kind: Kind::Float, frozen_encoder: false, remember: 0.0 };
 
     fn waves(size: &[i64], phase: f64) -> Tensor {
         let i = Tensor::arange(size.iter().product::<i64>(), FLOAT);
@@ -304,8 +304,8 @@ mod tests {
         let (store, mut network) = resnet50(TemporalSkip::Head);
         let exact = unroll(&network, &batch(), &MANNER).unwrap();
         network.compute_in(Kind::BFloat16);
-        let manner = Manner { kind: Kind::BFloat16, ..MANNER };
-        let half = unroll(&network, &batch(), &manner).unwrap();
+        let options = UnrollOptions { kind: Kind::BFloat16, ..MANNER };
+        let half = unroll(&network, &batch(), &options).unwrap();
         assert_eq!(half.kind(), Kind::Float);
         let difference = (&exact - &half).abs().max().double_value(&[]);
         let size = exact.abs().max().double_value(&[]);
@@ -326,8 +326,8 @@ mod tests {
         ] {
             let store = nn::VarStore::new(Device::Cpu);
             let lite = Lite::new(&store.root(), &config(base, TemporalSkip::Refine)).unwrap();
-            let manner = Manner { frozen_encoder, remember: 1.0, ..MANNER };
-            let logits = unroll(&lite, &batch(), &manner).unwrap();
+            let options = UnrollOptions { frozen_encoder, remember: 1.0, ..MANNER };
+            let logits = unroll(&lite, &batch(), &options).unwrap();
             assert_eq!(logits.size(), [2, 1, 1, 64, 64]);
             assert_eq!(gradient(&store, &logits, 1, "encoder") == 0.0, frozen_encoder);
             assert!(gradient(&store, &logits, 1, "matching") > 0.0);

@@ -33,7 +33,7 @@ pub struct Augment {
     /// Chance that the object is gone after the reference: the rest shows another sequence.
     pub absent: f64,
     /// Chance of another object, cut out of a still, that moves in front of the object or behind it.
-    pub intruder: f64,
+    pub distractor: f64,
     /// Chance of a window that runs backwards.
     pub reversed: f64,
     /// Annotated frames from one frame of a window to the next; each is drawn as often as it is
@@ -93,7 +93,7 @@ impl Default for Augment {
             border: Border::Reflect,
             close_ups: 0.0,
             absent: 0.0,
-            intruder: 0.0,
+            distractor: 0.0,
             reversed: 0.3,
             frame_steps: vec![1, 1, 1, 2, 3],
             first_reference: 0.3,
@@ -110,7 +110,7 @@ impl Augment {
             ("rotated", self.rotated),
             ("close_ups", self.close_ups),
             ("absent", self.absent),
-            ("intruder", self.intruder),
+            ("distractor", self.distractor),
             ("reversed", self.reversed),
             ("first_reference", self.first_reference),
             ("least_object", self.least_object),

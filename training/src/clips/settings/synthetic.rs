@@ -19,7 +19,7 @@ pub struct Synthetic {
     /// Chance of a second object, half the time in front of the first.
     pub second_object: f64,
     /// Chance that the reference does not show a second object yet.
-    pub newcomer: f64,
+    pub late_distractor: f64,
     /// Chance that the object's own photo is the background.
     pub own_background: f64,
     /// Chance that another background is a frame of a video source.
@@ -46,7 +46,7 @@ impl Default for Synthetic {
             thin_plate: 0.0,
             bend: 0.06,
             second_object: 0.4,
-            newcomer: 0.0,
+            late_distractor: 0.0,
             own_background: 0.35,
             video_background: 0.3,
             colour: 1.0,
@@ -64,7 +64,7 @@ impl Synthetic {
         let shares = [
             ("thin_plate", self.thin_plate),
             ("second_object", self.second_object),
-            ("newcomer", self.newcomer),
+            ("late_distractor", self.late_distractor),
             ("own_background", self.own_background),
             ("video_background", self.video_background),
             ("motion_blur", self.motion_blur),

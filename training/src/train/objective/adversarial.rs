@@ -23,7 +23,7 @@ pub struct CriticLoss {
 /// penalty is drawn for every sample.
 ///
 /// # Errors
-/// Shapes that the critic does not take, too little memory.
+/// Sizes that the critic does not take, too little memory.
 pub fn critic_loss(
     critic: &Critic,
     real: &Tensor,

@@ -1,0 +1,332 @@
+//! Which formats go in, and what comes out of them.
+
+use std::sync::LazyLock;
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::{VideoFormat, VideoFormatInfo};
+
+use super::Output;
+use crate::element::frame::{appended_planes, colors_in_place, has_plain_alpha};
+
+/// Offered to upstream before all others: what decoders and cameras have, and what costs least here.
+const PREFERRED: [VideoFormat; 19] = [
+    VideoFormat::I420,
+    VideoFormat::Nv12,
+    VideoFormat::Yv12,
+    VideoFormat::A420,
+    VideoFormat::Rgbx,
+    VideoFormat::Bgrx,
+    VideoFormat::Xrgb,
+    VideoFormat::Xbgr,
+    VideoFormat::Rgba,
+    VideoFormat::Bgra,
+    VideoFormat::Argb,
+    VideoFormat::Abgr,
+    VideoFormat::Ayuv,
+    VideoFormat::Yuy2,
+    VideoFormat::Uyvy,
+    VideoFormat::Rgb,
+    VideoFormat::Bgr,
+    VideoFormat::Y42b,
+    VideoFormat::Y444,
+];
+
+/// Fields that a conversion between kinds of formats makes untrue.
+const COLOR_FIELDS: [&str; 2] = ["colorimetry", "chroma-site"];
+
+/// Every raw format there is, for each can be converted.
+fn input_formats() -> &'static [VideoFormat] {
+    static FORMATS: LazyLock<Vec<VideoFormat>> = LazyLock::new(|| {
+        let others = VideoFormat::iter_raw().filter(|format| !PREFERRED.contains(format));
+        PREFERRED.into_iter().chain(others).collect()
+    });
+    &FORMATS
+}
+
+/// Every format whose alpha can be written, and is known to GStreamer to be alpha.
+fn alpha_formats() -> &'static [VideoFormat] {
+    static FORMATS: LazyLock<Vec<VideoFormat>> =
+        LazyLock::new(|| input_formats().iter().copied().filter(|&format| has_alpha(format)).collect());
+    &FORMATS
+}
+
+/// Whether `output` can put out `format` for input of `input`.
+pub fn allows(output: Output, input: VideoFormat, format: VideoFormat) -> bool {
+    match output {
+        Output::Alpha => has_alpha(format),
+        Output::Mask | Output::Labels => format == VideoFormat::Gray8,
+        Output::Overlay => format == input,
+    }
+}
+
+pub fn sink_template() -> gst::Caps {
+    gst_video::VideoCapsBuilder::new().format_list(input_formats().iter().copied()).build()
+}
+
+/// All formats as on the sink, for `output=overlay` leaves them as they are.
+pub fn src_template() -> gst::Caps {
+    sink_template()
+}
+
+/// What can come out for `caps` going in, or go in for `caps` coming out.
+///
+/// Formats that the chosen output rules out are let through last of all, so that the pads can be linked
+/// and [`fixate`] is asked, which is when the reason can be told.
+pub fn transform(output: Output, direction: gst::PadDirection, caps: &gst::Caps) -> gst::Caps {
+    if output == Output::Overlay {
+        return caps.clone();
+    }
+    let mut result = gst::Caps::new_empty();
+    let out = result.make_mut();
+    let structures = || {
+        caps.iter_with_features()
+            .filter(|(_, features)| features.is_equal(gst::CAPS_FEATURES_MEMORY_SYSTEM_MEMORY.as_ref()))
+            .map(|(structure, _)| structure)
+    };
+    for structure in structures() {
+        match (direction, output) {
+            (gst::PadDirection::Src, _) => {
+                push(out, structure, input_formats(), &COLOR_FIELDS);
+            }
+            (_, Output::Alpha) => push_alpha(out, structure),
+            _ => push(out, structure, &[VideoFormat::Gray8], &COLOR_FIELDS),
+        }
+    }
+    if direction != gst::PadDirection::Src {
+        for structure in structures() {
+            push(out, structure, input_formats(), &COLOR_FIELDS);
+        }
+    }
+    result
+}
+
+/// The alpha formats that `structure` can become. Of one format it is known which colours stay as they
+/// are, and then their description stays, too.
+fn push_alpha(out: &mut gst::CapsRef, structure: &gst::StructureRef) {
+    if let Some(input) = format_of(structure) {
+        let info = VideoFormatInfo::from_format(input);
+        let group = |wanted: fn(&VideoFormatInfo, &VideoFormatInfo) -> bool| -> Vec<VideoFormat> {
+            let mut formats: Vec<VideoFormat> = alpha_formats()
+                .iter()
+                .copied()
+                .filter(|&format| wanted(&info, &VideoFormatInfo::from_format(format)))
+                .collect();
+            formats.sort_by_key(|&format| distance(input, format));
+            formats
+        };
+        push(out, structure, &group(same_sampling), &[]);
+        push(out, structure, &group(same_colors), &["chroma-site"]);
+    }
+    push(out, structure, alpha_formats(), &COLOR_FIELDS);
+}
+
+fn push(out: &mut gst::CapsRef, structure: &gst::StructureRef, formats: &[VideoFormat], without: &[&str]) {
+    if formats.is_empty() {
+        return;
+    }
+    let mut structure = structure.to_owned();
+    structure.remove_fields(without.iter().copied());
+    match formats {
+        [format] => structure.set("format", format.to_str()),
+        _ => structure.set("format", gst::List::new(formats.iter().map(|format| format.to_str()))),
+    }
+    out.append_structure(structure);
+}
+
+/// The best of what is left of the output caps, of which downstream has had its say. Empty caps if
+/// nothing is left that the chosen output can be.
+pub fn fixate(output: Output, input: &gst::Caps, caps: &gst::Caps) -> gst::Caps {
+    let Some(input) = input.structure(0) else { return gst::Caps::new_empty() };
+    let Some(format) = format_of(input) else { return gst::Caps::new_empty() };
+    let colorimetry = |structure: &gst::StructureRef| structure.get::<String>("colorimetry").ok();
+    let wanted_colorimetry = colorimetry(input);
+
+    let best = caps
+        .iter()
+        .flat_map(|structure| formats_of(structure).into_iter().map(move |format| (structure, format)))
+        .filter(|&(_, candidate)| allows(output, format, candidate))
+        .min_by_key(|&(structure, candidate)| {
+            (distance(format, candidate), colorimetry(structure) != wanted_colorimetry)
+        });
+    let Some((structure, chosen)) = best else { return gst::Caps::new_empty() };
+    let mut structure = structure.to_owned();
+    structure.set("format", chosen.to_str());
+    structure.fixate();
+    gst::Caps::from(structure)
+}
+
+/// Whether any of `caps` could take what `output` puts out, whatever its size.
+pub fn takes(output: Output, caps: &gst::Caps) -> bool {
+    caps.is_any()
+        || caps.iter().any(|structure| {
+            let anything = !structure.has_field("format");
+            anything || formats_of(structure).iter().any(|&format| allows(output, format, format))
+        })
+}
+
+fn format_of(structure: &gst::StructureRef) -> Option<VideoFormat> {
+    structure.get::<&str>("format").ok().map(VideoFormat::from_string)
+}
+
+fn formats_of(structure: &gst::StructureRef) -> Vec<VideoFormat> {
+    if let Ok(list) = structure.get::<gst::List>("format") {
+        list.iter().filter_map(|value| value.get::<&str>().ok()).map(VideoFormat::from_string).collect()
+    } else {
+        format_of(structure).into_iter().collect()
+    }
+}
+
+fn has_alpha(format: VideoFormat) -> bool {
+    let info = VideoFormatInfo::from_format(format);
+    // GStreamer 1.22 does not know that AV12 has alpha. Its compositor then takes AV12 for opaque.
+    has_plain_alpha(&info) && info.has_alpha()
+}
+
+fn same_colors(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
+    (a.is_yuv() && b.is_yuv()) || (a.is_rgb() && b.is_rgb())
+}
+
+fn same_sampling(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
+    same_colors(a, b) && sampling(a) == sampling(b)
+}
+
+/// By what powers of two the chroma is smaller; 4:2:0 for grey, which can do with any.
+fn sampling(info: &VideoFormatInfo) -> (u32, u32) {
+    match (info.w_sub(), info.h_sub()) {
+        ([_, x, ..], [_, y, ..]) => (*x, *y),
+        _ => (1, 1),
+    }
+}
+
+/// How much is lost or has to be done on the way from one format to another; 0 for the same.
+fn distance(from: VideoFormat, to: VideoFormat) -> u32 {
+    if from == to {
+        return 0;
+    }
+    let (a, b) = (VideoFormatInfo::from_format(from), VideoFormatInfo::from_format(to));
+    if colors_in_place(&a, &b) {
+        return 1;
+    }
+    if appended_planes(&a, &b).is_some() {
+        return 2;
+    }
+    let depth = |info: &VideoFormatInfo| info.depth()[0];
+    let saved = |info: &VideoFormatInfo| sampling(info).0 + sampling(info).1;
+    // Grey has no chroma, which YUV has room for without any change to the luma.
+    let foreign = !(same_colors(&a, &b) || a.is_gray() && b.is_yuv());
+    4 + 400 * u32::from(foreign)
+        + 40 * depth(&a).saturating_sub(depth(&b))
+        + 2 * depth(&b).saturating_sub(depth(&a))
+        + 30 * saved(&b).saturating_sub(saved(&a))
+        + 2 * saved(&a).saturating_sub(saved(&b))
+        + u32::from(a.n_planes() != b.n_planes().saturating_sub(u32::from(b.n_planes() > 1)))
+        + u32::from(b.is_tiled() || b.is_complex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nearest(input: VideoFormat) -> VideoFormat {
+        let input = gst_video::VideoInfo::builder(input, 8, 8).build().unwrap().to_caps().unwrap();
+        let caps = transform(Output::Alpha, gst::PadDirection::Sink, &input);
+        let chosen = fixate(Output::Alpha, &input, &caps);
+        gst_video::VideoInfo::from_caps(&chosen).unwrap().format()
+    }
+
+    #[test]
+    fn nearest_alpha_format() {
+        gst::init().unwrap();
+        let av12_is_alpha = VideoFormatInfo::from_format(VideoFormat::Av12).has_alpha();
+        let for_nv12 = if av12_is_alpha { VideoFormat::Av12 } else { VideoFormat::A420 };
+        for (input, expected) in [
+            (VideoFormat::I420, VideoFormat::A420),
+            (VideoFormat::Yv12, VideoFormat::A420),
+            (VideoFormat::Nv12, for_nv12),
+            (VideoFormat::A420, VideoFormat::A420),
+            (VideoFormat::Rgbx, VideoFormat::Rgba),
+            (VideoFormat::Bgrx, VideoFormat::Bgra),
+            (VideoFormat::Xrgb, VideoFormat::Argb),
+            (VideoFormat::Xbgr, VideoFormat::Abgr),
+            (VideoFormat::Bgra, VideoFormat::Bgra),
+            (VideoFormat::Yuy2, VideoFormat::Ayuv),
+            (VideoFormat::Y444, VideoFormat::Ayuv),
+            (VideoFormat::Gbr, VideoFormat::Gbra),
+            (VideoFormat::I42010le, VideoFormat::A42010le),
+            (VideoFormat::P01010le, VideoFormat::A42010le),
+            (VideoFormat::I42210le, VideoFormat::A42210le),
+        ] {
+            assert_eq!(nearest(input), expected, "for {input:?}");
+        }
+        for input in [VideoFormat::Rgb, VideoFormat::Bgr] {
+            let format = VideoFormatInfo::from_format(nearest(input));
+            assert!(format.is_rgb() && format.bits() == 8, "{input:?} becomes {format:?}");
+        }
+    }
+
+    #[test]
+    fn no_format_comes_out_that_gstreamer_takes_for_opaque() {
+        gst::init().unwrap();
+        for format in VideoFormat::iter_raw() {
+            let known = VideoFormatInfo::from_format(format).has_alpha();
+            assert!(known || !allows(Output::Alpha, VideoFormat::Nv12, format), "{format:?}");
+        }
+        let nv12 = gst_video::VideoInfo::builder(VideoFormat::Nv12, 8, 8).build().unwrap().to_caps().unwrap();
+        let offered = transform(Output::Alpha, gst::PadDirection::Sink, &nv12);
+        let alpha = |structure: &gst::StructureRef| {
+            formats_of(structure).into_iter().filter(|&format| has_alpha(format)).count()
+        };
+        assert!(offered.iter().map(alpha).sum::<usize>() > 15);
+    }
+
+    #[test]
+    fn every_format_has_an_alpha_format() {
+        gst::init().unwrap();
+        for &input in input_formats() {
+            assert!(has_alpha(nearest(input)), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn colours_are_described_as_long_as_they_stay() {
+        gst::init().unwrap();
+        let input = gst_video::VideoInfo::builder(VideoFormat::I420, 8, 8)
+            .colorimetry(&"bt709".parse().unwrap())
+            .chroma_site(gst_video::VideoChromaSite::MPEG2)
+            .par(gst::Fraction::new(4, 3))
+            .fps(gst::Fraction::new(25, 1))
+            .build()
+            .unwrap()
+            .to_caps()
+            .unwrap();
+        let fields = |caps: &gst::Caps| {
+            let structure = caps.structure(0).unwrap();
+            let text = |name: &str| structure.get::<String>(name).ok();
+            (text("format").unwrap(), text("colorimetry"), text("chroma-site"))
+        };
+        let only = |format: VideoFormat| {
+            let downstream = gst_video::VideoCapsBuilder::new().format(format).build();
+            let caps = transform(Output::Alpha, gst::PadDirection::Sink, &input);
+            fixate(Output::Alpha, &input, &downstream.intersect(&caps))
+        };
+        let bt709 = || Some("bt709".to_owned());
+        assert_eq!(fields(&only(VideoFormat::A420)), ("A420".into(), bt709(), Some("mpeg2".into())));
+        assert_eq!(fields(&only(VideoFormat::Ayuv)), ("AYUV".into(), bt709(), None));
+        assert_eq!(fields(&only(VideoFormat::Rgba)), ("RGBA".into(), None, None));
+        let info = gst_video::VideoInfo::from_caps(&only(VideoFormat::Rgba)).unwrap();
+        assert_eq!((info.par(), info.fps()), (gst::Fraction::new(4, 3), gst::Fraction::new(25, 1)));
+    }
+
+    #[test]
+    fn without_alpha_there_is_nothing() {
+        gst::init().unwrap();
+        let input =
+            gst_video::VideoInfo::builder(VideoFormat::I420, 8, 8).build().unwrap().to_caps().unwrap();
+        let downstream = gst_video::VideoCapsBuilder::new().format(VideoFormat::I420).build();
+        let caps = transform(Output::Alpha, gst::PadDirection::Sink, &input).intersect(&downstream);
+        assert!(!caps.is_empty(), "the pads must link, for the error to be told");
+        assert!(fixate(Output::Alpha, &input, &caps).is_empty());
+        assert!(!takes(Output::Alpha, &downstream) && takes(Output::Alpha, &gst::Caps::new_any()));
+    }
+}

@@ -1,0 +1,227 @@
+//! Pictures from files: the frame that a reference mask was drawn on.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+
+use super::Picture;
+use crate::{Error, Result};
+
+/// The largest number of pixels along one side of a picture or mask.
+pub const MAX_SIDE: usize = 16_384;
+/// The largest number of pixels in a picture or mask.
+pub const MAX_PIXELS: usize = 1 << 26;
+/// The largest size of a picture file in bytes: that of the largest picture, stored without compression.
+const MAX_FILE: u64 = 8 * MAX_PIXELS as u64;
+/// How JPEG files begin.
+const JPEG: [u8; 2] = [0xff, 0xd8];
+
+/// The limit for pictures and masks, checked before memory for their pixels is allocated.
+pub(crate) fn check_size(width: usize, height: usize) -> Result<(), String> {
+    if width == 0 || height == 0 {
+        return Err("it has no pixels".into());
+    }
+    if width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
+        return Err(too_large(&format!("{width}x{height} pixels are")));
+    }
+    Ok(())
+}
+
+fn too_large(what: &str) -> String {
+    format!(
+        "{what} too many: at most {MAX_SIDE} a side and {} million altogether. Scale it down; it need not have \
+         the size of the video",
+        MAX_PIXELS / 1_000_000
+    )
+}
+
+/// A picture in memory, packed RGB.
+#[derive(Clone, Debug)]
+pub struct OwnedPicture {
+    data: Vec<u8>,
+    width: usize,
+    height: usize,
+}
+
+impl OwnedPicture {
+    /// Reads a PNG or JPEG, turned upright as its EXIF orientation says; transparency is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Picture`] with the path for a file that is missing, of another kind, broken, cut short, or
+    /// larger than [`MAX_SIDE`] or [`MAX_PIXELS`] (known from its header, before anything is allocated).
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|error| Error::Picture {
+            path: path.to_owned(),
+            reason: format!("it cannot be opened ({error}): give the path of a PNG or JPEG"),
+        })?;
+        Self::read(BufReader::new(file), path)
+    }
+
+    /// The same from memory; messages call it `origin`.
+    ///
+    /// # Errors
+    /// [`Error::Picture`] as [`open`](Self::open).
+    pub fn from_bytes(bytes: &[u8], origin: &Path) -> Result<Self> {
+        Self::read(Cursor::new(bytes), origin)
+    }
+
+    fn read(source: impl BufRead + Seek, origin: &Path) -> Result<Self> {
+        decode(source).map_err(|reason| Error::Picture { path: origin.to_owned(), reason })
+    }
+
+    /// From `height` rows of `width` packed RGB pixels.
+    ///
+    /// # Errors
+    /// [`Error::Picture`] for a size that is not that of `data`, or larger than [`MAX_SIDE`] or [`MAX_PIXELS`].
+    pub fn from_rgb(width: usize, height: usize, data: Vec<u8>) -> Result<Self> {
+        let bad = |reason: String| Error::Picture { path: "(in memory)".into(), reason };
+        check_size(width, height).map_err(bad)?;
+        if 3 * width * height != data.len() {
+            return Err(bad(format!("{} bytes do not make {width}x{height} pixels", data.len())));
+        }
+        Ok(Self { data, width, height })
+    }
+
+    /// Its width, its height, and `height` rows of `width` packed RGB pixels.
+    pub fn into_rgb(self) -> (usize, usize, Vec<u8>) {
+        (self.width, self.height, self.data)
+    }
+
+    /// A view of its pixels.
+    pub fn as_picture(&self) -> Picture<'_> {
+        Picture { data: &self.data, width: self.width, height: self.height, stride: 3 * self.width }
+    }
+}
+
+fn decode(mut source: impl BufRead + Seek) -> Result<OwnedPicture, String> {
+    let broken = |error: &dyn std::fmt::Display| {
+        format!("it cannot be decoded ({error}): save it again as PNG or JPEG")
+    };
+    let bad = |error: ImageError| match error {
+        // Of more bytes than any memory has.
+        ImageError::Limits(_) => too_large("its pixels are"),
+        error => broken(&error),
+    };
+    let unreadable = |error: io::Error| broken(&error);
+
+    let length = source.seek(SeekFrom::End(0)).map_err(unreadable)?;
+    if length > MAX_FILE {
+        return Err(format!("its {length} bytes are too many: at most {MAX_FILE}. Scale it down"));
+    }
+    source.rewind().map_err(unreadable)?;
+    if is_cut_short(&mut source).map_err(unreadable)? {
+        return Err(broken(&"the end of the JPEG file is missing"));
+    }
+    source.rewind().map_err(unreadable)?;
+    let mut reader = ImageReader::new(source).with_guessed_format().map_err(unreadable)?;
+    // The size is checked here, and the default limit of 512 MiB is less than the largest picture needs.
+    reader.limits(Limits::no_limits());
+    let mut decoder = reader.into_decoder().map_err(bad)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width as usize, height as usize)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::ImageRgb8(DynamicImage::from_decoder(decoder).map_err(bad)?.into_rgb8());
+    image.apply_orientation(orientation);
+    let image = image.into_rgb8();
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    Ok(OwnedPicture { data: image.into_raw(), width, height })
+}
+
+/// Whether the last scan of a JPEG has no end. The decoder fills what is missing with grey.
+fn is_cut_short(source: &mut impl BufRead) -> io::Result<bool> {
+    if !source.fill_buf()?.starts_with(&JPEG) {
+        return Ok(false);
+    }
+    let (mut scan, mut end, mut before) = (None, None, 0);
+    for (index, byte) in source.by_ref().bytes().enumerate() {
+        let byte = byte?;
+        match [before, byte] {
+            [0xff, 0xda] => scan = Some(index),
+            [0xff, 0xd9] => end = Some(index),
+            _ => (),
+        }
+        before = byte;
+    }
+    Ok(end < scan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn png_and_jpeg() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.png", "a.jpg"] {
+            let path = folder.path().join(name);
+            image::RgbImage::from_pixel(5, 3, image::Rgb([200, 100, 50])).save(&path).unwrap();
+            let picture = OwnedPicture::open(&path).unwrap();
+            let view = picture.as_picture();
+            assert_eq!((view.width, view.height, view.stride, view.data.len()), (5, 3, 15, 45));
+            assert!(view.data[0].abs_diff(200) < 6 && view.data[44].abs_diff(50) < 6);
+        }
+    }
+
+    /// A JPEG of three white columns and one black one, with the EXIF tag of an orientation.
+    fn oriented(orientation: u8) -> Vec<u8> {
+        let picture = image::RgbImage::from_fn(32, 24, |x, _| image::Rgb([if x < 24 { 255 } else { 0 }; 3]));
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
+        let mut bytes = bytes.into_inner();
+        let mut exif =
+            *b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\0\0\0\0\0\0\0";
+        exif[29] = orientation;
+        bytes.splice(2..2, exif);
+        bytes
+    }
+
+    #[test]
+    fn the_orientation_of_a_jpeg_is_honoured() {
+        // Where the black border is: left, right, top, bottom.
+        for (orientation, size, black) in [
+            (1, (32, 24), 1),
+            (2, (32, 24), 0),
+            (3, (32, 24), 0),
+            (4, (32, 24), 1),
+            (5, (24, 32), 3),
+            (6, (24, 32), 3),
+            (7, (24, 32), 2),
+            (8, (24, 32), 2),
+            (99, (32, 24), 1),
+        ] {
+            let picture = OwnedPicture::from_bytes(&oriented(orientation), Path::new("a.jpg")).unwrap();
+            let view = picture.as_picture();
+            let (width, height) = size;
+            assert_eq!((view.width, view.height, view.stride), (width, height, 3 * width));
+            let at = |x: usize, y: usize| view.data[y * view.stride + 3 * x];
+            let borders =
+                [at(0, height / 2), at(width - 1, height / 2), at(width / 2, 0), at(width / 2, height - 1)];
+            for (border, value) in borders.into_iter().enumerate() {
+                assert_eq!(value < 128, border == black, "orientation {orientation}: {borders:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_jpeg_cut_short_is_refused() {
+        let whole = oriented(1);
+        for length in [whole.len() / 2, whole.len() - 2] {
+            let error = OwnedPicture::from_bytes(&whole[..length], Path::new("a.jpg")).unwrap_err();
+            assert!(error.to_string().contains("a.jpg"), "{error}");
+        }
+        let longer = [&whole[..], &[0; 16]].concat();
+        assert!(OwnedPicture::from_bytes(&longer, Path::new("a.jpg")).is_ok(), "what follows does no harm");
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        assert!(OwnedPicture::open(&path).unwrap_err().to_string().contains("a.png"));
+        std::fs::write(&path, b"nothing").unwrap();
+        assert!(OwnedPicture::open(&path).unwrap_err().to_string().contains("a.png"));
+    }
+}

@@ -1,0 +1,54 @@
+//! Pictures, planes and regions: what the tracker, the matte and the element share.
+
+mod file;
+mod plane;
+mod planes;
+mod scene;
+
+pub(crate) use self::file::check_size;
+pub use self::file::{MAX_PIXELS, MAX_SIDE, OwnedPicture};
+#[cfg(feature = "plugin")]
+pub(crate) use self::plane::product;
+pub use self::planes::{Colors, Component, PlaneFormat, Planes};
+pub use self::scene::{Region, Scene};
+use crate::{Error, Result};
+
+/// Packed RGB, one byte a channel, rows `stride` bytes apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Picture<'a> {
+    /// `height` rows, the last of which may lack its padding.
+    pub data: &'a [u8],
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Bytes from one row to the next, at least 3 `width`.
+    pub stride: usize,
+}
+
+impl Picture<'_> {
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self { data, width, height, stride } = *self;
+        let row = 3 * width;
+        if width == 0 || height == 0 || stride < row || data.len() < stride * (height - 1) + row {
+            return Err(Error::Config(format!(
+                "a picture of {width}x{height} does not fit {} bytes in rows of {stride}",
+                data.len()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// An 8-bit plane to be written; bytes beyond `width` in a row are left alone.
+#[derive(Debug)]
+pub struct PlaneMut<'a> {
+    /// `height` rows, the last of which may lack its padding.
+    pub data: &'a mut [u8],
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Bytes from one row to the next, at least `width`.
+    pub stride: usize,
+}

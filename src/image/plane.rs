@@ -1,0 +1,97 @@
+//! The rows of a plane.
+
+use super::{PlaneMut, Region};
+use crate::{Error, Result};
+
+impl PlaneMut<'_> {
+    /// The rows, without what lies beyond the width.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for fewer bytes than the size needs, rows that overlap, or no pixel at all.
+    pub fn rows(&mut self) -> Result<impl Iterator<Item = &mut [u8]>> {
+        let Self { width, height, stride, .. } = *self;
+        let bytes = height.checked_sub(1).and_then(|rows| rows.checked_mul(stride)?.checked_add(width));
+        if width == 0 || stride < width || bytes.is_none_or(|bytes| self.data.len() < bytes) {
+            return Err(Error::Config(format!(
+                "a plane of {width}x{height} does not fit {} bytes in rows of {stride}",
+                self.data.len()
+            )));
+        }
+        Ok(self.data.chunks_mut(stride).take(height).map(move |row| &mut row[..width]))
+    }
+
+    /// Gives every pixel the same value.
+    ///
+    /// # Errors
+    /// Those of [`rows`](Self::rows).
+    pub fn fill(&mut self, value: u8) -> Result<()> {
+        self.rows()?.for_each(|row| row.fill(value));
+        Ok(())
+    }
+
+    /// Copies packed rows of the plane's width.
+    pub(crate) fn copy(&mut self, values: &[u8]) -> Result<()> {
+        let width = self.width;
+        self.rows()?.zip(values.chunks_exact(width)).for_each(|(row, values)| row.copy_from_slice(values));
+        Ok(())
+    }
+
+    /// Multiplies every pixel with that of packed rows of the plane's width; 255 stands for 1.
+    #[cfg(feature = "plugin")]
+    pub(crate) fn multiply(&mut self, values: &[u8]) -> Result<()> {
+        let width = self.width;
+        for (row, values) in self.rows()?.zip(values.chunks_exact(width)) {
+            row.iter_mut().zip(values).for_each(|(value, &other)| *value = product(*value, other));
+        }
+        Ok(())
+    }
+
+    /// A part of the plane, cut to what there is of it.
+    pub(crate) fn part(&mut self, region: Region) -> PlaneMut<'_> {
+        let width = region.width.min(self.width.saturating_sub(region.x));
+        let height = region.height.min(self.height.saturating_sub(region.y));
+        let data = self.data.get_mut(region.y * self.stride + region.x..).unwrap_or_default();
+        PlaneMut { data, width, height, stride: self.stride }
+    }
+}
+
+/// The product of two bytes of which 255 stands for 1, rounded.
+#[cfg(feature = "plugin")]
+pub(crate) fn product(a: u8, b: u8) -> u8 {
+    let product = u32::from(a) * u32::from(b) + 128;
+    ((product + (product >> 8)) >> 8) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(feature = "plugin")]
+    #[test]
+    fn products_are_rounded() {
+        for a in 0..=255u8 {
+            for b in 0..=255u8 {
+                let exact = f64::from(a) * f64::from(b) / 255.0;
+                assert_eq!(f64::from(product(a, b)), exact.round(), "{a} * {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn padding_is_left_alone() {
+        let mut data = [1; 8];
+        let mut plane = PlaneMut { data: &mut data, width: 2, height: 2, stride: 5 };
+        plane.fill(7).unwrap();
+        plane.part(Region { x: 1, y: 1, width: 9, height: 9 }).fill(8).unwrap();
+        assert_eq!(data, [7, 7, 1, 1, 1, 7, 8, 1]);
+    }
+
+    #[test]
+    fn planes_that_do_not_fit_are_errors() {
+        let mut data = [0; 8];
+        for (width, height, stride) in [(3, 3, 3), (4, 2, 3), (0, 2, 4), (2, 0, 4), (1, usize::MAX, 9)] {
+            let mut plane = PlaneMut { data: &mut data, width, height, stride };
+            assert!(plane.fill(0).is_err(), "{width}x{height} in rows of {stride}");
+        }
+    }
+}

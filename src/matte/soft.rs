@@ -1,0 +1,301 @@
+//! The soft masks of one frame, and their way into 8-bit planes of any size.
+
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::{Enlarger, MaskView};
+use crate::Result;
+use crate::cuda::Current;
+use crate::image::{PlaneMut, Region};
+use crate::mask::ReferenceMask;
+use crate::model::layers::resize;
+
+/// Soft masks of one frame, one an object, (N, 1, h, w) in [0, 1]; the background is what is left. They
+/// cover a region of the frame, outside of which there is no object.
+#[derive(Debug)]
+pub struct Matte {
+    masks: Tensor,
+    ids: Vec<u8>,
+    region: Region,
+    /// Width and height of the picture that `region` is part of.
+    frame: (usize, usize),
+    drawn: bool,
+    starts_over: bool,
+    /// Where the frame is that the masks are of, if that is not the CPU.
+    device_frame: Option<DeviceFrame>,
+}
+
+/// Enlarges masks where they are, if that is not the CPU.
+pub(crate) trait DeviceEnlarger: std::fmt::Debug + Send + Sync {
+    /// Work of this thread goes to the stream of the masks while the guard lives.
+    fn enter(&self) -> Result<Option<Current>>;
+
+    /// Fills a plane with a soft mask (1, 1, h, w) that covers `region` of it, refined by a guide (H, W) uint8 if
+    /// there is one.
+    fn enlarge(
+        &self,
+        mask: &Tensor,
+        region: Region,
+        guide: Option<&Tensor>,
+        plane: &mut PlaneMut,
+    ) -> Result<()>;
+}
+
+/// A frame on the device of the network.
+#[derive(Debug)]
+pub(crate) struct DeviceFrame {
+    pub gpu: Arc<dyn DeviceEnlarger>,
+    /// Luma or green, (H, W) uint8, until the next frame comes.
+    pub guide: Option<Tensor>,
+}
+
+impl Matte {
+    pub(crate) fn new(masks: &Tensor, ids: &[u8], region: Region, frame: (usize, usize)) -> Result<Self> {
+        let masks = masks.f_to_kind(Kind::Float)?;
+        Ok(Self {
+            masks,
+            ids: ids.to_vec(),
+            region,
+            frame,
+            drawn: false,
+            starts_over: false,
+            device_frame: None,
+        })
+    }
+
+    /// The same where masks and frame are on the device of the network.
+    pub(crate) fn with_device_frame(self, device_frame: DeviceFrame) -> Self {
+        Self { device_frame: Some(device_frame), ..self }
+    }
+
+    /// Says that this is of an earlier frame than the one that it is used for now.
+    pub fn set_held(&mut self) {
+        if let Some(device_frame) = &mut self.device_frame {
+            device_frame.guide = None;
+        }
+    }
+
+    /// Fills a plane with the alpha of one object, or of all together, as the device has it: refined, if
+    /// asked for, by the frame's own luma. False where that is to be done here.
+    pub(crate) fn write_on_device(&self, object: u8, refines: bool, plane: &mut PlaneMut) -> Result<bool> {
+        let Some(DeviceFrame { gpu, guide }) = &self.device_frame else { return Ok(false) };
+        let _no_grad = tch::no_grad_guard();
+        let _current = gpu.enter()?;
+        let region = self.region_in((plane.width, plane.height));
+        let fits = |guide: &Tensor| guide.size() == [plane.height as i64, plane.width as i64];
+        let guide = guide.as_ref().filter(|guide| refines && fits(guide));
+        if is_larger(&self.masks, region) || (refines && guide.is_none()) {
+            return Ok(false);
+        }
+        let Some(mask) = self.mask(Some(object))? else { return Ok(false) };
+        let mut part = self.prepare(region, plane)?;
+        gpu.enlarge(&mask, region, guide, &mut part)?;
+        Ok(true)
+    }
+
+    /// The soft mask (1, 1, h, w) of one object, or of all together.
+    fn mask(&self, object: Option<u8>) -> Result<Option<Tensor>> {
+        Ok(match object.filter(|&id| id != 0) {
+            None if self.ids.len() == 1 => Some(self.masks.shallow_clone()),
+            None => Some(self.masks.f_sum_dim_intlist(0, true, None::<Kind>)?),
+            Some(id) => match self.ids.iter().position(|&known| known == id) {
+                Some(index) => Some(self.masks.f_narrow(0, index as i64, 1)?),
+                None => None,
+            },
+        })
+    }
+
+    fn enter(&self) -> Result<Option<Current>> {
+        self.device_frame.as_ref().map_or(Ok(None), |device_frame| device_frame.gpu.enter())
+    }
+
+    /// The matte of the reference frame itself: the mask as the user drew it.
+    pub fn from_mask(mask: &ReferenceMask) -> Result<Self> {
+        let _no_grad = tch::no_grad_guard();
+        let ids: Vec<u8> = mask.objects().iter().map(|object| object.id).collect();
+        let frame = (mask.width(), mask.height());
+        let matte = Self::new(&mask_planes(mask)?, &ids, Region::whole(frame), frame)?;
+        Ok(Self { drawn: true, starts_over: true, ..matte })
+    }
+
+    /// Ids of the objects, as the mask has them.
+    pub fn object_ids(&self) -> &[u8] {
+        &self.ids
+    }
+
+    /// Nothing of the frames before was used for this one, nor is to be.
+    pub fn starts_over(&self) -> bool {
+        self.starts_over
+    }
+
+    /// Says that this is the first frame after a new reference or a restart.
+    pub fn set_starts_over(&mut self) {
+        self.starts_over = true;
+    }
+
+    /// This is the reference itself, as it was drawn.
+    pub fn is_drawn(&self) -> bool {
+        self.drawn
+    }
+
+    /// Soft alpha, 0 to 255, of one object, or of all together for `None` and `Some(0)`, resized
+    /// bilinearly to the plane. An object that is not there is transparent everywhere.
+    pub fn write_alpha(&self, object: Option<u8>, plane: &mut PlaneMut) -> Result<()> {
+        let mut bytes = Vec::new();
+        let region = self.region_in((plane.width, plane.height));
+        match self.small(object, region, &mut bytes)? {
+            Some(small) => {
+                let mut part = self.prepare(region, plane)?;
+                Enlarger::default().enlarge(&small, &mut part)
+            }
+            None => plane.fill(0),
+        }
+    }
+
+    /// The soft alpha of one object, or of all together, at the size that it has here, or at that of
+    /// `region` where that is smaller.
+    pub(crate) fn small<'a>(
+        &self,
+        object: Option<u8>,
+        region: Region,
+        bytes: &'a mut Vec<u8>,
+    ) -> Result<Option<MaskView<'a>>> {
+        let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
+        let Some(mask) = self.mask(object)? else { return Ok(None) };
+        let mut mask = to_bytes(&mask)?.f_to_device(Device::Cpu)?;
+        if is_larger(&mask, region) {
+            mask = shrink(&mask, region.height as i64, region.width as i64)?;
+        }
+        let &[.., height, width] = mask.size().as_slice() else { return Ok(None) };
+        let (width, height) = (width as usize, height as usize);
+        bytes.resize(width * height, 0);
+        mask.f_contiguous()?.f_copy_data_u8(bytes, width * height)?;
+        Ok(Some(MaskView { values: bytes, width, height }))
+    }
+
+    /// The part of a plane of this size that the masks cover.
+    pub(crate) fn region_in(&self, size: (usize, usize)) -> Region {
+        self.region.scaled(self.frame, size)
+    }
+
+    /// The region's part of a plane, after all around it was made transparent.
+    pub(crate) fn prepare<'a>(&self, region: Region, plane: &'a mut PlaneMut) -> Result<PlaneMut<'a>> {
+        if region != Region::whole((plane.width, plane.height)) {
+            plane.fill(0)?;
+        }
+        drop(plane.rows()?);
+        Ok(plane.part(region))
+    }
+
+    /// The id of the object, or 0, that each pixel most probably belongs to.
+    pub fn write_labels(&self, plane: &mut PlaneMut) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
+        let region = self.region_in((plane.width, plane.height));
+        let mut part = self.prepare(region, plane)?;
+        let masks = to_size(&self.masks.f_to_device(Device::Cpu)?, region)?;
+        let background = masks.f_sum_dim_intlist(0, true, None::<Kind>)?.f_neg()?.f_add_scalar(1.0)?;
+        // One object after another: libtorch's argmax over the first dimension takes ten times as long.
+        let mut most = background.f_select(0, 0)?;
+        let mut winner = most.f_zeros_like()?.f_to_kind(Kind::Uint8)?;
+        for (mask, &id) in (0..).zip(&self.ids) {
+            let mask = masks.f_select(0, mask)?;
+            winner = winner.f_masked_fill(&mask.f_gt_tensor(&most)?, i64::from(id))?;
+            most = most.f_maximum(&mask)?;
+        }
+        write(&winner, &mut part)
+    }
+}
+
+/// The planes of a reference mask as (N, 1, height, width) in [0, 1].
+pub(crate) fn mask_planes(mask: &ReferenceMask) -> Result<Tensor> {
+    let size = [1, 1, mask.height() as i64, mask.width() as i64];
+    let planes = mask
+        .objects()
+        .iter()
+        .map(|object| {
+            let plane = Tensor::f_from_data_size(&object.alpha, &size, Kind::Uint8)?;
+            Ok(plane.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?)
+        })
+        .collect::<Result<Vec<Tensor>>>()?;
+    Ok(Tensor::f_cat(&planes, 0)?)
+}
+
+/// Resizes (N, C, h, w) to network size; averages over what a smaller picture cannot show.
+pub(crate) fn shrink(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
+    if x.size()[2..] == [height, width] {
+        return Ok(x.shallow_clone());
+    }
+    Ok(x.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?)
+}
+
+/// 0 to 1 as 0 to 255.
+fn to_bytes(mask: &Tensor) -> Result<Tensor> {
+    Ok(mask.f_mul_scalar(255.0)?.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?)
+}
+
+/// Enlarges bilinearly, shrinks with averaging.
+fn to_size(masks: &Tensor, region: Region) -> Result<Tensor> {
+    let (height, width) = (region.height as i64, region.width as i64);
+    if is_larger(masks, region) { shrink(masks, height, width) } else { resize(masks, height, width) }
+}
+
+fn is_larger(masks: &Tensor, region: Region) -> bool {
+    let size = masks.size();
+    size[2] > region.height as i64 || size[3] > region.width as i64
+}
+
+/// Copies bytes, as many as the plane has pixels, into its rows.
+fn write(values: &Tensor, plane: &mut PlaneMut) -> Result<()> {
+    let count = plane.width * plane.height;
+    let mut packed = vec![0; count];
+    values.f_contiguous()?.f_copy_data_u8(&mut packed, count)?;
+    plane.copy(&packed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alpha_is_the_enlarged_mask() {
+        let _guard = tch::no_grad_guard();
+        let x = Tensor::arange(24 * 40, (Kind::Float, Device::Cpu)).reshape([1, 1, 24, 40]);
+        let mask = (&x * 0.37).sin() * 0.5 + 0.5;
+        let matte = Matte::new(&mask, &[1], Region::whole((40, 24)), (40, 24)).unwrap();
+        for (width, height, stride) in [(40, 24, 40), (200, 101, 256), (64, 64, 64), (41, 25, 43)] {
+            let expected = resize(&mask, height as i64, width as i64).unwrap() * 255.0;
+            let expected = Vec::<f32>::try_from(&expected.reshape([-1])).unwrap();
+            let mut data = vec![3; stride * height];
+            matte.write_alpha(None, &mut PlaneMut { data: &mut data, width, height, stride }).unwrap();
+            for (row, expected) in data.chunks(stride).zip(expected.chunks(width)) {
+                assert!(row[..width].iter().zip(expected).all(|(a, b)| (f32::from(*a) - b).abs() <= 1.6));
+                assert!(row[width..].iter().all(|&value| value == 3));
+            }
+        }
+    }
+
+    #[test]
+    fn outside_its_region_a_matte_is_transparent() {
+        let region = Region { x: 4, y: 2, width: 4, height: 4 };
+        let mask = Tensor::ones([1, 1, 8, 8], (Kind::Float, Device::Cpu));
+        let matte = Matte::new(&mask, &[3], region, (10, 8)).unwrap();
+        for labels in [false, true] {
+            let mut data = vec![9; 20 * 16];
+            let mut plane = PlaneMut { data: &mut data, width: 20, height: 16, stride: 20 };
+            if labels {
+                matte.write_labels(&mut plane).unwrap();
+            } else {
+                matte.write_alpha(None, &mut plane).unwrap();
+            }
+            let inside = if labels { 3 } else { 255 };
+            for (index, &value) in data.iter().enumerate() {
+                let (x, y) = (index % 20, index / 20);
+                let expected = if (8..16).contains(&x) && (4..12).contains(&y) { inside } else { 0 };
+                assert_eq!(value, expected, "at {x}, {y}");
+            }
+        }
+    }
+}

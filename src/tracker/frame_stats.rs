@@ -1,0 +1,73 @@
+//! What the tracker wants to know of a frame, in one tensor, so that one wait for the device tells it all.
+
+use tch::{Device, Kind, Tensor};
+
+use super::ObjectStats;
+use super::distractors::CELL;
+use super::object_stats;
+use crate::Result;
+use crate::model::layers::average_pool;
+
+/// The statistics of `masks` (N, 1, H, W) and `likeness` (N, 1, H/s, W/s), both float32: means over
+/// [`CELL`] x [`CELL`] squares, likeness, and the numbers of all objects, one after the other.
+pub fn write(masks: &Tensor, likeness: &Tensor) -> Result<Tensor> {
+    let parts =
+        [average_pool(masks, CELL)?, likeness.shallow_clone(), object_stats::numbers(masks, likeness)?];
+    let flat = parts.iter().map(|part| part.f_reshape([-1])).collect::<Result<Vec<_>, _>>()?;
+    Ok(Tensor::f_cat(&flat, 0)?)
+}
+
+/// Statistics that have arrived from the device.
+pub struct FrameStats {
+    numbers: Vec<f32>,
+    /// Height and width of masks, and of likeness.
+    size: (usize, usize),
+    coarse: (usize, usize),
+    objects: usize,
+}
+
+impl FrameStats {
+    /// Waits for the device.
+    pub fn read(stats: &Tensor, masks: &Tensor, likeness: &Tensor) -> Result<Self> {
+        let numbers = Vec::<f32>::try_from(&stats.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?)?;
+        let sides = |x: &Tensor| -> Result<(usize, usize, usize)> {
+            let (n, _, height, width) = x.size4()?;
+            Ok((n as usize, height as usize, width as usize))
+        };
+        let ((objects, height, width), (_, rows, columns)) = (sides(masks)?, sides(likeness)?);
+        Ok(Self { numbers, size: (height, width), coarse: (rows, columns), objects })
+    }
+
+    /// Rows and columns of cells.
+    pub fn cells(&self) -> (usize, usize) {
+        (self.size.0 / CELL as usize, self.size.1 / CELL as usize)
+    }
+
+    /// The mean mask of an object at every cell.
+    pub fn mask(&self, object: usize) -> &[f32] {
+        let (rows, columns) = self.cells();
+        part(&self.numbers, object * rows * columns, rows * columns)
+    }
+
+    /// The likeness of every cell to an object.
+    pub fn likeness(&self, object: usize) -> Vec<f32> {
+        let ((rows, columns), (height, width)) = (self.cells(), self.coarse);
+        let start = self.objects * rows * columns + object * height * width;
+        let coarse = part(&self.numbers, start, height * width);
+        let at = |row: usize, column: usize| row * height / rows * width + column * width / columns;
+        (0..rows * columns)
+            .map(|cell| coarse.get(at(cell / columns, cell % columns)).copied().unwrap_or_default())
+            .collect()
+    }
+
+    /// The statistics of every object.
+    pub fn objects(&self) -> Vec<ObjectStats> {
+        let ((rows, columns), (height, width)) = (self.cells(), self.coarse);
+        let start = self.objects * (rows * columns + height * width);
+        object_stats::of_numbers(self.numbers.get(start..).unwrap_or_default(), self.size)
+    }
+}
+
+fn part(numbers: &[f32], start: usize, length: usize) -> &[f32] {
+    numbers.get(start..start + length).unwrap_or_default()
+}

@@ -1,0 +1,107 @@
+//! A cut-out in motion: it drifts, turns, bends and waves over the frames of a clip.
+
+use tch::Tensor;
+
+use super::Size;
+use super::drift::{Bends, Drift, velocity};
+use super::geometry::{Grid, Placement, Wave};
+use super::picture::Still;
+use super::random::Random;
+use super::settings::{Border, Synthetic};
+use crate::Result;
+
+/// The least number of pixels of the box around an object.
+const LEAST: i64 = 50;
+/// Pixels around the object that repeat its edge, so that a soft edge never shows what lies beyond.
+const MARGIN: i64 = 4;
+/// The width of a clip in whose pixels waves are given.
+const WIDTH: f64 = 336.0;
+
+/// A cut-out in motion.
+#[derive(Debug)]
+pub struct MovingObject {
+    /// (1, 4, h, w): picture and mask, cropped to the object.
+    layers: Tensor,
+    base: Placement,
+    drift: Vec<Drift>,
+    wave: Option<Wave>,
+    bends: Option<Bends>,
+}
+
+/// Where an object begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Entrance {
+    /// Height or width in parts of the clip's, whichever is greater.
+    pub share: f64,
+    /// From the clip's middle, in parts of its width and height.
+    pub shift: (f64, f64),
+}
+
+impl MovingObject {
+    /// Of the object of `still`, nothing if it is too small.
+    pub fn draw(
+        still: &Still,
+        size: Size,
+        entrance: Entrance,
+        drift: Vec<Drift>,
+        settings: &Synthetic,
+        random: &mut Random,
+    ) -> Result<Option<Self>> {
+        let Some((x0, x1, y0, y1)) = still.bounds() else { return Ok(None) };
+        let (width, height) = (x1 - x0, y1 - y0);
+        if width * height < LEAST {
+            return Ok(None);
+        }
+        let cut = |x: Tensor| x.f_narrow(2, y0, height)?.f_narrow(3, x0, width);
+        let picture = cut(still.image()?)?.f_replication_pad2d([MARGIN; 4])?;
+        let mask = cut(still.mask()?)?.f_constant_pad_nd([MARGIN; 4])?;
+        let fit = (size.0 as f64 / height as f64).min(1.2 * size.1 as f64 / width as f64);
+        let base = Placement {
+            rotation: random.uniform(-0.3, 0.3),
+            shift: entrance.shift,
+            flip: random.chance(0.5),
+            ..Placement::scaled(entrance.share * fit)
+        };
+        let wave = wave(size, settings, random);
+        let bends = Bends::draw(drift.len(), settings, random)?;
+        Ok(Some(Self { layers: Tensor::f_cat(&[picture, mask], 1)?, base, drift, wave, bends }))
+    }
+
+    /// Picture (1, 3, H, W) and soft mask (1, 1, H, W) in a frame.
+    pub fn at(&self, frame: usize, size: Size) -> Result<(Tensor, Tensor)> {
+        let [x, y, scale, shear, rotation] = self.drift[frame];
+        let placement = Placement {
+            rotation: self.base.rotation + rotation,
+            scale: self.base.scale * scale.exp(),
+            shift: (self.base.shift.0 + x, self.base.shift.1 + y),
+            shear: self.base.scale * shear,
+            flip: self.base.flip,
+        };
+        let wave = self.wave.map(|wave| {
+            let time = frame as f64;
+            Wave { phase: (wave.phase.0 + 0.6 * time, wave.phase.1 + 0.5 * time), ..wave }
+        });
+        let extent = (self.layers.size()[2], self.layers.size()[3]);
+        let mut grid = Grid::new(extent, size, &placement, wave.as_ref())?;
+        if let Some(bends) = &self.bends {
+            grid = grid.bent(bends.at(frame))?;
+        }
+        let layers = grid.sample(&self.layers, Border::Black)?;
+        Ok((layers.f_narrow(1, 0, 3)?, layers.f_narrow(1, 3, 1)?))
+    }
+
+    /// Pixels to the right and down that it moves from one frame to the next.
+    pub fn velocity(&self, frame: usize, size: Size) -> (f64, f64) {
+        velocity(&self.drift, frame, size)
+    }
+}
+
+fn wave(size: Size, settings: &Synthetic, random: &mut Random) -> Option<Wave> {
+    let amplitude = random.uniform(0.0, settings.wave);
+    let pixel = size.1 as f64 / WIDTH;
+    (amplitude > settings.wave / 6.0).then(|| {
+        let phase = random.uniform(0.0, std::f64::consts::TAU);
+        let frequency = random.uniform(0.02, 0.06) / pixel;
+        Wave { amplitude: amplitude * pixel, frequency, phase: (phase, 2.0 * phase) }
+    })
+}
