@@ -1,5 +1,5 @@
-//! Build script: version information, the run-time path to libtorch, and what the bindings of libtorch lack on
-//! CUDA.
+//! Build script: version information, the run-time path to libtorch, and the CUDA functions that the bindings of
+//! libtorch lack.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 fn main() {
     gst_plugin_version_helper::info();
 
-    // A dependency's rpath never reaches this crate, so libtorch's is set here: the plugin then
-    // loads with no LD_LIBRARY_PATH.
+    // The rpath of a dependency does not apply to this crate. It is set here so that the plugin loads without
+    // LD_LIBRARY_PATH.
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let libtorch = env::var_os("LIBTORCH").map(PathBuf::from);
     if let Some(libtorch) = &libtorch {
+        // Where `make install` and packages put libtorch.
+        println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../fastganseg");
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", libtorch.join("lib").display());
     }
 
@@ -25,20 +27,21 @@ fn main() {
         None => Err("LIBTORCH is not set".into()),
     };
     if let Err(reason) = compiled {
-        println!("cargo:warning=without CUDA graphs, which only matter on NVIDIA GPUs: {reason}");
+        println!("cargo:warning=building without CUDA graphs, which only NVIDIA GPUs use: {reason}");
         std::fs::write(&out, b"").expect("OUT_DIR can be written");
     }
     println!("cargo:rustc-env=FASTGANSEG_CUDA_SHIM={}", out.display());
 }
 
-/// A library of its own, that is needed on CUDA machines only. The headers of the CUDA run-time come with the
-/// wheel that libtorch needs anyway; NVIDIA's libraries are not all there on machines without a GPU, and need
-/// not be for linking: libtorch brings them along.
+/// Compiles the shim to a separate library, which only CUDA machines need. The headers of the CUDA run-time come
+/// with the wheel that libtorch needs anyway. NVIDIA's libraries are incomplete on machines without a GPU, but
+/// linking does not need them, because libtorch loads them.
 fn compile_shim(libtorch: &Path, out: &Path) -> Result<(), String> {
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
-        return Err("it is for Linux only".into());
+        return Err("they are supported on Linux only".into());
     }
-    let headers = headers(libtorch).ok_or("no cuda_runtime_api.h is beside libtorch or in CUDA_HOME")?;
+    let headers =
+        headers(libtorch).ok_or("cuda_runtime_api.h is neither beside libtorch nor in CUDA_HOME")?;
     let lib = libtorch.join("lib");
     if !lib.join("libtorch_cuda.so").exists() {
         return Err(format!("{} has no libtorch_cuda.so", lib.display()));
@@ -53,7 +56,7 @@ fn compile_shim(libtorch: &Path, out: &Path) -> Result<(), String> {
         .arg(libtorch.join("include/torch/csrc/api/include"))
         .arg("-I")
         .arg(headers)
-        // After NVIDIA's own, should they be complete.
+        // Searched after NVIDIA's own headers, which may be incomplete.
         .args(["-idirafter", "src/cuda/include", "src/cuda/shim.cpp", "-o"])
         .arg(out)
         .arg("-L")
@@ -69,7 +72,7 @@ fn compile_shim(libtorch: &Path, out: &Path) -> Result<(), String> {
     Err(error.to_owned())
 }
 
-/// The folder with CUDA's run-time headers.
+/// The folder with the headers of the CUDA run-time.
 fn headers(libtorch: &Path) -> Option<PathBuf> {
     let wheels = std::fs::read_dir(libtorch.join("../nvidia")).ok();
     let wheels = wheels.into_iter().flatten().flatten().map(|entry| entry.path().join("include"));

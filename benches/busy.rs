@@ -1,7 +1,8 @@
-//! Frames per second of a whole pipeline on a machine that other programs use as well, by number of threads.
+//! Frames per second of a pipeline on a machine with other busy processes, by number of threads.
 //!
-//! `cargo bench --bench busy`. The bench starts the busy processes itself. `-- CLIP MASK.png` uses a clip instead of
-//! the drawn ball, and `-- --short` measures less. Settings take turns, so that all see the same machine.
+//! Run with `cargo bench --bench busy`. The bench starts the busy processes itself. `-- CLIP MASK.png` uses a clip
+//! instead of the drawn ball; `-- --short` takes fewer measurements. Settings alternate, so that all have the same
+//! conditions.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,7 @@ use gstreamer_app::AppSink;
 const ROUNDS: usize = 3;
 const PIPELINES: usize = 16;
 
-/// Properties of the element in each column.
+/// Column name and properties of the element.
 const SETTINGS: [(&str, &str); 4] = [
     ("automatic", ""),
     ("threads=1", "threads=1"),
@@ -22,14 +23,14 @@ const SETTINGS: [(&str, &str); 4] = [
     ("prefetch", "frame-threading=true"),
 ];
 
-/// Uses one core until it is killed.
+/// Argument that makes this program a busy process, which uses one core.
 const SPIN: &str = "--spin";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == SPIN) {
         let parent = std::os::unix::process::parent_id();
-        // It ends with the bench, however that ends.
+        // Ends with its parent, even if that is killed.
         while std::os::unix::process::parent_id() == parent {
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_millis(200) {
@@ -49,10 +50,8 @@ fn main() {
     };
     let rounds = if short { 1 } else { ROUNDS };
 
-    println!(
-        "frames per second, median of {rounds}; the last column is automatic to the best fixed number of threads"
-    );
-    print!("{:<24}", "beside it");
+    println!("frames per second, median of {rounds}; ratio: automatic to the best fixed number of threads");
+    print!("{:<24}", "load");
     SETTINGS.iter().for_each(|(name, _)| print!(" {name:>10}"));
     println!(" {:>10}", "ratio");
     for (count, niceness) in [(0, 0), (1, 0), (2, 0), (4, 0), (1, 10), (2, 10), (4, 10)] {
@@ -70,7 +69,7 @@ fn main() {
     }
 }
 
-/// Measures all settings in turn, `rounds` times.
+/// Measures each setting `rounds` times, in turn, and prints the medians.
 fn table_row(name: &str, rounds: usize, measure: impl Fn(&str) -> f64) {
     let mut rates = vec![Vec::new(); SETTINGS.len()];
     for _ in 0..rounds {
@@ -113,7 +112,7 @@ impl Drop for Busy {
     }
 }
 
-/// What is played.
+/// Launch line of a clip, and its mask.
 struct Source {
     elements: String,
     mask: PathBuf,
@@ -147,7 +146,7 @@ impl Source {
         Self { elements, mask }
     }
 
-    /// Of all pipelines together, from the first frame out to the end.
+    /// Frame rate of all pipelines together, from the first output frame to the last.
     fn frames_per_second(&self, setting: &str, pipelines: usize) -> f64 {
         let Self { elements, mask } = self;
         let line = format!(

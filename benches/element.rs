@@ -1,7 +1,7 @@
-//! Time of one frame in the element, buffer in to buffer out, beside that of the network alone.
+//! Time of one frame in the element, from input buffer to output buffer, and in the network alone.
 //!
-//! `cargo bench --bench element`, or `-- lite` for one of the two networks. I420 in, A420 out. With
-//! `BENCH_HISTORY=benches/history.csv` (from the top folder: an absolute path) lines are added to that file.
+//! Run with `cargo bench --bench element`, or `-- lite` for one of the two networks. I420 in, A420 out. Results are
+//! appended to the file named by `BENCH_HISTORY` (an absolute path), for instance `benches/history.csv`.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -29,9 +29,9 @@ fn main() {
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let folder = tempfile::tempdir().expect("a folder");
     println!(
-        "median ms a frame: the network alone, the element, what the element adds, a pipeline with a queue"
+        "median ms per frame: the network alone, the element, their difference, a pipeline with a queue"
     );
-    println!("{:<24} {:>6} {:>9} {:>9} {:>9} {:>9}", "", "", "network", "element", "adds", "pipeline");
+    println!("{:<24} {:>6} {:>9} {:>9} {:>9} {:>9}", "", "", "network", "element", "overhead", "pipeline");
     for (name, config, frames) in [("lite", Config::lite(), 100), ("resnet50", Config::resnet50(), 12)] {
         if !chosen.is_empty() && !chosen.iter().any(|item| item == name) {
             continue;
@@ -47,19 +47,23 @@ fn main() {
                 network();
                 element();
             }
-            // In turn, so that both see the same moods of the machine.
+            // In turn, so that both have the same conditions.
             let times: Vec<(f64, f64)> = (0..frames).map(|_| (network(), element())).collect();
-            let alone = median(times.iter().map(|pair| pair.0).collect());
-            let whole = median(times.iter().map(|pair| pair.1).collect());
-            let adds = median(times.iter().map(|pair| pair.1 - pair.0).collect());
-            let pipeline = pipeline(folder.path(), model.as_deref(), width, height, frames);
-            println!("{label:<24} {size:>6} {alone:>9.2} {whole:>9.2} {adds:>9.2} {pipeline:>9.2}");
-            record(&format!("{label},{size},{alone:.2},{whole:.2},{adds:.2},{pipeline:.2}"));
+            let network_ms = median(times.iter().map(|pair| pair.0).collect());
+            let element_ms = median(times.iter().map(|pair| pair.1).collect());
+            let overhead_ms = median(times.iter().map(|pair| pair.1 - pair.0).collect());
+            let pipeline_ms = pipeline(folder.path(), model.as_deref(), width, height, frames);
+            println!(
+                "{label:<24} {size:>6} {network_ms:>9.2} {element_ms:>9.2} {overhead_ms:>9.2} {pipeline_ms:>9.2}"
+            );
+            record(&format!(
+                "{label},{size},{network_ms:.2},{element_ms:.2},{overhead_ms:.2},{pipeline_ms:.2}"
+            ));
         }
     }
 }
 
-/// Adds a line to the history, if one is kept: date, commit and what was measured.
+/// Appends date, commit and results to the file named by `BENCH_HISTORY`, if it is set.
 fn record(line: &str) {
     let Some(path) = std::env::var_os("BENCH_HISTORY") else { return };
     let ask = |program: &str, arguments: &[&str]| {
@@ -71,8 +75,8 @@ fn record(line: &str) {
     writeln!(file, "{date},{commit},{line}").expect("the history");
 }
 
-/// The built-in weights of lite, whose memory fills only if it sees the object. What resnet50 computes
-/// does not depend on how well it is trained.
+/// Weights to measure with. lite uses its built-in weights (`None`): its memory bank fills only if it detects the
+/// object. The time of resnet50 does not depend on its weights.
 fn weights_of(folder: &Path, name: &str, config: &Config) -> Option<PathBuf> {
     if name == "lite" {
         return None;
@@ -84,7 +88,7 @@ fn weights_of(folder: &Path, name: &str, config: &Config) -> Option<PathBuf> {
     Some(path)
 }
 
-/// A disk in the middle.
+/// Mask of a disk in the middle.
 fn mask(width: usize, height: usize) -> Vec<u8> {
     let (x, y, r) = (width as f64 / 2.0, height as f64 / 2.0, height as f64 / 4.0);
     let inside = |i: usize| ((i % width) as f64 - x).hypot((i / width) as f64 - y) < r;
@@ -96,7 +100,7 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
-/// The disk, bright, on a dark ground, both with some texture: bytes of one plane.
+/// One plane of a textured disk on a textured background, with their values.
 fn plane(width: usize, height: usize, (object, ground): (u8, u8)) -> Vec<u8> {
     let texture = |i: usize| (i % width / 3 * 7 + i / width / 3 * 13) as u8 % 40;
     mask(width, height)
@@ -130,7 +134,7 @@ fn i420(info: &gstreamer_video::VideoInfo) -> Vec<u8> {
     data
 }
 
-/// Runs one frame at network size and gives its time in ms.
+/// Returns a function that runs one frame at the network size and returns its time in ms.
 fn network(tracker: &mut Tracker) -> impl FnMut() -> f64 {
     let (width, height) = tracker.network_size();
     let pixels = rgb(width, height);
@@ -145,7 +149,7 @@ fn network(tracker: &mut Tracker) -> impl FnMut() -> f64 {
     }
 }
 
-/// Median time from one frame to the next at the end of a pipeline as fast as it can be.
+/// Median time in ms between output frames of a pipeline that is not synchronised to a clock.
 fn pipeline(folder: &Path, model: Option<&Path>, width: usize, height: usize, frames: usize) -> f64 {
     let scene = folder.join("scene.png");
     image::save_buffer(&scene, &rgb(width, height), width as u32, height as u32, image::ColorType::Rgb8)
@@ -174,7 +178,7 @@ fn pipeline(folder: &Path, model: Option<&Path>, width: usize, height: usize, fr
     median(arrivals.windows(2).map(|pair| 1e3 * (pair[1] - pair[0]).as_secs_f64()).collect())
 }
 
-/// Sends one frame through the element and gives its time in ms.
+/// Returns a function that sends one frame through the element and returns its time in ms.
 fn element(folder: &Path, model: Option<&Path>, width: usize, height: usize) -> impl FnMut() -> f64 {
     let reference = folder.join("mask.png");
     image::save_buffer(&reference, &mask(width, height), width as u32, height as u32, image::ColorType::L8)

@@ -1,6 +1,6 @@
-//! Time of a matte's way into an 8-bit plane, step by step.
+//! Time to write a matte into an 8-bit plane, by post-processing step.
 //!
-//! `cargo bench --bench matte`. The least of many runs, since other programs may use the machine as well.
+//! Run with `cargo bench --bench matte`. Prints the minimum of many runs, as other programs may use the machine.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ const RUNS: usize = 40;
 fn main() {
     let matte = matte();
     let bilinear = MatteSettings { edges: Edges::Bilinear, ..MatteSettings::default() };
-    let looks = [
+    let cases = [
         ("bilinear", bilinear),
         ("refine", MatteSettings { edges: Edges::Refine, ..bilinear }),
         ("expand 2.5", MatteSettings { expand: 2.5, ..bilinear }),
@@ -30,13 +30,13 @@ fn main() {
             MatteSettings { edges: Edges::Refine, expand: 2.5, feather: 5.0, smoothing: 0.5, ..bilinear },
         ),
     ];
-    println!("least ms of {RUNS} runs, one thread; every line includes enlargement");
+    println!("minimum ms of {RUNS} runs, one thread; every line includes enlargement");
     for (size, width, height) in SIZES {
         let lumas = [luma(width, height, 0), luma(width, height, 1)];
         let mut data = vec![0; width * height];
-        for (name, settings) in looks {
+        for (name, settings) in cases {
             let mut post_processor = PostProcessor::default();
-            let mut least = f64::MAX;
+            let mut min_ms = f64::MAX;
             for run in 0..RUNS {
                 let guide = Guide::bytes(&lumas[run % 2], (width, height), width, 1);
                 let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
@@ -44,14 +44,14 @@ fn main() {
                 post_processor
                     .write_alpha(&settings, Some(&matte), guide.as_ref(), &mut plane)
                     .expect("a plane");
-                least = least.min(1e3 * begin.elapsed().as_secs_f64());
+                min_ms = min_ms.min(1e3 * begin.elapsed().as_secs_f64());
             }
-            println!("{size:>6} {name:<12} {least:>7.2}");
+            println!("{size:>6} {name:<12} {min_ms:>7.2}");
         }
     }
 }
 
-/// A matte as the network gives it, of a bright disk on a dark ground.
+/// Matte of the network for a bright disk on a dark background.
 fn matte() -> Matte {
     let mut tracker = Tracker::new(&Options::default()).expect("a tracker");
     let (width, height) = tracker.network_size();
@@ -70,7 +70,7 @@ fn is_inside(index: usize, width: usize, height: usize) -> bool {
     x.hypot(y) < height as f64 * 0.3
 }
 
-/// The disk with some texture, a little of it different in every phase.
+/// Luma of the textured disk. The texture depends slightly on `phase`.
 fn luma(width: usize, height: usize, phase: usize) -> Vec<u8> {
     let texture = |i: usize| (i % width / 3 * 7 + i / width / 3 * 13) as u8 % 40 + (phase * (i % 3)) as u8;
     let level = |i: usize| if is_inside(i, width, height) { 150 } else { 40 };

@@ -1,8 +1,7 @@
-//! Time of one frame in the network alone: no video, no resizing; one object, and for lite up to
-//! sixteen.
+//! Time of one frame in the network alone, without video and resizing, for one object; for lite up to sixteen.
 //!
-//! `cargo bench --bench network`, or `-- resnet50` for one of the two, `-- objects` for their cost.
-//! Runs on the CPU, and on the first CUDA device where there is one.
+//! Run with `cargo bench --bench network`, or `-- resnet50` for one of the two networks, `-- objects` for several
+//! objects. Runs on the CPU, and on the first CUDA device if there is one.
 
 use std::time::Duration;
 
@@ -40,7 +39,7 @@ fn frames(
     let mut state = network.start(&reference).expect("a state");
     let mut step = || -> Result<()> {
         let _logits = network.step(&second, &reference, &mut state)?;
-        // The reference's masks, so that the memory fills as it does where objects are found.
+        // The reference masks, so that the memory bank fills as it does with visible objects.
         network.observe(&mask, &reference, &mut state)?;
         if let Device::Cuda(index) = device {
             tch::Cuda::synchronize(index as i64);
@@ -62,7 +61,7 @@ fn network(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("network");
     group.sample_size(10).warm_up_time(Duration::from_secs(2)).measurement_time(Duration::from_secs(10));
     let mut runs = vec![(Device::Cpu, Kind::Float)];
-    // Without instructions of its own for bfloat16 a processor is a hundred times slower at it.
+    // Without bfloat16 instructions a processor is a hundred times slower with it.
     let native = Precision::Auto.kind(Device::Cpu).expect("a precision");
     if native != Kind::Float {
         runs.push((Device::Cpu, native));

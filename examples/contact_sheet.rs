@@ -1,5 +1,5 @@
-//! Puts frames of two videos of the same length above one another in one PNG, to see at a glance
-//! what became of the first in the second; and checks that they have the same number of frames.
+//! Writes a contact sheet that compares two videos: frames of the first above the same frames of the second, as PNG.
+//! Fails if the videos differ in their number of frames.
 //!
 //! ```sh
 //! cargo run --release --example contact_sheet -- in.mp4 cutout.mp4 sheet.png
@@ -20,7 +20,7 @@ const GAP: u32 = 4;
 /// Longest side of one picture in the sheet, in pixels.
 const SIDE: i32 = 320;
 
-/// Frames of one video, evenly thinned out so that a long one fits in memory.
+/// Evenly spaced frames of one video, few enough to fit in memory.
 struct Frames {
     count: usize,
     /// Every `stride`-th frame from the first on, scaled down.
@@ -67,12 +67,12 @@ fn decode(path: &Path) -> Result<Frames, Box<dyn Error>> {
         .by_name("frames")
         .and_then(|e| e.downcast::<gst_app::AppSink>().ok())
         .ok_or("no such element")?;
-    // Nothing is dropped: the streaming thread waits for us.
+    // The streaming thread blocks when the queue is full; no frame is dropped.
     sink.set_max_buffers(4);
 
     let mut frames = Frames { count: 0, stride: 1, kept: Vec::new() };
     let bus = pipeline.bus().ok_or("the pipeline has no bus")?;
-    // What goes wrong here is told on the bus, in better words.
+    // An error is reported on the bus, with its cause.
     let _ = pipeline.set_state(gst::State::Playing);
     let result = loop {
         if let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_mseconds(100)) {
@@ -84,14 +84,14 @@ fn decode(path: &Path) -> Result<Frames, Box<dyn Error>> {
         {
             break Err(e.error().to_string().into());
         } else if sink.is_eos() {
-            break if frames.count > 0 { Ok(frames) } else { Err("there are no video frames in it".into()) };
+            break if frames.count > 0 { Ok(frames) } else { Err("it has no video frames".into()) };
         }
     };
     pipeline.set_state(gst::State::Null)?;
     result.map_err(|e| format!("cannot read {}: {e}", path.display()).into())
 }
 
-/// A sample's picture with square pixels, its longer side no longer than `SIDE`.
+/// Scales a sample to square pixels and a longer side of `SIDE` pixels.
 fn thumbnail(sample: &gst::Sample) -> Result<RgbImage, Box<dyn Error>> {
     let info = gst_video::VideoInfo::from_caps(sample.caps().ok_or("a frame without a format")?)?;
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(
@@ -113,7 +113,7 @@ fn thumbnail(sample: &gst::Sample) -> Result<RgbImage, Box<dyn Error>> {
     Ok(imageops::resize(&picture, side(shown), side(info.height().into()), imageops::FilterType::Triangle))
 }
 
-/// The sheet: `COLUMNS` moments spread over the video, the first video's frame above the second's.
+/// Draws the sheet: `COLUMNS` frames at equal distances, the first video's above the second's.
 fn sheet(above: &Frames, below: &Frames) -> RgbImage {
     let columns = COLUMNS.min(above.count);
     let (width, high, low) =
@@ -140,7 +140,7 @@ fn run(above: &Path, below: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
         .map_err(|e| format!("cannot write {}: {e}", to.display()))?;
     if first.count != second.count {
         return Err(format!(
-            "{} has {} frames, {} has {}: they should be as many",
+            "{} has {} frames, {} has {}: the numbers must be equal",
             above.display(),
             first.count,
             below.display(),

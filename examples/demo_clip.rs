@@ -1,12 +1,11 @@
-//! Writes the demo clip: a textured blob that moves, turns, grows and changes shape over a moving
-//! textured background, with a second object that gets in its neighbourhood, and a sound track;
-//! and the first frame's mask of the blob.
+//! Writes the demo clip and the mask of its first frame. A textured object moves, rotates, grows and changes shape in
+//! front of a moving textured background; a distractor comes close to it. The clip has sound.
 //!
 //! ```sh
 //! cargo run --release --example demo_clip -- clip.mp4 mask.png
 //! ```
 //!
-//! Everything is drawn by the formulas below, so the clip needs no licence and no download.
+//! The clip is drawn by formulas, so that it needs no licence and no download.
 
 use std::error::Error;
 use std::f32::consts::TAU;
@@ -19,13 +18,13 @@ use gstreamer_app as gst_app;
 /// Size and length of a clip.
 #[derive(Clone, Copy, Debug)]
 pub struct Clip {
-    /// Columns.
+    /// Width in pixels.
     pub width: usize,
-    /// Rows.
+    /// Height in pixels.
     pub height: usize,
-    /// How many.
+    /// Number of frames.
     pub frames: usize,
-    /// Frames a second.
+    /// Frames per second.
     pub rate: usize,
 }
 
@@ -37,7 +36,7 @@ impl Default for Clip {
 
 type Rgb = [f32; 3];
 
-/// Samples along one side of a pixel, for soft edges.
+/// Samples along one side of a pixel, for antialiasing.
 const SUBSAMPLES: usize = 2;
 
 /// Smooth noise in 0..=1 that repeats every `SIDE` units in both directions.
@@ -46,10 +45,10 @@ struct Noise(Vec<f32>);
 impl Noise {
     const SIDE: usize = 256;
 
-    /// Four octaves of interpolated lattice noise; every `seed` is another texture.
+    /// Sums four octaves of interpolated lattice noise. `seed` selects the texture.
     fn new(seed: u32) -> Self {
         let lattice = |x: usize, y: usize, octave: u32| {
-            // A bit mixer (xorshift-multiply) makes the lattice values from their coordinates.
+            // Hashes the coordinates (xorshift-multiply).
             let mut h = seed ^ ((x as u32) << 16) ^ (y as u32) ^ (octave << 28);
             h = (h ^ (h >> 16)).wrapping_mul(0x7feb_352d);
             h = (h ^ (h >> 15)).wrapping_mul(0x846c_a68b);
@@ -95,21 +94,21 @@ fn mix_rgb(a: Rgb, b: Rgb, t: f32) -> Rgb {
     [mix(a[0], b[0], t), mix(a[1], b[1], t), mix(a[2], b[2], t)]
 }
 
-/// Where an object is at one moment, in units of the frame's height.
+/// Pose of an object in one frame. Lengths are relative to the frame height.
 struct Pose {
     x: f32,
     y: f32,
-    turn: f32,
+    rotation: f32,
     size: f32,
-    /// Strength of the three- and the two-lobed bulge of the outline.
+    /// Amplitudes of the outline's third and second harmonic.
     bulge: (f32, f32),
 }
 
 impl Pose {
-    /// The point in the object's own coordinates, where its texture is fixed; None outside it.
+    /// Converts a point to the object's coordinates, in which its texture is fixed. `None` outside the object.
     fn inside(&self, x: f32, y: f32) -> Option<(f32, f32)> {
         let (dx, dy) = ((x - self.x) / self.size, (y - self.y) / self.size);
-        let (sin, cos) = self.turn.sin_cos();
+        let (sin, cos) = self.rotation.sin_cos();
         let (u, v) = (cos * dx + sin * dy, cos * dy - sin * dx);
         let angle = v.atan2(u);
         let radius = 1.0 + self.bulge.0 * (3.0 * angle).cos() + self.bulge.1 * (2.0 * angle + 1.0).sin();
@@ -117,25 +116,25 @@ impl Pose {
     }
 }
 
-/// What is to be seen.
-pub struct Scene {
+/// The drawn scene.
+pub struct FrameSource {
     clip: Clip,
-    ground: Noise,
-    skin: Noise,
+    background: Noise,
+    object_texture: Noise,
 }
 
-impl Scene {
-    /// Of a clip of that size and length.
+impl FrameSource {
+    /// Creates the scene of a clip.
     pub fn new(clip: Clip) -> Self {
-        Self { clip, ground: Noise::new(1), skin: Noise::new(2) }
+        Self { clip, background: Noise::new(1), object_texture: Noise::new(2) }
     }
 
-    /// `t` runs from 0 to 1 over the clip.
+    /// Pose of the object at time `t`, which runs from 0 to 1 over the clip.
     fn object(&self, t: f32) -> Pose {
         Pose {
             x: 0.55 + 0.75 * smooth(t) + 0.05 * (2.0 * TAU * t).sin(),
             y: 0.52 + 0.13 * (1.5 * TAU * t).sin(),
-            turn: 0.35 * TAU * t,
+            rotation: 0.35 * TAU * t,
             size: 0.21 + 0.05 * (TAU * t).sin(),
             bulge: (0.16 + 0.06 * (2.0 * TAU * t).cos(), 0.1 * (TAU * t).cos()),
         }
@@ -145,14 +144,14 @@ impl Scene {
         Pose {
             x: 1.5 - 0.45 * t,
             y: 0.22 + 0.06 * (TAU * t).cos(),
-            turn: -0.4 * TAU * t,
+            rotation: -0.4 * TAU * t,
             size: 0.13,
             bulge: (0.0, 0.22),
         }
     }
 
     fn object_colour(&self, u: f32, v: f32) -> Rgb {
-        let grain = self.skin.at(60.0 * u + 100.0, 60.0 * v + 100.0);
+        let grain = self.object_texture.at(60.0 * u + 100.0, 60.0 * v + 100.0);
         let base = mix_rgb([0.93, 0.55, 0.12], [0.72, 0.16, 0.10], grain);
         let stripe = smooth((0.5 + 0.5 * (9.0 * u + 3.0 * grain).sin()).clamp(0.0, 1.0));
         let spot = ((u - 0.35).powi(2) + (v + 0.25).powi(2) < 0.05) as u8 as f32;
@@ -161,20 +160,20 @@ impl Scene {
     }
 
     fn distractor_colour(&self, u: f32, v: f32) -> Rgb {
-        let grain = self.skin.at(90.0 * u, 90.0 * v);
+        let grain = self.object_texture.at(90.0 * u, 90.0 * v);
         let check = ((3.0 * u).floor() + (3.0 * v).floor()).rem_euclid(2.0);
         mix_rgb(mix_rgb([0.20, 0.25, 0.65], [0.55, 0.65, 0.95], grain), [0.10, 0.10, 0.25], 0.5 * check)
     }
 
-    fn ground_colour(&self, x: f32, y: f32, t: f32) -> Rgb {
+    fn background_colour(&self, x: f32, y: f32, t: f32) -> Rgb {
         let (x, y) = (x + 0.3 * t, y + 0.04 * (TAU * t).sin());
-        let coarse = smooth((1.8 * self.ground.at(110.0 * x, 110.0 * y) - 0.4).clamp(0.0, 1.0));
-        let fine = self.ground.at(390.0 * x + 31.0, 390.0 * y + 77.0);
+        let coarse = smooth((1.8 * self.background.at(110.0 * x, 110.0 * y) - 0.4).clamp(0.0, 1.0));
+        let fine = self.background.at(390.0 * x + 31.0, 390.0 * y + 77.0);
         let leaf = mix_rgb([0.13, 0.27, 0.16], [0.52, 0.62, 0.38], coarse);
         mix_rgb(leaf, [0.36, 0.38, 0.40], 0.8 * fine * fine)
     }
 
-    /// One frame as packed RGB rows, and the object's coverage of every pixel (0..=255).
+    /// Draws a frame: packed RGB rows, and the object's coverage of each pixel, 0 to 255.
     pub fn draw(&self, frame: usize) -> (Vec<u8>, Vec<u8>) {
         let Clip { width, height, .. } = self.clip;
         let t = frame as f32 / (self.clip.frames - 1).max(1) as f32;
@@ -189,15 +188,15 @@ impl Scene {
                 for sample in 0..SUBSAMPLES * SUBSAMPLES {
                     let x = (column * SUBSAMPLES + sample % SUBSAMPLES) as f32 * step;
                     let y = (row * SUBSAMPLES + sample / SUBSAMPLES) as f32 * step;
-                    let one = if let Some((u, v)) = object.inside(x, y) {
+                    let sample_colour = if let Some((u, v)) = object.inside(x, y) {
                         cover += share;
                         self.object_colour(u, v)
                     } else if let Some((u, v)) = distractor.inside(x, y) {
                         self.distractor_colour(u, v)
                     } else {
-                        self.ground_colour(x, y, t)
+                        self.background_colour(x, y, t)
                     };
-                    for (sum, value) in colour.iter_mut().zip(one) {
+                    for (sum, value) in colour.iter_mut().zip(sample_colour) {
                         *sum += share * value;
                     }
                 }
@@ -209,7 +208,7 @@ impl Scene {
     }
 }
 
-/// The first of these elements that is installed.
+/// Returns the first of these elements that is installed.
 fn first_of<'a>(names: &[&'a str]) -> Result<&'a str, Box<dyn Error>> {
     names
         .iter()
@@ -224,7 +223,7 @@ fn first_of<'a>(names: &[&'a str]) -> Result<&'a str, Box<dyn Error>> {
         })
 }
 
-/// Writes the clip as MP4 (H.264 and AAC) to `video` and the first frame's mask to `mask` (PNG, grey).
+/// Writes the clip as MP4 (H.264 and AAC) to `video` and the mask of the first frame as grey PNG to `mask`.
 pub fn write(clip: Clip, video: &Path, mask: &Path) -> Result<(), Box<dyn Error>> {
     gst::init()?;
     let Clip { width, height, frames, rate } = clip;
@@ -259,7 +258,7 @@ pub fn write(clip: Clip, video: &Path, mask: &Path) -> Result<(), Box<dyn Error>
 
     let bus = pipeline.bus().ok_or("the pipeline has no bus")?;
     pipeline.set_state(gst::State::Playing)?;
-    let scene = Scene::new(clip);
+    let scene = FrameSource::new(clip);
     // GStreamer's RGB rows are padded to four bytes.
     let stride = (3 * width).next_multiple_of(4);
     let time = |frame: usize| gst::ClockTime::from_nseconds((frame * 1_000_000_000 / rate) as u64);
@@ -278,7 +277,7 @@ pub fn write(clip: Clip, video: &Path, mask: &Path) -> Result<(), Box<dyn Error>
         meta.set_pts(time(frame));
         meta.set_duration(time(frame + 1) - time(frame));
         if source.push_buffer(buffer).is_err() {
-            // The bus says why.
+            // The error is on the bus.
             break;
         }
     }
@@ -318,12 +317,12 @@ fn parse(args: impl Iterator<Item = String>) -> Option<(Clip, PathBuf, PathBuf)>
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Some((clip, video, mask)) = parse(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}\nWidth and height are even and at least 16.");
+        eprintln!("{USAGE}\nWidth and height must be even and at least 16.");
         std::process::exit(2);
     };
     write(clip, &video, &mask)?;
     println!(
-        "{}: {} frames of {}x{}; {}: the first one's mask",
+        "{}: {} frames of {}x{}; {}: mask of the first frame",
         video.display(),
         clip.frames,
         clip.width,

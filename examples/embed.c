@@ -1,4 +1,4 @@
-/* Plays a clip with an object cut out, from C; takes another mask after two seconds.
+/* Plays a clip with an object cut out, from C. Changes the mask after two seconds.
  *
  *   cc -o embed examples/embed.c $(pkg-config --cflags --libs gstreamer-1.0)
  *   GST_PLUGIN_PATH=target/release ./embed in.mp4 mask.png [second-mask.png]
@@ -35,7 +35,7 @@ on_message (GstBus * bus, GstMessage * message, gpointer data)
       g_printerr ("warning: %s\n", error->message);
       break;
     case GST_MESSAGE_LATENCY:
-      /* In live pipelines, when an element takes longer than it said. */
+      /* In live pipelines, when the latency of an element changes. */
       gst_bin_recalculate_latency (GST_BIN (app->pipeline));
       break;
     case GST_MESSAGE_ELEMENT:
@@ -57,7 +57,7 @@ swap_mask (gpointer data)
 {
   App *app = data;
 
-  /* Allowed at any time, from any thread. */
+  /* Allowed at any time from any thread. */
   g_object_set (app->cut, "ref-mask", app->second, NULL);
   return G_SOURCE_REMOVE;
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plays a clip with an object cut out, from Python; takes another mask after two seconds.
+"""Plays a clip with an object cut out, from Python. Changes the mask after two seconds.
 
     GST_PLUGIN_PATH=target/release python3 examples/embed.py in.mp4 mask.png [second-mask.png]
 
@@ -38,7 +38,7 @@ def main(clip, mask, second=None):
         elif message.type == Gst.MessageType.WARNING:
             print("warning:", message.parse_warning()[0].message, file=sys.stderr)
         elif message.type == Gst.MessageType.LATENCY:
-            # In live pipelines, when an element takes longer than it said.
+            # In live pipelines, when the latency of an element changes.
             pipeline.recalculate_latency()
         elif message.type == Gst.MessageType.ELEMENT and message.has_name("fastganseg-reference"):
             print("reference:", message.get_structure().to_string())

@@ -1,12 +1,12 @@
-//! An application with the element built in: plays a clip, takes another mask while playing, and
-//! listens to what the element says on the bus.
+//! An application with the element linked in: plays a clip, changes the mask while playing, and prints the element's
+//! messages.
 //!
 //! ```sh
 //! cargo run --release --example embed -- in.mp4 first-mask.png second-mask.png
 //! ```
 //!
-//! The second mask is taken up two seconds into the clip, on the frame that is then due. No plugin
-//! path is needed: the element is linked in and registered by the application.
+//! The second mask is set two seconds into the clip and applies to the next frame. No plugin path is needed: the
+//! application registers the element.
 
 use std::error::Error;
 
@@ -29,11 +29,11 @@ fn run(clip: &str, first: &str, second: Option<&str>) -> Result<(), Box<dyn Erro
     cut.set_property("ref-mask", first);
 
     let bus = pipeline.bus().ok_or("the pipeline has no bus")?;
-    // What goes wrong on the way up is told on the bus, in better words.
+    // An error is reported on the bus, with its cause.
     let _ = pipeline.set_state(gst::State::Playing);
     let mut next = second;
     let result = loop {
-        // A graphical application would call `bus.add_watch` and leave the waiting to its main loop.
+        // A graphical application would call `bus.add_watch` and use its main loop.
         let message = bus.timed_pop(gst::ClockTime::from_mseconds(50));
         match message.as_ref().map(|m| m.view()) {
             Some(gst::MessageView::Eos(_)) => break Ok(()),
@@ -44,7 +44,7 @@ fn run(clip: &str, first: &str, second: Option<&str>) -> Result<(), Box<dyn Erro
                     println!("reference: {s}");
                 }
             }
-            // In live pipelines, when an element takes longer than it said.
+            // In live pipelines, when the latency of an element changes.
             Some(gst::MessageView::Latency(_)) => pipeline.recalculate_latency()?,
             Some(gst::MessageView::AsyncDone(_)) => {
                 println!(
@@ -58,8 +58,8 @@ fn run(clip: &str, first: &str, second: Option<&str>) -> Result<(), Box<dyn Erro
         if position.is_some_and(|p| p >= gst::ClockTime::from_seconds(2))
             && let Some(mask) = next.take()
         {
-            // Any property marked "changeable in PLAYING" may be set from any thread at any time. A bad
-            // file is a warning on the bus, and the old reference stays.
+            // Properties that are changeable in PLAYING may be set at any time from any thread. A bad file
+            // gives a warning on the bus, and the element keeps the old reference.
             cut.set_property("ref-mask", mask);
         }
     };

@@ -1,4 +1,4 @@
-//! The run-time path to libtorch, which no dependency can hand on.
+//! Sets the run-time path of libtorch, which dependencies cannot pass on.
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");

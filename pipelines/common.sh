@@ -1,24 +1,24 @@
 # shellcheck shell=bash
-# What the scripts beside this file share. Not run by itself.
+# Functions shared by the scripts of this folder, which source it.
 
-# The plugin of this checkout, where one is built; otherwise whatever is installed.
+# Use the plugin of this checkout if it is built, otherwise the installed one.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 for profile in release debug; do
   plugin=${CARGO_TARGET_DIR:-$here/target}/$profile
   if [ -e "$plugin/libgstfastganseg.so" ]; then
-    # After what the user has set: that comes first.
+    # The user's own path has priority.
     export GST_PLUGIN_PATH=${GST_PLUGIN_PATH:+$GST_PLUGIN_PATH:}$plugin
     break
   fi
 done
 
-# fail WHAT: tell and stop.
+# fail MESSAGE: print an error and exit.
 fail() {
   printf '%s: error: %s\n' "$(basename "$0")" "$*" >&2
   exit 1
 }
 
-# Every argument is a file that can be read.
+# need_files FILE...: fail unless every file is readable.
 need_files() {
   local file
   for file in "$@"; do
@@ -26,41 +26,42 @@ need_files() {
   done
 }
 
-# Every argument is an installed GStreamer element.
+# need_elements ELEMENT...: fail unless every GStreamer element is installed.
 need_elements() {
   local element
-  command -v gst-inspect-1.0 >/dev/null || fail "there is no gst-inspect-1.0: run scripts/setup.sh"
+  command -v gst-inspect-1.0 >/dev/null || fail "gst-inspect-1.0 is not installed: run scripts/setup.sh"
   for element in "$@"; do
     gst-inspect-1.0 "$element" >/dev/null 2>&1 ||
       if [ "$element" = fastganseg ]; then
-        fail "there is no fastganseg element: run 'make build', or 'make install' (see Troubleshooting in README.md)"
+        fail "the element fastganseg is not available: run 'make build' or 'make install' (see docs/troubleshooting.md)"
       else
-        fail "there is no GStreamer element $element: run scripts/setup.sh"
+        fail "the GStreamer element $element is not installed: run scripts/setup.sh"
       fi
   done
 }
 
-# Read to the end: a grep that leaves early would break the pipe, and with it the script.
+# Without grep -q, which ends early: with pipefail the broken pipe would count as a failure.
 has_stream() { LC_ALL=C gst-discoverer-1.0 "$2" 2>/dev/null | grep "^ *$1 #" >/dev/null; }
 has_video() { has_stream video "$1"; }
 has_audio() { has_stream audio "$1"; }
 
-# video_facts FILE: prints "WIDTH HEIGHT RATE FRAMES", the size upright, the last estimated from the duration.
+# video_facts FILE: prints "WIDTH HEIGHT RATE FRAMES". The size is that after rotation; FRAMES is estimated from the
+# duration.
 video_facts() {
   LC_ALL=C gst-discoverer-1.0 -v "$1" 2>/dev/null | awk '
     $1 == "Duration:" && !seconds {split($2, t, ":"); seconds = 3600 * t[1] + 60 * t[2] + t[3]}
     $1 == "Width:" && !width {width = $2}
     $1 == "Height:" && !height {height = $2}
     $1 == "Frame" && !rate {rate = $3; split(rate, f, "/")}
-    $2 == "orientation:" && $3 ~ /rotate-(90|270)$/ {lies = 1}
+    $2 == "orientation:" && $3 ~ /rotate-(90|270)$/ {sideways = 1}
     END {
       if (!height || !(f[1] > 0)) exit 1
-      print lies ? height " " width : width " " height, rate, int(seconds * f[1] / f[2] + 0.5)
+      print sideways ? height " " width : width " " height, rate, int(seconds * f[1] / f[2] + 0.5)
     }'
 }
 
-# turn_upright FILE: sets the array `upright` to what turns the decoded video as its rotation tag says (phones write
-# one), with a leading "!". The array is empty if there is no such tag, for videoflip does not take every format.
+# turn_upright FILE: sets the array `upright` to elements, after a leading "!", that rotate the decoded video by its
+# rotation tag, which phones write. The array is empty without a tag: videoflip does not accept every format.
 turn_upright() {
   upright=()
   if LC_ALL=C gst-discoverer-1.0 -v "$1" 2>/dev/null |

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Editor: cuts an object out of a clip, over a colour or a checkerboard, with the clip's sound.
+# Puts an object of a clip on a colour or a checkerboard, with the clip's sound.
 set -euo pipefail
 
 usage() {
@@ -8,7 +8,7 @@ usage: pipelines/cut-out.sh IN.mp4 MASK.png OUT.mp4 [BACKGROUND]
 
   IN          any video GStreamer decodes
   MASK        PNG of the object in the first frame as players show it, white on black (or with alpha)
-  OUT         MP4 to write: H.264, and AAC if IN has sound
+  OUT         output MP4: H.264, and AAC if IN has sound
   BACKGROUND  checker (default), black, white or transparent (black in MP4)
 EOF
 }
@@ -17,7 +17,7 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need_files "$1" "$2"
 need_elements fastganseg compositor x264enc avenc_aac mp4mux
-has_video "$1" || fail "there is no video in $1 that GStreamer can decode"
+has_video "$1" || fail "$1 has no video that GStreamer can decode"
 
 turn_upright "$1"
 sound=()

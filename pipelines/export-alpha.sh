@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Editor: writes the cut-out with its alpha channel, for a compositing or editing program.
+# Writes the cut-out object with an alpha channel, for a compositing or editing program.
 set -euo pipefail
 
 usage() {
@@ -8,11 +8,11 @@ usage: pipelines/export-alpha.sh IN.mp4 MASK.png OUT
 
   IN    any video GStreamer decodes
   MASK  PNG of the object in the first frame as players show it
-  OUT   its name says what is written, the alpha always with it:
+  OUT   output file; the extension selects the format, always with alpha:
           x.mov        ProRes 4444 (10 bits), for editing programs
           x.mkv        FFV1, lossless, with the bits (8 or 10) and colours of IN
           x.webm       VP9 (8 bits), for browsers; needs the program ffmpeg
-          x-%05d.png   one PNG a frame (any printf pattern; 8 bits)
+          x-%05d.png   one PNG per frame (any printf pattern; 8 bits)
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
@@ -30,29 +30,29 @@ case $3 in
     ;;
   *.webm)
     command -v ffmpeg >/dev/null ||
-      fail "$3: GStreamer writes no WebM with alpha; install ffmpeg (on Debian and Ubuntu: apt install ffmpeg), or name a .mov or .mkv"
+      fail "$3: GStreamer cannot write WebM with alpha: install ffmpeg (Debian, Ubuntu: apt install ffmpeg), or use .mov or .mkv"
     ffmpeg -hide_banner -encoders 2>/dev/null | grep ' libvpx-vp9 ' >/dev/null ||
-      fail "$3: this ffmpeg cannot write VP9 (it has no libvpx-vp9); install another, or name a .mov or .mkv"
+      fail "$3: ffmpeg has no libvpx-vp9 and cannot write VP9: install another ffmpeg, or use .mov or .mkv"
     need_elements avenc_ffv1 matroskamux fdsink
-    # Lossless through a pipe; what GStreamer prints goes elsewhere.
+    # Lossless video to ffmpeg through descriptor 3; messages go to stderr.
     out=(videoconvert ! "video/x-raw,format=A420" ! avenc_ffv1 ! matroskamux streamable=true ! fdsink fd=3)
     ;;
   *%*d*.png)
     need_elements pngenc multifilesink
     out=(videoconvert ! "video/x-raw,format=RGBA" ! pngenc ! multifilesink "location=$3")
     ;;
-  *.png) fail "$3 is one file: give a pattern, such as ${3%.png}-%05d.png" ;;
+  *.png) fail "$3 names a single file: use a pattern such as ${3%.png}-%05d.png" ;;
   *) fail "$3: the name must end in .mov, .mkv, .webm or .png" ;;
 esac
 need_elements fastganseg
-has_video "$1" || fail "there is no video in $1 that GStreamer can decode"
+has_video "$1" || fail "$1 has no video that GStreamer can decode"
 turn_upright "$1"
 
 pipeline=(gst-launch-1.0 -e filesrc location="$1" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$2"
   ! progressreport update-freq=1 ! "${out[@]}")
 case $3 in
   *.webm)
-    # libvpx drops the alpha of frames that are not shown.
+    # No alt-ref frames: libvpx drops their alpha.
     "${pipeline[@]}" 3>&1 >&2 | ffmpeg -v error -nostdin -y -f matroska -i pipe:0 \
       -c:v libvpx-vp9 -pix_fmt yuva420p -auto-alt-ref 0 -crf 18 -b:v 0 -row-mt 1 "$3"
     ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Editor: writes the mask alone, as a grey video or as one PNG a frame.
+# Writes only the mask, as a grey video or as one PNG per frame.
 set -euo pipefail
 
 usage() {
@@ -9,7 +9,7 @@ usage: pipelines/mask-to-file.sh IN.mp4 MASK.png OUT [labels]
   IN      any video GStreamer decodes
   MASK    PNG of the object or objects in the first frame as players show it
   OUT     x.mkv (FFV1, lossless grey) or a pattern such as x-%05d.png
-  labels  write object ids (0 = background) in the place of the soft mask
+  labels  write object ids (0 = background) instead of the soft mask
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
@@ -28,7 +28,7 @@ case $3 in
     ;;
   *) fail "$3: the name must end in .mkv, or be a pattern such as mask-%05d.png" ;;
 esac
-has_video "$1" || fail "there is no video in $1 that GStreamer can decode"
+has_video "$1" || fail "$1 has no video that GStreamer can decode"
 
 turn_upright "$1"
 exec gst-launch-1.0 -e filesrc location="$1" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$2" output="${4:-mask}" \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Looking: plays a clip or a camera in a window, with the object tinted.
+# Plays a clip or a camera in a window, with the object tinted.
 set -euo pipefail
 
 usage() {
@@ -10,7 +10,7 @@ usage: pipelines/preview.sh IN MASK.png
   MASK  PNG of the object in the first frame
 
 Environment:
-  SINK  where to show it (default: autovideosink)
+  SINK  GStreamer sink (default: autovideosink)
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
@@ -23,7 +23,7 @@ if [ -c "$1" ]; then
   upright=()
 else
   need_files "$1"
-  has_video "$1" || fail "there is no video in $1 that GStreamer can decode"
+  has_video "$1" || fail "$1 has no video that GStreamer can decode"
   source=(filesrc "location=$1")
   turn_upright "$1"
 fi

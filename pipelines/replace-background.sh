@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Editor: puts the object of one clip in front of another clip.
+# Puts the object of one clip in front of another clip.
 set -euo pipefail
 
 usage() {
@@ -8,8 +8,8 @@ usage: pipelines/replace-background.sh IN.mp4 MASK.png BACKGROUND.mp4 OUT.mp4
 
   IN          the clip with the object; its size, frame rate, length and sound are kept
   MASK        PNG of the object in IN's first frame as players show it
-  BACKGROUND  the clip to put behind it, scaled to IN's size; its last frame stays if it is shorter
-  OUT         MP4 to write
+  BACKGROUND  the background clip, scaled to IN's size; if it is shorter, its last frame stays
+  OUT         output MP4
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
@@ -17,8 +17,8 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need_files "$1" "$2" "$3"
 need_elements fastganseg compositor x264enc avenc_aac mp4mux
-for clip in "$1" "$3"; do has_video "$clip" || fail "there is no video in $clip that GStreamer can decode"; done
-read -r width height rate frames < <(video_facts "$1") || fail "$1 does not tell its size and frame rate"
+for clip in "$1" "$3"; do has_video "$clip" || fail "$clip has no video that GStreamer can decode"; done
+read -r width height rate frames < <(video_facts "$1") || fail "$1 has no known size and frame rate"
 
 turn_upright "$3"
 background=("${upright[@]}")
@@ -27,7 +27,7 @@ sound=()
 if has_audio "$1"; then
   sound=(in. ! queue ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! out.)
 fi
-# compositor would go on to the end of the longer clip: identity ends it with the object's.
+# identity ends the stream with IN: compositor would continue to the end of the longer clip.
 exec gst-launch-1.0 -e \
   filesrc location="$1" ! decodebin name=in \
   in. "${upright[@]}" ! fastganseg ref-mask="$2" ! queue ! mix.sink_1 \

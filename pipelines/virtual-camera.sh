@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Live: the webcam, cut out, as a camera of its own for conferences and recorders.
+# Cuts an object out of a webcam live, as a virtual camera for video conferences and recorders.
 set -euo pipefail
 
 usage() {
@@ -8,15 +8,15 @@ usage: pipelines/virtual-camera.sh MASK.png [BACKGROUND] [CAMERA] [VIRTUAL]
 
   MASK        PNG of the object in the camera's first frame, or of an object in REF_IMAGE
   BACKGROUND  a picture file, or checker, black, white   (default: black)
-  CAMERA      the camera to read                         (default: /dev/video0)
-  VIRTUAL     the camera to write, of v4l2loopback       (default: /dev/video10)
+  CAMERA      the input camera                           (default: /dev/video0)
+  VIRTUAL     the output device, of v4l2loopback         (default: /dev/video10)
 
 Environment:
   REF_IMAGE   the picture MASK was drawn on, for instance a snapshot of the camera:
               gst-launch-1.0 v4l2src num-buffers=30 ! videoconvert ! video/x-raw,width=1280,height=720 ! jpegenc ! multifilesink location=snapshot.jpg
-  SIZE        what to ask of the camera                  (default: 1280x720)
+  SIZE        the size of the camera's frames            (default: 1280x720)
 
-A virtual camera is made with:
+To create a virtual camera:
   sudo modprobe v4l2loopback video_nr=10 card_label=fastganseg exclusive_caps=1
 EOF
 }
@@ -29,16 +29,16 @@ virtual=${4:-/dev/video10}
 size=${SIZE:-1280x720}
 need_files "$1" ${REF_IMAGE:+"$REF_IMAGE"}
 need_elements fastganseg compositor v4l2src v4l2sink
-[ -c "$camera" ] || fail "there is no camera $camera (look: ls /dev/video*)"
-[ -c "$virtual" ] || fail "there is no virtual camera $virtual (see --help)"
-[[ $size =~ ^[0-9]+x[0-9]+$ ]] || fail "SIZE is $size; write it like 1280x720"
+[ -c "$camera" ] || fail "camera $camera does not exist: list cameras with ls /dev/video*"
+[ -c "$virtual" ] || fail "virtual camera $virtual does not exist: --help shows how to create it"
+[[ $size =~ ^[0-9]+x[0-9]+$ ]] || fail "SIZE is $size: use WIDTHxHEIGHT, for instance 1280x720"
 
 behind=()
 case $background in
   checker | black | white | transparent) ;;
   *)
     need_files "$background"
-    # "background" names a picture: it is a layer of its own, and stays.
+    # A picture: a layer of its own, repeated as a still.
     behind=(filesrc "location=$background" ! decodebin ! imagefreeze is-live=true ! videoconvert ! videoscale
       ! "video/x-raw,width=${size%x*},height=${size#*x},framerate=30/1" ! queue ! mix.sink_0)
     background=black

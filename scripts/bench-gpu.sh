@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# Checks and measures an NVIDIA GPU; see `scripts/bench-gpu.sh --help`.
+# Checks and benchmarks an NVIDIA GPU; see `scripts/bench-gpu.sh --help`.
 set -euo pipefail
 
 usage() {
   cat <<'EOF'
 usage: scripts/bench-gpu.sh [--libtorch DIR] [--out FOLDER] [--no-pytorch] [OPTION...]
 
-In a checkout (with CUDA=1 scripts/setup.sh) or in a bundle of scripts/bundle-gpu.sh: measures network, pipeline and
-tracker, eagerly and by CUDA graphs, lite and resnet50, one and several objects, 720p to 4K; checks that masks are
-those of the CPU in float32 and that half precision does not drift over 1,000 frames; then times resnet50 in
-PyTorch, eager and compiled, if python3 has torch. Nothing is downloaded; videos are drawn.
+Runs in a checkout (after CUDA=1 scripts/setup.sh) or in a bundle of scripts/bundle-gpu.sh:
+  - times network, pipeline and tracker: eagerly and with CUDA graphs, lite and resnet50, one and several objects,
+    720p to 4K;
+  - checks that masks match those of the CPU in float32, and that half precision does not drift over 1,000 frames;
+  - times resnet50 in PyTorch, eager and compiled, if python3 has torch.
+Nothing is downloaded; the videos are drawn.
 
-Each line is printed and written to FOLDER/results.csv, results.json and results-pytorch.csv (default FOLDER:
-bench-gpu) as soon as it is known. Other options go to examples/bench_gpu, whose --help lists them:
-  scripts/bench-gpu.sh --device cpu --tiny --runs 5 --frames 5 --long 20     tries all of it on a CPU
+Each result is printed and written to FOLDER/results.csv, results.json and results-pytorch.csv at once (default
+FOLDER: bench-gpu). Other options are passed to examples/bench_gpu; its --help lists them. To try everything on a CPU:
+  scripts/bench-gpu.sh --device cpu --tiny --runs 5 --frames 5 --long 20
 EOF
 }
 
@@ -59,20 +61,20 @@ mkdir -p "$out"
   uname -srm
   grep -m 1 'model name' /proc/cpuinfo || true
   nproc
-  nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv 2>/dev/null || echo "no nvidia-smi"
+  nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv 2>/dev/null || echo "nvidia-smi is not available"
 } | tee "$out/machine.txt"
 
 status=0
 "${bench[@]}" --device "$device" --runs "$runs" --out "$out" "${rest[@]}" || status=$?
 if [ $pytorch = yes ]; then
   if python3 -c 'import torch' 2>/dev/null; then
-    # What the compiler says of each kernel that it tries is not for the table.
+    # The compiler's messages about each kernel go to a log.
     python3 "$script" "$out" --device "$device" --runs "$runs" 2>"$out/pytorch.log" || {
       status=$?
       tail -n 5 "$out/pytorch.log" >&2
     }
   else
-    echo "pytorch   python3 has no torch: not compared"
+    echo "pytorch   skipped: python3 has no torch"
   fi
 fi
 exit $status

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The network `resnet50` in PyTorch, with the weights that the bench wrote: checks it, and times it.
+"""Checks and times the network `resnet50` in PyTorch, with the weights of examples/bench_gpu.
 
-Run by scripts/bench-gpu.sh after examples/bench_gpu, from whose folder it takes resnet50.safetensors and
-golden-resnet50.safetensors. Needs torch and nothing else. Batch normalisation is folded and memory is channels
-last, as on our side, so that the comparison is of how work reaches the device.
+scripts/bench-gpu.sh runs it after examples/bench_gpu, whose folder has resnet50.safetensors and
+golden-resnet50.safetensors. Needs only torch. As in the plugin, batch normalisation is folded and tensors are channels
+last, so that only the launch of work on the device differs.
 """
 
 import argparse
@@ -19,7 +19,7 @@ KINDS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def load(path):
-    """The tensors and the metadata of a .safetensors file."""
+    """Returns the tensors and the metadata of a .safetensors file."""
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
@@ -34,7 +34,7 @@ def load(path):
 
 
 class Network(torch.nn.Module):
-    """FaSTGAN's regressor, step by step as the paper has it."""
+    """FaSTGAN's regressor, as in the paper."""
 
     def __init__(self, tensors):
         super().__init__()
@@ -55,7 +55,8 @@ class Network(torch.nn.Module):
             done.add(base)
         stem = torch.cat([tensors["encoder.conv1.weight"], tensors["encoder.conv1_mask.weight"]], 1)
         self.put("stem", *self.fold(stem, tensors["encoder.conv1_mask.bias"], "encoder.bn1", tensors))
-        # Of two classes only the difference counts, and of the first matching layers half is the reference's.
+        # The softmax over two classes needs only the difference of their logits. Half of the input channels of the
+        # first matching layers are those of the reference.
         weight, bias = tensors["head.weight"], tensors["head.bias"]
         self.put("head", weight[1:] - weight[:1], bias[1:] - bias[:1])
         for side in ("conv_l1", "conv_r1"):
@@ -129,7 +130,7 @@ class Network(torch.nn.Module):
         return self.residual(m, name + ".g1", name + ".g2")
 
     def start(self, mask):
-        """The temporal skip of features that are zero."""
+        """Returns the temporal skip of zero features."""
         bias = self.weights["temporal_b"].float().reshape(1, -1, 1, 1)
         return bias.expand(mask.shape[0], -1, mask.shape[2] // 4, mask.shape[3] // 4).contiguous()
 
@@ -147,7 +148,7 @@ class Network(torch.nn.Module):
 
 
 def check(network, golden):
-    """The greatest difference of two steps' logits from ours, which were computed in float32."""
+    """Returns the maximum relative difference of two steps' logits from those of the plugin in float32."""
     left, right = network.reference(golden["first"], golden["mask"])
     temporal = network.start(golden["mask"])
     one, temporal = network(golden["second"], golden["mask"], temporal, left, right)
@@ -168,11 +169,11 @@ def measure(step, runs, wait):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", help="where examples/bench_gpu has written")
+    parser.add_argument("folder", help="output folder of examples/bench_gpu")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--precision", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--no-compile", action="store_true", help="eager alone")
+    parser.add_argument("--no-compile", action="store_true", help="only eager")
     args = parser.parse_args()
     device = torch.device(args.device)
     on_gpu = device.type == "cuda"
@@ -208,17 +209,17 @@ def main():
                     wait()
                     ready = time.perf_counter() - begun
                     times = measure(step, args.runs, wait)
-                except Exception as error:  # What cannot be compiled here is said, and the rest goes on.
+                except Exception as error:  # If compilation fails, report it and continue.
                     print(f"pytorch   resnet50  {precision:9} {way:6} failed: {error}".splitlines()[0], flush=True)
                     continue
-                median, late = times[len(times) // 2], times[min(len(times) * 99 // 100, len(times) - 1)]
+                median, p99 = times[len(times) // 2], times[min(len(times) * 99 // 100, len(times) - 1)]
                 rate = 1e3 * len(times) / sum(times)
                 peak = f"at most {torch.cuda.max_memory_reserved() >> 20} MiB" if on_gpu else ""
                 print(
-                    f"pytorch   resnet50  {precision:9} {way:7} {'1 objects':22} {median:8.3f} {late:8.3f} {rate:9.1f}  ready after {ready:.1f} s {peak}",
+                    f"pytorch   resnet50  {precision:9} {way:7} {'1 objects':22} {median:8.3f} {p99:8.3f} {rate:9.1f}  ready after {ready:.1f} s {peak}",
                     flush=True,
                 )
-                print(f"pytorch,resnet50,{precision},{way},1 objects,{median:.3f},{late:.3f},{rate:.1f},{peak}", file=csv, flush=True)
+                print(f"pytorch,resnet50,{precision},{way},1 objects,{median:.3f},{p99:.3f},{rate:.1f},{peak}", file=csv, flush=True)
     return 0 if right else 1
 
 

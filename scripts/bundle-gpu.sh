@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Packs the plugin with all it needs but libtorch; see `scripts/bundle-gpu.sh --help`.
+# Packs the plugin and its dependencies, except for libtorch; see `scripts/bundle-gpu.sh --help`.
 set -euo pipefail
 
 usage() {
   cat <<'EOF'
 usage: scripts/bundle-gpu.sh [FOLDER]
 
-Packs into FOLDER (default bundle-gpu) what runs on any x86-64 Linux whose glibc is not older than this machine's,
-with neither GStreamer nor Rust there: the release plugin, fastganseg-train, the benchmark of
-scripts/bench-gpu.sh, GStreamer's tools and libraries, and the plugins that the pipelines of this project use.
-libtorch 2.11 is not packed: `FOLDER/run` finds that of python3's torch package, or takes --libtorch DIR.
+Packs a bundle into FOLDER (default bundle-gpu): the release plugin, fastganseg-train, the benchmark of
+scripts/bench-gpu.sh, GStreamer's tools and libraries, and the plugins that the pipelines of this project use. It
+runs on any x86-64 Linux whose glibc is not older than this machine's, without GStreamer or Rust.
+libtorch 2.11 is not packed: `FOLDER/run` uses that of python3's torch package, or that of --libtorch DIR.
 
   FOLDER/run gst-launch-1.0 videotestsrc num-buffers=9 ! fastganseg ! fakesink
   FOLDER/run --libtorch /opt/libtorch fastganseg-train --help
   FOLDER/bench-gpu.sh
 
 Environment:
-  PROFILE=dev  packs the debug build
-  BUILD=0      does not build, but packs what is in target/
+  PROFILE=dev  pack the debug build
+  BUILD=0      do not build; pack the files in target/
 EOF
 }
 die() {
@@ -34,14 +34,14 @@ folder=${1:-bundle-gpu}
 profile=${PROFILE:-release}
 built=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}
 
-# What the pipelines of this project and the benchmark use, without the codecs that would pull in half a
-# distribution. Names differ between versions of GStreamer; what is not there is not packed.
+# Plugins of this project's pipelines and the benchmark, without codecs with many dependencies. Names differ between
+# versions of GStreamer; missing ones are skipped.
 PLUGINS=(
   coreelements app videotestsrc videoconvert videoscale videoconvertscale videorate compositor alpha multifile
   png jpeg matroska isomp4 avi playback typefindfunctions rawparse imagefreeze y4menc videofilter
   videoparsersbad audiotestsrc autodetect
 )
-# Of the system (glibc, and the C++ run-time that libtorch needs anyway) or of libtorch.
+# Libraries of the system (glibc, and the C++ run-time, which libtorch needs anyway) and of libtorch.
 NOT_PACKED='^(linux-vdso|ld-linux.*|libc|libm|libdl|librt|libpthread|libresolv|libutil|libstdc\+\+|libgcc_s|libtorch.*|libc10.*|libgomp.*|libshm|libcu.*|libnv.*|libnccl.*)\.so'
 
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
@@ -50,20 +50,20 @@ if [ "${BUILD:-1}" != 0 ]; then
   cargo build --profile "$profile" --package fastganseg-training
 fi
 for file in libgstfastganseg.so examples/bench_gpu fastganseg-train; do
-  [ -e "$built/$file" ] || die "$built/$file is not there" "Run without BUILD=0."
+  [ -e "$built/$file" ] || die "$built/$file does not exist" "Run without BUILD=0."
 done
 plugins=$(pkg-config --variable=pluginsdir gstreamer-1.0) ||
   die "pkg-config finds no gstreamer-1.0" "Run scripts/setup.sh."
 scanner=$(pkg-config --variable=pluginscannerdir gstreamer-1.0)/gst-plugin-scanner
 
 if [ -e "$folder" ] && [ ! -e "$folder/.fastganseg-bundle" ]; then
-  die "$folder is there, and was not made by this script" "Name a folder that is not there, or remove it."
+  die "$folder exists and is not a bundle of this script" "Remove it, or choose another folder."
 fi
 rm -rf "$folder"
 mkdir -p "$folder"/{bin,lib,plugins}
 touch "$folder/.fastganseg-bundle"
 
-# Line tables are larger than what they describe.
+# Strip the debug information, which is larger than the code.
 strip -o "$folder/plugins/libgstfastganseg.so" "$built/libgstfastganseg.so"
 strip -o "$folder/bin/bench_gpu" "$built/examples/bench_gpu"
 strip -o "$folder/bin/fastganseg-train" "$built/fastganseg-train"
@@ -73,7 +73,7 @@ for plugin in "${PLUGINS[@]}"; do
   if [ -e "$plugins/libgst$plugin.so" ]; then cp "$plugins/libgst$plugin.so" "$folder/plugins/"; fi
 done
 
-# All that they need, and what that needs.
+# Their libraries, direct and indirect.
 find "$folder/bin" "$folder/plugins" -type f -exec ldd {} + 2>/dev/null |
   awk '$2 == "=>" && $3 ~ /^\// {print $1, $3}' | sort -u |
   while read -r name path; do
@@ -86,4 +86,4 @@ cp LICENSE "$folder/LICENSE.fastganseg"
 chmod +x "$folder/run" "$folder/bench-gpu.sh"
 size=$(du -sk "$folder" | cut -f 1)
 printf 'bundle-gpu: %s, %s MB\n' "$folder" $(((size + 512) / 1024))
-[ "$size" -le 40960 ] || die "$folder is larger than 40 MB" "What is large: du -a $folder | sort -n | tail"
+[ "$size" -le 40960 ] || die "$folder is larger than 40 MB" "List large files: du -a $folder | sort -n | tail"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs a program of the bundle that scripts/bundle-gpu.sh packs, where this is named `run`:
+# Runs a program of a bundle of scripts/bundle-gpu.sh, in which this script is named `run`:
 # run [--libtorch DIR] PROGRAM [ARGUMENT...]
 set -eu
 
@@ -21,11 +21,11 @@ if [ $# -eq 0 ]; then
 fi
 if [ -z "$libtorch" ]; then
   find='import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])'
-  libtorch=$(python3 -c "$find" 2>/dev/null) || die "python3 has no torch package: run --libtorch DIR PROGRAM"
+  libtorch=$(python3 -c "$find" 2>/dev/null) || die "python3 has no torch package: use run --libtorch DIR PROGRAM"
 fi
-[ -e "$libtorch/lib/libtorch_cpu.so" ] || die "$libtorch/lib has no libtorch_cpu.so: name the folder with lib/ in it"
+[ -e "$libtorch/lib/libtorch_cpu.so" ] || die "$libtorch/lib has no libtorch_cpu.so: give the folder that contains lib/"
 if [ -r "$libtorch/version.py" ] && ! grep -q "__version__ = '2\.11\." "$libtorch/version.py"; then
-  die "$libtorch is not libtorch 2.11: pip install torch==2.11.0"
+  die "$libtorch is not libtorch 2.11: run pip install torch==2.11.0"
 fi
 
 program=$1
@@ -33,7 +33,7 @@ shift
 [ ! -x "$here/bin/$program" ] || program=$here/bin/$program
 cache=$(mktemp -d)
 trap 'rm -rf "$cache"' EXIT
-# Behind the bundle's own libraries: libtorch brings an OpenMP of its own.
+# The bundle's libraries have priority: libtorch has its own OpenMP.
 export LD_LIBRARY_PATH="$here/lib:$libtorch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export GST_PLUGIN_SYSTEM_PATH="$here/plugins" GST_PLUGIN_PATH="" GST_PLUGIN_SCANNER="$here/bin/gst-plugin-scanner"
 export GST_REGISTRY="$cache/registry.bin" GIO_MODULE_DIR="$cache"

@@ -6,15 +6,15 @@ usage() {
   cat <<'EOF'
 usage: scripts/demo.sh [CLIP MASK]
 
-Sets up, builds the plugin, and cuts an object out of a clip, from nothing but this checkout:
+Installs the dependencies, builds the plugin, and cuts an object out of a clip:
   CLIP   a video GStreamer can decode       (default: a clip drawn by examples/demo_clip.rs)
-  MASK   PNG, the object in CLIP's first frame: white on black, or a picture with alpha
+  MASK   PNG of the object in CLIP's first frame: white on black, or a picture with alpha
 
 Writes demo/cutout.mp4, the object over a checkerboard with the clip's sound, and
 demo/contact-sheet.png, frames of the clip above the same frames of the cut-out.
 
 Environment:
-  PROFILE=dev  build without the last optimisations, which is quicker
+  PROFILE=dev  build with fewer optimisations, which is faster
 EOF
 }
 die() {
@@ -30,11 +30,11 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 clip=${1:-}
 mask=${2:-}
 
-# What is wrong with the arguments is said before minutes of building.
+# Check the arguments before the build, which takes minutes.
 if [ -n "$clip$mask" ]; then
-  [ -n "$clip" ] || die "there is a mask but no clip" "Give both: make demo CLIP=in.mp4 MASK=mask.png"
-  [ -n "$mask" ] || die "there is a clip but no mask" "Give both: make demo CLIP=$clip MASK=mask.png" \
-    "The mask is a PNG, white where the object is in the first frame, black elsewhere."
+  [ -n "$clip" ] || die "the clip is missing" "Give both: make demo CLIP=in.mp4 MASK=mask.png"
+  [ -n "$mask" ] || die "the mask is missing" "Give both: make demo CLIP=$clip MASK=mask.png" \
+    "The mask is a PNG: white for the object in the first frame, black elsewhere."
   for file in "$clip" "$mask"; do
     [ -e "$file" ] || die "$file does not exist"
     if ! [ -f "$file" ] || ! [ -r "$file" ]; then die "$file cannot be read, or is not a file"; fi
@@ -62,7 +62,7 @@ need_elements fastganseg
 mkdir -p demo
 step 3 "The clip"
 if [ -n "$clip" ]; then
-  has_video "$clip" || die "there is no video in $clip that GStreamer can decode" "Look at: gst-discoverer-1.0 $clip"
+  has_video "$clip" || die "$clip has no video that GStreamer can decode" "Inspect it with: gst-discoverer-1.0 $clip"
   echo "$clip, with mask $mask"
 else
   clip=demo/clip.mp4
@@ -86,11 +86,11 @@ pipeline=(
 )
 shown=$(printf ' %q' "${pipeline[@]}")
 echo "gst-launch-1.0${shown//\\!/!}"
-gst-launch-1.0 -q "${pipeline[@]}" || die "the pipeline failed; its own message is above"
+gst-launch-1.0 -q "${pipeline[@]}" || die "the pipeline failed; its message is above"
 
 step 5 "The contact sheet"
 "$built/examples/contact_sheet" "$clip" demo/cutout.mp4 demo/contact-sheet.png ||
-  die "the cut-out is not as long as the clip, or cannot be read" \
-    "Clips with a variable frame rate: make the rate constant first (videorate)."
+  die "the cut-out differs in length from the clip, or cannot be read" \
+    "If the clip has a variable frame rate, convert it to a constant rate first (videorate)."
 
 printf '\nThe cut-out:       %s\nThe contact sheet: %s\n' "$PWD/demo/cutout.mp4" "$PWD/demo/contact-sheet.png"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gets a machine ready to build and run fastganseg. See `scripts/setup.sh --help`.
+# Installs the dependencies of fastganseg. See `scripts/setup.sh --help`.
 set -euo pipefail
 
 TORCH=2.11.0
@@ -7,11 +7,12 @@ CUDA_RUNTIME=13.0.96
 CUDA_CUPTI=13.0.85
 GSTREAMER=1.22
 GLIBC=2.28
-# Room for the download and the unpacked files at once, in MiB.
-ROOM_CPU=2000
-ROOM_CUDA=6500
+# Disk space for the download and the unpacked files together, in MiB.
+MIN_SPACE_CPU=2000
+MIN_SPACE_CUDA=6500
 
-# To build, then to run. -base-apps has gst-discoverer-1.0, gstreamer1.0-libav decodes H.264 and encodes AAC, -ugly encodes H.264. ffmpeg writes WebM with alpha.
+# Build dependencies, then run-time dependencies. -base-apps has gst-discoverer-1.0, -libav decodes H.264 and encodes
+# AAC, -ugly encodes H.264, and ffmpeg writes WebM with alpha.
 PACKAGES=(
   make g++ pkg-config
   libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
@@ -24,32 +25,32 @@ usage() {
   cat <<EOF
 usage: scripts/setup.sh [--check]
 
-Installs what fastganseg needs on Debian 12, Ubuntu 24.04 and their relatives:
+Installs the dependencies of fastganseg on Debian 12, Ubuntu 24.04 and derivatives:
   - GStreamer's development and run-time packages and a C++ compiler, with apt
     (as root, or through sudo);
-  - libtorch $TORCH in .libtorch/ of this checkout, for this project alone.
-What is there already is left alone; with nothing to do it takes a blink.
+  - libtorch $TORCH in .libtorch/ of this checkout, only for this project.
+Does nothing if everything is installed.
 
-  --check       install nothing, only say what is missing (exit status 1 if anything is)
-  --help        this text
+  --check       install nothing, only list what is missing (exit status 1 if anything is)
+  --help        show this text
 
 Environment:
-  CUDA=1        also the CUDA libraries (2.7 GB) with which the same libtorch runs on NVIDIA GPUs
-  APT=0         leave the system's packages alone: GStreamer is there by other means
+  CUDA=1        also install the CUDA libraries (2.7 GB), with which libtorch runs on NVIDIA GPUs
+  APT=0         do not install system packages: GStreamer is installed by other means
   LIBTORCH=DIR  use your own libtorch $TORCH; nothing is downloaded
   PYTHON=EXE    the Python whose pip downloads libtorch (any version with pip 21 or newer)
 EOF
 }
 
 say() { printf 'setup: %s\n' "$*"; }
-# die WHAT [REMEDY…]: what went wrong on the first line, what to do about it below.
+# die ERROR [REMEDY…]: print the error, then one remedy per line, and exit.
 die() {
   printf 'setup: error: %s\n' "$1" >&2
   shift
   [ $# -eq 0 ] || printf '  %s\n' "$@" >&2
   exit 1
 }
-# True if version $1 is at least $2.
+# at_least VERSION MINIMUM: compares versions.
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
 check_only=no
@@ -69,12 +70,12 @@ missing=()
 # ---- platform ----
 
 [ "$(uname -sm)" = "Linux x86_64" ] ||
-  die "this is $(uname -s) on $(uname -m); the script knows Linux on x86-64" \
-    "By hand: install GStreamer $GSTREAMER or newer with its development files, and libtorch $TORCH," \
+  die "this is $(uname -s) on $(uname -m); the script supports only Linux on x86-64" \
+    "Manually: install GStreamer $GSTREAMER or newer with its development files, and libtorch $TORCH," \
     "then build with LIBTORCH=/path/to/libtorch cargo build --release"
 glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | awk '{print $2}') || true
 [ -n "$glibc" ] ||
-  die "this system's C library is not glibc; libtorch is built for glibc alone" \
+  die "this system's C library is not glibc, which libtorch needs" \
     "Use a glibc distribution (Debian 12 or Ubuntu 24.04), for instance in a container."
 at_least "$glibc" "$GLIBC" ||
   die "glibc $glibc is too old: libtorch $TORCH needs $GLIBC" "Upgrade to Debian 12, Ubuntu 24.04 or newer."
@@ -82,22 +83,22 @@ at_least "$glibc" "$GLIBC" ||
 # ---- Rust ----
 
 rust_wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-# Non-login shells often lack what rustup added to PATH.
+# Non-login shells often lack rustup's entry in PATH.
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then
-  die "there is no Rust (cargo and rustc)" \
+  die "Rust (cargo and rustc) is not installed" \
     "Install it with rustup (https://rustup.rs), open a new shell, and run this script again." \
     "The distribution's own Rust is usually too old: $rust_wanted or newer is needed."
 fi
 rust_found=$(rustc --version | awk '{print $2}') ||
-  die "rustc does not run (its own message is above)" "With rustup: rustup default stable"
+  die "rustc does not run (its message is above)" "With rustup, run: rustup default stable"
 at_least "${rust_found%%-*}" "$rust_wanted" ||
   die "Rust $rust_found is too old: $rust_wanted or newer is needed" \
-    "Run: rustup update stable   (a Rust from the distribution: install rustup from https://rustup.rs)"
+    "Run: rustup update stable   (for a Rust from the distribution: install rustup from https://rustup.rs)"
 
 # ---- system packages ----
 
-# The names among the arguments that are not installed.
+# not_installed PACKAGE...: prints the packages that are not installed.
 not_installed() {
   comm -23 <(printf '%s\n' "$@" | sort -u) \
     <(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "$@" 2>/dev/null | sed -n 's/^.i  *//p' | sort -u)
@@ -107,18 +108,18 @@ apt_install() {
   local as_root=()
   if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null ||
-      die "these packages are missing and there is no sudo: $*" "As root: apt-get install $*"
+      die "these packages are missing and sudo is not installed: $*" "Run as root: apt-get install $*"
     as_root=(sudo)
-    # Without a terminal sudo cannot ask for a password: fail now, not half-way.
+    # Without a terminal sudo cannot ask for a password: fail now.
     [ -t 0 ] || sudo -n true 2>/dev/null ||
-      die "these packages are missing and sudo wants a password: $*" "Run in a terminal: sudo apt-get install $*"
+      die "these packages are missing and sudo needs a password: $*" "Run in a terminal: sudo apt-get install $*"
     say "installing with sudo: $*"
   else
     say "installing: $*"
   fi
   local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2)
-  # A failed refresh need not matter: the lists at hand may do.
-  "${apt[@]}" update || say "could not refresh the package lists; going on with those at hand"
+  # If the refresh fails, the existing lists may suffice.
+  "${apt[@]}" update || say "could not refresh the package lists; using the existing ones"
   "${apt[@]}" install -y --no-install-recommends "$@" ||
     die "apt-get could not install: $*" \
       "No network? Check the connection and any proxy (Acquire::http::Proxy in /etc/apt/apt.conf.d)." \
@@ -134,7 +135,7 @@ if [ "${APT:-1}" != 0 ]; then
     fi
   elif ! pkg-config --exists gstreamer-1.0 gstreamer-video-1.0 gstreamer-app-1.0 2>/dev/null ||
     ! command -v gst-launch-1.0 >/dev/null || ! command -v c++ >/dev/null; then
-    die "there is no apt-get here, and GStreamer's development files or a C++ compiler are missing" \
+    die "apt-get is not available, and GStreamer's development files or a C++ compiler are missing" \
       "Install with your package manager, then run this script again:" \
       "  Fedora:   make gcc-c++ pkgconf gstreamer1-devel gstreamer1-plugins-base-devel gstreamer1-plugins-good" \
       "            gstreamer1-plugins-bad-free gstreamer1-plugins-ugly gstreamer1-plugin-libav python3-pip" \
@@ -158,7 +159,7 @@ fi
 
 # ---- libtorch ----
 
-# libtorch_version DIR: of a wheel's torch folder or of an unpacked libtorch archive, if it says.
+# libtorch_version DIR: prints the version of a wheel's torch folder or an unpacked libtorch archive, if it is known.
 libtorch_version() {
   if [ -f "$1/build-version" ]; then
     cut -d + -f 1 "$1/build-version"
@@ -167,7 +168,7 @@ libtorch_version() {
   fi
 }
 
-# Folders arrive here whole or not at all, so that what is there is complete.
+# Folders are moved here complete, so an existing one is complete.
 has_libtorch() {
   [ -e "$local_libtorch/torch/lib/libtorch_cpu.so" ] && [ "$(libtorch_version "$local_libtorch/torch")" = "$TORCH" ] &&
     [ -d "$local_libtorch/nvidia_cuda_runtime-$CUDA_RUNTIME.dist-info" ] &&
@@ -175,16 +176,16 @@ has_libtorch() {
 }
 has_cuda() { compgen -G "$local_libtorch/nvidia_cudnn_*.dist-info" >/dev/null && [ -e "$local_libtorch/.cuda-complete" ]; }
 
-need_room() {
+need_space() {
   local free
   free=$(df -Pm "$root" | awk 'NR == 2 {print $4}')
   [ "$free" -ge "$1" ] ||
-    die "not enough room: $free MiB free in $root, about $1 MiB needed for libtorch" \
-      "Free some space (cargo clean removes build outputs), or set LIBTORCH to a libtorch $TORCH elsewhere."
+    die "not enough disk space: $free MiB free in $root, about $1 MiB needed for libtorch" \
+      "Free some space (cargo clean removes build output), or set LIBTORCH to a libtorch $TORCH elsewhere."
 }
 
-# Any Python will do as long as its pip is of this decade: the wheels' version and platform are told to
-# pip, and only their C++ libraries are used.
+# Any Python with a recent pip works: the Python version and platform of the wheels are passed to pip, and only their
+# C++ libraries are used.
 find_pip() {
   local python version
   for python in "${PYTHON:-}" python3 /usr/bin/python3 python3.{14,13,12,11,10,9} python; do
@@ -198,12 +199,12 @@ find_pip() {
   return 1
 }
 
-# fetch DIR ARG…: pip's download of these requirements, unpacked in DIR.
+# fetch DIR ARG…: downloads requirements with pip and unpacks them in DIR.
 fetch() {
   local into=$1
   shift
   mkdir -p "$into/tmp"
-  # TMPDIR: pip unpacks where room was checked, and a later move is a rename.
+  # TMPDIR: pip unpacks on the file system that was checked, so that the later move is a rename.
   TMPDIR=$into/tmp PIP_ROOT_USER_ACTION=ignore \
     "${pip[@]}" --disable-pip-version-check install --progress-bar "$progress" \
     --no-cache-dir --no-compile --no-warn-script-location --ignore-requires-python \
@@ -215,21 +216,21 @@ fetch() {
 }
 
 cannot_fetch() {
-  die "pip could not download $1 (its own message is above)" \
+  die "pip could not download $1 (its message is above)" \
     "No network? Check the connection, any proxy (https_proxy), and pip's index (${pip[*]} config list)." \
     "A certificate error? Name the proxy's certificate: PIP_CERT=/path/to/ca.crt scripts/setup.sh" \
     "Disk full? See: df -h ." \
-    "Or get libtorch $TORCH some other way and build with LIBTORCH=/path/to/libtorch."
+    "Or install libtorch $TORCH by other means and build with LIBTORCH=/path/to/libtorch."
 }
 
 if [ -n "${LIBTORCH:-}" ] && [ "$(readlink -m "$LIBTORCH")" != "$(readlink -m "$local_libtorch/torch")" ]; then
   [ -e "$LIBTORCH/lib/libtorch_cpu.so" ] ||
-    die "LIBTORCH is set to $LIBTORCH, but there is no lib/libtorch_cpu.so in it" \
-      "Point it at the folder that holds lib/ and include/, or unset it to have libtorch set up here."
+    die "LIBTORCH is set to $LIBTORCH, which has no lib/libtorch_cpu.so" \
+      "Set it to the folder that contains lib/ and include/, or unset it to download libtorch."
   found=$(libtorch_version "$LIBTORCH")
   [ -z "$found" ] || [ "$found" = "$TORCH" ] ||
     die "LIBTORCH is set to libtorch $found in $LIBTORCH; $TORCH is needed" \
-      "Point it at libtorch $TORCH, or unset it to have that set up here."
+      "Set it to libtorch $TORCH, or unset it to download that."
   libtorch=$LIBTORCH
 else
   libtorch=.libtorch/torch
@@ -244,7 +245,7 @@ else
   elif [ $check_only = yes ]; then
     has_libtorch && missing+=("libtorch's CUDA libraries") || missing+=("libtorch $TORCH")
   else
-    # One set-up at a time; the second finds the work done.
+    # One set-up at a time; a second one waits and has nothing to do.
     exec 9>"$root/.libtorch.lock"
     flock -n 9 || { say "waiting for another set-up of this checkout"; flock 9; }
     rm -rf "$root"/.libtorch.part.*
@@ -252,16 +253,16 @@ else
     if ! find_pip; then
       if [ "${APT:-1}" != 0 ] && command -v apt-get >/dev/null; then apt_install python3-pip; fi
       find_pip || die "no Python with pip 21 or newer was found" \
-        "Install python3-pip, or say PYTHON=/path/to/python3, or set LIBTORCH to a libtorch $TORCH."
+        "Install python3-pip, or set PYTHON=/path/to/python3, or set LIBTORCH to a libtorch $TORCH."
     fi
 
     if ! has_libtorch; then
-      need_room $ROOM_CPU
+      need_space $MIN_SPACE_CPU
       work=$(mktemp -d "$root/.libtorch.part.XXXXXX")
       say "downloading libtorch $TORCH (0.6 GB) into .libtorch/"
       fetch "$work" --no-deps "torch==$TORCH" "nvidia-cuda-runtime==$CUDA_RUNTIME" "nvidia-cuda-cupti==$CUDA_CUPTI" ||
         cannot_fetch "libtorch $TORCH"
-      # An older or foreign set gives way; a link is replaced, never followed.
+      # Replace another version. A link is replaced, not followed.
       if [ -L "$local_libtorch" ]; then rm "$local_libtorch"; elif [ -e "$local_libtorch" ]; then mv "$local_libtorch" "$work/old"; fi
       mv "$work/site" "$local_libtorch"
       rm -rf "$work"
@@ -269,8 +270,8 @@ else
     fi
 
     if wants_cuda; then
-      need_room $ROOM_CUDA
-      # Beside .libtorch, wherever a link may lead, so that the moves below are renames.
+      need_space $MIN_SPACE_CUDA
+      # Next to the real folder, so that the moves below are renames.
       real=$(readlink -f "$local_libtorch")
       work=$(mktemp -d "$(dirname "$real")/.libtorch.part.XXXXXX")
       sed -n 's/^Requires-Dist: \(\(nvidia-\|cuda-toolkit\).*\)/\1/p' \

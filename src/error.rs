@@ -1,10 +1,9 @@
 use std::path::PathBuf;
 
-/// The result of what can fail outside GStreamer.
+/// Result of operations outside GStreamer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong outside GStreamer. Every message names the file or setting at fault and, where
-/// there is one, the remedy.
+/// Errors outside GStreamer. Every message names the file or setting at fault and, if there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -13,7 +12,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A file that cannot be written.
@@ -21,59 +20,59 @@ pub enum Error {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A mask that is of no use.
+    /// A mask that cannot be used.
     #[error("mask {}: {reason}", path.display())]
     Mask {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and the remedy.
+        /// What is wrong, and the remedy.
         reason: String,
     },
-    /// A picture that is of no use.
+    /// A picture that cannot be used.
     #[error("picture {}: {reason}", path.display())]
     Picture {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and the remedy.
+        /// What is wrong, and the remedy.
         reason: String,
     },
-    /// A weights file that is of no use.
+    /// A weights file that cannot be used.
     #[error("weights {}: {reason}", path.display())]
     Weights {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and the remedy.
+        /// What is wrong, and the remedy.
         reason: String,
     },
-    /// A setting out of its range, or one that does not go with another.
+    /// A setting out of its range, or incompatible with another.
     #[error("configuration: {0}")]
     Config(String),
-    /// A device that cannot be had.
+    /// A device that is not available.
     #[error("device {device:?}: {reason}")]
     Device {
-        /// As it was asked for.
+        /// The device as requested.
         device: String,
-        /// Why not, and the remedy.
+        /// The cause, and the remedy.
         reason: String,
     },
     /// A call into CUDA that failed.
     #[error("CUDA: {0}")]
     Cuda(String),
-    /// Tracking was asked for before a mask was given.
-    #[error("there is no reference yet: give a mask first")]
+    /// An operation that needs a reference was called before one was set.
+    #[error("no reference is set: set a reference mask first")]
     NoReference,
-    /// The thread that looked at a frame before its turn is gone.
-    #[error("the thread that looks ahead has ended: leave frame-threading off, and please report it")]
+    /// The thread that prefetches frames has ended.
+    #[error("the prefetch thread has ended: set frame-threading=false, and please report it")]
     NoPrefetch,
     /// A call into libtorch that failed.
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
 }
 
-/// libtorch appends a stack trace of its own to every message.
+/// First line of a message, without the stack trace that libtorch appends.
 fn first_line(error: &tch::TchError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }

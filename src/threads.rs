@@ -1,13 +1,13 @@
-//! CPU threads of libtorch for the calling thread alone.
+//! Number of CPU threads that libtorch uses for the calling thread.
 //!
-//! `at::set_num_threads` also changes a process-wide default, which belongs to the host application. OpenMP and MKL
-//! both keep their number of threads per calling thread, so only those two are set here.
+//! `at::set_num_threads` also changes a process-wide default, which belongs to the host application. OpenMP and
+//! MKL both keep their number of threads per calling thread, so only those two are set here.
 
 use once_cell::sync::OnceCell;
 
 /// `omp_set_num_threads` of the OpenMP that libtorch uses.
 type SetThreads = unsafe extern "C" fn(libc::c_int);
-/// `MKL_Set_Num_Threads_Local` (the C binding), which returns the number from before.
+/// `MKL_Set_Num_Threads_Local` (the C binding), which returns the previous number.
 type SetLocalThreads = unsafe extern "C" fn(libc::c_int) -> libc::c_int;
 
 struct Runtime {
@@ -16,7 +16,7 @@ struct Runtime {
     mkl: Option<SetLocalThreads>,
 }
 
-/// How many threads libtorch uses for work of the calling thread.
+/// Returns how many threads libtorch uses for work of the calling thread.
 #[cfg(feature = "plugin")]
 pub fn of_this_thread() -> u32 {
     u32::try_from(tch::get_num_threads()).unwrap_or(1)
@@ -28,12 +28,12 @@ pub fn set_for_this_thread(count: u32) {
     if count == 0 {
         return;
     }
-    // libtorch initialises each thread on its first question, and would overwrite what is set before.
+    // The query makes libtorch initialise the calling thread, which would otherwise overwrite the number later.
     if tch::get_num_threads() == count {
         return;
     }
     static RUNTIME: OnceCell<Option<Runtime>> = OnceCell::new();
-    match RUNTIME.get_or_init(find) {
+    match RUNTIME.get_or_init(find_runtime) {
         Some(runtime) => {
             // SAFETY: both functions take a positive number and touch nothing but settings of the calling thread.
             unsafe {
@@ -43,13 +43,13 @@ pub fn set_for_this_thread(count: u32) {
                 }
             }
         }
-        // Another OpenMP or a static one: the process-wide setting is the only one within reach.
+        // With another or a static OpenMP, only the process-wide setting is available.
         None => tch::set_num_threads(count),
     }
 }
 
 #[cfg(unix)]
-fn find() -> Option<Runtime> {
+fn find_runtime() -> Option<Runtime> {
     use libloading::os::unix::{Library, RTLD_LAZY};
     let loaded = |name: &str| {
         // SAFETY: RTLD_NOLOAD loads nothing, so no initialiser runs.
@@ -66,7 +66,7 @@ fn find() -> Option<Runtime> {
     };
     // The functions must stay valid: neither library is ever unloaded.
     std::mem::forget((torch, openmp));
-    // Some libtorch is linked to another OpenMP than the one found.
+    // libtorch may be linked to another OpenMP: check that the setting takes effect.
     let effective = std::thread::spawn(move || {
         let wanted = tch::get_num_threads() + 1;
         // SAFETY: as in `set_for_this_thread`.
@@ -77,7 +77,7 @@ fn find() -> Option<Runtime> {
 }
 
 #[cfg(not(unix))]
-fn find() -> Option<Runtime> {
+fn find_runtime() -> Option<Runtime> {
     None
 }
 
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_of_threads_is_that_of_the_calling_thread_alone() {
+    fn only_the_calling_thread_is_affected() {
         let threads_of_another = || std::thread::spawn(tch::get_num_threads).join().unwrap();
         let before = threads_of_another();
         std::thread::spawn(move || {

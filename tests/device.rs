@@ -1,5 +1,5 @@
-//! CUDA devices on machines that have none, or only a part of what they take. Which part is there decides what
-//! must be said; so the same test covers a CPU's libtorch, one with CUDA's libraries, and a GPU.
+//! Opens CUDA devices on machines without a GPU, a driver or the CUDA libraries. The expected error depends on what
+//! is missing, so that the same test covers a CPU build of libtorch, a CUDA build, and a GPU.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use gstfastganseg::cuda::Shim;
 use gstfastganseg::device::{self, DeviceChoice, Precision};
 use gstfastganseg::tracker::{Options, Tracker};
 
-/// Whether the libtorch that this process has loaded is one with NVIDIA's libraries.
+/// Whether NVIDIA's libraries are installed next to the libtorch that this process has loaded.
 fn has_libraries() -> bool {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let library = maps
@@ -21,9 +21,9 @@ fn has_driver() -> bool {
     Path::new("/dev/nvidiactl").exists()
 }
 
-/// The first question about CUDA decides for the whole process, so all that is asked is asked in one test.
+/// One test for all checks: the first CUDA call initialises the whole process.
 #[test]
-fn what_is_missing_is_named_with_a_remedy() {
+fn missing_cuda_parts_are_named_with_a_remedy() {
     tch::set_num_threads(1);
     let opened = device::open(DeviceChoice::Cuda(0));
     if has_libraries() && has_driver() {
@@ -37,13 +37,13 @@ fn what_is_missing_is_named_with_a_remedy() {
     assert!(error.starts_with("device \"cuda:0\": ") && error.contains("device=cpu"), "{error}");
     if has_libraries() {
         assert!(error.contains("there is no NVIDIA driver"), "{error}");
-        // The shim needs the libraries and no driver to be loaded; what it then says is the driver's affair.
+        // The shim loads without a driver; its calls then fail in the driver.
         let shim = Shim::load().expect("the shim");
         let error = shim.stream(0).unwrap_err().to_string();
         assert!(error.contains("driver"), "{error}");
         let error = shim.memory(0).unwrap_err().to_string();
         assert!(error.starts_with("CUDA: "), "{error}");
-        assert!(shim.pool().is_ok(), "a number alone");
+        assert!(shim.pool().is_ok(), "a pool id needs no driver");
     } else {
         assert!(error.contains("scripts/setup.sh"), "{error}");
         let reason = Shim::load().unwrap_err();
@@ -52,7 +52,7 @@ fn what_is_missing_is_named_with_a_remedy() {
     assert!(device::open(DeviceChoice::Cuda(7)).unwrap_err().to_string().contains("cuda:7"));
     let (device, warning) = device::open(DeviceChoice::Auto).unwrap();
     assert_eq!(device, tch::Device::Cpu);
-    assert!(error.contains(&warning.expect("why it is the CPU")), "{error}");
+    assert!(error.contains(&warning.expect("a warning that names the reason")), "{error}");
 
     let tracker = Tracker::new(&Options { precision: Precision::Float32, ..Options::default() }).unwrap();
     assert_eq!(tracker.active_device(), "cpu");

@@ -1,4 +1,4 @@
-//! `lite` against recorded outputs: of its built-in weights, and of its prototype where those are at hand.
+//! Compares `lite` with recorded outputs of its built-in weights, and of its prototype if that recording exists.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ fn shared() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from)
 }
 
-/// The prototype's name of one of our tensors.
+/// Maps a tensor name to that of the prototype.
 fn prototype_name(name: &str) -> String {
     const NAMES: [(&str, &str); 20] = [
         ("encoder.", "enc."),
@@ -43,17 +43,17 @@ fn prototype_name(name: &str) -> String {
         .unwrap_or_else(|| name.replace("decoder.head", "p"))
 }
 
-fn close(what: &str, ours: &Tensor, golden: &Tensor) {
+fn assert_close(what: &str, ours: &Tensor, golden: &Tensor) {
     assert_eq!(ours.size(), golden.size(), "{what}");
-    let greatest = |x: Tensor| x.abs().max().double_value(&[]);
-    // Float32 sums round differently from one processor's kernels to another's, in proportion to their size.
-    let difference = greatest(ours - golden) / greatest(golden.shallow_clone());
+    let max_abs = |x: Tensor| x.abs().max().double_value(&[]);
+    // Float32 sums round differently on different processors, in proportion to their size.
+    let difference = max_abs(ours - golden) / max_abs(golden.shallow_clone());
     println!("{what}: largest difference {difference:.1e} of the largest value");
     assert!(difference <= 5e-6, "{what}: {difference}");
 }
 
-/// What the built-in weights make of a disc that moves over a pattern, in three frames after the one with the mask, and
-/// what tells these weights from others.
+/// Logits of the built-in weights for a disc that moves over a pattern, three frames after the reference; and a
+/// checksum of each weight tensor, as tensor `weights`.
 fn outputs_of_the_built_in_weights() -> Vec<(String, Tensor)> {
     let _guard = tch::no_grad_guard();
     let float = (Kind::Float, Device::Cpu);
@@ -102,22 +102,21 @@ fn recorded() -> PathBuf {
 }
 
 #[test]
-fn the_built_in_weights_make_what_was_recorded() {
+fn built_in_weights_reproduce_the_recording() {
     let golden: HashMap<String, Tensor> = Tensor::read_safetensors(recorded()).unwrap().into_iter().collect();
-    for (name, found) in outputs_of_the_built_in_weights() {
+    for (name, output) in outputs_of_the_built_in_weights() {
         if name == "weights" {
             let same =
-                found.size() == golden[&name].size() && found.allclose(&golden[&name], 1e-5, 1e-5, false);
-            assert!(same, "other weights: record anew, cargo test --test golden_lite -- --ignored record");
+                output.size() == golden[&name].size() && output.allclose(&golden[&name], 1e-5, 1e-5, false);
+            assert!(same, "the weights differ: run cargo test --test golden_lite -- --ignored record");
         } else {
-            close(&name, &found, &golden[&name]);
+            assert_close(&name, &output, &golden[&name]);
         }
     }
 }
 
-/// The recording is of a network that finds the disc.
 #[test]
-fn what_was_recorded_is_the_disc() {
+fn the_recording_segments_the_disc() {
     let golden: HashMap<String, Tensor> = Tensor::read_safetensors(recorded()).unwrap().into_iter().collect();
     for t in 1..4 {
         let mask = golden[&format!("logits{t}")].gt(0.0);
@@ -129,7 +128,7 @@ fn what_was_recorded_is_the_disc() {
 }
 
 #[test]
-#[ignore = "writes the recording anew, for new weights or an intended change of the network"]
+#[ignore = "rewrites the recording: for new weights or an intended change of the network"]
 fn record() {
     Tensor::write_safetensors(&outputs_of_the_built_in_weights(), recorded()).unwrap();
 }
@@ -154,25 +153,25 @@ fn lite_equals_its_prototype() {
         tensor.copy_(&weights[&prototype_name(&name)]);
         used += 1;
     }
-    assert_eq!(used, weights.len(), "tensors of the prototype left over");
+    assert_eq!(used, weights.len(), "unused tensors of the prototype");
 
     let frames = golden["frames_u8_hwc"].permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0;
     let mask = &golden["reference_mask"];
     let reference = lite.encode(&frames.narrow(0, 0, 1)).unwrap();
-    close("stride 2", &reference.s2, &golden["frame0.feature.1"]);
-    close("stride 4", &reference.s4, &golden["frame0.feature.3"]);
-    close("stride 8", &reference.s8, &golden["frame0.feature.6"]);
-    close("stride 16", &reference.s16, &golden["frame0.feature.13"]);
-    close("key 16", &reference.key16, &golden["frame0.feature.k16"]);
-    close("key 8", &reference.key8, &golden["frame0.feature.k8"]);
+    assert_close("stride 2", &reference.s2, &golden["frame0.feature.1"]);
+    assert_close("stride 4", &reference.s4, &golden["frame0.feature.3"]);
+    assert_close("stride 8", &reference.s8, &golden["frame0.feature.6"]);
+    assert_close("stride 16", &reference.s16, &golden["frame0.feature.13"]);
+    assert_close("key 16", &reference.key16, &golden["frame0.feature.k16"]);
+    assert_close("key 8", &reference.key8, &golden["frame0.feature.k8"]);
 
     let tokens = lite.tokens(&reference, mask, Selection::Fixed).unwrap();
-    close("reference key 16", &tokens.key16, &golden["reference.k16"]);
-    close("reference value 16", &tokens.value16, &golden["reference.v16"]);
-    close("reference mask 16", &tokens.mask16, &golden["reference.m16"]);
+    assert_close("reference key 16", &tokens.key16, &golden["reference.k16"]);
+    assert_close("reference value 16", &tokens.value16, &golden["reference.v16"]);
+    assert_close("reference mask 16", &tokens.mask16, &golden["reference.m16"]);
     assert_eq!(tokens.key8.size(), golden["reference.k8"].size());
 
-    // The prototype drew its stride-8 tokens at random: take the ones it drew.
+    // The prototype samples its stride-8 tokens at random: use the recorded ones.
     let tokens = Tokens {
         key8: golden["reference.k8"].shallow_clone(),
         value8: golden["reference.v8"].shallow_clone(),
@@ -184,8 +183,8 @@ fn lite_equals_its_prototype() {
     for t in 1..4 {
         let now = lite.encode(&frames.narrow(0, t, 1)).unwrap();
         let (logits, next) = lite.decode(&now, &previous, &mask, skip.as_ref(), &tokens, &biases).unwrap();
-        close(&format!("frame {t} logits"), &logits, &golden[&format!("frame{t}.logits")]);
-        close(&format!("frame {t} skip"), &next, &golden[&format!("frame{t}.skip_state")]);
+        assert_close(&format!("frame {t} logits"), &logits, &golden[&format!("frame{t}.logits")]);
+        assert_close(&format!("frame {t} skip"), &next, &golden[&format!("frame{t}.skip_state")]);
         (previous, mask, skip) = (now, logits.sigmoid(), Some(next));
     }
 }

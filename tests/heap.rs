@@ -1,5 +1,5 @@
-//! The network's memory stays in the process from frame to frame. Alone in its binary, since the kernel
-//! counts page faults by process.
+//! Checks that the allocator keeps the network's memory from frame to frame. A binary of its own: the kernel counts
+//! page faults per process.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 use gstfastganseg::device::DeviceChoice;
@@ -14,8 +14,8 @@ fn page_faults() -> u64 {
 }
 
 #[test]
-fn memory_is_not_mapped_anew_each_frame() {
-    // On a thread of its own, as in a pipeline: glibc gives each another heap.
+fn frames_reuse_mapped_memory() {
+    // On another thread, as in a pipeline: glibc has a heap per thread.
     let run = || {
         let options = Options { device: DeviceChoice::Cpu, ..Options::default() };
         let mut tracker = Tracker::new(&options).unwrap();

@@ -1,9 +1,8 @@
-//! Files that are broken or too large on purpose: whatever the bytes, there is a mask, a picture, weights or an
-//! error, and memory stays within bounds.
+//! Corrupted and oversized files. Any input must decode or give an error, within bounded memory.
 //!
-//! Good files, made here, are spoiled in every way that comes to mind, checksums mended so that the damage
-//! gets further in than the first check. `FASTGANSEG_FUZZ_SECONDS` makes it go on for longer, with another
-//! seed each round; `FASTGANSEG_CORPUS` writes the good files into a folder, for `make fuzz`.
+//! The tests corrupt valid files at random; most rounds repair the checksums, so that the damage passes the first
+//! check. `FASTGANSEG_FUZZ_SECONDS` runs each test for that time, with a new seed. `FASTGANSEG_CORPUS` writes the
+//! valid files into a folder, for `make fuzz`.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -20,12 +19,12 @@ use png::{BitDepth, ColorType};
 use tch::{Device, Kind, nn};
 
 const ROUNDS: u64 = 3000;
-/// What decoders hold besides pixels, in bytes.
+/// Memory of a decoder besides pixels, in bytes.
 const BUFFERS: usize = 1 << 20;
-/// What a picture takes at the most while it is decoded, in bytes a pixel: RGBA of 16 bits, and RGB.
+/// Peak memory of decoding a picture, in bytes per pixel: RGBA of 16 bits, and RGB.
 const PICTURE_BYTES: usize = 11;
 
-/// Counts the bytes that each thread has allocated, so that tests beside one another do not count.
+/// Allocator that counts bytes per thread, so that parallel tests do not count.
 struct Counter;
 
 thread_local! {
@@ -34,14 +33,14 @@ thread_local! {
 }
 
 fn count(bytes: isize) {
-    // Threads that end free memory when this is gone.
+    // A thread that ends frees memory after its thread-locals are destroyed.
     let _ = HELD.try_with(|held| {
         held.set(held.get() + bytes);
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
     });
 }
 
-// SAFETY: everything is passed on to the system's allocator as it is.
+// SAFETY: all calls are forwarded to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counter {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -62,7 +61,7 @@ unsafe impl GlobalAlloc for Counter {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both are there while bytes are copied.
+        // Both blocks exist while bytes are copied.
         count(size as isize);
         count(-(layout.size() as isize));
         // SAFETY: the caller keeps the contract.
@@ -73,7 +72,7 @@ unsafe impl GlobalAlloc for Counter {
 #[global_allocator]
 static COUNTER: Counter = Counter;
 
-/// How many bytes more than before `f` held at once, and its result.
+/// Returns the result of `f` and its peak memory in bytes.
 fn peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get();
     PEAK.set(before);
@@ -96,15 +95,15 @@ impl Random {
     }
 }
 
-/// Spoils a file in a few places.
-fn spoil(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
-    const TELLING: [u8; 8] = [0, 1, 2, 3, 16, 127, 128, 255];
+/// Corrupts a file in one to six places.
+fn corrupt(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
+    const BOUNDARIES: [u8; 8] = [0, 1, 2, 3, 16, 127, 128, 255];
     for _ in 0..1 + random.below(6) {
         let at = random.below(bytes.len());
         match random.below(8) {
             _ if bytes.is_empty() => bytes.push(random.below(256) as u8),
             0 => bytes[at] ^= 1 << random.below(8),
-            1 => bytes[at] = TELLING[random.below(8)],
+            1 => bytes[at] = BOUNDARIES[random.below(8)],
             2 => bytes.truncate(at),
             3 => drop(bytes.drain(at..(at + 1 + random.below(16)).min(bytes.len()))),
             4 => {
@@ -113,19 +112,19 @@ fn spoil(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
                 bytes.splice(at..at, part.iter().copied());
             }
             5 => {
-                // A number of four bytes becomes a telling one.
+                // Replaces a four-byte number by a boundary value.
                 let number = [0u32, 1, 0x7fff_ffff, 0xffff_ffff, 16_384, 65_536][random.below(6)];
                 for (target, byte) in bytes[at..].iter_mut().zip(number.to_be_bytes()) {
                     *target = byte;
                 }
             }
             6 => {
-                // Text that is almost right.
+                // Changes a number in text.
                 if bytes[at].is_ascii_digit() {
                     bytes.splice(at..at, *b"99");
                 }
             }
-            // Most of what matters lies at the beginning.
+            // The header is at the beginning.
             _ => {
                 let at = random.below(bytes.len().min(64));
                 bytes[at] = random.below(256) as u8;
@@ -141,8 +140,8 @@ fn crc(bytes: &[u8]) -> [u8; 4] {
     (!crc).to_be_bytes()
 }
 
-/// Makes the checksums of a PNG right, as far as its chunks can be told apart.
-fn mend(bytes: &mut [u8]) {
+/// Corrects the checksums of a PNG, as far as its chunks are intact.
+fn fix_checksums(bytes: &mut [u8]) {
     let mut at = 8;
     while let Some(head) = bytes.get(at..at + 8) {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
@@ -153,24 +152,30 @@ fn mend(bytes: &mut [u8]) {
     }
 }
 
-/// Keeps the header's length of a safetensors file true.
-fn relength(bytes: &mut [u8]) {
+/// Corrects the header length of a safetensors file.
+fn fix_header_length(bytes: &mut [u8]) {
     let end = bytes.iter().skip(8).rposition(|&byte| byte == b'}').map(|last| last + 1);
     if let (Some(length), Some(field)) = (end, bytes.get_mut(..8)) {
         field.copy_from_slice(&(length as u64).to_le_bytes());
     }
 }
 
-/// What must hold of spoiled files.
+/// Limits for a set of corrupted files.
 struct Bounds {
-    /// How many in a thousand are still good: if fewer, the damage never gets in; if more, it is not noticed.
+    /// Accepted files in a thousand. Fewer: the damage fails the first check. More: it is not detected.
     accepted: RangeInclusive<u64>,
-    /// Bytes that one of them takes.
+    /// Peak memory of one file, in bytes.
     memory: usize,
 }
 
-/// Spoils `seeds` and gives the results to `target`, which must not panic; a panic prints how to repeat it.
-fn bombard(name: &str, seeds: &[Vec<u8>], mend: fn(&mut [u8]), bounds: Bounds, target: fn(&[u8]) -> bool) {
+/// Corrupts `seeds` and passes the results to `target`, which must not panic. Writes the file of a panic to disk.
+fn check_corrupted(
+    name: &str,
+    seeds: &[Vec<u8>],
+    repair: fn(&mut [u8]),
+    bounds: Bounds,
+    target: fn(&[u8]) -> bool,
+) {
     if let Some(folder) = std::env::var_os("FASTGANSEG_CORPUS") {
         let folder = PathBuf::from(folder).join(name);
         std::fs::create_dir_all(&folder).unwrap();
@@ -179,7 +184,7 @@ fn bombard(name: &str, seeds: &[Vec<u8>], mend: fn(&mut [u8]), bounds: Bounds, t
         }
     }
     for seed in seeds {
-        assert!(target(seed), "{name}: a good file is refused");
+        assert!(target(seed), "{name}: a valid file is refused");
     }
     let seconds = std::env::var("FASTGANSEG_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
@@ -187,14 +192,14 @@ fn bombard(name: &str, seeds: &[Vec<u8>], mend: fn(&mut [u8]), bounds: Bounds, t
         None => 1,
         Some(_) => u64::from(std::process::id()) << 32,
     };
-    let (mut round, mut accepted, mut most) = (0, 0, 0);
+    let (mut round, mut accepted, mut max_memory) = (0, 0, 0);
     while until.map_or(round < ROUNDS, |until| Instant::now() < until) {
         let seed = first + round;
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let mut bytes = seeds[random.below(seeds.len())].clone();
-        spoil(&mut bytes, &seeds[random.below(seeds.len())], &mut random);
+        corrupt(&mut bytes, &seeds[random.below(seeds.len())], &mut random);
         if random.below(4) > 0 {
-            mend(&mut bytes);
+            repair(&mut bytes);
         }
         match std::panic::catch_unwind(|| {
             let (good, memory) = peak(|| target(&bytes));
@@ -203,7 +208,7 @@ fn bombard(name: &str, seeds: &[Vec<u8>], mend: fn(&mut [u8]), bounds: Bounds, t
         }) {
             Ok((good, memory)) => {
                 accepted += u64::from(good);
-                most = most.max(memory);
+                max_memory = max_memory.max(memory);
             }
             Err(panic) => {
                 let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{seed}"));
@@ -216,9 +221,9 @@ fn bombard(name: &str, seeds: &[Vec<u8>], mend: fn(&mut [u8]), bounds: Bounds, t
     }
     let share = 1000 * accepted / round.max(1);
     println!(
-        "{name}: {round} spoiled files, {share} in a thousand of them still good, {most} bytes at the most"
+        "{name}: {round} corrupted files, {share} in a thousand accepted, peak memory {max_memory} bytes"
     );
-    assert!(bounds.accepted.contains(&share), "{name}: {share} in a thousand are still good");
+    assert!(bounds.accepted.contains(&share), "{name}: {share} in a thousand accepted");
 }
 
 fn png(size: (u32, u32), color: ColorType, depth: BitDepth, data: &[u8]) -> Vec<u8> {
@@ -233,7 +238,7 @@ fn png(size: (u32, u32), color: ColorType, depth: BitDepth, data: &[u8]) -> Vec<
     bytes
 }
 
-/// Every kind of PNG there is.
+/// One PNG of each colour type and bit depth.
 fn pngs() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for (color, depths) in [
@@ -246,7 +251,7 @@ fn pngs() -> Vec<Vec<u8>> {
         for &bits in depths {
             let depth = BitDepth::from_u8(bits).unwrap();
             let row = (9 * color.samples() * usize::from(bits)).div_ceil(8);
-            // Grey in every channel, for a mask in colour is refused.
+            // Equal channels: a colour mask is refused.
             let pixel = color.samples() * usize::from(bits).div_ceil(8);
             let data: Vec<u8> = (0..row * 7).map(|i| (i / pixel.max(1) * 37 % 251) as u8).collect();
             all.push(png((9, 7), color, depth, &data));
@@ -255,7 +260,7 @@ fn pngs() -> Vec<Vec<u8>> {
     all
 }
 
-/// A whole PNG without holding its pixels; `byte` makes those of each row.
+/// Encodes a PNG row by row, without all its pixels in memory. `byte` returns the byte at a column and row.
 fn large_png(
     (width, height): (u32, u32),
     color: ColorType,
@@ -282,12 +287,12 @@ fn large_png(
     bytes
 }
 
-/// The same file with another size in its header.
-fn png_that_says(size: (u32, u32), (color, depth): (ColorType, BitDepth)) -> Vec<u8> {
+/// A PNG of one pixel whose header declares `size`.
+fn png_declaring(size: (u32, u32), (color, depth): (ColorType, BitDepth)) -> Vec<u8> {
     let mut bytes = png((1, 1), color, depth, &vec![255; color.samples() * (depth as usize).div_ceil(8)]);
     bytes[16..20].copy_from_slice(&size.0.to_be_bytes());
     bytes[20..24].copy_from_slice(&size.1.to_be_bytes());
-    mend(&mut bytes);
+    fix_checksums(&mut bytes);
     bytes
 }
 
@@ -298,7 +303,7 @@ fn jpeg((width, height): (u32, u32)) -> Vec<u8> {
     jpeg.into_inner()
 }
 
-fn jpeg_that_says((width, height): (u16, u16)) -> Vec<u8> {
+fn jpeg_declaring((width, height): (u16, u16)) -> Vec<u8> {
     let mut bytes = jpeg((8, 8));
     let frame = bytes.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
     bytes[frame + 5..frame + 7].copy_from_slice(&height.to_be_bytes());
@@ -306,9 +311,9 @@ fn jpeg_that_says((width, height): (u16, u16)) -> Vec<u8> {
     bytes
 }
 
-/// A PNG of 0.7 MB took 4.9 GB.
+/// Regression: a PNG of 0.7 MB took 4.9 GB.
 #[test]
-fn what_is_too_large_is_refused_before_memory_is_taken() {
+fn oversized_images_are_refused_before_allocation() {
     let refused = |kind: &str, result: Result<(), gstfastganseg::Error>, memory: usize| {
         let message = result.unwrap_err().to_string();
         assert!(
@@ -326,7 +331,7 @@ fn what_is_too_large_is_refused_before_memory_is_taken() {
             (ColorType::Indexed, BitDepth::Eight),
             (ColorType::Rgba, BitDepth::Sixteen),
         ] {
-            let bytes = png_that_says(size, format);
+            let bytes = png_declaring(size, format);
             let (result, memory) = peak(|| ReferenceMask::from_bytes(&bytes, origin).map(drop));
             refused("mask", result, memory);
             std::fs::write(&path, &bytes).unwrap();
@@ -337,15 +342,15 @@ fn what_is_too_large_is_refused_before_memory_is_taken() {
         }
     }
     for size in [(8193, 8192), (12_650, 12_650), (65_535, 65_535), (16_385, 1)] {
-        let bytes = jpeg_that_says(size);
+        let bytes = jpeg_declaring(size);
         let (result, memory) = peak(|| OwnedPicture::from_bytes(&bytes, origin).map(drop));
         refused("JPEG", result, memory);
     }
 }
 
-/// One byte a pixel and object, whatever the file holds for each.
+/// A mask takes one byte per pixel and object, for any format of the file.
 #[test]
-fn masks_are_held_once_while_they_are_decoded() {
+fn decoding_holds_one_copy_of_a_mask() {
     let formats = [
         (ColorType::Grayscale, BitDepth::One),
         (ColorType::Grayscale, BitDepth::Eight),
@@ -361,19 +366,22 @@ fn masks_are_held_once_while_they_are_decoded() {
     for (size @ (width, height), (color, depth)) in small.into_iter().chain(largest) {
         let bytes = large_png(size, color, depth, |_, y| if y % 2 == 0 { 0xff } else { 0 });
         let bytes = match color {
-            // No index beside void.
+            // Indices 0 to 2, none of them void.
             ColorType::Indexed => large_png(size, color, depth, |x, _| (x % 3) as u8),
             _ => bytes,
         };
         let pixels = width as usize * height as usize;
         let (mask, memory) = peak(|| ReferenceMask::from_bytes(&bytes, Path::new("fuzz")).unwrap());
         let bound = mask.objects().len() * pixels + BUFFERS;
-        println!("{width}x{height} {color:?} {depth:?}: {:.2} bytes a pixel", memory as f64 / pixels as f64);
+        println!(
+            "{width}x{height} {color:?} {depth:?}: {:.2} bytes per pixel",
+            memory as f64 / pixels as f64
+        );
         assert!(memory <= bound, "{color:?} {depth:?}: {memory} bytes for {pixels} pixels");
         drop(mask);
 
         let (picture, memory) = peak(|| OwnedPicture::from_bytes(&bytes, Path::new("fuzz")));
-        println!("as a picture: {:.2} bytes a pixel", memory as f64 / pixels as f64);
+        println!("as a picture: {:.2} bytes per pixel", memory as f64 / pixels as f64);
         assert!(
             picture.is_ok() && memory <= PICTURE_BYTES * pixels + BUFFERS,
             "{color:?} {depth:?}: {memory}"
@@ -384,7 +392,7 @@ fn masks_are_held_once_while_they_are_decoded() {
 #[test]
 fn masks() {
     let bounds = Bounds { accepted: 40..=110, memory: MAX_PIXELS + BUFFERS };
-    bombard("mask", &pngs(), mend, bounds, |bytes| {
+    check_corrupted("mask", &pngs(), fix_checksums, bounds, |bytes| {
         match ReferenceMask::from_bytes(bytes, Path::new("fuzz")) {
             Ok(mask) => {
                 assert!(!mask.objects().is_empty());
@@ -407,7 +415,7 @@ fn pictures() {
     let mut seeds = pngs();
     seeds.extend(std::iter::repeat_n(jpeg((19, 13)), 4));
     let bounds = Bounds { accepted: 80..=180, memory: PICTURE_BYTES * MAX_PIXELS + BUFFERS };
-    bombard("picture", &seeds, mend, bounds, |bytes| {
+    check_corrupted("picture", &seeds, fix_checksums, bounds, |bytes| {
         match OwnedPicture::from_bytes(bytes, Path::new("fuzz")) {
             Ok(picture) => {
                 let view = picture.as_picture();
@@ -437,7 +445,7 @@ fn weights_files() {
         })
         .collect();
     let bounds = Bounds { accepted: 8..=40, memory: 1 << 20 };
-    bombard("weights", &seeds, relength, bounds, |bytes| {
+    check_corrupted("weights", &seeds, fix_header_length, bounds, |bytes| {
         let Ok(weights) = Weights::from_bytes(bytes, Path::new("fuzz")) else { return false };
         let config = weights.config();
         config.validate().unwrap();

@@ -1,4 +1,4 @@
-//! The built-in model on drawn clips whose picture is interrupted, or one of whose objects is hidden.
+//! Tracks drawn clips with the built-in model, through interruptions of the picture and hidden objects.
 
 use gstfastganseg::device::DeviceChoice;
 use gstfastganseg::image::{Picture, PlaneMut};
@@ -9,7 +9,7 @@ use gstfastganseg::tracker::{Options, Roi, Tracker};
 const WIDTH: usize = 480;
 const HEIGHT: usize = 270;
 
-/// An ellipse with stripes, which moves from frame to frame.
+/// A striped ellipse that moves at constant speed. Lengths in pixels.
 #[derive(Clone, Copy)]
 struct Ellipse {
     middle: (f64, f64),
@@ -18,7 +18,7 @@ struct Ellipse {
     colors: [[u8; 3]; 2],
 }
 
-/// Small and upright, so that its region of interest has another shape than the frame.
+/// Small and upright, so that its region of interest differs in shape from the frame.
 const BOTTLE: Ellipse = Ellipse {
     middle: (120.0, 140.0),
     radius: (16.0, 46.0),
@@ -41,24 +41,24 @@ impl Ellipse {
     }
 }
 
-/// The objects on a mottled ground of the given shade, RGB.
-fn draw(objects: &[Ellipse], frame: usize, ground: [u8; 3]) -> Vec<u8> {
+/// Draws the objects on a textured background of the given base colour, RGB.
+fn draw(objects: &[Ellipse], frame: usize, background: [u8; 3]) -> Vec<u8> {
     let pixel = |i: usize| {
         let (x, y) = (i % WIDTH, i / WIDTH);
         match objects.iter().find(|object| object.covers(frame, x, y)) {
             Some(object) => object.colors[(y + 2 * frame) / 9 % 2],
             None => {
                 let shade = ((x / 23 * 31 + y / 17 * 57) % 40) as u8;
-                ground.map(|value| value + shade)
+                background.map(|value| value + shade)
             }
         }
     };
     (0..WIDTH * HEIGHT).flat_map(pixel).collect()
 }
 
-const MEADOW: [u8; 3] = [40, 95, 50];
+const BACKGROUND: [u8; 3] = [40, 95, 50];
 
-/// Something else altogether, with an object of its own.
+/// An unrelated scene with another object.
 fn other_scene(frame: usize) -> Vec<u8> {
     let pixel = |i: usize| {
         let (x, y) = (i % WIDTH, i / WIDTH);
@@ -78,7 +78,7 @@ fn tracker(objects: &[Ellipse], roi: Roi) -> Tracker {
     };
     let ids: Vec<u8> = (0..WIDTH * HEIGHT).map(id).collect();
     let mask = ReferenceMask::from_labels(WIDTH, HEIGHT, &ids).unwrap();
-    tracker.set_reference(&mut view(&draw(objects, 0, MEADOW)), &mask).unwrap();
+    tracker.set_reference(&mut view(&draw(objects, 0, BACKGROUND)), &mask).unwrap();
     tracker
 }
 
@@ -86,8 +86,8 @@ fn view(data: &[u8]) -> Picture<'_> {
     Picture { data, width: WIDTH, height: HEIGHT, stride: 3 * WIDTH }
 }
 
-/// Intersection over union of an object's mask with what was drawn, 1 if neither is there.
-fn similarity(matte: &Matte, id: u8, truth: impl Fn(usize, usize) -> bool) -> f64 {
+/// Intersection over union of an object's mask with the ground truth; 1 if both are empty.
+fn iou(matte: &Matte, id: u8, truth: impl Fn(usize, usize) -> bool) -> f64 {
     let mut data = vec![0; WIDTH * HEIGHT];
     let mut plane = PlaneMut { data: &mut data, width: WIDTH, height: HEIGHT, stride: WIDTH };
     matte.write_alpha(Some(id), &mut plane).unwrap();
@@ -100,21 +100,21 @@ fn similarity(matte: &Matte, id: u8, truth: impl Fn(usize, usize) -> bool) -> f6
     if either == 0 { 1.0 } else { f64::from(both as u32) / f64::from(either as u32) }
 }
 
-/// Follows the bottle through `length` frames of `cover` and after them; similarity before, and in the second frame
-/// after them. No mask may be found where `hides`.
-fn interrupt(roi: Roi, length: usize, hides: bool, cover: impl Fn(usize) -> Vec<u8>) -> (f64, f64) {
+/// Tracks the bottle through `length` frames of `cover`. Returns the IoU of the frame before them and of the second
+/// frame after them. With `hides`, the mask must be empty during the interruption.
+fn track_through(roi: Roi, length: usize, hides: bool, cover: impl Fn(usize) -> Vec<u8>) -> (f64, f64) {
     const START: usize = 8;
     let objects = [BOTTLE];
     let mut tracker = tracker(&objects, roi);
-    let mut similarities = vec![1.0; START + length + 4];
-    for (frame, similar) in similarities.iter_mut().enumerate().skip(1) {
+    let mut ious = vec![1.0; START + length + 4];
+    for (frame, value) in ious.iter_mut().enumerate().skip(1) {
         let covered = (START..START + length).contains(&frame);
-        let picture = if covered { cover(frame) } else { draw(&objects, frame, MEADOW) };
+        let picture = if covered { cover(frame) } else { draw(&objects, frame, BACKGROUND) };
         let matte = tracker.step(&mut view(&picture)).unwrap();
-        *similar = similarity(&matte, 1, |x, y| !covered && BOTTLE.covers(frame, x, y));
-        assert!(!covered || !hides || *similar == 1.0, "{roi:?}: frame {frame} shows nothing of the object");
+        *value = iou(&matte, 1, |x, y| !covered && BOTTLE.covers(frame, x, y));
+        assert!(!covered || !hides || *value == 1.0, "{roi:?}: frame {frame} does not show the object");
     }
-    (similarities[START - 1], similarities[START + length + 1])
+    (ious[START - 1], ious[START + length + 1])
 }
 
 #[test]
@@ -123,10 +123,10 @@ fn an_object_is_back_two_frames_after_an_interruption() {
     for roi in [Roi::Auto, Roi::Frame, Roi::Off] {
         for length in [2, 20] {
             let cases = [
-                ("black", interrupt(roi, length, true, plain([0; 3]))),
-                ("green", interrupt(roi, length, true, plain([0, 135, 0]))),
-                ("frozen", interrupt(roi, length, false, |_| draw(&[BOTTLE], 7, MEADOW))),
-                ("other scene", interrupt(roi, length, true, other_scene)),
+                ("black", track_through(roi, length, true, plain([0; 3]))),
+                ("green", track_through(roi, length, true, plain([0, 135, 0]))),
+                ("frozen", track_through(roi, length, false, |_| draw(&[BOTTLE], 7, BACKGROUND))),
+                ("other scene", track_through(roi, length, true, other_scene)),
             ];
             for (name, (before, after)) in cases {
                 assert!(before > 0.8, "{name}, {roi:?}: {before}");
@@ -141,28 +141,28 @@ fn a_hidden_object_of_two_is_found_again_and_the_other_keeps_its_quality() {
     const HIDDEN: std::ops::Range<usize> = 8..28;
     let run = |roi: Roi| {
         let mut tracker = tracker(&[BOTTLE, BALL], roi);
-        let (mut shown, mut found, mut lost) = (Vec::new(), 0.0, 0);
+        let (mut visible, mut found, mut lost) = (Vec::new(), 0.0, 0);
         for frame in 1..36 {
             let hidden = HIDDEN.contains(&frame);
             let objects = if hidden { &[BOTTLE][..] } else { &[BOTTLE, BALL] };
-            let matte = tracker.step(&mut view(&draw(objects, frame, MEADOW))).unwrap();
-            shown.push(similarity(&matte, 1, |x, y| BOTTLE.covers(frame, x, y)));
-            found = similarity(&matte, 2, |x, y| !hidden && BALL.covers(frame, x, y));
+            let matte = tracker.step(&mut view(&draw(objects, frame, BACKGROUND))).unwrap();
+            visible.push(iou(&matte, 1, |x, y| BOTTLE.covers(frame, x, y)));
+            found = iou(&matte, 2, |x, y| !hidden && BALL.covers(frame, x, y));
             let present: Vec<bool> = tracker.present().collect();
             assert!(present[0], "{roi:?}: frame {frame}");
             lost += usize::from(!present[1]);
             if (HIDDEN.start + 4..HIDDEN.end).contains(&frame) {
-                assert!(!present[1], "{roi:?}: frame {frame}: it is hidden");
+                assert!(!present[1], "{roi:?}: frame {frame}: the object is hidden");
             }
         }
         assert!((14..24).contains(&lost), "{roi:?}: lost in {lost} frames");
-        (shown.iter().sum::<f64>() / shown.len() as f64, found)
+        (visible.iter().sum::<f64>() / visible.len() as f64, found)
     };
     let (off, found) = run(Roi::Off);
     assert!(found > 0.8, "{found}");
     for roi in [Roi::Auto, Roi::Frame] {
-        let (shown, found) = run(roi);
-        assert!(shown > off - 0.03, "{roi:?}: {shown} against {off}");
+        let (visible, found) = run(roi);
+        assert!(visible > off - 0.03, "{roi:?}: {visible} against {off}");
         assert!(found > 0.8, "{roi:?}: {found}");
     }
 }

@@ -1,8 +1,8 @@
-//! The way that work takes on a GPU, walked on the CPU: frames as planes, steps from fixed places, mattes
-//! enlarged where the network runs. It must come to what the CPU's own way comes to.
+//! Runs the code path of a GPU on the CPU: frames as planes, static input buffers, mattes enlarged on the device. Its
+//! results must match those of the CPU path.
 
 use gstfastganseg::device::{DeviceChoice, Precision};
-use gstfastganseg::image::{Picture, PlaneMut, Region, Scene};
+use gstfastganseg::image::{FrameSource, Picture, PlaneMut, Region};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::Matte;
 use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
@@ -23,24 +23,24 @@ fn tracker(launch: Launch) -> Tracker {
     Tracker::new(&options).unwrap()
 }
 
-/// Where the object's middle is.
-fn place(frame: usize) -> (f64, f64) {
+/// Centre of the object, in pixels.
+fn centre(frame: usize) -> (f64, f64) {
     let t = frame as f64 * 0.12;
     (200.0 + 110.0 * t.sin(), 150.0 + 50.0 * (1.3 * t).cos() - 50.0)
 }
 
 fn inside(frame: usize, x: usize, y: usize) -> bool {
-    let (u, v) = place(frame);
+    let (u, v) = centre(frame);
     ((x as f64 - u) / 45.0).powi(2) + ((y as f64 - v) / 35.0).powi(2) < 1.0
 }
 
-/// A disk, orange with a texture, on a blue ground with another; there is no disk in some frames.
+/// A textured orange disk on a textured blue background. Frames 9 to 12 have no disk.
 fn pixels(frame: usize) -> Vec<u8> {
-    let gone = (9..13).contains(&frame);
+    let absent = (9..13).contains(&frame);
     let pixel = |i: usize| {
         let (x, y) = (i % WIDTH, i / WIDTH);
         let texture = ((x / 7 * 5 + y / 7 * 11) % 40) as u8;
-        if !gone && inside(frame, x, y) {
+        if !absent && inside(frame, x, y) {
             [190 + texture, 90 + texture, 20]
         } else {
             [30 + texture, 70, 140 - texture]
@@ -57,42 +57,47 @@ fn mask(objects: u8) -> ReferenceMask {
     let label = |i: usize| match (inside(0, i % WIDTH, i / WIDTH), objects) {
         (false, _) => 0,
         (true, 1) => 1,
-        (true, _) => 1 + u8::from((i % WIDTH) as f64 > place(0).0),
+        (true, _) => 1 + u8::from((i % WIDTH) as f64 > centre(0).0),
     };
     ReferenceMask::from_labels(WIDTH, HEIGHT, &(0..WIDTH * HEIGHT).map(label).collect::<Vec<_>>()).unwrap()
 }
 
-/// Shows what it is asked for and nothing else, as scenes do whose bytes are of no known kind.
-struct Closed<'a>(Picture<'a>);
+/// FrameSource without planes, as for frames of an unsupported format.
+struct NoPlanes<'a>(Picture<'a>);
 
-impl Scene for Closed<'_> {
+impl FrameSource for NoPlanes<'_> {
     fn size(&self) -> (usize, usize) {
         self.0.size()
     }
 
-    fn view(&mut self, region: Region, size: (usize, usize)) -> gstfastganseg::Result<Picture<'_>> {
-        self.0.view(region, size)
+    fn crop(&mut self, region: Region, size: (usize, usize)) -> gstfastganseg::Result<Picture<'_>> {
+        self.0.crop(region, size)
     }
 }
 
-fn alpha(finisher: &mut PostProcessor, matte: &Matte, look: &MatteSettings, data: &[u8]) -> Vec<u8> {
+fn alpha(
+    post_processor: &mut PostProcessor,
+    matte: &Matte,
+    settings: &MatteSettings,
+    data: &[u8],
+) -> Vec<u8> {
     let mut plane = vec![7; (WIDTH + 5) * HEIGHT];
     let to = &mut PlaneMut { data: &mut plane, width: WIDTH, height: HEIGHT, stride: WIDTH + 5 };
     let picture = picture(data);
-    finisher.write_alpha(look, Some(matte), Guide::of_picture(&picture).as_ref(), to).unwrap();
+    post_processor.write_alpha(settings, Some(matte), Guide::from_picture(&picture).as_ref(), to).unwrap();
     plane.chunks(WIDTH + 5).flat_map(|row| row[..WIDTH].to_vec()).collect()
 }
 
-/// All mattes of some frames, two references, one and two objects, an object that is gone for a while.
-fn run(launch: Launch, closed: bool, look: MatteSettings) -> Vec<Vec<u8>> {
+/// Returns the mattes of a clip with two references, a restart, one and two objects, and an absent object.
+fn run(launch: Launch, no_planes: bool, settings: MatteSettings) -> Vec<Vec<u8>> {
     let mut tracker = tracker(launch);
-    let mut finisher = PostProcessor::default();
+    let mut post_processor = PostProcessor::default();
     let first = pixels(0);
     (0..FRAMES)
         .map(|frame| {
             let data = pixels(frame);
-            let scene = |data| -> Box<dyn Scene> {
-                if closed { Box::new(Closed(picture(data))) } else { Box::new(picture(data)) }
+            let scene = |data| -> Box<dyn FrameSource> {
+                if no_planes { Box::new(NoPlanes(picture(data))) } else { Box::new(picture(data)) }
             };
             match frame {
                 0 => tracker.set_reference(&mut *scene(&first), &mask(1)).unwrap(),
@@ -101,12 +106,12 @@ fn run(launch: Launch, closed: bool, look: MatteSettings) -> Vec<Vec<u8>> {
                 _ => (),
             }
             let matte = tracker.step(&mut *scene(&data)).unwrap();
-            alpha(&mut finisher, &matte, &look, &data)
+            alpha(&mut post_processor, &matte, &settings, &data)
         })
         .collect()
 }
 
-/// Intersection over union of what is opaque.
+/// Intersection over union of opaque pixels.
 fn iou(a: &[u8], b: &[u8]) -> f64 {
     let count = |both: bool| {
         let pairs = a.iter().zip(b).map(|(&a, &b)| (a > 127, b > 127));
@@ -116,9 +121,9 @@ fn iou(a: &[u8], b: &[u8]) -> f64 {
 }
 
 #[test]
-fn fixed_places_change_nothing() {
-    let look = MatteSettings { edges: gstfastganseg::matte::Edges::Bilinear, ..MatteSettings::default() };
-    let (eager, fixed) = (run(Launch::Eager, false, look), run(Launch::Fixed, false, look));
+fn fixed_launch_gives_the_mattes_of_eager_launch() {
+    let settings = MatteSettings { edges: gstfastganseg::matte::Edges::Bilinear, ..MatteSettings::default() };
+    let (eager, fixed) = (run(Launch::Eager, false, settings), run(Launch::Fixed, false, settings));
     for (frame, (eager, fixed)) in eager.iter().zip(&fixed).enumerate() {
         assert!(eager == fixed, "frame {frame}");
     }
@@ -126,20 +131,20 @@ fn fixed_places_change_nothing() {
 }
 
 #[test]
-fn pictures_and_mattes_are_those_of_the_cpu() {
+fn mattes_match_those_of_the_cpu_path() {
     let cpu = run(Launch::Auto, true, MatteSettings::default());
-    // What the network is shown is the same to the bit, so is what it finds; mattes differ by rounding.
-    let closed = run(Launch::Fixed, true, MatteSettings::default());
-    for (frame, (cpu, closed)) in cpu.iter().zip(&closed).enumerate() {
-        let worst = cpu.iter().zip(closed).map(|(a, b)| a.abs_diff(*b)).max();
-        let off = cpu.iter().zip(closed).filter(|(a, b)| a.abs_diff(**b) > 1).count();
-        assert!(worst <= Some(8) && off * 500 <= cpu.len(), "frame {frame}: {worst:?}, {off}");
+    // Without planes the network's input is identical; mattes differ only by rounding.
+    let no_planes = run(Launch::Fixed, true, MatteSettings::default());
+    for (frame, (cpu, no_planes)) in cpu.iter().zip(&no_planes).enumerate() {
+        let worst = cpu.iter().zip(no_planes).map(|(a, b)| a.abs_diff(*b)).max();
+        let differing = cpu.iter().zip(no_planes).filter(|(a, b)| a.abs_diff(**b) > 1).count();
+        assert!(worst <= Some(8) && differing * 500 <= cpu.len(), "frame {frame}: {worst:?}, {differing}");
     }
-    // Resized by other sums, the picture differs in the last bits, and that goes on from frame to frame.
-    let open = run(Launch::Fixed, false, MatteSettings::default());
-    for (frame, (cpu, open)) in cpu.iter().zip(&open).enumerate() {
-        let found = iou(cpu, open);
-        assert!(found > 0.99, "frame {frame}: {found}");
+    // The device resizes planes with other rounding; the difference propagates from frame to frame.
+    let planes = run(Launch::Fixed, false, MatteSettings::default());
+    for (frame, (cpu, planes)) in cpu.iter().zip(&planes).enumerate() {
+        let value = iou(cpu, planes);
+        assert!(value > 0.99, "frame {frame}: {value}");
     }
 }
 
@@ -149,19 +154,19 @@ fn a_held_matte_follows_the_edges_of_its_new_frame() {
     let (first, second) = (pixels(0), pixels(1));
     tracker.set_reference(&mut picture(&first), &mask(1)).unwrap();
     let mut held = tracker.step(&mut picture(&first)).unwrap();
-    let look = MatteSettings::default();
-    let fresh = alpha(&mut PostProcessor::default(), &held, &look, &first);
-    // Another frame comes, whose bytes take the place of those that the matte is of.
+    let settings = MatteSettings::default();
+    let fresh = alpha(&mut PostProcessor::default(), &held, &settings, &first);
+    // The next step overwrites the frame of the matte on the device.
     tracker.step(&mut picture(&second)).unwrap();
     held.set_held();
-    let again = alpha(&mut PostProcessor::default(), &held, &look, &first);
+    let again = alpha(&mut PostProcessor::default(), &held, &settings, &first);
     assert!(iou(&fresh, &again) > 0.995);
-    let moved = alpha(&mut PostProcessor::default(), &held, &look, &second);
+    let moved = alpha(&mut PostProcessor::default(), &held, &settings, &second);
     assert_ne!(again, moved);
 }
 
 #[test]
-fn mattes_stay_what_they_are_while_tracking_goes_on() {
+fn later_steps_do_not_change_a_matte() {
     let mut tracker = tracker(Launch::Fixed);
     tracker.set_reference(&mut picture(&pixels(0)), &mask(1)).unwrap();
     let mut mattes = Vec::new();
@@ -175,14 +180,14 @@ fn mattes_stay_what_they_are_while_tracking_goes_on() {
         let matte = tracker.step(&mut picture(&pixels(frame))).unwrap();
         mattes.push((write(&matte), matte));
     }
-    for (then, matte) in &mattes {
-        assert!(*then == write(matte));
+    for (before, matte) in &mattes {
+        assert!(*before == write(matte));
     }
     assert!(mattes.windows(2).all(|pair| pair[0].0 != pair[1].0));
 }
 
 #[test]
-fn names_of_ways_to_launch() {
+fn launch_names_are_parsed() {
     assert_eq!("eager".parse::<Launch>().unwrap(), Launch::Eager);
     assert!("quick".parse::<Launch>().unwrap_err().to_string().contains("auto, eager or fixed"));
 }

@@ -1,4 +1,4 @@
-//! The built-in model on a drawn clip whose object is covered for a second.
+//! Tracks a drawn clip with the built-in model; the object is covered for a second.
 
 use gstfastganseg::device::DeviceChoice;
 use gstfastganseg::image::{Picture, PlaneMut};
@@ -11,13 +11,13 @@ const HEIGHT: usize = 270;
 const COVERED: std::ops::Range<usize> = 8..38;
 const FRAMES: usize = 50;
 
-/// Whether a pixel of a frame is object: a disk that wanders to the right and back.
+/// Whether a pixel of a frame belongs to the object: a disk that moves to the right and back.
 fn inside(frame: usize, x: usize, y: usize) -> bool {
     let middle = (180.0 + 40.0 * (frame as f64 / 15.0).sin(), 130.0 + 10.0 * (frame as f64 / 9.0).cos());
     (x as f64 - middle.0).hypot(y as f64 - middle.1) < 45.0
 }
 
-/// A striped orange disk on a mottled green ground, RGB.
+/// A striped orange disk on a textured green background, RGB.
 fn draw(frame: usize) -> Vec<u8> {
     let pixel = |i: usize| {
         let (x, y) = (i % WIDTH, i / WIDTH);
@@ -43,7 +43,7 @@ fn object(matte: &Matte) -> Vec<bool> {
     data.into_iter().map(|alpha| alpha > 127).collect()
 }
 
-fn similarity(mask: &[bool], frame: usize) -> f64 {
+fn iou(mask: &[bool], frame: usize) -> f64 {
     let truth = |i: usize| inside(frame, i % WIDTH, i / WIDTH);
     let count = |f: &dyn Fn(usize) -> bool| (0..mask.len()).filter(|&i| f(i)).count() as f64;
     count(&|i| mask[i] && truth(i)) / count(&|i| mask[i] || truth(i))
@@ -58,22 +58,22 @@ fn a_covered_object_is_lost_and_found_again() {
     tracker.set_reference(&mut view(&draw(0)), &mask).unwrap();
 
     let grey = vec![128; 3 * WIDTH * HEIGHT];
-    let mut similarities = vec![1.0; FRAMES];
-    for (frame, seen) in similarities.iter_mut().enumerate().skip(1) {
+    let mut ious = vec![1.0; FRAMES];
+    for (frame, value) in ious.iter_mut().enumerate().skip(1) {
         let picture = if COVERED.contains(&frame) { grey.clone() } else { draw(frame) };
         let mask = object(&tracker.step(&mut view(&picture)).unwrap());
         if COVERED.contains(&frame) {
-            assert!(!mask.contains(&true), "frame {frame}: nothing is to be seen");
+            assert!(!mask.contains(&true), "frame {frame}: the object is covered");
             let lost = tracker.presence() == Presence::Lost;
             assert_eq!(lost, frame >= COVERED.start + 2, "frame {frame}");
         } else {
-            *seen = similarity(&mask, frame);
+            *value = iou(&mask, frame);
         }
     }
-    let before = similarities[COVERED.start - 1];
+    let before = ious[COVERED.start - 1];
     assert!(before > 0.8, "{before}");
-    let found = (COVERED.end..COVERED.end + 10).find(|&frame| similarities[frame] > before - 0.1);
-    assert!(found.is_some(), "{:?} after {before}", &similarities[COVERED.end..]);
+    let found = (COVERED.end..COVERED.end + 10).find(|&frame| ious[frame] > before - 0.1);
+    assert!(found.is_some(), "{:?} after {before}", &ious[COVERED.end..]);
     assert_eq!(tracker.presence(), Presence::Seen);
-    assert!(similarities[FRAMES - 1] > before - 0.1);
+    assert!(ious[FRAMES - 1] > before - 0.1);
 }

@@ -1,5 +1,5 @@
-//! Every `gst-launch-1.0` line of the README runs as it stands, on a small clip, with the names of files that it uses
-//! and with a stand-in for what needs hardware or a screen. The scripts of `pipelines/` do what they say.
+//! Runs every `gst-launch-1.0` line of the README on a small clip with the file names that the line uses; elements
+//! that need hardware or a display are replaced. Also runs the scripts of `pipelines/`.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use gstreamer as gst;
 #[path = "../examples/demo_clip.rs"]
 mod demo_clip;
 
-/// What the machine under test need not have, and what takes its place.
-const STAND_INS: [(&str, &str); 5] = [
+/// Elements that need hardware or a display, and their replacements.
+const REPLACEMENTS: [(&str, &str); 5] = [
     ("v4l2src num-buffers=30", "v4l2src"),
     ("v4l2src device=/dev/video0", "v4l2src"),
     ("v4l2src", "videotestsrc is-live=true num-buffers=20 ! video/x-raw,width=320,height=180,framerate=30/1"),
@@ -22,10 +22,10 @@ const STAND_INS: [(&str, &str); 5] = [
     ("autovideosink", "fakevideosink"),
 ];
 
-/// Longer than any line takes on a slow machine; a line that hangs fails in the end.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// Time limit of one command, for slow machines.
+const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// The commands of the fenced `sh` blocks that start with `gst-launch-1.0`, continued lines joined.
+/// Returns the `gst-launch-1.0` commands of fenced `sh` blocks, with continued lines joined.
 fn launch_lines(markdown: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut fence = None;
@@ -47,18 +47,18 @@ fn launch_lines(markdown: &str) -> Vec<String> {
     lines
 }
 
-/// Where cargo puts the plugin that it builds for the tests.
+/// Folder of the plugin that cargo builds for the tests.
 fn plugin_folder() -> PathBuf {
     let deps = std::env::current_exe().unwrap().parent().unwrap().to_path_buf();
-    assert!(deps.join("libgstfastganseg.so").exists(), "there is no plugin in {}", deps.display());
+    assert!(deps.join("libgstfastganseg.so").exists(), "libgstfastganseg.so is not in {}", deps.display());
     deps
 }
 
-/// Runs one line in `folder`; what it printed, if it failed or did not end.
+/// Runs one line in `folder`. An error has the output of a command that failed or timed out.
 fn run(line: &str, folder: &Path) -> Result<(), String> {
     let log = folder.join("log.txt");
     let output = std::fs::File::create(&log).unwrap();
-    // `exec`, so that what is killed when it hangs is the pipeline and not a shell around it.
+    // With `exec` a kill reaches the pipeline, not a shell around it.
     let mut child = Command::new("sh")
         .args(["-c", &format!("exec {line}")])
         .current_dir(folder)
@@ -74,7 +74,7 @@ fn run(line: &str, folder: &Path) -> Result<(), String> {
         if let Some(status) = child.try_wait().unwrap() {
             break Some(status);
         }
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > TIMEOUT {
             child.kill().unwrap();
             child.wait().unwrap();
             break None;
@@ -96,10 +96,12 @@ fn launch_lines_are_found() {
 #[test]
 fn every_launch_line_of_the_readme_runs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let documents: Vec<PathBuf> = ["README.md", "docs/obs.md"].iter().map(|name| root.join(name)).collect();
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let documents =
+        docs.chain([root.join("README.md")]).filter(|path| path.extension() == Some("md".as_ref()));
     let lines: Vec<String> =
-        documents.iter().flat_map(|path| launch_lines(&std::fs::read_to_string(path).unwrap())).collect();
-    assert!(lines.len() >= 6, "the README shows how to use the element: {lines:?}");
+        documents.flat_map(|path| launch_lines(&std::fs::read_to_string(path).unwrap())).collect();
+    assert!(lines.len() >= 12, "too few launch lines in the README: {lines:?}");
 
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
@@ -109,7 +111,7 @@ fn every_launch_line_of_the_readme_runs() {
 
     let mut failures = Vec::new();
     for line in lines {
-        let line = STAND_INS.iter().fold(line, |line, (what, instead)| line.replace(what, instead));
+        let line = REPLACEMENTS.iter().fold(line, |line, (what, instead)| line.replace(what, instead));
         let started = Instant::now();
         if let Err(failure) = run(&line, folder.path()) {
             failures.push(failure);
@@ -119,7 +121,7 @@ fn every_launch_line_of_the_readme_runs() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// Size and number of frames of a written video, and the caps that its demuxer and its decoder give it.
+/// Properties of a written video: size and number of frames, caps of its demuxer and of its decoder.
 #[derive(Debug, Default)]
 struct Video {
     size: (i32, i32),
@@ -167,8 +169,7 @@ fn video(path: &Path) -> Video {
     );
     pipeline.set_state(gst::State::Null).unwrap();
     assert!(end.as_ref().is_some_and(|end| end.type_() == gst::MessageType::Eos), "{path:?}: {end:?}");
-    let seen = std::mem::take(&mut *seen.lock().unwrap());
-    seen
+    std::mem::take(&mut *seen.lock().unwrap())
 }
 
 /// A folder with a small clip `in.mp4` and its `mask.png`.
@@ -188,7 +189,7 @@ fn script(arguments: &str, folder: &Path) -> Result<(), String> {
 fn scripts_turn_videos_with_a_rotation_tag_upright() {
     let folder = clip_folder();
     let folder = folder.path();
-    // As phones write it: what is stored lies on its side.
+    // As phones do, store the frames on their side with a rotation tag.
     run(
         "gst-launch-1.0 filesrc location=in.mp4 ! qtdemux ! h264parse ! \
          taginject tags='image-orientation=(string)rotate-90' ! mp4mux ! filesink location=phone.mp4",
@@ -245,18 +246,18 @@ fn lossless_export_keeps_ten_bits_and_colours() {
 }
 
 #[test]
-fn webm_with_alpha_is_written_or_ffmpeg_asked_for() {
+fn webm_export_keeps_alpha_and_asks_for_ffmpeg_if_missing() {
     let folder = clip_folder();
     let folder = folder.path();
     let export = "export-alpha.sh in.mp4 mask.png out.webm";
-    // All programs but ffmpeg.
+    // A PATH with all programs but ffmpeg.
     let programs = folder.join("programs");
     std::fs::create_dir(&programs).unwrap();
     let path = std::env::var_os("PATH").unwrap();
     for entry in std::env::split_paths(&path).filter_map(|folder| std::fs::read_dir(folder).ok()).flatten() {
         let entry = entry.unwrap();
         if entry.file_name() != "ffmpeg" {
-            // The first of a name counts.
+            // The first program of a name wins; later links fail.
             let _ = symlink(entry.path(), programs.join(entry.file_name()));
         }
     }

@@ -1,11 +1,11 @@
-//! The tracker on a network of random weights: sizes, objects, errors.
+//! The tracker with random weights: sizes, objects, errors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use gstfastganseg::Error;
 use gstfastganseg::device::{DeviceChoice, Precision};
-use gstfastganseg::image::{Picture, PlaneMut, Region, Scene};
+use gstfastganseg::image::{FrameSource, Picture, PlaneMut, Region};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::Matte;
 use gstfastganseg::model::weights::{self, Weights};
@@ -41,7 +41,7 @@ fn tracker_with(config: &Config, roi: Roi) -> Tracker {
     Tracker::from_weights(&weights, &options).unwrap()
 }
 
-/// Noise, the same for the same seed.
+/// Reproducible noise, RGB.
 fn pixels(seed: u32, width: usize, height: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     (0..3 * width * height)
@@ -81,7 +81,10 @@ fn all_networks_follow_one_and_several_objects() {
                 (1..=objects).map(|id| alpha(&matte, Some(id), 40, 30)).fold(vec![0; 1200], |sum, plane| {
                     sum.iter().zip(plane).map(|(a, b)| a + u32::from(b)).collect()
                 });
-            assert!(sum.iter().all(|&total| total <= 255 + u32::from(objects)), "objects share each pixel");
+            assert!(
+                sum.iter().all(|&total| total <= 255 + u32::from(objects)),
+                "the alphas of all objects sum to at most 255"
+            );
         }
     }
 }
@@ -129,7 +132,7 @@ fn rows_may_be_padded() {
 }
 
 #[test]
-fn a_restart_is_as_good_as_a_new_reference() {
+fn a_restart_gives_the_masks_of_a_new_reference() {
     let mut tracker = tracker(&tiny(Config::lite()));
     let frames: Vec<Vec<u8>> = (0..8).map(|seed| pixels(seed, WIDTH, HEIGHT)).collect();
     let picture = |index: usize| picture(&frames[index], WIDTH, HEIGHT);
@@ -138,14 +141,14 @@ fn a_restart_is_as_good_as_a_new_reference() {
         (1..8).map(|i| alpha(&tracker.step(&mut picture(i)).unwrap(), None, 32, 32)).next_back().unwrap()
     };
     let first = run(&mut tracker);
-    let carried_on = run(&mut tracker);
+    let continued = run(&mut tracker);
     tracker.restart().unwrap();
     assert_eq!(run(&mut tracker), first);
-    assert_ne!(carried_on, first, "state is carried from frame to frame");
+    assert_ne!(continued, first, "state is carried from frame to frame");
 }
 
 #[test]
-fn without_a_reference_there_is_nothing_to_follow() {
+fn a_step_without_a_reference_is_an_error() {
     let mut tracker = tracker(&tiny(Config::lite()));
     let frame = pixels(1, WIDTH, HEIGHT);
     assert!(matches!(tracker.step(&mut picture(&frame, WIDTH, HEIGHT)), Err(Error::NoReference)));
@@ -175,7 +178,7 @@ fn a_picture_that_is_cut_short_is_an_error() {
 
 #[test]
 fn bfloat16_stays_close_to_float32() {
-    // Of one scene: frames without anything in common are cuts.
+    // Frames of one scene: unrelated frames would be detected as cuts.
     let scene = pixels(0, WIDTH, HEIGHT);
     let mixed = |seed| -> Vec<u8> {
         let noise = pixels(seed, WIDTH, HEIGHT);
@@ -210,28 +213,28 @@ fn a_missing_model_is_named() {
     assert!(Tracker::new(&options).unwrap_err().to_string().contains("no/such.safetensors"));
 }
 
-/// Tells where the tracker looked.
-struct Watched<'a> {
+/// Records the views that the tracker requests.
+struct Recorder<'a> {
     picture: Picture<'a>,
     views: Vec<Region>,
-    /// Width and height that were wished for.
+    /// Requested width and height.
     sizes: Vec<(usize, usize)>,
 }
 
-impl Scene for Watched<'_> {
+impl FrameSource for Recorder<'_> {
     fn size(&self) -> (usize, usize) {
         self.picture.size()
     }
 
-    fn view(&mut self, region: Region, size: (usize, usize)) -> gstfastganseg::Result<Picture<'_>> {
+    fn crop(&mut self, region: Region, size: (usize, usize)) -> gstfastganseg::Result<Picture<'_>> {
         self.views.push(region);
         self.sizes.push(size);
-        self.picture.view(region, size)
+        self.picture.crop(region, size)
     }
 
-    /// What the network does not see.
+    /// Not recorded: the network does not use it.
     fn overview(&mut self, region: Region, size: (usize, usize)) -> gstfastganseg::Result<Picture<'_>> {
-        self.picture.view(region, size)
+        self.picture.crop(region, size)
     }
 }
 
@@ -242,20 +245,20 @@ fn small_mask(width: usize, height: usize) -> ReferenceMask {
 }
 
 #[test]
-fn the_reference_is_looked_at_closely_if_the_object_is_small() {
+fn small_objects_are_cropped_from_the_reference() {
     let (width, height) = (192, 128);
     let data = pixels(1, width, height);
-    let mut close = tracker(&tiny(Config::lite()));
-    let mut scene = Watched { picture: picture(&data, width, height), views: Vec::new(), sizes: Vec::new() };
-    close.set_reference(&mut scene, &small_mask(width, height)).unwrap();
+    let mut tracker = tracker(&tiny(Config::lite()));
+    let mut scene = Recorder { picture: picture(&data, width, height), views: Vec::new(), sizes: Vec::new() };
+    tracker.set_reference(&mut scene, &small_mask(width, height)).unwrap();
     let region = scene.views[0];
     assert!(region.width < width && region.x <= 20 && region.x + region.width >= 32, "{region:?}");
     assert!(region.height < height && region.y <= 30 && region.y + region.height >= 40, "{region:?}");
 
-    assert_eq!(scene.views[1], Region { x: 0, y: 0, width, height }, "and as a whole, for what is around");
+    assert_eq!(scene.views[1], Region { x: 0, y: 0, width, height }, "the second view is the whole frame");
 
-    let matte = close.step(&mut scene).unwrap();
-    assert_eq!(scene.views[2], region, "the next picture is looked at in the same place");
+    let matte = tracker.step(&mut scene).unwrap();
+    assert_eq!(scene.views[2], region, "the next frame is cropped to the same region");
     let alpha = alpha(&matte, None, width, height);
     for (index, &value) in alpha.iter().enumerate() {
         let (x, y) = (index % width, index / width);
@@ -265,7 +268,7 @@ fn the_reference_is_looked_at_closely_if_the_object_is_small() {
     }
 }
 
-/// Something in the middle of a wide picture, a fifth of its width and most of its height, or the other way round.
+/// Mask of an upright or a wide rectangle in the middle of the frame.
 fn long_mask(width: usize, height: usize, upright: bool) -> ReferenceMask {
     let (across, down) = if upright { (0.1, 0.3) } else { (0.35, 0.1) };
     let inside = |at: usize, whole: usize, reach: f64| (at as f64 / whole as f64 - 0.5).abs() < reach;
@@ -277,30 +280,30 @@ fn long_mask(width: usize, height: usize, upright: bool) -> ReferenceMask {
 }
 
 #[test]
-fn what_stands_upright_is_seen_in_an_upright_shape() {
+fn upright_objects_get_an_upright_input_size() {
     let (width, height) = (192, 108);
     let data = pixels(1, width, height);
     for config in [Config::lite(), Config::large()] {
         let mut tracker = tracker(&tiny(config));
-        for (upright, rest) in [(true, "as high as wide at least"), (false, "wider than high")] {
-            let mut scene = Watched { picture: picture(&data, width, height), views: vec![], sizes: vec![] };
+        for (upright, shape) in [(true, "at least as high as wide"), (false, "wider than high")] {
+            let mut scene = Recorder { picture: picture(&data, width, height), views: vec![], sizes: vec![] };
             tracker.set_reference(&mut scene, &long_mask(width, height, upright)).unwrap();
             let matte = tracker.step(&mut scene).unwrap();
             let (region, size) = (scene.views[0], scene.sizes[0]);
-            assert_eq!(upright, size.0 <= size.1, "{size:?} should be {rest}");
-            assert_eq!(upright, region.width <= region.height, "{region:?} should be {rest}");
+            assert_eq!(upright, size.0 <= size.1, "{size:?} should be {shape}");
+            assert_eq!(upright, region.width <= region.height, "{region:?} should be {shape}");
             assert!(
                 size.0 * size.1 * 10 > WIDTH * HEIGHT * 8 && size.0 * size.1 <= WIDTH * HEIGHT,
                 "{size:?}"
             );
-            assert_eq!(scene.sizes[1], (WIDTH, HEIGHT), "the whole picture has the network's own shape");
+            assert_eq!(scene.sizes[1], (WIDTH, HEIGHT), "the whole frame is encoded at the network size");
             assert_eq!(alpha(&matte, None, width, height).len(), width * height);
         }
     }
 }
 
 #[test]
-fn in_the_frames_shape_and_with_the_papers_network_all_is_of_the_networks_size() {
+fn roi_frame_roi_off_and_resnet50_use_the_network_size() {
     let (width, height) = (192, 108);
     let data = pixels(1, width, height);
     let trackers = [
@@ -309,7 +312,7 @@ fn in_the_frames_shape_and_with_the_papers_network_all_is_of_the_networks_size()
         tracker_with(&tiny(Config::resnet50()), Roi::Auto),
     ];
     for mut tracker in trackers {
-        let mut scene = Watched { picture: picture(&data, width, height), views: vec![], sizes: vec![] };
+        let mut scene = Recorder { picture: picture(&data, width, height), views: vec![], sizes: vec![] };
         tracker.set_reference(&mut scene, &long_mask(width, height, true)).unwrap();
         tracker.step(&mut scene).unwrap();
         assert!(scene.sizes.iter().all(|&size| size == (WIDTH, HEIGHT)), "{:?}", scene.sizes);
@@ -319,9 +322,9 @@ fn in_the_frames_shape_and_with_the_papers_network_all_is_of_the_networks_size()
     }
 }
 
-/// Random masks move the region at every frame: all shapes, several objects, memory of frames of other shapes.
+/// Random masks move the region in every frame: all input sizes, several objects, memory of other input sizes.
 #[test]
-fn shapes_change_in_mid_run() {
+fn the_input_size_changes_during_tracking() {
     let (width, height) = (320, 180);
     for config in [Config::lite(), Config::large()] {
         let mut config = tiny(config);
@@ -330,7 +333,7 @@ fn shapes_change_in_mid_run() {
         let mut sizes = std::collections::BTreeSet::new();
         for seed in 0..12 {
             let data = pixels(seed, width, height);
-            let mut scene = Watched { picture: picture(&data, width, height), views: vec![], sizes: vec![] };
+            let mut scene = Recorder { picture: picture(&data, width, height), views: vec![], sizes: vec![] };
             match seed {
                 0 => tracker.set_reference(&mut scene, &long_mask(width, height, true)).unwrap(),
                 4 => tracker.set_reference(&mut scene, &long_mask(width, height, false)).unwrap(),
@@ -347,13 +350,13 @@ fn shapes_change_in_mid_run() {
 }
 
 #[test]
-fn without_region_of_interest_the_whole_picture_is_looked_at() {
+fn without_region_of_interest_the_whole_frame_is_encoded() {
     let (width, height) = (192, 128);
     let data = pixels(1, width, height);
     for config in [Config::lite(), Config::large(), Config::resnet50()] {
         let mut tracker = tracker_with(&tiny(config), Roi::Off);
         let mut scene =
-            Watched { picture: picture(&data, width, height), views: Vec::new(), sizes: Vec::new() };
+            Recorder { picture: picture(&data, width, height), views: Vec::new(), sizes: Vec::new() };
         tracker.set_reference(&mut scene, &small_mask(width, height)).unwrap();
         for _ in 0..3 {
             tracker.step(&mut scene).unwrap();
@@ -363,7 +366,7 @@ fn without_region_of_interest_the_whole_picture_is_looked_at() {
 }
 
 #[test]
-fn tracking_goes_on_in_pictures_of_another_size() {
+fn tracking_continues_when_the_frame_size_changes() {
     for config in [Config::lite(), Config::large(), Config::resnet50()] {
         let mut tracker = tracker(&tiny(config));
         let data = pixels(2, 320, 240);
@@ -376,7 +379,7 @@ fn tracking_goes_on_in_pictures_of_another_size() {
 }
 
 #[test]
-fn pictures_enter_the_network_at_the_size_that_is_asked_for() {
+fn the_network_size_option_replaces_that_of_the_weights() {
     let weights = {
         let config = tiny(Config::lite());
         let store = nn::VarStore::new(Device::Cpu);
@@ -387,10 +390,10 @@ fn pictures_enter_the_network_at_the_size_that_is_asked_for() {
         let (device, precision) = (DeviceChoice::Cpu, Precision::Float32);
         Tracker::from_weights(&weights, &Options { device, precision, network_size, ..Options::default() })
     };
-    for (asked, size) in
+    for (requested, size) in
         [((0, 0), (WIDTH, HEIGHT)), ((128, 0), (128, HEIGHT)), ((0, 96), (WIDTH, 96)), ((128, 96), (128, 96))]
     {
-        let mut tracker = open(asked).unwrap();
+        let mut tracker = open(requested).unwrap();
         assert_eq!(tracker.network_size(), size);
         let frame = pixels(1, WIDTH, HEIGHT);
         tracker.set_reference(&mut picture(&frame, WIDTH, HEIGHT), &mask(1)).unwrap();
@@ -402,7 +405,7 @@ fn pictures_enter_the_network_at_the_size_that_is_asked_for() {
 }
 
 #[test]
-fn after_a_restart_all_is_as_after_the_reference() {
+fn a_restart_repeats_the_masks_of_a_small_object() {
     let (width, height) = (192, 128);
     let data: Vec<_> = (0..6).map(|seed| pixels(seed, width, height)).collect();
     let mut tracker = tracker(&tiny(Config::lite()));
@@ -418,29 +421,29 @@ fn after_a_restart_all_is_as_after_the_reference() {
     assert_eq!(run(), run());
 }
 
-/// With frame threading each picture is begun with before the one ahead of it is done.
+/// With frame threading each frame is encoded before the step of the frame before it.
 #[test]
-fn pictures_looked_at_before_their_turn_give_the_same_masks() {
+fn prefetched_frames_give_the_same_masks() {
     for objects in [1, 3] {
-        let run = |ahead: bool| {
+        let run = |prefetch: bool| {
             let mut tracker = tracker_with(&tiny(Config::lite()), Roi::Off);
             assert!(tracker.can_prefetch());
             let pictures: Vec<Vec<u8>> = (0..14).map(|seed| pixels(seed, WIDTH, HEIGHT)).collect();
-            let show = |at: usize| picture(&pictures[at], WIDTH, HEIGHT);
-            assert!(tracker.prefetch(&mut show(0)).unwrap().is_none(), "there is nothing to follow");
-            tracker.set_reference(&mut show(0), &mask(objects)).unwrap();
+            let view_of = |at: usize| picture(&pictures[at], WIDTH, HEIGHT);
+            assert!(tracker.prefetch(&mut view_of(0)).unwrap().is_none(), "no prefetch without a reference");
+            tracker.set_reference(&mut view_of(0), &mask(objects)).unwrap();
             let mut next = None;
             let mut masks = Vec::new();
             for at in 1..14 {
                 let now = next.take();
-                if ahead && at < 13 {
-                    next = tracker.prefetch(&mut show(at + 1)).unwrap();
+                if prefetch && at < 13 {
+                    next = tracker.prefetch(&mut view_of(at + 1)).unwrap();
                     assert!(next.is_some());
                 }
                 if at == 9 {
                     tracker.restart().unwrap();
                 }
-                let matte = tracker.step_from(&mut show(at), now).unwrap();
+                let matte = tracker.step_from(&mut view_of(at), now).unwrap();
                 masks.push(alpha(&matte, None, WIDTH, HEIGHT));
             }
             masks
@@ -450,7 +453,7 @@ fn pictures_looked_at_before_their_turn_give_the_same_masks() {
 }
 
 #[test]
-fn nothing_is_looked_at_ahead_where_all_depends_on_the_frame_before() {
+fn resnet50_does_not_prefetch() {
     let mut tracker = tracker(&tiny(Config::resnet50()));
     let frame = pixels(1, WIDTH, HEIGHT);
     tracker.set_reference(&mut picture(&frame, WIDTH, HEIGHT), &mask(1)).unwrap();

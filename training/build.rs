@@ -1,13 +1,14 @@
-//! Build script: the run-time path to libtorch.
+//! Build script: sets the runtime search path of libtorch.
 
 use std::path::PathBuf;
 
 fn main() {
-    // A dependency's rpath never reaches this crate, so libtorch's is set here: the plugin then
-    // loads with no LD_LIBRARY_PATH.
+    // Cargo does not pass on the rpath of a dependency, without which the programs would need LD_LIBRARY_PATH.
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     if let Some(libtorch) = std::env::var_os("LIBTORCH") {
         let lib = PathBuf::from(libtorch).join("lib");
+        // Location of libtorch in packages.
+        println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib/fastganseg");
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     }
 }

@@ -7,13 +7,13 @@ use gstfastganseg::device::Precision;
 pub const USAGE: &str = "\
 usage: bench_gpu [OPTIONS]
   --device DEVICE    cpu, cuda or cuda:N (default cuda)
-  --out FOLDER       where results.csv, results.json and golden-*.safetensors go (default bench-gpu)
-  --model NAME       lite or resnet50 alone
-  --precision NAME   bfloat16, float16 or float32 alone (default: bfloat16 and float16; float32 on the CPU)
-  --runs N           runs of everything that is timed (default 300)
-  --frames N         frames that are compared with the CPU's (default 200)
-  --long N           frames that half precision is followed over (default 1000)
-  --tiny             networks and videos of a size that a CPU gets through in a minute";
+  --out FOLDER       folder of results.csv, results.json and golden-*.safetensors (default bench-gpu)
+  --model NAME       only lite or only resnet50
+  --precision NAME   only bfloat16, float16 or float32 (default: bfloat16 and float16; float32 on the CPU)
+  --runs N           timed runs (default 300)
+  --frames N         frames to compare with the CPU (default 200)
+  --long N           frames of the drift check of half precision (default 1000)
+  --tiny             small networks and videos, for about a minute on a CPU";
 
 pub struct Args {
     pub device: String,
@@ -27,7 +27,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// Nothing if help was asked for.
+    /// Parses the arguments. `None` for `--help`.
     pub fn parse(mut from: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut args = Self {
             device: "cuda".into(),
@@ -73,7 +73,7 @@ impl Args {
         Ok(Some(args))
     }
 
-    /// Names and sizes of videos.
+    /// Names, widths and heights of the videos.
     pub fn sizes(&self) -> &'static [(&'static str, usize, usize)] {
         if self.tiny {
             &[("tiny", 320, 180)]
@@ -82,6 +82,7 @@ impl Args {
         }
     }
 
+    /// Numbers of objects.
     pub fn objects(&self) -> &'static [usize] {
         if self.tiny { &[1, 2] } else { &[1, 4, 16] }
     }

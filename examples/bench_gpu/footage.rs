@@ -1,14 +1,14 @@
-//! Videos drawn by `examples/demo_clip.rs`, in memory.
+//! Clips in memory, drawn by `examples/demo_clip.rs`.
 
 #[path = "../demo_clip.rs"]
 #[allow(dead_code)]
 mod demo_clip;
 
 use gstfastganseg::Result;
-use gstfastganseg::image::{Colors, Component, Picture, PlaneFormat, Planes, Region, Scene};
+use gstfastganseg::image::{Colors, Component, FrameSource, Picture, PlaneFormat, Planes, Region};
 use gstfastganseg::mask::ReferenceMask;
 
-/// Frames in packed RGB, and the mask of the first.
+/// Frames of a clip in packed RGB, and the mask of the first frame.
 pub struct VideoClips {
     pub width: usize,
     pub height: usize,
@@ -17,7 +17,7 @@ pub struct VideoClips {
 }
 
 impl VideoClips {
-    /// `count` different frames of a clip, enlarged by a whole number from what is drawn.
+    /// Draws `count` frames at a lower resolution and enlarges them by a whole factor.
     pub fn new(width: usize, height: usize, count: usize) -> Self {
         let factor = (height / 180).max(1);
         let clip = demo_clip::Clip {
@@ -26,7 +26,7 @@ impl VideoClips {
             frames: count.max(60),
             rate: 30,
         };
-        let scene = demo_clip::Scene::new(clip);
+        let scene = demo_clip::FrameSource::new(clip);
         let (width, height) = (factor * clip.width, factor * clip.height);
         let mut mask = Vec::new();
         let frames = (0..count)
@@ -41,7 +41,7 @@ impl VideoClips {
         Self { width, height, frames, mask }
     }
 
-    /// There and back again, without an end.
+    /// Returns a frame; the clip plays forwards and backwards in an endless loop.
     pub fn frame(&self, index: usize) -> Picture<'_> {
         let turn = 2 * (self.frames.len() - 1).max(1);
         let place = index % turn;
@@ -49,7 +49,7 @@ impl VideoClips {
         Picture { data: &self.frames[place], width: self.width, height: self.height, stride: 3 * self.width }
     }
 
-    /// The object, or the frame divided among so many.
+    /// Mask of the object, or of `objects` vertical strips.
     pub fn mask(&self, objects: usize) -> Result<ReferenceMask> {
         if objects == 1 {
             return ReferenceMask::from_soft(self.width, self.height, self.mask.clone());
@@ -60,12 +60,12 @@ impl VideoClips {
         ReferenceMask::from_labels(self.width, self.height, &labels.collect::<Vec<_>>())
     }
 
-    /// The mask of one object in bytes.
+    /// Mask of the object, 0 to 255.
     pub fn mask_bytes(&self) -> &[u8] {
         &self.mask
     }
 
-    /// The same frame in I420, BT.709, planes one behind the other without padding.
+    /// Converts a frame to I420, BT.709, without padding.
     pub fn i420(&self, index: usize) -> Vec<u8> {
         let picture = self.frame(index);
         let (w, h) = (self.width, self.height);
@@ -96,19 +96,19 @@ fn enlarge(pixels: &[u8], width: usize, factor: usize, bytes: usize) -> Vec<u8> 
     all
 }
 
-/// A frame of I420 as a scene; its picture for the CPU is the RGB that it was made from.
+/// FrameSource of an I420 frame. `view` returns the RGB frame from which it was converted.
 pub struct I420<'a> {
     pub data: &'a [u8],
     pub picture: Picture<'a>,
 }
 
-impl Scene for I420<'_> {
+impl FrameSource for I420<'_> {
     fn size(&self) -> (usize, usize) {
         self.picture.size()
     }
 
-    fn view(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>> {
-        self.picture.view(region, size)
+    fn crop(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>> {
+        self.picture.crop(region, size)
     }
 
     fn planes(&self) -> Option<Planes<'_>> {

@@ -1,8 +1,8 @@
-//! Checks and measures a GPU: results against those of the CPU in float32, network, tracker and pipeline,
-//! eagerly and by graphs, memory. `scripts/bench-gpu.sh` runs it, with PyTorch beside it; see `--help`.
+//! Checks and benchmarks a GPU: compares results with the CPU in float32, and times network, tracker and pipeline,
+//! eagerly and with CUDA graphs. `scripts/bench-gpu.sh` runs it, followed by PyTorch; see `--help`.
 //!
-//! Every line is printed, and written to `results.csv` and `results.json`, as soon as it is known: a run that
-//! is cut off leaves what it had.
+//! Each result is printed and written to `results.csv` and `results.json` at once, so that an interrupted run keeps
+//! its results.
 
 mod args;
 mod footage;
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, path) in &chosen {
         weights::golden(&args, name, path.as_deref())?;
     }
-    // What is asked about most comes first.
+    // The most important results first.
     for (name, path) in &chosen {
         measure::network(&args, &mut results, name, path.as_deref())?;
     }
@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         right &= measure::drift(&args, &mut results, name, path.as_deref())?;
     }
     if !right {
-        return Err("results are not those of the CPU: see the lines with `wrong`".into());
+        return Err("results differ from those of the CPU: see the lines with `wrong`".into());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is measured, and what is checked.
+//! The measurements and checks.
 
 use std::error::Error;
 use std::path::Path;
@@ -20,11 +20,11 @@ use crate::results::{Line, Results};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Different frames of a video.
+/// Distinct frames of a video.
 const FRAMES: usize = 12;
 
-/// Names and ways to launch that are compared.
-fn ways(args: &Args) -> [(&'static str, Launch); 2] {
+/// Names of the launch modes to compare.
+fn launch_modes(args: &Args) -> [(&'static str, Launch); 2] {
     match args.device.as_str() {
         "cpu" => [("direct", Launch::Auto), ("fixed", Launch::Fixed)],
         _ => [("eager", Launch::Eager), ("graph", Launch::Auto)],
@@ -42,7 +42,7 @@ fn open(
     Ok(Tracker::new(&Options { model, device, precision, roi, launch, ..Options::default() })?)
 }
 
-/// The tracker's memory and that of the process on the GPU, as far as they can be told.
+/// GPU memory of the tracker and of the process, as far as available.
 fn memory(tracker: &Tracker) -> String {
     let mib = |bytes: u64| bytes >> 20;
     let own = tracker.memory().map(|memory| {
@@ -64,7 +64,7 @@ fn memory(tracker: &Tracker) -> String {
     own.into_iter().chain(line).collect::<Vec<_>>().join(", ")
 }
 
-/// Goes on to the next line when something cannot be had, and says why.
+/// Records a failed measurement as a note, so that the run continues.
 fn note_failure(results: &mut Results, line: &Line, outcome: Outcome<()>) -> Outcome<()> {
     match outcome {
         Ok(()) => Ok(()),
@@ -72,10 +72,10 @@ fn note_failure(results: &mut Results, line: &Line, outcome: Outcome<()>) -> Out
     }
 }
 
-/// The network alone.
+/// Times the network alone.
 pub fn network(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
     for &precision in &args.precisions {
-        for (way, launch) in ways(args) {
+        for (way, launch) in launch_modes(args) {
             for &objects in args.objects() {
                 let detail = format!("{objects} objects");
                 let line = Line { what: "network", model, precision: precision.to_string(), way, detail };
@@ -84,7 +84,7 @@ pub fn network(args: &Args, results: &mut Results, model: &str, path: Option<&Pa
                     let runs = if objects == 1 { args.runs } else { args.runs.div_ceil(4) };
                     tracker.time_network(objects, 30.min(runs))?;
                     let times = tracker.time_network(objects, runs)?;
-                    let note = [tracker.take_launch_warning().unwrap_or_default(), memory(&tracker)];
+                    let note = [tracker.take_graph_warning().unwrap_or_default(), memory(&tracker)];
                     Ok(results.times(&line, &times, note.join(" ").trim())?)
                 };
                 let outcome = measure();
@@ -95,20 +95,20 @@ pub fn network(args: &Args, results: &mut Results, model: &str, path: Option<&Pa
     Ok(())
 }
 
-/// Frames in memory in, alpha in memory out, without GStreamer.
+/// Times the tracker without GStreamer, from frames in memory to alpha in memory.
 pub fn tracker(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
     for &(name, width, height) in args.sizes() {
-        let footage = VideoClips::new(width, height, FRAMES);
-        let frames: Vec<Vec<u8>> = (0..FRAMES).map(|index| footage.i420(index)).collect();
+        let clips = VideoClips::new(width, height, FRAMES);
+        let frames: Vec<Vec<u8>> = (0..FRAMES).map(|index| clips.i420(index)).collect();
         for &precision in &args.precisions {
-            for (way, launch) in ways(args) {
+            for (way, launch) in launch_modes(args) {
                 for &objects in args.objects() {
                     let detail = format!("{name} {objects} objects");
                     let line = Line { what: "tracker", model, precision: precision.to_string(), way, detail };
                     let mut measure = || -> Outcome<()> {
                         let mut tracker = open(&args.device, path, precision, (launch, Roi::Auto))?;
                         let runs = if objects == 1 { args.runs } else { args.runs.div_ceil(6) };
-                        let times = follow(&mut tracker, &footage, &frames, objects, runs)?;
+                        let times = time_steps(&mut tracker, &clips, &frames, objects, runs)?;
                         Ok(results.times(&line, &times, &memory(&tracker))?)
                     };
                     let outcome = measure();
@@ -120,26 +120,26 @@ pub fn tracker(args: &Args, results: &mut Results, model: &str, path: Option<&Pa
     Ok(())
 }
 
-fn follow(
+fn time_steps(
     tracker: &mut Tracker,
-    footage: &VideoClips,
+    clips: &VideoClips,
     frames: &[Vec<u8>],
     objects: usize,
     runs: usize,
 ) -> Outcome<Vec<Duration>> {
-    let (width, height) = (footage.width, footage.height);
-    tracker.set_reference(&mut footage.frame(0), &footage.mask(objects)?)?;
-    let (mut finisher, mut alpha) = (PostProcessor::default(), vec![0; width * height]);
+    let (width, height) = (clips.width, clips.height);
+    tracker.set_reference(&mut clips.frame(0), &clips.mask(objects)?)?;
+    let (mut post_processor, mut alpha) = (PostProcessor::default(), vec![0; width * height]);
     let warm = 30.min(runs);
     let mut times = Vec::new();
     for run in 0..warm + runs {
         let index = run % frames.len();
-        let mut scene = I420 { data: &frames[index], picture: footage.frame(index) };
+        let mut scene = I420 { data: &frames[index], picture: clips.frame(index) };
         let begun = Instant::now();
         let matte = tracker.step(&mut scene)?;
         let guide = Guide::bytes(&frames[index], (width, height), width, 1);
         let plane = &mut PlaneMut { data: &mut alpha, width, height, stride: width };
-        finisher.write_alpha(&MatteSettings::default(), Some(&matte), guide.as_ref(), plane)?;
+        post_processor.write_alpha(&MatteSettings::default(), Some(&matte), guide.as_ref(), plane)?;
         if run >= warm {
             times.push(begun.elapsed());
         }
@@ -147,16 +147,16 @@ fn follow(
     Ok(times)
 }
 
-/// The element between two others.
+/// Times the element in a pipeline.
 pub fn pipeline(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
     for &(name, width, height) in args.sizes() {
-        let footage = VideoClips::new(width, height, FRAMES);
+        let clips = VideoClips::new(width, height, FRAMES);
         let mask = args.out.join("mask.png");
-        let size = (footage.width as u32, footage.height as u32);
-        image::save_buffer(&mask, footage.mask_bytes(), size.0, size.1, image::ColorType::L8)?;
-        let frames: Vec<Vec<u8>> = (0..FRAMES).map(|index| footage.i420(index)).collect();
+        let size = (clips.width as u32, clips.height as u32);
+        image::save_buffer(&mask, clips.mask_bytes(), size.0, size.1, image::ColorType::L8)?;
+        let frames: Vec<Vec<u8>> = (0..FRAMES).map(|index| clips.i420(index)).collect();
         for &precision in &args.precisions {
-            for (way, _) in ways(args) {
+            for (way, _) in launch_modes(args) {
                 let line = Line {
                     what: "pipeline",
                     model,
@@ -165,8 +165,7 @@ pub fn pipeline(args: &Args, results: &mut Results, model: &str, path: Option<&P
                     detail: format!("{name} 1 objects"),
                 };
                 let launch = if way == "direct" || way == "graph" { "auto" } else { way };
-                // SAFETY: no other thread of this process reads or writes the environment now: the pipeline
-                // before this one has ended.
+                // SAFETY: no other thread uses the environment: the previous pipeline has ended.
                 unsafe { std::env::set_var("FASTGANSEG_LAUNCH", launch) };
                 let mut measure = || -> Outcome<()> {
                     let description = format!(
@@ -187,7 +186,7 @@ pub fn pipeline(args: &Args, results: &mut Results, model: &str, path: Option<&P
     Ok(())
 }
 
-/// Times from frame to frame at the end, and what the element says of itself.
+/// Plays a pipeline. Returns the times between output frames and the element's statistics.
 fn play(
     description: &str,
     (width, height): (u32, u32),
@@ -215,7 +214,7 @@ fn play(
         gst::PadProbeReturn::Ok
     });
     let bus = pipeline.bus().ok_or("no bus")?;
-    // Why it does not start is told on the bus.
+    // An error is reported on the bus, with its cause.
     let _ = pipeline.set_state(gst::State::Playing);
     let buffers: Vec<gst::Buffer> =
         frames.iter().map(|frame| gst::Buffer::from_slice(frame.clone())).collect();
@@ -241,42 +240,43 @@ fn play(
     Ok((arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect(), stats))
 }
 
-/// How alike the mattes of two trackers are in a frame.
-struct Likeness {
-    /// Intersection over union of what is opaque.
+/// Similarity of the mattes of two trackers in one frame.
+struct Similarity {
+    /// Intersection over union of opaque pixels.
     iou: f64,
-    /// Mean difference of alpha in levels.
+    /// Mean absolute difference of alpha, in levels of 255.
     difference: f64,
-    /// Share of the frame that is opaque in the first.
+    /// Opaque share of the first matte, 0 to 1.
     opaque: f64,
 }
 
-/// Frame by frame.
-fn alike(
+/// Compares two trackers frame by frame.
+fn compare(
     first: &mut Tracker,
     second: &mut Tracker,
-    footage: &VideoClips,
+    clips: &VideoClips,
     frames: usize,
-) -> Outcome<Vec<Likeness>> {
-    let mask = footage.mask(1)?;
-    first.set_reference(&mut footage.frame(0), &mask)?;
-    second.set_reference(&mut footage.frame(0), &mask)?;
-    let size = (footage.width, footage.height);
-    let alpha = |tracker: &mut Tracker, finisher: &mut PostProcessor, index: usize| -> Outcome<Vec<u8>> {
-        let picture = footage.frame(index);
-        let matte = tracker.step(&mut { picture })?;
-        let mut data = vec![0; size.0 * size.1];
-        let plane = &mut PlaneMut { data: &mut data, width: size.0, height: size.1, stride: size.0 };
-        finisher.write_alpha(
-            &MatteSettings::default(),
-            Some(&matte),
-            Guide::of_picture(&picture).as_ref(),
-            plane,
-        )?;
-        Ok(data)
-    };
-    let mut finishers = [PostProcessor::default(), PostProcessor::default()];
-    let [one, other] = &mut finishers;
+) -> Outcome<Vec<Similarity>> {
+    let mask = clips.mask(1)?;
+    first.set_reference(&mut clips.frame(0), &mask)?;
+    second.set_reference(&mut clips.frame(0), &mask)?;
+    let size = (clips.width, clips.height);
+    let alpha =
+        |tracker: &mut Tracker, post_processor: &mut PostProcessor, index: usize| -> Outcome<Vec<u8>> {
+            let picture = clips.frame(index);
+            let matte = tracker.step(&mut { picture })?;
+            let mut data = vec![0; size.0 * size.1];
+            let plane = &mut PlaneMut { data: &mut data, width: size.0, height: size.1, stride: size.0 };
+            post_processor.write_alpha(
+                &MatteSettings::default(),
+                Some(&matte),
+                Guide::from_picture(&picture).as_ref(),
+                plane,
+            )?;
+            Ok(data)
+        };
+    let mut post_processors = [PostProcessor::default(), PostProcessor::default()];
+    let [one, other] = &mut post_processors;
     (1..=frames)
         .map(|index| {
             let (a, b) = (alpha(first, one, index)?, alpha(second, other, index)?);
@@ -285,7 +285,7 @@ fn alike(
             let any = pairs().filter(|&(a, b)| a || b).count() as f64;
             let difference: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
             let pixels = a.len() as f64;
-            Ok(Likeness {
+            Ok(Similarity {
                 iou: if any > 0.0 { both / any } else { 1.0 },
                 difference: difference / pixels,
                 opaque: a.iter().filter(|&&value| value > 127).count() as f64 / pixels,
@@ -294,32 +294,31 @@ fn alike(
         .collect()
 }
 
-fn mean(all: &[Likeness], value: impl Fn(&Likeness) -> f64) -> f64 {
+fn mean(all: &[Similarity], value: impl Fn(&Similarity) -> f64) -> f64 {
     all.iter().map(value).sum::<f64>() / all.len().max(1) as f64
 }
 
-/// An empty mask is like any other empty mask.
-const LEAST_OPAQUE: f64 = 0.005;
+/// Minimum opaque share on average: two empty masks would count as equal.
+const MIN_OPAQUE: f64 = 0.005;
 
-/// Every precision and way against the CPU in float32. Random weights have no object to speak of, and what they
-/// make of their own masks is chaos: of theirs the mean difference over three frames counts.
+/// Compares each precision and launch mode with the CPU in float32. Masks of random weights are chaotic over time, so
+/// for those only the mean difference over three frames counts.
 pub fn correctness(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<bool> {
     let frames = if path.is_some() { 3 } else { args.frames };
-    let footage = VideoClips::new(640, 360, frames.min(100));
+    let clips = VideoClips::new(640, 360, frames.min(100));
     let mut right = true;
     for &precision in &args.precisions {
-        for (way, launch) in ways(args) {
+        for (way, launch) in launch_modes(args) {
             let detail = format!("{frames} frames");
             let line = Line { what: "correct", model, precision: precision.to_string(), way, detail };
             let mut measure = || -> Outcome<()> {
                 let mut cpu = open("cpu", path, Precision::Float32, (Launch::Auto, Roi::Auto))?;
                 let mut other = open(&args.device, path, precision, (launch, Roi::Auto))?;
-                let all = alike(&mut cpu, &mut other, &footage, frames)?;
+                let all = compare(&mut cpu, &mut other, &clips, frames)?;
                 let (iou, difference) = (mean(&all, |one| one.iou), mean(&all, |one| one.difference));
                 let opaque = mean(&all, |one| one.opaque);
                 let worst = all.iter().map(|one| one.iou).fold(1.0, f64::min);
-                let good =
-                    if path.is_some() { difference < 4.0 } else { iou >= 0.99 && opaque > LEAST_OPAQUE };
+                let good = if path.is_some() { difference < 4.0 } else { iou >= 0.99 && opaque > MIN_OPAQUE };
                 right &= good;
                 let word = if good { "right" } else { "wrong" };
                 let note = format!(
@@ -337,13 +336,13 @@ pub fn correctness(args: &Args, results: &mut Results, model: &str, path: Option
     Ok(right)
 }
 
-/// Half precision against float32 on the same device, over many frames: errors must not add up. With trained
-/// weights alone, for those at random are chaotic in any precision.
+/// Compares half precision with float32 on the same device over many frames: errors must not accumulate. Only for
+/// trained weights: masks of random ones are chaotic in any precision.
 pub fn drift(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<bool> {
     if path.is_some() {
         return Ok(true);
     }
-    let footage = VideoClips::new(640, 360, args.long.min(100));
+    let clips = VideoClips::new(640, 360, args.long.min(100));
     let mut right = true;
     for &precision in
         args.precisions.iter().filter(|&&precision| precision != Precision::Float32 || args.tiny)
@@ -352,12 +351,12 @@ pub fn drift(args: &Args, results: &mut Results, model: &str, path: Option<&Path
         let line = Line { what: "drift", model, precision: precision.to_string(), way: "-", detail };
         let mut measure = || -> Outcome<()> {
             let mut exact = open(&args.device, path, Precision::Float32, (Launch::Auto, Roi::Auto))?;
-            let mut half = open(&args.device, path, precision, (ways(args)[1].1, Roi::Auto))?;
-            let all = alike(&mut exact, &mut half, &footage, args.long)?;
+            let mut half = open(&args.device, path, precision, (launch_modes(args)[1].1, Roi::Auto))?;
+            let all = compare(&mut exact, &mut half, &clips, args.long)?;
             let part = args.long.min(100);
-            let of = |all: &[Likeness]| (mean(all, |one| one.iou), mean(all, |one| one.difference));
+            let of = |all: &[Similarity]| (mean(all, |one| one.iou), mean(all, |one| one.difference));
             let (early, late) = (of(&all[..part]), of(&all[all.len() - part..]));
-            let good = late.0 >= early.0 - 0.01 && mean(&all, |one| one.opaque) > LEAST_OPAQUE;
+            let good = late.0 >= early.0 - 0.01 && mean(&all, |one| one.opaque) > MIN_OPAQUE;
             right &= good;
             let word = if good { "right" } else { "wrong" };
             let note = format!(

@@ -1,4 +1,4 @@
-//! Lines as they come: on the terminal, as CSV, and as JSON, one object a line.
+//! Writes results as they arrive: to the terminal, as CSV, and as JSON with one object per line.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,7 +10,7 @@ pub struct Results {
     json: File,
 }
 
-/// What was measured of what.
+/// Identifies a result.
 pub struct Line<'a> {
     pub what: &'a str,
     pub model: &'a str,
@@ -30,7 +30,7 @@ impl Results {
         Ok(Self { csv, json: File::create(folder.join("results.json"))? })
     }
 
-    /// Times of single runs.
+    /// Writes median, 99th percentile and rate of single runs.
     pub fn times(&mut self, line: &Line, times: &[Duration], note: &str) -> std::io::Result<()> {
         let mut ms: Vec<f64> = times.iter().map(|time| 1e3 * time.as_secs_f64()).collect();
         ms.sort_by(f64::total_cmp);
@@ -40,7 +40,7 @@ impl Results {
         self.write(line, Some((median, late, rate)), note)
     }
 
-    /// Something without times.
+    /// Writes a result without times.
     pub fn note(&mut self, line: &Line, note: &str) -> std::io::Result<()> {
         self.write(line, None, note)
     }

@@ -1,4 +1,4 @@
-//! Weights to measure with. How fast a network is does not depend on how well it is trained.
+//! Weights for the measurements. The time of a network does not depend on its weights.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 use crate::args::Args;
 
-/// `resnet50` at random, in the folder of results.
+/// Writes random weights of `resnet50` into the results folder.
 pub fn resnet50(args: &Args) -> Result<PathBuf, Box<dyn Error>> {
     let mut config = Config::resnet50();
     if args.tiny {
@@ -23,7 +23,7 @@ pub fn resnet50(args: &Args) -> Result<PathBuf, Box<dyn Error>> {
     Ok(path)
 }
 
-/// Inputs and results of two steps on the CPU in float32, for PyTorch to be compared with.
+/// Writes inputs and logits of two steps on the CPU in float32, for the comparison with PyTorch.
 pub fn golden(args: &Args, name: &str, path: Option<&Path>) -> Result<(), Box<dyn Error>> {
     let Some(path) = path else { return Ok(()) };
     let stored = weights::Weights::open(path)?;

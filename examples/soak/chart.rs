@@ -1,4 +1,4 @@
-//! One curve in a picture, with the numbers that matter.
+//! Draws a chart of memory over frames.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ const BOTTOM: u32 = 50;
 const INK: Rgb<u8> = Rgb([40, 40, 40]);
 const GRID: Rgb<u8> = Rgb([220, 220, 220]);
 const CURVE: Rgb<u8> = Rgb([30, 90, 200]);
-/// Pixels of the picture to one of a letter.
+/// Size of a letter's dot, in pixels.
 const SCALE: u32 = 2;
 
-/// Three columns of five rows for each letter there is; the lowest bit is the top.
+/// Bitmaps of the available letters: three columns of five rows, the lowest bit at the top.
 const LETTERS: [(char, [u8; 3]); 19] = [
     ('0', [31, 17, 31]),
     ('1', [0, 31, 0]),
@@ -39,17 +39,17 @@ const LETTERS: [(char, [u8; 3]); 19] = [
     ('S', [18, 21, 9]),
 ];
 
-/// Memory over frames, from nothing upwards.
+/// Draws `samples` of (frame, resident KiB) into the PNG file `path`. The memory axis starts at zero.
 ///
 /// # Errors
-/// A file that cannot be written.
+/// If the file cannot be written.
 pub fn draw(samples: &[(u64, u64)], path: &Path) -> image::ImageResult<()> {
     let mut picture = RgbImage::from_pixel(WIDTH, HEIGHT, Rgb([255; 3]));
     let frames = samples.iter().map(|sample| sample.0).max().unwrap_or(1).max(1);
-    let most = samples.iter().map(|sample| sample.1).max().unwrap_or(1) as f64 / 1024.0;
+    let max_mib = samples.iter().map(|sample| sample.1).max().unwrap_or(1) as f64 / 1024.0;
     let step =
-        [10.0, 20.0, 50.0, 100.0, 200.0, 500.0].into_iter().find(|step| most / step < 6.0).unwrap_or(1e3);
-    let top = (most / step).ceil() * step;
+        [10.0, 20.0, 50.0, 100.0, 200.0, 500.0].into_iter().find(|step| max_mib / step < 6.0).unwrap_or(1e3);
+    let top = (max_mib / step).ceil() * step;
     let x = |frame: u64| LEFT + (u64::from(WIDTH - LEFT - RIGHT) * frame / frames) as u32;
     let y = |mib: f64| HEIGHT - BOTTOM - (f64::from(HEIGHT - TOP - BOTTOM) * mib / top) as u32;
 
@@ -84,7 +84,7 @@ pub fn draw(samples: &[(u64, u64)], path: &Path) -> image::ImageResult<()> {
     picture.save(path)
 }
 
-/// From the left, or up to the right.
+/// Writes text that starts at `x`, or ends there with `right`.
 fn write(picture: &mut RgbImage, text: &str, x: u32, y: u32, right: bool) {
     let pitch = 4 * SCALE;
     let start = if right { x.saturating_sub(pitch * text.len() as u32) } else { x };

@@ -1,12 +1,11 @@
-//! Runs a pipeline for a long time and watches its memory.
+//! Runs a pipeline for a long time and records its memory.
 //!
 //! ```sh
 //! cargo run --release --example soak -- FRAMES OUT.csv OUT.png
 //! ```
 //!
-//! The network is the smallest there is, so that the rest of the element gets its share: each frame goes
-//! through queues, threads and buffer pools as in any other pipeline. Every five-thousandth frame another
-//! mask is set.
+//! The network is the smallest possible, so that the rest of the element dominates: queues, threads and buffer pools.
+//! The mask changes every 5,000 frames.
 
 mod chart;
 
@@ -23,9 +22,9 @@ use tch::{Device, Kind, nn};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Frames from one sample of the memory to the next.
+/// Frames between two memory samples.
 const EVERY: u64 = 100;
-/// Frames from one mask to the next.
+/// Frames between two mask changes.
 const SWAP: u64 = 5_000;
 
 fn main() -> Result<()> {
@@ -42,17 +41,17 @@ fn main() -> Result<()> {
     for (frame, kib) in &samples {
         writeln!(file, "{frame},{kib}")?;
     }
-    let moved = moved(&samples).ok_or("too few frames for a result")?;
+    let change = change_percent(&samples).ok_or("too few frames for a result")?;
     chart::draw(&samples, Path::new(png))?;
     println!(
-        "{} frames: {} KiB at the end; from the second quarter to the last, memory moved by {moved:+.2} %",
+        "{} frames: {} KiB at the end; memory changed by {change:+.2} % from the second quarter to the last",
         samples.last().map_or(0, |sample| sample.0),
         samples.last().map_or(0, |sample| sample.1),
     );
     Ok(())
 }
 
-/// Plays so many frames; (frame, resident KiB).
+/// Plays `frames` frames. Returns samples of (frame, resident KiB).
 fn soak(frames: u64) -> Result<Vec<(u64, u64)>> {
     let folder = std::env::temp_dir().join(format!("fastganseg-soak-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
@@ -107,7 +106,7 @@ fn model(folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A square.
+/// Writes a mask with a square of 30 pixels.
 fn mask(folder: &Path, left: u32) -> Result<PathBuf> {
     let path = folder.join(format!("{left}.png"));
     let inside = |x: u32, y: u32| (left..left + 30).contains(&x) && (30..60).contains(&y);
@@ -116,15 +115,15 @@ fn mask(folder: &Path, left: u32) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Resident memory, where the system tells.
+/// Resident memory in KiB; `None` without /proc.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// By how many percent the median of the last quarter is above that of the second. The first is warm-up.
-fn moved(samples: &[(u64, u64)]) -> Option<f64> {
+/// Change in percent from the median of the second quarter to that of the last. The first quarter is warm-up.
+fn change_percent(samples: &[(u64, u64)]) -> Option<f64> {
     let quarter = samples.len() / 4;
     let median = |part: &[(u64, u64)]| {
         let mut part: Vec<u64> = part.iter().map(|sample| sample.1).collect();

@@ -1,4 +1,4 @@
-//! Any bytes are a mask or an error.
+//! Decoding a mask from any bytes gives a valid mask or an error.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes are a picture or an error.
+//! Decoding a picture from any bytes gives a valid picture or an error.
 
 #![no_main]
 

@@ -1,12 +1,14 @@
-//! Where the compiled `shim.cpp` comes from.
+//! Loads the compiled `shim.cpp`.
 
 use libloading::Library;
 
-/// Empty if the build script could not compile it.
+/// The shared library; empty if the build script could not compile it.
 const BYTES: &[u8] = include_bytes!(env!("FASTGANSEG_CUDA_SHIM"));
 
-/// Loads it from a file that is nowhere but in memory, so that the plugin remains one file that works wherever
-/// it is copied to.
+/// Loads the library from a file in memory, so that the plugin remains a single file.
+///
+/// # Errors
+/// The reason if the library is not part of this build or cannot be loaded.
 #[cfg(target_os = "linux")]
 pub fn open() -> Result<Library, String> {
     use std::os::fd::AsRawFd;
@@ -15,14 +17,14 @@ pub fn open() -> Result<Library, String> {
 
     if BYTES.is_empty() {
         return Err(concat!(
-            "this build was made without it, for want of a C++ compiler or of CUDA's headers, which ",
-            "scripts/setup.sh provides"
+            "this build has no CUDA shim, because a C++ compiler or CUDA's headers were missing: run ",
+            "scripts/setup.sh, install a C++ compiler, and build again"
         )
         .into());
     }
-    let file = in_memory().map_err(|error| format!("no file in memory can be had ({error})"))?;
+    let file = in_memory().map_err(|error| format!("cannot create a file in memory: {error}"))?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // SAFETY: our own library, which has no initialisers but those of the C++ runtime.
+    // SAFETY: the shim has no initialisers except those of the C++ runtime.
     let library = unsafe { unix::Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
     library.map(Library::from).map_err(|error| error.to_string())
 }
@@ -32,7 +34,7 @@ fn in_memory() -> std::io::Result<std::fs::File> {
     use std::io::Write;
     use std::os::fd::FromRawFd;
 
-    // SAFETY: the name is a string that ends, and the descriptor is nobody else's.
+    // SAFETY: the name is null-terminated, and the descriptor has no other owner.
     let mut file = unsafe {
         let descriptor = libc::memfd_create(c"libfastganseg_cuda.so".as_ptr(), libc::MFD_CLOEXEC);
         if descriptor < 0 {
@@ -47,5 +49,5 @@ fn in_memory() -> std::io::Result<std::fs::File> {
 #[cfg(not(target_os = "linux"))]
 pub fn open() -> Result<Library, String> {
     let _ = BYTES;
-    Err("there is one for Linux only".into())
+    Err("the CUDA shim is available on Linux only".into())
 }

@@ -1,8 +1,8 @@
-//! What the bindings of libtorch lack on CUDA: streams, graphs, asynchronous copies, the allocator.
+//! CUDA functions that libtorch's Rust bindings lack: streams, graphs, asynchronous copies, allocator.
 //!
-//! `shim.cpp` has them for us. It is compiled by the build script, where a compiler and the headers are there,
-//! into a library of its own that needs libtorch's CUDA half, and travels inside the plugin. It is loaded when
-//! a CUDA device is opened and not before, so that the same plugin runs where there is no such thing.
+//! `shim.cpp` implements them. If a compiler and the headers are available, the build script compiles it to a
+//! library that is embedded in the plugin. The library needs libtorch's CUDA libraries, so it is loaded only when
+//! a CUDA device is opened, and the same plugin runs on systems without CUDA.
 
 mod library;
 
@@ -14,12 +14,12 @@ use tch::Tensor;
 
 use crate::{Error, Result};
 
-/// What this was compiled against, as `shim.cpp` has it.
+/// Version of libtorch that this crate is compiled against.
 const LIBTORCH: &str = "2.11.0";
 
 type Raw = *mut c_void;
 
-/// The functions of `shim.cpp`, by name.
+/// Functions of `shim.cpp`.
 #[derive(Debug)]
 struct Functions {
     error: unsafe extern "C" fn() -> *const c_char,
@@ -37,19 +37,19 @@ struct Functions {
     empty_cache: unsafe extern "C" fn() -> c_int,
     limit: unsafe extern "C" fn(c_int, u64) -> c_int,
     memory: unsafe extern "C" fn(c_int, *mut u64, *mut u64, *mut u64) -> c_int,
-    /// Its kernels and ours are registered for good: it is never unloaded.
+    /// Never unloaded, because kernel registrations are permanent.
     _library: std::mem::ManuallyDrop<Library>,
 }
 
-/// The loaded library.
+/// The loaded shim library.
 #[derive(Clone, Debug)]
 pub struct Shim(Arc<Functions>);
 
 impl Shim {
-    /// Loads the library, once in a process. libtorch's CUDA half must be there already.
+    /// Loads the library once per process. libtorch's CUDA libraries must be loaded already.
     ///
     /// # Errors
-    /// Why it cannot be had: it was not compiled in, or needs what is not there.
+    /// The reason if the library is not part of this build or one of its dependencies is missing.
     pub fn load() -> Result<Self, String> {
         static LOADED: OnceLock<Result<Shim, String>> = OnceLock::new();
         LOADED.get_or_init(|| library::open().and_then(Self::resolve)).clone()
@@ -57,10 +57,10 @@ impl Shim {
 
     fn resolve(library: Library) -> Result<Self, String> {
         /// # Safety
-        /// The symbol must be of the type asked for.
+        /// `T` must be the type of the symbol.
         unsafe fn find<T: Copy>(library: &Library, name: &str) -> Result<T, String> {
             let symbol = format!("fastganseg_cuda_{name}\0");
-            // SAFETY: passed on to the caller.
+            // SAFETY: guaranteed by the caller.
             let found = unsafe { library.get::<T>(symbol.as_bytes()) };
             found.map(|symbol| *symbol).map_err(|error| error.to_string())
         }
@@ -69,7 +69,9 @@ impl Shim {
             let version = find::<unsafe extern "C" fn() -> *const c_char>(&library, "libtorch")?;
             let version = CStr::from_ptr(version()).to_string_lossy();
             if version != LIBTORCH {
-                return Err(format!("it was compiled against libtorch {version}, not {LIBTORCH}"));
+                return Err(format!(
+                    "the CUDA shim was compiled against libtorch {version}, not {LIBTORCH}: rebuild the plugin"
+                ));
             }
             Ok(Self(Arc::new(Functions {
                 error: find(&library, "error")?,
@@ -96,187 +98,190 @@ impl Shim {
         if status == 0 {
             return Ok(());
         }
-        // SAFETY: the reason of the call that just failed on this thread, a string that ends.
+        // SAFETY: a null-terminated string that stays valid until the next failed call on this thread.
         let reason = unsafe { CStr::from_ptr((self.0.error)()) }.to_string_lossy();
         Err(Error::Cuda(reason.lines().next().unwrap_or_default().to_owned()))
     }
 
-    /// A stream of high priority on the CUDA device of that number.
+    /// Returns a high-priority stream of CUDA device number `device`.
     ///
     /// # Errors
     /// [`Error::Cuda`].
     pub fn stream(&self, device: usize) -> Result<Stream> {
         let mut raw = std::ptr::null_mut();
-        // SAFETY: `raw` is written to on success.
+        // SAFETY: `raw` is valid for writes.
         self.check(unsafe { (self.0.stream_new)(device as c_int, &mut raw) })?;
         Ok(Stream { raw, shim: self.clone() })
     }
 
-    /// Copies all of `from` into `to`, in the order of the current stream, which is not waited for if one of
-    /// them is page-locked: its memory must not be touched until the stream was waited for.
+    /// Copies `from` to `to` on the current stream.
+    ///
+    /// If one of them is page-locked, the copy is asynchronous: that memory must not be accessed before
+    /// [`Stream::wait`].
     ///
     /// # Errors
-    /// [`Error::Cuda`], as for other shapes.
+    /// [`Error::Cuda`], for example if the shapes differ.
     pub fn copy(&self, to: &mut Tensor, from: &Tensor) -> Result<()> {
-        // SAFETY: both are tensors of the libtorch that the shim was compiled against, alive during the call.
+        // SAFETY: both are live tensors of the libtorch that the shim was compiled against.
         self.check(unsafe { (self.0.copy)(to.as_mut_ptr().cast(), from.as_ptr().cast()) })
     }
 
-    /// Memory for the intermediate values of graphs that never run at the same time.
+    /// Returns a memory pool for the intermediate values of graphs that never run at the same time.
     ///
     /// # Errors
     /// [`Error::Cuda`].
     pub fn pool(&self) -> Result<Pool> {
         let mut id = (0, 0);
-        // SAFETY: two numbers are written.
+        // SAFETY: both pointers are valid for writes.
         self.check(unsafe { (self.0.pool)(&mut id.0, &mut id.1) })?;
         Ok(Pool(id))
     }
 
-    /// Records all that `work` hands to the current stream, which must be one of our own. None of it is run.
+    /// Captures the work that `work` submits to the current stream, which must be a [`Stream`]. Does not execute
+    /// it.
     ///
     /// # Errors
-    /// Those of `work`, and [`Error::Cuda`] for what cannot be recorded, such as waiting for a value.
+    /// Those of `work`, and [`Error::Cuda`] for operations that cannot be captured, such as waiting for a value.
     pub fn capture(&self, pool: &Pool, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         let mut raw = std::ptr::null_mut();
-        // SAFETY: `raw` is written to on success.
+        // SAFETY: `raw` is valid for writes.
         self.check(unsafe { (self.0.graph_begin)(pool.0.0, pool.0.1, &mut raw) })?;
         let graph = Graph { raw, shim: self.clone() };
         let done = work();
-        // SAFETY: the graph was begun above. It is ended whatever became of the work, or the stream would
-        // record for ever.
+        // SAFETY: the capture was begun above. It must end even if `work` fails, or the stream keeps capturing.
         let ended = self.check(unsafe { (self.0.graph_end)(graph.raw) });
         done?;
         ended?;
         Ok(graph)
     }
 
-    /// Gives memory that no tensor uses back to the driver.
+    /// Returns memory that no tensor uses to the driver.
     ///
     /// # Errors
     /// [`Error::Cuda`].
     pub fn empty_cache(&self) -> Result<()> {
-        // SAFETY: no arguments.
+        // SAFETY: the function has no preconditions.
         self.check(unsafe { (self.0.empty_cache)() })
     }
 
-    /// Lets libtorch take so many bytes more than it has now from the driver, or all there are.
+    /// Limits the memory that libtorch may take from the driver to `more` bytes in addition to the present amount;
+    /// `None` removes the limit.
     ///
     /// # Errors
     /// [`Error::Cuda`].
     pub fn limit(&self, device: usize, more: Option<u64>) -> Result<()> {
-        // SAFETY: numbers alone.
+        // SAFETY: all arguments are numbers.
         self.check(unsafe { (self.0.limit)(device as c_int, more.unwrap_or(0)) })
     }
 
-    /// What libtorch's allocator has on a device.
+    /// Returns the memory statistics of libtorch's allocator on a device.
     ///
     /// # Errors
     /// [`Error::Cuda`].
     pub fn memory(&self, device: usize) -> Result<Memory> {
         let mut memory = Memory::default();
         let Memory { used, reserved, peak } = &mut memory;
-        // SAFETY: three numbers are written.
+        // SAFETY: all three pointers are valid for writes.
         self.check(unsafe { (self.0.memory)(device as c_int, used, reserved, peak) })?;
         Ok(memory)
     }
 }
 
-/// Bytes of a device's memory.
+/// Memory statistics of a device in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// In tensors.
+    /// Used by tensors.
     pub used: u64,
     /// Taken from the driver, used or not.
     pub reserved: u64,
-    /// The most that was taken at a time.
+    /// Maximum of `reserved` so far.
     pub peak: u64,
 }
 
-/// Names memory that graphs share.
+/// Id of a memory pool that graphs share.
 #[derive(Clone, Debug)]
 pub struct Pool((u64, u64));
 
-/// A stream of a device.
+/// A CUDA stream.
 #[derive(Debug)]
 pub struct Stream {
     raw: Raw,
     shim: Shim,
 }
 
-// SAFETY: a stream is but a number and belongs to no thread.
+// SAFETY: a stream is an id and is not bound to a thread.
 unsafe impl Send for Stream {}
-// SAFETY: nothing of it changes.
+// SAFETY: a stream is immutable.
 unsafe impl Sync for Stream {}
 
 impl Stream {
-    /// Makes it the one that this thread hands its work to, until the guard is dropped on the same thread.
+    /// Makes this the current stream of the calling thread until the guard is dropped on the same thread.
     ///
     /// # Errors
     /// [`Error::Cuda`].
-    pub fn enter(&self) -> Result<Current> {
+    pub fn enter(&self) -> Result<StreamGuard> {
         let mut before = std::ptr::null_mut();
-        // SAFETY: `before` is written to on success.
+        // SAFETY: `before` is valid for writes.
         self.shim.check(unsafe { (self.shim.0.stream_enter)(self.raw, &mut before) })?;
-        Ok(Current { before, shim: self.shim.clone() })
+        Ok(StreamGuard { before, shim: self.shim.clone() })
     }
 
-    /// Waits until all is done that was handed to it.
+    /// Waits for all work submitted to the stream.
     ///
     /// # Errors
-    /// [`Error::Cuda`], also of work that was handed over earlier.
+    /// [`Error::Cuda`], also for errors of work that was submitted earlier.
     pub fn wait(&self) -> Result<()> {
-        // SAFETY: our own stream.
+        // SAFETY: `raw` is a valid stream.
         self.shim.check(unsafe { (self.shim.0.stream_wait)(self.raw) })
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // SAFETY: ours, and freed once.
+        // SAFETY: `raw` is owned and freed once.
         unsafe { (self.shim.0.stream_free)(self.raw) }
     }
 }
 
-/// A stream of our own is the current one as long as this lives.
+/// Guard that restores the previous current stream when dropped.
 #[derive(Debug)]
-pub struct Current {
-    /// Not `Send`: which stream is current is a matter of each thread.
+pub struct StreamGuard {
+    /// The raw pointer makes the guard `!Send`, because the current stream is a property of the thread.
     before: Raw,
     shim: Shim,
 }
 
-impl Drop for Current {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
-        // SAFETY: given to us on entering, given back once.
+        // SAFETY: `before` comes from `stream_enter` and is passed to `stream_leave` once.
         unsafe { (self.shim.0.stream_leave)(self.before) };
     }
 }
 
-/// Recorded work.
+/// A captured CUDA graph.
 #[derive(Debug)]
 pub struct Graph {
     raw: Raw,
     shim: Shim,
 }
 
-// SAFETY: graphs belong to no thread.
+// SAFETY: a graph is not bound to a thread.
 unsafe impl Send for Graph {}
 
 impl Graph {
-    /// Hands all of it to the current stream at once.
+    /// Submits the graph to the current stream.
     ///
     /// # Errors
     /// [`Error::Cuda`].
     pub fn replay(&self) -> Result<()> {
-        // SAFETY: our own graph, whose capture has ended.
+        // SAFETY: `raw` is a valid graph whose capture has ended.
         self.shim.check(unsafe { (self.shim.0.graph_replay)(self.raw) })
     }
 }
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: ours, and freed once.
+        // SAFETY: `raw` is owned and freed once.
         unsafe { (self.shim.0.graph_free)(self.raw) }
     }
 }

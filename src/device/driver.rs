@@ -1,45 +1,44 @@
-//! What NVIDIA's driver says of itself and its GPUs, asked without libtorch, which only says that something is
-//! missing.
+//! Direct queries to NVIDIA's driver about its version and GPUs, because libtorch does not report what is missing.
 
 use std::ffi::{c_char, c_int, c_uint};
 
 use libloading::Library;
 
-/// A GPU as the driver has it.
+/// A GPU as reported by the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
-    /// What it is sold as.
+    /// Product name.
     pub name: String,
     /// Major and minor compute capability.
     pub capability: (i32, i32),
-    /// Bytes.
+    /// Total memory in bytes.
     pub memory: u64,
 }
 
-/// The driver and its GPUs, in CUDA's order, without those that `CUDA_VISIBLE_DEVICES` hides.
+/// The driver and its GPUs in CUDA's order, without those hidden by `CUDA_VISIBLE_DEVICES`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Driver {
-    /// The CUDA version that it is for, 1000 major + 10 minor.
+    /// Supported CUDA version, 1000 * major + 10 * minor.
     pub version: i32,
-    /// All of them.
+    /// Visible GPUs.
     pub cards: Vec<Card>,
 }
 
-const NAME: &str = "libcuda.so.1";
+const LIBRARY: &str = "libcuda.so.1";
 const CAPABILITY_MAJOR: c_int = 75;
 const CAPABILITY_MINOR: c_int = 76;
 
 impl Driver {
-    /// Asks the driver.
+    /// Queries the driver.
     ///
     /// # Errors
-    /// What is missing, and the remedy.
-    pub fn ask() -> Result<Self, String> {
-        Self::of(NAME)
+    /// A message with what is missing and the remedy.
+    pub fn query() -> Result<Self, String> {
+        Self::open(LIBRARY)
     }
 
-    fn of(library: &str) -> Result<Self, String> {
-        // SAFETY: the driver's library, whose initialisers prepare nothing but itself.
+    fn open(library: &str) -> Result<Self, String> {
+        // SAFETY: this is the driver's library; its initialisers affect only itself.
         let library = unsafe { Library::new(library) }.map_err(|error| {
             format!(
                 "there is no NVIDIA driver ({error}). Install NVIDIA's driver 580 or newer; in a container, pass \
@@ -47,21 +46,24 @@ impl Driver {
             )
         })?;
         let driver = Self::read(&library);
-        // It keeps threads of its own running: it is never unloaded.
+        // The library keeps threads running, so it must not be unloaded.
         std::mem::forget(library);
         driver
     }
 
     fn read(library: &Library) -> Result<Self, String> {
         /// # Safety
-        /// The function must be of the type asked for.
+        /// `T` must be the type of the function.
         unsafe fn find<T: Copy>(library: &Library, name: &str) -> Result<T, String> {
             // SAFETY: passed on to the caller.
             let found = unsafe { library.get::<T>(name.as_bytes()) };
-            found.map(|symbol| *symbol).map_err(|error| format!("the NVIDIA driver is damaged ({error})"))
+            found
+                .map(|symbol| *symbol)
+                .map_err(|error| format!("the NVIDIA driver is damaged ({error}): reinstall it"))
         }
         let checked = |status: c_int| if status == 0 { Ok(()) } else { Err(reason(status)) };
-        // SAFETY: declarations as in cuda.h; every pointer is to a variable of ours, the name's length is told.
+        // SAFETY: the declarations match cuda.h; every pointer is to a local variable, and the length of the name
+        // is passed.
         unsafe {
             let init: unsafe extern "C" fn(c_uint) -> c_int = find(library, "cuInit\0")?;
             let version: unsafe extern "C" fn(*mut c_int) -> c_int = find(library, "cuDriverGetVersion\0")?;
@@ -96,20 +98,19 @@ impl Driver {
     }
 }
 
-/// What the driver's error numbers mean for whoever wants to use it.
+/// Describes an error of the driver, with the remedy.
 fn reason(status: c_int) -> String {
     match status {
         100 if std::env::var_os("CUDA_VISIBLE_DEVICES").is_some() => {
-            "the NVIDIA driver shows no GPU: look at CUDA_VISIBLE_DEVICES, which is set".into()
+            "the NVIDIA driver finds no GPU: check CUDA_VISIBLE_DEVICES, which is set".into()
         }
-        100 => "the NVIDIA driver finds no GPU: nvidia-smi should list it".into(),
-        2 => "there is no free memory on the GPU: close other programs that use it (nvidia-smi lists them)"
-            .into(),
+        100 => "the NVIDIA driver finds no GPU: check that nvidia-smi lists it".into(),
+        2 => "the GPU has no free memory: close other programs that use it (nvidia-smi lists them)".into(),
         803 | 804 => format!(
-            "the NVIDIA driver and its library are of different versions (error {status}): restart the machine, \
-             as after every update of the driver"
+            "the NVIDIA driver and its library have different versions (error {status}): restart the machine, \
+             as after every driver update"
         ),
-        _ => format!("the NVIDIA driver does not start (error {status}): does nvidia-smi run?"),
+        _ => format!("the NVIDIA driver does not start (error {status}): check that nvidia-smi runs"),
     }
 }
 
@@ -118,19 +119,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_driver_the_error_says_so() {
-        let error = Driver::of("libcuda-that-is-nowhere.so.1").unwrap_err();
+    fn a_missing_driver_is_reported() {
+        let error = Driver::open("libcuda-missing.so.1").unwrap_err();
         assert!(error.contains("there is no NVIDIA driver") && error.contains("580"), "{error}");
     }
 
     #[test]
-    fn another_library_is_no_driver() {
-        let error = Driver::of("libc.so.6").unwrap_err();
+    fn a_library_without_driver_functions_is_refused() {
+        let error = Driver::open("libc.so.6").unwrap_err();
         assert!(error.contains("damaged") && error.contains("cuInit"), "{error}");
     }
 
     #[test]
-    fn errors_of_the_driver_have_remedies() {
+    fn driver_errors_have_remedies() {
         assert!(reason(803).contains("restart"));
         assert!(reason(2).contains("memory"));
         assert!(reason(999).contains("999"));

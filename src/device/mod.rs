@@ -1,4 +1,4 @@
-//! Which processor runs the network, and in what precision.
+//! Selection of the device and the precision of the network.
 
 mod driver;
 
@@ -12,15 +12,15 @@ use tch::{Device, Kind};
 use self::driver::{Card, Driver};
 use crate::{Error, Result};
 
-/// What the user asked for.
+/// The requested device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first CUDA device, or else the CPU.
+    /// The first CUDA device if it can be used, otherwise the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device of that number, counted from 0; an error if it cannot be had.
+    /// The CUDA device with this index, counted from 0; an error if it is not available.
     Cuda(usize),
 }
 
@@ -52,17 +52,26 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// In what kind of number the network computes. What is carried from frame to frame is float32 always.
+/// Number format that the network computes in. State that is kept between frames is always float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "plugin", derive(glib::Enum), enum_type(name = "GstFastGanSegPrecision"))]
+#[repr(i32)]
 pub enum Precision {
-    /// The fastest that the device has natively without loss of quality.
+    /// The fastest format that the device supports natively without loss of quality.
     #[default]
+    #[cfg_attr(
+        feature = "plugin",
+        enum_value(name = "The fastest format that the device supports natively", nick = "auto")
+    )]
     Auto,
     /// 32-bit floating point.
+    #[cfg_attr(feature = "plugin", enum_value(name = "32-bit floating point", nick = "float32"))]
     Float32,
     /// 16-bit brain floating point: the range of float32, 8 bits of precision.
+    #[cfg_attr(feature = "plugin", enum_value(name = "16-bit brain floating point", nick = "bfloat16"))]
     Bfloat16,
     /// 16-bit floating point; CUDA only.
+    #[cfg_attr(feature = "plugin", enum_value(name = "16-bit floating point, CUDA only", nick = "float16"))]
     Float16,
 }
 
@@ -92,10 +101,10 @@ impl fmt::Display for Precision {
 }
 
 impl Precision {
-    /// The kind to compute in on `device`.
+    /// The tensor kind to compute in on `device`.
     ///
     /// # Errors
-    /// [`Error::Config`] for float16 on a CPU, which has no convolutions for it worth the name.
+    /// [`Error::Config`] for float16 on the CPU, which has no fast convolutions for it.
     pub fn kind(self, device: Device) -> Result<Kind> {
         match (self, device) {
             (Self::Float32, _) => Ok(Kind::Float),
@@ -114,13 +123,13 @@ impl Precision {
     }
 }
 
-/// The GPU of that number, if the driver has it.
+/// The GPU with this index, if the driver lists it.
 fn card(index: usize) -> Option<Card> {
-    Driver::ask().ok()?.cards.into_iter().nth(index)
+    Driver::query().ok()?.cards.into_iter().nth(index)
 }
 
-/// What a GPU of that compute capability multiplies fastest without harm: bfloat16, whose range is that of
-/// float32, from Ampere on, float16 on Pascal, Volta and Turing.
+/// The fastest kind without loss of quality on a GPU of this compute capability: from Ampere on bfloat16, which
+/// has the range of float32; float16 on Pascal, Volta and Turing.
 fn fastest(capability: (i32, i32)) -> Kind {
     match capability.0 {
         8.. => Kind::BFloat16,
@@ -139,7 +148,10 @@ fn cpu_has_bfloat16() -> bool {
     false
 }
 
-/// The device that was got, with the reason if `auto` had to take the CPU.
+/// Opens a device. Also returns the reason if `auto` selected the CPU.
+///
+/// # Errors
+/// [`Error::Device`] if the CUDA device of `choice` is not available.
 pub fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
     match choice {
         DeviceChoice::Cpu => Ok((Device::Cpu, None)),
@@ -153,13 +165,13 @@ pub fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
     }
 }
 
-/// Whether this machine has a GPU of NVIDIA's or its driver, whether or not they can be used. `root` is `/`, or a
-/// folder in its place.
+/// Whether this machine has an NVIDIA GPU or driver, usable or not. `root` is `/`, or a folder in its place for
+/// tests.
 pub fn has_nvidia_gpu(root: &Path) -> bool {
     let entries = |folder: &str| fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
     let is_gpu = |device: &Path| {
         let read = |name: &str| fs::read_to_string(device.join(name)).unwrap_or_default();
-        // Class 3 is that of display controllers; NVIDIA's other devices are sound cards, bridges and the like.
+        // Class 3 is display controllers; NVIDIA also makes audio devices and bridges.
         read("vendor").trim() == "0x10de" && read("class").trim().starts_with("0x03")
     };
     root.join("proc/driver/nvidia").exists()
@@ -169,70 +181,71 @@ pub fn has_nvidia_gpu(root: &Path) -> bool {
 
 fn cuda(index: usize) -> Result<Device, String> {
     load_cuda_libraries()?;
-    let driver = Driver::ask()?;
+    let driver = Driver::query()?;
     let card = chosen(&driver, index)?;
-    // libtorch says 13000 for CUDA 13.0. Drivers run what is older, and of their own major version.
+    // 13000 for CUDA 13.0. A driver runs programs for older versions and for its own major version.
     let needed = tch::utils::version_cudart();
     if let Some(reason) = too_old(driver.version, needed) {
         return Err(reason);
     }
     if !tch::Cuda::is_available() || index as i64 >= tch::Cuda::device_count() {
-        return Err(format!("libtorch cannot use the {}, which the NVIDIA driver has", card.name));
+        return Err(format!("libtorch cannot use the {}, although the NVIDIA driver lists it", card.name));
     }
     let device = Device::Cuda(index);
-    try_out(device).map_err(|error| explain(&error.to_string(), card))?;
+    run_test(device).map_err(|error| explain(&error.to_string(), card))?;
     Ok(device)
 }
 
 fn chosen(driver: &Driver, index: usize) -> Result<&Card, String> {
     let count = driver.cards.len();
     driver.cards.get(index).ok_or_else(|| match count {
-        0 => "the NVIDIA driver finds no GPU: nvidia-smi should list it".into(),
+        0 => "the NVIDIA driver finds no GPU: check that nvidia-smi lists it".into(),
         1 => "there is 1 CUDA device, cuda:0".into(),
         _ => format!("there are {count} CUDA devices, counted from 0 (cuda:0 to cuda:{})", count - 1),
     })
 }
 
-/// Whether the driver does not know the CUDA version that libtorch was built for, both 1000 major + 10 minor.
+/// Error message if the driver does not support the CUDA version of libtorch; both are 1000 * major + 10 * minor.
 fn too_old(driver: i32, needed: i64) -> Option<String> {
     let version = |number: i64| format!("{}.{}", number / 1000, number % 1000 / 10);
     (i64::from(driver) / 1000 < needed / 1000).then(|| {
         format!(
-            "the NVIDIA driver is too old: it runs programs for CUDA up to {}, and libtorch is for CUDA {}. \
-             Update the driver, to 580 or newer for CUDA 13",
+            "the NVIDIA driver is too old: it supports CUDA up to {}, but libtorch is built for CUDA {}. \
+             Update the driver; CUDA 13 needs 580 or newer",
             version(driver.into()),
             version(needed)
         )
     })
 }
 
-/// Has the device compute something.
-fn try_out(device: Device) -> Result<()> {
+/// Runs a small computation on the device.
+fn run_test(device: Device) -> Result<()> {
     let two = tch::Tensor::f_ones([1], (Kind::Float, device))?.f_add_scalar(1.0)?;
     let _ = two.f_to_device(Device::Cpu)?;
     Ok(())
 }
 
-/// What libtorch's error on a GPU means, with a remedy.
+/// Describes an error of libtorch on a GPU, with the remedy.
 fn explain(error: &str, card: &Card) -> String {
     let Card { name, capability: (major, minor), memory } = card;
     if error.contains("no kernel image") {
         return format!(
-            "the {name} has compute capability {major}.{minor}, for which this libtorch has no code: it takes a \
-             newer GPU (libtorch for CUDA 13: 7.5 or more), or a libtorch 2.11 built for this one in LIBTORCH"
+            "the {name} has compute capability {major}.{minor}, for which this libtorch has no code: use a \
+             newer GPU (libtorch for CUDA 13 needs 7.5 or more), or set LIBTORCH to a libtorch 2.11 built for \
+             this GPU"
         );
     }
     if error.contains("out of memory") {
         return format!(
-            "there is not enough free memory on the {name}, which has {} MiB: close other programs that use it \
+            "the {name}, which has {} MiB, has too little free memory: close other programs that use it \
              (nvidia-smi lists them)",
             memory >> 20
         );
     }
-    format!("the {name} does not work: {error}")
+    format!("the {name} failed: {error}")
 }
 
-/// Says what can be done about an error of libtorch on `device`, if it is one of memory that has run out.
+/// Adds the remedy to an out-of-memory error of libtorch on `device`; other errors are returned unchanged.
 pub(crate) fn with_remedy(error: Error, device: Device) -> Error {
     let Device::Cuda(index) = device else { return error };
     let text = error.to_string();
@@ -247,8 +260,9 @@ fn with_choices(reason: &str) -> String {
     format!("{reason}. Set device=auto or device=cpu to run on the CPU")
 }
 
-/// The plugin is linked to the CPU half of libtorch alone. The CUDA half registers itself when it is
-/// loaded, which must come before anyone in the process asks libtorch about CUDA: the answer sticks.
+/// Loads libtorch's CUDA libraries; the plugin is linked only to those for the CPU. They register themselves when
+/// they are loaded. This must happen before anything in the process queries libtorch about CUDA, because libtorch
+/// caches the answer.
 fn load_cuda_libraries() -> Result<(), String> {
     use once_cell::sync::OnceCell;
     static LOADED: OnceCell<Result<(), String>> = OnceCell::new();
@@ -258,15 +272,15 @@ fn load_cuda_libraries() -> Result<(), String> {
 #[cfg(unix)]
 fn load_once() -> Result<(), String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    // SAFETY: libtorch_cuda is a library of libtorch itself, whose initialisers only register.
+    // SAFETY: this is a library of libtorch itself; its initialisers only register kernels.
     match unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) } {
         Ok(library) => {
-            // Its kernels are registered with libtorch for good: it must never be unloaded.
+            // Its kernels stay registered with libtorch, so it must not be unloaded.
             std::mem::forget(library);
             Ok(())
         }
         Err(error) => Err(format!(
-            "the CUDA libraries of libtorch cannot be loaded ({error}). CUDA=1 scripts/setup.sh installs them"
+            "the CUDA libraries of libtorch cannot be loaded ({error}). Install them with CUDA=1 scripts/setup.sh"
         )),
     }
 }
@@ -286,8 +300,8 @@ mod tests {
     }
 
     #[test]
-    fn gpus_and_drivers_are_found_before_anything_of_them_works() {
-        let finds = |files: &[(&str, &str)]| {
+    fn gpus_and_drivers_are_detected_whether_usable_or_not() {
+        let detects = |files: &[(&str, &str)]| {
             let root = tempfile::tempdir().unwrap();
             for (path, text) in files {
                 let path = root.path().join(path);
@@ -297,24 +311,24 @@ mod tests {
             has_nvidia_gpu(root.path())
         };
         let pci = |vendor: &'static str, class: &'static str| {
-            finds(&[
+            detects(&[
                 ("sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n"),
                 ("sys/bus/pci/devices/0000:00:02.0/class", "0x030000\n"),
                 ("sys/bus/pci/devices/0000:01:00.0/vendor", vendor),
                 ("sys/bus/pci/devices/0000:01:00.0/class", class),
             ])
         };
-        assert!(!finds(&[]), "an empty machine");
-        assert!(!finds(&[("dev/null", ""), ("proc/driver/rtc", "")]));
-        assert!(finds(&[("proc/driver/nvidia/version", "")]));
-        assert!(finds(&[("dev/nvidiactl", "")]));
+        assert!(!detects(&[]), "an empty machine");
+        assert!(!detects(&[("dev/null", ""), ("proc/driver/rtc", "")]));
+        assert!(detects(&[("proc/driver/nvidia/version", "")]));
+        assert!(detects(&[("dev/nvidiactl", "")]));
         assert!(pci("0x10de\n", "0x030200\n"), "a GPU without a driver");
-        assert!(!pci("0x10de\n", "0x040300\n"), "sound");
-        assert!(!pci("0x1002\n", "0x030000\n"), "a GPU of another make");
+        assert!(!pci("0x10de\n", "0x040300\n"), "an audio device");
+        assert!(!pci("0x1002\n", "0x030000\n"), "a GPU of another vendor");
     }
 
     #[test]
-    fn devices_are_counted() {
+    fn an_index_out_of_range_is_refused_with_the_valid_ones() {
         assert!(chosen(&driver(0), 0).unwrap_err().contains("no GPU"));
         assert_eq!(chosen(&driver(1), 3).unwrap_err(), "there is 1 CUDA device, cuda:0");
         assert!(chosen(&driver(2), 2).unwrap_err().contains("there are 2 CUDA devices"));
@@ -322,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_may_be_too_old() {
+    fn an_old_driver_is_reported_with_both_cuda_versions() {
         let reason = too_old(12040, 13000).unwrap();
         assert!(reason.contains("up to 12.4") && reason.contains("CUDA 13.0"), "{reason}");
         assert_eq!(too_old(13000, 13010), None, "of the same major version");
@@ -330,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_on_a_gpu_say_what_is_missing() {
+    fn errors_on_a_gpu_name_the_cause() {
         let card = &driver(1).cards[0];
         assert!(explain("CUDA error: no kernel image is available", card).contains("compute capability 6.1"));
         assert!(explain("CUDA out of memory. Tried to", card).contains("4096 MiB"));
@@ -345,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_other_kinds_stay_as_they_are() {
+    fn other_errors_are_returned_unchanged() {
         let error = with_remedy(Error::Cuda("out of memory".into()), Device::Cpu);
         assert!(matches!(error, Error::Cuda(_)));
         let error = with_remedy(Error::NoReference, Device::Cuda(0));

@@ -1,36 +1,35 @@
-//! Which buffers are marked as discontinuous. BaseTransform marks what goes out next after one that was marked came in or
-//! one was dropped; where buffers wait for the next, that is another.
-
-use std::sync::atomic::{AtomicBool, Ordering};
+//! DISCONT flags with frame threading.
 
 use gstreamer as gst;
 
+/// Moves DISCONT flags to the buffers they belong to. `GstBaseTransform` flags the buffer that it pushes after a flagged
+/// one came in or one was dropped. If buffers wait for the next one, that is a different buffer.
 #[derive(Debug, Default)]
 pub struct DiscontTracker {
-    /// Something is missing before the next buffer.
-    gap: AtomicBool,
-    /// The buffer that goes out is marked.
-    marked: AtomicBool,
+    /// A buffer is missing before the next one.
+    gap: bool,
+    /// The buffer that is pushed now has the flag.
+    flagged: bool,
 }
 
 impl DiscontTracker {
-    /// A buffer will not go out.
-    pub fn miss(&self) {
-        self.gap.store(true, Ordering::Relaxed);
+    /// Records that a buffer is not pushed.
+    pub fn miss(&mut self) {
+        self.gap = true;
     }
 
-    /// Marks `buffer`, which goes out next, if it came in marked or something is missing before it.
-    pub fn mark(&self, buffer: &mut gst::Buffer, came_marked: bool) {
-        let gap = self.gap.swap(false, Ordering::Relaxed);
+    /// Flags `buffer`, which is pushed next, if it came in with the flag or a buffer is missing before it.
+    pub fn mark(&mut self, buffer: &mut gst::Buffer, came_flagged: bool) {
+        let gap = std::mem::take(&mut self.gap);
         if gap {
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
         }
-        self.marked.store(gap || came_marked, Ordering::Relaxed);
+        self.flagged = gap || came_flagged;
     }
 
-    /// Takes away a mark from what goes out that was set in the meantime.
+    /// Removes the flag from the pushed buffer if it was set after [`mark`](Self::mark).
     pub fn correct(&self, buffer: &mut gst::Buffer) {
-        if !self.marked.load(Ordering::Relaxed) && buffer.flags().contains(gst::BufferFlags::DISCONT) {
+        if !self.flagged && buffer.flags().contains(gst::BufferFlags::DISCONT) {
             buffer.make_mut().unset_flags(gst::BufferFlags::DISCONT);
         }
     }

@@ -1,4 +1,4 @@
-//! Video frames as planes of components: alpha in, colours tinted, small pictures out.
+//! Video frames as planes of components: reading and writing alpha, tinting, and conversion to small RGB pictures.
 
 use glib::BoolError;
 use gstreamer as gst;
@@ -8,31 +8,32 @@ use gstreamer_video::video_frame::Writable;
 use gstreamer_video::{VideoFormat, VideoFormatInfo, VideoFrame, VideoFrameRef, VideoInfo};
 
 use crate::image::{
-    Colors, Component as Samples, Picture, PlaneFormat, PlaneMut, Planes, Region, Scene, product,
+    Colors, Component as Samples, FrameSource, Picture, PlaneFormat, PlaneMut, Planes, Region, product,
 };
 use crate::matte::Guide;
 
-/// How strongly objects are tinted, of 255.
+/// Strength of the tint of objects, of 255.
 const TINT: i64 = 140;
-/// Frames of more pixels are scaled by several threads; below, waking them costs more than it saves.
-const LARGE: u32 = 1920 * 1088;
+/// Pixels up to which frames are converted by one thread; for small frames, waking others costs more than it
+/// saves.
+const MAX_SINGLE_THREADED: u32 = 1920 * 1088;
 const MAX_THREADS: usize = 4;
-/// Where a small picture's pixel stands for more than this many in a row, a few of them are enough: all of
-/// them take GStreamer twice to six times as long.
-const MANY: f64 = 2.5;
+/// Factor of reduction above which the resampler uses only [`TAPS`] taps; with all taps, GStreamer takes twice to
+/// six times as long.
+const MIN_FACTOR_FOR_TAPS: f64 = 2.5;
 const TAPS: u32 = 4;
 
-/// A frame that can be written.
+/// A writable frame.
 pub type FrameMut<'a> = VideoFrameRef<&'a mut gst::BufferRef>;
-/// A frame that can be read.
+/// A readable frame.
 pub type Frame<'a> = VideoFrameRef<&'a gst::BufferRef>;
 
-/// Whether a component is a byte of its own, or a 16-bit word of its own, in each pixel.
+/// Whether each sample of a component is a separate byte or 16-bit word.
 pub fn is_plain(info: &VideoFormatInfo, component: usize) -> bool {
     let (depth, shift) = (info.depth()[component], info.shift()[component]);
     let stride = info.pixel_stride()[component];
     let bytes = depth == 8 && shift == 0;
-    // GStreamer's table has the V of P010 at an odd place, which is none for a word.
+    // GStreamer's table has the V of P010 at an odd offset, where no word can be.
     let words =
         depth > 8 && depth + shift <= 16 && stride % 2 == 0 && info.poffset()[component].is_multiple_of(2);
     let place = |c: usize| (info.plane()[c], info.poffset()[c]);
@@ -40,19 +41,19 @@ pub fn is_plain(info: &VideoFormatInfo, component: usize) -> bool {
     (bytes || words) && alone && stride > 0 && !info.is_complex() && !info.is_tiled() && !info.has_palette()
 }
 
-/// Whether there is alpha that can be written. GStreamer 1.22 does not call it alpha in AV12, so the number
+/// Whether the format has alpha that can be written. GStreamer 1.22 does not flag the alpha of AV12, so the number
 /// of components decides.
 pub fn has_plain_alpha(info: &VideoFormatInfo) -> bool {
     info.n_components() == 4 && is_plain(info, 3)
 }
 
-/// Whether there is alpha, even where it cannot be written.
+/// Whether the format has alpha, writable or not.
 pub fn has_alpha(info: &VideoFormatInfo) -> bool {
     info.has_alpha() || has_plain_alpha(info)
 }
 
-/// Whether all components but alpha lie where they lie in `a`, in the same planes, so that `a` becomes
-/// `b` by nothing but its alpha.
+/// Whether all components but alpha have the same planes and locations in `a` and `b`, so that only the alpha of
+/// `b` has to be written.
 pub fn colors_in_place(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
     has_plain_alpha(b)
         && a.n_planes() == b.n_planes()
@@ -60,7 +61,7 @@ pub fn colors_in_place(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
         && (0..3).all(|c| a.plane()[c] == b.plane()[c])
 }
 
-/// Which plane of `a` each plane of `b` is, if `b` is `a` with a plane of alpha behind it.
+/// If `b` is `a` with an appended alpha plane, returns which plane of `a` each other plane of `b` is.
 pub fn appended_planes(a: &VideoFormatInfo, b: &VideoFormatInfo) -> Option<Vec<usize>> {
     let planes = a.n_planes() as usize;
     let fits = a.n_components() == 3
@@ -77,7 +78,7 @@ pub fn appended_planes(a: &VideoFormatInfo, b: &VideoFormatInfo) -> Option<Vec<u
     })
 }
 
-/// The colours are of the same kind and stored alike within their planes.
+/// Whether the colours are of the same kind and stored alike within their planes.
 fn same_layout(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
     let component = |info: &VideoFormatInfo, c: usize| {
         (
@@ -94,18 +95,18 @@ fn same_layout(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
         && (0..3).all(|c| component(a, c) == component(b, c))
 }
 
-/// Matters for words only.
+/// Byte order of words; irrelevant for bytes.
 fn little_endian(info: &VideoFormatInfo) -> bool {
     match info.format() {
         VideoFormat::Argb64 | VideoFormat::Ayuv64 => cfg!(target_endian = "little"),
-        // GStreamer does not say so of this one.
+        // GStreamer does not flag this format.
         VideoFormat::V216 => true,
         _ if info.depth()[0] <= 8 => true,
         _ => info.is_le(),
     }
 }
 
-/// One component of a frame: where its samples are and how they are stored.
+/// Location and storage of the samples of one component of a frame.
 struct Component<'a> {
     data: &'a mut [u8],
     width: usize,
@@ -143,7 +144,7 @@ impl<'a> Component<'a> {
         self.pixel == 1 && self.offset == 0 && self.depth == 8
     }
 
-    /// Replaces each sample by what `change` makes of it and its place, both at the component's depth.
+    /// Replaces each sample by `change(x, y, sample)`; samples have the depth of the component.
     fn update(&mut self, mut change: impl FnMut(usize, usize, i32) -> i32) {
         let Self { width, height, pixel, offset, depth, shift, little_endian, .. } = *self;
         let bytes = if depth > 8 { 2 } else { 1 };
@@ -166,10 +167,10 @@ impl<'a> Component<'a> {
     }
 }
 
-/// Multiplies the alpha that a frame has with `matte`, packed rows of one byte a pixel.
+/// Multiplies the alpha of a frame by `matte`, packed rows of one byte per pixel.
 ///
 /// # Errors
-/// A frame that cannot be mapped.
+/// The frame cannot be mapped.
 pub fn multiply_alpha(frame: &mut FrameMut, matte: &[u8]) -> Result<(), BoolError> {
     let mut alpha = Component::of(frame, 3)?;
     let width = alpha.width;
@@ -181,7 +182,7 @@ pub fn multiply_alpha(frame: &mut FrameMut, matte: &[u8]) -> Result<(), BoolErro
         }
         return Ok(());
     }
-    // Bits beyond the depth do not count.
+    // Bits beyond the depth are ignored.
     let largest = (1 << alpha.depth) - 1;
     alpha.update(|x, y, value| ((value & largest) * i32::from(matte[y * width + x]) + 127) / 255);
     Ok(())
@@ -189,13 +190,13 @@ pub fn multiply_alpha(frame: &mut FrameMut, matte: &[u8]) -> Result<(), BoolErro
 
 /// Reads the alpha of frames of one format.
 pub struct AlphaReader {
-    /// For alpha that has neither a byte nor a word of its own.
+    /// For alpha that is not stored as separate bytes or words.
     converter: Option<(gst_video::VideoConverter, VideoFrame<Writable>)>,
 }
 
 impl AlphaReader {
     /// # Errors
-    /// A format that cannot be converted.
+    /// The format cannot be converted.
     pub fn new(input: &VideoInfo) -> Result<Self, BoolError> {
         if has_plain_alpha(&input.format_info()) {
             return Ok(Self { converter: None });
@@ -206,14 +207,14 @@ impl AlphaReader {
             .build()?;
         let buffer = gst::Buffer::with_size(info.size())?;
         let frame = VideoFrame::from_buffer_writable(buffer, &info)
-            .map_err(|_| glib::bool_error!("Cannot map a frame for its alpha"))?;
+            .map_err(|_| glib::bool_error!("Cannot map a frame to read its alpha"))?;
         Ok(Self { converter: Some((converter(input, &info)?, frame)) })
     }
 
-    /// Packed rows of one byte a pixel.
+    /// Reads packed rows of one byte per pixel.
     ///
     /// # Errors
-    /// A frame that cannot be mapped.
+    /// The frame cannot be mapped.
     pub fn read(&mut self, frame: &Frame, alpha: &mut Vec<u8>) -> Result<(), BoolError> {
         alpha.clear();
         match &mut self.converter {
@@ -232,7 +233,7 @@ impl AlphaReader {
     }
 }
 
-/// Appends the samples of a plain component, as bytes.
+/// Appends the samples of a plain component as bytes.
 fn read_component(frame: &Frame, component: usize, values: &mut Vec<u8>) -> Result<(), BoolError> {
     let (format, info) = (frame.format_info(), frame.info());
     let plane = format.plane()[component];
@@ -261,11 +262,11 @@ fn read_component(frame: &Frame, component: usize, values: &mut Vec<u8>) -> Resu
     Ok(())
 }
 
-/// Lets `write` fill the alpha of a frame, through `scratch` where the format does not have it as a plane
-/// of bytes.
+/// Calls `write` to fill the alpha of a frame, via `scratch` if the format does not store alpha as a plane of
+/// bytes.
 ///
 /// # Errors
-/// Those of `write`, and a frame that cannot be mapped.
+/// Those of `write`, or the frame cannot be mapped.
 pub fn write_alpha<E: From<BoolError>>(
     frame: &mut FrameMut,
     scratch: &mut Vec<u8>,
@@ -284,8 +285,8 @@ pub fn write_alpha<E: From<BoolError>>(
     Ok(())
 }
 
-/// What a frame shows in luma, or green, or grey; nothing for formats that do not have it as bytes or
-/// words of their own, or that are stored upside down.
+/// Luma, green or grey of a frame as a guide. `None` for formats that do not store it as separate bytes or words,
+/// and for frames stored upside down.
 pub fn guide<'a>(frame: &'a Frame) -> Option<Guide<'a>> {
     let format = frame.format_info();
     let component = usize::from(format.is_rgb());
@@ -305,7 +306,7 @@ pub fn guide<'a>(frame: &'a Frame) -> Option<Guide<'a>> {
     }
 }
 
-/// Words of `depth` bits from bytes, with 255 becoming all ones; for planes outside of any frame.
+/// Writes bytes to a separate alpha plane of more than 8 bits; 255 becomes all ones.
 pub fn widen_plane(values: &[u8], width: usize, info: &VideoInfo, plane: &mut [u8]) {
     let format = info.format_info();
     let mut component = Component {
@@ -329,9 +330,9 @@ fn widen(value: u8, depth: u32) -> i32 {
     (wide >> (16 - depth)) as i32
 }
 
-/// Whether [`tint`] can work on a format as it is.
+/// Whether [`tint`] supports a format.
 pub fn can_tint(info: &VideoFormatInfo) -> bool {
-    // GStreamer's table and its own conversion disagree on which of the two is V in VYUY.
+    // GStreamer's table and its conversion disagree about which component of VYUY is V.
     info.format() != VideoFormat::Vyuy && (0..colors(info)).all(|c| is_plain(info, c))
 }
 
@@ -339,10 +340,10 @@ fn colors(info: &VideoFormatInfo) -> usize {
     info.n_components().min(3) as usize
 }
 
-/// Mixes the colour (R, G, B) into a frame where `alpha`, `width` bytes a row, is opaque.
+/// Mixes a colour (R, G, B) into a frame, weighted by `alpha`, rows of `width` bytes.
 ///
 /// # Errors
-/// A frame that cannot be mapped.
+/// The frame cannot be mapped.
 pub fn tint(frame: &mut FrameMut, alpha: &[u8], width: usize, color: [u8; 3]) -> Result<(), BoolError> {
     let format = frame.format_info();
     let target = samples(frame.info(), color);
@@ -359,7 +360,7 @@ pub fn tint(frame: &mut FrameMut, alpha: &[u8], width: usize, color: [u8; 3]) ->
     Ok(())
 }
 
-/// A colour as the samples of a format with its colorimetry: R, G, B or Y, U, V or grey.
+/// Converts a colour to samples of a format with its colorimetry: R, G, B or Y, U, V or grey.
 fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
     let [r, g, b] = color.map(|value| f64::from(value) / 255.0);
     let format = info.format_info();
@@ -372,23 +373,23 @@ fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
     std::array::from_fn(|c| (values[c] * f64::from(scale[c])).round() as i32 + offset[c])
 }
 
-/// Makes small RGB pictures of frames of one format.
+/// Converts regions of frames of one format to small RGB pictures.
 ///
-/// `GstVideoConverter` can cut a region out of a frame and resize it at once, but not rightly in every format:
-/// where it miscounts columns ([`can_cut`]), and where it works with 16 bits, which version 1.22 garbles when one
-/// side gets longer and the other shorter, the whole frame becomes RGB first.
+/// `GstVideoConverter` can crop and resize in one step, but not correctly in every format: in some it miscounts
+/// columns ([`can_crop`]), and if it works with 16 bits, version 1.22 garbles pictures of which one side grows and
+/// the other shrinks. In these cases, the whole frame is converted to RGB first.
 pub struct Shrinker {
     input: VideoInfo,
-    can_cut: bool,
+    can_crop: bool,
     can_resize: bool,
-    /// The part of the frame that becomes RGB first, and whether it is of the current frame.
+    /// Part of the frame that is converted to RGB first, and whether it is from the current frame.
     first: Option<(Small, bool)>,
     small: Option<Small>,
-    /// The same for [`Scene::overview`].
+    /// As `small`, for [`FrameSource::overview`].
     overview: Option<Small>,
 }
 
-/// How the last picture was made: of one region, at one size.
+/// Converter of one region to one size, and its last picture.
 struct Small {
     region: Region,
     converter: gst_video::VideoConverter,
@@ -400,8 +401,8 @@ impl Shrinker {
         let unpacked = VideoFormatInfo::from_format(input.format_info().unpack_format());
         Self {
             input: input.clone(),
-            // Without an answer, the slower way is right in any case.
-            can_cut: can_cut(input).unwrap_or(false),
+            // The slower path is correct in any case.
+            can_crop: can_crop(input).unwrap_or(false),
             can_resize: unpacked.depth()[0] == 8,
             first: None,
             small: None,
@@ -409,25 +410,25 @@ impl Shrinker {
         }
     }
 
-    /// Frames to come are not the one from before.
+    /// Invalidates the converted part of the previous frame.
     fn next_frame(&mut self) {
         if let Some((_, current)) = &mut self.first {
             *current = false;
         }
     }
 
-    /// The part of a frame that has to become RGB before `region` is made small.
+    /// The part of a frame that has to be converted to RGB before `region` is cropped and resized.
     fn first_step(&self, region: Region) -> Option<Region> {
         let all = Region::whole((self.input.width() as usize, self.input.height() as usize));
-        let cuts = region == all || (self.can_cut && is_aligned(region, &self.input.format_info()));
-        // The overview needs all of the frame as well.
-        (!cuts || !self.can_resize).then_some(all)
+        let crops = region == all || (self.can_crop && is_aligned(region, &self.input.format_info()));
+        // The whole frame, because the overview needs it as well.
+        (!crops || !self.can_resize).then_some(all)
     }
 
-    /// What `region` shows, `size` (width, height) pixels large.
+    /// Converts `region` to RGB at `size` (width, height) in pixels.
     ///
     /// # Errors
-    /// A region that is not inside the frame, a format that cannot be converted.
+    /// The region is not inside the frame, or the format cannot be converted.
     fn shrink(
         &mut self,
         frame: &Frame,
@@ -442,15 +443,15 @@ impl Shrinker {
             None => None,
             Some(part) => {
                 let last = first.take().filter(|(last, _)| last.region == part);
-                let (shown, current) = first.insert(match last {
+                let (converted, current) = first.insert(match last {
                     Some(last) => last,
                     None => (Small::new(input, part, (part.width, part.height))?, false),
                 });
                 if !*current {
-                    shown.show(frame);
+                    converted.convert(frame);
                     *current = true;
                 }
-                Some((&shown.picture, part))
+                Some((&converted.picture, part))
             }
         };
         let fits = |small: &Small| {
@@ -467,8 +468,8 @@ impl Shrinker {
         };
         let small = small.insert(last);
         match first {
-            Some((picture, _)) => small.show(&picture.as_video_frame_ref()),
-            None => small.show(frame),
+            Some((picture, _)) => small.convert(&picture.as_video_frame_ref()),
+            None => small.convert(frame),
         }
         Ok(Picture {
             width: size.0,
@@ -492,27 +493,27 @@ impl Small {
         Ok(Self { region, converter, picture })
     }
 
-    fn show<T>(&mut self, frame: &VideoFrameRef<T>) {
+    fn convert<T>(&mut self, frame: &VideoFrameRef<T>) {
         self.converter.frame_ref(frame, &mut self.picture.as_mut_video_frame_ref());
     }
 }
 
-/// Whether a region begins where a sample of every component does.
+/// Whether a region begins at a sample of every component.
 fn is_aligned(region: Region, format: &VideoFormatInfo) -> bool {
     let on = |at: usize, subsampling: &[u32]| subsampling.iter().all(|&shift| at.is_multiple_of(1 << shift));
     on(region.x, format.w_sub()) && on(region.y, format.h_sub())
 }
 
-/// Whether GStreamer's converter finds regions of frames of this format. It does not where its functions that
-/// unpack lines miscount the columns to be skipped: in 1.22 those for `v210`, `UYVP`, `RGBA64_LE`, `NV12_10LE32` and
-/// others. What is wrong differs between versions, so the converter itself is tried, on noise.
+/// Whether GStreamer's converter crops frames of this format correctly. It fails if the function that unpacks
+/// lines miscounts the columns to skip: in 1.22 those for `v210`, `UYVP`, `RGBA64_LE`, `NV12_10LE32` and others.
+/// The formats differ between versions, so the converter is tested on noise.
 ///
 /// # Errors
-/// A format that cannot be converted.
-fn can_cut(input: &VideoInfo) -> Result<bool, BoolError> {
+/// The format cannot be converted.
+fn can_crop(input: &VideoInfo) -> Result<bool, BoolError> {
     const WIDTH: usize = 96;
     const HEIGHT: usize = 64;
-    /// What is this near to the border of a region has chroma of other pixels.
+    /// Pixels this close to the border of a region have chroma of pixels outside of it.
     const BORDER: usize = 8;
     let info = VideoInfo::builder(input.format(), WIDTH as u32, HEIGHT as u32)
         .interlace_mode(input.interlace_mode())
@@ -524,17 +525,18 @@ fn can_cut(input: &VideoInfo) -> Result<bool, BoolError> {
     });
     let buffer = gst::Buffer::from_slice(noise.collect::<Vec<_>>());
     let frame = Frame::from_buffer_ref_readable(&buffer, &info)?;
-    let show = |region: Region| {
+    let convert = |region: Region| {
         let mut small = Small::new(&info, region, (region.width, region.height))?;
-        small.show(&frame);
+        small.convert(&frame);
         Ok::<_, BoolError>(small.picture)
     };
-    // Columns are counted rightly from 0. Not all rows, or faster ways with other roundings may be taken.
-    let all = show(Region { x: 0, y: 0, width: WIDTH, height: HEIGHT - 4 })?;
+    // Columns are counted correctly from 0. A few rows are left out, because the converter may take faster paths
+    // with other rounding for whole frames.
+    let all = convert(Region { x: 0, y: 0, width: WIDTH, height: HEIGHT - 4 })?;
     let all = (all.plane_data(0)?, all.plane_stride()[0] as usize);
     for (x, y) in [(4, 0), (8, 4), (12, 8), (36, 4)] {
         let region = Region { x, y, width: 60, height: 48 };
-        let part = show(region)?;
+        let part = convert(region)?;
         let part = (part.plane_data(0)?, part.plane_stride()[0] as usize);
         let row = |(data, stride): (&[u8], usize), x: usize, y: usize| {
             let start = y * stride + 3 * (x + BORDER);
@@ -547,14 +549,14 @@ fn can_cut(input: &VideoInfo) -> Result<bool, BoolError> {
     Ok(true)
 }
 
-/// A frame that can be looked at in part.
+/// A frame whose regions can be converted to RGB.
 pub struct View<'a, 'b> {
     frame: &'a Frame<'b>,
     shrinker: &'a mut Shrinker,
 }
 
 impl<'a, 'b> View<'a, 'b> {
-    /// The whole `frame`, and what makes small pictures of frames of its format.
+    /// View of `frame`, with the shrinker for its format.
     pub fn new(frame: &'a Frame<'b>, shrinker: &'a mut Shrinker) -> Self {
         shrinker.next_frame();
         Self { frame, shrinker }
@@ -562,15 +564,15 @@ impl<'a, 'b> View<'a, 'b> {
 }
 
 fn cannot_show(error: BoolError) -> crate::Error {
-    crate::Error::Config(format!("the frame cannot be shown in part: {error}"))
+    crate::Error::Config(format!("a region of the frame cannot be converted: {error}"))
 }
 
-impl Scene for View<'_, '_> {
+impl FrameSource for View<'_, '_> {
     fn size(&self) -> (usize, usize) {
         (self.frame.width() as usize, self.frame.height() as usize)
     }
 
-    fn view(&mut self, region: Region, size: (usize, usize)) -> crate::Result<Picture<'_>> {
+    fn crop(&mut self, region: Region, size: (usize, usize)) -> crate::Result<Picture<'_>> {
         self.shrinker.shrink(self.frame, region, size, false).map_err(cannot_show)
     }
 
@@ -583,9 +585,9 @@ impl Scene for View<'_, '_> {
     }
 }
 
-/// A frame as it is stored; nothing for formats whose components are not bytes of their own, frames that are
-/// stored upside down, interlaced ones, whose chroma belongs to fields, and the rare ones with one sample of
-/// chroma for four columns or rows.
+/// The planes of a frame as stored. `None` for formats whose components are not separate bytes, frames stored
+/// upside down, interlaced frames, whose chroma belongs to fields, and formats with one sample of chroma for four
+/// columns or rows.
 fn planes<'a>(frame: &'a Frame) -> Option<Planes<'a>> {
     let (format, info) = (frame.format_info(), frame.info());
     let colors = colors(&format);
@@ -643,9 +645,9 @@ fn part_converter(
     let mut config = gst_video::VideoConverterConfig::new();
     config.set_resampler_method(gst_video::VideoResamplerMethod::Linear);
     config.set_threads(threads(input));
-    let shrinks = (region.width as f64 / f64::from(output.width()))
+    let factor = (region.width as f64 / f64::from(output.width()))
         .max(region.height as f64 / f64::from(output.height()));
-    if shrinks > MANY {
+    if factor > MIN_FACTOR_FOR_TAPS {
         config.set_resampler_taps(TAPS);
     }
     config.set_src_x(region.x as i32);
@@ -655,10 +657,10 @@ fn part_converter(
     gst_video::VideoConverter::new(input, output, Some(config))
 }
 
-/// Converts whole frames; what is the same in both is only copied.
+/// Converter of whole frames; components that are stored alike in both formats are copied.
 ///
 /// # Errors
-/// A pair of formats that cannot be converted.
+/// The pair of formats is not supported.
 pub fn converter(input: &VideoInfo, output: &VideoInfo) -> Result<gst_video::VideoConverter, BoolError> {
     let mut config = gst_video::VideoConverterConfig::new();
     config.set_threads(threads(input));
@@ -666,7 +668,7 @@ pub fn converter(input: &VideoInfo, output: &VideoInfo) -> Result<gst_video::Vid
 }
 
 fn threads(input: &VideoInfo) -> u32 {
-    if input.width() * input.height() <= LARGE {
+    if input.width() * input.height() <= MAX_SINGLE_THREADED {
         return 1;
     }
     std::thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS)) as u32
@@ -687,7 +689,7 @@ mod tests {
     }
 
     #[test]
-    fn alpha_of_every_plain_format() {
+    fn alpha_is_written_in_every_plain_format() {
         gst::init().unwrap();
         let mut count = 0;
         for format in VideoFormat::iter_raw() {
@@ -709,19 +711,19 @@ mod tests {
                 })
                 .unwrap();
             }
-            // GStreamer's own conversion is the judge.
+            // GStreamer's own conversion is the reference.
             let deep = VideoInfo::builder(VideoFormat::Argb64, 5, 3).build().unwrap();
-            let mut judged = frame_of(&deep);
-            convert(&buffer, &info, &mut judged, &deep);
-            let judged = judged.map_readable().unwrap();
-            for (pixel, value) in judged.chunks(8).zip(&values) {
+            let mut converted = frame_of(&deep);
+            convert(&buffer, &info, &mut converted, &deep);
+            let converted = converted.map_readable().unwrap();
+            for (pixel, value) in converted.chunks(8).zip(&values) {
                 assert_eq!(u16::from_ne_bytes([pixel[0], pixel[1]]) >> 8, u16::from(*value), "{format:?}");
             }
         }
         assert!(count > 15, "only {count} formats");
     }
 
-    /// Waves of colour in which a shift of a few pixels shows, as RGB.
+    /// RGB rows of colour waves, in which a shift of a few pixels is measurable.
     fn waves(width: usize, height: usize) -> Vec<u8> {
         let pixel = |i: usize| {
             let (x, y) = ((i % width) as f64, (i / width) as f64);
@@ -731,7 +733,7 @@ mod tests {
         (0..width * height).flat_map(pixel).collect()
     }
 
-    /// RGB rows without padding as a buffer.
+    /// Buffer with the padding of `info` from RGB rows without padding.
     fn padded(rows: &[u8], info: &VideoInfo) -> gst::Buffer {
         let mut bytes = vec![0; info.size()];
         let width = 3 * info.width() as usize;
@@ -740,13 +742,13 @@ mod tests {
         gst::Buffer::from_mut_slice(bytes)
     }
 
-    /// RGB rows without padding.
+    /// Copies RGB rows without their padding.
     fn rows(data: &[u8], stride: usize, (width, height): (usize, usize)) -> Vec<u8> {
         data.chunks(stride).take(height).flat_map(|row| row[..3 * width].to_vec()).collect()
     }
 
-    /// What `region` of a whole RGB picture shows, resized by GStreamer, but cut out without it.
-    fn cut(all: &[u8], width: usize, region: Region, size: (usize, usize)) -> Vec<u8> {
+    /// Crops `region` from a whole RGB picture without GStreamer, and resizes it with GStreamer.
+    fn crop(all: &[u8], width: usize, region: Region, size: (usize, usize)) -> Vec<u8> {
         let part: Vec<u8> = (region.y..region.y + region.height)
             .flat_map(|y| all[3 * (y * width + region.x)..][..3 * region.width].to_vec())
             .collect();
@@ -755,11 +757,11 @@ mod tests {
         let buffer = padded(&part, &info);
         let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
         let mut small = Small::new(&info, Region::whole((region.width, region.height)), size).unwrap();
-        small.show(&frame);
+        small.convert(&frame);
         rows(small.picture.plane_data(0).unwrap(), small.picture.plane_stride()[0] as usize, size)
     }
 
-    /// Regions in the middle and at every border of a frame, at places on and off the grids of chroma.
+    /// Regions in the middle and at every border of a frame, aligned and not aligned to the grid of chroma.
     fn regions(width: usize, height: usize) -> Vec<Region> {
         let last = |whole: usize, length: usize| (whole - length) / 4 * 4;
         let region = |x, y, width, height| Region { x, y, width, height };
@@ -800,13 +802,14 @@ mod tests {
                     // Smaller; wider and lower; narrower and higher.
                     let (across, down) = [(67, 67), (110, 80), (75, 130)][(number + width) % 3];
                     let size = (region.width * across / 100, region.height * down / 100);
-                    let expected = cut(&all, width, region, size);
+                    let expected = crop(&all, width, region, size);
                     let mut view = View::new(&frame, &mut shrinker);
-                    let picture = view.view(region, size).unwrap();
+                    let picture = view.crop(region, size).unwrap();
                     let found = rows(picture.data, picture.stride, size);
                     let sum: u64 = found.iter().zip(&expected).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
                     let mean = sum as f64 / found.len() as f64;
-                    // Chroma that is resized with the region or before differs by a part of a sample.
+                    // Chroma differs by a fraction of a sample, depending on whether it is resized before
+                    // cropping.
                     let coarse = info.format_info().w_sub().iter().any(|&shift| shift > 1);
                     if mean > if coarse { 3.0 } else { 1.5 } {
                         wrong.push(format!("{format:?} {width}x{height} {region:?}: {mean:.1}"));
@@ -820,18 +823,18 @@ mod tests {
     }
 
     #[test]
-    fn common_formats_are_not_converted_whole() {
+    fn common_formats_are_cropped_directly() {
         gst::init().unwrap();
         for format in
             ["I420", "NV12", "YV12", "YUY2", "UYVY", "RGB", "BGRx", "RGBA", "A420", "AYUV", "I420_10LE"]
         {
             let info = VideoInfo::builder(format.parse().unwrap(), 256, 192).build().unwrap();
-            assert!(Shrinker::new(&info).can_cut, "{format}");
+            assert!(Shrinker::new(&info).can_crop, "{format}");
         }
     }
 
     #[test]
-    fn a_whole_conversion_is_of_the_frame_that_is_looked_at() {
+    fn the_whole_frame_is_converted_anew_for_each_frame() {
         gst::init().unwrap();
         let info = VideoInfo::builder(VideoFormat::V210, 256, 192).build().unwrap();
         let mut shrinker = Shrinker::new(&info);
@@ -840,12 +843,12 @@ mod tests {
             let buffer = gst::Buffer::from_slice(vec![byte; info.size()]);
             let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
             let mut view = View::new(&frame, &mut shrinker);
-            view.view(region, (48, 32)).unwrap().data.to_vec()
+            view.crop(region, (48, 32)).unwrap().data.to_vec()
         });
         assert_ne!(first, second);
     }
 
-    /// Smooth colours with an edge, as RGB.
+    /// Smooth colours with an edge, as RGB rows.
     fn scene(width: usize, height: usize) -> Vec<u8> {
         let pixel = |i: usize| {
             let (x, y) = ((i % width) as f64 / width as f64, (i / width) as f64 / height as f64);
@@ -857,8 +860,8 @@ mod tests {
         (0..width * height).flat_map(pixel).map(|value| value as u8).collect()
     }
 
-    /// Mean and greatest difference, in levels, of the network's picture from planes: from what GStreamer shows
-    /// it at network size, and from GStreamer's colours of 16 bits, resized by libtorch.
+    /// Mean and maximum difference, in levels, between the network's input computed from planes and two
+    /// references: GStreamer's conversion at network size, and GStreamer's 16-bit conversion resized by libtorch.
     fn compare_views(info: &VideoInfo, region: Region, size: (usize, usize)) -> [(f64, f64); 2] {
         use tch::{Kind, Tensor};
         let (width, height) = (info.width() as usize, info.height() as usize);
@@ -904,11 +907,11 @@ mod tests {
         })
     }
 
-    /// What a GPU shows the network. GStreamer's way from 8-bit YUV to RGB is 2 to 4 levels off by itself, and at
-    /// hard edges other taps are tens of levels apart; its 16-bit way is nearer, but takes 16 bits of 8 by repeating
-    /// them, which is half a level off black and grey.
+    /// The conversion for a GPU. GStreamer's 8-bit conversion from YUV to RGB is itself 2 to 4 levels off, and at
+    /// hard edges different taps differ by tens of levels. Its 16-bit conversion is more exact, but widens 8 bits
+    /// by repeating them, which shifts black and grey by half a level.
     #[test]
-    fn planes_show_what_gstreamer_shows() {
+    fn planes_are_converted_as_by_gstreamer() {
         gst::init().unwrap();
         let mut count = 0;
         let size = (96, 64);
@@ -933,9 +936,9 @@ mod tests {
                 let [shown, exact] = compare_views(&info, region, size);
                 println!("{format:?} {region:?}: {shown:.2?}, {exact:.2?}");
                 let limit = if info.is_rgb() { 1.0 } else { 4.0 };
-                // The outermost of an odd number of columns has chroma of its own.
-                let most = if width % 2 == 0 { 50.0 } else { 80.0 };
-                assert!(shown.0 < limit && shown.1 < most, "{format:?} {region:?}: {shown:?}");
+                // The last of an odd number of columns has its own sample of chroma.
+                let max_difference = if width % 2 == 0 { 50.0 } else { 80.0 };
+                assert!(shown.0 < limit && shown.1 < max_difference, "{format:?} {region:?}: {shown:?}");
                 assert!(exact.0 < 2.0, "{format:?} {region:?}: {exact:?}");
             }
         }
@@ -951,7 +954,7 @@ mod tests {
     }
 
     #[test]
-    fn planes_of_every_colorimetry_and_size() {
+    fn planes_of_every_colorimetry_and_size_are_converted_as_by_gstreamer() {
         gst::init().unwrap();
         for colorimetry in ["bt601", "bt709", "bt2020", "1:4:0:0"] {
             for (width, height) in [(640, 360), (333, 201), (1280, 720)] {

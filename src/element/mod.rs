@@ -7,10 +7,12 @@ mod compose;
 mod continuity;
 mod discont;
 mod downstream;
-mod engine;
+
 mod frame;
 mod imp;
 mod latency;
+mod loading;
+mod messages;
 mod pending;
 mod plane_pool;
 mod process_error;
@@ -18,14 +20,26 @@ mod qos;
 mod reference;
 mod sample;
 mod schedule;
+mod segmenter;
 mod settings;
+mod shared;
 mod signals;
 mod statistics;
+mod stream;
 mod thread_tuner;
 
-use gstreamer as gst;
+use std::sync::LazyLock;
 
 use glib::prelude::*;
+use gstreamer as gst;
+
+pub use crate::device::Precision;
+pub use crate::matte::Edges;
+pub use crate::tracker::Roi;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("fastganseg", gst::DebugColorFlags::empty(), Some("Video object segmentation"))
+});
 
 glib::wrapper! {
     /// Cuts the object of a reference mask out of every buffer.
@@ -33,7 +47,7 @@ glib::wrapper! {
         @extends gstreamer_base::BaseTransform, gst::Element, gst::Object;
 }
 
-/// What the element puts out.
+/// Output of the element.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstFastGanSegOutput")]
 #[repr(i32)]
@@ -49,129 +63,50 @@ pub enum Output {
     #[enum_value(name = "The ids of the objects as grey values, 0 for background", nick = "labels")]
     Labels,
     /// The picture with the objects tinted.
-    #[enum_value(name = "The picture with the objects tinted, for looking", nick = "overlay")]
+    #[enum_value(name = "The picture with tinted objects", nick = "overlay")]
     Overlay,
 }
 
-/// In what kind of number the network computes; [`device::Precision`](crate::device::Precision) as a
-/// property.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "GstFastGanSegPrecision")]
-#[repr(i32)]
-pub enum Precision {
-    /// The fastest that the device has natively.
-    #[default]
-    #[enum_value(name = "The fastest that the device has natively", nick = "auto")]
-    Auto,
-    /// 32-bit floating point.
-    #[enum_value(name = "32-bit floating point", nick = "float32")]
-    Float32,
-    /// 16-bit brain floating point.
-    #[enum_value(name = "16-bit brain floating point", nick = "bfloat16")]
-    Bfloat16,
-    /// 16-bit floating point, CUDA only.
-    #[enum_value(name = "16-bit floating point, CUDA only", nick = "float16")]
-    Float16,
-}
-
-impl From<Precision> for crate::device::Precision {
-    fn from(precision: Precision) -> Self {
-        match precision {
-            Precision::Auto => Self::Auto,
-            Precision::Float32 => Self::Float32,
-            Precision::Bfloat16 => Self::Bfloat16,
-            Precision::Float16 => Self::Float16,
-        }
-    }
-}
-
-/// What becomes of frames that are too late for the sink.
+/// Handling of frames that are too late for the sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstFastGanSegLatePolicy")]
 #[repr(i32)]
 pub enum LatePolicy {
-    /// The network is left out, and the last mask is used again.
+    /// The network does not run, and the last mask is used again.
     #[default]
-    #[enum_value(name = "Use the last mask again, and lose no frame", nick = "hold")]
+    #[enum_value(name = "Use the last mask again and drop no frame", nick = "hold")]
     Hold,
     /// The whole frame is dropped.
     #[enum_value(name = "Drop the frame", nick = "drop")]
     Drop,
 }
 
-/// How the matte gets from the network's size to that of the picture; [`matte::Edges`](crate::matte::Edges)
-/// as a property.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "GstFastGanSegEdges")]
-#[repr(i32)]
-pub enum Edges {
-    /// Its edges follow those of the picture.
-    #[default]
-    #[enum_value(name = "Edges follow those of the picture", nick = "refine")]
-    Refine,
-    /// Evenly.
-    #[enum_value(name = "Enlarged evenly", nick = "bilinear")]
-    Bilinear,
-}
-
-impl From<Edges> for crate::matte::Edges {
-    fn from(edges: Edges) -> Self {
-        match edges {
-            Edges::Refine => Self::Refine,
-            Edges::Bilinear => Self::Bilinear,
-        }
-    }
-}
-
-/// Where the network looks; [`tracker::Roi`](crate::tracker::Roi) as a property.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "GstFastGanSegRoi")]
-#[repr(i32)]
-pub enum Roi {
-    /// At the objects' surroundings where that shows more of them, in the shape that suits them.
-    #[default]
-    #[enum_value(
-        name = "At the objects' surroundings where that shows more of them, in the shape that suits them",
-        nick = "auto"
-    )]
-    Auto,
-    /// The same in the shape of the picture.
-    #[enum_value(
-        name = "At the objects' surroundings where that shows more of them, in the shape of the picture",
-        nick = "frame"
-    )]
-    Frame,
-    /// Always at the whole picture.
-    #[enum_value(name = "Always at the whole picture", nick = "off")]
-    Off,
-}
-
-impl From<Roi> for crate::tracker::Roi {
-    fn from(roi: Roi) -> Self {
-        match roi {
-            Roi::Auto => Self::Auto,
-            Roi::Frame => Self::Frame,
-            Roi::Off => Self::Off,
-        }
-    }
-}
-
-/// Registers the element; for applications that link it in rather than have it loaded as a plugin, too.
+/// Registers the element.
 ///
 /// # Errors
-/// GStreamer refuses the name.
+/// The name is taken.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     register_element(Some(plugin))
 }
 
-/// As [`register`], without a plugin.
+/// Registers the element for an application that links this crate instead of loading the plugin.
 ///
 /// # Errors
-/// GStreamer refuses the name.
+/// The name is taken.
 pub fn register_static() -> Result<(), glib::BoolError> {
     register_element(None)
 }
 
 fn register_element(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError> {
+    #[cfg(feature = "doc")]
+    for type_ in [
+        Output::static_type(),
+        LatePolicy::static_type(),
+        Precision::static_type(),
+        Edges::static_type(),
+        Roi::static_type(),
+    ] {
+        type_.mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    }
     gst::Element::register(plugin, "fastganseg", gst::Rank::NONE, FastGanSeg::static_type())
 }

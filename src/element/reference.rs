@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gstreamer_video::VideoInfo;
 
-use super::engine::FrameResult;
 use crate::image::OwnedPicture;
 use crate::mask::{MaskWarning, ReferenceMask};
 use crate::tracker::{MAX_OBJECTS, Presence};
@@ -47,7 +46,7 @@ impl Reference {
         if let Some(image) = &self.image {
             let picture = image.as_picture();
             let size = (picture.width, picture.height);
-            warnings.extend(self.mask.shape_warning(size, 1.0, true));
+            warnings.extend(self.mask.aspect_warning(size, 1.0, true));
         }
         warnings
     }
@@ -59,7 +58,7 @@ impl Reference {
         }
         let size = (frame.width() as usize, frame.height() as usize);
         let aspect = f64::from(frame.par().numer()) / f64::from(frame.par().denom());
-        self.mask.shape_warning(size, aspect, false)
+        self.mask.aspect_warning(size, aspect, false)
     }
 }
 
@@ -287,23 +286,21 @@ impl ReferenceSlot {
         self.change.get_or_insert(change);
     }
 
-    /// Takes note of what came of a frame; what is to be told of it, in this order.
-    pub fn update(&mut self, update: &FrameResult) -> impl Iterator<Item = State> + use<> {
-        let before = match self.state {
-            _ if update.seeded => State::Seeded,
-            state => state,
-        };
-        let after = match (before, update.presence) {
+    /// Updates the state after a frame. `seeded` = a mask became the reference with it. Returns the states to post, in
+    /// this order.
+    pub fn update(&mut self, seeded: bool, presence: Presence) -> impl Iterator<Item = State> + use<> {
+        let before = if seeded { State::Seeded } else { self.state };
+        let after = match (before, presence) {
             (State::Seeded | State::Recovered, Presence::Lost) => State::Lost,
             (State::Lost, Presence::Seen) => State::Recovered,
             (state, _) => state,
         };
-        let news = [update.seeded.then_some(before), (after != before).then_some(after)];
-        // What was armed meanwhile is what counts.
+        let states = [seeded.then_some(before), (after != before).then_some(after)];
+        // A reference that was armed meanwhile takes precedence.
         if self.change.is_none() && self.travelling == 0 {
             self.state = after;
         }
-        news.into_iter().flatten()
+        states.into_iter().flatten()
     }
 
     /// What was last told.
@@ -626,15 +623,7 @@ mod tests {
     #[test]
     fn told_on_changes_only() {
         let follow = |slot: &mut ReferenceSlot, seeded: bool, presence: Presence| -> Vec<State> {
-            let update = FrameResult {
-                matte: None,
-                seeded,
-                presence,
-                objects: Vec::new(),
-                confidence: 0.0,
-                time: None,
-            };
-            slot.update(&update).collect()
+            slot.update(seeded, presence).collect()
         };
         let mut slot = ReferenceSlot::default();
         assert_eq!(slot.state(), State::None);
@@ -670,15 +659,7 @@ mod tests {
     #[test]
     fn what_is_on_its_way_is_still_to_come() {
         let follow = |slot: &mut ReferenceSlot, seeded: bool| {
-            let update = FrameResult {
-                matte: None,
-                seeded,
-                presence: Presence::Seen,
-                objects: Vec::new(),
-                confidence: 0.0,
-                time: None,
-            };
-            drop(slot.update(&update));
+            drop(slot.update(seeded, Presence::Seen));
         };
         let mut slot = ReferenceSlot::default();
         slot.start(reference());

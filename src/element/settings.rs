@@ -1,4 +1,4 @@
-//! The properties: their definitions and their values.
+//! Properties: definitions and values.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -10,12 +10,12 @@ use gstreamer::prelude::*;
 use super::{Edges, LatePolicy, Output, Precision, Roi};
 use crate::matte::MatteSettings;
 
-/// The largest change of edges, in pixels: enough for any picture, and bounded for control bindings.
-const MOST_PIXELS: f64 = 100.0;
-/// The longest side of what enters the network.
-const MOST_SIDE: u32 = 4096;
+/// Maximum of `feather` and `expand` in pixels. Control bindings need a bound.
+const MAX_EDGE_PIXELS: f64 = 100.0;
+/// Maximum of `network-width` and `network-height` in pixels.
+const MAX_NETWORK_SIDE: u32 = 4096;
 
-const MOST_THREADS: u32 = 1024;
+const MAX_THREADS: u32 = 1024;
 
 /// Values of the properties.
 #[derive(Clone, Debug)]
@@ -40,6 +40,7 @@ pub struct Settings {
     pub frame_threading: bool,
     pub inference_interval: u32,
     pub late_policy: LatePolicy,
+    pub roi_meta: bool,
 }
 
 impl Default for Settings {
@@ -65,6 +66,7 @@ impl Default for Settings {
             frame_threading: false,
             inference_interval: 1,
             late_policy: LatePolicy::default(),
+            roi_meta: false,
         }
     }
 }
@@ -78,7 +80,7 @@ impl Settings {
             feather: self.feather,
             expand: self.expand,
             smoothing: self.smoothing,
-            edges: self.edges.into(),
+            edges: self.edges,
         }
     }
 
@@ -104,6 +106,7 @@ impl Settings {
             "frame-threading" => self.frame_threading = get(value),
             "inference-interval" => self.inference_interval = get(value),
             "late-policy" => self.late_policy = get(value),
+            "roi-meta" => self.roi_meta = get(value),
             _ => unreachable!("GObject knows no property {name}"),
         }
     }
@@ -130,6 +133,7 @@ impl Settings {
             "frame-threading" => self.frame_threading.to_value(),
             "inference-interval" => self.inference_interval.to_value(),
             "late-policy" => self.late_policy.to_value(),
+            "roi-meta" => self.roi_meta.to_value(),
             _ => unreachable!("GObject knows no property {name}"),
         }
     }
@@ -142,7 +146,7 @@ where
     value.get().expect("GObject checks the type of properties")
 }
 
-/// An empty path unsets, for the sake of launch lines.
+/// Reads a path. An empty one unsets the property, which launch lines cannot do otherwise.
 fn path(value: &glib::Value) -> Option<PathBuf> {
     get::<Option<PathBuf>>(value).filter(|path| !path.as_os_str().is_empty())
 }
@@ -153,15 +157,15 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecString::builder("ref-mask")
                 .nick("Reference mask")
                 .blurb(
-                    "PNG with the object to cut out. Grey: white is object (no value but 255 above 16: object \
-                     ids, 255 is void); palette: index is the object's id, 255 is void; with alpha: the alpha \
-                     channel. Any size up to 67 million pixels. Arms the next buffer, or ref-image, as the reference",
+                    "PNG of the object. Grey: white is object (no value but 255 above 16: object ids, 255 is void); \
+                     palette: the index is the object id, 255 is void; with alpha: the alpha channel. Any size up to \
+                     67 million pixels. The mask belongs to ref-image or, if that is unset, to the next buffer",
                 )
                 .mutable_playing()
                 .build(),
             glib::ParamSpecString::builder("ref-image")
                 .nick("Reference image")
-                .blurb("PNG or JPEG that ref-mask was drawn on, turned by its EXIF orientation (unset = the next buffer)")
+                .blurb("PNG or JPEG that ref-mask belongs to, rotated by its EXIF orientation (unset = the next buffer)")
                 .mutable_playing()
                 .build(),
             glib::ParamSpecString::builder("model-file")
@@ -172,37 +176,37 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecString::builder("device")
                 .nick("Device")
                 .blurb(
-                    "What runs the network: auto, cpu, cuda or cuda:N. auto takes the first CUDA device or, \
-                     with a warning, the CPU; cuda that cannot be had is an error",
+                    "Device of the network: auto, cpu, cuda or cuda:N. auto uses the first CUDA device, or else the \
+                     CPU with a warning; cuda fails with an explanation if CUDA is unavailable",
                 )
                 .default_value("auto")
                 .mutable_ready()
                 .build(),
             glib::ParamSpecString::builder("active-device")
                 .nick("Active device")
-                .blurb("What the network really runs on: cpu or cuda:N (unset while stopped)")
+                .blurb("Device that the network runs on: cpu or cuda:N (unset while stopped)")
                 .read_only()
                 .build(),
             glib::ParamSpecEnum::builder::<Precision>("precision")
                 .nick("Precision")
-                .blurb("In what kind of number the network computes; its memory is always float32")
+                .blurb("Number format of the network; its recurrent state is always float32")
                 .mutable_ready()
                 .build(),
             glib::ParamSpecEnum::builder::<Output>("output")
                 .nick("Output")
-                .blurb("What to put out: the picture cut out, the mask, object ids, or a tinted picture")
+                .blurb("The picture with alpha, the mask, object ids, or the picture with tinted objects")
                 .mutable_playing()
                 .build(),
             glib::ParamSpecUInt::builder("object")
                 .nick("Object")
-                .blurb("Which object of the mask to show, by its id (0 = all together)")
+                .blurb("Id of the object to output (0 = all objects)")
                 .maximum(254)
                 .controllable()
                 .mutable_playing()
                 .build(),
             glib::ParamSpecDouble::builder("threshold")
                 .nick("Threshold")
-                .blurb("Alpha from which a pixel is opaque, all others being transparent (0 = off, soft)")
+                .blurb("Alpha from which a pixel is opaque; pixels below it are transparent (0 = off, soft edges)")
                 .minimum(0.0)
                 .maximum(1.0)
                 .default_value(0.0)
@@ -211,32 +215,32 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecBoolean::builder("invert")
                 .nick("Invert")
-                .blurb("Cut the object away and leave the background")
+                .blurb("Remove the object and keep the background")
                 .default_value(false)
                 .controllable()
                 .mutable_playing()
                 .build(),
             glib::ParamSpecDouble::builder("feather")
                 .nick("Feather")
-                .blurb("Pixels of the picture over which the edge is made softer (0 = off)")
+                .blurb("Width of the blur of the edge in pixels (0 = off)")
                 .minimum(0.0)
-                .maximum(MOST_PIXELS)
+                .maximum(MAX_EDGE_PIXELS)
                 .default_value(0.0)
                 .controllable()
                 .mutable_playing()
                 .build(),
             glib::ParamSpecDouble::builder("expand")
                 .nick("Expand")
-                .blurb("Pixels of the picture by which the mask grows, or, being negative, shrinks")
-                .minimum(-MOST_PIXELS)
-                .maximum(MOST_PIXELS)
+                .blurb("Pixels by which the mask grows; negative values shrink it")
+                .minimum(-MAX_EDGE_PIXELS)
+                .maximum(MAX_EDGE_PIXELS)
                 .default_value(0.0)
                 .controllable()
                 .mutable_playing()
                 .build(),
             glib::ParamSpecDouble::builder("smoothing")
                 .nick("Smoothing")
-                .blurb("How much the mask keeps of the one before, against flicker (0 = off)")
+                .blurb("Weight of the mask of the frame before where nothing moves, against flicker (0 = off)")
                 .minimum(0.0)
                 .maximum(1.0)
                 .default_value(0.0)
@@ -245,49 +249,49 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecEnum::builder::<Edges>("edges")
                 .nick("Edges")
-                .blurb("How the mask gets from the network's size to that of the picture")
+                .blurb("How the mask is enlarged from the network's size to that of the picture")
                 .mutable_playing()
                 .build(),
             glib::ParamSpecEnum::builder::<Roi>("roi")
                 .nick("Region of interest")
-                .blurb("Where in the picture the network looks")
+                .blurb("Part of the picture that the network sees")
                 .mutable_ready()
                 .build(),
             glib::ParamSpecUInt::builder("network-width")
                 .nick("Network width")
                 .blurb(
-                    "Width at which pictures enter the network, a multiple of 16 (resnet50: 32): more is finer and \
+                    "Width of the network's input in pixels, a multiple of 16 (resnet50: 32). More is finer and \
                      slower (0 = the model's own)",
                 )
-                .maximum(MOST_SIDE)
+                .maximum(MAX_NETWORK_SIDE)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecUInt::builder("network-height")
                 .nick("Network height")
-                .blurb("Height at which pictures enter the network, as network-width (0 = the model's own)")
-                .maximum(MOST_SIDE)
+                .blurb("Height of the network's input in pixels, see network-width (0 = the model's own)")
+                .maximum(MAX_NETWORK_SIDE)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecUInt::builder("threads")
                 .nick("Threads")
                 .blurb(
-                    "CPU threads of the network (0 = automatic: the fastest number, measured while frames are \
-                     processed)",
+                    "Number of CPU threads of the network (0 = automatic: the fastest number, measured while \
+                     frames are processed)",
                 )
-                .maximum(MOST_THREADS)
+                .maximum(MAX_THREADS)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecBoolean::builder("frame-threading")
                 .nick("Frame threading")
                 .blurb(
-                    "Encode the next frame on another thread while this one is cut out: more frames a second on the \
-                     CPU, each one frame later (lite on the CPU; elsewhere it changes nothing)",
+                    "Encode the next frame on another thread while this one is segmented: more frames per second \
+                     and one frame of latency (lite on the CPU; no effect elsewhere)",
                 )
                 .mutable_ready()
                 .build(),
             glib::ParamSpecUInt::builder("inference-interval")
                 .nick("Inference interval")
-                .blurb("Run the network on every n-th frame, with the last mask on those in between")
+                .blurb("Run the network on every n-th frame and reuse its mask in between")
                 .minimum(1)
                 .default_value(1)
                 .controllable()
@@ -295,14 +299,19 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecEnum::builder::<LatePolicy>("late-policy")
                 .nick("Late policy")
-                .blurb("What to do with frames that the sink says come too late")
+                .blurb("What to do with frames that the sink reports as late")
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecBoolean::builder("roi-meta")
+                .nick("Region of interest meta")
+                .blurb("Attach a GstVideoRegionOfInterestMeta of type fastganseg for each object that is present")
                 .mutable_playing()
                 .build(),
             glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                 .nick("Statistics")
                 .blurb(
-                    "Counts since the start: frames put out, inferences, frames held (with an earlier mask) and \
-                     dropped; times of the last frames; device; reference-state",
+                    "Counts since the start: output frames, inferences, frames with an earlier mask (held) and dropped \
+                     frames; times of the last frames; objects; threads; device; reference-state",
                 )
                 .read_only()
                 .build(),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use gstreamer as gst;
 
-use super::engine::ObjectStatus;
 use super::reference::State;
+use super::segmenter::ObjectStatus;
 
 /// So many of the last times are looked at.
 const WINDOW: usize = 512;
@@ -107,7 +107,7 @@ impl Statistics {
     }
 
     /// What is to be expected of the last mask.
-    pub fn expect(&mut self, confidence: f64) {
+    pub fn set_confidence(&mut self, confidence: f64) {
         self.confidence = confidence;
     }
 
@@ -127,6 +127,11 @@ impl Statistics {
             objects.iter().filter(|&object| object.present != was_present(object)).copied().collect();
         self.objects = objects;
         changes
+    }
+
+    /// The objects of the last frame that the network processed.
+    pub fn objects(&self) -> &[ObjectStatus] {
+        &self.objects
     }
 
     pub fn drop_one(&mut self) {
@@ -196,7 +201,7 @@ mod tests {
 
     #[test]
     fn changes_of_each_object_are_told_once() {
-        let status = |id, present| ObjectStatus { id, present, confidence: 0.5 };
+        let status = |id, present| ObjectStatus { id, present, confidence: 0.5, region: None };
         gst::init().unwrap();
         let mut statistics = Statistics::default();
         let seeded = vec![status(1, true), status(4, true)];

@@ -1,40 +1,40 @@
-//! What the network's device does beside the network.
+//! Enlargement of masks on the network's device.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Argument, Mode, Recipe, Replays, Use};
+use super::{Argument, ArgumentUse, Mode, PlanCache, RecordableFn};
 use crate::Result;
-use crate::cuda::{Current, Shim, Stream};
+use crate::cuda::{Shim, Stream, StreamGuard};
 use crate::image::{PlaneMut, Region};
-use crate::matte::{Boxes, DeviceEnlarger, enlarge_on_device};
+use crate::matte::{BoxAverage, DeviceEnlarger, enlarge_on_device};
 use crate::model::Role;
 
-/// Frames with the same region until its enlargement is recorded: regions move now and then.
-const PATIENCE: u32 = 6;
-/// Regions whose enlargement is kept recorded.
-const PLANS: usize = 6;
+/// Frames with the same region before its enlargement is recorded, because regions move from time to time.
+const DIRECT_RUNS: u32 = 6;
+/// Maximum number of region sizes whose enlargement is recorded.
+const MAX_PLANS: usize = 6;
 
-/// Stream and memory of a tracker that does not run on the CPU.
+/// Stream and enlargement buffers of a tracker on a GPU.
 #[derive(Debug)]
 pub struct Gpu {
     device: Device,
-    /// None where there is no shim; then all goes to the device's default stream.
+    /// `None` without a shim; work then goes to the device's default stream.
     stream: Option<Stream>,
     shim: Option<Shim>,
-    enlarging: Mutex<Enlarging>,
+    enlarging: Mutex<EnlargeState>,
 }
 
 #[derive(Debug)]
-struct Enlarging {
-    replays: Replays<()>,
-    boxes: Vec<(BoxKey, Boxes)>,
-    /// Page-locked where alpha arrives.
+struct EnlargeState {
+    replays: PlanCache<()>,
+    boxes: Vec<(BoxKey, BoxAverage)>,
+    /// Page-locked buffer that alpha is copied to.
     staging: Option<Tensor>,
 }
 
-/// Sizes of mask and plane.
+/// (height, width) of mask and plane.
 type BoxKey = ((i64, i64), (i64, i64));
 
 impl Gpu {
@@ -50,8 +50,8 @@ impl Gpu {
             (Some(shim), Device::Cuda(index)) => Some(shim.stream(index)?),
             _ => None,
         };
-        let replays = Replays::new(mode, PATIENCE, PLANS);
-        let enlarging = Mutex::new(Enlarging { replays, boxes: Vec::new(), staging: None });
+        let replays = PlanCache::new(mode, DIRECT_RUNS, MAX_PLANS);
+        let enlarging = Mutex::new(EnlargeState { replays, boxes: Vec::new(), staging: None });
         Ok(Arc::new(Self { device, stream, shim, enlarging }))
     }
 
@@ -65,7 +65,7 @@ impl Gpu {
 }
 
 impl DeviceEnlarger for Gpu {
-    fn enter(&self) -> Result<Option<Current>> {
+    fn enter(&self) -> Result<Option<StreamGuard>> {
         self.stream.as_ref().map(Stream::enter).transpose()
     }
 
@@ -77,21 +77,23 @@ impl DeviceEnlarger for Gpu {
         plane: &mut PlaneMut,
     ) -> Result<()> {
         let mut enlarging = self.enlarging.lock().unwrap_or_else(PoisonError::into_inner);
-        let Enlarging { replays, boxes, staging } = &mut *enlarging;
+        let EnlargeState { replays, boxes, staging } = &mut *enlarging;
         let size = (region.height as i64, region.width as i64);
         let mask_size = mask.size();
-        let mut arguments = vec![Argument::new(mask, Use::Model(Role::Given))];
+        let mut arguments = vec![Argument::new(mask, ArgumentUse::Model(Role::Input))];
         if let Some(guide) = guide {
             let luma = guide.f_narrow(0, region.y as i64, size.0)?.f_narrow(1, region.x as i64, size.1)?;
             let boxes = boxes_of(boxes, ((mask_size[2], mask_size[3]), size), self.device)?;
-            arguments.push(Argument::new(&luma, Use::InPlace));
-            arguments.extend(boxes.tensors().map(|tensor| Argument::new(tensor, Use::Model(Role::Constant))));
+            arguments.push(Argument::new(&luma, ArgumentUse::InPlace));
+            arguments.extend(
+                boxes.tensors().map(|tensor| Argument::new(tensor, ArgumentUse::Model(Role::Constant))),
+            );
         }
         let number = (size.0 as u64) << 32 | size.1 as u64;
         let results = replays.run(&(), number, arguments, || recipe(size))?;
         let [alpha] = &results[..] else { return Ok(()) };
         let count = region.width * region.height;
-        let arrived = match (&self.shim, &self.stream) {
+        let host_alpha = match (&self.shim, &self.stream) {
             (Some(shim), Some(stream)) => {
                 let staging = page_locked(staging, count, self.device)?;
                 let mut to = staging.f_narrow(0, 0, count as i64)?;
@@ -101,26 +103,26 @@ impl DeviceEnlarger for Gpu {
             }
             _ => alpha.f_reshape([-1])?.f_to_device(Device::Cpu)?,
         };
-        // SAFETY: a contiguous tensor of `count` bytes in the memory of this process, that nobody writes to
-        // while it is borrowed here.
-        let bytes = unsafe { std::slice::from_raw_parts(arrived.data_ptr().cast::<u8>(), count) };
+        // SAFETY: `host_alpha` is a contiguous tensor of `count` bytes in host memory, and nothing writes to it
+        // while it is borrowed.
+        let bytes = unsafe { std::slice::from_raw_parts(host_alpha.data_ptr().cast::<u8>(), count) };
         plane.copy(bytes)
     }
 }
 
-fn boxes_of(known: &mut Vec<(BoxKey, Boxes)>, key: BoxKey, device: Device) -> Result<&Boxes> {
-    let index = match known.iter().position(|(other, _)| *other == key) {
+fn boxes_of(cache: &mut Vec<(BoxKey, BoxAverage)>, key: BoxKey, device: Device) -> Result<&BoxAverage> {
+    let index = match cache.iter().position(|(other, _)| *other == key) {
         Some(index) => index,
         None => {
-            if known.len() >= PLANS {
-                known.remove(0);
+            if cache.len() >= MAX_PLANS {
+                cache.remove(0);
             }
             let kind = if device == Device::Cpu { Kind::Float } else { Kind::Half };
-            known.push((key, Boxes::new(key.0, key.1, (kind, device))?));
-            known.len() - 1
+            cache.push((key, BoxAverage::new(key.0, key.1, (kind, device))?));
+            cache.len() - 1
         }
     };
-    Ok(&known[index].1)
+    Ok(&cache[index].1)
 }
 
 fn page_locked(staging: &mut Option<Tensor>, count: usize, device: Device) -> Result<&Tensor> {
@@ -131,11 +133,11 @@ fn page_locked(staging: &mut Option<Tensor>, count: usize, device: Device) -> Re
     staging.as_ref().ok_or(crate::Error::NoReference)
 }
 
-fn recipe(size: (i64, i64)) -> Recipe<()> {
+fn recipe(size: (i64, i64)) -> RecordableFn<()> {
     Box::new(move |(), tensors| {
         let alpha = match tensors {
             [mask, luma, rows, columns] => {
-                let boxes = Boxes::of_tensors([rows, columns]);
+                let boxes = BoxAverage::from_tensors([rows, columns]);
                 enlarge_on_device(mask, size, Some((luma, &boxes)))?
             }
             [mask, ..] => enlarge_on_device(mask, size, None)?,

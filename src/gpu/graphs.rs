@@ -1,13 +1,13 @@
-//! Functions of tensors of fixed shapes, recorded once and replayed from then on.
+//! Records functions of tensors with fixed shapes once and replays them.
 //!
-//! A GPU runs a small network faster than a processor can hand it the network's several hundred kernels one by
-//! one. CUDA graphs hand over all of them at once, provided that every run reads from the same addresses and
-//! writes to the same, and that nothing waits for a value in between. So a *plan* owns a place for every
-//! argument and every result. Before a run, arguments that lie elsewhere are copied to their places; what a
-//! run carries over to the next is written to its place by the run itself.
+//! A GPU runs a small network faster than a CPU can launch its several hundred kernels one by one. A CUDA graph
+//! launches all of them at once, if every run reads from and writes to the same addresses and does not wait for a
+//! value. So a *plan* owns a buffer for each argument and result. Before a run, arguments that are elsewhere in
+//! memory are copied to their buffers. Values that are carried from one run to the next are written to their
+//! buffers by the run itself.
 //!
-//! Plans run on the CPU as well ([`Mode::Fixed`]): there a replay calls the recorded function on the same
-//! places, which shows on any machine that the function depends on nothing but its arguments.
+//! Plans also run on the CPU ([`Mode::Fixed`]): a replay then calls the recorded function on the same buffers.
+//! This tests on any machine that the function depends on its arguments only.
 
 use std::collections::HashMap;
 
@@ -18,68 +18,67 @@ use crate::model::Role;
 use crate::model::layers::copy_of;
 use crate::{Error, Result};
 
-/// How functions are run.
+/// How functions are executed.
 #[derive(Clone, Debug, Default)]
 pub enum Mode {
-    /// As they are called.
+    /// Called directly.
     #[default]
     Direct,
-    /// From place to place, by calling what was recorded.
+    /// With fixed buffers, by calling the recorded function.
     Fixed,
-    /// From place to place, by replaying a CUDA graph.
+    /// With fixed buffers, by replaying a CUDA graph.
     Graphs(Shim),
 }
 
 /// An argument of a run.
 #[derive(Debug)]
 pub struct Argument {
-    /// Its content.
     pub tensor: Tensor,
-    /// What is done with it.
-    pub role: Use,
+    pub role: ArgumentUse,
 }
 
 /// How an argument changes from run to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// By what a regressor's step does with it.
+pub enum ArgumentUse {
+    /// As an input of a network's step.
     Model(Role),
-    /// It is the same tensor every time, with something else in it, and is read where it is.
+    /// The same tensor with new content in every run; it is read without a copy.
     InPlace,
 }
 
-/// A recorded function: its results, the first of which take the places of the arguments that are
-/// [carried](Role::Carried), in order.
-pub type Recipe<C> = Box<dyn Fn(&C, &[Tensor]) -> Result<Vec<Tensor>> + Send>;
+/// A function that can be recorded. Its first results replace the [carried](Role::Recurrent) arguments, in order.
+pub type RecordableFn<C> = Box<dyn Fn(&C, &[Tensor]) -> Result<Vec<Tensor>> + Send>;
 
-/// What a plan is good for: a number of the caller's, and shapes, strides and kinds of all arguments, with the
-/// addresses of those that are read where they are.
+/// Key of a plan: the caller's function number, and shape, strides, kind and, if [`ArgumentUse::InPlace`], address of each
+/// argument.
 type Key = (u64, Vec<(Vec<i64>, Vec<i64>, Kind, usize)>);
 
-/// Plans for functions of a context `C`.
-pub struct Replays<C> {
+/// Cache of plans for functions with a context `C`.
+pub struct PlanCache<C> {
     mode: Mode,
     plans: HashMap<Key, Planned<C>>,
     pool: Option<Pool>,
-    /// Runs of a kind before it is worth a plan.
-    patience: u32,
-    /// Plans kept at most.
+    /// Direct runs with a key before it gets a plan.
+    direct_runs: u32,
+    /// Maximum number of keys.
     limit: usize,
     clock: u64,
-    /// What it was before graphs failed, and why they did.
-    failed: Option<Mode>,
+    /// Mode before graphs failed.
+    failed_mode: Option<Mode>,
+    /// Reason of the failure, until it is taken.
     failure: Option<String>,
 }
 
 enum Planned<C> {
-    /// Seen so many times.
-    Not(u32, u64),
+    /// Number of direct runs and time of the last.
+    Unplanned(u32, u64),
     Plan(Box<Plan<C>>),
 }
 
 struct Plan<C> {
-    places: Vec<Tensor>,
-    /// Where what lies in the places came from; kept, so that no other tensor can come to lie there.
+    buffers: Vec<Tensor>,
+    /// Tensors that were copied to the buffers. They are kept alive so that no other tensor reuses their
+    /// addresses.
     sources: Vec<Tensor>,
     results: Vec<Tensor>,
     replay: Replay<C>,
@@ -87,73 +86,75 @@ struct Plan<C> {
 }
 
 enum Replay<C> {
-    Call(Recipe<C>),
+    Call(RecordableFn<C>),
     Graph(Graph),
 }
 
-impl<C> std::fmt::Debug for Replays<C> {
+impl<C> std::fmt::Debug for PlanCache<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.debug_struct("Replays").field("mode", &self.mode).field("plans", &self.count()).finish()
+        f.debug_struct("PlanCache").field("mode", &self.mode).field("plans", &self.count()).finish()
     }
 }
 
-impl<C> Replays<C> {
-    /// Plans what was run `patience` times before; of more than `limit` plans the one that has not been used
-    /// for longest goes.
-    pub fn new(mode: Mode, patience: u32, limit: usize) -> Self {
+impl<C> PlanCache<C> {
+    /// Creates a cache that records a function after `direct_runs` direct runs. Above `limit` entries, the least
+    /// recently used is removed.
+    pub fn new(mode: Mode, direct_runs: u32, limit: usize) -> Self {
         Self {
             mode,
             plans: HashMap::new(),
             pool: None,
-            patience,
+            direct_runs,
             limit,
             clock: 0,
-            failed: None,
+            failed_mode: None,
             failure: None,
         }
     }
 
-    /// Whether functions are run as they are called, so that results are new tensors each time.
+    /// Returns whether functions are called directly, so that their results are new tensors.
     pub fn is_direct(&self) -> bool {
         matches!(self.mode, Mode::Direct)
     }
 
-    /// Plans there are.
+    /// Returns the number of plans.
     pub fn count(&self) -> usize {
         self.plans.values().filter(|planned| matches!(planned, Planned::Plan(_))).count()
     }
 
-    /// Why there are no graphs any more, though there should be; said once.
+    /// Returns why graphs have failed. The reason is returned once.
     pub fn take_failure(&mut self) -> Option<String> {
         self.failure.take()
     }
 
-    /// Tries graphs again if they have failed, as after more memory was had. Whether they had.
+    /// Enables graphs again after a failure, for example with more memory. Returns whether they had failed.
     pub fn retry(&mut self) -> bool {
-        let Some(mode) = self.failed.take() else { return false };
+        let Some(mode) = self.failed_mode.take() else { return false };
         (self.mode, self.failure) = (mode, None);
         true
     }
 
-    /// Forgets all plans.
+    /// Removes all plans.
     pub fn clear(&mut self) {
         self.plans.clear();
         self.pool = None;
     }
 
-    /// The results of the function that `recipe` gives, for these arguments. They are valid until the next run
-    /// of any plan, unless runs are direct. `number` tells apart functions whose arguments look alike.
+    /// Runs the function that `recipe` returns and returns its results.
+    ///
+    /// Unless runs are direct, results are valid until the next run of any plan. `number` distinguishes functions
+    /// whose arguments have the same shapes.
     ///
     /// # Errors
-    /// Those of the function. A graph that cannot be had is none: from then on runs are direct.
+    /// Those of the function. A graph that cannot be captured is not an error: all later runs are direct.
     pub fn run(
         &mut self,
         context: &C,
         number: u64,
         arguments: Vec<Argument>,
-        recipe: impl FnOnce() -> Recipe<C>,
+        recipe: impl FnOnce() -> RecordableFn<C>,
     ) -> Result<Vec<Tensor>> {
-        let direct = |arguments: Vec<Argument>, recipe: Recipe<C>| {
+        let direct = |arguments: Vec<Argument>, recipe: RecordableFn<C>| {
             let tensors: Vec<Tensor> = arguments.into_iter().map(|argument| argument.tensor).collect();
             recipe(context, &tensors)
         };
@@ -166,21 +167,21 @@ impl<C> Replays<C> {
         let seen = match self.plans.get_mut(&key) {
             Some(Planned::Plan(plan)) => {
                 plan.used = clock;
-                plan.put(arguments)?;
+                plan.copy_arguments(arguments)?;
                 return plan.replay(context);
             }
-            Some(Planned::Not(count, used)) => {
+            Some(Planned::Unplanned(count, used)) => {
                 *used = clock;
                 *count += 1;
                 *count
             }
             None => {
-                self.make_room();
-                self.plans.insert(key.clone(), Planned::Not(0, clock));
+                self.evict();
+                self.plans.insert(key.clone(), Planned::Unplanned(0, clock));
                 0
             }
         };
-        if seen < self.patience {
+        if seen < self.direct_runs {
             return direct(arguments, recipe());
         }
         let (plan, results) = self.plan(context, arguments, recipe())?;
@@ -191,38 +192,38 @@ impl<C> Replays<C> {
         Ok(results)
     }
 
-    /// Runs the function once on places of its own, and records it.
+    /// Runs the function once on new buffers and records it. Returns no plan if a graph cannot be captured.
     fn plan(
         &mut self,
         context: &C,
         arguments: Vec<Argument>,
-        recipe: Recipe<C>,
+        recipe: RecordableFn<C>,
     ) -> Result<(Option<Plan<C>>, Vec<Tensor>)> {
-        let places = arguments.iter().map(Argument::place).collect::<Result<Vec<_>>>()?;
+        let buffers = arguments.iter().map(Argument::buffer).collect::<Result<Vec<_>>>()?;
         let carried = carried(&arguments);
         let sources = arguments.into_iter().map(|argument| argument.tensor).collect();
-        let made = recipe(context, &places)?;
-        let results = made
+        let outputs = recipe(context, &buffers)?;
+        let results = outputs
             .iter()
             .enumerate()
             .map(|(index, result)| match carried.get(index) {
                 Some(&argument) => {
-                    places[argument].shallow_clone().f_copy_(result)?;
-                    Ok(places[argument].shallow_clone())
+                    buffers[argument].shallow_clone().f_copy_(result)?;
+                    Ok(buffers[argument].shallow_clone())
                 }
                 None => copy_of(result),
             })
             .collect::<Result<Vec<_>>>()?;
-        drop(made);
+        drop(outputs);
         let shallow_clones = shallow_clones(&results);
         let replay = match &self.mode {
             Mode::Graphs(shim) => {
                 let shim = shim.clone();
-                match self.capture(&shim, context, &places, &results, &recipe) {
+                match self.capture(&shim, context, &buffers, &results, &recipe) {
                     Ok(graph) => Replay::Graph(graph),
                     Err(error) => {
                         self.failure = Some(error.to_string());
-                        self.failed = Some(std::mem::take(&mut self.mode));
+                        self.failed_mode = Some(std::mem::take(&mut self.mode));
                         self.clear();
                         return Ok((None, shallow_clones));
                     }
@@ -230,31 +231,31 @@ impl<C> Replays<C> {
             }
             Mode::Direct | Mode::Fixed => Replay::Call(recipe),
         };
-        Ok((Some(Plan { places, sources, results, replay, used: 0 }), shallow_clones))
+        Ok((Some(Plan { buffers, sources, results, replay, used: 0 }), shallow_clones))
     }
 
-    /// Records what was just run. Nothing is computed meanwhile.
+    /// Captures a graph of the function, without computing its results.
     fn capture(
         &mut self,
         shim: &Shim,
         context: &C,
-        places: &[Tensor],
+        buffers: &[Tensor],
         results: &[Tensor],
-        recipe: &Recipe<C>,
+        recipe: &RecordableFn<C>,
     ) -> Result<Graph> {
         let pool = match &self.pool {
             Some(pool) => pool.clone(),
             None => self.pool.insert(shim.pool()?).clone(),
         };
-        let graph = shim.capture(&pool, || write(recipe(context, places)?, results))?;
-        // What the run before took for its intermediate values lies in the graph's pool from now on.
+        let graph = shim.capture(&pool, || write(recipe(context, buffers)?, results))?;
+        // The graph's pool now holds the intermediate values, so the memory of the direct run is no longer needed.
         shim.empty_cache()?;
         Ok(graph)
     }
 
-    fn make_room(&mut self) {
+    fn evict(&mut self) {
         let used = |planned: &Planned<C>| match planned {
-            Planned::Not(_, used) => *used,
+            Planned::Unplanned(_, used) => *used,
             Planned::Plan(plan) => plan.used,
         };
         while self.plans.len() >= self.limit.max(1) {
@@ -266,36 +267,41 @@ impl<C> Replays<C> {
 }
 
 impl Argument {
-    /// Another handle on the tensor.
-    pub fn new(tensor: &Tensor, role: Use) -> Self {
+    /// Creates an argument from another handle on the tensor.
+    pub fn new(tensor: &Tensor, role: ArgumentUse) -> Self {
         Self { tensor: tensor.shallow_clone(), role }
     }
 
-    /// Where a plan reads it: the tensor itself, or one of the same shape, with its content.
-    fn place(&self) -> Result<Tensor> {
-        if self.role == Use::InPlace { Ok(self.tensor.shallow_clone()) } else { copy_of(&self.tensor) }
+    /// Returns the buffer that a plan reads: the tensor itself or a copy.
+    fn buffer(&self) -> Result<Tensor> {
+        if self.role == ArgumentUse::InPlace {
+            Ok(self.tensor.shallow_clone())
+        } else {
+            copy_of(&self.tensor)
+        }
     }
 }
 
 impl<C> Plan<C> {
-    /// Brings the arguments to their places.
-    fn put(&mut self, mut arguments: Vec<Argument>) -> Result<()> {
-        // What lies in the place of another argument must leave it before that comes.
+    /// Copies the arguments to their buffers.
+    fn copy_arguments(&mut self, mut arguments: Vec<Argument>) -> Result<()> {
+        // An argument in the buffer of another must be moved before that buffer is overwritten.
         for (index, argument) in arguments.iter_mut().enumerate() {
-            let here = |(place, at): (usize, &Tensor)| {
-                place != index && at.data_ptr() == argument.tensor.data_ptr() && at.numel() > 0
+            let overlaps = |(other, buffer): (usize, &Tensor)| {
+                other != index && buffer.data_ptr() == argument.tensor.data_ptr() && buffer.numel() > 0
             };
-            if argument.role != Use::InPlace && self.places.iter().enumerate().any(here) {
+            if argument.role != ArgumentUse::InPlace && self.buffers.iter().enumerate().any(overlaps) {
                 argument.tensor = copy_of(&argument.tensor)?;
             }
         }
         for (index, argument) in arguments.into_iter().enumerate() {
             let Argument { tensor, role } = argument;
-            let (place, source) = (&mut self.places[index], &mut self.sources[index]);
-            let there = tensor.data_ptr() == place.data_ptr();
-            let unchanged = role == Use::Model(Role::Constant) && tensor.data_ptr() == source.data_ptr();
-            if !there && !unchanged {
-                place.f_copy_(&tensor)?;
+            let (buffer, source) = (&mut self.buffers[index], &mut self.sources[index]);
+            let in_buffer = tensor.data_ptr() == buffer.data_ptr();
+            let unchanged =
+                role == ArgumentUse::Model(Role::Constant) && tensor.data_ptr() == source.data_ptr();
+            if !in_buffer && !unchanged {
+                buffer.f_copy_(&tensor)?;
                 *source = tensor;
             }
         }
@@ -304,7 +310,7 @@ impl<C> Plan<C> {
 
     fn replay(&self, context: &C) -> Result<Vec<Tensor>> {
         match &self.replay {
-            Replay::Call(recipe) => write(recipe(context, &self.places)?, &self.results)?,
+            Replay::Call(recipe) => write(recipe(context, &self.buffers)?, &self.results)?,
             Replay::Graph(graph) => graph.replay()?,
         }
         Ok(shallow_clones(&self.results))
@@ -313,9 +319,9 @@ impl<C> Plan<C> {
 
 fn key(number: u64, arguments: &[Argument]) -> Key {
     let of = |Argument { tensor, role }: &Argument| {
-        let address = if *role == Use::InPlace { tensor.data_ptr() as usize } else { 0 };
+        let address = if *role == ArgumentUse::InPlace { tensor.data_ptr() as usize } else { 0 };
         let size = tensor.size();
-        // Along a side of one, no stride is ever gone.
+        // The stride of a dimension of size one has no effect.
         let strides = tensor.stride().into_iter().zip(&size);
         let strides = strides.map(|(stride, &side)| if side == 1 { 0 } else { stride }).collect();
         (size, strides, tensor.kind(), address)
@@ -323,9 +329,9 @@ fn key(number: u64, arguments: &[Argument]) -> Key {
     (number, arguments.iter().map(of).collect())
 }
 
-/// Which arguments are carried.
+/// Indices of the carried arguments.
 fn carried(arguments: &[Argument]) -> Vec<usize> {
-    let carried = |role: Use| role == Use::Model(Role::Carried);
+    let carried = |role: ArgumentUse| role == ArgumentUse::Model(Role::Recurrent);
     (0..arguments.len()).filter(|&index| carried(arguments[index].role)).collect()
 }
 
@@ -333,17 +339,21 @@ fn shallow_clones(tensors: &[Tensor]) -> Vec<Tensor> {
     tensors.iter().map(Tensor::shallow_clone).collect()
 }
 
-fn write(values: Vec<Tensor>, places: &[Tensor]) -> Result<()> {
-    if values.len() != places.len() {
-        let (found, expected) = (values.len(), places.len());
-        return Err(Error::Config(format!("{found} results where {expected} were recorded")));
+fn write(values: Vec<Tensor>, buffers: &[Tensor]) -> Result<()> {
+    if values.len() != buffers.len() {
+        let (found, expected) = (values.len(), buffers.len());
+        return Err(Error::Config(format!(
+            "a recorded function returned {found} results instead of {expected}"
+        )));
     }
-    for (value, place) in values.iter().zip(places) {
-        if value.size() != place.size() {
-            let (found, expected) = (value.size(), place.size());
-            return Err(Error::Config(format!("a result of {found:?} where {expected:?} was recorded")));
+    for (value, buffer) in values.iter().zip(buffers) {
+        if value.size() != buffer.size() {
+            let (found, expected) = (value.size(), buffer.size());
+            return Err(Error::Config(format!(
+                "a recorded result has shape {found:?} instead of {expected:?}"
+            )));
         }
-        place.shallow_clone().f_copy_(value)?;
+        buffer.shallow_clone().f_copy_(value)?;
     }
     Ok(())
 }
@@ -358,10 +368,10 @@ mod tests {
         Tensor::full([2], value, (Kind::Float, Device::Cpu))
     }
 
-    const GIVEN: Use = Use::Model(Role::Given);
+    const GIVEN: ArgumentUse = ArgumentUse::Model(Role::Input);
 
-    /// What is carried, plus the argument; and that times the context.
-    fn sum() -> Recipe<f64> {
+    /// Returns the sum of the carried tensor and the argument, and the sum times the context.
+    fn sum() -> RecordableFn<f64> {
         Box::new(|factor, x| {
             let sum = &x[0] + &x[1];
             let product = &sum * *factor;
@@ -374,13 +384,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_carried_stays_in_its_place() {
+    fn carried_tensors_stay_in_their_buffer() {
         for mode in [Mode::Direct, Mode::Fixed] {
-            let mut replays = Replays::new(mode, 0, 8);
+            let mut replays = PlanCache::new(mode, 0, 8);
             let mut total = number(0.0);
             for step in 1..=5 {
                 let arguments = vec![
-                    Argument::new(&total, Use::Model(Role::Carried)),
+                    Argument::new(&total, ArgumentUse::Model(Role::Recurrent)),
                     Argument::new(&number(f64::from(step)), GIVEN),
                 ];
                 let results = replays.run(&10.0, 0, arguments, sum).unwrap();
@@ -388,19 +398,23 @@ mod tests {
                 assert_eq!(value(&total), f64::from(step * (step + 1) / 2));
                 assert_eq!(value(&results[1]), 10.0 * value(&total));
             }
-            // As if tracking began anew.
-            let arguments =
-                vec![Argument::new(&number(100.0), Use::Model(Role::Carried)), Argument::new(&total, GIVEN)];
+            // Tracking restarts: the carried tensor comes from elsewhere.
+            let arguments = vec![
+                Argument::new(&number(100.0), ArgumentUse::Model(Role::Recurrent)),
+                Argument::new(&total, GIVEN),
+            ];
             assert_eq!(value(&replays.run(&1.0, 0, arguments, sum).unwrap()[0]), 115.0);
         }
     }
 
     #[test]
-    fn what_is_known_is_copied_when_another_takes_its_place() {
-        let mut replays = Replays::new(Mode::Fixed, 0, 8);
-        let mut run = |known: &Tensor| {
-            let arguments =
-                vec![Argument::new(known, Use::Model(Role::Constant)), Argument::new(&number(1.0), GIVEN)];
+    fn constants_are_copied_when_they_are_replaced() {
+        let mut replays = PlanCache::new(Mode::Fixed, 0, 8);
+        let mut run = |constant: &Tensor| {
+            let arguments = vec![
+                Argument::new(constant, ArgumentUse::Model(Role::Constant)),
+                Argument::new(&number(1.0), GIVEN),
+            ];
             value(&replays.run(&1.0, 0, arguments, sum).unwrap()[0])
         };
         let (first, second) = (number(1.0), number(2.0));
@@ -408,36 +422,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_in_place_is_read_there() {
-        let mut replays = Replays::new(Mode::Fixed, 0, 8);
-        let mut place = number(0.0);
-        let mut run = |place: &Tensor| {
-            let arguments = vec![Argument::new(place, Use::InPlace), Argument::new(&number(1.0), GIVEN)];
+    fn in_place_arguments_are_read_without_a_copy() {
+        let mut replays = PlanCache::new(Mode::Fixed, 0, 8);
+        let mut input = number(0.0);
+        let mut run = |input: &Tensor| {
+            let arguments =
+                vec![Argument::new(input, ArgumentUse::InPlace), Argument::new(&number(1.0), GIVEN)];
             value(&replays.run(&1.0, 0, arguments, sum).unwrap()[0])
         };
         for step in 1..5 {
-            let _ = place.fill_(f64::from(step));
-            assert_eq!(run(&place), f64::from(step + 1));
+            let _ = input.fill_(f64::from(step));
+            assert_eq!(run(&input), f64::from(step + 1));
         }
-        assert_eq!(run(&number(50.0)), 51.0, "elsewhere");
-        assert_eq!(value(&place), 4.0, "nothing is written there");
+        assert_eq!(run(&number(50.0)), 51.0, "a tensor at another address");
+        assert_eq!(value(&input), 4.0, "the tensor is not written to");
     }
 
     #[test]
-    fn a_plan_knows_what_was_recorded_and_nothing_else() {
-        let mut replays = Replays::new(Mode::Fixed, 0, 8);
+    fn a_plan_replays_the_recorded_function_only() {
+        let mut replays = PlanCache::new(Mode::Fixed, 0, 8);
         let mut run = |secret: f64| {
-            let recipe = move || -> Recipe<f64> { Box::new(move |_, x| Ok(vec![&x[0] + secret])) };
+            let recipe = move || -> RecordableFn<f64> { Box::new(move |_, x| Ok(vec![&x[0] + secret])) };
             value(&replays.run(&1.0, 0, vec![Argument::new(&number(0.0), GIVEN)], recipe).unwrap()[0])
         };
-        assert_eq!((run(1.0), run(2.0)), (1.0, 1.0), "as a graph would");
+        assert_eq!((run(1.0), run(2.0)), (1.0, 1.0), "the second recipe is not used, as with a graph");
     }
 
     #[test]
     fn a_result_whose_shape_depends_on_values_is_an_error() {
-        let mut replays = Replays::new(Mode::Fixed, 0, 8);
+        let mut replays = PlanCache::new(Mode::Fixed, 0, 8);
         let mut run = |values: &[f32]| {
-            let recipe = || -> Recipe<f64> { Box::new(|_, x| Ok(vec![x[0].nonzero()])) };
+            let recipe = || -> RecordableFn<f64> { Box::new(|_, x| Ok(vec![x[0].nonzero()])) };
             replays.run(&1.0, 0, vec![Argument::new(&Tensor::from_slice(values), GIVEN)], recipe)
         };
         run(&[1.0, 0.0, 2.0]).unwrap();
@@ -445,11 +460,11 @@ mod tests {
     }
 
     #[test]
-    fn other_shapes_and_functions_have_other_plans_and_few_are_kept() {
-        let mut replays = Replays::new(Mode::Fixed, 1, 3);
+    fn plans_are_kept_per_shape_and_function_up_to_the_limit() {
+        let mut replays = PlanCache::new(Mode::Fixed, 1, 3);
         let mut run = |function: u64, length: i64| {
             let x = Tensor::full([length], 1.0, (Kind::Float, Device::Cpu));
-            let recipe = || -> Recipe<f64> { Box::new(|_, x| Ok(vec![&x[0] * 2.0])) };
+            let recipe = || -> RecordableFn<f64> { Box::new(|_, x| Ok(vec![&x[0] * 2.0])) };
             replays.run(&1.0, function, vec![Argument::new(&x, GIVEN)], recipe).unwrap()[0].size()[0]
         };
         assert_eq!([run(0, 3), run(0, 3), run(1, 3), run(1, 3)], [3; 4]);

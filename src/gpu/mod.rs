@@ -1,4 +1,4 @@
-//! What runs where the network runs on a GPU: recorded steps, frames as they are stored, enlarged masks.
+//! GPU side of the tracker: recorded steps, upload of frames as they are stored, and enlargement of masks.
 
 mod enlarge;
 mod graphs;
@@ -6,7 +6,7 @@ mod layout;
 mod upload;
 
 pub use self::enlarge::Gpu;
-pub use self::graphs::{Argument, Mode, Recipe, Replays, Use};
+pub use self::graphs::{Argument, ArgumentUse, Mode, PlanCache, RecordableFn};
 pub use self::upload::Upload;
 #[cfg(all(test, feature = "plugin"))]
 pub use self::upload::picture_of_planes;

@@ -1,61 +1,61 @@
-//! The way of a frame's bytes to the device of the network, by one copy that is not waited for, and what the
-//! network is shown of them.
+//! Uploads the planes of a frame to the network's device with one asynchronous copy, and converts them to the
+//! input of the network there.
 
 use tch::{Device, Kind, Tensor};
 
-use super::layout::{Cut, Layout};
-use super::{Argument, Gpu, Mode, Recipe, Replays, Use};
+use super::layout::{CropMatrices, Layout};
+use super::{Argument, ArgumentUse, Gpu, Mode, PlanCache, RecordableFn};
 use crate::Result;
 use crate::cuda::Shim;
 use crate::image::{Planes, Region};
 use crate::model::Role;
 use crate::model::layers::channels_last;
 
-/// Views of a format that are kept: of the region, and of the whole.
-const CUTS: usize = 4;
-/// Formats whose way to the network is kept recorded.
-const PLANS: usize = 4;
+/// Maximum number of cached crop matrices of a format, for the region of interest and the whole frame.
+const MAX_CUTS: usize = 4;
+/// Maximum number of formats whose conversion is recorded.
+const MAX_PLANS: usize = 4;
 
-/// Brings up frames, and keeps what it needs for that.
+/// Uploads frames and owns the buffers for it.
 #[derive(Debug)]
 pub struct Upload {
     device: Device,
-    replays: Replays<()>,
-    /// What the frames that come now look like.
+    replays: PlanCache<()>,
+    /// Format of the present frames.
     format: Option<Format>,
-    /// The present frame is there.
-    there: bool,
-    /// The last copy may not be done yet.
-    on_its_way: bool,
+    /// The present frame has been uploaded or its copy is pending.
+    uploaded: bool,
+    /// The last copy may still read the staging buffer.
+    copying: bool,
 }
 
 #[derive(Debug)]
 struct Format {
     layout: Layout,
-    /// Page-locked, where there is a GPU.
+    /// Page-locked host memory; `None` on the CPU.
     staging: Option<Tensor>,
     bytes: Tensor,
-    cuts: Vec<(Region, Cut)>,
+    cuts: Vec<(Region, CropMatrices)>,
 }
 
 impl Upload {
     pub fn new(device: Device, mode: Mode) -> Self {
-        let replays = Replays::new(mode, 1, PLANS);
-        Self { device, replays, format: None, there: false, on_its_way: false }
+        let replays = PlanCache::new(mode, 1, MAX_PLANS);
+        Self { device, replays, format: None, uploaded: false, copying: false }
     }
 
-    /// What is brought up next is another frame.
+    /// Begins a new frame.
     pub fn begin(&mut self) {
-        self.there = false;
+        self.uploaded = false;
     }
 
-    /// The device has been waited for.
+    /// Records that the host has waited for the device.
     pub fn arrived(&mut self) {
-        self.on_its_way = false;
+        self.copying = false;
     }
 
-    /// How `region` of the present frame is seen by a network of `size` (height, width) that computes in
-    /// `kind`: (1, 3, height, width), RGB in [0, 1], channels last, valid until the next frame.
+    /// Returns `region` of the present frame, resized to `size` (height, width), as (1, 3, height, width) in
+    /// `kind`: RGB in [0, 1], channels last. With recorded runs, it is valid until the next call.
     pub fn image(
         &mut self,
         planes: &Planes,
@@ -66,42 +66,42 @@ impl Upload {
     ) -> Result<Tensor> {
         let layout = Layout::new(planes)?;
         if self.format.as_ref().is_none_or(|format| format.layout != layout) {
-            self.there = false;
+            self.uploaded = false;
             self.format = Some(Format::new(layout, self.device)?);
         }
-        let Self { format, there, on_its_way, replays, device } = self;
+        let Self { format, uploaded, copying, replays, device } = self;
         let Some(format) = format else { return Err(crate::Error::NoReference) };
-        if !*there {
-            if let (true, Some(stream)) = (*on_its_way, gpu.stream()) {
+        if !*uploaded {
+            if let (true, Some(stream)) = (*copying, gpu.stream()) {
                 stream.wait()?;
             }
             format.fill(planes, gpu.shim())?;
-            *there = true;
-            *on_its_way = true;
+            *uploaded = true;
+            *copying = true;
         }
-        // Sums of bytes are exact enough in float16; the fraction of bfloat16 is too short for them.
+        // Float16 is precise enough for weighted sums of bytes, the mantissa of bfloat16 is too short.
         let precision = if kind == Kind::Float || *device == Device::Cpu { Kind::Float } else { Kind::Half };
-        let cut = format.cut(region, size, (precision, *device))?;
-        let known = |tensor| Argument::new(tensor, Use::Model(Role::Constant));
-        let bytes = Argument::new(&format.bytes, Use::InPlace);
-        let arguments = std::iter::once(bytes).chain(cut.tensors().into_iter().map(known)).collect();
+        let cut = format.crop_matrices(region, size, (precision, *device))?;
+        let constant = |tensor| Argument::new(tensor, ArgumentUse::Model(Role::Constant));
+        let bytes = Argument::new(&format.bytes, ArgumentUse::InPlace);
+        let arguments = std::iter::once(bytes).chain(cut.tensors().into_iter().map(constant)).collect();
         let layout = &format.layout;
         let mut results = replays.run(&(), layout.number(), arguments, || recipe(layout.clone(), kind))?;
         results.pop().ok_or(crate::Error::NoReference)
     }
 
-    /// Luma or green of the present frame, (H, W) uint8 on the device; it will be that of the next frame.
+    /// Returns luma or green of the present frame, (H, W) uint8 on the device. The next frame overwrites it.
     pub fn guide(&self) -> Result<Option<Tensor>> {
-        let format = self.format.as_ref().filter(|_| self.there);
+        let format = self.format.as_ref().filter(|_| self.uploaded);
         format.map(|format| format.layout.guide(&format.bytes)).transpose()
     }
 }
 
-/// The picture from the bytes and the cut.
-fn recipe(layout: Layout, kind: Kind) -> Recipe<()> {
+/// Returns the conversion of the bytes with the crop matrices to a picture.
+fn recipe(layout: Layout, kind: Kind) -> RecordableFn<()> {
     Box::new(move |(), tensors| {
         let [bytes, cut @ ..] = tensors else { return Err(crate::Error::NoReference) };
-        let picture = layout.picture(bytes, &Cut::of_tensors(cut))?;
+        let picture = layout.picture(bytes, &CropMatrices::from_tensors(cut))?;
         Ok(vec![channels_last(&picture.f_to_kind(kind)?)?])
     })
 }
@@ -119,8 +119,8 @@ impl Format {
 
     fn fill(&mut self, planes: &Planes, shim: Option<&Shim>) -> Result<()> {
         let to = self.staging.as_ref().unwrap_or(&self.bytes);
-        // SAFETY: a contiguous tensor of as many bytes in the memory of this process, that no device is
-        // copying from and nobody else refers to meanwhile.
+        // SAFETY: `to` is a contiguous tensor of that many bytes in host memory. No device copies from it, and
+        // there is no other reference to it while it is borrowed.
         let to = unsafe { std::slice::from_raw_parts_mut(to.data_ptr().cast::<u8>(), self.layout.length()) };
         self.layout.pack(planes, to);
         match (&self.staging, shim) {
@@ -130,12 +130,17 @@ impl Format {
         }
     }
 
-    fn cut(&mut self, region: Region, size: (i64, i64), to: (Kind, Device)) -> Result<Cut> {
-        if let Some((_, cut)) = self.cuts.iter().find(|(known, _)| *known == region) {
+    fn crop_matrices(
+        &mut self,
+        region: Region,
+        size: (i64, i64),
+        to: (Kind, Device),
+    ) -> Result<CropMatrices> {
+        if let Some((_, cut)) = self.cuts.iter().find(|(cached, _)| *cached == region) {
             return Ok(cut.shallow_clone());
         }
-        let cut = self.layout.cut(region, size, to)?;
-        if self.cuts.len() >= CUTS {
+        let cut = self.layout.crop_matrices(region, size, to)?;
+        if self.cuts.len() >= MAX_CUTS {
             self.cuts.remove(0);
         }
         self.cuts.push((region, cut.shallow_clone()));
@@ -143,8 +148,8 @@ impl Format {
     }
 }
 
-/// What a network of `size` (width, height) is shown of a frame's planes where it does not run on the CPU,
-/// (1, 3, height, width) float32.
+/// Converts a frame's planes to the input of a network of `size` (width, height) as on a GPU, (1, 3, height,
+/// width) float32.
 #[cfg(all(test, feature = "plugin"))]
 pub fn picture_of_planes(planes: &Planes, region: Region, size: (usize, usize)) -> Result<Tensor> {
     let mut upload = Upload::new(Device::Cpu, Mode::Direct);

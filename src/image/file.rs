@@ -1,4 +1,4 @@
-//! Pictures from files: the frame that a reference mask was drawn on.
+//! Picture files: the frame that a reference mask was drawn on.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
@@ -10,16 +10,16 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
 use super::Picture;
 use crate::{Error, Result};
 
-/// The largest number of pixels along one side of a picture or mask.
+/// Maximum number of pixels along one side of a picture or mask.
 pub const MAX_SIDE: usize = 16_384;
-/// The largest number of pixels in a picture or mask.
+/// Maximum number of pixels in a picture or mask.
 pub const MAX_PIXELS: usize = 1 << 26;
-/// The largest size of a picture file in bytes: that of the largest picture, stored without compression.
-const MAX_FILE: u64 = 8 * MAX_PIXELS as u64;
-/// How JPEG files begin.
+/// Maximum size of a picture file in bytes: that of the largest picture without compression.
+const MAX_FILE_BYTES: u64 = 8 * MAX_PIXELS as u64;
+/// First bytes of a JPEG file.
 const JPEG: [u8; 2] = [0xff, 0xd8];
 
-/// The limit for pictures and masks, checked before memory for their pixels is allocated.
+/// Checks the size limits of pictures and masks; called before memory for their pixels is allocated.
 pub(crate) fn check_size(width: usize, height: usize) -> Result<(), String> {
     if width == 0 || height == 0 {
         return Err("it has no pixels".into());
@@ -32,13 +32,13 @@ pub(crate) fn check_size(width: usize, height: usize) -> Result<(), String> {
 
 fn too_large(what: &str) -> String {
     format!(
-        "{what} too many: at most {MAX_SIDE} a side and {} million altogether. Scale it down; it need not have \
+        "{what} too many: at most {MAX_SIDE} a side and {} million in total. Scale it down; it need not have \
          the size of the video",
         MAX_PIXELS / 1_000_000
     )
 }
 
-/// A picture in memory, packed RGB.
+/// A packed RGB picture in memory.
 #[derive(Clone, Debug)]
 pub struct OwnedPicture {
     data: Vec<u8>,
@@ -47,11 +47,11 @@ pub struct OwnedPicture {
 }
 
 impl OwnedPicture {
-    /// Reads a PNG or JPEG, turned upright as its EXIF orientation says; transparency is dropped.
+    /// Reads a PNG or JPEG and applies its EXIF orientation; transparency is dropped.
     ///
     /// # Errors
-    /// [`Error::Picture`] with the path for a file that is missing, of another kind, broken, cut short, or
-    /// larger than [`MAX_SIDE`] or [`MAX_PIXELS`] (known from its header, before anything is allocated).
+    /// [`Error::Picture`] with the path if the file is missing, of another format, damaged, truncated, or larger
+    /// than [`MAX_SIDE`] or [`MAX_PIXELS`] (checked in the header, before allocation).
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| Error::Picture {
             path: path.to_owned(),
@@ -60,7 +60,7 @@ impl OwnedPicture {
         Self::read(BufReader::new(file), path)
     }
 
-    /// The same from memory; messages call it `origin`.
+    /// Reads a picture from memory as [`open`](Self::open) does; `origin` replaces the path in messages.
     ///
     /// # Errors
     /// [`Error::Picture`] as [`open`](Self::open).
@@ -72,25 +72,25 @@ impl OwnedPicture {
         decode(source).map_err(|reason| Error::Picture { path: origin.to_owned(), reason })
     }
 
-    /// From `height` rows of `width` packed RGB pixels.
+    /// Picture from `height` rows of `width` packed RGB pixels.
     ///
     /// # Errors
-    /// [`Error::Picture`] for a size that is not that of `data`, or larger than [`MAX_SIDE`] or [`MAX_PIXELS`].
+    /// [`Error::Picture`] if `data` does not match the size, or the size exceeds [`MAX_SIDE`] or [`MAX_PIXELS`].
     pub fn from_rgb(width: usize, height: usize, data: Vec<u8>) -> Result<Self> {
         let bad = |reason: String| Error::Picture { path: "(in memory)".into(), reason };
         check_size(width, height).map_err(bad)?;
         if 3 * width * height != data.len() {
-            return Err(bad(format!("{} bytes do not make {width}x{height} pixels", data.len())));
+            return Err(bad(format!("{} bytes do not match {width}x{height} pixels", data.len())));
         }
         Ok(Self { data, width, height })
     }
 
-    /// Its width, its height, and `height` rows of `width` packed RGB pixels.
+    /// Returns width, height, and `height` rows of `width` packed RGB pixels.
     pub fn into_rgb(self) -> (usize, usize, Vec<u8>) {
         (self.width, self.height, self.data)
     }
 
-    /// A view of its pixels.
+    /// Borrows the pixels.
     pub fn as_picture(&self) -> Picture<'_> {
         Picture { data: &self.data, width: self.width, height: self.height, stride: 3 * self.width }
     }
@@ -101,23 +101,25 @@ fn decode(mut source: impl BufRead + Seek) -> Result<OwnedPicture, String> {
         format!("it cannot be decoded ({error}): save it again as PNG or JPEG")
     };
     let bad = |error: ImageError| match error {
-        // Of more bytes than any memory has.
+        // The pixels take more bytes than can be addressed.
         ImageError::Limits(_) => too_large("its pixels are"),
         error => broken(&error),
     };
     let unreadable = |error: io::Error| broken(&error);
 
     let length = source.seek(SeekFrom::End(0)).map_err(unreadable)?;
-    if length > MAX_FILE {
-        return Err(format!("its {length} bytes are too many: at most {MAX_FILE}. Scale it down"));
+    if length > MAX_FILE_BYTES {
+        return Err(format!(
+            "the file has {length} bytes, more than the maximum of {MAX_FILE_BYTES}: scale the picture down"
+        ));
     }
     source.rewind().map_err(unreadable)?;
-    if is_cut_short(&mut source).map_err(unreadable)? {
+    if is_truncated(&mut source).map_err(unreadable)? {
         return Err(broken(&"the end of the JPEG file is missing"));
     }
     source.rewind().map_err(unreadable)?;
     let mut reader = ImageReader::new(source).with_guessed_format().map_err(unreadable)?;
-    // The size is checked here, and the default limit of 512 MiB is less than the largest picture needs.
+    // `check_size` limits the size; the default limit of 512 MiB is less than the largest picture needs.
     reader.limits(Limits::no_limits());
     let mut decoder = reader.into_decoder().map_err(bad)?;
     let (width, height) = decoder.dimensions();
@@ -130,8 +132,8 @@ fn decode(mut source: impl BufRead + Seek) -> Result<OwnedPicture, String> {
     Ok(OwnedPicture { data: image.into_raw(), width, height })
 }
 
-/// Whether the last scan of a JPEG has no end. The decoder fills what is missing with grey.
-fn is_cut_short(source: &mut impl BufRead) -> io::Result<bool> {
+/// Whether the last scan of a JPEG has no end marker. The decoder would fill the missing part with grey.
+fn is_truncated(source: &mut impl BufRead) -> io::Result<bool> {
     if !source.fill_buf()?.starts_with(&JPEG) {
         return Ok(false);
     }
@@ -153,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn png_and_jpeg() {
+    fn png_and_jpeg_files_are_read() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["a.png", "a.jpg"] {
             let path = folder.path().join(name);
@@ -165,7 +167,7 @@ mod tests {
         }
     }
 
-    /// A JPEG of three white columns and one black one, with the EXIF tag of an orientation.
+    /// A white JPEG whose right quarter is black, with an EXIF orientation.
     fn oriented(orientation: u8) -> Vec<u8> {
         let picture = image::RgbImage::from_fn(32, 24, |x, _| image::Rgb([if x < 24 { 255 } else { 0 }; 3]));
         let mut bytes = Cursor::new(Vec::new());
@@ -179,8 +181,8 @@ mod tests {
     }
 
     #[test]
-    fn the_orientation_of_a_jpeg_is_honoured() {
-        // Where the black border is: left, right, top, bottom.
+    fn the_exif_orientation_of_a_jpeg_is_applied() {
+        // Orientation, size, and the black border: left, right, top, bottom.
         for (orientation, size, black) in [
             (1, (32, 24), 1),
             (2, (32, 24), 0),
@@ -206,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn a_jpeg_cut_short_is_refused() {
+    fn a_truncated_jpeg_is_refused() {
         let whole = oriented(1);
         for length in [whole.len() / 2, whole.len() - 2] {
             let error = OwnedPicture::from_bytes(&whole[..length], Path::new("a.jpg")).unwrap_err();
             assert!(error.to_string().contains("a.jpg"), "{error}");
         }
         let longer = [&whole[..], &[0; 16]].concat();
-        assert!(OwnedPicture::from_bytes(&longer, Path::new("a.jpg")).is_ok(), "what follows does no harm");
+        assert!(OwnedPicture::from_bytes(&longer, Path::new("a.jpg")).is_ok(), "trailing bytes are ignored");
     }
 
     #[test]

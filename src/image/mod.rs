@@ -1,19 +1,19 @@
-//! Pictures, planes and regions: what the tracker, the matte and the element share.
+//! Pictures, planes and regions, shared by the tracker, the matte and the element.
 
 mod file;
 mod plane;
 mod planes;
-mod scene;
+mod source;
 
 pub(crate) use self::file::check_size;
 pub use self::file::{MAX_PIXELS, MAX_SIDE, OwnedPicture};
 #[cfg(feature = "plugin")]
 pub(crate) use self::plane::product;
 pub use self::planes::{Colors, Component, PlaneFormat, Planes};
-pub use self::scene::{Region, Scene};
+pub use self::source::{FrameSource, Region};
 use crate::{Error, Result};
 
-/// Packed RGB, one byte a channel, rows `stride` bytes apart.
+/// A packed RGB picture, one byte per channel.
 #[derive(Clone, Copy, Debug)]
 pub struct Picture<'a> {
     /// `height` rows, the last of which may lack its padding.
@@ -22,7 +22,7 @@ pub struct Picture<'a> {
     pub width: usize,
     /// Rows.
     pub height: usize,
-    /// Bytes from one row to the next, at least 3 `width`.
+    /// Bytes from one row to the next, at least 3 * `width`.
     pub stride: usize,
 }
 
@@ -32,7 +32,7 @@ impl Picture<'_> {
         let row = 3 * width;
         if width == 0 || height == 0 || stride < row || data.len() < stride * (height - 1) + row {
             return Err(Error::Config(format!(
-                "a picture of {width}x{height} does not fit {} bytes in rows of {stride}",
+                "a picture of {width}x{height} does not fit in {} bytes with a stride of {stride}",
                 data.len()
             )));
         }
@@ -40,7 +40,7 @@ impl Picture<'_> {
     }
 }
 
-/// An 8-bit plane to be written; bytes beyond `width` in a row are left alone.
+/// A writable 8-bit plane; bytes beyond `width` in a row are not changed.
 #[derive(Debug)]
 pub struct PlaneMut<'a> {
     /// `height` rows, the last of which may lack its padding.

@@ -1,26 +1,26 @@
-//! The rows of a plane.
+//! Operations on the rows of a plane.
 
 use super::{PlaneMut, Region};
 use crate::{Error, Result};
 
 impl PlaneMut<'_> {
-    /// The rows, without what lies beyond the width.
+    /// The rows, without padding.
     ///
     /// # Errors
-    /// [`Error::Config`] for fewer bytes than the size needs, rows that overlap, or no pixel at all.
+    /// [`Error::Config`] if the data is too short for the size, rows overlap, or there is no pixel.
     pub fn rows(&mut self) -> Result<impl Iterator<Item = &mut [u8]>> {
         let Self { width, height, stride, .. } = *self;
         let bytes = height.checked_sub(1).and_then(|rows| rows.checked_mul(stride)?.checked_add(width));
         if width == 0 || stride < width || bytes.is_none_or(|bytes| self.data.len() < bytes) {
             return Err(Error::Config(format!(
-                "a plane of {width}x{height} does not fit {} bytes in rows of {stride}",
+                "a plane of {width}x{height} does not fit in {} bytes with a stride of {stride}",
                 self.data.len()
             )));
         }
         Ok(self.data.chunks_mut(stride).take(height).map(move |row| &mut row[..width]))
     }
 
-    /// Gives every pixel the same value.
+    /// Sets every pixel to `value`.
     ///
     /// # Errors
     /// Those of [`rows`](Self::rows).
@@ -36,7 +36,7 @@ impl PlaneMut<'_> {
         Ok(())
     }
 
-    /// Multiplies every pixel with that of packed rows of the plane's width; 255 stands for 1.
+    /// Multiplies every pixel by the value of packed rows of the plane's width, where 255 is 1.0.
     #[cfg(feature = "plugin")]
     pub(crate) fn multiply(&mut self, values: &[u8]) -> Result<()> {
         let width = self.width;
@@ -46,7 +46,7 @@ impl PlaneMut<'_> {
         Ok(())
     }
 
-    /// A part of the plane, cut to what there is of it.
+    /// The part of the plane at `region`, clipped to the plane.
     pub(crate) fn part(&mut self, region: Region) -> PlaneMut<'_> {
         let width = region.width.min(self.width.saturating_sub(region.x));
         let height = region.height.min(self.height.saturating_sub(region.y));
@@ -55,7 +55,7 @@ impl PlaneMut<'_> {
     }
 }
 
-/// The product of two bytes of which 255 stands for 1, rounded.
+/// Product of two bytes in which 255 is 1.0, rounded.
 #[cfg(feature = "plugin")]
 pub(crate) fn product(a: u8, b: u8) -> u8 {
     let product = u32::from(a) * u32::from(b) + 128;
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_left_alone() {
+    fn padding_is_not_changed() {
         let mut data = [1; 8];
         let mut plane = PlaneMut { data: &mut data, width: 2, height: 2, stride: 5 };
         plane.fill(7).unwrap();
@@ -87,11 +87,11 @@ mod tests {
     }
 
     #[test]
-    fn planes_that_do_not_fit_are_errors() {
+    fn sizes_that_exceed_the_data_are_errors() {
         let mut data = [0; 8];
         for (width, height, stride) in [(3, 3, 3), (4, 2, 3), (0, 2, 4), (2, 0, 4), (1, usize::MAX, 9)] {
             let mut plane = PlaneMut { data: &mut data, width, height, stride };
-            assert!(plane.fill(0).is_err(), "{width}x{height} in rows of {stride}");
+            assert!(plane.fill(0).is_err(), "{width}x{height}, stride {stride}");
         }
     }
 }

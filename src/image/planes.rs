@@ -1,64 +1,64 @@
-//! Frames as they are stored, in planes of components.
+//! Frames as stored, in planes of components.
 
 use super::Picture;
 
-/// The bytes of a frame.
+/// A frame as stored.
 #[derive(Clone, Debug)]
 pub struct Planes<'a> {
-    /// One slice a plane; the last row of each may lack its padding.
+    /// One slice per plane; the last row of each may lack its padding.
     pub data: Vec<&'a [u8]>,
-    /// What is where in them.
+    /// Layout of the data.
     pub format: PlaneFormat,
 }
 
-/// What is where in the bytes of a frame.
+/// Layout and colours of a frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlaneFormat {
     /// Columns.
     pub width: usize,
     /// Rows.
     pub height: usize,
-    /// Where R, G and B, or Y, U and V are.
+    /// R, G and B, or Y, U and V.
     pub components: [Component; 3],
-    /// What they mean.
+    /// Conversion of the samples to RGB.
     pub colors: Colors,
 }
 
-/// Samples of one byte each.
+/// Location of the 8-bit samples of one component.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Component {
-    /// The plane it is in.
+    /// Index of the plane.
     pub plane: usize,
-    /// Where in the plane the first sample is.
+    /// Offset of the first sample in the plane in bytes.
     pub offset: usize,
     /// Bytes from one row to the next.
     pub stride: usize,
     /// Bytes from one sample to the next.
     pub step: usize,
-    /// There is one sample for every 2^n columns, and rows.
+    /// There is one sample per 2^n columns and per 2^n rows.
     pub subsampling: (u32, u32),
-    /// A sample lies at the first of its columns, and rows, and not in their middle.
+    /// Whether a sample is located at the first of its columns and of its rows, not in their centre.
     pub cosited: (bool, bool),
 }
 
-/// RGB in [0, 1] from three samples in [0, 255]: `matrix` times samples, plus `offset`.
+/// Conversion of three samples in [0, 255] to RGB in [0, 1]: `matrix` * samples + `offset`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Colors {
-    /// By row: what R, G and B are made of.
+    /// One row each for R, G and B.
     pub matrix: [[f32; 3]; 3],
-    /// Of R, G and B.
+    /// Offsets of R, G and B.
     pub offset: [f32; 3],
 }
 
 impl Colors {
-    /// Samples that are R, G and B.
+    /// Conversion of R, G and B samples.
     pub const RGB: Self = {
         let unit = 1.0 / 255.0;
         Self { matrix: [[unit, 0.0, 0.0], [0.0, unit, 0.0], [0.0, 0.0, unit]], offset: [0.0; 3] }
     };
 
-    /// Samples of which black and white, or the extremes of chroma, are `offset` and `offset + scale`: R, G
-    /// and B, or with the weights of red and blue in luma (`kr`, `kb`) Y, U and V.
+    /// Conversion of samples that are normalised as (sample - `offset`) / `scale`. They are R, G and B, or Y, U
+    /// and V if `weights` has the weights of red and blue in luma (`kr`, `kb`).
     pub fn new(offset: [f64; 3], scale: [f64; 3], weights: Option<(f64, f64)>) -> Self {
         let rgb = match weights {
             None => [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
@@ -75,12 +75,12 @@ impl Colors {
 }
 
 impl Component {
-    /// Samples in a row, and rows.
+    /// Samples per row, and rows, in a frame of this size.
     pub(crate) fn size(&self, (width, height): (usize, usize)) -> (usize, usize) {
         (width.div_ceil(1 << self.subsampling.0), height.div_ceil(1 << self.subsampling.1))
     }
 
-    /// Bytes of the plane that it needs.
+    /// Minimum length of the plane in bytes.
     pub(crate) fn end(&self, size: (usize, usize)) -> usize {
         let (columns, rows) = self.size(size);
         self.offset + rows.saturating_sub(1) * self.stride + columns.saturating_sub(1) * self.step + 1
@@ -88,8 +88,8 @@ impl Component {
 }
 
 impl<'a> Planes<'a> {
-    /// Those of packed RGB.
-    pub fn of_picture(picture: &Picture<'a>) -> Self {
+    /// The single plane of a packed RGB picture.
+    pub fn from_picture(picture: &Picture<'a>) -> Self {
         let component =
             |offset| Component { offset, stride: picture.stride, step: 3, ..Component::default() };
         let format = PlaneFormat {

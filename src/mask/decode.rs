@@ -1,7 +1,7 @@
-//! PNG files of every depth and colour type, interlaced ones too, as one byte a pixel.
+//! Decoding of PNG files of every bit depth and colour type, interlaced or not, to one byte per pixel.
 //!
-//! Rows are reduced to one byte a pixel as they are decoded, so that memory holds the mask once, whatever the
-//! depth and the number of channels of the file.
+//! Rows are reduced to one byte per pixel as they are decoded, so that memory holds the mask only once, whatever
+//! the depth and the number of channels of the file.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek};
@@ -12,8 +12,8 @@ use png::{BitDepth, ColorType, Decoder, DecodingError, InterlaceInfo, Limits, Tr
 use super::{Kind, VOID, Values, is_grey_id};
 use crate::image::check_size;
 
-/// Of the memory of the decoder, which holds a few rows and chunks besides the pixels, in bytes.
-const LIMIT: usize = 1 << 24;
+/// Memory limit of the decoder in bytes: a few rows and chunks, without the decoded pixels.
+const MAX_DECODER_BYTES: usize = 1 << 24;
 
 pub fn read(path: &Path) -> Result<Values, String> {
     let file = File::open(path).map_err(|error| unreadable(&error))?;
@@ -21,7 +21,7 @@ pub fn read(path: &Path) -> Result<Values, String> {
 }
 
 pub fn decode(source: impl BufRead + Seek) -> Result<Values, String> {
-    let mut decoder = Decoder::new_with_limits(source, Limits { bytes: LIMIT });
+    let mut decoder = Decoder::new_with_limits(source, Limits { bytes: MAX_DECODER_BYTES });
     decoder.set_transformations(Transformations::IDENTITY);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
@@ -32,7 +32,7 @@ pub fn decode(source: impl BufRead + Seek) -> Result<Values, String> {
     let mut reader = decoder.read_info().map_err(|error| bad(&error))?;
     let info = reader.info();
     if info.frame_control.is_some_and(|frame| (frame.width, frame.height) != size) {
-        return Err("it is an animation whose first frame is not whole: save it as a PNG without one".into());
+        return Err("it is an animation whose first frame is not full-size: save it as a still PNG".into());
     }
     let mut reducer = Reducer::new(info.color_type, info.bit_depth);
     let mut values = vec![0; width * height];
@@ -54,20 +54,20 @@ pub fn decode(source: impl BufRead + Seek) -> Result<Values, String> {
     Ok(Values { width, height, kind: reducer.kind()?, values })
 }
 
-/// Makes one byte of each pixel. What the bytes mean can change with any pixel, and then those from before are
-/// changed as well.
+/// Reduces each pixel to one byte. Any pixel can change the meaning of the bytes; earlier ones are then converted.
 struct Reducer {
     color: ColorType,
     depth: BitDepth,
     samples: Vec<u16>,
-    /// Some pixel so far is not opaque: the bytes are alpha. Before that they are grey, because an editor that
-    /// saves a black and white mask with alpha makes it opaque everywhere.
+    /// At least one pixel is not opaque: the bytes are alpha. Until then they are grey, because editors that save
+    /// a black and white mask with alpha make it opaque everywhere.
     transparent: bool,
-    /// Some pixel so far is not grey.
+    /// At least one pixel so far is not grey.
     coloured: bool,
-    /// The grey of 16 bits so far could be object ids, and is kept as it is: as 8 bits all ids would be 0.
+    /// All 16-bit grey values so far can be object ids. They are stored unscaled; scaled to 8 bits, they would be
+    /// 0.
     small: bool,
-    /// All grey of 16 bits so far is 8 bits scaled up.
+    /// All 16-bit grey values so far are scaled 8-bit values.
     scaled: bool,
 }
 
@@ -77,8 +77,8 @@ impl Reducer {
         Self { color, depth, samples: Vec::new(), transparent: false, coloured: false, small, scaled: true }
     }
 
-    /// Fills the beginning of `line` with the pixels of a row; their number. `earlier` are the bytes of the rows
-    /// before.
+    /// Writes the pixels of a row to the beginning of `line` and returns their number. `earlier` holds the bytes
+    /// of the earlier rows.
     fn reduce(&mut self, row: &[u8], line: &mut [u8], earlier: &mut [u8]) -> usize {
         let channels = self.color.samples();
         self.samples.clear();
@@ -128,7 +128,7 @@ impl Reducer {
         matches!(self.color, ColorType::GrayscaleAlpha | ColorType::Rgba)
     }
 
-    /// What the bytes of all pixels mean.
+    /// The meaning of the bytes, after all rows.
     fn kind(&self) -> Result<Kind, String> {
         if self.color == ColorType::Indexed {
             return Ok(Kind::Index);
@@ -142,18 +142,18 @@ impl Reducer {
                     .into())
             }
             (true, false) => {
-                Err("it is in colour, which says nothing about objects: save it as greyscale, with \
+                Err("it is in colour, which does not identify objects: save it as greyscale, with \
                                   a palette (index = object), or with an alpha channel"
                     .into())
             }
-            // A dark picture of 16 bits is not one of ids.
+            // A dark 16-bit mask does not hold ids.
             _ if self.depth == BitDepth::Sixteen && !self.small && !self.scaled => Ok(Kind::Soft),
             _ => Ok(Kind::Grey),
         }
     }
 }
 
-/// The samples of a row as they are stored.
+/// Unpacks the samples of a row at their stored depth.
 fn unpack(row: &[u8], depth: BitDepth, samples: &mut Vec<u16>) {
     match depth {
         BitDepth::Sixteen => {
@@ -189,7 +189,7 @@ fn bad(error: &DecodingError) -> String {
         DecodingError::IoError(error) => format!("it cannot be read ({error}): give the path of a PNG file"),
         DecodingError::LimitsExceeded => "it is too large: scale it down".into(),
         DecodingError::Format(_) | DecodingError::Parameter(_) => {
-            format!("it is no valid PNG ({error}): save it as PNG")
+            format!("it is not a valid PNG ({error}): save it as PNG")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Masks of object ids, in the manner of the DAVIS benchmark: PNG whose palette index is the object id.
+//! Mask files of object ids as in the DAVIS benchmark: PNG whose palette index is the object id.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -6,11 +6,11 @@ use std::path::Path;
 
 use png::{BitDepth, ColorType, Encoder, EncodingError, Filter};
 
-use super::{Reading, VOID, bad, decode};
+use super::{Interpretation, VOID, bad, decode};
 use crate::mask::color;
 use crate::{Error, Result};
 
-/// One object id a pixel.
+/// Object ids, one per pixel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
     /// Columns.
@@ -22,15 +22,16 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Reads a PNG as [`ReferenceMask::open`](super::ReferenceMask::open) does. One soft object must be black
-    /// and white; white is object 1 then, as in the masks of DAVIS 2016. A mask may be without objects.
+    /// Reads a PNG as [`ReferenceMask::open`](super::ReferenceMask::open) does. A soft mask must be black and
+    /// white; white becomes object 1, as in the masks of DAVIS 2016. The mask may have no object.
     ///
     /// # Errors
-    /// [`Error::Mask`] as [`ReferenceMask::open`](super::ReferenceMask::open), and for shades of grey.
+    /// [`Error::Mask`] as [`ReferenceMask::open`](super::ReferenceMask::open), and for soft masks with other
+    /// values than 0 and 255.
     pub fn open(path: &Path) -> Result<Self> {
         let read = || {
             let mut values = decode::read(path)?;
-            if matches!(values.reading()?, Reading::Soft | Reading::Alpha) {
+            if matches!(values.interpretation()?, Interpretation::Soft | Interpretation::Alpha) {
                 let mut shades = values.values.iter().copied().filter(|&value| value != 0 && value != 255);
                 if let Some(shade) = shades.next() {
                     return Err(format!(
@@ -46,10 +47,10 @@ impl Labels {
         read().map_err(|reason| bad(path, reason))
     }
 
-    /// Writes a PNG of 8 bits with the palette of DAVIS, from `height` rows of `width` ids.
+    /// Writes `height` rows of `width` ids as an 8-bit PNG with the DAVIS palette.
     ///
     /// # Errors
-    /// [`Error::Write`] for a file that cannot be written, or a size that is not that of the ids.
+    /// [`Error::Write`] if the file cannot be written or `ids` do not match the size.
     pub fn save(path: &Path, width: usize, height: usize, ids: &[u8]) -> Result<()> {
         let failed = |source: io::Error| Error::Write { path: path.to_owned(), source };
         let bad = |error: EncodingError| match error {

@@ -1,4 +1,4 @@
-//! Reference masks: which pixels of one picture are the object. And masks of object ids as files.
+//! Reference masks, which mark the objects in one picture, and mask files of object ids.
 
 mod decode;
 mod labels;
@@ -9,44 +9,60 @@ use std::path::{Path, PathBuf};
 
 pub use self::labels::Labels;
 pub use self::warning::MaskWarning;
+#[cfg(feature = "plugin")]
+use crate::image::Region;
 use crate::image::check_size;
 pub use crate::image::{MAX_PIXELS, MAX_SIDE};
 use crate::{Error, Result};
 
-/// The planes of all objects of one mask together, in bytes, at the most.
+/// Maximum size in bytes of all object planes of one mask together.
 const MAX_BYTES: usize = 160 << 20;
-/// Grey values up to this one are object ids if no larger one but that of void is in the file.
+/// Grey values up to this one are object ids if the file has no larger value except void.
 const MAX_GREY_ID: u8 = 16;
-/// Pixels to be left out, in masks of object ids.
+/// Value of pixels to be ignored, in masks of object ids.
 const VOID: u8 = 255;
-/// What messages say in place of a path.
+/// Substitute for a path in messages.
 const IN_MEMORY: &str = "(in memory)";
 
-/// One soft plane per object, all of the mask's own size.
+/// A reference mask: one soft plane per object, all of the same size.
 #[derive(Clone, Debug)]
 pub struct ReferenceMask {
     width: usize,
     height: usize,
     objects: Vec<ObjectMask>,
-    reading: Reading,
+    reading: Interpretation,
     origin: PathBuf,
 }
 
-/// Where one object is.
+/// Mask of one object.
 #[derive(Clone, Debug)]
 pub struct ObjectMask {
-    /// 1 to 254, as the mask has it.
+    /// Object id, 1 to 254.
     pub id: u8,
-    /// height x width, 0 (background) to 255 (object).
+    /// `height` rows of `width` values, 0 (background) to 255 (object).
     pub alpha: Vec<u8>,
 }
 
-/// How the values of a mask were understood.
+impl ObjectMask {
+    /// Bounding box of the values above one half. `width` is that of the mask. `None` if there are none.
+    #[cfg(feature = "plugin")]
+    pub(crate) fn bounds(&self, width: usize) -> Option<Region> {
+        let inside = |value: &u8| *value > 127;
+        let rows = || self.alpha.chunks_exact(width.max(1));
+        let y = rows().position(|row| row.iter().any(inside))?;
+        let bottom = rows().rposition(|row| row.iter().any(inside))?;
+        let x = rows().filter_map(|row| row.iter().position(inside)).min()?;
+        let right = rows().filter_map(|row| row.iter().rposition(inside)).max()?;
+        Some(Region { x, y, width: right + 1 - x, height: bottom + 1 - y })
+    }
+}
+
+/// Interpretation of the values of a mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum Interpretation {
     /// Grey is soft foreground.
     Soft,
-    /// Grey values are object ids: none but that of void is larger than 16.
+    /// Grey values are object ids: no value except void is larger than 16.
     GreyIds,
     /// Palette indices, or values given as labels, are object ids.
     Ids,
@@ -55,23 +71,22 @@ pub enum Reading {
 }
 
 impl ReferenceMask {
-    /// Reads a PNG. Grey: value / 255 is soft foreground of one object, but a file that has values from 1
-    /// to 16, and besides them none but 0 and 255, holds object ids, 255 being void. Indexed: the palette
-    /// index is the object id, 255 is void. Grey or RGB with alpha: the alpha channel is soft foreground,
-    /// unless it is opaque everywhere.
+    /// Reads a PNG:
+    /// - Grey: value / 255 is soft foreground of one object. If the file has values from 1 to 16, and apart from
+    ///   these only 0 and 255, the values are object ids, and 255 is void.
+    /// - Indexed: the palette index is the object id, 255 is void.
+    /// - Grey or RGB with alpha: the alpha channel is soft foreground, unless it is opaque everywhere.
     ///
-    /// Memory holds one byte a pixel and object, which is 160 MiB in all at the most; the file is decoded row
-    /// by row.
+    /// The mask takes one byte per pixel and object, at most 160 MiB in total. The file is decoded row by row.
     ///
     /// # Errors
-    /// [`Error::Mask`] with the path for a file that is missing, no PNG, truncated, larger than
-    /// [`MAX_SIDE`] or [`MAX_PIXELS`] (known from its header, before anything is allocated), coloured, or
-    /// without foreground.
+    /// [`Error::Mask`] with the path if the file is missing, not a PNG, truncated, larger than [`MAX_SIDE`] or
+    /// [`MAX_PIXELS`] (checked in the header, before allocation), coloured, or without foreground.
     pub fn open(path: &Path) -> Result<Self> {
         decode::read(path).and_then(|values| values.into_mask(path)).map_err(|reason| bad(path, reason))
     }
 
-    /// The same from memory; messages call it `origin`.
+    /// Reads a PNG from memory as [`open`](Self::open) does; `origin` replaces the path in messages.
     ///
     /// # Errors
     /// [`Error::Mask`] as [`open`](Self::open).
@@ -81,34 +96,34 @@ impl ReferenceMask {
             .map_err(|reason| bad(origin, reason))
     }
 
-    /// One object, with id 1, from `height` rows of `width` values, 0 to 255.
+    /// Mask of one object, with id 1, from `height` rows of `width` values, 0 to 255.
     ///
     /// # Errors
-    /// [`Error::Mask`] if the size is not that of `alpha` or all is background.
+    /// [`Error::Mask`] if `alpha` does not match the size or has no foreground.
     pub fn from_soft(width: usize, height: usize, alpha: Vec<u8>) -> Result<Self> {
         Self::from_values(width, height, Kind::Soft, alpha)
     }
 
-    /// As the values of a greyscale PNG are read: soft foreground, or object ids.
+    /// Mask from the values of a greyscale PNG: soft foreground, or object ids.
     ///
     /// # Errors
-    /// [`Error::Mask`] if the size is not that of `values` or all is background.
+    /// [`Error::Mask`] if `values` do not match the size or have no foreground.
     pub fn from_grey(width: usize, height: usize, values: Vec<u8>) -> Result<Self> {
         Self::from_values(width, height, Kind::Grey, values)
     }
 
-    /// As the alpha channel of a PNG is read: one object, with id 1.
+    /// Mask from the alpha channel of a PNG: one object, with id 1.
     ///
     /// # Errors
-    /// [`Error::Mask`] if the size is not that of `alpha` or all is transparent.
+    /// [`Error::Mask`] if `alpha` does not match the size or is transparent everywhere.
     pub fn from_alpha(width: usize, height: usize, alpha: Vec<u8>) -> Result<Self> {
         Self::from_values(width, height, Kind::Alpha, alpha)
     }
 
-    /// One object for each id in `height` rows of `width` labels; 0 is background, 255 void.
+    /// Mask with one object per id from `height` rows of `width` labels; 0 is background, 255 void.
     ///
     /// # Errors
-    /// [`Error::Mask`] if the size is not that of `labels` or no label is an object.
+    /// [`Error::Mask`] if `labels` do not match the size or have no object.
     pub fn from_labels(width: usize, height: usize, labels: &[u8]) -> Result<Self> {
         Self::from_values(width, height, Kind::Index, labels.to_vec())
     }
@@ -128,23 +143,23 @@ impl ReferenceMask {
         self.height
     }
 
-    /// In the order of their ids; never empty.
+    /// Objects in the order of their ids; never empty.
     pub fn objects(&self) -> &[ObjectMask] {
         &self.objects
     }
 
-    /// Its file, or what messages say in place of it.
+    /// Path of the file, or its substitute in messages.
     pub fn origin(&self) -> &Path {
         &self.origin
     }
 
-    /// How the values of the file were understood.
-    pub fn reading(&self) -> Reading {
+    /// Interpretation of the values.
+    pub fn interpretation(&self) -> Interpretation {
         self.reading
     }
 }
 
-/// One byte a pixel, before it is decided what they mean.
+/// One byte per pixel, not yet interpreted.
 struct Values {
     width: usize,
     height: usize,
@@ -154,7 +169,7 @@ struct Values {
 
 #[derive(Clone, Copy)]
 enum Kind {
-    /// Soft foreground or object ids, as the values tell.
+    /// Soft foreground or object ids, depending on the values.
     Grey,
     /// Soft foreground, whatever the values.
     Soft,
@@ -168,31 +183,33 @@ fn is_grey_id(value: u8) -> bool {
 }
 
 impl Values {
+    /// Interprets the values.
+    ///
     /// # Errors
-    /// A size that is too large, or not that of the values.
-    fn reading(&self) -> Result<Reading, String> {
+    /// The size is too large or does not match the values.
+    fn interpretation(&self) -> Result<Interpretation, String> {
         let Self { width, height, .. } = *self;
         check_size(width, height)?;
         if width * height != self.values.len() {
-            return Err(format!("{} values do not make {width}x{height} pixels", self.values.len()));
+            return Err(format!("{} values do not match {width}x{height} pixels", self.values.len()));
         }
         Ok(match self.kind {
-            Kind::Index => Reading::Ids,
-            Kind::Alpha => Reading::Alpha,
-            Kind::Soft => Reading::Soft,
+            Kind::Index => Interpretation::Ids,
+            Kind::Alpha => Interpretation::Alpha,
+            Kind::Soft => Interpretation::Soft,
             Kind::Grey => {
                 let mut present = self.present();
                 (present[0], present[usize::from(VOID)]) = (false, false);
                 let ids = (0..=255u8).filter(|&value| present[usize::from(value)]);
-                // Black and white alone are one object.
+                // Black and white alone are one soft object.
                 let (mut any, mut all) = (false, true);
                 ids.for_each(|value| (any, all) = (true, all && is_grey_id(value)));
-                if any && all { Reading::GreyIds } else { Reading::Soft }
+                if any && all { Interpretation::GreyIds } else { Interpretation::Soft }
             }
         })
     }
 
-    /// Which values occur.
+    /// Whether each value occurs.
     fn present(&self) -> [bool; 256] {
         let mut present = [false; 256];
         self.values.iter().for_each(|&value| present[usize::from(value)] = true);
@@ -200,20 +217,20 @@ impl Values {
     }
 
     fn into_mask(self, origin: &Path) -> Result<ReferenceMask, String> {
-        let reading = self.reading()?;
+        let reading = self.interpretation()?;
         let present = self.present();
         let Self { width, height, mut values, .. } = self;
         let objects = match reading {
-            Reading::Soft | Reading::Alpha if present[1..].contains(&true) => {
+            Interpretation::Soft | Interpretation::Alpha if present[1..].contains(&true) => {
                 vec![ObjectMask { id: 1, alpha: values }]
             }
-            Reading::Soft | Reading::Alpha => return Err(no_foreground(reading)),
-            Reading::Ids | Reading::GreyIds => {
+            Interpretation::Soft | Interpretation::Alpha => return Err(no_foreground(reading)),
+            Interpretation::Ids | Interpretation::GreyIds => {
                 let ids: Vec<u8> = (1..VOID).filter(|&id| present[usize::from(id)]).collect();
                 let Some((&last, others)) = ids.split_last() else { return Err(no_foreground(reading)) };
                 if ids.len() * values.len() > MAX_BYTES {
                     return Err(format!(
-                        "{} objects of {width}x{height} pixels are too many to hold: scale the mask down",
+                        "{} objects of {width}x{height} pixels need too much memory: scale the mask down",
                         ids.len()
                     ));
                 }
@@ -230,13 +247,17 @@ impl Values {
     }
 }
 
-fn no_foreground(reading: Reading) -> String {
+fn no_foreground(reading: Interpretation) -> String {
     match reading {
-        Reading::Alpha => "its alpha channel is transparent everywhere: the object must be opaque".into(),
-        Reading::Ids => "every pixel is background (0) or void (255): the object must have an index from 1 \
+        Interpretation::Alpha => {
+            "its alpha channel is transparent everywhere: the object must be opaque".into()
+        }
+        Interpretation::Ids => {
+            "every pixel is background (0) or void (255): the object must have an index from 1 \
                          to 254"
-            .into(),
-        Reading::Soft | Reading::GreyIds => {
+                .into()
+        }
+        Interpretation::Soft | Interpretation::GreyIds => {
             "every pixel is black, so there is no object: paint the object white".into()
         }
     }
@@ -246,8 +267,8 @@ fn bad(path: &Path, reason: String) -> Error {
     Error::Mask { path: path.to_owned(), reason }
 }
 
-/// The colour (R, G, B) of an object, by the palette of the DAVIS and PASCAL VOC masks: the bits of the
-/// id are dealt to the three channels, highest first.
+/// Colour (R, G, B) of an object in the palette of the DAVIS and PASCAL VOC masks: the bits of the id are
+/// distributed over the three channels, the most significant bits first.
 pub fn color(object: u8) -> [u8; 3] {
     let mut color = [0; 3];
     for bit in 0..8 {

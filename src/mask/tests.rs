@@ -42,12 +42,12 @@ fn reason(path: &Path) -> String {
 }
 
 #[test]
-fn grey_is_soft() {
+fn grey_is_soft_foreground() {
     let files = Files::new();
     let path = files.png((3, 1), ColorType::Grayscale, BitDepth::Eight, &[0, 128, 255]);
     let mask = ReferenceMask::open(&path).unwrap();
     assert_eq!((mask.width(), mask.height()), (3, 1));
-    assert_eq!(mask.reading(), Reading::Soft);
+    assert_eq!(mask.interpretation(), Interpretation::Soft);
     assert_eq!(mask.objects().len(), 1);
     assert_eq!(mask.objects()[0].alpha, [0, 128, 255]);
 }
@@ -58,7 +58,7 @@ fn small_grey_values_are_ids() {
     for depth in [BitDepth::Eight, BitDepth::Sixteen] {
         let data: &[u8] = if depth == BitDepth::Eight { &[0, 1, 16] } else { &[0, 0, 0, 1, 0, 16] };
         let mask = ReferenceMask::open(&files.png((3, 1), ColorType::Grayscale, depth, data)).unwrap();
-        assert_eq!(mask.reading(), Reading::GreyIds);
+        assert_eq!(mask.interpretation(), Interpretation::GreyIds);
         let ids: Vec<u8> = mask.objects().iter().map(|object| object.id).collect();
         assert_eq!(ids, [1, 16]);
         assert_eq!(mask.objects()[1].alpha, [0, 0, 255]);
@@ -66,7 +66,7 @@ fn small_grey_values_are_ids() {
 }
 
 #[test]
-fn grey_of_few_bits_and_of_sixteen() {
+fn grey_of_every_depth_is_scaled_to_8_bits() {
     let files = Files::new();
     let bits = files.png((9, 2), ColorType::Grayscale, BitDepth::One, &[0b1000_0001, 0x80, 0, 0]);
     let mask = ReferenceMask::open(&bits).unwrap();
@@ -79,7 +79,7 @@ fn grey_of_few_bits_and_of_sixteen() {
     assert_eq!(ReferenceMask::open(&words).unwrap().objects()[0].alpha, [255, 128]);
 }
 
-/// 255 became the object and object 1 nearly transparent.
+/// Such masks were once read as soft: 255 became the object, and object 1 nearly transparent.
 #[test]
 fn void_beside_small_grey_values_is_void() {
     let files = Files::new();
@@ -90,12 +90,12 @@ fn void_beside_small_grey_values_is_void() {
         (BitDepth::Sixteen, &[0, 0, 1, 1, 255, 255, 3, 3]),
     ] {
         let mask = ReferenceMask::open(&files.png((4, 1), ColorType::Grayscale, depth, data)).unwrap();
-        assert_eq!((mask.reading(), ids(&mask)), (Reading::GreyIds, vec![1, 3]), "{data:?}");
+        assert_eq!((mask.interpretation(), ids(&mask)), (Interpretation::GreyIds, vec![1, 3]), "{data:?}");
         assert_eq!(mask.objects()[0].alpha, [0, 255, 0, 0]);
         assert_eq!(mask.objects()[1].alpha, [0, 0, 0, 255]);
     }
     let sample = ReferenceMask::from_grey(3, 1, vec![0, 1, 255]).unwrap();
-    assert_eq!((sample.reading(), ids(&sample)), (Reading::GreyIds, vec![1]));
+    assert_eq!((sample.interpretation(), ids(&sample)), (Interpretation::GreyIds, vec![1]));
 }
 
 #[test]
@@ -107,33 +107,38 @@ fn black_and_white_alone_is_one_soft_object() {
         (BitDepth::Sixteen, &[0, 0, 0, 255]),
     ] {
         let mask = ReferenceMask::open(&files.png((2, 1), ColorType::Grayscale, depth, data)).unwrap();
-        assert_eq!(mask.reading(), Reading::Soft, "{data:?}");
+        assert_eq!(mask.interpretation(), Interpretation::Soft, "{data:?}");
         assert_eq!(mask.objects()[0].alpha, [0, 255]);
     }
 }
 
-/// As bytes its values are 0 to 16.
+/// Scaled to 8 bits, its values are 0 to 16.
 #[test]
-fn a_dark_mask_of_sixteen_bits_holds_no_ids() {
+fn a_dark_16_bit_mask_holds_no_ids() {
     let files = Files::new();
     let data = [0, 0, 4, 0, 8, 8, 16, 5];
     let mask =
         ReferenceMask::open(&files.png((4, 1), ColorType::Grayscale, BitDepth::Sixteen, &data)).unwrap();
-    assert_eq!((mask.reading(), mask.objects().len()), (Reading::Soft, 1));
+    assert_eq!((mask.interpretation(), mask.objects().len()), (Interpretation::Soft, 1));
     assert_eq!(mask.objects()[0].alpha, [0, 4, 8, 16]);
 }
 
-/// What the rows before were read as changes with a later row.
 #[test]
-fn rows_before_are_read_anew_when_a_later_one_tells_more() {
+fn a_later_row_can_change_the_reading_of_earlier_rows() {
     let files = Files::new();
     let words = [0, 5, 0, 255, 0, 0, 0xff, 0xff];
     let mask =
         ReferenceMask::open(&files.png((1, 4), ColorType::Grayscale, BitDepth::Sixteen, &words)).unwrap();
-    assert_eq!((mask.reading(), &mask.objects()[0].alpha[..]), (Reading::Soft, &[0, 1, 0, 255][..]));
+    assert_eq!(
+        (mask.interpretation(), &mask.objects()[0].alpha[..]),
+        (Interpretation::Soft, &[0, 1, 0, 255][..])
+    );
     let rgba = [9, 9, 9, 255, 0, 7, 0, 255, 5, 5, 5, 128];
     let mask = ReferenceMask::open(&files.png((1, 3), ColorType::Rgba, BitDepth::Eight, &rgba)).unwrap();
-    assert_eq!((mask.reading(), &mask.objects()[0].alpha[..]), (Reading::Alpha, &[255, 255, 128][..]));
+    assert_eq!(
+        (mask.interpretation(), &mask.objects()[0].alpha[..]),
+        (Interpretation::Alpha, &[255, 255, 128][..])
+    );
 }
 
 #[test]
@@ -156,7 +161,7 @@ fn alpha_channel_is_soft() {
     let files = Files::new();
     let rgba = files.png((2, 1), ColorType::Rgba, BitDepth::Eight, &[9, 8, 7, 0, 1, 2, 3, 200]);
     let mask = ReferenceMask::open(&rgba).unwrap();
-    assert_eq!(mask.reading(), Reading::Alpha);
+    assert_eq!(mask.interpretation(), Interpretation::Alpha);
     assert_eq!(mask.objects()[0].alpha, [0, 200]);
 
     let grey_alpha =
@@ -165,7 +170,7 @@ fn alpha_channel_is_soft() {
 }
 
 #[test]
-fn black_and_white_saved_in_colour_still_counts() {
+fn black_and_white_saved_in_colour_is_accepted() {
     let files = Files::new();
     let rgb = files.png((2, 1), ColorType::Rgb, BitDepth::Eight, &[0, 0, 0, 255, 255, 255]);
     assert_eq!(ReferenceMask::open(&rgb).unwrap().objects()[0].alpha, [0, 255]);
@@ -174,7 +179,7 @@ fn black_and_white_saved_in_colour_still_counts() {
 }
 
 #[test]
-fn colours_are_refused() {
+fn colour_masks_are_refused() {
     let files = Files::new();
     let rgb = files.png((2, 1), ColorType::Rgb, BitDepth::Eight, &[0, 0, 0, 255, 0, 0]);
     assert!(reason(&rgb).contains("in colour"));
@@ -183,7 +188,7 @@ fn colours_are_refused() {
 }
 
 #[test]
-fn interlaced() {
+fn interlaced_masks_are_read() {
     // 5x5, 8-bit grey, Adam7, pixel (x, y) = 50 * y + x: the png crate does not write interlaced files.
     let mut passes = Vec::new();
     for (x0, y0, dx, dy) in
@@ -237,14 +242,14 @@ fn crc(bytes: &[u8]) -> [u8; 4] {
 }
 
 #[test]
-fn smallest() {
+fn a_mask_of_one_pixel_is_read() {
     let files = Files::new();
     let path = files.png((1, 1), ColorType::Grayscale, BitDepth::Eight, &[255]);
     assert_eq!(ReferenceMask::open(&path).unwrap().objects()[0].alpha, [255]);
 }
 
 #[test]
-fn no_foreground() {
+fn masks_without_foreground_are_refused() {
     let files = Files::new();
     let black = files.png((2, 2), ColorType::Grayscale, BitDepth::Eight, &[0; 4]);
     assert!(reason(&black).contains("paint the object white"));
@@ -255,12 +260,12 @@ fn no_foreground() {
 }
 
 #[test]
-fn missing_empty_truncated_or_not_a_png() {
+fn missing_empty_truncated_and_non_png_files_are_refused() {
     let files = Files::new();
     assert!(reason(&files.0.path().join("nowhere.png")).contains("cannot be opened"));
     assert!(reason(files.0.path()).contains("cannot be read"));
     assert!(reason(&files.bytes(b"")).contains("truncated"));
-    assert!(reason(&files.bytes(b"not a picture at all, but text")).contains("no valid PNG"));
+    assert!(reason(&files.bytes(b"not a picture at all, but text")).contains("not a valid PNG"));
     let whole = encode((64, 64), ColorType::Grayscale, BitDepth::Eight, &[255; 4096]);
     for length in 1..whole.len() - 12 {
         ReferenceMask::open(&files.bytes(&whole[..length])).unwrap_err();
@@ -268,7 +273,7 @@ fn missing_empty_truncated_or_not_a_png() {
 }
 
 #[test]
-fn huge_is_refused_by_its_header() {
+fn a_huge_size_in_the_header_is_refused() {
     let files = Files::new();
     let mut bytes = encode((1, 1), ColorType::Grayscale, BitDepth::Eight, &[255]);
     for (width, height) in [(20_000u32, 20_000u32), (8193, 8192), (1, 20_000), (u32::MAX >> 1, 1)] {
@@ -282,13 +287,13 @@ fn huge_is_refused_by_its_header() {
 }
 
 #[test]
-fn too_many_objects_for_the_size() {
+fn too_many_objects_for_the_size_are_refused() {
     let labels: Vec<u8> = (0..3_000_000u32).map(|i| (i % 254 + 1) as u8).collect();
     assert!(ReferenceMask::from_labels(3_000, 1_000, &labels).is_err());
 }
 
 #[test]
-fn from_memory() {
+fn masks_from_memory_are_checked() {
     assert!(ReferenceMask::from_soft(2, 2, vec![255; 3]).is_err());
     assert!(ReferenceMask::from_soft(0, 0, vec![]).is_err());
     assert!(ReferenceMask::from_soft(1, 1, vec![0]).is_err());

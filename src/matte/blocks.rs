@@ -1,4 +1,4 @@
-//! Which parts of a plane there is anything to do in.
+//! Division of planes into blocks, so that filters skip those that they do not change.
 
 use std::ops::Range;
 
@@ -6,11 +6,11 @@ use super::MaskView;
 use crate::Result;
 use crate::image::PlaneMut;
 
-/// The least side of a block in pixels.
-const SIDE: usize = 32;
+/// Minimum side of a block in pixels.
+const MIN_SIDE: usize = 32;
 
 impl MaskView<'_> {
-    /// Some of a row's values; what lies beyond the borders continues as at the border.
+    /// Reads `columns` of row `y`; beyond the borders, the value at the border is repeated.
     pub fn read(&self, y: isize, columns: Range<isize>, out: &mut Vec<u8>) {
         let y = y.clamp(0, self.height as isize - 1) as usize;
         let row = &self.values[y * self.width..][..self.width];
@@ -22,39 +22,40 @@ impl MaskView<'_> {
     }
 }
 
-/// A rectangle that needs work.
+/// A rectangle that a filter has to process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rect {
     pub columns: Range<usize>,
     pub rows: Range<usize>,
 }
 
-/// Blocks of a plane that have another value within reach.
+/// Blocks of a plane, used to find those that have different values within the reach of a filter.
 #[derive(Debug, Default)]
 pub struct Blocks {
     side: usize,
     across: usize,
-    /// The only value of a block, or none.
+    /// The value of each flat block, `None` for other blocks.
     values: Vec<Option<u8>>,
 }
 
 impl Blocks {
-    /// Finds the blocks to work on when every pixel depends on those `reach` pixels around it.
-    fn survey(&mut self, plane: MaskView, reach: usize) {
-        self.side = SIDE.max(reach);
+    /// Finds the flat blocks. Their side is chosen so that a filter of this reach depends on adjacent blocks only.
+    fn find_flat(&mut self, plane: MaskView, reach: usize) {
+        self.side = MIN_SIDE.max(reach);
         self.across = plane.width.div_ceil(self.side);
         self.values.clear();
         for rows in plane.values.chunks(plane.width * self.side) {
             for begin in (0..plane.width).step_by(self.side) {
                 let end = (begin + self.side).min(plane.width);
                 let value = rows[begin];
-                let only = rows.chunks(plane.width).all(|row| all_are(&row[begin..end], value));
-                self.values.push(only.then_some(value));
+                let is_flat = rows.chunks(plane.width).all(|row| all_are(&row[begin..end], value));
+                self.values.push(is_flat.then_some(value));
             }
         }
     }
 
-    fn is_busy(&self, block: usize) -> bool {
+    /// Whether a filter can change the block: it and its neighbours do not all have the same value.
+    fn is_affected(&self, block: usize) -> bool {
         let (x, y) = (block % self.across, block / self.across);
         let own = self.values[block];
         let down = self.values.len() / self.across;
@@ -65,8 +66,7 @@ impl Blocks {
             })
     }
 
-    /// Copies a plane, and gives the rectangles of it where a filter of this reach changes anything to
-    /// `work`.
+    /// Copies a plane, then calls `work` for each rectangle that a filter of this reach can change.
     pub fn filter(
         &mut self,
         from: MaskView,
@@ -75,13 +75,13 @@ impl Blocks {
         mut work: impl FnMut(Rect, &mut PlaneMut),
     ) -> Result<()> {
         to.copy(from.values)?;
-        self.survey(from, reach);
+        self.find_flat(from, reach);
         let down = self.values.len() / self.across;
         for y in 0..down {
             let mut x = 0;
             while x < self.across {
                 let begin = x;
-                while x < self.across && self.is_busy(y * self.across + x) {
+                while x < self.across && self.is_affected(y * self.across + x) {
                     x += 1;
                 }
                 if x > begin {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_near_an_edge_is_worked_on() {
+    fn only_blocks_near_an_edge_are_processed() {
         let (width, height) = (200, 100);
         let mut values = vec![0; width * height];
         values[40 * width + 100] = 1;
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn borders_continue() {
+    fn values_beyond_a_border_repeat_the_border() {
         let plane = MaskView { values: &[1, 2, 3, 4], width: 2, height: 2 };
         let mut out = Vec::new();
         plane.read(-5, -2..4, &mut out);

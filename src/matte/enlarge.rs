@@ -1,4 +1,4 @@
-//! Bilinear enlargement of bytes.
+//! Bilinear enlargement of 8-bit masks.
 
 use std::ops::Range;
 
@@ -6,34 +6,36 @@ use super::MaskView;
 use crate::Result;
 use crate::image::PlaneMut;
 
-/// Bits behind the point between the two passes.
-const BITS: u32 = 6;
+/// Fractional bits of the values between the horizontal and the vertical pass.
+const FRACTION_BITS: u32 = 6;
 
-/// Enlarges, and keeps what it needs for that from frame to frame.
+/// Enlarges masks; reuses its buffers between frames.
 #[derive(Debug, Default)]
 pub struct Enlarger {
-    columns: Taps,
-    rows: Taps,
+    columns: LinearAxis,
+    rows: LinearAxis,
     upper: Line,
     lower: Line,
 }
 
-/// Where each place of a larger axis lies between two places of a smaller one.
+/// Linear interpolation along one axis: the two source positions of each destination position, and their weights.
 #[derive(Debug, Default)]
-pub struct Taps {
+pub struct LinearAxis {
+    /// Length of the source and of the destination axis.
     size: (usize, usize),
-    /// The lower of the two.
+    /// Lower source position.
     first: Vec<usize>,
-    /// Share of the higher one, of 1 << 15.
+    /// Weight of the higher source position, in units of 1 / 2^15.
     share: Vec<i16>,
-    /// The same, of 1.
+    /// The same weight, 0 to 1.
     portion: Vec<f32>,
-    /// The first place of the larger axis that lies between each place of the smaller one and the next.
+    /// For each source position, the first destination position whose lower source position is not below it.
     starts: Vec<usize>,
 }
 
-impl Taps {
-    /// From `from` places to `to`, neither of them 0; pixels' centres lie at halves.
+impl LinearAxis {
+    /// Sets the length of the source axis (`from`) and of the destination axis (`to`), both at least 1. Pixel
+    /// centres are at half-integers.
     pub fn set(&mut self, from: usize, to: usize) {
         if self.size == (from, to) {
             return;
@@ -42,59 +44,60 @@ impl Taps {
         self.first.clear();
         self.share.clear();
         self.portion.clear();
-        for place in 0..to {
-            let at = ((place as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, (from - 1) as f64);
+        for position in 0..to {
+            let at = ((position as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, (from - 1) as f64);
             self.first.push(at as usize);
             self.share.push((at.fract() * 32767.0).round() as i16);
             self.portion.push(at.fract() as f32);
         }
         let first = &self.first;
-        self.starts = (0..=from).map(|place| first.partition_point(|&it| it < place)).collect();
+        self.starts = (0..=from).map(|position| first.partition_point(|&it| it < position)).collect();
     }
 
-    /// Places of the larger axis.
+    /// Length of the destination axis.
     pub fn len(&self) -> usize {
         self.size.1
     }
 
-    /// The two places, and the share of the second, 0 to 1.
-    pub fn between(&self, place: usize) -> (usize, usize, f32) {
-        let first = self.first[place];
-        (first, (first + 1).min(self.size.0 - 1), self.portion[place])
+    /// The two source positions of a destination position, and the weight of the second, 0 to 1.
+    pub fn between(&self, position: usize) -> (usize, usize, f32) {
+        let first = self.first[position];
+        (first, (first + 1).min(self.size.0 - 1), self.portion[position])
     }
 
-    /// Enlarges the part `run` of a row, of which `from` gives the values at the places of the smaller axis.
-    pub fn stretch(&self, run: &Range<usize>, from: impl Fn(usize) -> f32, out: &mut [f32]) {
-        let mut place = self.first[run.start];
+    /// Interpolates the destination positions `run`; `from` returns the value at a source position.
+    pub fn interpolate(&self, run: &Range<usize>, from: impl Fn(usize) -> f32, out: &mut [f32]) {
+        let mut position = self.first[run.start];
         let mut x = run.start;
         while x < run.end {
-            let (a, b) = (from(place), from((place + 1).min(self.size.0 - 1)));
-            let end = self.starts[place + 1].min(run.end);
+            let (a, b) = (from(position), from((position + 1).min(self.size.0 - 1)));
+            let end = self.starts[position + 1].min(run.end);
             let portions = &self.portion[x..end];
             for (out, portion) in out[x - run.start..end - run.start].iter_mut().zip(portions) {
                 *out = a + (b - a) * portion;
             }
-            (x, place) = (end, place + 1);
+            (x, position) = (end, position + 1);
         }
     }
 
-    /// The first place of the larger axis beyond all that lie before `place` of the smaller one.
-    pub fn start(&self, place: usize) -> usize {
-        self.starts[place.min(self.size.0)]
+    /// The first destination position whose lower source position is not below `position`.
+    pub fn start(&self, position: usize) -> usize {
+        self.starts[position.min(self.size.0)]
     }
 }
 
-/// A row of the smaller picture at the larger one's width.
+/// A source row, interpolated to the destination width.
 #[derive(Debug, Default)]
 struct Line {
+    /// Index of the source row.
     row: Option<usize>,
     values: Vec<i16>,
-    /// Nothing but zeros before and after.
+    /// Range of columns outside of which all values are 0.
     extent: (usize, usize),
 }
 
 impl Line {
-    fn set(&mut self, small: &MaskView, row: usize, columns: &Taps) {
+    fn set(&mut self, small: &MaskView, row: usize, columns: &LinearAxis) {
         if self.row == Some(row) {
             return;
         }
@@ -109,17 +112,17 @@ impl Line {
         }
         self.values[..self.extent.0].fill(0);
         self.values[self.extent.1..].fill(0);
-        for place in begin.saturating_sub(1)..end {
-            let a = i32::from(source[place]);
-            let b = i32::from(source[(place + 1).min(small.width - 1)]);
-            let run = columns.start(place)..columns.start(place + 1);
+        for position in begin.saturating_sub(1)..end {
+            let a = i32::from(source[position]);
+            let b = i32::from(source[(position + 1).min(small.width - 1)]);
+            let run = columns.start(position)..columns.start(position + 1);
             let values = &mut self.values[run.clone()];
             if a == b {
-                values.fill((a << BITS) as i16);
+                values.fill((a << FRACTION_BITS) as i16);
             } else {
-                let slope = (b - a) << (BITS + 1);
+                let slope = (b - a) << (FRACTION_BITS + 1);
                 for (value, share) in values.iter_mut().zip(&columns.share[run]) {
-                    *value = ((a << BITS) + ((slope * i32::from(*share)) >> 16)) as i16;
+                    *value = ((a << FRACTION_BITS) + ((slope * i32::from(*share)) >> 16)) as i16;
                 }
             }
         }
@@ -127,7 +130,8 @@ impl Line {
 }
 
 impl Enlarger {
-    /// Fills a plane that is nowhere smaller than `small`; one of the same size gets a copy.
+    /// Enlarges `small` to the size of `plane`, which is at least as large in both dimensions. At the same size,
+    /// the mask is copied.
     pub fn enlarge(&mut self, small: &MaskView, plane: &mut PlaneMut) -> Result<()> {
         if (small.width, small.height) == (plane.width, plane.height) {
             return plane.copy(small.values);
@@ -149,7 +153,7 @@ impl Enlarger {
     }
 }
 
-/// A row between two lines.
+/// Interpolates a row between two lines.
 fn mix(upper: &Line, lower: &Line, share: i16, out: &mut [u8]) {
     let (begin, end) = match (upper.extent, lower.extent) {
         ((0, 0), other) | (other, (0, 0)) => other,
@@ -159,11 +163,11 @@ fn mix(upper: &Line, lower: &Line, share: i16, out: &mut [u8]) {
     out[end..].fill(0);
     let lines = upper.values[begin..end].iter().zip(&lower.values[begin..end]);
     for (out, (&a, &b)) in out[begin..end].iter_mut().zip(lines) {
-        // Of 255 << 6 at the most, so that twice the difference still is 16 bits; these operations are
-        // those that a processor has for eight such numbers at a time.
+        // Values are at most 255 << 6, so twice the difference still fits in 16 bits. Processors have SIMD
+        // instructions for these operations on eight such values.
         let twice = (b - a) << 1;
         let value = a + ((i32::from(twice) * i32::from(share)) >> 16) as i16;
-        *out = ((value + (1 << (BITS - 1))) >> BITS) as u8;
+        *out = ((value + (1 << (FRACTION_BITS - 1))) >> FRACTION_BITS) as u8;
     }
 }
 
@@ -180,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn values_lie_between_pixel_centres() {
+    fn values_are_interpolated_between_pixel_centres() {
         assert_eq!(enlarged(&[0, 200], (2, 1), (4, 1)), [0, 50, 150, 200]);
         assert_eq!(enlarged(&[0, 200], (1, 2), (1, 4)), [0, 50, 150, 200]);
         assert_eq!(enlarged(&[7], (1, 1), (3, 2)), [7; 6]);
@@ -188,15 +192,15 @@ mod tests {
     }
 
     #[test]
-    fn every_size_is_within_one_of_the_formula() {
+    fn every_size_matches_bilinear_interpolation() {
         let small: Vec<u8> = (0..7 * 5).map(|i| [0, 0, 255, 13, 200, 0][i * i % 6]).collect();
         let mut enlarger = Enlarger::default();
         for (width, height) in [(7, 5), (8, 5), (7, 6), (13, 21), (100, 9), (64, 64), (9, 77)] {
             let mut data = vec![1; width * height];
             let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
             enlarger.enlarge(&MaskView { values: &small, width: 7, height: 5 }, &mut plane).unwrap();
-            let at = |place: usize, from: usize, to: usize| {
-                ((place as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, from as f64 - 1.0)
+            let at = |position: usize, from: usize, to: usize| {
+                ((position as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, from as f64 - 1.0)
             };
             for (i, &value) in data.iter().enumerate() {
                 let (x, y) = (at(i % width, 7, width), at(i / width, 5, height));
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn flat_stays_exact() {
+    fn flat_masks_are_unchanged() {
         for value in [0, 1, 254, 255] {
             assert!(enlarged(&[value; 12], (4, 3), (37, 29)).iter().all(|&it| it == value));
         }

@@ -1,38 +1,38 @@
-//! Growing and shrinking: each value moves outwards by the same distance in every direction. That is the
-//! greatest value within a disk, or the least one, of what lies linearly between the pixels; so edges keep
-//! their softness, and distances may be fractions of a pixel.
+//! Growing and shrinking of mattes: contours move by the same distance in every direction. Each result is the
+//! maximum (or minimum) within a disk of the linearly interpolated values, so edges keep their softness, and
+//! distances may be fractions of a pixel.
 
 use super::MaskView;
 use super::blocks::{Blocks, Rect};
 use crate::Result;
 use crate::image::PlaneMut;
 
-/// Further than this, in pixels, nothing moves.
+/// Maximum distance in pixels.
 pub const MAX_EXPAND: f64 = 128.0;
 
-/// From this radius on most chords have whole lengths, at the cost of a third of a pixel.
-const LARGE: f64 = 24.0;
+/// Radius above which most chords have integer lengths, for speed; the error is a third of a pixel.
+const LARGE_RADIUS: f64 = 24.0;
 
-/// Grows or shrinks, and keeps its buffers from frame to frame.
+/// Grows or shrinks mattes; reuses its buffers between frames.
 #[derive(Debug, Default)]
 pub struct Expander {
     blocks: Blocks,
     disk: Disk,
     line: Vec<u8>,
-    /// The greatest of 1, 2, 4, ... values from each on.
+    /// Maximum of the 1, 2, 4, ... values from each position on.
     powers: Vec<Vec<u8>>,
     chord: Vec<u8>,
     caps: Vec<Vec<u8>>,
     out: Vec<u8>,
 }
 
-/// A disk as the horizontal chords that it consists of.
+/// A disk, composed of horizontal chords.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Disk {
     radius: f64,
-    /// Half the length of the chords 0, 1, 2, ... rows from the middle.
+    /// Half length of the chords 0, 1, 2, ... rows from the centre.
     chords: Vec<f64>,
-    /// Chords between rows, where it is round: half the length, and how far from the middle.
+    /// Chords between rows, at the top and at the bottom: half length and distance from the centre.
     caps: Vec<(usize, f64)>,
 }
 
@@ -40,8 +40,8 @@ impl Disk {
     fn new(radius: f64) -> Self {
         let half = |distance: f64| (radius * radius - distance * distance).max(0.0).sqrt();
         let chord = |row: usize| match half(row as f64) {
-            // Among many, fractions hardly count, but take most of the time.
-            length if radius > LARGE && row as f64 > 3.0 * radius.sqrt() => length.floor(),
+            // In a large disk, fractions matter little but take most of the time.
+            length if radius > LARGE_RADIUS && row as f64 > 3.0 * radius.sqrt() => length.floor(),
             length => length,
         };
         let chords: Vec<f64> = (0..=radius as usize).map(chord).collect();
@@ -55,7 +55,7 @@ impl Disk {
 }
 
 impl Expander {
-    /// Grows what is opaque by `distance` pixels, or shrinks it by a negative one.
+    /// Grows opaque areas by `distance` pixels; a negative distance shrinks them.
     pub fn expand(&mut self, from: MaskView, distance: f64, to: &mut PlaneMut) -> Result<()> {
         let radius = distance.abs().min(MAX_EXPAND);
         if self.disk.radius != radius || self.disk.chords.is_empty() {
@@ -63,8 +63,8 @@ impl Expander {
         }
         let disk = std::mem::take(&mut self.disk);
         let mut blocks = std::mem::take(&mut self.blocks);
-        let done = blocks.filter(from, to, disk.reach(), |rect, to| {
-            // What shrinks is what grows seen from the other side.
+        let result = blocks.filter(from, to, disk.reach(), |rect, to| {
+            // Shrinking an object is growing its background.
             if distance > 0.0 {
                 self.grow::<0>(from, &disk, &rect, to);
             } else {
@@ -72,10 +72,10 @@ impl Expander {
             }
         });
         (self.disk, self.blocks) = (disk, blocks);
-        done
+        result
     }
 
-    /// One rectangle; with `FLIP` 255 of the values' opposites.
+    /// Grows the values within a rectangle; with `FLIP` 255 it grows their inverse.
     fn grow<const FLIP: u8>(&mut self, from: MaskView, disk: &Disk, rect: &Rect, to: &mut PlaneMut) {
         let width = rect.columns.len();
         let reach = disk.reach();
@@ -123,7 +123,7 @@ impl Expander {
         }
     }
 
-    /// The greatest of 2^n values, for runs of up to `longest` + 1.
+    /// Fills `powers` for runs of up to `longest` + 1 values.
     fn fill_powers(&mut self, longest: usize) {
         let count = (longest + 1).ilog2() as usize + 1;
         self.powers.resize(count.max(self.powers.len()), Vec::new());
@@ -139,7 +139,7 @@ impl Expander {
         }
     }
 
-    /// The greatest value up to `half` to the left and right of each of `width` values, the first of
+    /// Sets `chord` to the maximum up to `half` to the left and right of each of `width` values, the first of
     /// which is `reach` from the start of the line.
     fn set_chord(&mut self, reach: usize, width: usize, half: f64) {
         let whole = half as usize;
@@ -158,12 +158,12 @@ impl Expander {
     }
 }
 
-/// Of 256.
+/// A fraction in units of 1 / 256.
 fn share(fraction: f64) -> u16 {
     (fraction * 256.0).round() as u16
 }
 
-/// At least what lies between two lines, `share` of 256 from the first to the second.
+/// Raises `out` to at least the interpolation of two lines, in which the second has a weight of `share` of 256.
 fn raise(out: &mut [u8], first: &[u8], second: &[u8], share: u16) {
     for (out, (&a, &b)) in out.iter_mut().zip(first.iter().zip(second)) {
         let between = (u16::from(a) * (256 - share) + u16::from(b) * share + 128) >> 8;
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn straight_edges_move_by_the_distance() {
-        // Hard edges are a little off to begin with, taken linearly between pixels.
+        // Linear interpolation itself misplaces hard edges slightly.
         for (softness, tolerance) in [(1.0, 0.15), (4.0, 0.03)] {
             for distance in [-9.3, -2.0, -0.4, 0.3, 0.5, 1.0, 3.7, 12.0] {
                 let before = edge(96, 40.2, softness);
@@ -222,7 +222,7 @@ mod tests {
                 let after = expanded(&disk(side, radius, softness), side, distance);
                 for step in 0..90 {
                     let angle = f64::from(step) * std::f64::consts::PI / 45.0;
-                    // Values along a ray, linearly between pixels.
+                    // Values along a ray, interpolated linearly, from the outside to the centre.
                     let ray: Vec<u8> = (0..240)
                         .rev()
                         .map(|i| {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn further_is_never_less() {
+    fn a_larger_distance_never_reduces_alpha() {
         let before = disk(64, 11.3, 1.0);
         let mut last = expanded(&before, 64, -8.0);
         for step in -31..32 {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_moves_by_nothing_or_where_all_is_flat() {
+    fn distance_0_and_flat_masks_change_nothing() {
         let before = disk(50, 17.0, 1.0);
         assert_eq!(expanded(&before, 50, 0.0), before);
         for value in [0, 90, 255] {
@@ -266,8 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_frame_cuts_nothing_off() {
-        // What touches the border continues beyond it.
+    fn objects_continue_beyond_the_border() {
         let mut before = vec![255; 40 * 40];
         before.iter_mut().enumerate().filter(|(i, _)| i % 40 >= 20).for_each(|(_, value)| *value = 0);
         let after = expanded(&before, 40, -3.0);
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_opaque_when_everything_is_within_reach() {
+    fn everything_within_the_distance_becomes_opaque() {
         let mut before = vec![0; 33 * 77];
         before[40 * 33 + 16] = 255;
         assert_eq!(expanded(&before, 33, 1e9), vec![255; 33 * 77]);

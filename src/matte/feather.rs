@@ -1,17 +1,16 @@
-//! Softer edges: two box filters one after the other in either direction, so that edges become S-shaped
-//! ramps around where they were.
+//! Feathering: two box filters in sequence per direction turn each edge into an S-shaped ramp around its position.
 
 use super::MaskView;
 use super::blocks::{Blocks, Rect};
 use crate::Result;
 use crate::image::PlaneMut;
 
-/// Wider ramps, in pixels, are not made.
+/// Maximum width added to edges, in pixels.
 pub const MAX_FEATHER: f64 = 256.0;
-/// Values are multiples of 1 / 2^BITS while they are averaged.
-const BITS: u32 = 7;
+/// Fractional bits of the intermediate values.
+const FRACTION_BITS: u32 = 7;
 
-/// Softens, and keeps its buffers from frame to frame.
+/// Feathers mattes; reuses its buffers between frames.
 #[derive(Debug, Default)]
 pub struct Featherer {
     blocks: Blocks,
@@ -21,19 +20,19 @@ pub struct Featherer {
     planes: [Vec<i32>; 2],
 }
 
-/// A mean over values to both sides, the outermost of which count in part.
+/// One-dimensional box filter of fractional width: the outermost value on each side has a lower weight.
 #[derive(Clone, Copy, Debug)]
 struct BoxFilter {
-    /// Values to each side that count in full.
+    /// Number of values on each side with full weight.
     radius: usize,
     /// Weight of each of these.
     inner: f32,
-    /// Weight of the ones beyond.
+    /// Weight of the outermost value on each side.
     outer: f32,
 }
 
 impl BoxFilter {
-    /// `extra` pixels wider than a pixel.
+    /// Box filter of a width of `1 + extra` pixels.
     fn new(extra: f64) -> Self {
         let half = extra / 2.0;
         Self {
@@ -52,54 +51,54 @@ impl BoxFilter {
     }
 }
 
-/// The nearest whole number to one from 0 to 2²²: where floats have no room left for a fraction, their bits
-/// count. Unlike a cast it needs no check of what does not fit.
+/// Rounds a value from 0 to 2²² to the nearest integer. Adding 2²³ leaves no bits for a fraction, so the integer
+/// is in the low bits of the float. Unlike a cast, this needs no range check.
 #[inline(always)]
 pub fn round(value: f32) -> i32 {
-    const ROOM: f32 = 8_388_608.0;
-    (value + ROOM).to_bits() as i32 - ROOM.to_bits() as i32
+    const TWO_POW_23: f32 = 8_388_608.0;
+    (value + TWO_POW_23).to_bits() as i32 - TWO_POW_23.to_bits() as i32
 }
 
 impl Featherer {
-    /// Makes edges wider by `width` pixels.
+    /// Widens edges by `width` pixels, at most [`MAX_FEATHER`].
     pub fn feather(&mut self, from: MaskView, width: f64, to: &mut PlaneMut) -> Result<()> {
         let filter = BoxFilter::new(width.clamp(0.0, MAX_FEATHER) / 2.0);
         let mut blocks = std::mem::take(&mut self.blocks);
-        let done =
+        let result =
             blocks.filter(from, to, 2 * filter.reach(), |rect, to| self.soften(from, filter, &rect, to));
         self.blocks = blocks;
-        done
+        result
     }
 
     fn soften(&mut self, from: MaskView, filter: BoxFilter, rect: &Rect, to: &mut PlaneMut) {
         let (width, height) = (rect.columns.len(), rect.rows.len());
         let margin = 2 * filter.reach();
         let columns = rect.columns.start as isize - margin as isize..(rect.columns.end + margin) as isize;
-        let [across, both] = &mut self.planes;
-        across.resize(width * (height + 2 * margin), 0);
-        for (row, out) in across.chunks_exact_mut(width).enumerate() {
+        let [horizontal, both] = &mut self.planes;
+        horizontal.resize(width * (height + 2 * margin), 0);
+        for (row, out) in horizontal.chunks_exact_mut(width).enumerate() {
             from.read((rect.rows.start + row) as isize - margin as isize, columns.clone(), &mut self.bytes);
             let [line, once] = &mut self.lines;
             line.clear();
-            line.extend(self.bytes.iter().map(|&value| i32::from(value) << BITS));
+            line.extend(self.bytes.iter().map(|&value| i32::from(value) << FRACTION_BITS));
             once.resize(width + margin, 0);
             filter_line(line, once, filter, &mut self.sums);
             filter_line(once, out, filter, &mut self.sums);
         }
         both.resize(width * (height + margin), 0);
-        filter_columns(across, both, width, filter, &mut self.sums);
-        filter_columns(both, &mut across[..width * height], width, filter, &mut self.sums);
-        for (y, values) in rect.rows.clone().zip(across.chunks_exact(width)) {
+        filter_columns(horizontal, both, width, filter, &mut self.sums);
+        filter_columns(both, &mut horizontal[..width * height], width, filter, &mut self.sums);
+        for (y, values) in rect.rows.clone().zip(horizontal.chunks_exact(width)) {
             let start = y * to.stride + rect.columns.start;
             let Some(out) = to.data.get_mut(start..start + width) else { continue };
             for (out, value) in out.iter_mut().zip(values) {
-                *out = ((value + (1 << (BITS - 1))) >> BITS) as u8;
+                *out = ((value + (1 << (FRACTION_BITS - 1))) >> FRACTION_BITS) as u8;
             }
         }
     }
 }
 
-/// Means along a line, `from` being `reach` longer on both sides than `to`.
+/// Filters a line. `from` extends `reach` values beyond `to` on both sides.
 fn filter_line(from: &[i32], to: &mut [i32], filter: BoxFilter, sums: &mut Vec<i32>) {
     sums.clear();
     let mut sum = 0;
@@ -117,7 +116,7 @@ fn filter_line(from: &[i32], to: &mut [i32], filter: BoxFilter, sums: &mut Vec<i
     }
 }
 
-/// The same downwards, for all columns at a time.
+/// Filters all columns of a plane of `width` columns. `from` has `reach` more rows than `to` on both sides.
 fn filter_columns(from: &[i32], to: &mut [i32], width: usize, filter: BoxFilter, sums: &mut Vec<i32>) {
     let row = |y: usize| &from[y * width..][..width];
     let length = 2 * filter.radius + 1;
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hard_edge_becomes_a_ramp_of_that_width_around_it() {
+    fn a_hard_edge_becomes_a_centred_ramp_of_the_feather_width() {
         for feather in [0.4, 1.0, 2.0, 5.5, 12.0, 30.0] {
             let before = edge(128, 60.3, 1.0);
             let after = feathered(&before, 128, feather);
@@ -172,16 +171,16 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_of_two_boxes() {
-        // Feather 4 is twice a mean of three pixels.
+    fn feathering_applies_the_box_filter_twice() {
+        // Feather 4: two box filters of three pixels.
         let row = [0, 0, 0, 0, 0, 0, 0, 243, 0, 0, 0, 0, 0, 0, 0];
         let after = feathered(&row, 15, 4.0);
         assert_eq!(after, [0, 0, 0, 0, 0, 27, 54, 81, 54, 27, 0, 0, 0, 0, 0]);
-        // Two: the outer ones of the three count half.
+        // Feather 2: the outer two of the three pixels have half the weight.
         let row = [0, 0, 0, 0, 0, 0, 0, 160, 0, 0, 0, 0, 0, 0, 0];
         let after = feathered(&row, 15, 2.0);
         assert_eq!(after, [0, 0, 0, 0, 0, 10, 40, 60, 40, 10, 0, 0, 0, 0, 0]);
-        assert_eq!(feathered(&row, 1, 2.0), after, "the same downwards");
+        assert_eq!(feathered(&row, 1, 2.0), after, "vertically");
     }
 
     #[test]
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn wider_is_softer_and_nothing_is_exact() {
+    fn a_larger_width_is_softer_and_0_changes_nothing() {
         let before = disk(70, 20.0, 1.0);
         assert_eq!(feathered(&before, 70, 0.0), before);
         let soft = |feather: f64| {
@@ -206,11 +205,10 @@ mod tests {
     }
 
     #[test]
-    fn flat_stays_exact_at_any_size() {
+    fn flat_areas_are_unchanged_at_any_size() {
         for value in [0, 1, 254, 255] {
             assert_eq!(feathered(&[value; 15], 5, 300.0), [value; 15]);
         }
-        // Flat to the border.
         let before = edge(200, 100.0, 1.0);
         for row in feathered(&before, 200, 16.0).chunks(200) {
             assert!(row[..85].iter().all(|&value| value == 0));

@@ -1,11 +1,11 @@
-//! The brightness of the frame that a matte belongs to.
+//! Guide of the edge refinement: the brightness of the frame that a matte belongs to.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::image::Picture;
 
-/// One sample a pixel whose edges those of a matte may follow: luma, or green, which is most of it.
+/// One sample per pixel that the edges of a matte follow: luma, or green, which contributes most to luma.
 #[derive(Clone, Copy, Debug)]
 pub struct Guide<'a> {
     data: &'a [u8],
@@ -16,17 +16,17 @@ pub struct Guide<'a> {
     words: Option<Words>,
 }
 
-/// How samples of more than 8 bits are stored.
+/// Storage of samples of more than 8 bits.
 #[derive(Clone, Copy, Debug)]
 struct Words {
-    /// Bits below the eight highest that are used.
+    /// Number of bits below the eight most significant ones in use.
     shift: u32,
     little_endian: bool,
 }
 
 impl<'a> Guide<'a> {
-    /// Bytes, `pixel` from one to the next and `stride` from row to row, the first at the start of `data`.
-    /// Nothing if `data` is too short, or has no pixel.
+    /// Guide of 8-bit samples, the first at the start of `data`: `pixel` is the distance in bytes from sample to
+    /// sample, `stride` from row to row. Returns `None` if `data` is too short, or if the size or `pixel` is 0.
     pub fn bytes(
         data: &'a [u8],
         (width, height): (usize, usize),
@@ -36,7 +36,8 @@ impl<'a> Guide<'a> {
         Self { data, width, height, stride, pixel, words: None }.checked(1)
     }
 
-    /// As [`bytes`](Self::bytes), of 16-bit words of which `shift` bits are below the eight highest in use.
+    /// As [`bytes`](Self::bytes), with 16-bit words. `shift` is the number of bits below the eight most
+    /// significant ones in use.
     pub fn words(
         data: &'a [u8],
         (width, height): (usize, usize),
@@ -48,8 +49,8 @@ impl<'a> Guide<'a> {
         Self { data, width, height, stride, pixel, words }.checked(2)
     }
 
-    /// The green of a picture.
-    pub fn of_picture(picture: &Picture<'a>) -> Option<Self> {
+    /// The green channel of a picture.
+    pub fn from_picture(picture: &Picture<'a>) -> Option<Self> {
         let size = (picture.width, picture.height);
         Self::bytes(picture.data.get(1..)?, size, picture.stride, 3)
     }
@@ -65,7 +66,7 @@ impl<'a> Guide<'a> {
         (self.width, self.height)
     }
 
-    /// Some samples of a row, as bytes.
+    /// The samples `columns` of row `y`, reduced to bytes.
     pub(super) fn row(&self, y: usize, columns: Range<usize>) -> Cow<'a, [u8]> {
         let columns = columns.start.min(self.width)..columns.end.min(self.width);
         let row = self.data.get(y.min(self.height - 1) * self.stride..).unwrap_or_default();
@@ -95,13 +96,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_of_all_kinds() {
+    fn samples_of_every_storage_are_read_as_bytes() {
         let data: Vec<u8> = (0..24).collect();
         let planar = Guide::bytes(&data, (4, 3), 8, 1).unwrap();
         assert_eq!(*planar.row(1, 1..3), [9, 10]);
         let packed = Guide::bytes(&data[1..], (2, 3), 8, 4).unwrap();
         assert_eq!(*packed.row(2, 0..2), [17, 21]);
-        // 10 bits, low and high in the word.
+        // 10 bits, in the low and in the high bits of the word.
         let data = [0x40, 0x02, 0xfc, 0x03, 0x90, 0x00];
         let low = Guide::words(&data, (3, 1), (6, 2), 2, true).unwrap();
         assert_eq!(*low.row(0, 0..3), [0x90, 0xff, 0x24]);
@@ -111,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn green_of_a_picture() {
+    fn a_picture_is_guided_by_its_green_channel() {
         let data = [1, 2, 3, 4, 5, 6, 0, 7, 8, 9, 10, 11, 12];
         let picture = Picture { data: &data, width: 2, height: 2, stride: 7 };
-        assert_eq!(*Guide::of_picture(&picture).unwrap().row(1, 0..2), [8, 11]);
+        assert_eq!(*Guide::from_picture(&picture).unwrap().row(1, 0..2), [8, 11]);
     }
 
     #[test]
-    fn too_few_bytes_are_no_guide() {
+    fn too_little_data_gives_no_guide() {
         assert!(Guide::bytes(&[0; 11], (4, 3), 4, 1).is_none());
         assert!(Guide::bytes(&[0; 12], (4, 3), 4, 1).is_some());
         assert!(Guide::bytes(&[], (0, 0), 0, 1).is_none());

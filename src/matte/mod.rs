@@ -1,13 +1,13 @@
-//! What is done with a matte on its way to the viewer: which object, edges, smoothing, growth, softness,
-//! threshold, inversion, colours. All of it on 8-bit planes, 0 transparent to 255 opaque.
+//! Mattes and their post-processing: object selection, enlargement, temporal smoothing, growth, feathering,
+//! threshold, inversion, labels. Planes are 8-bit, 0 (transparent) to 255 (opaque).
 
 mod blocks;
 mod enlarge;
 mod expand;
 mod feather;
-mod finish;
 mod guide;
 mod on_device;
+mod post_process;
 mod refine;
 mod smooth;
 mod soft;
@@ -17,44 +17,48 @@ mod testing;
 pub use self::enlarge::Enlarger;
 pub use self::expand::MAX_EXPAND;
 pub use self::feather::MAX_FEATHER;
-pub use self::finish::PostProcessor;
 pub use self::guide::Guide;
-pub(crate) use self::on_device::{Boxes, enlarge as enlarge_on_device};
+pub(crate) use self::on_device::{BoxAverage, enlarge as enlarge_on_device};
+pub use self::post_process::PostProcessor;
 pub use self::soft::Matte;
 pub(crate) use self::soft::{DeviceEnlarger, DeviceFrame, mask_planes, shrink};
 use crate::Result;
 use crate::image::PlaneMut;
 
-/// The settings of the matte that can change from frame to frame.
+/// Settings of the matte, which can change from frame to frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MatteSettings {
-    /// One object alone, or 0 for all together.
+    /// Id of the only object to show, or 0 for all objects.
     pub object: u8,
-    /// From this alpha (0 to 1) on, a pixel is opaque, and below it transparent; 0 leaves soft edges.
+    /// Alpha (0 to 1) from which a pixel becomes opaque; below it, transparent. 0 keeps soft edges.
     pub threshold: f64,
-    /// What is opaque becomes transparent.
+    /// Exchanges opaque and transparent.
     pub invert: bool,
-    /// Pixels of the plane by which edges become wider around where they are, up to [`MAX_FEATHER`].
+    /// Width added to edges in pixels of the plane, up to [`MAX_FEATHER`].
     pub feather: f64,
-    /// Pixels of the plane by which the matte grows, up to [`MAX_EXPAND`]; negative ones shrink it.
+    /// Growth of the matte in pixels of the plane, up to [`MAX_EXPAND`]; negative values shrink it.
     pub expand: f64,
-    /// How much the matte keeps of the frame before where nothing moves, 0 to 1.
+    /// Strength of temporal smoothing where nothing moves, 0 to 1.
     pub smoothing: f64,
-    /// How the matte gets from the network's size to that of the picture.
+    /// Enlargement from the network's size to that of the frame.
     pub edges: Edges,
 }
 
-/// How a small matte is enlarged.
+/// Enlargement of a small matte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "plugin", derive(glib::Enum), enum_type(name = "GstFastGanSegEdges"))]
+#[repr(i32)]
 pub enum Edges {
-    /// Its edges follow those of the picture.
+    /// Edges follow those of the frame.
     #[default]
+    #[cfg_attr(feature = "plugin", enum_value(name = "Edges follow those of the picture", nick = "refine"))]
     Refine,
-    /// Evenly.
+    /// Bilinear interpolation.
+    #[cfg_attr(feature = "plugin", enum_value(name = "Bilinear interpolation", nick = "bilinear"))]
     Bilinear,
 }
 
-/// A small mask of bytes, rows without padding; it has at least one pixel.
+/// An 8-bit mask of at least one pixel, rows without padding.
 #[derive(Clone, Copy, Debug)]
 pub struct MaskView<'a> {
     /// `height` rows of `width` bytes.
@@ -66,11 +70,12 @@ pub struct MaskView<'a> {
 }
 
 impl MatteSettings {
-    /// Object ids; 0 where there is none, and everywhere without a matte. With one object chosen, the
-    /// others count as background. Of the settings, only `object` matters.
+    /// Writes object ids; 0 is background, and without a matte everything is. If `object` selects an object, the
+    /// others are background. The remaining settings are not used.
     ///
     /// # Errors
-    /// A plane that is too small for its size, or an error of libtorch.
+    /// [`Error::Config`](crate::Error::Config) if the plane has too little data for its size, or an error of
+    /// libtorch.
     pub fn write_labels(&self, matte: Option<&Matte>, plane: &mut PlaneMut) -> Result<()> {
         let Some(matte) = matte else { return plane.fill(0) };
         matte.write_labels(plane)?;
@@ -84,7 +89,7 @@ impl MatteSettings {
         Ok(())
     }
 
-    /// What each value becomes by threshold and inversion, or nothing if all stay.
+    /// Lookup table of threshold and inversion; `None` if both are off.
     fn table(&self) -> Option<[u8; 256]> {
         if self.threshold <= 0.0 && !self.invert {
             return None;
@@ -119,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn soft_by_default() {
+    fn alpha_is_soft_by_default() {
         assert_eq!(alpha(MatteSettings::default(), &[0, 1, 127, 128, 255]), [0, 1, 127, 128, 255]);
     }
 
@@ -132,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn invert_comes_last() {
+    fn inversion_follows_the_threshold() {
         assert_eq!(
             alpha(MatteSettings { invert: true, ..MatteSettings::default() }, &[0, 1, 255]),
             [255, 254, 0]
@@ -142,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn one_object_or_all() {
+    fn one_object_or_all_are_shown() {
         let mask = ReferenceMask::from_labels(4, 1, &[0, 1, 3, 3]).unwrap();
         let matte = Matte::from_mask(&mask).unwrap();
         let mut data = [9; 4];
@@ -164,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn opaque_before_a_reference() {
+    fn without_a_matte_alpha_is_opaque_and_labels_are_0() {
         let mut data = [0; 4];
         let mut plane = PlaneMut { data: &mut data, width: 1, height: 2, stride: 2 };
         let settings = MatteSettings { invert: true, threshold: 0.5, object: 3, ..MatteSettings::default() };
@@ -176,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_of_davis() {
+    fn object_colours_are_those_of_davis() {
         assert_eq!(color(1), [128, 0, 0]);
         assert_eq!(color(2), [0, 128, 0]);
         assert_eq!(color(3), [128, 128, 0]);

@@ -1,57 +1,57 @@
-//! Edges that follow those of the picture: a guided filter (He, Sun and Tang, *Guided Image Filtering*, 2013)
-//! in its fast form (He and Sun, *Fast Guided Filter*, 2015). Around each place of the small mask, alpha is
-//! taken for a linear function of luma; its coefficients are enlarged, and applied to the luma of the frame.
+//! Refinement of edges by a guided filter (He, Sun and Tang, *Guided Image Filtering*, 2013) in its fast form (He
+//! and Sun, *Fast Guided Filter*, 2015). Around each pixel of the small mask, alpha is modelled as a linear
+//! function of luma. The coefficients are enlarged and applied to the luma of the frame.
 //!
-//! Where luma tells nothing, such a function is but a blurred mask. So the evenly enlarged mask stays, by as
-//! much as luma leaves unexplained of it, and the result never leaves the range of the mask near by: where
-//! that is flat, nothing changes.
+//! Where luma does not explain alpha, this model is only a blurred mask. The less of the variance it explains, the
+//! more weight the bilinearly enlarged mask has. The result is limited to the range of the mask's neighbouring
+//! values, so flat areas do not change.
 
 use std::ops::Range;
 
 use super::MaskView;
-use super::enlarge::Taps;
+use super::enlarge::LinearAxis;
 use super::feather::round;
 use super::guide::Guide;
 use crate::Result;
 use crate::image::{PlaneMut, Region};
 
-/// Places of the small mask to each side that a function is fitted to.
+/// Radius of the window of the linear model, in pixels of the small mask.
 const RADIUS: usize = 1;
-/// Places to each side whose range of values is allowed.
-const RANGE: usize = 1;
-/// A range of alpha below this one, of 255, is flat.
+/// Radius of the window whose range of values limits the result, in pixels of the small mask.
+const RANGE_RADIUS: usize = 1;
+/// Range of alpha values (0 to 255) below which a window counts as flat.
 pub(super) const FLAT: u8 = 12;
-/// Variance of luma, of 255², that counts as noise.
-pub(super) const EPS: f32 = 5.0;
-/// How the explained share becomes the share of the refined value: 0 below the first, 1 from the second on.
-pub(super) const TRUST: (f32, f32) = (0.1, 0.5);
-/// Maps that are enlarged: share, slope, offset, least and greatest value.
+/// Variance of luma (0 to 255) that counts as noise; it regularises the fit.
+pub(super) const LUMA_NOISE: f32 = 5.0;
+/// Explained share of the variance: up to the first value the model has weight 0, from the second on weight 1.
+pub(super) const EXPLAINED_RANGE: (f32, f32) = (0.1, 0.5);
+/// Number of enlarged maps: weight, slope, offset, lowest and highest value.
 const MAPS: usize = 5;
 
-/// Refines, and keeps its buffers from frame to frame.
+/// Refines edges; reuses its buffers between frames.
 #[derive(Debug, Default)]
 pub struct Refiner {
-    columns: Taps,
-    rows: Taps,
-    /// Ranges of the mask, for all places.
-    least: Vec<u8>,
-    greatest: Vec<u8>,
-    spare: Vec<u8>,
+    columns: LinearAxis,
+    rows: LinearAxis,
+    /// Lowest and highest value around each pixel of the mask.
+    lowest: Vec<u8>,
+    highest: Vec<u8>,
+    scratch: Vec<u8>,
     sums: Vec<u32>,
-    /// One per place within the bounds of what is looked at.
+    /// Mean luma and mask of each pixel within the bounds.
     luma: Vec<f32>,
     mask: Vec<f32>,
     work: [Vec<f32>; 4],
     line: Vec<f32>,
     maps: [Vec<f32>; MAPS],
-    /// The maps of two rows, at the plane's width.
+    /// The maps of two adjacent rows, at the width of the plane.
     upper: [Vec<f32>; MAPS],
     lower: [Vec<f32>; MAPS],
 }
 
 impl Refiner {
-    /// Refines `plane`, which holds the enlarged `small` and shows `region` of what `guide` shows. A guide of
-    /// another size, or a mask that was not enlarged, leaves it as it is.
+    /// Refines `plane`, which holds the enlarged `small` and covers `region` of `guide`. Leaves the plane
+    /// unchanged if the region exceeds the guide or the mask was not enlarged.
     pub fn refine(
         &mut self,
         small: &MaskView,
@@ -73,23 +73,23 @@ impl Refiner {
     }
 
     fn find_ranges(&mut self, small: &MaskView) {
-        let spare = &mut self.spare;
-        extremes(small, &mut self.least, spare, u8::min);
-        extremes(small, &mut self.greatest, spare, u8::max);
+        let scratch = &mut self.scratch;
+        extremes(small, &mut self.lowest, scratch, u8::min);
+        extremes(small, &mut self.highest, scratch, u8::max);
     }
 
-    /// Whether the mask is not flat around a place.
-    fn is_open(&self, index: usize) -> bool {
-        self.greatest[index] - self.least[index] >= FLAT
+    /// Whether the mask is not flat around a pixel.
+    fn is_edge(&self, index: usize) -> bool {
+        self.highest[index] - self.lowest[index] >= FLAT
     }
 
-    /// What has to be looked at.
+    /// Bounds of the pixels that are needed to refine the edges; `None` if the mask is flat.
     fn bounds(&self, small: &MaskView) -> Option<Bounds> {
         let (mut columns, mut rows) = (small.width..0, small.height..0);
         for y in 0..small.height {
             let row = y * small.width..(y + 1) * small.width;
-            let Some(first) = row.clone().position(|index| self.is_open(index)) else { continue };
-            let last = row.clone().rev().position(|index| self.is_open(index)).unwrap_or_default();
+            let Some(first) = row.clone().position(|index| self.is_edge(index)) else { continue };
+            let last = row.clone().rev().position(|index| self.is_edge(index)).unwrap_or_default();
             columns = columns.start.min(first)..columns.end.max(small.width - last);
             rows = rows.start.min(y)..y + 1;
         }
@@ -100,10 +100,10 @@ impl Refiner {
         })
     }
 
-    /// The mean luma of the pixels of each place.
+    /// Averages luma over the area of each pixel of the small mask.
     fn shrink(&mut self, guide: &Guide, region: Region, bounds: &Bounds, small: &MaskView) {
         let (width, height) = (self.columns.len(), self.rows.len());
-        let column = |place: usize| place * width / small.width;
+        let column = |position: usize| position * width / small.width;
         let (begin, end) = (column(bounds.columns.start), column(bounds.columns.end));
         self.luma.clear();
         self.mask.clear();
@@ -125,18 +125,18 @@ impl Refiner {
         }
     }
 
-    /// The coefficients of the functions.
+    /// Computes the coefficients of the linear models.
     fn fit(&mut self, bounds: &Bounds) {
         let (width, height) = (bounds.columns.len(), bounds.rows.len());
         let [mean_luma, mean_mask, luma_luma, luma_mask] = &mut self.work;
-        let [share, slope, offset, spare, _] = &mut self.maps;
+        let [share, slope, offset, scratch, _] = &mut self.maps;
         let line = &mut self.line;
         let product = |a: &[f32], b: &[f32], out: &mut Vec<f32>| {
             out.clear();
             out.extend(a.iter().zip(b).map(|(a, b)| a * b));
         };
         let mut mean = |from: &[f32], to: &mut Vec<f32>, line: &mut Vec<f32>| {
-            mean(from, to, spare, line, (width, height));
+            mean(from, to, scratch, line, (width, height));
         };
         mean(&self.luma, mean_luma, line);
         mean(&self.mask, mean_mask, line);
@@ -150,13 +150,14 @@ impl Refiner {
         offset.clear();
         for index in 0..width * height {
             let (i, p) = (mean_luma[index], mean_mask[index]);
-            let variance = (luma_luma[index] - i * i).max(0.0) + EPS;
+            let variance = (luma_luma[index] - i * i).max(0.0) + LUMA_NOISE;
             let spread = (share[index] - p * p).max(0.0) + 1.0;
             let covariance = luma_mask[index] - i * p;
             let explained = covariance * covariance / (variance * spread);
-            let trust = ((explained - TRUST.0) / (TRUST.1 - TRUST.0)).clamp(0.0, 1.0);
-            // As steep as the mask is where luma has an edge, rather than as flat as the best guess.
-            let a = covariance / variance / explained.max(TRUST.0);
+            let trust =
+                ((explained - EXPLAINED_RANGE.0) / (EXPLAINED_RANGE.1 - EXPLAINED_RANGE.0)).clamp(0.0, 1.0);
+            // The slope of the mask at an edge of luma; the least-squares slope would be flatter.
+            let a = covariance / variance / explained.max(EXPLAINED_RANGE.0);
             slope.push(trust * a);
             offset.push(trust * (p - a * i));
             share[index] = trust;
@@ -177,9 +178,9 @@ impl Refiner {
     ) -> Result<()> {
         let mut runs = Vec::new();
         let mut current = None;
-        let stretch = self.columns.len();
+        let interpolate = self.columns.len();
         for map in self.upper.iter_mut().chain(&mut self.lower) {
-            map.resize(stretch, 0.0);
+            map.resize(interpolate, 0.0);
         }
         let mut out = plane.rows()?;
         for y in 0..self.rows.len() {
@@ -202,14 +203,14 @@ impl Refiner {
         Ok(())
     }
 
-    /// Columns of the plane whose alpha comes from a place around which the mask is not flat.
+    /// Finds the columns of the plane that are interpolated from pixels around which the mask is not flat.
     fn find_runs(&self, small: &MaskView, rows: (usize, usize), runs: &mut Vec<Range<usize>>) {
-        let open =
-            |x: usize| self.is_open(rows.0 * small.width + x) || self.is_open(rows.1 * small.width + x);
+        let is_edge =
+            |x: usize| self.is_edge(rows.0 * small.width + x) || self.is_edge(rows.1 * small.width + x);
         let mut x = 0;
         while x < small.width {
             let begin = x;
-            while x < small.width && open(x) {
+            while x < small.width && is_edge(x) {
                 x += 1;
             }
             if x > begin {
@@ -235,11 +236,11 @@ impl Refiner {
         let start = (row - bounds.rows.start) * bounds.columns.len();
         let own = |x: usize| start + x - bounds.columns.start;
         for (map, out) in self.maps[..3].iter().zip(target.iter_mut()) {
-            self.columns.stretch(run, |place| map[own(place)], &mut out[run.clone()]);
+            self.columns.interpolate(run, |position| map[own(position)], &mut out[run.clone()]);
         }
-        for (map, out) in [&self.least, &self.greatest].into_iter().zip(&mut target[3..]) {
+        for (map, out) in [&self.lowest, &self.highest].into_iter().zip(&mut target[3..]) {
             let map = &map[row * small.width..][..small.width];
-            self.columns.stretch(run, |place| f32::from(map[place]), &mut out[run.clone()]);
+            self.columns.interpolate(run, |position| f32::from(map[position]), &mut out[run.clone()]);
         }
     }
 
@@ -254,44 +255,44 @@ impl Refiner {
                 let (a, b) = (maps[map].0[x], maps[map].1[x]);
                 a + (b - a) * share
             };
-            let even = f32::from(out[x]);
-            let refined = even + at(1) * f32::from(luma[x]) + at(2) - at(0) * even;
+            let bilinear = f32::from(out[x]);
+            let refined = bilinear + at(1) * f32::from(luma[x]) + at(2) - at(0) * bilinear;
             out[x] = round(refined.max(at(3)).min(at(4))) as u8;
         }
     }
 }
 
-/// Places of the small mask.
+/// A rectangle in pixels of the small mask.
 struct Bounds {
     columns: Range<usize>,
     rows: Range<usize>,
 }
 
-/// The least or greatest value within [`RANGE`] of each.
-fn extremes(small: &MaskView, to: &mut Vec<u8>, spare: &mut Vec<u8>, pick: impl Fn(u8, u8) -> u8 + Copy) {
+/// Lowest or highest value, as chosen by `pick`, within [`RANGE_RADIUS`] of each pixel.
+fn extremes(small: &MaskView, to: &mut Vec<u8>, scratch: &mut Vec<u8>, pick: impl Fn(u8, u8) -> u8 + Copy) {
     let MaskView { values, width, height } = *small;
-    spare.clear();
-    spare.extend_from_slice(values);
-    for (row, from) in spare.chunks_exact_mut(width).zip(values.chunks_exact(width)) {
-        for step in 1..=RANGE.min(width - 1) {
+    scratch.clear();
+    scratch.extend_from_slice(values);
+    for (row, from) in scratch.chunks_exact_mut(width).zip(values.chunks_exact(width)) {
+        for step in 1..=RANGE_RADIUS.min(width - 1) {
             row[step..].iter_mut().zip(from).for_each(|(out, &value)| *out = pick(*out, value));
             row.iter_mut().zip(&from[step..]).for_each(|(out, &value)| *out = pick(*out, value));
         }
     }
     to.clear();
-    to.extend_from_slice(spare);
-    for step in 1..=RANGE.min(height - 1) {
+    to.extend_from_slice(scratch);
+    for step in 1..=RANGE_RADIUS.min(height - 1) {
         let step = step * width;
-        to[step..].iter_mut().zip(&*spare).for_each(|(out, &value)| *out = pick(*out, value));
-        to.iter_mut().zip(&spare[step..]).for_each(|(out, &value)| *out = pick(*out, value));
+        to[step..].iter_mut().zip(&*scratch).for_each(|(out, &value)| *out = pick(*out, value));
+        to.iter_mut().zip(&scratch[step..]).for_each(|(out, &value)| *out = pick(*out, value));
     }
 }
 
-/// Means within [`RADIUS`], of what there is within the borders.
+/// Mean within [`RADIUS`] of each pixel; windows end at the borders.
 fn mean(
     from: &[f32],
     to: &mut Vec<f32>,
-    spare: &mut Vec<f32>,
+    scratch: &mut Vec<f32>,
     line: &mut Vec<f32>,
     (width, height): (usize, usize),
 ) {
@@ -304,10 +305,11 @@ fn mean(
         }
         scales
     };
-    let window = |place: usize, length: usize| place.saturating_sub(RADIUS)..(place + RADIUS + 1).min(length);
-    spare.clear();
-    spare.resize(from.len(), 0.0);
-    for (row, out) in from.chunks_exact(width).zip(spare.chunks_exact_mut(width)) {
+    let window =
+        |position: usize, length: usize| position.saturating_sub(RADIUS)..(position + RADIUS + 1).min(length);
+    scratch.clear();
+    scratch.resize(from.len(), 0.0);
+    for (row, out) in from.chunks_exact(width).zip(scratch.chunks_exact_mut(width)) {
         out.copy_from_slice(row);
         for step in 1..=RADIUS.min(width - 1) {
             out[step..].iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
@@ -323,7 +325,7 @@ fn mean(
         let scale = 1.0 / window.len() as f32;
         line.clear();
         line.resize(width, 0.0);
-        for row in spare[window.start * width..window.end * width].chunks_exact(width) {
+        for row in scratch[window.start * width..window.end * width].chunks_exact(width) {
             line.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
         to.extend(line.iter().map(|sum| sum * scale));
@@ -338,7 +340,8 @@ mod tests {
 
     const SIZE: (usize, usize) = (96, 48);
 
-    /// A mask of 12x6 with its edge in the middle, a frame of 96x48 with its edge at `edge`.
+    /// Enlarges a 12x6 mask with an edge in the middle to 96x48, and refines it by `luma` at (x, y). Returns the
+    /// bilinear and the refined plane.
     fn refined(luma: impl Fn(usize, usize) -> u8) -> (Vec<u8>, Vec<u8>) {
         let (width, height) = SIZE;
         let small: Vec<u8> =
@@ -349,47 +352,47 @@ mod tests {
         let mut data = vec![0; width * height];
         let plane = &mut PlaneMut { data: &mut data, width, height, stride: width };
         Enlarger::default().enlarge(&small, plane).unwrap();
-        let even = plane.data.to_vec();
+        let bilinear = plane.data.to_vec();
         let region = Region { x: 0, y: 0, width, height };
         Refiner::default().refine(&small, &guide, region, plane).unwrap();
-        (even, data)
+        (bilinear, data)
     }
 
     #[test]
-    fn edges_become_those_of_the_picture() {
+    fn edges_follow_those_of_luma() {
         for edge in [45, 48, 51] {
             for (dark, bright) in [(40, 200), (200, 40)] {
-                let (even, after) = refined(|x, _| if x < edge { dark } else { bright });
+                let (bilinear, after) = refined(|x, _| if x < edge { dark } else { bright });
                 let row = &after[20 * 96..21 * 96];
                 let (wanted, found) = (edge as f64 - 0.5, contour(row));
                 assert!((found - wanted).abs() <= 0.6, "{edge}: {found}");
                 let ramp = |row: &[u8]| row.iter().filter(|&&value| value > 64 && value < 191).count();
-                assert!(ramp(row) < ramp(&even[..96]), "{row:?}");
+                assert!(ramp(row) < ramp(&bilinear[..96]), "{row:?}");
             }
         }
     }
 
     #[test]
-    fn without_an_edge_in_the_picture_nothing_changes() {
-        let (even, after) = refined(|_, _| 99);
-        assert_eq!(even, after);
+    fn without_an_edge_in_luma_nothing_changes() {
+        let (bilinear, after) = refined(|_, _| 99);
+        assert_eq!(bilinear, after);
     }
 
     #[test]
-    fn texture_changes_little_and_flat_parts_not_at_all() {
-        let (even, after) = refined(|x, y| (40 + (x * 7919 + y * 104_729) % 151) as u8);
-        for (i, (a, b)) in even.iter().zip(&after).enumerate() {
+    fn texture_changes_edges_little_and_flat_areas_not_at_all() {
+        let (bilinear, after) = refined(|x, y| (40 + (x * 7919 + y * 104_729) % 151) as u8);
+        for (i, (a, b)) in bilinear.iter().zip(&after).enumerate() {
             let x = i % 96;
             if !(28..68).contains(&x) {
                 assert_eq!(a, b, "at {x}");
             }
         }
-        let change: u64 = even.iter().zip(&after).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        let change: u64 = bilinear.iter().zip(&after).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
         assert!(change / (48 * 40) < 25, "{change}");
     }
 
     #[test]
-    fn any_size_and_place_is_safe() {
+    fn any_size_and_region_is_safe() {
         for (w, h, width, height, x, y) in [
             (1, 1, 1, 1, 0, 0),
             (1, 1, 5, 3, 2, 1),

@@ -1,82 +1,83 @@
-//! Smoothing over time: alpha stays near what it was in the frame before where the picture stays as it
-//! was, and follows at once where the picture, or the alpha itself, changes much.
+//! Temporal smoothing: alpha stays close to that of the previous frame where the picture is still, and follows at
+//! once where luma or alpha changes by much.
 
 use super::MaskView;
 use super::guide::Guide;
 
-/// From this change of luma on, of 255, a pixel shows something else, and keeps nothing.
-const MOVED: i32 = 16;
-/// Changes of luma up to this one are noise.
-const NOISE: i32 = 3;
-/// From this change of alpha on, of 255, an edge has moved on.
-const JUMP: i32 = 160;
-/// Share of the frame before, of 256, that full smoothing keeps where nothing changes.
-const MOST: f64 = 230.0;
+/// Change of luma (0 to 255) from which a pixel counts as moved and keeps nothing of the previous frame.
+const MIN_MOTION: i32 = 16;
+/// Change of luma up to which it counts as noise.
+const MAX_NOISE: i32 = 3;
+/// Change of alpha (0 to 255) from which an edge counts as moved.
+const MIN_JUMP: i32 = 160;
+/// Weight of the previous frame, of 256, at full smoothing where nothing changes.
+const MAX_KEEP: f64 = 230.0;
 
-/// What is kept of the frame before.
+/// Smoothed alpha and luma of the previous frame.
 #[derive(Debug, Default)]
 pub struct History {
     size: (usize, usize),
     alpha: Vec<u8>,
-    /// Empty if the frame before had no guide.
+    /// Empty if the previous frame had no guide.
     luma: Vec<u8>,
 }
 
 impl History {
-    /// The alpha of the frame, smoothed by `strength` from 0 to 1; with `anew`, the first of its kind.
-    pub fn smooth(&mut self, now: MaskView, guide: Option<&Guide>, strength: f64, anew: bool) -> &[u8] {
+    /// Returns the alpha of the frame, smoothed by `strength` (0 to 1). `restart` discards the previous frame.
+    pub fn smooth(&mut self, now: MaskView, guide: Option<&Guide>, strength: f64, restart: bool) -> &[u8] {
         let size = (now.width, now.height);
         let guide = guide.filter(|guide| guide.size() == size);
-        if anew || size != self.size {
+        if restart || size != self.size {
             self.size = size;
             self.alpha.clear();
             self.alpha.extend_from_slice(now.values);
             self.luma.clear();
         }
-        let keep = (strength.clamp(0.0, 1.0) * MOST).round() as i32;
-        let seen = !self.luma.is_empty();
+        let keep = (strength.clamp(0.0, 1.0) * MAX_KEEP).round() as i32;
+        let has_luma = !self.luma.is_empty();
         self.luma.resize(guide.map_or(0, |_| now.values.len()), 0);
         for (y, (before, now)) in
             self.alpha.chunks_exact_mut(size.0).zip(now.values.chunks_exact(size.0)).enumerate()
         {
             let Some(guide) = guide else {
-                settle(before, now, keep);
+                smooth_by_alpha(before, now, keep);
                 continue;
             };
-            let shown = guide.row(y, 0..size.0);
+            let new_luma = guide.row(y, 0..size.0);
             let luma = &mut self.luma[y * size.0..][..size.0];
-            if seen && *before != *now {
-                settle_where_still(before, now, (luma, &shown), keep);
+            if has_luma && *before != *now {
+                smooth_by_alpha_and_luma(before, now, (luma, &new_luma), keep);
             } else {
                 before.copy_from_slice(now);
             }
-            luma.copy_from_slice(&shown);
+            luma.copy_from_slice(&new_luma);
         }
         &self.alpha
     }
 }
 
-fn settle(before: &mut [u8], now: &[u8], keep: i32) {
+fn smooth_by_alpha(before: &mut [u8], now: &[u8], keep: i32) {
     for (before, &now) in before.iter_mut().zip(now) {
         *before = mix(*before, now, keep, 0);
     }
 }
 
-fn settle_where_still(before: &mut [u8], now: &[u8], (was, shown): (&[u8], &[u8]), keep: i32) {
-    let lumas = was.iter().zip(shown);
-    for ((before, &now), (&was, &shown)) in before.iter_mut().zip(now).zip(lumas) {
-        *before = mix(*before, now, keep, i32::from(was.abs_diff(shown)));
+fn smooth_by_alpha_and_luma(before: &mut [u8], now: &[u8], (old_luma, new_luma): (&[u8], &[u8]), keep: i32) {
+    let lumas = old_luma.iter().zip(new_luma);
+    for ((before, &now), (&old_luma, &new_luma)) in before.iter_mut().zip(now).zip(lumas) {
+        *before = mix(*before, now, keep, i32::from(old_luma.abs_diff(new_luma)));
     }
 }
 
-/// `keep` of 256 of the value before, less the more it and the luma differ.
+/// Mixes the previous and the current value. The weight of the previous one is `keep` of 256, reduced by the
+/// changes of alpha and luma.
 #[inline(always)]
 fn mix(before: u8, now: u8, keep: i32, luma: i32) -> u8 {
     let difference = i32::from(before) - i32::from(now);
-    let steady = (JUMP - difference.abs()).max(0);
-    let still = (MOVED - luma).clamp(0, MOVED - NOISE);
-    let weight = (keep * steady * still) / (JUMP * (MOVED - NOISE));
-    // Towards the present: what does not change any more gets there in the end.
+    let steady = (MIN_JUMP - difference.abs()).max(0);
+    let still = (MIN_MOTION - luma).clamp(0, MIN_MOTION - MAX_NOISE);
+    let weight = (keep * steady * still) / (MIN_JUMP * (MIN_MOTION - MAX_NOISE));
+    // Rounded towards the current value, so that a constant input is reached exactly in the end.
     (i32::from(now) + difference * weight / 256) as u8
 }
 
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn still_pixels_flicker_less_the_stronger_it_is() {
+    fn still_pixels_flicker_less_with_more_smoothing() {
         let mut last = f64::MAX;
         for strength in [0.0, 0.3, 0.5, 0.8, 1.0] {
             let mut history = History::default();
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_smoothed_at_0() {
+    fn strength_0_changes_nothing() {
         let mut history = History::default();
         for alpha in [[0, 9, 255], [255, 8, 254], [1, 7, 0]] {
             assert_eq!(smooth(&mut history, &alpha, Some(&[3; 3]), 0.0), alpha);
@@ -120,10 +121,10 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_leaves_no_trail() {
+    fn moving_objects_leave_no_trail() {
         let mut history = History::default();
         smooth(&mut history, &[255, 200, 100], Some(&[200, 200, 90]), 1.0);
-        // The luma changed; or alpha, and much.
+        // Luma changed, or alpha changed by much.
         assert_eq!(smooth(&mut history, &[100, 30, 0], Some(&[90, 200, 70]), 1.0), [100, 30, 0]);
         let mut history = History::default();
         smooth(&mut history, &[255], None, 1.0);
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn it_settles_on_what_stays() {
+    fn smoothing_converges_to_a_constant_input() {
         for (first, last) in [(0, 100), (100, 0), (255, 200), (200, 255), (7, 8)] {
             let mut history = History::default();
             smooth(&mut history, &[first], Some(&[1]), 1.0);
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_start_size_or_guide_keeps_nothing() {
+    fn a_restart_a_new_size_or_a_new_guide_keeps_nothing() {
         let mut history = History::default();
         smooth(&mut history, &[100, 100], Some(&[5, 5]), 1.0);
         assert_eq!(smooth(&mut history, &[110], Some(&[5]), 1.0), [110]);

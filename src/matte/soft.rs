@@ -1,4 +1,4 @@
-//! The soft masks of one frame, and their way into 8-bit planes of any size.
+//! Soft masks of one frame, and their conversion to 8-bit planes of any size.
 
 use std::sync::Arc;
 
@@ -6,33 +6,33 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Enlarger, MaskView};
 use crate::Result;
-use crate::cuda::Current;
+use crate::cuda::StreamGuard;
 use crate::image::{PlaneMut, Region};
 use crate::mask::ReferenceMask;
 use crate::model::layers::resize;
 
-/// Soft masks of one frame, one an object, (N, 1, h, w) in [0, 1]; the background is what is left. They
-/// cover a region of the frame, outside of which there is no object.
+/// Soft masks of one frame, (N, 1, h, w) in [0, 1], one per object; the background is the rest up to 1. They cover
+/// a region of the frame, outside of which there is no object.
 #[derive(Debug)]
 pub struct Matte {
     masks: Tensor,
     ids: Vec<u8>,
     region: Region,
-    /// Width and height of the picture that `region` is part of.
+    /// Width and height of the frame that `region` is part of.
     frame: (usize, usize),
     drawn: bool,
     starts_over: bool,
-    /// Where the frame is that the masks are of, if that is not the CPU.
+    /// The frame on the device of the network; `None` on the CPU.
     device_frame: Option<DeviceFrame>,
 }
 
-/// Enlarges masks where they are, if that is not the CPU.
+/// Enlarges masks on the device of the network, if that is not the CPU.
 pub(crate) trait DeviceEnlarger: std::fmt::Debug + Send + Sync {
-    /// Work of this thread goes to the stream of the masks while the guard lives.
-    fn enter(&self) -> Result<Option<Current>>;
+    /// Makes the stream of the masks current on this thread while the guard lives.
+    fn enter(&self) -> Result<Option<StreamGuard>>;
 
-    /// Fills a plane with a soft mask (1, 1, h, w) that covers `region` of it, refined by a guide (H, W) uint8 if
-    /// there is one.
+    /// Enlarges a soft mask (1, 1, h, w) to `plane`, which is the part of the frame at `region`. `guide`, (H, W)
+    /// uint8, covers the whole frame; with it, edges are refined.
     fn enlarge(
         &self,
         mask: &Tensor,
@@ -45,8 +45,8 @@ pub(crate) trait DeviceEnlarger: std::fmt::Debug + Send + Sync {
 /// A frame on the device of the network.
 #[derive(Debug)]
 pub(crate) struct DeviceFrame {
-    pub gpu: Arc<dyn DeviceEnlarger>,
-    /// Luma or green, (H, W) uint8, until the next frame comes.
+    pub enlarger: Arc<dyn DeviceEnlarger>,
+    /// Luma or green, (H, W) uint8; valid until the next frame.
     pub guide: Option<Tensor>,
 }
 
@@ -64,24 +64,24 @@ impl Matte {
         })
     }
 
-    /// The same where masks and frame are on the device of the network.
+    /// Sets the frame that is on the device of the network, like the masks.
     pub(crate) fn with_device_frame(self, device_frame: DeviceFrame) -> Self {
         Self { device_frame: Some(device_frame), ..self }
     }
 
-    /// Says that this is of an earlier frame than the one that it is used for now.
+    /// Marks the matte as that of an earlier frame than the one it is used for.
     pub fn set_held(&mut self) {
         if let Some(device_frame) = &mut self.device_frame {
             device_frame.guide = None;
         }
     }
 
-    /// Fills a plane with the alpha of one object, or of all together, as the device has it: refined, if
-    /// asked for, by the frame's own luma. False where that is to be done here.
+    /// Writes the alpha of one object, or of all for 0, with the enlarger of the device; with `refines`, edges are
+    /// refined by the frame's luma. Returns false if the caller has to do this on the CPU.
     pub(crate) fn write_on_device(&self, object: u8, refines: bool, plane: &mut PlaneMut) -> Result<bool> {
-        let Some(DeviceFrame { gpu, guide }) = &self.device_frame else { return Ok(false) };
+        let Some(DeviceFrame { enlarger, guide }) = &self.device_frame else { return Ok(false) };
         let _no_grad = tch::no_grad_guard();
-        let _current = gpu.enter()?;
+        let _current = enlarger.enter()?;
         let region = self.region_in((plane.width, plane.height));
         let fits = |guide: &Tensor| guide.size() == [plane.height as i64, plane.width as i64];
         let guide = guide.as_ref().filter(|guide| refines && fits(guide));
@@ -89,28 +89,28 @@ impl Matte {
             return Ok(false);
         }
         let Some(mask) = self.mask(Some(object))? else { return Ok(false) };
-        let mut part = self.prepare(region, plane)?;
-        gpu.enlarge(&mask, region, guide, &mut part)?;
+        let mut part = self.clear_outside(region, plane)?;
+        enlarger.enlarge(&mask, region, guide, &mut part)?;
         Ok(true)
     }
 
-    /// The soft mask (1, 1, h, w) of one object, or of all together.
+    /// The soft mask (1, 1, h, w) of one object, or of all for `None` and `Some(0)`. `None` for an unknown id.
     fn mask(&self, object: Option<u8>) -> Result<Option<Tensor>> {
         Ok(match object.filter(|&id| id != 0) {
             None if self.ids.len() == 1 => Some(self.masks.shallow_clone()),
             None => Some(self.masks.f_sum_dim_intlist(0, true, None::<Kind>)?),
-            Some(id) => match self.ids.iter().position(|&known| known == id) {
+            Some(id) => match self.ids.iter().position(|&other| other == id) {
                 Some(index) => Some(self.masks.f_narrow(0, index as i64, 1)?),
                 None => None,
             },
         })
     }
 
-    fn enter(&self) -> Result<Option<Current>> {
-        self.device_frame.as_ref().map_or(Ok(None), |device_frame| device_frame.gpu.enter())
+    fn enter(&self) -> Result<Option<StreamGuard>> {
+        self.device_frame.as_ref().map_or(Ok(None), |device_frame| device_frame.enlarger.enter())
     }
 
-    /// The matte of the reference frame itself: the mask as the user drew it.
+    /// The matte of the reference frame: the reference mask itself.
     pub fn from_mask(mask: &ReferenceMask) -> Result<Self> {
         let _no_grad = tch::no_grad_guard();
         let ids: Vec<u8> = mask.objects().iter().map(|object| object.id).collect();
@@ -119,43 +119,43 @@ impl Matte {
         Ok(Self { drawn: true, starts_over: true, ..matte })
     }
 
-    /// Ids of the objects, as the mask has them.
+    /// Object ids of the reference mask.
     pub fn object_ids(&self) -> &[u8] {
         &self.ids
     }
 
-    /// Nothing of the frames before was used for this one, nor is to be.
+    /// Whether this is the first frame after a new reference or a restart, and independent of earlier frames.
     pub fn starts_over(&self) -> bool {
         self.starts_over
     }
 
-    /// Says that this is the first frame after a new reference or a restart.
+    /// Marks the matte as that of the first frame after a new reference or a restart.
     pub fn set_starts_over(&mut self) {
         self.starts_over = true;
     }
 
-    /// This is the reference itself, as it was drawn.
-    pub fn is_drawn(&self) -> bool {
+    /// Whether this is the reference mask itself, not a result of the network.
+    pub fn is_reference(&self) -> bool {
         self.drawn
     }
 
-    /// Soft alpha, 0 to 255, of one object, or of all together for `None` and `Some(0)`, resized
-    /// bilinearly to the plane. An object that is not there is transparent everywhere.
+    /// Writes the soft alpha, 0 to 255, of one object, or of all for `None` and `Some(0)`, resized bilinearly to
+    /// the plane. An unknown object is transparent everywhere.
     pub fn write_alpha(&self, object: Option<u8>, plane: &mut PlaneMut) -> Result<()> {
         let mut bytes = Vec::new();
         let region = self.region_in((plane.width, plane.height));
-        match self.small(object, region, &mut bytes)? {
+        match self.alpha_bytes(object, region, &mut bytes)? {
             Some(small) => {
-                let mut part = self.prepare(region, plane)?;
+                let mut part = self.clear_outside(region, plane)?;
                 Enlarger::default().enlarge(&small, &mut part)
             }
             None => plane.fill(0),
         }
     }
 
-    /// The soft alpha of one object, or of all together, at the size that it has here, or at that of
-    /// `region` where that is smaller.
-    pub(crate) fn small<'a>(
+    /// The soft alpha of one object, or of all for `None` and `Some(0)`, at the size of the masks; masks that are
+    /// larger than `region` are reduced to its size. `None` for an unknown id.
+    pub(crate) fn alpha_bytes<'a>(
         &self,
         object: Option<u8>,
         region: Region,
@@ -175,13 +175,13 @@ impl Matte {
         Ok(Some(MaskView { values: bytes, width, height }))
     }
 
-    /// The part of a plane of this size that the masks cover.
+    /// The region of a plane of this size that the masks cover.
     pub(crate) fn region_in(&self, size: (usize, usize)) -> Region {
         self.region.scaled(self.frame, size)
     }
 
-    /// The region's part of a plane, after all around it was made transparent.
-    pub(crate) fn prepare<'a>(&self, region: Region, plane: &'a mut PlaneMut) -> Result<PlaneMut<'a>> {
+    /// The part of `plane` at `region`; everything around it becomes transparent.
+    pub(crate) fn clear_outside<'a>(&self, region: Region, plane: &'a mut PlaneMut) -> Result<PlaneMut<'a>> {
         if region != Region::whole((plane.width, plane.height)) {
             plane.fill(0)?;
         }
@@ -189,27 +189,27 @@ impl Matte {
         Ok(plane.part(region))
     }
 
-    /// The id of the object, or 0, that each pixel most probably belongs to.
+    /// Writes the id of the most probable object of each pixel, or 0 for the background.
     pub fn write_labels(&self, plane: &mut PlaneMut) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let _current = self.enter()?;
         let region = self.region_in((plane.width, plane.height));
-        let mut part = self.prepare(region, plane)?;
+        let mut part = self.clear_outside(region, plane)?;
         let masks = to_size(&self.masks.f_to_device(Device::Cpu)?, region)?;
         let background = masks.f_sum_dim_intlist(0, true, None::<Kind>)?.f_neg()?.f_add_scalar(1.0)?;
-        // One object after another: libtorch's argmax over the first dimension takes ten times as long.
-        let mut most = background.f_select(0, 0)?;
-        let mut winner = most.f_zeros_like()?.f_to_kind(Kind::Uint8)?;
+        // One object at a time: libtorch's argmax over the first dimension takes ten times as long.
+        let mut highest = background.f_select(0, 0)?;
+        let mut labels = highest.f_zeros_like()?.f_to_kind(Kind::Uint8)?;
         for (mask, &id) in (0..).zip(&self.ids) {
             let mask = masks.f_select(0, mask)?;
-            winner = winner.f_masked_fill(&mask.f_gt_tensor(&most)?, i64::from(id))?;
-            most = most.f_maximum(&mask)?;
+            labels = labels.f_masked_fill(&mask.f_gt_tensor(&highest)?, i64::from(id))?;
+            highest = highest.f_maximum(&mask)?;
         }
-        write(&winner, &mut part)
+        write(&labels, &mut part)
     }
 }
 
-/// The planes of a reference mask as (N, 1, height, width) in [0, 1].
+/// The object planes of a reference mask, float32 (N, 1, H, W) in [0, 1].
 pub(crate) fn mask_planes(mask: &ReferenceMask) -> Result<Tensor> {
     let size = [1, 1, mask.height() as i64, mask.width() as i64];
     let planes = mask
@@ -223,7 +223,7 @@ pub(crate) fn mask_planes(mask: &ReferenceMask) -> Result<Tensor> {
     Ok(Tensor::f_cat(&planes, 0)?)
 }
 
-/// Resizes (N, C, h, w) to network size; averages over what a smaller picture cannot show.
+/// Resizes (N, C, h, w) bilinearly with anti-aliasing, so that smaller sizes are averages.
 pub(crate) fn shrink(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
     if x.size()[2..] == [height, width] {
         return Ok(x.shallow_clone());
@@ -231,12 +231,12 @@ pub(crate) fn shrink(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
     Ok(x.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?)
 }
 
-/// 0 to 1 as 0 to 255.
+/// Converts [0, 1] to uint8, 0 to 255.
 fn to_bytes(mask: &Tensor) -> Result<Tensor> {
     Ok(mask.f_mul_scalar(255.0)?.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?)
 }
 
-/// Enlarges bilinearly, shrinks with averaging.
+/// Resizes masks to the size of `region`: enlarges bilinearly, shrinks with anti-aliasing.
 fn to_size(masks: &Tensor, region: Region) -> Result<Tensor> {
     let (height, width) = (region.height as i64, region.width as i64);
     if is_larger(masks, region) { shrink(masks, height, width) } else { resize(masks, height, width) }
@@ -247,7 +247,7 @@ fn is_larger(masks: &Tensor, region: Region) -> bool {
     size[2] > region.height as i64 || size[3] > region.width as i64
 }
 
-/// Copies bytes, as many as the plane has pixels, into its rows.
+/// Copies a uint8 tensor of one value per pixel to a plane.
 fn write(values: &Tensor, plane: &mut PlaneMut) -> Result<()> {
     let count = plane.width * plane.height;
     let mut packed = vec![0; count];

@@ -1,4 +1,4 @@
-//! Everything that decides the shape of a network. Stored in the metadata of its weights file.
+//! Network configuration. Stored in the metadata of a weights file.
 
 use std::fmt;
 
@@ -6,23 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The most pixels that enter `resnet50`; its features of twice as many would fill gigabytes.
+/// Maximum input size of `resnet50` in pixels; features of twice as many would take gigabytes.
 const MAX_AREA: i64 = 1 << 21;
-/// The most pairs of positions that `lite` compares for one object; 1024x1024 pixels as it is built in.
+/// Maximum number of position pairs that affinity matching compares for one object; enough for 1024x1024 pixels
+/// with the memory of the built-in model.
 const MAX_AFFINITIES: i64 = 1 << 26;
 
-/// Which network.
+/// Network architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Architecture {
-    /// ResNet-50: the paper's Siamese network with the global convolution, or with affinity matching the larger
-    /// sibling of `lite`.
+    /// ResNet-50: the paper's Siamese network with the global convolution, or the large variant of `lite` with
+    /// affinity matching.
     Resnet50,
     /// MobileNetV2 with affinity matching, real-time on two CPU cores.
     Lite,
 }
 
-/// How the current frame is compared with the reference.
+/// How the current frame is matched with the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Matching {
@@ -38,19 +39,19 @@ pub enum Matching {
 pub enum TemporalSkip {
     /// Concatenated before the head.
     Head,
-    /// Concatenated into the last refine block but one operation.
+    /// Concatenated within the refine block at stride 4.
     Refine,
-    /// Nowhere: each frame is decoded on its own.
+    /// No temporal skip connection.
     Off,
 }
 
-/// The bounded memory of affinity matching.
+/// Size of the memory bank of affinity matching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
-    /// Predicted frames kept beside the reference.
+    /// Predicted frames kept in addition to the reference.
     pub frames: usize,
-    /// One is taken in every so many frames.
+    /// Interval in frames at which a predicted frame is added.
     pub every: usize,
     /// Tokens kept per memory frame at stride 8.
     pub tokens: i64,
@@ -67,23 +68,23 @@ impl fmt::Display for Memory {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Which network.
+    /// Network architecture.
     pub architecture: Architecture,
-    /// How frames are compared.
+    /// How frames are matched.
     pub matching: Matching,
     /// Where the temporal skip enters.
     pub temporal_skip: TemporalSkip,
-    /// Height and width in pixels at which frames enter the network; multiples of 32
-    /// with the global convolution, of 16 with affinity matching.
+    /// Input size, height and width in pixels; multiples of 32 with the global convolution, of 16 with affinity
+    /// matching.
     pub network_size: [i64; 2],
     /// Scales every channel count; 1 for real networks, less for tests.
     pub width: f64,
-    /// What affinity matching remembers.
+    /// Memory bank of affinity matching.
     pub memory: Memory,
 }
 
 impl Config {
-    /// The built-in model's.
+    /// Returns the configuration of the built-in model.
     pub fn lite() -> Self {
         Self {
             architecture: Architecture::Lite,
@@ -95,7 +96,7 @@ impl Config {
         }
     }
 
-    /// The paper's.
+    /// Returns the configuration of the paper's network.
     pub fn resnet50() -> Self {
         Self {
             architecture: Architecture::Resnet50,
@@ -107,24 +108,25 @@ impl Config {
         }
     }
 
-    /// Network height and width in pixels.
+    /// Returns the input height and width in pixels.
     pub fn size(&self) -> (i64, i64) {
         (self.network_size[0], self.network_size[1])
     }
 
-    /// The larger sibling of the built-in model: its matching, memory and decoder on features of a ResNet-50.
+    /// Returns the configuration of the large variant: matching, memory and decoder of the built-in model on
+    /// features of a ResNet-50.
     pub fn large() -> Self {
         Self { architecture: Architecture::Resnet50, ..Self::lite() }
     }
 
-    /// A channel count of the full network, scaled by `width`.
+    /// Returns a channel count of the full network scaled by `width`.
     pub fn channels(&self, full: i64) -> i64 {
         ((full as f64 * self.width).round() as i64).max(2)
     }
 
-    /// Fewer parameters than any network of this configuration has: channels on both sides of a kernel grow
-    /// with `width`, and what does not is less than half of it all.
-    pub fn least_parameters(&self) -> u64 {
+    /// Returns a lower bound of the parameter count. Kernels grow with the square of `width`; parameters that do
+    /// not are less than half of all.
+    pub fn min_parameters(&self) -> u64 {
         let full = match (self.architecture, self.matching) {
             (Architecture::Lite, _) => 1_079_495.0,
             (Architecture::Resnet50, Matching::Affinity) => 10_404_167.0,
@@ -133,8 +135,7 @@ impl Config {
         (full * self.width * self.width / 2.0) as u64
     }
 
-    /// The least side of what enters the network, of which both sides are multiples: the stride of its coarsest
-    /// features.
+    /// Returns the stride of the coarsest features. Both sides of the input are multiples of it.
     pub fn stride(&self) -> i64 {
         match self.matching {
             Matching::GlobalConvolution => 32,
@@ -142,7 +143,7 @@ impl Config {
         }
     }
 
-    /// Elements of the largest matrix of likenesses that affinity matching makes for one object.
+    /// Returns the number of elements of the largest affinity matrix for one object.
     fn affinities(&self) -> i64 {
         let area: i64 = self.network_size.iter().product();
         let (coarse, fine) = (area / 256, area / 64);
@@ -150,17 +151,17 @@ impl Config {
         (coarse * coarse * (frames + 2)).max(fine * self.memory.tokens * (frames + 1))
     }
 
-    /// Refuses what no network can be built from, and what takes memory by the gigabyte.
+    /// Checks that a network can be built from the configuration without taking gigabytes of memory.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field.
+    /// [`Error::Config`] naming the invalid field.
     pub fn validate(&self) -> Result<()> {
         let refuse = |reason: String| Err(Error::Config(reason));
-        let step = self.stride();
+        let stride = self.stride();
         let [height, width] = self.network_size;
-        if [height, width].iter().any(|side| *side < step || side % step != 0 || *side > 4096) {
+        if [height, width].iter().any(|side| *side < stride || side % stride != 0 || *side > 4096) {
             return refuse(format!(
-                "network_size {height}x{width}: both sides must be multiples of {step} up to 4096"
+                "network_size {height}x{width}: both sides must be multiples of {stride} up to 4096"
             ));
         }
         if !(self.width > 0.0 && self.width <= 4.0) {
@@ -168,15 +169,15 @@ impl Config {
         }
         let affinity = self.matching == Matching::Affinity;
         if self.architecture == Architecture::Lite && !affinity {
-            return refuse("matching of lite is affinity".into());
+            return refuse("matching of lite must be affinity".into());
         }
         if affinity && self.temporal_skip == TemporalSkip::Head {
-            return refuse("temporal_skip with affinity matching is refine or off".into());
+            return refuse("temporal_skip with affinity matching must be refine or off".into());
         }
         let memory = self.memory;
         if memory.every == 0 || memory.frames > 64 || !(0..=4096).contains(&memory.tokens) {
             return refuse(format!(
-                "memory of {memory}: frames are up to 64, every is at least 1, tokens are 0 to 4096"
+                "memory of {memory}: frames must be at most 64, every at least 1, tokens 0 to 4096"
             ));
         }
         if self.architecture == Architecture::Resnet50 && height * width > MAX_AREA {
@@ -186,8 +187,8 @@ impl Config {
         }
         if affinity && self.affinities() > MAX_AFFINITIES {
             return refuse(format!(
-                "network_size {height}x{width} with a memory of {memory} would compare {} pairs of positions, and \
-                 {MAX_AFFINITIES} are possible: choose a smaller size",
+                "network_size {height}x{width} with a memory of {memory} would compare {} pairs of positions, the \
+                 maximum is {MAX_AFFINITIES}: choose a smaller size",
                 self.affinities()
             ));
         }
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_a_configuration_is_said_in_words() {
+    fn invalid_configurations_are_explained() {
         let lite = Config::lite();
         let memory =
             |frames, every, tokens| Config { memory: Memory { frames, every, tokens }, ..lite.clone() };
@@ -209,9 +210,9 @@ mod tests {
             (Config { network_size: [2048, 2048], ..lite.clone() }, "choose a smaller size"),
             (Config { network_size: [4096, 4096], ..Config::resnet50() }, "choose a smaller size"),
             (Config { width: f64::NAN, ..lite.clone() }, "(0, 4]"),
-            (memory(65, 5, 512), "frames are up to 64"),
-            (memory(2, 0, 512), "every is at least 1"),
-            (memory(2, 5, -1), "tokens are 0 to 4096"),
+            (memory(65, 5, 512), "frames must be at most 64"),
+            (memory(2, 0, 512), "every at least 1"),
+            (memory(2, 5, -1), "tokens 0 to 4096"),
             (
                 Config { matching: Matching::GlobalConvolution, network_size: [192, 320], ..Config::lite() },
                 "affinity",

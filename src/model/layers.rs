@@ -1,4 +1,4 @@
-//! The few layers that all networks are made of.
+//! Layers and tensor operations shared by all networks.
 
 use tch::{Device, Kind, Tensor, nn};
 
@@ -6,7 +6,7 @@ use super::meter;
 use super::zero_init::unless_zero_init;
 use crate::Result;
 
-/// Gives every tensor of a network to a function: conversion to a device, a kind, a memory layout.
+/// Access to every tensor of a network, for conversion to another device, kind or memory layout.
 pub trait Visit {
     /// Calls `f` on every tensor, always in the same order.
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()>;
@@ -47,36 +47,36 @@ macro_rules! visit_fields {
     };
 }
 
-/// How rows and columns beyond the picture are supplied.
+/// Padding of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Padding {
-    /// Zeros, so many rows above and below, so many columns left and right.
+    /// Zeros: rows above and below, columns left and right.
     Zeros(i64, i64),
     /// TensorFlow's "SAME" at stride 2 on even sizes: one row below, one column to the right.
     TensorflowSame,
 }
 
-/// The geometry of a convolution.
+/// Parameters of a convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvSpec {
-    /// Channels in.
+    /// Input channels.
     pub inputs: i64,
-    /// Channels out.
+    /// Output channels.
     pub outputs: i64,
-    /// Rows and columns.
+    /// Kernel size, rows and columns.
     pub kernel: (i64, i64),
-    /// Of rows and columns alike.
+    /// Stride along rows and columns.
     pub stride: i64,
-    /// What is beyond the border.
+    /// Padding.
     pub padding: Padding,
-    /// Groups of channels that do not mix.
+    /// Channel groups.
     pub groups: i64,
-    /// Whether there is one.
+    /// Whether there is a bias.
     pub bias: bool,
 }
 
 impl ConvSpec {
-    /// A square kernel at stride 1 that keeps the size, with bias.
+    /// Returns a square kernel of stride 1 that keeps the size, with bias.
     pub fn square(inputs: i64, outputs: i64, side: i64) -> Self {
         Self {
             inputs,
@@ -89,8 +89,8 @@ impl ConvSpec {
         }
     }
 
-    /// An oblong kernel at stride 1 that keeps the size, with bias.
-    pub fn oblong(inputs: i64, outputs: i64, rows: i64, columns: i64) -> Self {
+    /// Returns a rectangular kernel of stride 1 that keeps the size, with bias.
+    pub fn rectangular(inputs: i64, outputs: i64, rows: i64, columns: i64) -> Self {
         Self {
             kernel: (rows, columns),
             padding: Padding::Zeros(rows / 2, columns / 2),
@@ -98,29 +98,29 @@ impl ConvSpec {
         }
     }
 
-    /// The same at another stride.
+    /// Sets the stride.
     pub fn stride(self, stride: i64) -> Self {
         Self { stride, ..self }
     }
 
-    /// The same with other padding.
+    /// Sets the padding.
     pub fn padding(self, padding: Padding) -> Self {
         Self { padding, ..self }
     }
 
-    /// The same with every channel by itself.
+    /// Makes the convolution depthwise.
     pub fn depthwise(self) -> Self {
         Self { groups: self.inputs, ..self }
     }
 
-    /// The same without bias.
+    /// Removes the bias.
     pub fn without_bias(self) -> Self {
         Self { bias: false, ..self }
     }
 }
 
-/// A two-dimensional convolution. Its weights follow the kind of its input, so that float32 master
-/// weights train in half precision.
+/// Two-dimensional convolution. The weights are converted to the kind of the input, so that float32 master weights
+/// train in half precision.
 #[derive(Debug)]
 pub struct Conv {
     /// (outputs, inputs / groups, rows, columns).
@@ -134,7 +134,7 @@ pub struct Conv {
 visit_fields!(Conv: weight, bias);
 
 impl Conv {
-    /// Trainable, at random.
+    /// Creates a trainable convolution with random weights.
     pub fn new(path: &nn::Path, spec: ConvSpec) -> Self {
         let (rows, columns) = spec.kernel;
         let fan_in = spec.inputs / spec.groups * rows * columns;
@@ -149,31 +149,31 @@ impl Conv {
         Self { weight, bias, spec, name: name_of(path) }
     }
 
-    /// Its geometry.
+    /// Returns its parameters.
     pub fn spec(&self) -> &ConvSpec {
         &self.spec
     }
 
-    /// A convolution from weights that are already there, as batch-norm folding makes them.
+    /// Creates a convolution from existing weights, such as those of batch normalisation folding.
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>, spec: ConvSpec) -> Self {
         Self { weight, bias, spec, name: String::new() }
     }
 
-    /// The same under the name of the layer that it stands for.
+    /// Sets the layer name.
     pub fn named(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// The layer's name, as weights files have it.
+    /// Returns the layer name, as in weights files.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The parts that take the first `inputs` channels, with the bias, and the rest: what they give adds up to what
-    /// this gives of all channels.
+    /// Splits the convolution by input channels: the first `inputs` with the bias, and the rest without. The
+    /// outputs add up to the output of the whole.
     ///
     /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) if there are fewer channels.
+    /// [`Error::Torch`](crate::Error::Torch) if there are fewer than `inputs` channels.
     pub fn split(&self, inputs: i64) -> Result<(Self, Self)> {
         let part = |start: i64, inputs: i64, bias: Option<Tensor>| -> Result<Self> {
             let weight = self.weight.f_narrow(1, start, inputs)?;
@@ -183,7 +183,7 @@ impl Conv {
         Ok((part(0, inputs, bias)?, part(inputs, self.spec.inputs - inputs, None)?))
     }
 
-    /// `x` (N, inputs, H, W) to (N, outputs, H', W'), in the kind of `x`.
+    /// Convolves `x` (N, inputs, H, W) to (N, outputs, H', W'), in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
         let weight = self.weight.f_to_kind(kind)?;
@@ -195,7 +195,7 @@ impl Conv {
         let groups = self.spec.groups;
         let (x, weight, padding) = match self.spec.padding {
             Padding::Zeros(rows, columns) => (x.shallow_clone(), weight, [rows, columns]),
-            // On the CPU zeros in the kernel cost a fraction of what a copy of the picture with zeros around it does.
+            // On the CPU padding the kernel costs a fraction of padding the image, which copies it.
             Padding::TensorflowSame if groups == self.spec.inputs && x.device() == Device::Cpu => {
                 (x.shallow_clone(), weight.f_constant_pad_nd([1, 0, 1, 0])?, [1, 1])
             }
@@ -210,12 +210,12 @@ impl Conv {
     }
 }
 
-/// The beginning of the names of a path's tensors in weights files.
+/// Returns the prefix of the names of a path's tensors in weights files.
 pub(crate) fn name_of(path: &nn::Path) -> String {
     path.components().collect::<Vec<_>>().join(".")
 }
 
-/// Bilinear resize to (height, width), pixel centres at half-integers.
+/// Resizes bilinearly to (height, width), pixel centres at half-integers.
 pub fn resize(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
     if x.size()[2..] == [height, width] {
         return Ok(x.shallow_clone());
@@ -223,42 +223,46 @@ pub fn resize(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
     Ok(x.f_upsample_bilinear2d([height, width], false, None, None)?)
 }
 
-/// Bilinear doubling of height and width.
+/// Doubles height and width bilinearly.
 pub fn double(x: &Tensor) -> Result<Tensor> {
     let size = x.size();
     resize(x, 2 * size[2], 2 * size[3])
 }
 
-/// The mean over `side` x `side` squares.
+/// Averages over squares of `side` x `side` positions.
 pub fn average_pool(x: &Tensor, side: i64) -> Result<Tensor> {
     Ok(x.f_avg_pool2d([side, side], [side, side], [0, 0], false, true, None::<i64>)?)
 }
 
-/// The same values with the channel as the fastest index in memory; CPU and GPU convolutions are
-/// up to twice as fast on it.
+/// Returns the same values in channels-last layout; CPU and GPU convolutions are up to twice as fast on it.
 pub fn channels_last(x: &Tensor) -> Result<Tensor> {
     Ok(x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?)
 }
 
-/// A rectangle in parts of a picture's width and height; it may reach beyond the picture.
+/// Rectangle in fractions of an image's width and height; it may extend beyond the image.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Part {
+pub struct RelativeRect {
     /// Left edge.
     pub x: f64,
-    /// Upper edge.
+    /// Top edge.
     pub y: f64,
-    /// From left to right.
+    /// Width.
     pub width: f64,
-    /// From top to bottom.
+    /// Height.
     pub height: f64,
 }
 
-/// What a part of `x` (N, C, H, W) shows, `height` by `width` large. Beyond the picture there is its border, or
-/// with `zeros` nothing.
-pub fn part_of(x: &Tensor, part: Part, (height, width): (i64, i64), zeros: bool) -> Result<Tensor> {
+/// Resamples a part of `x` (N, C, H, W) to (height, width) bilinearly. Positions beyond the image repeat its
+/// border, or are zero with `zeros`.
+pub fn resample_part(
+    x: &Tensor,
+    part: RelativeRect,
+    (height, width): (i64, i64),
+    zeros: bool,
+) -> Result<Tensor> {
     let axis = |n: i64, start: f64, length: f64| -> Result<Tensor> {
-        let middles = Tensor::f_arange(n, (Kind::Float, x.device()))?.f_add_scalar(0.5)?;
-        Ok(middles.f_mul_scalar(2.0 * length / n as f64)?.f_add_scalar(2.0 * start - 1.0)?)
+        let centres = Tensor::f_arange(n, (Kind::Float, x.device()))?.f_add_scalar(0.5)?;
+        Ok(centres.f_mul_scalar(2.0 * length / n as f64)?.f_add_scalar(2.0 * start - 1.0)?)
     };
     let columns = axis(width, part.x, part.width)?.f_unsqueeze(0)?.f_expand([height, width], false)?;
     let rows = axis(height, part.y, part.height)?.f_unsqueeze(1)?.f_expand([height, width], false)?;
@@ -269,8 +273,8 @@ pub fn part_of(x: &Tensor, part: Part, (height, width): (i64, i64), zeros: bool)
     Ok(x.f_to_kind(Kind::Float)?.f_grid_sampler(&grid, 0, padding, false)?.f_to_kind(kind)?)
 }
 
-/// The mean of `x` (1 or N, C, H, W) under each of the masks (N, 1, H, W); (N, C).
-pub fn mean_under(x: &Tensor, masks: &Tensor) -> Result<Tensor> {
+/// Returns the mean of `x` (1 or N, C, H, W) weighted by each of the masks (N, 1, H, W), as (N, C) float32.
+pub fn masked_mean(x: &Tensor, masks: &Tensor) -> Result<Tensor> {
     let x = x.f_to_kind(Kind::Float)?;
     let space = [2i64, 3];
     let sum = x.f_mul(masks)?.f_sum_dim_intlist(space.as_slice(), false, None::<Kind>)?;
@@ -278,12 +282,12 @@ pub fn mean_under(x: &Tensor, masks: &Tensor) -> Result<Tensor> {
     Ok(sum.f_div(&weight)?)
 }
 
-/// Zeros like the given shape in float32 on the device of `like`.
+/// Returns float32 zeros of the given size on the device of `like`.
 pub fn zeros(size: &[i64], like: &Tensor) -> Result<Tensor> {
     Ok(Tensor::f_zeros(size, (Kind::Float, like.device()))?)
 }
 
-/// The same values in memory of their own, in the same order.
+/// Returns a copy in its own memory, in the same layout.
 pub fn copy_of(tensor: &Tensor) -> Result<Tensor> {
     let mut copy = tensor.f_empty_like()?;
     copy.f_copy_(tensor)?;
@@ -298,9 +302,8 @@ mod tests {
         Tensor::arange(8 * 8, (Kind::Float, Device::Cpu)).reshape([1, 1, 8, 8])
     }
 
-    /// Zeros in the kernel or around the picture: the same sums.
     #[test]
-    fn tensorflows_padding_is_below_and_to_the_right() {
+    fn tensorflow_padding_is_below_and_to_the_right() {
         tch::manual_seed(2);
         let store = nn::VarStore::new(Device::Cpu);
         let spec = ConvSpec::square(6, 6, 3).stride(2).padding(Padding::TensorflowSame);
@@ -317,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_convolution_add_up_to_it() {
+    fn split_convolutions_add_up_to_the_whole() {
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
         let conv = Conv::new(&store.root(), ConvSpec::square(5, 4, 3));
@@ -329,38 +332,38 @@ mod tests {
     }
 
     #[test]
-    fn all_of_a_picture_is_the_picture() {
-        let whole = Part { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
-        let difference = part_of(&ramp(), whole, (8, 8), false).unwrap() - ramp();
+    fn resampling_the_whole_image_changes_nothing() {
+        let whole = RelativeRect { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
+        let difference = resample_part(&ramp(), whole, (8, 8), false).unwrap() - ramp();
         assert!(difference.abs().max().double_value(&[]) < 1e-4);
     }
 
     #[test]
-    fn a_part_is_enlarged_about_its_middle() {
-        let part = Part { x: 0.25, y: 0.5, width: 0.5, height: 0.5 };
-        let seen = part_of(&ramp(), part, (8, 8), false).unwrap();
-        // Pixel (r, c) has its middle at ((r + ½) / 16 + ½, (c + ½) / 16 + ¼) of the picture.
+    fn a_part_is_enlarged_about_its_centre() {
+        let part = RelativeRect { x: 0.25, y: 0.5, width: 0.5, height: 0.5 };
+        let enlarged = resample_part(&ramp(), part, (8, 8), false).unwrap();
+        // Pixel (r, c) has its centre at ((r + ½) / 16 + ½, (c + ½) / 16 + ¼) of the image.
         for (r, c) in [(1, 0), (3, 5), (6, 7)] {
             let at = |i: i64, start: f64| ((i as f64 + 0.5) / 16.0 + start) * 8.0 - 0.5;
             let expected = 8.0 * at(r, 0.5) + at(c, 0.25);
-            assert!((seen.double_value(&[0, 0, r, c]) - expected).abs() < 1e-4);
+            assert!((enlarged.double_value(&[0, 0, r, c]) - expected).abs() < 1e-4);
         }
     }
 
     #[test]
-    fn beyond_the_picture_are_zeros_or_its_border() {
-        let part = Part { x: -1.0, y: 0.0, width: 1.0, height: 1.0 };
+    fn positions_beyond_the_image_are_zero_or_its_border() {
+        let part = RelativeRect { x: -1.0, y: 0.0, width: 1.0, height: 1.0 };
         let ones = ramp().ones_like();
-        assert_eq!(part_of(&ones, part, (8, 8), true).unwrap().double_value(&[0, 0, 3, 2]), 0.0);
-        assert_eq!(part_of(&ones, part, (8, 8), false).unwrap().double_value(&[0, 0, 3, 2]), 1.0);
+        assert_eq!(resample_part(&ones, part, (8, 8), true).unwrap().double_value(&[0, 0, 3, 2]), 0.0);
+        assert_eq!(resample_part(&ones, part, (8, 8), false).unwrap().double_value(&[0, 0, 3, 2]), 1.0);
     }
 
     #[test]
-    fn means_are_taken_under_each_mask() {
+    fn means_are_weighted_by_each_mask() {
         let x = Tensor::cat(&[ramp(), ramp() * 2.0], 1);
         let masks = Tensor::zeros([2, 1, 8, 8], (Kind::Float, Device::Cpu));
         let _ = masks.get(0).narrow(1, 1, 1).fill_(1.0);
-        let means = mean_under(&x, &masks).unwrap();
+        let means = masked_mean(&x, &masks).unwrap();
         assert_eq!(means.size(), [2, 2]);
         assert!((means.double_value(&[0, 0]) - 11.5).abs() < 1e-5);
         assert!((means.double_value(&[0, 1]) - 23.0).abs() < 1e-5);

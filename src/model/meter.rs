@@ -1,4 +1,4 @@
-//! Counts the multiply-adds of a network while it runs, layer by layer.
+//! Counts the multiply-accumulate operations (MACs) of a running network, layer by layer.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,22 +7,22 @@ use tch::Tensor;
 
 use crate::Result;
 
-/// Multiply-adds by layer, named as in the weights file.
+/// MACs per layer, named as in the weights file.
 pub type Work = BTreeMap<String, u64>;
 
 thread_local! {
     static METER: RefCell<Option<Work>> = const { RefCell::new(None) };
 }
 
-/// What convolutions and matrix products that `run` runs on this thread multiply and add. What is done once a
-/// position (normalisation, activations, resizing) is not counted, as is usual.
+/// Calls `run` and counts the MACs of its convolutions and matrix products on this thread. Elementwise operations
+/// (normalisation, activations, resizing) are not counted, as is usual.
 pub fn measure<T>(run: impl FnOnce() -> T) -> (T, Work) {
     METER.set(Some(Work::new()));
     let result = run();
     (result, METER.take().unwrap_or_default())
 }
 
-/// Adds to what is counted under `layer`, if anything is.
+/// Adds to the count of `layer` during a measurement.
 pub(crate) fn count(layer: &str, macs: impl FnOnce() -> i64) {
     METER.with_borrow_mut(|meter| {
         if let Some(work) = meter {
@@ -31,7 +31,7 @@ pub(crate) fn count(layer: &str, macs: impl FnOnce() -> i64) {
     });
 }
 
-/// The batched product of `x` (N, a, b) and `y` (N, b, c), counted under `layer`.
+/// Returns the batched product of `x` (N, a, b) and `y` (N, b, c), counted under `layer`.
 pub(crate) fn product(layer: &str, x: &Tensor, y: &Tensor) -> Result<Tensor> {
     count(layer, || x.size().iter().product::<i64>() * y.size().last().copied().unwrap_or(0));
     Ok(x.f_bmm(y)?)
@@ -63,6 +63,6 @@ mod tests {
         let expected = [("a.b", 2 * 2 * 6 * (4 * 5) * 4 * 9), ("c", 2 * 4 * 80 * 9), ("d", 2 * 8 * 40 * 8)];
         assert_eq!(work, expected.map(|(name, macs)| (name.to_owned(), macs)).into());
         run();
-        assert_eq!(measure(|| ()).1, Work::new(), "nothing is counted when nobody asks");
+        assert_eq!(measure(|| ()).1, Work::new(), "nothing is counted outside a measurement");
     }
 }

@@ -1,9 +1,9 @@
-//! The regressor of FaSTGAN, Ŷₜ = φ(Xₜ, M, Ŷₜ₋₁): a Siamese encoder-decoder that cuts the object
-//! marked in a reference frame out of every later frame.
+//! The FaSTGAN regressor, Ŷₜ = φ(Xₜ, M, Ŷₜ₋₁): a Siamese encoder-decoder that segments the objects of a reference
+//! mask in every later frame.
 //!
-//! Images are float tensors (N, 3, H, W) with RGB in [0, 1]; each model normalises them as its
-//! backbone wants. Masks are soft, (N, 1, H, W) in [0, 1], float32, and never binarised while they
-//! propagate. N counts objects at run time and clips in training.
+//! Images are float tensors (N, 3, H, W), RGB in [0, 1]; each model applies the normalisation of its backbone.
+//! Masks are soft, (N, 1, H, W) in [0, 1], float32, and are not binarised during propagation. N is the number of
+//! objects at run time and of clips in training.
 
 pub mod config;
 pub mod layers;
@@ -19,67 +19,70 @@ pub use lite::Lite;
 pub use resnet50::Resnet50;
 pub use zero_init::zero_init;
 
-use layers::{Part, channels_last};
+use layers::{RelativeRect, channels_last};
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 
-/// An object is in a frame if somewhere its mask is above this.
-const SEEN: f64 = 0.5;
+/// An object is present in a frame if its mask exceeds this value at any pixel.
+const PRESENCE_THRESHOLD: f64 = 0.5;
 
-/// What a [`step`](Regressor::step) does with a tensor that it reads.
+/// How a [`step`](Regressor::step) uses a tensor that it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Nothing: what is in it never changes, and what takes its place is another tensor.
+    /// Only read. Its contents never change; new contents come in another tensor.
     Constant,
-    /// Nothing either, but others may write into it from step to step.
-    Given,
-    /// Leaves another in its place, of the same shape.
-    Carried,
+    /// Only read by the step. The caller may write into it between steps.
+    Input,
+    /// Replaced by another tensor of the same shape.
+    Recurrent,
 }
 
-/// Another handle on the same tensors.
+/// A set of tensors that can be cloned without a copy.
 pub trait ShallowClone {
-    /// Shares memory with `self`, as [`Tensor::shallow_clone`] does.
+    /// Returns another handle on the same tensors, as [`Tensor::shallow_clone`] does.
     #[must_use]
     fn shallow_clone(&self) -> Self;
 }
 
-/// What every regressor can do; the tracker drives it, training calls it too.
+/// Interface of all regressors, used by the tracker and by training.
 pub trait Regressor: layers::Visit + Send {
-    /// What is computed once per reference.
+    /// Values computed once per reference.
     type Reference: ShallowClone + Send + 'static;
-    /// What is carried from frame to frame.
+    /// Recurrent state, carried from frame to frame.
     type State: ShallowClone + Send + 'static;
-    /// What a frame is compared with that does not change with every frame.
+    /// RelativeRect of the state that a frame is encoded with. It does not change with every frame.
     type MemoryRef: Send + 'static;
-    /// What is found of a frame without the one before it.
+    /// Encoded frame. It does not depend on the previous frame.
     type EncodedFrame: Send + 'static;
 
-    /// What it was built from.
+    /// Returns the configuration of the network.
     fn config(&self) -> &Config;
 
     /// Encodes the reference frame. `image` is (1 or N, 3, H, W), `masks` (N, 1, H, W).
     fn reference(&self, image: &Tensor, masks: &Tensor) -> Result<Self::Reference>;
 
-    /// Adds another view of the reference frame, so that what is only to be seen there is known as well.
+    /// Adds another view of the reference frame, so that content visible only in that view is matched too.
     fn add_view(&self, image: &Tensor, masks: &Tensor, reference: &mut Self::Reference) -> Result<()>;
 
-    /// The recurrent state as it is at the reference frame: its mask, its features, a temporal skip of zeros.
+    /// Returns the state at the reference frame: its mask, its features, a temporal skip of zeros.
     fn start(&self, reference: &Self::Reference) -> Result<Self::State>;
 
-    /// One frame, `image` (1 or N, 3, H, W): logits (N, 1, H, W) float32 whose sigmoid is the soft mask.
+    /// Processes one frame, `image` (1 or N, 3, H, W). Returns logits (N, 1, H, W) float32; their sigmoid is the
+    /// soft mask.
     fn step(&self, image: &Tensor, reference: &Self::Reference, state: &mut Self::State) -> Result<Tensor> {
         self.step_encoded(self.encode_frame(image, &Self::memory_ref(state))?, reference, state)
     }
 
-    /// What [`encode_frame`](Self::encode_frame) needs of the state; it shares memory with it.
+    /// Returns the part of the state that [`encode_frame`](Self::encode_frame) needs; shares memory with the
+    /// state.
     fn memory_ref(state: &Self::State) -> Self::MemoryRef;
 
-    /// The beginning of a [`step`](Self::step), which can be made before the frame ahead of it is done.
+    /// First part of a [`step`](Self::step). It can run before the previous frame is finished.
     fn encode_frame(&self, image: &Tensor, memory: &Self::MemoryRef) -> Result<Self::EncodedFrame>;
 
-    /// The rest of a [`step`](Self::step), from any frame's state: what has changed meanwhile is looked up anew.
+    /// Second part of a [`step`](Self::step). If the memory has changed since
+    /// [`encode_frame`](Self::encode_frame), the memory readout is computed again.
     fn step_encoded(
         &self,
         frame: Self::EncodedFrame,
@@ -88,49 +91,50 @@ pub trait Regressor: layers::Visit + Send {
     ) -> Result<Tensor>;
 
     /// Calls `f` on every tensor of reference and state that a [`step`](Self::step) reads, always in the same
-    /// order. After the first step their number no longer changes: all that a step is, is then a function of
-    /// them and of the image, without a look at any value.
+    /// order. After the first step their number is constant, and a step depends on nothing but these tensors and
+    /// the image. It reads no tensor value on the host.
     fn visit_inputs(
         reference: &mut Self::Reference,
         state: &mut Self::State,
         f: &mut dyn FnMut(&mut Tensor, Role) -> Result<()>,
     ) -> Result<()>;
 
-    /// Feeds back the soft masks (N, 1, H, W) that came of the last [`step`](Self::step).
+    /// Feeds back the soft masks (N, 1, H, W) of the last [`step`](Self::step).
     fn observe(&self, masks: &Tensor, reference: &Self::Reference, state: &mut Self::State) -> Result<()> {
-        let seen = masks.f_amax([1i64, 2, 3].as_slice(), false)?.f_gt(SEEN)?.f_to_device(Device::Cpu)?;
-        let seen: Vec<bool> = Vec::try_from(&seen)?;
-        self.observe_seen(masks, &seen, reference, state)
+        let maxima = masks.f_amax([1i64, 2, 3].as_slice(), false)?;
+        let present = maxima.f_gt(PRESENCE_THRESHOLD)?.f_to_device(Device::Cpu)?;
+        let present: Vec<bool> = Vec::try_from(&present)?;
+        self.observe_presence(masks, &present, reference, state)
     }
 
-    /// As [`observe`](Self::observe) where it is known which of the objects are `seen`, so that no value has
-    /// to be waited for: those whose mask is above one half somewhere.
-    fn observe_seen(
+    /// As [`observe`](Self::observe), but does not wait for the device: `present` tells for each object whether
+    /// its mask exceeds one half at any pixel.
+    fn observe_presence(
         &self,
         masks: &Tensor,
-        seen: &[bool],
+        present: &[bool],
         reference: &Self::Reference,
         state: &mut Self::State,
     ) -> Result<()>;
 
-    /// Forgets where the objects were, but not what they look like: the next frame is searched as a whole.
+    /// Clears the previous masks but keeps the appearance of the objects: the whole next frame is searched.
     fn forget_masks(&self, state: &mut Self::State) -> Result<()>;
 
-    /// Frames to come show that `part` of what the last [`step`](Self::step)'s did, in (height, width) pixels: what
-    /// is known of that frame is made to fit.
-    fn reframe(&self, part: Part, size: (i64, i64), state: &mut Self::State) -> Result<()>;
+    /// Adapts the state to a new crop window: later frames show `part` of the last [`step`](Self::step)'s frame,
+    /// at `size` (height, width) in pixels.
+    fn move_crop_window(&self, part: RelativeRect, size: (i64, i64), state: &mut Self::State) -> Result<()>;
 
-    /// How much each place of the frame of the last [`step`](Self::step) looks like the reference's objects,
-    /// (N, 1, H/s, W/s) float32 at the network's largest stride s; the higher the more.
+    /// Returns the similarity of each position of the last [`step`](Self::step)'s frame to the reference's
+    /// objects, (N, 1, H/s, W/s) float32 with s the largest stride of the network. Higher is more similar.
     fn likeness(&self, reference: &Self::Reference, state: &Self::State) -> Result<Tensor>;
 
-    /// Turns the trained network into its run-time form (batch normalisation folded). Call it
-    /// without gradients.
+    /// Converts the trained network to its run-time form (batch normalisation folded). Call it with gradients
+    /// disabled.
     fn fold(&mut self) -> Result<()>;
 }
 
-/// Makes a trained network ready to run: folded, without gradients, on its device, in its kind, its
-/// kernels channels last.
+/// Prepares a trained network for inference: folds it, detaches its weights, moves them to `device` and `kind`,
+/// and stores kernels channels last.
 pub fn prepare(model: &mut impl Regressor, device: Device, kind: Kind) -> Result<()> {
     model.fold()?;
     model.visit(&mut |tensor| {

@@ -1,19 +1,18 @@
-//! Weights files: `.safetensors` with the network's configuration in their metadata.
+//! Weights files: `.safetensors` with the network configuration in the metadata.
 //!
-//! The metadata of a file (string to string) are
+//! Metadata (string to string):
 //!
 //! | key | value |
 //! |---|---|
-//! | `format` | the version of all this, `1` |
+//! | `format` | version of this layout, `1` |
 //! | `architecture` | `lite` or `resnet50` |
 //! | `config` | the whole [`Config`] as JSON |
-//! | `training_data` | what the weights were made from |
-//! | `licence` | under which terms they may be used |
+//! | `training_data` | training data of the weights |
+//! | `licence` | licence of the weights |
 //!
-//! of which `format` and `config` are required, and whatever else is worth keeping. Tensors are
-//! named as in the network's variable store and may be F32, F16 or BF16; the network gets float32.
-//! Nothing that a file says of itself is believed before it has been compared with the file's true
-//! size and with the network.
+//! `format` and `config` are required; further keys are allowed. Tensors are named as in the network's variable
+//! store and may be F32, F16 or BF16; they are converted to float32. Sizes and shapes stated in a file are checked
+//! against its actual size and the network before they are used.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -27,25 +26,25 @@ use tch::{Device, Kind, Tensor};
 use super::config::{Architecture, Config};
 use crate::{Error, Result};
 
-/// Larger files are refused before they are read.
+/// Maximum file size in bytes; larger files are refused before they are read.
 pub const MAX_BYTES: u64 = 2 << 30;
 
-/// The version of the layout of names and metadata.
+/// Version of the layout of names and metadata.
 pub const FORMAT: &str = "1";
 
 const ARCHITECTURES: [Architecture; 2] = [Architecture::Lite, Architecture::Resnet50];
 
-/// A safetensors file in memory whose layout has been checked; tensors are made of it one by one.
+/// Safetensors file in memory with a checked layout. Tensors are created from it one at a time.
 #[derive(Debug)]
 struct Container {
     origin: PathBuf,
     bytes: Vec<u8>,
-    /// Where the tensors' bytes begin.
+    /// Offset of the tensor data.
     start: usize,
     header: Header,
 }
 
-/// A weights file in memory, its layout and configuration checked.
+/// Weights file in memory with a checked layout and configuration.
 #[derive(Debug)]
 pub struct Weights {
     container: Container,
@@ -53,27 +52,26 @@ pub struct Weights {
     metadata: BTreeMap<String, String>,
 }
 
-/// The built-in lite model.
+/// Weights file of the built-in model.
 const BUILT_IN: &[u8] = include_bytes!("../../models/lite.safetensors");
 
 impl Weights {
-    /// The built-in lite model.
+    /// Returns the weights of the built-in model.
     pub fn built_in() -> Result<Self> {
         Self::from_bytes(BUILT_IN, Path::new("(built-in model)"))
     }
 
-    /// Reads a whole file.
+    /// Reads a weights file.
     ///
     /// # Errors
-    /// [`Error::Read`] when it cannot be read; [`Error::Weights`] when it is not a regular file, is
-    /// larger than [`MAX_BYTES`], truncated, longer than its header says, not safetensors, of
-    /// something else, of a newer format or an unknown architecture, or when no network can be
-    /// built from its configuration.
+    /// [`Error::Read`] if it cannot be read. [`Error::Weights`] if it is not a regular file, larger than
+    /// [`MAX_BYTES`], truncated, longer than its header states, not safetensors, without a network configuration,
+    /// of another format version, of an unknown architecture, or if its configuration is invalid.
     pub fn open(path: &Path) -> Result<Self> {
         Self::new(Container::open(path)?)
     }
 
-    /// The same from memory; messages call it `origin`.
+    /// Reads a weights file from memory; error messages name it `origin`.
     ///
     /// # Errors
     /// [`Error::Weights`] as [`open`](Self::open).
@@ -81,11 +79,10 @@ impl Weights {
         Self::new(Container::new(origin, bytes.to_vec())?)
     }
 
-    /// The variables of a network as they are now, in memory: what [`open`](Self::open) would read if
-    /// [`save`] had written them.
+    /// Returns the current variables of a network, as [`open`](Self::open) reads them after [`save`].
     ///
     /// # Errors
-    /// Those of [`save`], but for writing.
+    /// Those of [`save`] except [`Error::Write`].
     pub fn of_store(
         store: &VarStore,
         config: &Config,
@@ -104,47 +101,47 @@ impl Weights {
         Ok(Self { container, config, metadata })
     }
 
-    /// The network's configuration.
+    /// Returns the network configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Changes what may differ between training and use, such as the network size or the memory.
+    /// Changes settings that may differ between training and use, such as the input size or the memory bank.
     ///
     /// # Errors
-    /// [`Error::Config`] if no network can be built from the result.
+    /// [`Error::Config`] if the result is invalid.
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) -> Result<()> {
         change(&mut self.config);
         self.config.validate()
     }
 
-    /// Everything in the table above, as it stands in the file.
+    /// Returns the metadata of the file.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// Copies every tensor into the variable of its name; the two sets must be the same.
+    /// Copies every tensor into the variable of the same name. File and store must have the same names.
     ///
     /// # Errors
-    /// [`Error::Weights`] naming the first tensor, in alphabetical order, that is missing,
-    /// unexpected, of another shape, of a type that is not a float or not finite; the store is then
-    /// as it was.
+    /// [`Error::Weights`] naming the first tensor, in alphabetical order, that is missing, unexpected, of another
+    /// shape or type, or not finite. The store is then unchanged.
     pub fn fill(&self, store: &VarStore) -> Result<()> {
         self.container.fill(store)
     }
 }
 
-/// The error is the reason alone.
+/// Returns the checked configuration, or the reason why there is none, without the file name.
 fn read_config(metadata: &BTreeMap<String, String>) -> Result<Config, String> {
     let config = metadata.get("config").ok_or(
-        "there is no network configuration in its metadata; it is a safetensors file of something else",
+        "its metadata has no network configuration; give a .safetensors file written by fastganseg-train",
     )?;
     let format = metadata.get("format").map_or("", String::as_str);
     if format != FORMAT {
-        return Err(format!("it is of format {format:?}; this build reads {FORMAT:?}"));
+        return Err(format!("its format version is {format:?}; this build reads {FORMAT:?}"));
     }
-    let wrong = |error: serde_json::Error| format!("network configuration in its metadata: {error}");
-    let fields: serde_json::Value = serde_json::from_str(config).map_err(wrong)?;
+    let invalid =
+        |error: serde_json::Error| format!("invalid network configuration in its metadata: {error}");
+    let fields: serde_json::Value = serde_json::from_str(config).map_err(invalid)?;
     let stated = metadata.get("architecture").map(String::as_str);
     for name in [fields["architecture"].as_str(), stated].into_iter().flatten() {
         if !ARCHITECTURES.iter().any(|architecture| architecture_name(*architecture) == name) {
@@ -152,10 +149,10 @@ fn read_config(metadata: &BTreeMap<String, String>) -> Result<Config, String> {
             return Err(format!("architecture {name:?} is unknown; this build has {known}"));
         }
     }
-    let config: Config = serde_json::from_value(fields).map_err(wrong)?;
+    let config: Config = serde_json::from_value(fields).map_err(invalid)?;
     let name = architecture_name(config.architecture);
     if let Some(stated) = stated.filter(|stated| *stated != name) {
-        return Err(format!("its metadata say architecture {stated}, its configuration says {name}"));
+        return Err(format!("its metadata states architecture {stated}, its configuration {name}"));
     }
     config.validate().map_err(|error| error.to_string())?;
     Ok(config)
@@ -179,7 +176,7 @@ impl Container {
         if metadata.len() > MAX_BYTES {
             return Err(refuse(
                 path,
-                format!("it is oversized: {} bytes, {MAX_BYTES} at most", metadata.len()),
+                format!("it is oversized: {} bytes, the maximum is {MAX_BYTES}", metadata.len()),
             ));
         }
         let mut bytes = Vec::with_capacity(metadata.len() as usize);
@@ -193,20 +190,20 @@ impl Container {
         Ok(Self { origin: origin.to_owned(), bytes, start: size_of::<u64>() + length, header })
     }
 
-    /// Whether there can be enough in the file for its network, before anyone builds that: up to full width
-    /// any network is small, beyond it a few bytes could ask for gigabytes.
+    /// Checks that the file has enough values for its network. Above full width, a configuration of a few bytes
+    /// could otherwise make the network allocate gigabytes.
     fn check_amount(&self, config: &Config) -> Result<()> {
         if config.width <= 1.0 {
             return Ok(());
         }
-        let found: u64 =
+        let count: u64 =
             self.header.tensors().values().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
-        let least = config.least_parameters();
-        if found < least {
+        let minimum = config.min_parameters();
+        if count < minimum {
             return Err(refuse(
                 &self.origin,
                 format!(
-                    "its tensors hold {found} values, and a network of width {} has more than {least}",
+                    "its tensors hold {count} values, but a network of width {} has more than {minimum}",
                     config.width
                 ),
             ));
@@ -232,7 +229,7 @@ impl Container {
                     return Err(refuse(
                         &self.origin,
                         format!(
-                            "unexpected tensor `{name}` of shape {:?}; the network has none of that name",
+                            "unexpected tensor `{name}` of shape {:?}; the network has no such tensor",
                             tensor.shape
                         ),
                     ));
@@ -250,28 +247,28 @@ impl Container {
 
     fn fill_partly(&self, store: &VarStore, prefix: &str) -> Result<Partial> {
         let tensors: BTreeMap<String, &TensorInfo> = self.header.tensors().into_iter().collect();
-        let under = format!("{prefix}.");
+        let prefix = format!("{prefix}.");
         let mut variables: BTreeMap<String, Tensor> =
-            store.variables().into_iter().filter(|(name, _)| name.starts_with(&under)).collect();
-        let mut found = Vec::new();
-        let mut report = Partial::default();
+            store.variables().into_iter().filter(|(name, _)| name.starts_with(&prefix)).collect();
+        let mut matches = Vec::new();
+        let mut partial = Partial::default();
         for (name, tensor) in tensors {
-            match variables.remove(&format!("{under}{name}")) {
+            match variables.remove(&format!("{prefix}{name}")) {
                 Some(variable) => {
                     self.check(&name, tensor, &variable)?;
-                    found.push((name, tensor, variable));
+                    matches.push((name, tensor, variable));
                 }
-                None => report.unused.push(name),
+                None => partial.unused.push(name),
             }
         }
-        let mut values = Vec::with_capacity(found.len());
-        for (name, tensor, variable) in found {
+        let mut values = Vec::with_capacity(matches.len());
+        for (name, tensor, variable) in matches {
             values.push((variable, self.value(&name, tensor)?));
-            report.loaded.push(format!("{under}{name}"));
+            partial.loaded.push(format!("{prefix}{name}"));
         }
-        report.missing = variables.into_keys().collect();
+        partial.missing = variables.into_keys().collect();
         copy(values)?;
-        Ok(report)
+        Ok(partial)
     }
 
     fn check(&self, name: &str, tensor: &TensorInfo, variable: &Tensor) -> Result<()> {
@@ -293,7 +290,7 @@ impl Container {
         }
     }
 
-    /// A tensor in float32. After [`check`](Self::check).
+    /// Returns a tensor as float32; call [`check`](Self::check) first.
     fn value(&self, name: &str, tensor: &TensorInfo) -> Result<Tensor> {
         let (from, to) = tensor.data_offsets;
         let bytes = self.bytes.get(self.start + from..self.start + to);
@@ -317,45 +314,47 @@ fn copy(values: Vec<(Tensor, Tensor)>) -> Result<()> {
     Ok(())
 }
 
-/// What came of loading a file that holds a part of a network.
+/// Result of loading a file that holds part of a network.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Partial {
-    /// Variables of the network that were found.
+    /// Loaded variables of the network.
     pub loaded: Vec<String>,
-    /// Variables under the prefix that were not; they stay as they were.
+    /// Variables under the prefix that are not in the file; they are unchanged.
     pub missing: Vec<String>,
-    /// Tensors of the file that the network has no use for.
+    /// Tensors of the file without a variable in the network.
     pub unused: Vec<String>,
 }
 
-/// Initialises the variables under `prefix` from a file without the prefix, such as torchvision's
-/// ResNet-50 for the `encoder`. For training alone; no metadata are asked for.
+/// Initialises the variables under `prefix` from a file whose names lack the prefix, such as torchvision's
+/// ResNet-50 for the `encoder`. For training only; the file needs no metadata.
 ///
 /// # Errors
-/// As [`Weights::open`] for the file itself, and [`Error::Weights`] naming the first tensor that has
-/// a variable's name and another shape, no float type or values that are not finite; the store is
-/// then as it was.
+/// Those of [`Weights::open`] for the file itself. [`Error::Weights`] naming the first tensor that has a
+/// variable's name but another shape, another type, or values that are not finite. The store is then unchanged.
 pub fn load_partial(path: &Path, store: &VarStore, prefix: &str) -> Result<Partial> {
     Container::open(path)?.fill_partly(store, prefix)
 }
 
-/// As [`load_partial`], but every variable under `prefix` must be found.
+/// As [`load_partial`], but every variable under `prefix` must be in the file.
 ///
 /// # Errors
-/// As [`load_partial`], and [`Error::Weights`] naming the first tensor that is missing.
+/// Those of [`load_partial`], and [`Error::Weights`] naming the first variable that is missing.
 pub fn load_backbone(path: &Path, store: &VarStore, prefix: &str) -> Result<()> {
     match load_partial(path, store, prefix)?.missing.first() {
-        Some(name) => Err(refuse(path, format!("there is no tensor for {name}; it is another backbone's"))),
+        Some(name) => Err(refuse(
+            path,
+            format!("it has no tensor for `{name}`; give the weights of the network's own backbone"),
+        )),
         None => Ok(()),
     }
 }
 
-/// Writes the variables of a network as `kind` (float32, float16 or bfloat16) with its configuration
-/// and further metadata. The file appears under its name when it is complete and not before.
+/// Writes the variables of a network as `kind` (float32, float16 or bfloat16), with its configuration and further
+/// metadata. The write is atomic: an incomplete file never appears under `path`.
 ///
 /// # Errors
-/// [`Error::Write`] when it cannot be written; [`Error::Weights`] on a value that is not finite in
-/// `kind`, naming the tensor, or on another kind.
+/// [`Error::Write`] if the file cannot be written. [`Error::Weights`] on another kind, or naming the tensor if a
+/// value is not finite in `kind`.
 pub fn save(
     path: &Path,
     store: &VarStore,
@@ -367,7 +366,7 @@ pub fn save(
     write_atomically(path, &bytes).map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
-/// The bytes of a weights file; messages call it `path`.
+/// Returns the bytes of a weights file; error messages name it `path`.
 fn encode(
     path: &Path,
     store: &VarStore,
@@ -406,7 +405,7 @@ fn encode(
     safetensors::serialize(views, Some(all.into_iter().collect())).map_err(invalid)
 }
 
-/// Writes a file beside `path`, then renames it.
+/// Writes a temporary file beside `path`, then renames it.
 fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
     let mut hidden = std::ffi::OsString::from(".");
@@ -418,12 +417,12 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part, path)?;
-        // The new name is on the disk when the folder is.
+        // The rename is durable only once the folder is synced.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if cfg!(unix) { File::open(folder.unwrap_or(Path::new(".")))?.sync_all() } else { Ok(()) }
     })();
     if written.is_err() {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = fs::remove_file(&part);
     }
     written
@@ -447,7 +446,7 @@ fn all_finite(x: &Tensor) -> Result<bool> {
     Ok(x.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite())
 }
 
-/// Why these bytes are no safetensors file, in words that help.
+/// Describes why `bytes` are not a safetensors file.
 fn explain(bytes: &[u8], error: &safetensors::SafeTensorError) -> String {
     use safetensors::SafeTensorError::{
         HeaderTooLarge, HeaderTooSmall, InvalidHeader, InvalidHeaderDeserialization, InvalidHeaderLength,
@@ -455,30 +454,30 @@ fn explain(bytes: &[u8], error: &safetensors::SafeTensorError) -> String {
     };
     let remedy = "give a .safetensors file written by fastganseg-train";
     match error {
-        HeaderTooSmall => format!("it is truncated: {} bytes are no header", bytes.len()),
-        MetadataIncompleteBuffer => match announced(bytes) {
+        HeaderTooSmall => format!("it is truncated: {} bytes do not hold a header", bytes.len()),
+        MetadataIncompleteBuffer => match stated_size(bytes) {
             Some(size) if size > bytes.len() => {
-                format!("it is truncated: {} bytes of the {size} that its header announces", bytes.len())
+                format!("it is truncated: {} bytes of the {size} that its header states", bytes.len())
             }
             Some(size) => {
-                format!("it is oversized: {} bytes, its header announces {size}", bytes.len())
+                format!("it is oversized: {} bytes, its header states {size}", bytes.len())
             }
             None => error.to_string(),
         },
-        // Whatever comes first in the file of another kind is read as the header's length. A true
-        // header begins with a brace.
+        // In a file of another type the first bytes are read as the header's length. A real header starts with a
+        // brace.
         InvalidHeaderLength if bytes.get(8) == Some(&b'{') => {
-            format!("it is truncated: {} bytes end within its header", bytes.len())
+            format!("it is truncated: {} bytes do not hold its whole header", bytes.len())
         }
         InvalidHeader(_) | InvalidHeaderDeserialization(_) | HeaderTooLarge | InvalidHeaderLength => {
             format!("it is not a safetensors file ({error}); {remedy}")
         }
-        _ => format!("its header is wrong: {error}"),
+        _ => format!("its header is invalid: {error}"),
     }
 }
 
-/// The size in bytes that a well-formed header gives its file.
-fn announced(bytes: &[u8]) -> Option<usize> {
+/// Returns the file size in bytes that a well-formed header states.
+fn stated_size(bytes: &[u8]) -> Option<usize> {
     let (length, rest) = bytes.split_first_chunk::<8>()?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
     let header: Header = serde_json::from_slice(rest.get(..length)?).ok()?;

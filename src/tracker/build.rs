@@ -1,4 +1,4 @@
-//! From weights to a tracker that is ready to run.
+//! Construction and warm-up of a tracker.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -25,17 +25,17 @@ use crate::model::weights::Weights;
 use crate::model::{Lite, Matching, Regressor, Resnet50, prepare, zero_init};
 use crate::{Error, Result};
 
-/// Bytes of a GPU's memory, for every 512x512 pixels of network size, in which cuDNN may look for its fastest
-/// algorithms while the network's features are there twice (see `docs/cuda.md`).
-const WORKSPACE: u64 = 256 << 20;
+/// GPU memory in bytes, for every 512x512 pixels of network size, that libtorch may take during the warm-up. cuDNN
+/// searches for its fastest algorithms in it while the network's features exist twice (see `docs/cuda.md`).
+const WARM_UP_BYTES: u64 = 256 << 20;
 
-/// Gives back the device's memory when dropped.
-pub(super) struct Freed(Option<Shim>);
+/// Returns cached device memory to the driver when dropped.
+pub(super) struct CacheReleaseGuard(Option<Shim>);
 
-impl Drop for Freed {
+impl Drop for CacheReleaseGuard {
     fn drop(&mut self) {
         if let Some(shim) = &self.0 {
-            // What fails now fails for whoever uses the device next.
+            // An error cannot be returned here; the next user of the device gets it.
             let _ = shim.empty_cache();
         }
     }
@@ -45,7 +45,7 @@ impl Tracker {
     /// Loads the weights, prepares the network for its device and precision, and runs it once.
     ///
     /// # Errors
-    /// A bad weights file, a device that cannot be had, a precision that the device lacks.
+    /// The weights file is invalid, the device is not available, or it does not support the precision.
     pub fn new(options: &Options) -> Result<Self> {
         let weights = match &options.model {
             Some(path) => Weights::open(path)?,
@@ -54,7 +54,7 @@ impl Tracker {
         Self::from_weights(&weights, options)
     }
 
-    /// As [`new`](Self::new), from weights in memory.
+    /// Like [`new`](Self::new), with weights in memory.
     ///
     /// # Errors
     /// Those of [`new`](Self::new).
@@ -78,7 +78,7 @@ impl Tracker {
             (Launch::Auto, Device::Cuda(_)) => match Shim::load() {
                 Ok(shim) => Mode::Graphs(shim),
                 Err(reason) => {
-                    launch_warning = Some(format!("no CUDA graphs: {reason}"));
+                    launch_warning = Some(format!("CUDA graphs are not available: {reason}"));
                     Mode::Direct
                 }
             },
@@ -87,7 +87,7 @@ impl Tracker {
         };
         let on_cpu = device == Device::Cpu && launch == Launch::Auto;
         let gpu = if on_cpu { None } else { Some(Gpu::new(device, mode.clone())?) };
-        let shapes = match (roi, &gpu) {
+        let input_sizes = match (roi, &gpu) {
             (Roi::Auto, None) => InputSizes::following(&config),
             _ => InputSizes::fixed(&config),
         };
@@ -95,7 +95,7 @@ impl Tracker {
         let shim = gpu.as_ref().and_then(|gpu| gpu.shim().cloned());
         let _current = gpu.as_ref().map_or(Ok(None), |gpu| gpu.enter())?;
         if let Device::Cuda(_) = device {
-            // Sizes stay the same from frame to frame.
+            // Input sizes do not change from frame to frame.
             tch::Cuda::cudnn_set_benchmark(true);
         }
         let prefetch_threads = Arc::new(AtomicU32::new(0));
@@ -134,8 +134,8 @@ impl Tracker {
             kind,
             device_warning,
             roi,
-            roi_planner: RoiPlanner::new(shapes.follow()),
-            input_sizes: shapes,
+            roi_planner: RoiPlanner::new(input_sizes.follows_region()),
+            input_sizes,
             reference_crop: None,
             last_crop: None,
             next_crop: None,
@@ -148,26 +148,27 @@ impl Tracker {
             upload,
             launch_warning,
             prefetch_threads,
-            _memory: Freed(shim),
+            _cache_release: CacheReleaseGuard(shim),
         };
-        tracker.warm = tracker.warm_up_frugally()?;
+        tracker.warm = tracker.warm_up_with_limited_memory()?;
         Ok(tracker)
     }
 
-    /// Warms up with little memory to try out algorithms in, or with all there is if that is too little.
-    fn warm_up_frugally(&mut self) -> Result<Duration> {
+    /// Warms up with limited memory for cuDNN's search, and again without a limit if that is too little.
+    fn warm_up_with_limited_memory(&mut self) -> Result<Duration> {
         let shim = self.gpu.as_ref().and_then(|gpu| gpu.shim().cloned());
         let (Some(shim), Device::Cuda(index)) = (shim, self.device) else { return self.warm_up() };
         let area: i64 = self.config.network_size.iter().product();
-        shim.limit(index, Some(WORKSPACE * (area as u64).div_ceil(512 * 512)))?;
+        shim.limit(index, Some(WARM_UP_BYTES * (area as u64).div_ceil(512 * 512)))?;
         let warm = self.warm_up();
         shim.limit(index, None)?;
         if self.runner.retry() || warm.is_err() { self.warm_up() } else { warm }
     }
 
-    /// The first run of a network builds kernels and fills caches; better here than on the first frame. Where
-    /// runs are recorded, those of one object are, for every length of the memory.
-    /// Returns how long a run takes after that.
+    /// Runs the network on an empty picture, so that kernels are built and caches filled before the first frame.
+    ///
+    /// If steps are recorded, this records those of one object for every length of the memory. Returns the
+    /// duration of the last step.
     fn warm_up(&mut self) -> Result<Duration> {
         malloc::keep_freed_memory();
         let (height, width) = self.config.size();
@@ -184,7 +185,7 @@ impl Tracker {
         for &count in views {
             let views: Vec<_> = (0..count).map(|_| view()).collect();
             self.runner.set_reference(&views)?;
-            // Only where steps are recorded must the memory fill, for each of its lengths is recorded by itself.
+            // Each length of the memory is recorded separately, so recorded steps need the memory to fill.
             let times = self.run_on(&image, &mask, steps, self.runner.reuses_memory())?;
             time = times.last().copied().unwrap_or_default();
         }
@@ -192,14 +193,14 @@ impl Tracker {
         Ok(time)
     }
 
-    /// Runs the network alone, so many times with so many objects on an empty picture, waiting each time. For
-    /// measurements; tracking begins anew with the next reference.
+    /// Measures the network alone: runs it `runs` times with `objects` objects on an empty picture and waits for
+    /// the device each time. Clears the reference.
     ///
     /// # Errors
-    /// [`Error::Config`] for more than [`MAX_OBJECTS`] objects or none, and errors of libtorch.
+    /// [`Error::Config`] for no objects or more than [`MAX_OBJECTS`], and errors of libtorch.
     pub fn time_network(&mut self, objects: usize, runs: usize) -> Result<Vec<Duration>> {
         if !(1..=MAX_OBJECTS).contains(&objects) {
-            return Err(Error::Config(format!("{objects} objects: 1 to {MAX_OBJECTS} can be followed")));
+            return Err(Error::Config(format!("{objects} objects: use 1 to {MAX_OBJECTS}")));
         }
         let _no_grad = tch::no_grad_guard();
         let _current = self.enter()?;
@@ -218,12 +219,12 @@ impl Tracker {
         let seen = vec![seen; masks.size()[0] as usize];
         let mut times = Vec::with_capacity(runs);
         for _ in 0..runs {
-            let begun = Instant::now();
-            let found = self.runner.step(StepInput::Image(image.shallow_clone()))?;
+            let start = Instant::now();
+            let output = self.runner.step(StepInput::Image(image.shallow_clone()))?;
             // Waits for the device.
-            let _ = found.stats.f_to_device(Device::Cpu)?;
+            let _ = output.stats.f_to_device(Device::Cpu)?;
             self.runner.observe(masks, &seen)?;
-            times.push(begun.elapsed());
+            times.push(start.elapsed());
         }
         Ok(times)
     }

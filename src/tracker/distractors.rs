@@ -1,73 +1,72 @@
-//! Parts of a mask that have come from nowhere: not next to where the object was, and not like it. They are
-//! taken out before they can be followed.
+//! Removes distractor components from masks: connected components that are neither close to the object's previous
+//! position nor similar to the reference.
 
 use tch::Tensor;
 
 use super::CropWindow;
-use super::frame_stats::FrameStats;
+use super::frame_stats::{CELL, FrameStats};
 use crate::Result;
 use crate::image::Region;
 
-/// Pixels at network size a side of the cells that parts are made of.
-pub const CELL: i64 = 8;
-/// Places that an object moves at the most from frame to frame; what appears farther away must look like it.
+/// Maximum motion of an object between two frames in cells. Components farther away must be similar to it.
 const MAX_MOTION: f64 = 3.0;
-/// As much more like the object than like its surroundings is like it, come what may.
+/// Similarity at which a component is always kept, except in an unrelated source.
 const ALWAYS_KEPT_SIMILARITY: f64 = 0.05;
-/// How much less like the reference than the object was of late a part may look that is far from the object,
-const FAR_SLACK: f64 = 0.03;
-/// and one that is near it, or where there is no other.
-const NEAR_SLACK: f64 = 0.08;
-/// How much less still after the object has been gone for long: better something like it than nothing.
-const LONG_GONE_SLACK: f64 = 0.1;
-/// Frames without the object from which on the slack grows, and at which it has grown.
-const GONE_RAMP: (f64, f64) = (60.0, 210.0);
-/// Share of its size of late below which what is left of an object is no longer taken for it on trust.
+/// Maximum drop below the object's mean similarity for a component far from the object.
+const FAR_TOLERANCE: f64 = 0.03;
+/// The same for a component near the object, or if the object is missing.
+const NEAR_TOLERANCE: f64 = 0.08;
+/// Added to [`NEAR_TOLERANCE`] when the object has been missing for long and may have changed its appearance.
+const LONG_MISSING_TOLERANCE: f64 = 0.1;
+/// Missing frames at which the tolerance starts to grow and at which it is fully grown.
+const MISSING_RAMP: (f64, f64) = (60.0, 210.0);
+/// A main component smaller than this fraction of the object's mean size must be similar to it.
 const MIN_MAIN_SHARE: f64 = 0.03;
-/// Frames that what was found anew has to go on looking like the object.
-const PROBATION: u32 = 5;
-/// Frames in a row that have to look like the object in an unrelated scene.
-const VERIFICATION: u32 = 10;
-/// Frames without the object after which an unrelated scene is treated as any other.
-const MAX_UNVERIFIED: u32 = 300;
-/// How much of its size an object that shrinks keeps at least from frame to frame, for [`MIN_MAIN_SHARE`].
-const MIN_SIZE_KEPT: f64 = 0.98;
-/// Share of what a new frame adds to what is known of the object's look.
+/// Frames for which an object that was found again must stay similar to the reference.
+const PROBATION_FRAMES: u32 = 5;
+/// Consecutive frames that must be similar to the reference in an unrelated source.
+const VERIFICATION_FRAMES: u32 = 10;
+/// Missing frames after which an unrelated source is treated like any other.
+const MAX_UNVERIFIED_FRAMES: u32 = 300;
+/// Minimum ratio of an object's mean size to that of the frame before.
+const MIN_SIZE_RATIO: f64 = 0.98;
+/// Weight of a new frame in the running means.
 const UPDATE_RATE: f64 = 0.3;
 
-/// What is known of one object.
+/// Track of one object.
 #[derive(Clone, Debug, Default)]
 struct ObjectTrack {
-    /// Likeness to the reference, of late.
+    /// Running mean of the similarity to the reference.
     likeness: Option<f64>,
-    /// Share of the frame that it had, of late.
+    /// Running mean of the area as a fraction of the frame.
     size: Option<f64>,
-    /// Frames since it was last seen.
-    gone: u32,
-    /// Frames that it is still on probation.
+    /// Frames since the object was last found.
+    missing: u32,
+    /// Remaining frames of probation.
     probation: u32,
-    /// Frames in which it has still to be verified because the scene is unrelated to its own.
+    /// Remaining frames of verification in an unrelated source.
     unverified: u32,
-    /// Middles of the cells that it had in the frame before, in parts of the frame.
+    /// Centres of the object's cells in the previous frame, as fractions of the frame.
     cells: Vec<(f64, f64)>,
 }
 
-/// Watches over parts of masks.
+/// Removes distractor components from the masks of all objects.
 #[derive(Clone, Debug, Default)]
 pub struct DistractorFilter {
     objects: Vec<ObjectTrack>,
 }
 
-/// One connected part of a mask.
+/// Connected component of a mask.
 #[derive(Debug, Default)]
-struct Part {
+struct Component {
     cells: Vec<usize>,
-    /// Their middles, in parts of the frame.
-    middles: Vec<(f64, f64)>,
-    /// It is next to where the object was.
+    /// Centres of the cells, as fractions of the frame.
+    centres: Vec<(f64, f64)>,
+    /// The component is close to the object's previous position.
     near: bool,
-    /// Sums over its cells: mask, and mask times likeness.
+    /// Sum of the mask over the cells.
     weight: f64,
+    /// Sum of mask times similarity over the cells.
     likeness: f64,
 }
 
@@ -76,16 +75,19 @@ impl DistractorFilter {
         Self { objects: vec![ObjectTrack::default(); objects] }
     }
 
-    /// Being where the object was no longer counts: the next frames may be of another scene. In a scene that is
-    /// `unrelated`, what is found must look as much like the reference as the object did of late, for some frames.
+    /// Ignores the objects' previous positions, because the next frames may show another source.
+    ///
+    /// In an `unrelated` source, components must be at least as similar to the reference as the object was, for
+    /// several consecutive frames.
     pub fn distrust(&mut self, unrelated: bool) {
         for track in &mut self.objects {
-            track.probation = PROBATION;
-            track.unverified = if unrelated { VERIFICATION } else { 0 };
+            track.probation = PROBATION_FRAMES;
+            track.unverified = if unrelated { VERIFICATION_FRAMES } else { 0 };
         }
     }
 
-    /// What was found in a frame after [`distrust`](Self::distrust) is the object.
+    /// Accepts the components found after [`distrust`](Self::distrust) as the objects, unless the source is
+    /// unrelated.
     pub fn trust(&mut self) {
         for track in &mut self.objects {
             if track.unverified == 0 {
@@ -94,13 +96,13 @@ impl DistractorFilter {
         }
     }
 
-    /// Share of the frame that each object had of late.
+    /// Returns the mean size of each object as a fraction of the frame.
     pub fn sizes(&self) -> impl Iterator<Item = Option<f64>> + '_ {
         self.objects.iter().map(|track| track.size)
     }
 
-    /// What the masks are to be multiplied with at each cell of each object, or nothing if all
-    /// of them stays.
+    /// Updates the tracks and returns a factor for each cell of each mask, 0 for a distractor and 1 for any other
+    /// cell, or `None` if all factors are 1.
     pub fn filter_components(&mut self, stats: &FrameStats, crop: CropWindow) -> Option<Vec<f32>> {
         let (rows, columns) = stats.cells();
         let mut keep = vec![1.0f32; self.objects.len() * rows * columns];
@@ -111,7 +113,7 @@ impl DistractorFilter {
         keep.iter().any(|&keep| keep != 1.0).then_some(keep)
     }
 
-    /// The masks (N, 1, H, W) without what is not kept.
+    /// Multiplies masks (N, 1, H, W) by the factors of [`filter_components`](Self::filter_components).
     pub fn remove_components(masks: &Tensor, keep: &[f32]) -> Result<Tensor> {
         let size = masks.size();
         let keep = Tensor::f_from_slice(keep)?.f_reshape([size[0], 1, size[2] / CELL, size[3] / CELL])?;
@@ -129,76 +131,76 @@ impl ObjectTrack {
         crop: CropWindow,
         keep: &mut [f32],
     ) {
-        let mut parts = parts(mask, likeness, size);
-        for part in &mut parts {
-            part.middles = part.cells.iter().map(|&cell| middle(cell, size, crop)).collect();
-            part.near = self.is_near(&part.middles, size, crop);
+        let mut components = components(mask, likeness, size);
+        for component in &mut components {
+            component.centres = component.cells.iter().map(|&cell| centre(cell, size, crop)).collect();
+            component.near = self.is_near(&component.centres, size, crop);
         }
         let share = share_of_frame(size, crop);
         let strict = self.unverified > 0;
-        let main = if self.probation == 0 && !strict { main(&parts) } else { None };
+        let main = if self.probation == 0 && !strict { main_component(&components) } else { None };
         let main = main.filter(|&index| {
-            self.size.is_none_or(|size| parts[index].weight * share >= MIN_MAIN_SHARE * size)
+            self.size.is_none_or(|size| components[index].weight * share >= MIN_MAIN_SHARE * size)
         });
-        let (mut weight, mut like) = (0.0, 0.0);
+        let (mut weight, mut similarity_sum) = (0.0, 0.0);
         let mut cells = Vec::new();
-        for (index, part) in parts.into_iter().enumerate() {
-            let look = part.likeness / part.weight;
-            let slack = match main {
+        for (index, component) in components.into_iter().enumerate() {
+            let similarity = component.likeness / component.weight;
+            let tolerance = match main {
                 _ if strict => 0.0,
-                Some(_) if part.near => NEAR_SLACK,
-                Some(_) => FAR_SLACK,
-                None => self.slack(),
+                Some(_) if component.near => NEAR_TOLERANCE,
+                Some(_) => FAR_TOLERANCE,
+                None => self.tolerance(),
             };
-            let alike = (look >= ALWAYS_KEPT_SIMILARITY && !strict)
-                || self.likeness.is_none_or(|track| look >= track - slack);
-            if alike || main == Some(index) {
-                cells.extend(part.middles);
-                weight += part.weight;
-                like += part.likeness;
+            let is_similar = (similarity >= ALWAYS_KEPT_SIMILARITY && !strict)
+                || self.likeness.is_none_or(|track| similarity >= track - tolerance);
+            if is_similar || main == Some(index) {
+                cells.extend(component.centres);
+                weight += component.weight;
+                similarity_sum += component.likeness;
             } else {
-                part.cells.iter().for_each(|&cell| keep[cell] = 0.0);
+                component.cells.iter().for_each(|&cell| keep[cell] = 0.0);
             }
         }
         if strict {
             let found = !cells.is_empty();
-            let resigned = self.gone >= MAX_UNVERIFIED;
-            self.unverified = match (found, resigned) {
+            let expired = self.missing >= MAX_UNVERIFIED_FRAMES;
+            self.unverified = match (found, expired) {
                 (true, _) => self.unverified - 1,
                 (false, true) => 0,
-                (false, false) => VERIFICATION,
+                (false, false) => VERIFICATION_FRAMES,
             };
         }
         if cells.is_empty() {
-            self.gone = self.gone.saturating_add(1);
-            self.probation = if self.likeness.is_some() { PROBATION } else { 0 };
+            self.missing = self.missing.saturating_add(1);
+            self.probation = if self.likeness.is_some() { PROBATION_FRAMES } else { 0 };
         } else {
-            self.gone = 0;
+            self.missing = 0;
             self.probation = self.probation.saturating_sub(1);
         }
         self.cells = cells;
         if weight > 0.0 && self.probation == 0 {
-            let follow =
+            let running_mean =
                 |track: Option<f64>, now: f64| track.map_or(now, |track| track + UPDATE_RATE * (now - track));
-            self.likeness = Some(follow(self.likeness, like / weight));
-            // An object that leaves is remembered as large as it was.
-            let size = follow(self.size, weight * share);
-            self.size = Some(self.size.map_or(size, |track| size.max(track * MIN_SIZE_KEPT)));
+            self.likeness = Some(running_mean(self.likeness, similarity_sum / weight));
+            // The size of an object that leaves the frame must not shrink with its visible part.
+            let size = running_mean(self.size, weight * share);
+            self.size = Some(self.size.map_or(size, |track| size.max(track * MIN_SIZE_RATIO)));
         }
     }
 
-    fn slack(&self) -> f64 {
-        let grown = (f64::from(self.gone) - GONE_RAMP.0) / (GONE_RAMP.1 - GONE_RAMP.0);
-        NEAR_SLACK + LONG_GONE_SLACK * grown.clamp(0.0, 1.0)
+    fn tolerance(&self) -> f64 {
+        let grown = (f64::from(self.missing) - MISSING_RAMP.0) / (MISSING_RAMP.1 - MISSING_RAMP.0);
+        NEAR_TOLERANCE + LONG_MISSING_TOLERANCE * grown.clamp(0.0, 1.0)
     }
 
-    fn is_near(&self, middles: &[(f64, f64)], (rows, columns): (usize, usize), crop: CropWindow) -> bool {
+    fn is_near(&self, centres: &[(f64, f64)], (rows, columns): (usize, usize), crop: CropWindow) -> bool {
         let Region { width, height, .. } = crop.region;
         let reach = (
             MAX_MOTION * width as f64 / columns as f64 / crop.frame.0 as f64,
             MAX_MOTION * height as f64 / rows as f64 / crop.frame.1 as f64,
         );
-        middles.iter().any(|here| {
+        centres.iter().any(|here| {
             self.cells
                 .iter()
                 .any(|there| (here.0 - there.0).abs() <= reach.0 && (here.1 - there.1).abs() <= reach.1)
@@ -206,45 +208,45 @@ impl ObjectTrack {
     }
 }
 
-/// The largest of the parts that are near.
-fn main(parts: &[Part]) -> Option<usize> {
-    let near = parts.iter().enumerate().filter(|(_, part)| part.near);
+/// Returns the index of the largest component close to the object's previous position.
+fn main_component(components: &[Component]) -> Option<usize> {
+    let near = components.iter().enumerate().filter(|(_, component)| component.near);
     let (index, _) =
         near.max_by(|(_, a), (_, b)| a.weight.total_cmp(&b.weight).then(b.cells.cmp(&a.cells)))?;
     Some(index)
 }
 
-/// How much of the frame one cell is.
+/// Area of a cell as a fraction of the frame.
 fn share_of_frame((rows, columns): (usize, usize), crop: CropWindow) -> f64 {
     let area = |width: usize, height: usize| width as f64 * height as f64;
     area(crop.region.width, crop.region.height) / area(crop.frame.0, crop.frame.1) / area(columns, rows)
 }
 
-/// Where in the frame the middle of a cell is, in parts of its width and height.
-fn middle(cell: usize, (rows, columns): (usize, usize), crop: CropWindow) -> (f64, f64) {
+/// Centre of a cell as fractions of the frame.
+fn centre(cell: usize, (rows, columns): (usize, usize), crop: CropWindow) -> (f64, f64) {
     let Region { x, y, width, height } = crop.region;
-    let part = |index: usize, of: usize| (index as f64 + 0.5) / of as f64;
+    let fraction = |index: usize, of: usize| (index as f64 + 0.5) / of as f64;
     (
-        (x as f64 + part(cell % columns, columns) * width as f64) / crop.frame.0 as f64,
-        (y as f64 + part(cell / columns, rows) * height as f64) / crop.frame.1 as f64,
+        (x as f64 + fraction(cell % columns, columns) * width as f64) / crop.frame.0 as f64,
+        (y as f64 + fraction(cell / columns, rows) * height as f64) / crop.frame.1 as f64,
     )
 }
 
-/// The connected parts of what is above a tenth, corners counting as connections.
-fn parts(mask: &[f32], likeness: &[f32], (rows, columns): (usize, usize)) -> Vec<Part> {
+/// Returns the 8-connected components of the cells above 0.1.
+fn components(mask: &[f32], likeness: &[f32], (rows, columns): (usize, usize)) -> Vec<Component> {
     let mut seen = vec![false; mask.len()];
-    let mut parts = Vec::new();
+    let mut components = Vec::new();
     for start in 0..mask.len() {
         if seen[start] || mask[start] < 0.1 {
             continue;
         }
-        let mut part = Part::default();
+        let mut component = Component::default();
         let mut open = vec![start];
         seen[start] = true;
         while let Some(cell) = open.pop() {
-            part.cells.push(cell);
-            part.weight += f64::from(mask[cell]);
-            part.likeness += f64::from(mask[cell] * likeness[cell]);
+            component.cells.push(cell);
+            component.weight += f64::from(mask[cell]);
+            component.likeness += f64::from(mask[cell] * likeness[cell]);
             let (row, column) = (cell / columns, cell % columns);
             for row in row.saturating_sub(1)..(row + 2).min(rows) {
                 for column in column.saturating_sub(1)..(column + 2).min(columns) {
@@ -256,9 +258,9 @@ fn parts(mask: &[f32], likeness: &[f32], (rows, columns): (usize, usize)) -> Vec
                 }
             }
         }
-        parts.push(part);
+        components.push(component);
     }
-    parts
+    components
 }
 
 #[cfg(test)]
@@ -270,8 +272,8 @@ mod tests {
 
     const FRAME: (usize, usize) = (640, 320);
 
-    /// A mask with squares of ones at the given columns, each with a likeness of its own.
-    fn scene(squares: &[(i64, f64)]) -> (Tensor, Tensor) {
+    /// Returns a mask with a square of ones at each column, and a similarity map with the value of each square.
+    fn source(squares: &[(i64, f64)]) -> (Tensor, Tensor) {
         let mask = Tensor::zeros([1, 1, 160, 320], (Kind::Float, Device::Cpu));
         let likeness = Tensor::full([1, 1, 10, 20], -0.5, (Kind::Float, Device::Cpu));
         for &(column, value) in squares {
@@ -281,70 +283,70 @@ mod tests {
         (mask, likeness)
     }
 
-    /// At which of the squares something is left.
-    fn left(stray: &mut DistractorFilter, squares: &[(i64, f64)]) -> Vec<i64> {
-        let (mask, likeness) = scene(squares);
+    /// Returns the columns of the squares that the filter keeps.
+    fn kept_columns(filter: &mut DistractorFilter, squares: &[(i64, f64)]) -> Vec<i64> {
+        let (mask, likeness) = source(squares);
         let crop = CropWindow { region: Region::whole(FRAME), frame: FRAME, size: (192, 336) };
         let stats = frame_stats::write(&mask, &likeness).unwrap();
         let stats = FrameStats::read(&stats, &mask, &likeness).unwrap();
-        let mask = match stray.filter_components(&stats, crop) {
+        let mask = match filter.filter_components(&stats, crop) {
             Some(keep) => DistractorFilter::remove_components(&mask, &keep).unwrap(),
             None => mask,
         };
-        let is_left = |column: i64| mask.double_value(&[0, 0, 70, column + 24]) > 0.5;
-        squares.iter().map(|square| square.0).filter(|&column| is_left(column)).collect()
+        let is_kept = |column: i64| mask.double_value(&[0, 0, 70, column + 24]) > 0.5;
+        squares.iter().map(|square| square.0).filter(|&column| is_kept(column)).collect()
     }
 
-    fn following(column: i64, likeness: f64) -> DistractorFilter {
-        let mut stray = DistractorFilter::new(1);
+    fn tracking(column: i64, likeness: f64) -> DistractorFilter {
+        let mut filter = DistractorFilter::new(1);
         for _ in 0..10 {
-            assert_eq!(left(&mut stray, &[(column, likeness)]), [column]);
+            assert_eq!(kept_columns(&mut filter, &[(column, likeness)]), [column]);
         }
-        stray
+        filter
     }
 
     #[test]
-    fn the_object_itself_may_change_its_look() {
-        let mut stray = following(16, 0.02);
-        assert_eq!(left(&mut stray, &[(16, -0.3)]), [16]);
-        assert_eq!(left(&mut stray, &[(32, -0.4)]), [32]);
+    fn the_main_component_may_change_its_appearance() {
+        let mut filter = tracking(16, 0.02);
+        assert_eq!(kept_columns(&mut filter, &[(16, -0.3)]), [16]);
+        assert_eq!(kept_columns(&mut filter, &[(32, -0.4)]), [32]);
     }
 
     #[test]
-    fn what_appears_far_away_must_look_like_it() {
-        let mut stray = following(16, 0.02);
-        assert_eq!(left(&mut stray, &[(16, 0.02), (240, -0.1)]), [16]);
-        assert_eq!(left(&mut stray, &[(16, 0.02), (240, 0.03)]), [16, 240]);
+    fn distant_components_must_be_similar_to_the_reference() {
+        let mut filter = tracking(16, 0.02);
+        assert_eq!(kept_columns(&mut filter, &[(16, 0.02), (240, -0.1)]), [16]);
+        assert_eq!(kept_columns(&mut filter, &[(16, 0.02), (240, 0.03)]), [16, 240]);
     }
 
     #[test]
-    fn nothing_else_takes_the_place_of_an_object_that_is_gone() {
-        let mut stray = following(16, 0.02);
+    fn distractors_do_not_replace_a_missing_object() {
+        let mut filter = tracking(16, 0.02);
         for _ in 0..50 {
-            assert_eq!(left(&mut stray, &[(240, -0.1)]), [0; 0]);
+            assert_eq!(kept_columns(&mut filter, &[(240, -0.1)]), [0; 0]);
         }
-        assert_eq!(left(&mut stray, &[(160, 0.0)]), [160], "it is back");
+        assert_eq!(kept_columns(&mut filter, &[(160, 0.0)]), [160], "the object returns");
     }
 
     #[test]
-    fn what_was_found_by_mistake_is_let_go() {
-        let mut stray = following(16, 0.02);
-        assert_eq!(left(&mut stray, &[]), [0; 0]);
-        assert_eq!(left(&mut stray, &[(240, -0.05)]), [240]);
-        assert_eq!(left(&mut stray, &[(240, -0.1)]), [0; 0]);
+    fn a_distractor_that_was_found_is_dropped_during_probation() {
+        let mut filter = tracking(16, 0.02);
+        assert_eq!(kept_columns(&mut filter, &[]), [0; 0]);
+        assert_eq!(kept_columns(&mut filter, &[(240, -0.05)]), [240]);
+        assert_eq!(kept_columns(&mut filter, &[(240, -0.1)]), [0; 0]);
     }
 
     #[test]
-    fn after_a_long_time_something_like_it_will_do() {
-        let mut stray = following(16, 0.02);
-        let found = (0..400).find(|_| !left(&mut stray, &[(240, -0.12)]).is_empty());
-        assert!(found.is_some_and(|frame| frame > GONE_RAMP.0 as usize), "{found:?}");
+    fn the_tolerance_grows_while_the_object_is_missing() {
+        let mut filter = tracking(16, 0.02);
+        let found = (0..400).find(|_| !kept_columns(&mut filter, &[(240, -0.12)]).is_empty());
+        assert!(found.is_some_and(|frame| frame > MISSING_RAMP.0 as usize), "{found:?}");
     }
 
     #[test]
-    fn what_splits_off_and_looks_like_something_else_is_let_go() {
-        let mut stray = following(64, 0.02);
-        assert_eq!(left(&mut stray, &[(64, 0.02), (128, -0.2)]), [64]);
-        assert_eq!(left(&mut stray, &[(64, 0.02), (128, -0.04)]), [64, 128]);
+    fn dissimilar_components_that_split_off_are_removed() {
+        let mut filter = tracking(64, 0.02);
+        assert_eq!(kept_columns(&mut filter, &[(64, 0.02), (128, -0.2)]), [64]);
+        assert_eq!(kept_columns(&mut filter, &[(64, 0.02), (128, -0.04)]), [64, 128]);
     }
 }

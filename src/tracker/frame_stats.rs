@@ -1,15 +1,19 @@
-//! What the tracker wants to know of a frame, in one tensor, so that one wait for the device tells it all.
+//! Statistics of a frame in one tensor, so that the host waits for the device only once.
 
 use tch::{Device, Kind, Tensor};
 
 use super::ObjectStats;
-use super::distractors::CELL;
 use super::object_stats;
 use crate::Result;
 use crate::model::layers::average_pool;
 
-/// The statistics of `masks` (N, 1, H, W) and `likeness` (N, 1, H/s, W/s), both float32: means over
-/// [`CELL`] x [`CELL`] squares, likeness, and the numbers of all objects, one after the other.
+/// Side of the cells that components consist of, in pixels at network size.
+pub const CELL: i64 = 8;
+
+/// Computes the statistics of `masks` (N, 1, H, W) and `likeness` (N, 1, H/s, W/s), both float32.
+///
+/// The result is one flat tensor: means of the masks over [`CELL`] x [`CELL`] squares, `likeness`, and
+/// [`object_stats::numbers`].
 pub fn write(masks: &Tensor, likeness: &Tensor) -> Result<Tensor> {
     let parts =
         [average_pool(masks, CELL)?, likeness.shallow_clone(), object_stats::numbers(masks, likeness)?];
@@ -17,17 +21,18 @@ pub fn write(masks: &Tensor, likeness: &Tensor) -> Result<Tensor> {
     Ok(Tensor::f_cat(&flat, 0)?)
 }
 
-/// Statistics that have arrived from the device.
+/// Statistics of a frame on the host.
 pub struct FrameStats {
     numbers: Vec<f32>,
-    /// Height and width of masks, and of likeness.
+    /// Height and width of the masks.
     size: (usize, usize),
-    coarse: (usize, usize),
+    /// Height and width of the similarity map.
+    likeness_size: (usize, usize),
     objects: usize,
 }
 
 impl FrameStats {
-    /// Waits for the device.
+    /// Copies the statistics to the host. Waits for the device.
     pub fn read(stats: &Tensor, masks: &Tensor, likeness: &Tensor) -> Result<Self> {
         let numbers = Vec::<f32>::try_from(&stats.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?)?;
         let sides = |x: &Tensor| -> Result<(usize, usize, usize)> {
@@ -35,7 +40,7 @@ impl FrameStats {
             Ok((n as usize, height as usize, width as usize))
         };
         let ((objects, height, width), (_, rows, columns)) = (sides(masks)?, sides(likeness)?);
-        Ok(Self { numbers, size: (height, width), coarse: (rows, columns), objects })
+        Ok(Self { numbers, size: (height, width), likeness_size: (rows, columns), objects })
     }
 
     /// Rows and columns of cells.
@@ -43,26 +48,26 @@ impl FrameStats {
         (self.size.0 / CELL as usize, self.size.1 / CELL as usize)
     }
 
-    /// The mean mask of an object at every cell.
+    /// Mean mask of an object in every cell.
     pub fn mask(&self, object: usize) -> &[f32] {
         let (rows, columns) = self.cells();
         part(&self.numbers, object * rows * columns, rows * columns)
     }
 
-    /// The likeness of every cell to an object.
+    /// Similarity of every cell to the reference of an object.
     pub fn likeness(&self, object: usize) -> Vec<f32> {
-        let ((rows, columns), (height, width)) = (self.cells(), self.coarse);
+        let ((rows, columns), (height, width)) = (self.cells(), self.likeness_size);
         let start = self.objects * rows * columns + object * height * width;
-        let coarse = part(&self.numbers, start, height * width);
+        let values = part(&self.numbers, start, height * width);
         let at = |row: usize, column: usize| row * height / rows * width + column * width / columns;
         (0..rows * columns)
-            .map(|cell| coarse.get(at(cell / columns, cell % columns)).copied().unwrap_or_default())
+            .map(|cell| values.get(at(cell / columns, cell % columns)).copied().unwrap_or_default())
             .collect()
     }
 
-    /// The statistics of every object.
+    /// Statistics of every object.
     pub fn objects(&self) -> Vec<ObjectStats> {
-        let ((rows, columns), (height, width)) = (self.cells(), self.coarse);
+        let ((rows, columns), (height, width)) = (self.cells(), self.likeness_size);
         let start = self.objects * (rows * columns + height * width);
         object_stats::of_numbers(self.numbers.get(start..).unwrap_or_default(), self.size)
     }

@@ -1,4 +1,4 @@
-//! From a picture to what the network sees.
+//! Conversion of a picture to the input of the network.
 
 use tch::{Device, Kind, Tensor};
 
@@ -7,7 +7,7 @@ use crate::image::Picture;
 use crate::matte::shrink;
 use crate::model::layers::channels_last;
 
-/// (1, 3, H, W) of that size, RGB in [0, 1], in the network's kind, channels last.
+/// Resizes a picture to `size` (H, W) and returns it as (1, 3, H, W), RGB in [0, 1], channels last.
 pub fn input_image(picture: &Picture, size: (i64, i64), (kind, device): (Kind, Device)) -> Result<Tensor> {
     picture.check()?;
     let Picture { data, width, height, stride } = *picture;

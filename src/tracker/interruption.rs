@@ -1,65 +1,66 @@
-//! Interruptions of the picture: black or damaged frames, flashes, cuts to another scene and back.
+//! Interruptions of the picture: black or damaged frames, flashes, cuts to another source and back.
 //!
-//! A cut is a frame that does not look like the frame before it. The tracker's state from before a cut is kept. After
-//! every later cut, and when the scene of before is back, the tracker tries the kept states beside a search of the
-//! whole frame.
+//! A cut is a frame that differs from the frame before it. The tracker's state from before a cut is saved. After
+//! every later cut, and when an earlier source returns, the tracker tries the saved states, each as it was and with
+//! a search of the whole frame.
 
 use std::collections::VecDeque;
 
 use super::TrackerState;
 use super::thumbnail::Thumbnail;
 
-/// Frames less similar than this are of different scenes. Neighbouring frames of 30 videos with fast motion are .66 at
-/// least, every other frame .42; of pairs of unrelated frames 92 % are below.
-const CUT: f64 = 0.5;
-/// A frame at least this similar to one from before an interruption shows the same scene.
-const SAME: f64 = 0.7;
-/// A frame less similar than this to all frames from before interruptions is of an unrelated scene.
-const RELATED: f64 = 0.5;
-/// Frames after a cut in which kept states are tried.
-const TRIES: u32 = 3;
-/// States that are kept.
-const KEPT: usize = 3;
-/// Kept states that are tried in one frame.
-const TRIED: usize = 2;
+/// Consecutive frames less similar than this belong to different scenes. In 30 videos with fast motion, the
+/// minimum is .66 between neighbouring frames and .42 between every other frame; 92 % of pairs of unrelated frames
+/// are below the threshold.
+const MAX_CUT_SIMILARITY: f64 = 0.5;
+/// A frame at least this similar to a saved source shows the same source.
+const MIN_SAME_SIMILARITY: f64 = 0.7;
+/// A frame less similar than this to all saved scenes shows an unrelated source.
+const MIN_RELATED_SIMILARITY: f64 = 0.5;
+/// Number of frames after a cut in which saved states are tried.
+const RETRY_FRAMES: u32 = 3;
+/// Maximum number of saved states.
+const MAX_SAVED: usize = 3;
+/// Maximum number of saved states that are tried in one frame.
+const MAX_CANDIDATES: usize = 2;
 
-/// What a frame is to the one before it.
+/// Relation of a frame to the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continuity {
-    /// It goes on.
+    /// The source continues.
     Same,
-    /// It shows something else.
+    /// The source changes.
     Cut,
-    /// It shows nothing: one colour.
+    /// The frame has a single colour.
     Blank,
 }
 
-/// A state of the tracker and the frame that it belongs to.
-struct Kept {
+/// State of the tracker and thumbnail of the frame that it belongs to.
+struct SavedScene {
     state: TrackerState,
     thumbnail: Thumbnail,
 }
 
-/// Finds interruptions and keeps the states from before them.
+/// Detects interruptions and saves the states from before them.
 #[derive(Default)]
 pub struct Interruptions {
     last: Option<Thumbnail>,
-    kept: VecDeque<Kept>,
-    /// Frames in which kept states are still to be tried.
-    tries: u32,
-    /// The last frame showed the scene of a kept state.
+    saved: VecDeque<SavedScene>,
+    /// Remaining frames in which saved states are tried.
+    retries: u32,
+    /// The last frame showed the source of a saved state.
     same: bool,
-    /// Since the last cut the scene is unrelated to those of all kept states.
+    /// The present source is unrelated to those of all saved states.
     unrelated: bool,
 }
 
 impl Interruptions {
-    /// Takes note of the next frame. `state` is the tracker's state from before it, if that is worth keeping. It is
-    /// taken at an interruption.
+    /// Compares the next frame with the one before it. `state` is the tracker's state from before the frame if it
+    /// is worth saving; an interruption takes it.
     pub fn update(&mut self, thumbnail: &Thumbnail, state: &mut Option<TrackerState>) -> Continuity {
         let continuity = match &self.last {
             _ if thumbnail.is_blank() => Continuity::Blank,
-            Some(last) if last.similarity(thumbnail) < CUT => Continuity::Cut,
+            Some(last) if last.similarity(thumbnail) < MAX_CUT_SIMILARITY => Continuity::Cut,
             _ => Continuity::Same,
         };
         let last = self.last.replace(thumbnail.clone());
@@ -68,54 +69,57 @@ impl Interruptions {
         {
             self.keep(state, last);
         }
-        let similarity = self.kept.iter().map(|kept| kept.thumbnail.similarity(thumbnail)).reduce(f64::max);
-        let same = similarity.is_some_and(|similarity| similarity >= SAME);
+        let similarity =
+            self.saved.iter().map(|source| source.thumbnail.similarity(thumbnail)).reduce(f64::max);
+        let same = similarity.is_some_and(|similarity| similarity >= MIN_SAME_SIMILARITY);
         match continuity {
-            Continuity::Cut => self.unrelated = similarity.is_some_and(|similarity| similarity < RELATED),
+            Continuity::Cut => {
+                self.unrelated = similarity.is_some_and(|similarity| similarity < MIN_RELATED_SIMILARITY);
+            }
             _ if same => self.unrelated = false,
             _ => (),
         }
         match continuity {
-            Continuity::Blank => self.tries = 0,
-            Continuity::Cut => self.tries = TRIES,
-            Continuity::Same if same && !self.same => self.tries = TRIES,
-            Continuity::Same => self.tries = self.tries.saturating_sub(1),
+            Continuity::Blank => self.retries = 0,
+            Continuity::Cut => self.retries = RETRY_FRAMES,
+            Continuity::Same if same && !self.same => self.retries = RETRY_FRAMES,
+            Continuity::Same => self.retries = self.retries.saturating_sub(1),
         }
         self.same = same;
         continuity
     }
 
-    /// Keeps a state although the scene is the same: the objects have vanished from one frame to the next.
+    /// Saves `state` although the source continues, because the objects have vanished from one frame to the next.
     pub fn vanished(&mut self, state: TrackerState) {
         if let Some(last) = self.last.clone() {
             self.keep(state, last);
-            self.tries = TRIES + 1;
+            self.retries = RETRY_FRAMES + 1;
         }
     }
 
     fn keep(&mut self, state: TrackerState, thumbnail: Thumbnail) {
-        // One state a scene.
-        self.kept.retain(|kept| kept.thumbnail.similarity(&thumbnail) < SAME);
-        self.kept.push_front(Kept { state, thumbnail });
-        self.kept.truncate(KEPT);
+        // One state per source.
+        self.saved.retain(|source| source.thumbnail.similarity(&thumbnail) < MIN_SAME_SIMILARITY);
+        self.saved.push_front(SavedScene { state, thumbnail });
+        self.saved.truncate(MAX_SAVED);
     }
 
-    /// The kept states to be tried in the present frame, the most similar scene first.
+    /// Returns the saved states to try in the present frame, the most similar source first.
     pub fn candidates(&self) -> Vec<&TrackerState> {
-        let Some(now) = self.last.as_ref().filter(|_| self.tries > 0) else { return Vec::new() };
-        let mut kept: Vec<(f64, &Kept)> =
-            self.kept.iter().map(|kept| (kept.thumbnail.similarity(now), kept)).collect();
-        kept.sort_by(|a, b| b.0.total_cmp(&a.0));
-        kept.into_iter().take(TRIED).map(|(_, kept)| &kept.state).collect()
+        let Some(now) = self.last.as_ref().filter(|_| self.retries > 0) else { return Vec::new() };
+        let mut saved: Vec<(f64, &SavedScene)> =
+            self.saved.iter().map(|source| (source.thumbnail.similarity(now), source)).collect();
+        saved.sort_by(|a, b| b.0.total_cmp(&a.0));
+        saved.into_iter().take(MAX_CANDIDATES).map(|(_, source)| &source.state).collect()
     }
 
-    /// Whether the scene is unrelated to those in which the objects were found.
+    /// Returns whether the source is unrelated to those in which the objects were found.
     pub fn is_unrelated(&self) -> bool {
         self.unrelated
     }
 
-    /// The objects are found: nothing needs to be tried until the next interruption.
+    /// Stops trying saved states until the next interruption, because the objects are found.
     pub fn settle(&mut self) {
-        self.tries = 0;
+        self.retries = 0;
     }
 }

@@ -1,5 +1,4 @@
-//! Follows the objects of a reference mask from picture to picture: what the element and evaluation
-//! both drive.
+//! Tracks the objects of a reference mask from frame to frame.
 
 mod build;
 mod crop;
@@ -22,7 +21,7 @@ use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
 
-use self::build::Freed;
+use self::build::CacheReleaseGuard;
 use self::crop::CropWindow;
 use self::distractors::DistractorFilter;
 use self::frame_stats::FrameStats;
@@ -35,29 +34,29 @@ use self::presence::PresenceDetector;
 use self::roi::{Bounds, RoiPlanner};
 use self::runner::{ModelRunner, StepInput, StepOutput};
 use self::thumbnail::Thumbnail;
-use crate::cuda::{Current, Memory};
+use crate::cuda::{Memory, StreamGuard};
 use crate::device::Precision;
 use crate::gpu::{Gpu, Upload};
-use crate::image::{Region, Scene};
+use crate::image::{FrameSource, Region};
 use crate::mask::ReferenceMask;
 use crate::matte::{DeviceEnlarger, DeviceFrame, Matte, mask_planes, shrink};
 use crate::model::Config;
 use crate::model::layers::copy_of;
 use crate::{Error, Result, threads};
 
-/// Objects followed at the same time at the most.
+/// Maximum number of objects tracked at the same time.
 pub const MAX_OBJECTS: usize = 16;
 
-/// The masks of a step and where they are.
+/// Masks of a step and their crop window.
 struct CropMasks {
     masks: Tensor,
     crop: CropWindow,
 }
 
-/// Share of its usual size that an object has at least in a state that is worth keeping.
+/// Minimum size of each object, relative to its mean size, in a state that is worth saving.
 const MIN_TRUSTED_SIZE: f64 = 0.3;
 
-/// A regressor with its reference and recurrent state.
+/// Network with its reference and recurrent state.
 pub struct Tracker {
     runner: Box<dyn ModelRunner>,
     ids: Vec<u8>,
@@ -68,7 +67,6 @@ pub struct Tracker {
     roi: Roi,
     input_sizes: InputSizes,
     roi_planner: RoiPlanner,
-    /// Of the reference, of the frame that was seen last, and of the next to be looked at.
     reference_crop: Option<CropWindow>,
     last_crop: Option<CropWindow>,
     next_crop: Option<CropWindow>,
@@ -76,18 +74,19 @@ pub struct Tracker {
     distractors: DistractorFilter,
     object_stats: Vec<ObjectStats>,
     interruptions: Interruptions,
+    /// Duration of a step at the end of the warm-up.
     warm: Duration,
-    /// Nothing where the network runs on the CPU as it comes.
+    /// `None` if the network runs on the CPU with [`Launch::Auto`].
     gpu: Option<Arc<Gpu>>,
     upload: Option<Upload>,
     launch_warning: Option<String>,
-    /// Threads of libtorch for the prefetch thread; 0 leaves the number as it is.
+    /// Threads of libtorch for the prefetch thread; 0 keeps their number.
     prefetch_threads: Arc<AtomicU32>,
-    /// The last field: it is dropped when all tensors have been.
-    _memory: Freed,
+    /// Must be the last field, to be dropped after all tensors.
+    _cache_release: CacheReleaseGuard,
 }
 
-/// All of a [`Tracker`] that changes from frame to frame.
+/// State of a [`Tracker`] that changes from frame to frame.
 pub struct TrackerState {
     runner: runner::SavedState,
     last_crop: Option<CropWindow>,
@@ -104,7 +103,7 @@ impl std::fmt::Debug for TrackerState {
     }
 }
 
-/// A frame looked at before its turn, in the place where that was expected to be.
+/// A frame whose encoding has started ahead of time, in the crop window planned at that time.
 pub struct Prefetched {
     crop: CropWindow,
     encoding: runner::PrefetchedEncoding,
@@ -128,19 +127,19 @@ impl std::fmt::Debug for Tracker {
 }
 
 impl Tracker {
-    /// Sets how many threads libtorch uses on the CPU for calls from this thread and for prefetching; 0 leaves the
-    /// number as it is. Other threads of the process keep theirs.
+    /// Sets how many threads libtorch uses on the CPU for calls from this thread and for prefetching; 0 keeps
+    /// their number. Other threads of the process are not affected.
     pub fn set_threads(&mut self, count: u32) {
         threads::set_for_this_thread(count);
         self.prefetch_threads.store(count, Ordering::Relaxed);
     }
 
-    /// The network's configuration.
+    /// Returns the network's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// "cpu" or "cuda:N".
+    /// Returns the device, "cpu" or "cuda:N".
     pub fn active_device(&self) -> String {
         match self.device {
             Device::Cuda(index) => format!("cuda:{index}"),
@@ -148,7 +147,7 @@ impl Tracker {
         }
     }
 
-    /// float32, bfloat16 or float16.
+    /// Returns the precision: float32, bfloat16 or float16.
     pub fn active_precision(&self) -> Precision {
         match self.kind {
             Kind::BFloat16 => Precision::Bfloat16,
@@ -157,17 +156,17 @@ impl Tracker {
         }
     }
 
-    /// Why `auto` took the CPU, if it did.
+    /// Returns why `auto` selected the CPU, if it did.
     pub fn device_warning(&self) -> Option<&str> {
         self.device_warning.as_deref()
     }
 
-    /// Why work is handed to the GPU bit by bit, though it should be recorded and replayed; said once.
-    pub fn take_launch_warning(&mut self) -> Option<String> {
+    /// Returns why CUDA graphs are not used although they are enabled. Each reason is returned once.
+    pub fn take_graph_warning(&mut self) -> Option<String> {
         self.launch_warning.take().or_else(|| self.runner.take_failure())
     }
 
-    /// What libtorch has of a GPU's memory, where that can be told.
+    /// Returns the GPU memory that libtorch uses, or `None` on the CPU or without the CUDA shim.
     pub fn memory(&self) -> Option<Memory> {
         match (self.device, self.gpu.as_ref()?.shim()?) {
             (Device::Cuda(index), shim) => shim.memory(index).ok(),
@@ -175,35 +174,36 @@ impl Tracker {
         }
     }
 
-    /// How long a step took on an empty picture, before there was any other.
-    pub fn expected_time(&self) -> Duration {
+    /// Returns the duration of a step on an empty picture, measured during the warm-up.
+    pub fn warm_step_time(&self) -> Duration {
         self.warm
     }
 
-    /// Width and height in pixels of the network; where it looks in another shape, in about as many pixels.
+    /// Returns the network's own input width and height in pixels. Input sizes of other aspect ratios have about
+    /// the same area.
     pub fn network_size(&self) -> (usize, usize) {
         let (height, width) = self.config.size();
         (width as usize, height as usize)
     }
 
-    /// Sets the reference: a picture and the mask drawn on it, scaled to the picture if it is of another
-    /// size. Tracking starts anew from there.
+    /// Sets the reference, a picture and its mask, and starts tracking from it. The mask is scaled to the picture.
     ///
     /// # Errors
-    /// [`Error::Config`] for more than [`MAX_OBJECTS`] objects; the old reference then stays.
-    pub fn set_reference(&mut self, scene: &mut dyn Scene, mask: &ReferenceMask) -> Result<()> {
+    /// [`Error::Config`] for more than [`MAX_OBJECTS`] objects; the old reference is kept. Also errors of libtorch
+    /// and of the conversion of the picture.
+    pub fn set_reference(&mut self, source: &mut dyn FrameSource, mask: &ReferenceMask) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let _current = self.enter()?;
         let objects = mask.objects();
         if objects.len() > MAX_OBJECTS {
             return Err(Error::Config(format!(
-                "the mask has {} objects; at most {MAX_OBJECTS} can be followed",
+                "the mask has {} objects; use at most {MAX_OBJECTS}",
                 objects.len()
             )));
         }
         let masks = mask_planes(mask)?;
-        let drawn_on = (mask.width(), mask.height());
-        let frame = scene.size();
+        let mask_size = (mask.width(), mask.height());
+        let frame = source.size();
         let bounds = bounds(&object_stats::gather(&masks, &masks.f_zeros_like()?)?);
         let region = match self.roi {
             Roi::Auto | Roi::Frame => self.roi_planner.begin(bounds, frame),
@@ -211,13 +211,13 @@ impl Tracker {
         };
         let mut regions = vec![region];
         if region != Region::whole(frame) {
-            // What is outside of the region now may come into it later, and is no object.
+            // Background outside of the region may enter it later and must not be taken for an object.
             regions.push(Region::whole(frame));
         }
         let mut views = Vec::with_capacity(regions.len());
         self.begin_frame();
         for region in regions {
-            let part = region.scaled(frame, drawn_on);
+            let part = region.scaled(frame, mask_size);
             let masks = masks.f_narrow(2, part.y as i64, part.height as i64)?.f_narrow(
                 3,
                 part.x as i64,
@@ -225,60 +225,59 @@ impl Tracker {
             )?;
             let size @ (height, width) = self.input_sizes.of(region);
             let masks = shrink(&masks, height, width)?.f_to_device(self.device)?;
-            let image = self.input_image(scene, region, size)?;
-            // The next look may be in the same place.
+            let image = self.input_image(source, region, size)?;
+            // The image of the next view may overwrite this one.
             views.push((if self.runner.reuses_memory() { copy_of(&image)? } else { image }, masks));
         }
         self.runner.set_reference(&views)?;
         self.ids = objects.iter().map(|object| object.id).collect();
         self.reference_crop = Some(CropWindow { region, frame, size: self.input_sizes.of(region) });
         self.object_stats.clear();
-        self.begin_anew();
+        self.reset();
         Ok(())
     }
 
-    /// Whether there is something to follow.
+    /// Returns whether a reference with at least one object is set.
     pub fn has_reference(&self) -> bool {
         !self.ids.is_empty()
     }
 
-    /// Ids of the objects followed, as the mask has them.
+    /// Returns the ids of the tracked objects in the mask.
     pub fn object_ids(&self) -> &[u8] {
         &self.ids
     }
 
-    /// Tracking starts again from the reference, as after a seek.
+    /// Restarts tracking from the reference, as after a seek.
     ///
     /// # Errors
     /// An error of libtorch.
     pub fn restart(&mut self) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let _current = self.enter()?;
-        self.begin_anew();
+        self.reset();
         self.runner.restart()
     }
 
-    /// Forgets the reference.
+    /// Removes the reference.
     pub fn clear(&mut self) {
         self.runner.clear();
         self.ids.clear();
         self.object_stats.clear();
         self.reference_crop = None;
-        self.begin_anew();
+        self.reset();
     }
 
-    /// All that was learnt from the frames since the reference is forgotten.
-    fn begin_anew(&mut self) {
+    /// Discards everything learnt from the frames since the reference.
+    fn reset(&mut self) {
         (self.last_crop, self.next_crop) = (self.reference_crop, self.reference_crop);
-        self.roi_planner = RoiPlanner::new(self.input_sizes.follow());
+        self.roi_planner = RoiPlanner::new(self.input_sizes.follows_region());
         self.presence_detector = PresenceDetector::new(self.ids.len());
         self.distractors = DistractorFilter::new(self.ids.len());
         self.interruptions = Interruptions::default();
         self.object_stats.clear();
     }
 
-    /// The state that changes from frame to frame, for [`restore_state`](Self::restore_state); nothing without a
-    /// reference.
+    /// Returns the current state for [`restore_state`](Self::restore_state), or `None` without a reference.
     ///
     /// # Errors
     /// An error of libtorch.
@@ -297,10 +296,10 @@ impl Tracker {
         }))
     }
 
-    /// Goes on from a saved state of the present reference.
+    /// Restores a saved state of the present reference.
     ///
     /// # Errors
-    /// An error of libtorch, and [`Error::NoReference`] without a reference.
+    /// [`Error::NoReference`] without a reference, and errors of libtorch.
     pub fn restore_state(&mut self, state: &TrackerState) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let _current = self.enter()?;
@@ -313,62 +312,70 @@ impl Tracker {
         Ok(())
     }
 
-    /// The whole of the next picture is looked at, whose width and height are `frame`: the objects may be far from where
-    /// they were last.
-    pub fn look_everywhere(&mut self, frame: (usize, usize)) {
+    /// Searches the whole of the next frame, of width and height `frame`, because the objects may be anywhere in
+    /// it.
+    pub fn search_whole_frame(&mut self, frame: (usize, usize)) {
         let region = Region::whole(frame);
         if self.has_reference() {
             self.next_crop = Some(CropWindow { region, frame, size: self.input_sizes.of(region) });
         }
     }
 
-    /// Whether [`prefetch`](Self::prefetch) is of any use.
+    /// Returns whether [`prefetch`](Self::prefetch) is supported and enabled.
     pub fn can_prefetch(&self) -> bool {
         self.runner.can_prefetch()
     }
 
-    /// Begins with the picture after the next on another thread: all of it that does not depend on the next. Nothing
-    /// without [`Options::frame_threading`], on a GPU, for the paper's network, and as long as there is no reference.
+    /// Starts to encode the frame after the next on another thread.
+    ///
+    /// Returns `None` without [`Options::frame_threading`], on a GPU, for the paper's network, and without a
+    /// reference.
     ///
     /// # Errors
-    /// A picture that cannot be converted.
-    pub fn prefetch(&mut self, scene: &mut dyn Scene) -> Result<Option<Prefetched>> {
-        let frame = scene.size();
+    /// The frame cannot be converted.
+    pub fn prefetch(&mut self, source: &mut dyn FrameSource) -> Result<Option<Prefetched>> {
+        let frame = source.size();
         let Some(crop) = self.next_crop.filter(|_| self.can_prefetch()) else { return Ok(None) };
         let crop = crop.of(frame);
         let _no_grad = tch::no_grad_guard();
-        let image = self.input_image(scene, crop.region, crop.size)?;
+        let image = self.input_image(source, crop.region, crop.size)?;
         Ok(self.runner.prefetch(image).map(|encoding| Prefetched { crop, encoding }))
     }
 
-    /// The masks of the next picture. A change of size is no matter.
+    /// Returns the matte of the next frame. The size of frames may change.
     ///
     /// # Errors
-    /// [`Error::NoReference`] before [`set_reference`](Self::set_reference).
-    pub fn step(&mut self, scene: &mut dyn Scene) -> Result<Matte> {
-        self.step_from(scene, None)
+    /// [`Error::NoReference`] before [`set_reference`](Self::set_reference), and errors of libtorch and of the
+    /// conversion of the frame.
+    pub fn step(&mut self, source: &mut dyn FrameSource) -> Result<Matte> {
+        self.step_from(source, None)
     }
 
-    /// As [`step`](Self::step), with what [`prefetch`](Self::prefetch) gave for the same picture. It is seen where
-    /// the objects were expected before anything was known of the picture in between, unless they have come to the
-    /// border there; then that look was in vain.
+    /// Like [`step`](Self::step), with the result of [`prefetch`](Self::prefetch) for the same frame.
+    ///
+    /// Its crop window was planned before the previous frame was processed. If the objects have reached the border
+    /// of that window since, the prefetched encoding is discarded.
     ///
     /// # Errors
     /// Those of [`step`](Self::step).
-    pub fn step_from(&mut self, scene: &mut dyn Scene, prefetched: Option<Prefetched>) -> Result<Matte> {
+    pub fn step_from(
+        &mut self,
+        source: &mut dyn FrameSource,
+        prefetched: Option<Prefetched>,
+    ) -> Result<Matte> {
         let _no_grad = tch::no_grad_guard();
         let crop = self.next_crop.ok_or(Error::NoReference)?;
-        let frame = scene.size();
+        let frame = source.size();
         let _current = self.enter()?;
         self.begin_frame();
-        let thumbnail = Thumbnail::of(scene)?;
+        let thumbnail = Thumbnail::of(source)?;
         let mut before = if self.is_trusted() { self.save_state()? } else { None };
         let mut interruptions = std::mem::take(&mut self.interruptions);
         let continuity = interruptions.update(&thumbnail, &mut before);
         let step = match continuity {
             Continuity::Blank => self.skip(crop.of(frame)),
             Continuity::Same | Continuity::Cut => {
-                self.recover(scene, prefetched, continuity, &mut interruptions)
+                self.recover(source, prefetched, continuity, &mut interruptions)
             }
         };
         if let Some(before) = before.filter(|_| continuity == Continuity::Same && !self.is_trusted()) {
@@ -381,7 +388,7 @@ impl Tracker {
         Ok(matte)
     }
 
-    /// Whether every object was found in the last frame, about as large as it usually is.
+    /// Returns whether every object was found in the last frame with about its mean size.
     fn is_trusted(&self) -> bool {
         let area = |crop: CropWindow| {
             let pixels = |(width, height): (usize, usize)| (width * height).max(1) as f64;
@@ -390,23 +397,24 @@ impl Tracker {
         let share = self.last_crop.map_or(1.0, area);
         let mut objects = self.object_stats.iter().zip(self.distractors.sizes());
         !self.object_stats.is_empty()
-            && objects.all(|(objects, size)| {
-                objects.bounds.is_some()
-                    && size.is_none_or(|size| objects.area * share >= MIN_TRUSTED_SIZE * size)
+            && objects.all(|(object, size)| {
+                object.bounds.is_some()
+                    && size.is_none_or(|size| object.area * share >= MIN_TRUSTED_SIZE * size)
             })
     }
 
-    /// A step on a frame that may follow an interruption: of the ways to go on, the one that finds the objects.
+    /// Processes a frame that may follow an interruption: tries the saved states and continues with the most
+    /// confident one, or with the present state if none finds the objects.
     fn recover(
         &mut self,
-        scene: &mut dyn Scene,
+        source: &mut dyn FrameSource,
         prefetched: Option<Prefetched>,
         continuity: Continuity,
         interruptions: &mut Interruptions,
     ) -> Result<CropMasks> {
         let candidates = interruptions.candidates();
         if candidates.is_empty() {
-            return self.attempt(scene, prefetched);
+            return self.attempt(source, prefetched);
         }
         drop(prefetched);
         let unrelated = interruptions.is_unrelated();
@@ -420,13 +428,13 @@ impl Tracker {
                     self.runner.forget_masks()?;
                     self.next_crop = self.next_crop.map(|crop| self.whole(crop));
                 }
-                let output = self.attempt(scene, None)?;
+                let output = self.attempt(source, None)?;
                 let score = if self.is_trusted() { self.confidence() } else { 0.0 };
                 if score > 0.0
                     && best.as_ref().is_none_or(|(best, ..)| score > *best)
                     && let Some(state) = self.save_state()?
                 {
-                    // The next attempt may write into the same memory.
+                    // The next attempt may overwrite the masks.
                     let masks =
                         if self.runner.reuses_memory() { copy_of(&output.masks)? } else { output.masks };
                     best = Some((score, CropMasks { masks, ..output }, state));
@@ -445,16 +453,16 @@ impl Tracker {
             self.runner.forget_masks()?;
             self.next_crop = self.next_crop.map(|crop| self.whole(crop));
         }
-        self.attempt(scene, None)
+        self.attempt(source, None)
     }
 
-    /// The whole of the frame that `crop` is part of.
+    /// Returns the crop window of the whole frame.
     fn whole(&self, crop: CropWindow) -> CropWindow {
         let region = Region::whole(crop.frame);
         CropWindow { region, size: self.input_sizes.of(region), ..crop }
     }
 
-    /// A frame that shows nothing: no object is in it, and nothing is learnt from it.
+    /// Returns empty masks for a blank frame, without running the network.
     fn skip(&mut self, crop: CropWindow) -> Result<CropMasks> {
         let objects = self.ids.len();
         let (height, width) = crop.size;
@@ -464,9 +472,9 @@ impl Tracker {
         Ok(CropMasks { masks, crop })
     }
 
-    /// A step from the present state.
-    fn attempt(&mut self, scene: &mut dyn Scene, prefetched: Option<Prefetched>) -> Result<CropMasks> {
-        let frame = scene.size();
+    /// Runs a step from the present state.
+    fn attempt(&mut self, source: &mut dyn FrameSource, prefetched: Option<Prefetched>) -> Result<CropMasks> {
+        let frame = source.size();
         let of = |crop: Option<CropWindow>| crop.map(|crop| crop.of(frame)).ok_or(Error::NoReference);
         let (before, wanted) = (of(self.last_crop)?, of(self.next_crop)?);
         let prefetched = prefetched.filter(|prefetched| {
@@ -474,14 +482,14 @@ impl Tracker {
         });
         let (crop, input) = match prefetched {
             Some(Prefetched { crop, encoding }) => (crop, StepInput::Prefetched(encoding)),
-            None => (wanted, StepInput::Image(self.input_image(scene, wanted.region, wanted.size)?)),
+            None => (wanted, StepInput::Image(self.input_image(source, wanted.region, wanted.size)?)),
         };
         if crop != before {
-            self.runner.reframe(before.part(crop.region), crop.size)?;
+            self.runner.move_crop_window(before.part(crop.region), crop.size)?;
         }
         self.last_crop = Some(crop);
         let StepOutput { masks, likeness, stats } = self.runner.step(input)?;
-        // The one wait for the device, unless parts are taken out.
+        // The only wait for the device, unless components are removed.
         let stats = FrameStats::read(&stats, &masks, &likeness)?;
         if let Some(upload) = &mut self.upload {
             upload.arrived();
@@ -497,7 +505,7 @@ impl Tracker {
                 masks
             }
         };
-        let found: Vec<bool> = self.object_stats.iter().map(|objects| objects.area > 0.0).collect();
+        let found: Vec<bool> = self.object_stats.iter().map(|object| object.area > 0.0).collect();
         let (masks, seen) = match self.presence_detector.update(&mut self.object_stats) {
             None => (masks, found),
             Some(share) => {
@@ -510,15 +518,15 @@ impl Tracker {
         Ok(CropMasks { masks, crop })
     }
 
-    /// A matte of its own memory.
+    /// Returns a matte that owns its memory.
     fn matte(&self, masks: &Tensor, crop: CropWindow) -> Result<Matte> {
         let masks = if self.runner.reuses_memory() { &copy_of(masks)? } else { masks };
         let matte = Matte::new(masks, &self.ids, crop.region, crop.frame)?;
         let (Some(gpu), Some(upload)) = (&self.gpu, &self.upload) else { return Ok(matte) };
-        Ok(matte.with_device_frame(DeviceFrame { gpu: gpu.clone(), guide: upload.guide()? }))
+        Ok(matte.with_device_frame(DeviceFrame { enlarger: gpu.clone(), guide: upload.guide()? }))
     }
 
-    fn enter(&self) -> Result<Option<Current>> {
+    fn enter(&self) -> Result<Option<StreamGuard>> {
         self.gpu.as_ref().map_or(Ok(None), |gpu| gpu.enter())
     }
 
@@ -528,24 +536,43 @@ impl Tracker {
         }
     }
 
-    /// Whether the objects are to be seen, as far as the last [`step`](Self::step) tells.
+    /// Returns the presence of the objects in the last frame.
     pub fn presence(&self) -> Presence {
         self.presence_detector.presence()
     }
 
-    /// Whether each object is in the picture, in the order of [`object_ids`](Self::object_ids).
+    /// Returns for each object whether it is in the picture, in the order of [`object_ids`](Self::object_ids).
     pub fn present(&self) -> impl Iterator<Item = bool> + '_ {
         self.presence_detector.present()
     }
 
-    /// What the last [`step`](Self::step) found of each object, in the order of
-    /// [`object_ids`](Self::object_ids).
+    /// Returns the statistics of each object in the last frame, in the order of [`object_ids`](Self::object_ids).
     pub fn object_stats(&self) -> &[ObjectStats] {
         &self.object_stats
     }
 
-    /// The region similarity (intersection over union) to be expected of the last [`step`](Self::step)'s masks, 0 to 1,
-    /// their mean; 0 where there are none.
+    /// Bounding box of each object in the last frame, in pixels, in the order of [`object_ids`](Self::object_ids). `None`
+    /// for an object that is not visible. Empty before the first step.
+    pub fn object_regions(&self) -> Vec<Option<Region>> {
+        let Some(CropWindow { region, frame: (width, height), .. }) = self.last_crop else {
+            return Vec::new();
+        };
+        let pixels = |bounds: Bounds| {
+            let bounds = bounds.to_frame(region, (width, height));
+            let axis = |from: f64, to: f64, length: usize| {
+                let at =
+                    |position: f64| (position * length as f64).round().clamp(0.0, length as f64) as usize;
+                (at(from), at(to) - at(from))
+            };
+            let ((x, width), (y, height)) =
+                (axis(bounds.left, bounds.right, width), axis(bounds.top, bounds.bottom, height));
+            Region { x, y, width, height }
+        };
+        self.object_stats.iter().map(|object| object.bounds.map(pixels)).collect()
+    }
+
+    /// Returns the mean expected region similarity (intersection over union) of the masks of the last frame, 0 to
+    /// 1; 0 without masks.
     pub fn confidence(&self) -> f64 {
         let (sum, count) = self
             .object_stats
@@ -555,7 +582,7 @@ impl Tracker {
         sum / f64::from(count.max(1))
     }
 
-    /// Chooses where to look in pictures to come, after one that was seen with `crop`.
+    /// Plans the crop window of the next frame after one processed with `crop`.
     fn plan_roi(&mut self, crop: CropWindow) {
         let current = self.next_crop.map_or(crop, |next| next.of(crop.frame));
         let region = match self.roi {
@@ -563,7 +590,7 @@ impl Tracker {
                 // A lost object may be anywhere.
                 let bounds =
                     if self.presence_detector.any_lost() { None } else { bounds(&self.object_stats) };
-                let bounds = bounds.map(|bounds| bounds.of_frame(crop.region, crop.frame));
+                let bounds = bounds.map(|bounds| bounds.to_frame(crop.region, crop.frame));
                 self.roi_planner.next(current.region, bounds, crop.frame)
             }
             Roi::Off => Region::whole(crop.frame),
@@ -571,18 +598,23 @@ impl Tracker {
         self.next_crop = Some(CropWindow { region, size: self.input_sizes.of(region), ..crop });
     }
 
-    fn input_image(&mut self, scene: &mut dyn Scene, region: Region, size: (i64, i64)) -> Result<Tensor> {
+    fn input_image(
+        &mut self,
+        source: &mut dyn FrameSource,
+        region: Region,
+        size: (i64, i64),
+    ) -> Result<Tensor> {
         if let (Some(gpu), Some(upload)) = (&self.gpu, &mut self.upload)
-            && let Some(planes) = scene.planes()
+            && let Some(planes) = source.planes()
         {
             return upload.image(&planes, region, size, self.kind, gpu);
         }
-        let picture = scene.view(region, (size.1 as usize, size.0 as usize))?;
+        let picture = source.crop(region, (size.1 as usize, size.0 as usize))?;
         input_image::input_image(&picture, size, (self.kind, self.device))
     }
 }
 
-/// Where the objects are that are seen.
+/// Bounds of all visible objects.
 fn bounds(objects: &[ObjectStats]) -> Option<Bounds> {
-    objects.iter().filter_map(|objects| objects.bounds).reduce(Bounds::join)
+    objects.iter().filter_map(|object| object.bounds).reduce(Bounds::join)
 }

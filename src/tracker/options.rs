@@ -1,4 +1,4 @@
-//! What a tracker runs, where, and how.
+//! Options of a tracker.
 
 use std::path::PathBuf;
 
@@ -6,27 +6,27 @@ use crate::device::{DeviceChoice, Precision};
 use crate::model::Config;
 use crate::{Error, Result};
 
-/// What to run, and where.
+/// Model, device and execution of a tracker.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// A `.safetensors` file; none is the built-in lite model.
+    /// A `.safetensors` file; `None` selects the built-in lite model.
     pub model: Option<PathBuf>,
-    /// Where to run it.
+    /// Device that runs the network.
     pub device: DeviceChoice,
-    /// In what kind of number.
+    /// Number format of the network.
     pub precision: Precision,
-    /// Width and height in pixels at which frames enter the network; 0 is the model's own.
+    /// Width and height in pixels at which frames enter the network; 0 selects the model's own.
     pub network_size: (u32, u32),
-    /// Whether to look closely at the objects' surroundings.
+    /// Choice of the region of interest.
     pub roi: Roi,
-    /// How its work is handed to the device.
+    /// How work is submitted to the device.
     pub launch: Launch,
-    /// Whether [`Tracker::prefetch`] is to do anything, on a thread of its own.
+    /// Enables [`Tracker::prefetch`](super::Tracker::prefetch), which uses a thread of its own.
     pub frame_threading: bool,
 }
 
 impl Options {
-    /// A model's configuration as it is run.
+    /// Returns the configuration of a model with these options applied.
     pub(super) fn config(&self, model: &Config) -> Config {
         let mut config = model.clone();
         let (width, height) = self.network_size;
@@ -39,16 +39,16 @@ impl Options {
     }
 }
 
-/// How work is handed to the device of the network.
+/// How work is submitted to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Launch {
-    /// On a GPU frames go there as they are stored, and all that is done there is recorded once and replayed
-    /// by CUDA graphs; on the CPU nothing of the kind.
+    /// On a GPU, frames are uploaded as they are stored, and work is recorded once and replayed as CUDA graphs. On
+    /// the CPU, functions are called directly.
     #[default]
     Auto,
-    /// The same without graphs, on any device: for comparison, and where graphs make trouble.
+    /// The GPU code path without graphs, on any device. For comparison, and for systems on which graphs fail.
     Eager,
-    /// The same with what is recorded called anew in the place of graphs, on any device: for tests.
+    /// The GPU code path with calls of the recorded functions instead of graphs, on any device. For tests.
     Fixed,
 }
 
@@ -65,15 +65,26 @@ impl std::str::FromStr for Launch {
     }
 }
 
-/// Where the network looks.
+/// How the region of interest is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "plugin", derive(glib::Enum), enum_type(name = "GstFastGanSegRoi"))]
+#[repr(i32)]
 pub enum Roi {
-    /// At the objects' surroundings where that shows more of them, in the shape that suits them; on a GPU, where
-    /// shapes must stay as they are, as [`Frame`](Self::Frame).
+    /// The objects' surroundings, in the aspect ratio of the objects. On a GPU, where input sizes must not change,
+    /// the same as [`Frame`](Self::Frame).
     #[default]
+    #[cfg_attr(
+        feature = "plugin",
+        enum_value(name = "The objects' surroundings, in the aspect ratio of the objects", nick = "auto")
+    )]
     Auto,
-    /// The same in the shape of the picture.
+    /// The objects' surroundings, in the aspect ratio of the frame.
+    #[cfg_attr(
+        feature = "plugin",
+        enum_value(name = "The objects' surroundings, in the aspect ratio of the frame", nick = "frame")
+    )]
     Frame,
-    /// Always at the whole picture.
+    /// Always the whole frame.
+    #[cfg_attr(feature = "plugin", enum_value(name = "Always the whole picture", nick = "off"))]
     Off,
 }

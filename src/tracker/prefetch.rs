@@ -1,4 +1,4 @@
-//! Frames looked at before their turn, on a thread of their own.
+//! Encodes frames ahead of time on a thread of its own.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,7 +7,7 @@ use std::thread::{Builder, JoinHandle};
 
 use crate::{Error, Result, threads};
 
-/// A thread that looks at one image after the other, each given as `I`.
+/// Thread that encodes images of type `I` one after the other.
 pub struct EncodeWorker<I, S> {
     jobs: Option<Sender<Job<I, S>>>,
     thread: Option<JoinHandle<()>>,
@@ -19,25 +19,26 @@ struct Job<I, S> {
     wanted: Weak<()>,
 }
 
-/// What is or will be known of an image. Nobody looks at it any more once this is dropped.
+/// Result of an encoding that may not be finished. An image whose result is dropped before its turn is not
+/// encoded.
 pub struct PendingEncoding<S> {
     answer: Receiver<Result<S>>,
     _wanted: Arc<()>,
 }
 
 impl<I: Send + 'static, S: Send + 'static> EncodeWorker<I, S> {
-    /// Each image is processed with `thread_count` threads of libtorch; 0 leaves the number as it is.
+    /// Starts the thread. It encodes with `thread_count` threads of libtorch; 0 keeps their number.
     ///
     /// # Errors
-    /// No thread is to be had.
+    /// [`Error::Config`] if the thread cannot be started.
     pub fn new(
         encode: impl Fn(I) -> Result<S> + Send + 'static,
         thread_count: Arc<AtomicU32>,
     ) -> Result<Self> {
-        let (jobs, list) = channel::<Job<I, S>>();
+        let (jobs, queue) = channel::<Job<I, S>>();
         let work = move || {
             let _no_grad = tch::no_grad_guard();
-            for Job { image, answer, wanted } in list {
+            for Job { image, answer, wanted } in queue {
                 if wanted.strong_count() > 0 {
                     threads::set_for_this_thread(thread_count.load(Ordering::Relaxed));
                     let _ = answer.send(encode(image));
@@ -45,17 +46,19 @@ impl<I: Send + 'static, S: Send + 'static> EncodeWorker<I, S> {
             }
         };
         let thread = Builder::new().name("fastganseg-ahead".into()).spawn(work).map_err(|error| {
-            Error::Config(format!("no thread to encode ahead with: {error}. Leave frame-threading off"))
+            Error::Config(format!(
+                "cannot start the frame-threading thread: {error}. Turn frame-threading off"
+            ))
         })?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// Has an image looked at, after those before it.
+    /// Queues an image for encoding.
     pub fn encode(&self, image: I) -> PendingEncoding<S> {
         let (sender, answer) = channel();
         let wanted = Arc::new(());
         if let Some(jobs) = &self.jobs {
-            // Without a thread there will be no answer.
+            // If the thread has ended, `take` returns the error.
             let _ = jobs.send(Job { image, answer: sender, wanted: Arc::downgrade(&wanted) });
         }
         PendingEncoding { answer, _wanted: wanted }
@@ -63,10 +66,10 @@ impl<I: Send + 'static, S: Send + 'static> EncodeWorker<I, S> {
 }
 
 impl<S> PendingEncoding<S> {
-    /// Waits for it.
+    /// Waits for the result.
     ///
     /// # Errors
-    /// That which looking gave, or [`Error::NoPrefetch`] if its thread is no more.
+    /// The error of the encoding, or [`Error::NoPrefetch`] if the thread has ended.
     pub fn take(self) -> Result<S> {
         self.answer.recv().map_err(|_| Error::NoPrefetch)?
     }
@@ -76,7 +79,7 @@ impl<I, S> Drop for EncodeWorker<I, S> {
     fn drop(&mut self) {
         drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
-            // It has said why, if it has panicked.
+            // A panic has already been reported on the thread itself.
             let _ = thread.join();
         }
     }
@@ -87,48 +90,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images_are_looked_at_in_order_and_on_another_thread() {
+    fn images_are_encoded_in_order_on_another_thread() {
         let here = std::thread::current().id();
-        let prefetcher = EncodeWorker::new(
+        let worker = EncodeWorker::new(
             move |image: u8| Ok((std::thread::current().id() != here, image)),
             Arc::default(),
         )
         .unwrap();
-        let pending: Vec<_> = (0..3).map(|n| prefetcher.encode(n)).collect();
-        drop(prefetcher.encode(9));
-        let seen: Vec<_> = pending.into_iter().map(|pending| pending.take().unwrap()).collect();
-        assert_eq!(seen, [(true, 0), (true, 1), (true, 2)]);
+        let pending: Vec<_> = (0..3).map(|n| worker.encode(n)).collect();
+        drop(worker.encode(9));
+        let encoded: Vec<_> = pending.into_iter().map(|pending| pending.take().unwrap()).collect();
+        assert_eq!(encoded, [(true, 0), (true, 1), (true, 2)]);
     }
 
     #[test]
-    fn nobody_looks_at_what_is_no_longer_wanted() {
-        let (begun, begins) = channel();
-        let (go, gone) = channel::<()>();
-        let prefetcher = EncodeWorker::new(
+    fn images_whose_result_was_dropped_are_not_encoded() {
+        let (started_sender, started) = channel();
+        let (release_sender, release) = channel::<()>();
+        let worker = EncodeWorker::new(
             move |image: u8| {
-                begun.send(image).unwrap();
-                let _ = gone.recv();
+                started_sender.send(image).unwrap();
+                let _ = release.recv();
                 Ok(image)
             },
             Arc::default(),
         )
         .unwrap();
-        let first = prefetcher.encode(0);
-        assert_eq!(begins.recv(), Ok(0));
+        let first = worker.encode(0);
+        assert_eq!(started.recv(), Ok(0));
         for image in 1..9 {
-            drop(prefetcher.encode(image));
+            drop(worker.encode(image));
         }
-        let last = prefetcher.encode(9);
-        drop(go);
+        let last = worker.encode(9);
+        drop(release_sender);
         assert_eq!((first.take().unwrap(), last.take().unwrap()), (0, 9));
-        assert_eq!(begins.try_iter().collect::<Vec<_>>(), [9]);
+        assert_eq!(started.try_iter().collect::<Vec<_>>(), [9]);
     }
 
     #[test]
-    fn a_thread_that_is_no_more_is_an_error() {
-        let prefetcher = EncodeWorker::<(), ()>::new(|()| panic!("on purpose"), Arc::default()).unwrap();
+    fn a_thread_that_has_ended_is_an_error() {
+        let worker = EncodeWorker::<(), ()>::new(|()| panic!("on purpose"), Arc::default()).unwrap();
         for _ in 0..2 {
-            assert!(matches!(prefetcher.encode(()).take(), Err(Error::NoPrefetch)));
+            assert!(matches!(worker.encode(()).take(), Err(Error::NoPrefetch)));
         }
     }
 }

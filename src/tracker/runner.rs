@@ -1,4 +1,4 @@
-//! A regressor of any architecture together with its reference and state.
+//! Runs a network of any architecture and owns its reference and state.
 
 use std::any::Any;
 
@@ -6,77 +6,86 @@ use tch::{Kind, Tensor};
 
 use super::frame_stats;
 use super::prefetch::{EncodeWorker, PendingEncoding};
-use crate::gpu::{Argument, Mode, Recipe, Replays, Use};
-use crate::model::layers::{Part, copy_of};
+use crate::gpu::{Argument, ArgumentUse, Mode, PlanCache, RecordableFn};
+use crate::model::layers::{RelativeRect, copy_of};
 use crate::model::{Regressor, Role, ShallowClone};
 use crate::{Error, Result};
 
-/// What a step finds in a frame. Nothing of it has been looked at yet.
+/// Output of a step on the device. The host has not waited for it.
 pub struct StepOutput {
     /// Soft masks (N, 1, H, W), float32.
     pub masks: Tensor,
-    /// The regressor's likeness (N, 1, H/s, W/s), float32.
+    /// Similarity to the reference, (N, 1, H/s, W/s), float32.
     pub likeness: Tensor,
-    /// What the tracker wants to know of both, see [`frame_stats::write`].
+    /// Frame statistics, see [`frame_stats::write`].
     pub stats: Tensor,
 }
 
-/// A frame as a step takes it.
+/// Input of a step.
 pub enum StepInput {
-    /// (1, 3, H, W).
+    /// A frame, (1, 3, H, W).
     Image(Tensor),
-    /// What became of the image, of the runner's own kind.
+    /// A frame that the same runner has begun to encode.
     Prefetched(PrefetchedEncoding),
 }
 
-/// An image that is looked at while something else is done.
+/// Pending encoding of an image. Holds a [`PendingEncoding`] of the network's own type.
 pub struct PrefetchedEncoding(Box<dyn Any + Send>);
 
+/// Network with its reference and recurrent state.
 pub trait ModelRunner: Send {
+    /// Sets the reference and starts tracking from it.
+    ///
+    /// `views` are pairs of image and masks: first the view that tracking starts from, then other views of the
+    /// same frame.
     fn set_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()>;
+    /// Resets the state to that of the reference.
     fn restart(&mut self) -> Result<()>;
+    /// Removes reference and state.
     fn clear(&mut self);
-    /// What it gives is valid until the next step, if [`reuses_memory`](Self::reuses_memory).
-    fn step(&mut self, seen: StepInput) -> Result<StepOutput>;
-    /// Has an image looked at for a later step; nothing where that cannot be.
+    /// Processes a frame. With [`reuses_memory`](Self::reuses_memory) the output is valid until the next step.
+    fn step(&mut self, input: StepInput) -> Result<StepOutput>;
+    /// Starts to encode an image for a later step. Returns `None` without a prefetch thread or reference.
     fn prefetch(&self, image: Tensor) -> Option<PrefetchedEncoding>;
-    /// Whether images can be looked at before their turn.
+    /// Returns whether there is a prefetch thread.
     fn can_prefetch(&self) -> bool;
+    /// Updates the state with the final masks of the last step, see [`Regressor::observe_presence`].
     fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()>;
     fn forget_masks(&mut self) -> Result<()>;
-    fn reframe(&mut self, part: Part, size: (i64, i64)) -> Result<()>;
+    fn move_crop_window(&mut self, part: RelativeRect, size: (i64, i64)) -> Result<()>;
+    /// Returns whether steps overwrite the output of the step before.
     fn reuses_memory(&self) -> bool;
-    /// The recurrent state as it is now; nothing without a reference.
+    /// Returns a copy of the recurrent state, or `None` without a reference.
     fn save(&self) -> Result<Option<SavedState>>;
-    /// Takes up a state of the present reference again.
+    /// Restores a saved state of the present reference.
     fn restore(&mut self, saved: &SavedState) -> Result<()>;
-    /// Why steps are no longer replayed, though they should be; said once.
+    /// Returns why CUDA graphs have failed and steps are no longer replayed. Each reason is returned once.
     fn take_failure(&mut self) -> Option<String>;
-    /// Steps are to be replayed again, if they should be and are not; whether that was so.
+    /// Enables CUDA graphs again after a failure. Returns whether they had failed.
     fn retry(&mut self) -> bool;
 }
 
-/// State of an runner as [`ModelRunner::save`] gives it.
+/// State returned by [`ModelRunner::save`].
 pub struct SavedState(Box<dyn Any + Send>);
 
-/// What [`SavedState`] holds.
+/// Content of a [`SavedState`].
 struct Saved<S> {
     state: S,
-    under_way: bool,
+    has_stepped: bool,
 }
 
-/// Plans of a network at most: for each number of objects, one for each length of the memory.
-const PLANS: usize = 12;
+/// Maximum number of plans. There is one for each number of objects and length of the memory.
+const MAX_PLANS: usize = 12;
 
-/// Looks at an image with what is known of the state.
+/// Encodes an image with the memory of the state.
 type Prefetcher<R> = EncodeWorker<(Tensor, <R as Regressor>::MemoryRef), <R as Regressor>::EncodedFrame>;
 
 pub struct Runner<R: Regressor> {
     model: R,
-    followed: Option<(R::Reference, R::State)>,
-    /// The state is as it is after a step.
-    under_way: bool,
-    replays: Replays<R>,
+    tracked: Option<(R::Reference, R::State)>,
+    /// The state comes from a step, so it has all tensors of [`Regressor::visit_inputs`].
+    has_stepped: bool,
+    replays: PlanCache<R>,
     prefetcher: Option<Prefetcher<R>>,
 }
 
@@ -84,21 +93,20 @@ impl<R: Regressor> Runner<R> {
     pub fn new(model: R, mode: Mode) -> Self {
         Self {
             model,
-            followed: None,
-            under_way: false,
-            replays: Replays::new(mode, 0, PLANS),
+            tracked: None,
+            has_stepped: false,
+            replays: PlanCache::new(mode, 0, MAX_PLANS),
             prefetcher: None,
         }
     }
 
-    /// With someone who looks at images before their turn.
+    /// Adds a thread that encodes images ahead of time.
     pub fn with_prefetcher(self, prefetcher: Prefetcher<R>) -> Self {
         Self { prefetcher: Some(prefetcher), ..self }
     }
 }
 
 impl<R: Regressor + 'static> ModelRunner for Runner<R> {
-    /// Image and masks of the view that tracking starts from, and of others of the same frame.
     fn set_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()> {
         let [(image, masks), others @ ..] = views else { return Err(Error::NoReference) };
         let mut reference = self.model.reference(image, masks)?;
@@ -106,62 +114,62 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
             self.model.add_view(image, masks, &mut reference)?;
         }
         let state = self.model.start(&reference)?;
-        self.followed = Some((reference, state));
-        self.under_way = false;
+        self.tracked = Some((reference, state));
+        self.has_stepped = false;
         Ok(())
     }
 
     fn restart(&mut self) -> Result<()> {
-        if let Some((reference, state)) = &mut self.followed {
+        if let Some((reference, state)) = &mut self.tracked {
             *state = self.model.start(reference)?;
         }
-        self.under_way = false;
+        self.has_stepped = false;
         Ok(())
     }
 
     fn clear(&mut self) {
-        self.followed = None;
+        self.tracked = None;
     }
 
-    fn step(&mut self, seen: StepInput) -> Result<StepOutput> {
-        let Self { model, followed, under_way, replays, .. } = self;
-        let (reference, state) = followed.as_mut().ok_or(Error::NoReference)?;
-        let image = match seen {
+    fn step(&mut self, input: StepInput) -> Result<StepOutput> {
+        let Self { model, tracked, has_stepped, replays, .. } = self;
+        let (reference, state) = tracked.as_mut().ok_or(Error::NoReference)?;
+        let image = match input {
             StepInput::Image(image) => image,
             StepInput::Prefetched(PrefetchedEncoding(pending)) => {
                 let pending =
                     pending.downcast::<PendingEncoding<R::EncodedFrame>>().map_err(|_| Error::NoPrefetch)?;
-                *under_way = true;
+                *has_stepped = true;
                 return run_step(model, pending.take()?, reference, state);
             }
         };
-        if replays.is_direct() || !*under_way {
-            *under_way = true;
-            let sight = model.encode_frame(&image, &R::memory_ref(state))?;
-            return run_step(model, sight, reference, state);
+        if replays.is_direct() || !*has_stepped {
+            *has_stepped = true;
+            let encoded = model.encode_frame(&image, &R::memory_ref(state))?;
+            return run_step(model, encoded, reference, state);
         }
-        let mut arguments = vec![Argument::new(&image, Use::Model(Role::Given))];
+        let mut arguments = vec![Argument::new(&image, ArgumentUse::Model(Role::Input))];
         R::visit_inputs(reference, state, &mut |tensor, role| {
-            arguments.push(Argument::new(tensor, Use::Model(role)));
+            arguments.push(Argument::new(tensor, ArgumentUse::Model(role)));
             Ok(())
         })?;
         let results = replays.run(model, 0, arguments, || recipe(reference, state))?;
         let mut results = results.into_iter();
         R::visit_inputs(reference, state, &mut |tensor, role| {
-            if role == Role::Carried {
-                *tensor = next(&mut results)?;
+            if role == Role::Recurrent {
+                *tensor = next_result(&mut results)?;
             }
             Ok(())
         })?;
         Ok(StepOutput {
-            masks: next(&mut results)?,
-            likeness: next(&mut results)?,
-            stats: next(&mut results)?,
+            masks: next_result(&mut results)?,
+            likeness: next_result(&mut results)?,
+            stats: next_result(&mut results)?,
         })
     }
 
     fn prefetch(&self, image: Tensor) -> Option<PrefetchedEncoding> {
-        let (_, state) = self.followed.as_ref()?;
+        let (_, state) = self.tracked.as_ref()?;
         let prefetcher = self.prefetcher.as_ref()?;
         Some(PrefetchedEncoding(Box::new(prefetcher.encode((image, R::memory_ref(state))))))
     }
@@ -171,18 +179,18 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
     }
 
     fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()> {
-        let (reference, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
-        self.model.observe_seen(masks, seen, reference, state)
+        let (reference, state) = self.tracked.as_mut().ok_or(Error::NoReference)?;
+        self.model.observe_presence(masks, seen, reference, state)
     }
 
     fn forget_masks(&mut self) -> Result<()> {
-        let (_, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
+        let (_, state) = self.tracked.as_mut().ok_or(Error::NoReference)?;
         self.model.forget_masks(state)
     }
 
-    fn reframe(&mut self, part: Part, size: (i64, i64)) -> Result<()> {
-        let (_, state) = self.followed.as_mut().ok_or(Error::NoReference)?;
-        self.model.reframe(part, size, state)
+    fn move_crop_window(&mut self, part: RelativeRect, size: (i64, i64)) -> Result<()> {
+        let (_, state) = self.tracked.as_mut().ok_or(Error::NoReference)?;
+        self.model.move_crop_window(part, size, state)
     }
 
     fn reuses_memory(&self) -> bool {
@@ -190,21 +198,21 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
     }
 
     fn save(&self) -> Result<Option<SavedState>> {
-        let Some((reference, state)) = &self.followed else { return Ok(None) };
+        let Some((reference, state)) = &self.tracked else { return Ok(None) };
         let state = self.detached(reference, state)?;
-        Ok(Some(SavedState(Box::new(Saved { state, under_way: self.under_way }))))
+        Ok(Some(SavedState(Box::new(Saved { state, has_stepped: self.has_stepped }))))
     }
 
     fn restore(&mut self, saved: &SavedState) -> Result<()> {
-        let (Some((reference, _)), Some(saved)) = (&self.followed, saved.0.downcast_ref::<Saved<R::State>>())
+        let (Some((reference, _)), Some(saved)) = (&self.tracked, saved.0.downcast_ref::<Saved<R::State>>())
         else {
             return Err(Error::NoReference);
         };
         let restored = self.detached(reference, &saved.state)?;
-        if let Some((_, state)) = &mut self.followed {
+        if let Some((_, state)) = &mut self.tracked {
             *state = restored;
         }
-        self.under_way = saved.under_way;
+        self.has_stepped = saved.has_stepped;
         Ok(())
     }
 
@@ -218,7 +226,7 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
 }
 
 impl<R: Regressor> Runner<R> {
-    /// A state that later steps do not write into.
+    /// Returns a copy of the state that later steps do not write to.
     fn detached(&self, reference: &R::Reference, state: &R::State) -> Result<R::State> {
         let mut state = state.shallow_clone();
         if !self.replays.is_direct() {
@@ -233,13 +241,14 @@ impl<R: Regressor> Runner<R> {
     }
 }
 
-fn next(results: &mut impl Iterator<Item = Tensor>) -> Result<Tensor> {
-    results.next().ok_or_else(|| Error::Config("a step has left nothing in the place of its state".into()))
+fn next_result(results: &mut impl Iterator<Item = Tensor>) -> Result<Tensor> {
+    results.next().ok_or_else(|| Error::Config("a recorded step returned too few results".into()))
 }
 
-/// A step as a function of what it reads: what it carries over, then masks, likeness and report.
-fn recipe<R: Regressor>(reference: &R::Reference, state: &R::State) -> Recipe<R> {
-    // Of these only what no step reads is used: all else is put in from the arguments.
+/// Returns a step as a function of its input tensors. Its results are the carried tensors, then masks, similarity
+/// and frame statistics.
+fn recipe<R: Regressor>(reference: &R::Reference, state: &R::State) -> RecordableFn<R> {
+    // The arguments replace all tensors that a step reads; only the rest of these copies is used.
     let (reference, state) = (reference.shallow_clone(), state.shallow_clone());
     Box::new(move |model, tensors| {
         let (mut reference, mut state) = (reference.shallow_clone(), state.shallow_clone());
@@ -251,36 +260,38 @@ fn recipe<R: Regressor>(reference: &R::Reference, state: &R::State) -> Recipe<R>
             }
             Ok(())
         })?;
-        let sight = model.encode_frame(image, &R::memory_ref(&state))?;
-        let found = run_step(model, sight, &reference, &mut state)?;
+        let encoded = model.encode_frame(image, &R::memory_ref(&state))?;
+        let output = run_step(model, encoded, &reference, &mut state)?;
         let mut results = Vec::new();
         R::visit_inputs(&mut reference, &mut state, &mut |tensor, role| {
-            if role == Role::Carried {
+            if role == Role::Recurrent {
                 results.push(tensor.shallow_clone());
             }
             Ok(())
         })?;
-        results.extend([found.masks, found.likeness, found.stats]);
+        results.extend([output.masks, output.likeness, output.stats]);
         Ok(results)
     })
 }
 
-/// All of a step that needs no decision.
+/// Runs the part of a step that needs no decision on the host.
 fn run_step<R: Regressor>(
     model: &R,
-    sight: R::EncodedFrame,
+    encoded: R::EncodedFrame,
     reference: &R::Reference,
     state: &mut R::State,
 ) -> Result<StepOutput> {
-    let logits = model.step_encoded(sight, reference, state)?;
+    let logits = model.step_encoded(encoded, reference, state)?;
     let masks = normalise(&logits)?;
     let likeness = model.likeness(reference, state)?;
     let stats = frame_stats::write(&masks, &likeness)?;
     Ok(StepOutput { masks, likeness, stats })
 }
 
-/// Soft masks from logits, both (N, 1, H, W). Several objects are normalised against each other and
-/// against the background, ∏(1 − pᵢ); one object alone would only be sharpened by that.
+/// Converts logits to soft masks, both (N, 1, H, W).
+///
+/// Several objects are normalised against each other and against the background, ∏(1 − pᵢ). A single object is
+/// not, because that would only sharpen its mask.
 fn normalise(logits: &Tensor) -> Result<Tensor> {
     let single = logits.f_sigmoid()?;
     if logits.size()[0] == 1 {
@@ -321,10 +332,10 @@ mod tests {
         masks
     }
 
-    /// Fifty frames with all that happens to a tracker: another reference, another number of objects, a
-    /// restart, another view, objects that are lost and found. All masks, likenesses and reports.
-    fn story<R: Regressor + 'static>(runner: &mut Runner<R>) -> Vec<Tensor> {
-        let mut found = Vec::new();
+    /// Runs fifty frames with changes of the reference, the number of objects and the crop window, a restart, and
+    /// objects that are lost and found. Returns all masks, similarities and statistics.
+    fn run_scenario<R: Regressor + 'static>(runner: &mut Runner<R>) -> Vec<Tensor> {
+        let mut outputs = Vec::new();
         let views = |seeds: &[i64], objects| -> Vec<(Tensor, Tensor)> {
             seeds.iter().map(|&seed| (image(seed), masks(objects))).collect()
         };
@@ -343,30 +354,30 @@ mod tests {
                 _ => (),
             }
             let StepOutput { masks, likeness, stats } = runner.step(StepInput::Image(image(frame))).unwrap();
-            found.extend([&masks, &likeness, &stats].map(Tensor::copy));
+            outputs.extend([&masks, &likeness, &stats].map(Tensor::copy));
             let objects = masks.size()[0] as usize;
             let lost = (26..29).contains(&frame);
             let seen: Vec<bool> = (0..objects).map(|n| !lost || (n == 1 && frame == 27)).collect();
             let masks = if lost { masks * 0.5 } else { masks };
             runner.observe(&masks, &seen).unwrap();
             if frame % 11 == 7 {
-                let part = Part { x: 0.1, y: -0.1, width: 0.8, height: 0.9 };
-                runner.reframe(part, (64, 96)).unwrap();
+                let part = RelativeRect { x: 0.1, y: -0.1, width: 0.8, height: 0.9 };
+                runner.move_crop_window(part, (64, 96)).unwrap();
             }
         }
-        found
+        outputs
     }
 
     #[test]
-    fn replayed_steps_are_those_that_are_not() {
+    fn replayed_steps_equal_direct_steps() {
         let _guard = tch::no_grad_guard();
         let models = |store: &nn::VarStore| Lite::new(&store.root(), &tiny(Config::lite())).unwrap();
-        compare(models, 7);
-        // One length of the memory, whose two numbers of objects make two plans.
-        compare(|store| Resnet50::new(&store.root(), &tiny(Config::resnet50())).unwrap(), 2);
+        assert_equal_outputs(models, 7);
+        // One memory length and two numbers of objects make two plans.
+        assert_equal_outputs(|store| Resnet50::new(&store.root(), &tiny(Config::resnet50())).unwrap(), 2);
     }
 
-    fn compare<R: Regressor + 'static>(model: impl Fn(&nn::VarStore) -> R, most: usize) {
+    fn assert_equal_outputs<R: Regressor + 'static>(model: impl Fn(&nn::VarStore) -> R, max_plans: usize) {
         tch::manual_seed(7);
         let store = nn::VarStore::new(Device::Cpu);
         let direct = model(&store);
@@ -374,18 +385,18 @@ mod tests {
         let copy = nn::VarStore::new(Device::Cpu);
         let fixed = model(&copy);
         for (name, tensor) in copy.variables() {
-            let (_, value) = stored.iter().find(|(known, _)| *known == name).unwrap();
+            let (_, value) = stored.iter().find(|(other, _)| *other == name).unwrap();
             tensor.shallow_clone().copy_(value);
         }
-        let expected = story(&mut runner(direct, Mode::Direct));
+        let expected = run_scenario(&mut runner(direct, Mode::Direct));
         let mut runner = runner(fixed, Mode::Fixed);
-        let found = story(&mut runner);
-        assert_eq!(expected.len(), found.len());
-        for (index, (a, b)) in expected.iter().zip(&found).enumerate() {
+        let outputs = run_scenario(&mut runner);
+        assert_eq!(expected.len(), outputs.len());
+        for (index, (a, b)) in expected.iter().zip(&outputs).enumerate() {
             assert!(a.equal(b), "frame {}, part {}", index / 3, index % 3);
         }
         let plans = runner.replays.count();
-        assert!((1..=most).contains(&plans), "shapes change from frame to frame: {plans} plans");
-        assert!(found.iter().zip(&found[3..]).all(|(a, b)| a.size() != b.size() || !a.equal(b)));
+        assert!((1..=max_plans).contains(&plans), "{plans} plans, so shapes change from frame to frame");
+        assert!(outputs.iter().zip(&outputs[3..]).all(|(a, b)| a.size() != b.size() || !a.equal(b)));
     }
 }

@@ -1,45 +1,47 @@
-//! A few colours of a whole frame, by which an interruption is told from motion.
+//! Low-resolution copy of a whole frame that tells a source cut from motion.
 
 use crate::Result;
-use crate::image::{Picture, Region, Scene};
+use crate::image::{FrameSource, Picture, Region};
 
 /// Width and height of a thumbnail in cells.
 const COLUMNS: usize = 32;
 const ROWS: usize = 18;
-/// Samples of each cell in either direction, where the picture has as many.
+/// Samples per cell in each direction.
 const SAMPLES: usize = 2;
-/// Cells by which two thumbnails are moved against each other at most, for motion of the camera.
-const SHIFT: isize = 3;
-/// A similarity at which no shift is tried.
-const CLEAR: f64 = 0.9;
-/// A channel whose values differ by less than this (standard deviation, of 255) shows nothing.
-const FLAT: f32 = 3.0;
+/// Maximum shift between two thumbnails in cells, which compensates for camera motion.
+const MAX_SHIFT: isize = 3;
+/// Minimum similarity at which no shifts are tried.
+const NO_SHIFT_SIMILARITY: f64 = 0.9;
+/// A channel with a standard deviation below this (of 255) is flat.
+const MAX_FLAT_DEVIATION: f32 = 3.0;
 
-/// Mean colours of the cells of a frame, R, G and B in 0 to 255.
+/// Mean colours of the cells of a frame, R, G and B, 0 to 255.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Thumbnail {
-    /// One plane a channel, row by row.
+    /// One plane per channel, row by row.
     channels: [Vec<f32>; 3],
-    /// Of the same cells.
+    /// Grey values of the same cells.
     grey: Vec<f32>,
 }
 
 impl Thumbnail {
+    /// Computes the thumbnail of a frame.
+    ///
     /// # Errors
-    /// A frame that cannot be converted.
-    pub fn of(scene: &mut dyn Scene) -> Result<Self> {
-        let (width, height) = scene.size();
+    /// The frame cannot be converted.
+    pub fn of(source: &mut dyn FrameSource) -> Result<Self> {
+        let (width, height) = source.size();
         let whole = Region::whole((width, height));
         let size = match (COLUMNS * SAMPLES, ROWS * SAMPLES) {
             // Scaling a small frame saves nothing.
             (columns, rows) if width * height <= 4 * columns * rows => (width, height),
             size => size,
         };
-        let picture = scene.overview(whole, size)?;
-        Ok(Self::of_picture(&picture))
+        let picture = source.overview(whole, size)?;
+        Ok(Self::from_picture(&picture))
     }
 
-    fn of_picture(picture: &Picture) -> Self {
+    fn from_picture(picture: &Picture) -> Self {
         let mut channels = [0; 3].map(|_| Vec::with_capacity(COLUMNS * ROWS));
         let at = |index: usize, count: usize, length: usize| (2 * index + 1) * length / (2 * count);
         for cell in 0..COLUMNS * ROWS {
@@ -60,26 +62,27 @@ impl Thumbnail {
         Self { channels, grey }
     }
 
-    /// Whether the frame is of one colour: black, grey, or what a decoder shows without data.
+    /// Returns whether the frame has a single colour: black, grey, or what a decoder shows without data.
     pub fn is_blank(&self) -> bool {
         self.channels.iter().all(|channel| {
             let mean = channel.iter().sum::<f32>() / channel.len() as f32;
             let variance =
                 channel.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / channel.len() as f32;
-            variance.sqrt() < FLAT
+            variance.sqrt() < MAX_FLAT_DEVIATION
         })
     }
 
-    /// How alike two frames are whatever their brightness, 1 for the same picture, about 0 for unrelated ones: the
-    /// normalised cross-correlation of the grey values, at the best of a few shifts.
+    /// Similarity of two frames regardless of brightness: 1 for the same picture, about 0 for unrelated ones.
+    ///
+    /// It is the normalised cross-correlation of the grey values at the best of a few shifts.
     pub fn similarity(&self, other: &Self) -> f64 {
         let (a, b) = (&self.grey, &other.grey);
         let mut best = correlation(a, b, 0, 0);
-        if best >= CLEAR {
+        if best >= NO_SHIFT_SIMILARITY {
             return best;
         }
-        for dy in -SHIFT..=SHIFT {
-            for dx in -SHIFT..=SHIFT {
+        for dy in -MAX_SHIFT..=MAX_SHIFT {
+            for dx in -MAX_SHIFT..=MAX_SHIFT {
                 best = best.max(correlation(a, b, dx, dy));
             }
         }
@@ -87,7 +90,7 @@ impl Thumbnail {
     }
 }
 
-/// The normalised cross-correlation of `a` with `b` moved by (`dx`, `dy`) cells, where they overlap.
+/// Normalised cross-correlation of `a` with `b` shifted by (`dx`, `dy`) cells, over their overlap.
 fn correlation(a: &[f32], b: &[f32], dx: isize, dy: isize) -> f64 {
     let (mut n, mut sums, mut squares, mut product) = (0.0f64, (0.0f64, 0.0f64), (0.0f64, 0.0f64), 0.0f64);
     for row in 0..ROWS {
@@ -105,9 +108,9 @@ fn correlation(a: &[f32], b: &[f32], dx: isize, dy: isize) -> f64 {
     }
     let variance = |sum: f64, square: f64| (square / n - (sum / n).powi(2)).max(0.0);
     let (va, vb) = (variance(sums.0, squares.0), variance(sums.1, squares.1));
-    let flat = f64::from(FLAT).powi(2);
-    if va < flat || vb < flat {
-        return if va < flat && vb < flat { 1.0 } else { 0.0 };
+    let min_variance = f64::from(MAX_FLAT_DEVIATION).powi(2);
+    if va < min_variance || vb < min_variance {
+        return if va < min_variance && vb < min_variance { 1.0 } else { 0.0 };
     }
     (product / n - sums.0 / n * sums.1 / n) / (va * vb).sqrt()
 }

@@ -13,7 +13,7 @@ fn with(properties: &str) -> Outcome {
     play(&format!("{SOURCE} ! fastganseg device=cpu {properties} ! appsink name=out"))
 }
 
-/// The start fails with a resource error; its text is returned.
+/// Asserts that the start fails with a resource error, and returns its text.
 #[track_caller]
 fn refused(properties: &str) -> String {
     let outcome = with(properties);
@@ -64,7 +64,7 @@ fn mask_truncated() {
 #[test]
 fn mask_huge() {
     let files = Files::new();
-    // The header tells 20,000 x 20,000; whoever believed it would need 400 MB.
+    // The header declares 20,000 x 20,000 pixels, which would take 400 MB.
     let mut bytes = encode((1, 1), ColorType::Grayscale, BitDepth::Eight, &[255]);
     bytes[16..24].copy_from_slice(&[0, 0, 0x4e, 0x20, 0, 0, 0x4e, 0x20]);
     bytes[29..33].copy_from_slice(&[0x78, 0xe4, 0xc8, 0x8d]);
@@ -176,7 +176,7 @@ fn image_bad() {
 }
 
 #[test]
-fn model_missing_truncated_or_something_else() {
+fn model_missing_truncated_or_not_a_model() {
     let files = Files::new();
     let good = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lite.safetensors")).unwrap();
     for (name, bytes) in [
@@ -192,7 +192,7 @@ fn model_missing_truncated_or_something_else() {
 }
 
 #[test]
-fn a_network_size_that_is_none() {
+fn network_size_invalid() {
     let message = refused("network-width=100");
     assert!(message.contains("192x100") && message.contains("multiples of 16"), "{message}");
     assert!(refused("network-width=4096 network-height=4096").contains("4096x4096"));
@@ -226,8 +226,8 @@ fn model_of_another_architecture_or_shape() {
 }
 
 #[test]
-fn device_that_cannot_be_had() {
-    if tch_has_cuda() {
+fn device_unavailable() {
+    if has_nvidia_driver() {
         println!("skipped: there is a CUDA device");
         return;
     }
@@ -243,8 +243,8 @@ fn device_that_cannot_be_had() {
 }
 
 #[test]
-fn auto_warns_of_a_gpu_that_cannot_be_used_and_not_where_there_is_none() {
-    if tch_has_cuda() {
+fn auto_warns_only_if_a_gpu_is_present_and_unusable() {
+    if has_nvidia_driver() {
         println!("skipped: there is a CUDA device");
         return;
     }
@@ -255,27 +255,27 @@ fn auto_warns_of_a_gpu_that_cannot_be_used_and_not_where_there_is_none() {
     assert!(warning.is_none_or(|warning| warning.contains("device=cpu")), "{warning:?}");
 }
 
-fn tch_has_cuda() -> bool {
+fn has_nvidia_driver() -> bool {
     Path::new("/dev/nvidiactl").exists()
 }
 
 #[test]
-fn device_nonsense() {
+fn device_unknown() {
     let outcome = play(&format!("{SOURCE} ! fastganseg device=nonsense ! fakesink"));
     let message = outcome.error.unwrap().0.to_string();
     assert!(message.contains("nonsense") && message.contains("auto, cpu, cuda"), "{message}");
 }
 
 #[test]
-fn precision_that_the_device_lacks() {
+fn precision_unsupported() {
     assert!(refused("precision=float16").contains("float16"));
 }
 
 #[test]
-fn errors_name_the_line_that_raised_them() {
+fn errors_name_their_source_line() {
     let outcome = play(&format!("{SOURCE} ! fastganseg device=cpu ref-mask=/nowhere.png ! fakesink"));
     let (_, debug) = outcome.error.unwrap();
-    assert!(debug.contains("src/fastganseg/imp.rs(") && debug.contains("::start"), "{debug}");
+    assert!(debug.contains("src/element/imp.rs(") && debug.contains("::start"), "{debug}");
 
     let files = Files::new();
     let element = with_mask(&files.mask("mask.png", (64, 48), disc));
@@ -286,7 +286,7 @@ fn errors_name_the_line_that_raised_them() {
     let error = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
     let gst::MessageView::Error(error) = error.view() else { unreachable!() };
     let debug = error.debug().unwrap();
-    assert!(debug.contains("src/fastganseg/imp.rs(") && debug.contains("::generate_output"), "{debug}");
+    assert!(debug.contains("src/element/imp.rs(") && debug.contains("::generate_output"), "{debug}");
 }
 
 #[test]
@@ -298,6 +298,6 @@ fn buffer_too_small() {
     let mut harness = harness(&element, &info.to_caps().unwrap());
     let result = harness.push(gst::Buffer::from_mut_slice(vec![0u8; 100]));
     assert_eq!(result, Err(gst::FlowError::Error));
-    assert_eq!(news(&bus), "armed");
-    assert!(news(&bus).starts_with("error: "));
+    assert_eq!(next_message(&bus), "armed");
+    assert!(next_message(&bus).starts_with("error: "));
 }

@@ -1,4 +1,4 @@
-//! Any property, at any time, from several threads.
+//! Random property changes from several threads while the pipeline changes state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,8 +14,8 @@ use crate::watchdog;
 
 const CHANGES: usize = 800;
 
-/// Those that may be set while playing. What only a stopped element takes is left alone, for a start may
-/// well fail of it; so are `name`, `parent` and whatever else is no property of this element.
+/// Writable properties of this element that are mutable while playing. Others may make a start fail; inherited ones
+/// such as `name` and `parent` are left out.
 fn properties(element: &gst::Element) -> Vec<ParamSpec> {
     element
         .list_properties()
@@ -27,40 +27,40 @@ fn properties(element: &gst::Element) -> Vec<ParamSpec> {
         .collect()
 }
 
-/// Any value that a property may have; nothing for kinds that chance cannot fill.
+/// Returns a random value in a property's range; `None` for types without random values, such as strings.
 fn value(pspec: &ParamSpec, random: &mut Random) -> Option<glib::Value> {
-    fn whole(random: &mut Random, least: i128, most: i128) -> i128 {
-        let near = |random: &mut Random| random.below(20) as i128;
+    fn integer(random: &mut Random, min: i128, max: i128) -> i128 {
+        let small = |random: &mut Random| random.below(20) as i128;
         match random.below(4) {
-            0 => least,
-            1 => most,
-            2 => (least + near(random)).min(most),
-            _ => least + (random.unit() * (most - least) as f64) as i128,
+            0 => min,
+            1 => max,
+            2 => (min + small(random)).min(max),
+            _ => min + (random.unit() * (max - min) as f64) as i128,
         }
-        .clamp(least, most)
+        .clamp(min, max)
     }
     if pspec.downcast_ref::<glib::ParamSpecBoolean>().is_some() {
         return Some(random.one_in(2).to_value());
     }
     if let Some(pspec) = pspec.downcast_ref::<glib::ParamSpecUInt>() {
-        return Some((whole(random, pspec.minimum().into(), pspec.maximum().into()) as u32).to_value());
+        return Some((integer(random, pspec.minimum().into(), pspec.maximum().into()) as u32).to_value());
     }
     if let Some(pspec) = pspec.downcast_ref::<glib::ParamSpecInt>() {
-        return Some((whole(random, pspec.minimum().into(), pspec.maximum().into()) as i32).to_value());
+        return Some((integer(random, pspec.minimum().into(), pspec.maximum().into()) as i32).to_value());
     }
     if let Some(pspec) = pspec.downcast_ref::<glib::ParamSpecUInt64>() {
-        return Some((whole(random, pspec.minimum().into(), pspec.maximum().into()) as u64).to_value());
+        return Some((integer(random, pspec.minimum().into(), pspec.maximum().into()) as u64).to_value());
     }
     if let Some(pspec) = pspec.downcast_ref::<glib::ParamSpecInt64>() {
-        return Some((whole(random, pspec.minimum().into(), pspec.maximum().into()) as i64).to_value());
+        return Some((integer(random, pspec.minimum().into(), pspec.maximum().into()) as i64).to_value());
     }
     if let Some(pspec) = pspec.downcast_ref::<glib::ParamSpecDouble>() {
-        let (least, most) = (pspec.minimum(), pspec.maximum());
-        return Some((least + random.unit() * (most - least)).clamp(least, most).to_value());
+        let (min, max) = (pspec.minimum(), pspec.maximum());
+        return Some((min + random.unit() * (max - min)).clamp(min, max).to_value());
     }
     if let Some(pspec) = pspec.downcast_ref::<glib::ParamSpecFloat>() {
-        let (least, most) = (pspec.minimum(), pspec.maximum());
-        return Some((least + random.unit() as f32 * (most - least)).clamp(least, most).to_value());
+        let (min, max) = (pspec.minimum(), pspec.maximum());
+        return Some((min + random.unit() as f32 * (max - min)).clamp(min, max).to_value());
     }
     let class = glib::EnumClass::with_type(pspec.value_type())?;
     let value = random.pick(class.values());
@@ -126,11 +126,11 @@ fn any_property_at_any_time_from_any_thread() {
             }
             over.store(true, Ordering::SeqCst);
             stopper.join().unwrap();
-            watched.all_well(launch);
+            watched.assert_no_errors(launch);
             watched.pipeline.set_state(gst::State::Playing).unwrap();
             stress::settle(&watched.pipeline);
             watched.pipeline.set_state(gst::State::Null).unwrap();
-            watched.all_well(launch);
+            watched.assert_no_errors(launch);
         }
     });
 }

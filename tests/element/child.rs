@@ -1,21 +1,21 @@
-//! Tests that need a process to themselves: for its memory, or for GStreamer's tracers.
+//! Runs tests in a process of their own: for memory measurements or GStreamer's tracers.
 
 use std::process::{Command, Output};
 
-/// Runs a test of this binary that is marked as ignored.
+/// Runs an ignored test of this binary.
 pub fn run(test: &str, environment: &[(&str, &str)]) -> Output {
-    // A registry that is there already: the making of one would be traced, too.
+    // Creates the registry here, so that the child does not trace that.
     crate::util::init();
     Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
-        // Threads that wait for each other tell nothing about memory.
+        // Memory does not depend on OpenMP threads; one is enough.
         .env("OMP_NUM_THREADS", "1")
         .envs(environment.iter().copied())
         .output()
         .unwrap()
 }
 
-/// As [`run`], and the test must pass; what it printed.
+/// Like [`run`], but asserts that the test passes. Returns its output.
 #[track_caller]
 pub fn passes(test: &str, environment: &[(&str, &str)]) -> String {
     let output = run(test, environment);
@@ -23,6 +23,6 @@ pub fn passes(test: &str, environment: &[(&str, &str)]) -> String {
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     println!("{text}");
     assert!(output.status.success(), "{test}: {}", output.status);
-    assert!(text.contains("1 passed"), "there is no test {test}");
+    assert!(text.contains("1 passed"), "test {test} does not exist");
     text
 }

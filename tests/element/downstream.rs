@@ -1,4 +1,4 @@
-//! What becomes of the alpha in whatever may follow the element: the picture is cut out, or the user is told why not.
+//! Links encoders, sinks and compositors behind the element: the frame is cut out, or a message says why not.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use crate::util::*;
 const WIDTH: u32 = 176;
 const HEIGHT: u32 = 144;
 
-/// What a machine under test need not have.
+/// Elements that are not tested, and why.
 const SKIPPED: [(&str, &str); 16] = [
     ("aasink", "writes to the terminal"),
     ("autovideosink", "needs a display"),
@@ -33,7 +33,7 @@ const SKIPPED: [(&str, &str); 16] = [
     ("ximagesink", "needs a display"),
 ];
 
-/// Red, of which the left half is the object.
+/// Launch line of a red video whose left half is the object.
 fn source(mask: &str, input: &str) -> String {
     format!(
         "videotestsrc pattern=red num-buffers=5 ! \
@@ -49,7 +49,7 @@ fn left_half(files: &Files) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// The first buffer at a pad, with its caps.
+/// First buffer at a pad, with its caps.
 type First = Arc<Mutex<Option<(gst::Buffer, gst::Caps)>>>;
 
 fn first_at(pad: &gst::Pad) -> First {
@@ -66,9 +66,9 @@ fn first_at(pad: &gst::Pad) -> First {
     first
 }
 
-/// What happened to the picture.
+/// What a frame looks like.
 #[derive(Debug, PartialEq)]
-enum Seen {
+enum Appearance {
     Nothing,
     /// With alpha, whatever the colours.
     Alpha,
@@ -76,10 +76,10 @@ enum Seen {
     Uncut,
 }
 
-/// Looks at a frame: `None` for what is no raw video.
-fn settings(first: &First) -> Option<Seen> {
+/// Classifies a frame. `None` if it is not raw video.
+fn appearance(first: &First) -> Option<Appearance> {
     let first = first.lock().unwrap();
-    let Some((buffer, caps)) = &*first else { return Some(Seen::Nothing) };
+    let Some((buffer, caps)) = &*first else { return Some(Appearance::Nothing) };
     let info = VideoInfo::from_caps(caps).ok()?;
     if caps.structure(0)?.name() != "video/x-raw" {
         return None;
@@ -101,39 +101,40 @@ fn settings(first: &First) -> Option<Seen> {
         let start = y * rgba.stride()[0] as usize + 4 * x;
         <[u8; 4]>::try_from(&map[start..start + 4]).unwrap()
     };
-    // Some formats are grey, or have two colours: what counts is that the halves differ, and the right one is bright.
-    let (object, ground) = (at(0.25), at(0.75));
-    Some(if info.format_info().has_alpha() && object[3] > 200 && ground[3] < 50 {
-        Seen::Alpha
-    } else if ground[..3].iter().all(|&value| value > 180) && object[1] < 150 && ground[3] > 200 {
-        Seen::Composited
+    // Works for grey and two-colour formats, too: the halves must differ, and the right one must be bright.
+    let (object, background) = (at(0.25), at(0.75));
+    Some(if info.format_info().has_alpha() && object[3] > 200 && background[3] < 50 {
+        Appearance::Alpha
+    } else if background[..3].iter().all(|&value| value > 180) && object[1] < 150 && background[3] > 200 {
+        Appearance::Composited
     } else {
-        Seen::Uncut
+        Appearance::Uncut
     })
 }
 
-/// What a pipeline came to.
+/// Result of a pipeline.
 struct Run {
-    /// What came out of the compositor, or of the element.
-    seen: Option<Seen>,
+    /// First frame of the compositor or of the element; `None` if it is not raw video.
+    frame: Option<Appearance>,
     encoded: First,
-    /// Errors and warnings, those of the element itself first.
-    told: Vec<String>,
-    others: Vec<String>,
+    /// Errors and warnings of the element.
+    messages: Vec<String>,
+    /// Errors and warnings of other elements.
+    other_messages: Vec<String>,
 }
 
-/// Plays `launch`; the picture is looked at where `looked` puts it out, and what leaves `encoder` is kept.
-fn run(launch: &str, looked: &str, encoder: Option<&str>) -> Result<Run, String> {
+/// Plays `launch` and records the first buffers at the source pads of the elements `observed` and `encoder`.
+fn run(launch: &str, observed: &str, encoder: Option<&str>) -> Result<Run, String> {
     let pipeline = gst::parse::launch(launch).map_err(|error| error.to_string())?;
     let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
-    let seen = first_at(&pipeline.by_name(looked).unwrap().static_pad("src").unwrap());
+    let frame = first_at(&pipeline.by_name(observed).unwrap().static_pad("src").unwrap());
     let encoded = encoder.map(|name| first_at(&pipeline.by_name(name).unwrap().static_pad("src").unwrap()));
     let bus = pipeline.bus().unwrap();
     let cut = pipeline.by_name("cut").unwrap();
-    let (mut told, mut others) = (Vec::new(), Vec::new());
+    let (mut messages, mut other_messages) = (Vec::new(), Vec::new());
     let mut add = |source: Option<&gst::Object>, text: String| {
         let ours = source.is_some_and(|source| source == cut.upcast_ref::<gst::Object>());
-        if ours { told.push(text) } else { others.push(text) }
+        if ours { messages.push(text) } else { other_messages.push(text) }
     };
     let started = pipeline.set_state(gst::State::Playing);
     let wait = gst::ClockTime::from_seconds(if started.is_ok() { 8 } else { 0 });
@@ -151,14 +152,14 @@ fn run(launch: &str, looked: &str, encoder: Option<&str>) -> Result<Run, String>
         }
     }
     if !ended {
-        others.push("it hangs".into());
+        other_messages.push("the pipeline hangs".into());
     }
     pipeline.set_state(gst::State::Null).map_err(|error| error.to_string())?;
-    let seen = settings(&seen);
-    Ok(Run { seen, encoded: encoded.unwrap_or_default(), told, others })
+    let frame = appearance(&frame);
+    Ok(Run { frame, encoded: encoded.unwrap_or_default(), messages, other_messages })
 }
 
-/// Whether decoding what was encoded gives alpha back; `None` if nothing here decodes it.
+/// Whether decoding the encoded buffer restores alpha; `None` without a decoder.
 fn decodes_to_alpha(encoded: &First) -> Option<bool> {
     let (buffer, caps) = encoded.lock().unwrap().clone()?;
     let pipeline = gst::parse::launch("appsrc name=in ! decodebin ! fakesink name=out").unwrap();
@@ -175,13 +176,13 @@ fn decodes_to_alpha(encoded: &First) -> Option<bool> {
     let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
     pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &kinds);
     pipeline.set_state(gst::State::Null).unwrap();
-    match settings(&decoded)? {
-        Seen::Nothing => None,
-        seen => Some(seen == Seen::Alpha),
+    match appearance(&decoded)? {
+        Appearance::Nothing => None,
+        frame => Some(frame == Appearance::Alpha),
     }
 }
 
-/// All elements that take raw video and are of a kind, by name.
+/// Names of all elements of the given types that accept raw video.
 fn factories(kinds: &[gst::ElementFactoryType]) -> Vec<String> {
     init();
     let raw = gst::Caps::builder("video/x-raw").build();
@@ -209,9 +210,10 @@ fn skip(name: &str) -> bool {
     true
 }
 
-/// Whether a message of the element says what is wrong and what to do.
-fn is_clear(told: &[String]) -> bool {
-    told.iter()
+/// Whether a message of the element names the problem and a remedy.
+fn is_clear(messages: &[String]) -> bool {
+    messages
+        .iter()
         .any(|text| text.contains("alpha") && (text.contains("compositor") || text.contains("videoconvert")))
 }
 
@@ -225,42 +227,45 @@ fn every_encoder_keeps_the_cut_out_or_the_user_is_told() {
         if skip(&name) {
             continue;
         }
-        for (place, looked) in [("", "cut"), ("compositor name=mix background=white ! ", "mix")] {
+        for (place, observed) in [("", "cut"), ("compositor name=mix background=white ! ", "mix")] {
             let what = format!("{place}{name}");
             let line = format!("{source} ! {place}{name} name=encoder ! fakesink");
-            let run = match run(&line, looked, Some("encoder")) {
+            let run = match run(&line, observed, Some("encoder")) {
                 Ok(run) => run,
                 Err(error) => {
                     counts.entry("not built").or_default().push(format!("{what} ({error})"));
                     continue;
                 }
             };
-            let told = is_clear(&run.told);
-            let outcome = match (&run.seen, told) {
+            let clear = is_clear(&run.messages);
+            let outcome = match (&run.frame, clear) {
                 (_, true) => {
                     if decodes_to_alpha(&run.encoded) == Some(true) {
-                        wrong.push(format!("{what} keeps alpha, but: {:?}", run.told));
+                        wrong.push(format!("{what} keeps alpha, but: {:?}", run.messages));
                     }
-                    "told"
+                    "message"
                 }
-                (Some(Seen::Composited), _) => "composited",
-                (Some(Seen::Alpha), _) if run.encoded.lock().unwrap().is_some() => {
+                (Some(Appearance::Composited), _) => "composited",
+                (Some(Appearance::Alpha), _) if run.encoded.lock().unwrap().is_some() => {
                     match decodes_to_alpha(&run.encoded) {
                         Some(true) => "alpha kept",
                         Some(false) => {
                             wrong.push(format!("{what} drops alpha: {:?}", encoded_caps(&run)));
                             "wrong"
                         }
-                        None => "nothing decodes it",
+                        None => "no decoder",
                     }
                 }
-                _ if !run.others.is_empty() => "fails by itself",
+                _ if !run.other_messages.is_empty() => "fails by itself",
                 _ => {
-                    wrong.push(format!("{what}: {:?} {:?}", run.seen, run.told));
+                    wrong.push(format!("{what}: {:?} {:?}", run.frame, run.messages));
                     "wrong"
                 }
             };
-            counts.entry(outcome).or_default().push(format!("{what} {:?} {:?}", run.told, run.others));
+            counts
+                .entry(outcome)
+                .or_default()
+                .push(format!("{what} {:?} {:?}", run.messages, run.other_messages));
         }
     }
     for (outcome, cases) in &counts {
@@ -268,7 +273,7 @@ fn every_encoder_keeps_the_cut_out_or_the_user_is_told() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let count = |outcome: &str| counts.get(outcome).map_or(0, Vec::len);
-    let exercised = count("told") + count("composited") + count("alpha kept");
+    let exercised = count("message") + count("composited") + count("alpha kept");
     assert!(exercised >= 60, "only {exercised} encoders were tried");
 }
 
@@ -286,20 +291,20 @@ fn every_sink_gets_the_cut_out_or_the_user_is_told() {
         if skip(&name) {
             continue;
         }
-        for (place, looked) in [("", "cut"), ("compositor name=mix background=white ! ", "mix")] {
+        for (place, observed) in [("", "cut"), ("compositor name=mix background=white ! ", "mix")] {
             let what = format!("{place}{name}");
-            let run = match run(&format!("{source} ! {place}{name}"), looked, None) {
+            let run = match run(&format!("{source} ! {place}{name}"), observed, None) {
                 Ok(run) => run,
                 Err(error) => {
                     println!("{what}: {error}");
                     continue;
                 }
             };
-            println!("{what}: {:?} {:?} {:?}", run.seen, run.told, run.others);
-            let well = matches!(run.seen, Some(Seen::Alpha | Seen::Composited));
-            if well || is_clear(&run.told) {
+            println!("{what}: {:?} {:?} {:?}", run.frame, run.messages, run.other_messages);
+            let good = matches!(run.frame, Some(Appearance::Alpha | Appearance::Composited));
+            if good || is_clear(&run.messages) {
                 count += 1;
-            } else if run.others.is_empty() {
+            } else if run.other_messages.is_empty() {
                 wrong.push(what);
             }
         }
@@ -334,10 +339,10 @@ fn whatever_follows_a_compositor_gets_the_cut_out_or_the_user_is_told() {
                 );
                 let Ok(run) = run(&line, "mix", None) else { continue };
                 let what = format!("{input} into {compositor} as {output}");
-                println!("{what}: {:?} {:?} {:?}", run.seen, run.told, run.others);
-                if run.seen == Some(Seen::Composited) || is_clear(&run.told) {
+                println!("{what}: {:?} {:?} {:?}", run.frame, run.messages, run.other_messages);
+                if run.frame == Some(Appearance::Composited) || is_clear(&run.messages) {
                     count += 1;
-                } else if run.others.is_empty() || run.seen == Some(Seen::Uncut) {
+                } else if run.other_messages.is_empty() || run.frame == Some(Appearance::Uncut) {
                     wrong.push(what);
                 }
             }
@@ -347,7 +352,7 @@ fn whatever_follows_a_compositor_gets_the_cut_out_or_the_user_is_told() {
     assert!(count >= 24, "only {count} outcomes were clear");
 }
 
-/// The warnings for what follows the element, with as many frames as it takes.
+/// Warnings about dropped alpha with `tail` behind the element.
 fn warnings(tail: &str) -> Vec<String> {
     let files = Files::new();
     let outcome = play(&format!("{} ! {tail}", source(&left_half(&files), "I420"))).ok();
@@ -355,15 +360,18 @@ fn warnings(tail: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_converter_that_drops_the_alpha_is_told() {
-    let [told] = &warnings("videoconvert name=plain ! video/x-raw,format=I420 ! fakesink")[..] else {
+fn a_converter_that_drops_alpha_gives_a_warning() {
+    let [warning] = &warnings("videoconvert name=plain ! video/x-raw,format=I420 ! fakesink")[..] else {
         panic!("one warning")
     };
-    assert!(told.contains("plain") && told.contains("I420") && told.contains("compositor"), "{told}");
+    assert!(
+        warning.contains("plain") && warning.contains("I420") && warning.contains("compositor"),
+        "{warning}"
+    );
 }
 
 #[test]
-fn a_converter_in_a_bin_that_drops_the_alpha_is_told() {
+fn a_converter_in_a_bin_that_drops_alpha_gives_a_warning() {
     let files = Files::new();
     let pipeline = Pipeline::new(&format!(
         "{} ! queue name=last  fakesink name=sink",
@@ -397,7 +405,7 @@ fn alpha_that_is_used_gives_no_warning() {
 }
 
 #[test]
-fn an_error_behind_a_compositor_says_where_a_converter_is_missing() {
+fn an_error_behind_a_compositor_names_the_missing_converter() {
     let files = Files::new();
     let line = format!(
         "{} ! queue ! compositor name=mix ! video/x-raw,format=NV12 ! fakesink",

@@ -25,7 +25,7 @@ fn every_sink_format_becomes_every_output() {
         for format in VideoFormat::iter_raw() {
             let info = info(format, 64, 48);
             harness.set_src_caps(info.to_caps().unwrap());
-            arm_again(&mut harness);
+            start_new_stream(&mut harness);
             harness.push(frame(&info, count)).unwrap_or_else(|error| panic!("{format:?}: {error}"));
             count += 1;
             let buffer = harness.pull().unwrap();
@@ -33,7 +33,7 @@ fn every_sink_format_becomes_every_output() {
             let what = format!("{format:?} as {output}, {:?}", out.format());
             assert_eq!((out.width(), out.height(), out.fps()), (64, 48, info.fps()), "{what}");
             assert!(buffer.size() >= out.size(), "{what}");
-            // Formats that have alpha already: see `input_alpha`.
+            // Input with alpha: see `input_alpha`.
             let opaque = !has_alpha(format);
             match output {
                 "alpha" => {
@@ -55,7 +55,7 @@ fn any_alpha_format_that_downstream_wants() {
     let mask = files.mask("mask.png", (64, 48), ramp);
     for input in ["I420", "NV12", "YUY2", "BGRx", "A420"] {
         for wanted in ["A420", "AV12", "AYUV", "RGBA", "ABGR", "ARGB64", "A444_10LE"] {
-            // GStreamer 1.22 takes it for opaque.
+            // GStreamer 1.22 does not list AV12 as a format with alpha.
             if !VideoFormatInfo::from_format(VideoFormat::from_string(wanted)).has_alpha() {
                 assert_eq!(wanted, "AV12");
                 continue;
@@ -127,8 +127,8 @@ fn caps_change_in_mid_stream() {
         assert_eq!((out.width(), out.height()), (width, height));
     }
     assert_eq!(harness.buffers_received(), number as u32);
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
-    no_news(&bus);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
+    assert_no_messages(&bus);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn output_changes_while_playing() {
         assert_eq!(out.format(), format, "{output}");
         assert!(buffer.size() >= out.size());
         if output == "labels" {
-            assert!(plane(&buffer, &out, 0, 1).iter().all(|&id| id <= 1), "labels are no soft values");
+            assert!(plane(&buffer, &out, 0, 1).iter().all(|&id| id <= 1), "labels are ids, not soft values");
         }
     }
 }
@@ -173,7 +173,7 @@ fn labels_and_one_object() {
     };
     let mut number = 0;
     let mut push = || {
-        arm_again(&mut harness);
+        start_new_stream(&mut harness);
         harness.push(frame(&info, number)).unwrap();
         number += 1;
         first_row(&harness.pull().unwrap())
@@ -200,7 +200,7 @@ fn threshold_is_controllable() {
         [(0.0, [100, 200]), (0.5, [0, 255]), (1.0, [0, 0])].into_iter().enumerate()
     {
         element.set_property("threshold", threshold);
-        arm_again(&mut harness);
+        start_new_stream(&mut harness);
         harness.push(frame(&info, number as u64)).unwrap();
         let values = plane(&harness.pull().unwrap(), &src_info(&harness), 0, 1);
         assert_eq!([values[0], values[63]], expected);
@@ -212,7 +212,7 @@ fn threshold_is_controllable() {
 }
 
 #[test]
-fn description_of_the_picture_is_kept() {
+fn caps_fields_are_kept() {
     let files = Files::new();
     let element = with_mask(&files.mask("mask.png", (64, 48), disc));
     let info = VideoInfo::builder(VideoFormat::Nv12, 64, 48)
@@ -234,7 +234,7 @@ fn description_of_the_picture_is_kept() {
 }
 
 #[test]
-fn compositor_needs_nothing_in_between() {
+fn compositor_links_without_a_converter() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), |x, _| if x < 32 { 255 } else { 0 });
     for format in ["I420", "NV12", "YV12", "YUY2", "RGB", "BGRx"] {
@@ -253,7 +253,7 @@ fn compositor_needs_nothing_in_between() {
 }
 
 #[test]
-fn downstream_without_alpha_is_told() {
+fn downstream_without_alpha_is_an_error() {
     for sink in ["video/x-raw,format=I420 ! fakesink", "x264enc ! fakesink"] {
         if sink.starts_with("x264enc") && gst::ElementFactory::find("x264enc").is_none() {
             continue;
@@ -280,7 +280,7 @@ fn downstream_without_alpha_takes_mask_or_overlay() {
 }
 
 #[test]
-fn overlay_tints_the_object_alone() {
+fn overlay_tints_only_the_object() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), |x, _| if x < 32 { 255 } else { 0 });
     for format in ["RGB", "I420", "NV12", "v210"] {
@@ -302,7 +302,7 @@ fn overlay_tints_the_object_alone() {
 const WIDTH: usize = 256;
 const HEIGHT: usize = 192;
 
-/// Where the object's middle is in each frame: it goes down along the right edge, and back along the lower one.
+/// Centre of the object in each frame: down along the right edge, then back along the lower edge.
 const PATH: [(usize, usize); 5] = [(230, 112), (234, 128), (224, 144), (210, 158), (194, 168)];
 
 fn is_object(frame: usize, x: usize, y: usize) -> bool {
@@ -310,7 +310,7 @@ fn is_object(frame: usize, x: usize, y: usize) -> bool {
     x.abs_diff(u).pow(2) + y.abs_diff(v).pow(2) < 28 * 28
 }
 
-/// A bright disc before a dark ground, both with a texture of their own; in colours or in grey.
+/// A bright disc on a dark background, both textured; in colour or grey.
 fn picture(frame: usize, grey: bool) -> gst::Buffer {
     let pixel = |i: usize| {
         let (x, y) = (i % WIDTH, i / WIDTH);
@@ -327,13 +327,13 @@ fn picture(frame: usize, grey: bool) -> gst::Buffer {
     buffer
 }
 
-/// The masks that the element makes of the clip in `format`.
+/// Returns the element's masks of the clip in `format`.
 fn masks(harness: &mut Harness, format: VideoFormat, grey: bool) -> Vec<Vec<u8>> {
     let rgb = info(VideoFormat::Rgb, WIDTH as u32, HEIGHT as u32);
     let info = info(format, WIDTH as u32, HEIGHT as u32);
     let converter = gst_video::VideoConverter::new(&rgb, &info, None).unwrap();
     harness.set_src_caps(info.to_caps().unwrap());
-    arm_again(harness);
+    start_new_stream(harness);
     (0..PATH.len())
         .map(|number| {
             let picture = picture(number, grey);
@@ -367,12 +367,12 @@ fn masks_of_every_format_are_those_of_i420() {
     element.set_property("model-file", crate::model::small());
     element.set_property_from_str("roi", "auto");
     element.set_property_from_str("output", "mask");
-    // Fine edges follow the luma, which not all formats have as a plane.
+    // Refined edges follow the luma, which not every format has as a plane.
     element.set_property_from_str("edges", "bilinear");
     element.set_property_from_str("precision", "float32");
     let mut harness =
         harness(&element, &info(VideoFormat::I420, WIDTH as u32, HEIGHT as u32).to_caps().unwrap());
-    // Formats without colours are compared on a clip without colours.
+    // Grey formats are compared on a grey clip.
     let expected = [false, true].map(|grey| masks(&mut harness, VideoFormat::I420, grey));
     for masks in &expected {
         for (number, mask) in masks.iter().enumerate() {
@@ -388,11 +388,11 @@ fn masks_of_every_format_are_those_of_i420() {
     for format in VideoFormat::iter_raw() {
         let grey = VideoFormatInfo::from_format(format).is_gray();
         let found = masks(&mut harness, format, grey);
-        let least = found.iter().zip(&expected[usize::from(grey)]).map(|(a, b)| iou(a, b));
-        let least = least.fold(1.0, f64::min);
+        let min_iou = found.iter().zip(&expected[usize::from(grey)]).map(|(a, b)| iou(a, b));
+        let min_iou = min_iou.fold(1.0, f64::min);
         count += 1;
-        if least < 0.95 {
-            wrong.push(format!("{format:?}: {least:.2}"));
+        if min_iou < 0.95 {
+            wrong.push(format!("{format:?}: {min_iou:.2}"));
         }
     }
     assert!(wrong.is_empty(), "of {count} formats: {}", wrong.join(", "));

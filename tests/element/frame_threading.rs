@@ -1,4 +1,4 @@
-//! Frame threading: the next frame is begun with while one is cut out, which then leaves a frame later.
+//! Frame threading: the next frame is encoded while the current one is segmented, so that output is one frame late.
 
 use gst::prelude::*;
 use gst_video::VideoFormat;
@@ -18,8 +18,8 @@ fn threaded(mask: &std::path::Path) -> gst::Element {
     element
 }
 
-/// What leaves the element, in order: "buffer" or the name of an event.
-fn watch(element: &gst::Element) -> std::sync::Arc<std::sync::Mutex<Vec<String>>> {
+/// Records the output of the element in order: "buffer" or the name of an event.
+fn record_output(element: &gst::Element) -> std::sync::Arc<std::sync::Mutex<Vec<String>>> {
     let seen = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
     let log = seen.clone();
     let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
@@ -34,7 +34,7 @@ fn watch(element: &gst::Element) -> std::sync::Arc<std::sync::Mutex<Vec<String>>
     seen
 }
 
-/// A frame in which a square is further to the right the higher the number.
+/// A frame with a square that moves to the right by four pixels per frame.
 fn moved(info: &gst_video::VideoInfo, number: u64) -> gst::Buffer {
     let mut buffer = frame(info, number);
     let mut video =
@@ -59,11 +59,11 @@ fn pull(harness: &mut Harness) -> gst::Buffer {
 }
 
 #[test]
-fn masks_are_the_same_each_a_frame_later() {
+fn masks_are_the_same_one_frame_later() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), disc);
     let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
-    // The whole frame: a region is chosen a frame earlier, so that the network sees something else.
+    // The whole frame: with frame threading a region is planned one frame earlier, so that masks would differ.
     let run = |threading: bool, interval: u32| {
         let element = with_mask(&mask);
         element.set_property("frame-threading", threading);
@@ -72,8 +72,8 @@ fn masks_are_the_same_each_a_frame_later() {
         let (mut harness, _) = mask_output(&element);
         for number in 0..12 {
             harness.push(moved(&info, number)).unwrap();
-            let there = if threading { number } else { number + 1 };
-            assert_eq!(count(&element, "frames"), there);
+            let expected = if threading { number } else { number + 1 };
+            assert_eq!(count(&element, "frames"), expected);
         }
         assert!(harness.push_event(gst::event::Eos::new()));
         (0..12)
@@ -86,15 +86,18 @@ fn masks_are_the_same_each_a_frame_later() {
     for interval in [1, 3] {
         let (later, now) = (run(true, interval), run(false, interval));
         assert_eq!(later, now, "every {interval}");
-        assert!(now.iter().any(|(_, values)| values.iter().any(|value| *value > 0)), "there is an object");
+        assert!(
+            now.iter().any(|(_, values)| values.iter().any(|value| *value > 0)),
+            "some masks are not empty"
+        );
     }
 }
 
 #[test]
-fn what_waits_leaves_before_events_that_came_after_it() {
+fn the_pending_frame_leaves_before_later_events() {
     let files = Files::new();
     let element = threaded(&files.mask("mask.png", (64, 48), disc));
-    let seen = watch(&element);
+    let seen = record_output(&element);
     let (mut harness, _) = mask_output(&element);
     let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
     let buffers = || seen.lock().unwrap().iter().filter(|name| *name == "buffer").count();
@@ -106,7 +109,7 @@ fn what_waits_leaves_before_events_that_came_after_it() {
     harness.push(frame(&info, 4)).unwrap();
     let out_of_band = gst::event::CustomDownstreamOob::new(gst::Structure::new_empty("now"));
     assert!(harness.push_event(out_of_band));
-    assert_eq!(buffers(), 2, "what is not in the stream does not push it on");
+    assert_eq!(buffers(), 2, "an out-of-band event does not push the pending frame");
 
     let smaller = crate::util::info(VideoFormat::I420, 32, 24);
     assert!(harness.push_event(gst::event::Caps::new(&smaller.to_caps().unwrap())));
@@ -116,11 +119,11 @@ fn what_waits_leaves_before_events_that_came_after_it() {
     let order: Vec<&str> = order.iter().map(String::as_str).skip_while(|name| *name != "buffer").collect();
     assert_eq!(order, ["buffer", "buffer", "Gap", "CustomDownstreamOob", "buffer", "Caps", "buffer", "Eos"]);
     let sizes: Vec<usize> = (0..4).map(|_| pull(&mut harness).size()).collect();
-    assert!(sizes[2] > sizes[3], "{sizes:?}: each in the caps that it came with");
+    assert!(sizes[2] > sizes[3], "{sizes:?}: each frame has the caps that it came with");
 }
 
 #[test]
-fn a_flush_takes_what_waits_with_it() {
+fn a_flush_drops_the_pending_frame() {
     let files = Files::new();
     let element = threaded(&files.mask("mask.png", (64, 48), disc));
     let (mut harness, _) = mask_output(&element);
@@ -136,7 +139,7 @@ fn a_flush_takes_what_waits_with_it() {
 }
 
 #[test]
-fn what_waits_is_forgotten_when_the_element_stops() {
+fn stopping_drops_the_pending_frame() {
     let files = Files::new();
     let element = threaded(&files.mask("mask.png", (64, 48), disc));
     let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
@@ -145,12 +148,12 @@ fn what_waits_is_forgotten_when_the_element_stops() {
     stamp(&mut buffer, 0);
     let (mut harness, _) = mask_output(&element);
     harness.push(buffer).unwrap();
-    assert_eq!(std::sync::Arc::strong_count(&alive), 2, "it waits");
+    assert_eq!(std::sync::Arc::strong_count(&alive), 2, "the frame is pending");
     element.set_state(gst::State::Null).unwrap();
     assert_eq!(std::sync::Arc::strong_count(&alive), 1);
 }
 
-/// Memory of which is known whether anybody holds it.
+/// Buffer memory with a reference count.
 struct Held(#[allow(dead_code)] std::sync::Arc<()>, Vec<u8>);
 
 impl AsRef<[u8]> for Held {
@@ -160,7 +163,7 @@ impl AsRef<[u8]> for Held {
 }
 
 #[test]
-fn live_pipelines_are_told_of_the_wait() {
+fn latency_includes_the_pending_frame() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), disc);
     let latency = |threading: bool| {
@@ -174,12 +177,12 @@ fn live_pipelines_are_told_of_the_wait() {
             / u64::try_from(info.fps().numer()).unwrap();
         (harness.query_latency().unwrap().nseconds(), duration)
     };
-    let (told, frame) = latency(true);
-    assert!(told >= 10_000_000 + frame, "{told} ns with frames of {frame}");
+    let (latency_ns, frame) = latency(true);
+    assert!(latency_ns >= 10_000_000 + frame, "{latency_ns} ns with frames of {frame}");
 }
 
 #[test]
-fn moving_objects_are_followed_through_changes_of_the_region() {
+fn moving_objects_are_tracked_while_the_region_moves() {
     let files = Files::new();
     let mask = files.mask("mask.png", (160, 48), |x, y| if square(0, x, y) { 255 } else { 0 });
     let element = threaded(&mask);
@@ -202,7 +205,7 @@ fn moving_objects_are_followed_through_changes_of_the_region() {
 }
 
 #[test]
-fn whoever_wants_all_buffers_gets_the_one_that_waits() {
+fn a_drain_query_pushes_the_pending_frame() {
     let files = Files::new();
     let element = threaded(&files.mask("mask.png", (64, 48), disc));
     let (mut harness, _) = mask_output(&element);
@@ -215,44 +218,44 @@ fn whoever_wants_all_buffers_gets_the_one_that_waits() {
 }
 
 #[test]
-fn two_buffers_are_asked_for_as_one_waits() {
+fn the_allocation_query_asks_for_two_buffers() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), disc);
-    let least = |threading: bool| {
+    let min_buffers = |threading: bool| {
         let element = with_mask(&mask);
         element.set_property("frame-threading", threading);
         let (_harness, _) = mask_output(&element);
         let caps = info(VideoFormat::I420, SIZE.0, SIZE.1).to_caps().unwrap();
         let mut query = gst::query::Allocation::new(Some(&caps), true);
         assert!(element.static_pad("sink").unwrap().query(&mut query));
-        query.allocation_pools().map(|(_, _, least, _)| least).max()
+        query.allocation_pools().map(|(_, _, min_buffers, _)| min_buffers).max()
     };
-    assert_eq!((least(true), least(false)), (Some(2), None));
+    assert_eq!((min_buffers(true), min_buffers(false)), (Some(2), None));
 }
 
 #[test]
-fn a_reference_is_for_the_buffer_that_comes_after_it() {
+fn a_reference_applies_to_the_next_buffer() {
     let files = Files::new();
     let element = threaded(&files.mask("mask.png", (64, 48), disc));
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
-    let give = || assert!(set_reference(&element, &grey(ramp), None));
+    let set_ramp = || assert!(set_reference(&element, &grey(ramp), None));
     for number in 0..3 {
         harness.push(frame(&info, number)).unwrap();
     }
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
-    give();
-    assert_eq!((news(&bus), reference_state(&element)), ("armed".into(), "armed".into()));
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
+    set_ramp();
+    assert_eq!((next_message(&bus), reference_state(&element)), ("armed".into(), "armed".into()));
     harness.push(frame(&info, 3)).unwrap();
-    assert_eq!(reference_state(&element), "armed", "it waits with its buffer");
+    assert_eq!(reference_state(&element), "armed", "the reference is pending with its buffer");
     harness.push(frame(&info, 4)).unwrap();
-    assert_eq!((news(&bus), reference_state(&element)), ("seeded".into(), "seeded".into()));
+    assert_eq!((next_message(&bus), reference_state(&element)), ("seeded".into(), "seeded".into()));
     let drawn: Vec<bool> =
         (0..4).map(|_| plane(&pull(&mut harness), &src_info(&harness), 0, 1) == pixels(ramp)).collect();
     assert_eq!(drawn, [false, false, false, true]);
 
-    // A flush takes the buffer, not the reference.
-    give();
+    // A flush drops the buffer but keeps the reference.
+    set_ramp();
     harness.push(frame(&info, 5)).unwrap();
     flush(&mut harness);
     harness.push(frame(&info, 9)).unwrap();
@@ -263,7 +266,7 @@ fn a_reference_is_for_the_buffer_that_comes_after_it() {
 }
 
 #[test]
-fn marks_stay_on_the_buffers_that_they_came_on() {
+fn discont_flags_stay_on_their_buffers() {
     let files = Files::new();
     let element = threaded(&files.mask("mask.png", (64, 48), disc));
     let (mut harness, info) = mask_output(&element);
@@ -278,13 +281,13 @@ fn marks_stay_on_the_buffers_that_they_came_on() {
         }
     }
     assert!(harness.push_event(gst::event::Eos::new()));
-    let marked: Vec<bool> =
+    let discont: Vec<bool> =
         (0..7).map(|_| pull(&mut harness).flags().contains(gst::BufferFlags::DISCONT)).collect();
-    assert_eq!(marked, [true, false, false, true, false, false, true]);
+    assert_eq!(discont, [true, false, false, true, false, false, true]);
 }
 
 #[test]
-fn what_follows_a_dropped_frame_is_marked() {
+fn the_frame_after_a_dropped_one_has_discont() {
     let files = Files::new();
     let element = threaded(&files.mask("mask.png", (64, 48), disc));
     element.set_property_from_str("late-policy", "drop");
@@ -304,18 +307,18 @@ fn what_follows_a_dropped_frame_is_marked() {
     }
     assert!(harness.push_event(gst::event::Eos::new()));
     let out: Vec<_> = std::iter::from_fn(|| harness.try_pull()).collect();
-    let gone = count(&element, "dropped");
-    assert!(gone > 0 && out.len() as u64 == 7 - gone, "{gone} dropped");
+    let dropped = count(&element, "dropped");
+    assert!(dropped > 0 && out.len() as u64 == 7 - dropped, "{dropped} dropped");
     for pair in out.windows(2) {
         let index = |buffer: &gst::Buffer| times.iter().position(|time| *time == buffer.pts()).unwrap();
         let missing = index(&pair[1]) > index(&pair[0]) + 1;
-        let marked = pair[1].flags().contains(gst::BufferFlags::DISCONT);
-        assert_eq!(marked, missing, "frame {}", index(&pair[1]));
+        let discont = pair[1].flags().contains(gst::BufferFlags::DISCONT);
+        assert_eq!(discont, missing, "frame {}", index(&pair[1]));
     }
 }
 
 #[test]
-fn late_frames_are_not_looked_at_ahead_and_come_out_as_ever() {
+fn late_frames_are_not_prefetched_and_masks_are_the_same() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), disc);
     let run = |threading: bool| {
@@ -341,7 +344,7 @@ fn late_frames_are_not_looked_at_ahead_and_come_out_as_ever() {
 }
 
 #[test]
-fn the_wait_is_told_where_no_rate_was_agreed_on() {
+fn latency_includes_the_pending_frame_without_a_frame_rate() {
     let files = Files::new();
     let element = threaded(&files.mask("mask.png", (64, 48), disc));
     let varying = gst_video::VideoInfo::builder(VideoFormat::I420, SIZE.0, SIZE.1)
@@ -363,7 +366,7 @@ fn the_wait_is_told_where_no_rate_was_agreed_on() {
 }
 
 #[test]
-fn what_becomes_of_the_frame_that_waits_is_told() {
+fn flow_errors_of_the_pending_frame_are_reported() {
     let files = Files::new();
     let rig = Rig::new(threaded(&files.mask("mask.png", (64, 48), disc)));
     rig.element.set_state(gst::State::Playing).unwrap();
@@ -375,10 +378,10 @@ fn what_becomes_of_the_frame_that_waits_is_told() {
         refuse(Some(error));
         rig.src.push_event(gst::event::Gap::new(gst::ClockTime::ZERO, None));
         refuse(None);
-        assert_eq!(rig.src.push(frame(&info, 1)), Err(error), "the next buffer is told");
-        assert!(rig.src.push(frame(&info, 2)).is_ok(), "once");
+        assert_eq!(rig.src.push(frame(&info, 1)), Err(error), "the next push returns the error");
+        assert!(rig.src.push(frame(&info, 2)).is_ok(), "the error is returned once");
 
-        // After the last one there is nobody to be told but the bus and who sends the end.
+        // After the last buffer the error is posted on the bus, and the EOS event fails.
         refuse(Some(error));
         assert_eq!(rig.src.push_event(gst::event::Eos::new()), error == gst::FlowError::Eos);
         refuse(None);

@@ -1,4 +1,4 @@
-//! Frames that have alpha already.
+//! Input frames with alpha.
 
 use gst::prelude::*;
 use gstreamer as gst;
@@ -7,7 +7,7 @@ use gstreamer_video::{VideoFormat, VideoInfo};
 use crate::model;
 use crate::util::*;
 
-/// Of any format, 8 bits a pixel.
+/// Alpha of a frame in any format, 8 bits per pixel.
 fn alpha_of(buffer: &gst::Buffer, info: &VideoInfo) -> Vec<u8> {
     if info.format() == VideoFormat::Av12 { plane(buffer, info, 3, 1) } else { alpha(buffer, info) }
 }
@@ -16,41 +16,44 @@ fn product(a: &[u8], b: &[u8]) -> Vec<u8> {
     a.iter().zip(b).map(|(&a, &b)| (f64::from(a) * f64::from(b) / 255.0).round() as u8).collect()
 }
 
-/// The largest difference, but of rounding.
+/// Largest difference; `None` if it is a rounding error.
 fn difference(a: &[u8], b: &[u8]) -> Option<u8> {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(&a, &b)| a.abs_diff(b)).max().filter(|&most| most > 1)
 }
 
-/// Hidden parts of the input showed, for its alpha was overwritten.
+/// Regression: the input's alpha was overwritten, so that its transparent parts became visible.
 #[test]
 fn alpha_of_the_input_is_multiplied_with_the_matte_in_every_format() {
     init();
     let files = Files::new();
-    let (mut count, mut faults) = (0, Vec::new());
+    let (mut count, mut errors) = (0, Vec::new());
     for format in VideoFormat::iter_raw().filter(|&format| has_alpha(format)) {
         let info = info(format, 64, 48);
         let input = frame(&info, 0);
-        let given = alpha_of(&input, &info);
-        assert!(given.iter().any(|&value| value != given[0]), "{format:?}: nothing to see");
+        let input_alpha = alpha_of(&input, &info);
+        assert!(
+            input_alpha.iter().any(|&value| value != input_alpha[0]),
+            "{format:?}: the input alpha is constant"
+        );
         for wanted in ["", "AV12", "A420", "AYUV", "RGBA", "ARGB64", "A444_10LE", "GRAY8"] {
-            // GStreamer 1.22 takes it for opaque, so the element does not offer it there.
+            // GStreamer 1.22 does not list AV12 as a format with alpha, so the element does not offer it there.
             if wanted == "AV12"
                 && !gstreamer_video::VideoFormatInfo::from_format(VideoFormat::Av12).has_alpha()
             {
                 continue;
             }
-            for drawn in [true, false] {
+            for masked in [true, false] {
                 let element = element();
                 element.set_property("model-file", model::tiny());
                 if wanted == "GRAY8" {
                     element.set_property_from_str("output", "mask");
                 }
-                let mut expected = given.clone();
-                if drawn {
+                let mut expected = input_alpha.clone();
+                if masked {
                     element
                         .set_property("ref-mask", files.mask("mask.png", (64, 48), ramp).to_str().unwrap());
-                    expected = product(&given, &pixels(ramp));
+                    expected = product(&input_alpha, &pixels(ramp));
                 }
                 let mut harness = gstreamer_check::Harness::with_element(&element, Some("sink"), Some("src"));
                 if !wanted.is_empty() {
@@ -60,28 +63,28 @@ fn alpha_of_the_input_is_multiplied_with_the_matte_in_every_format() {
                 harness.push(input.copy_deep().unwrap()).unwrap();
                 let buffer = harness.pull().unwrap();
                 let out = src_info(&harness);
-                let what = format!("{format:?} as {wanted} {:?}, drawn: {drawn}", out.format());
+                let what = format!("{format:?} as {wanted} {:?}, mask: {masked}", out.format());
                 let found = match wanted {
                     "GRAY8" => plane(&buffer, &out, 0, 1),
                     _ => alpha_of(&buffer, &out),
                 };
                 if let Some(difference) = difference(&found, &expected) {
-                    faults.push(format!("{what}: {difference}"));
+                    errors.push(format!("{what}: {difference}"));
                 }
-                // Nothing is lost where nothing is cut.
-                if !drawn && out.format() == format {
-                    assert_eq!(found, given, "{what}");
+                // Without a mask the alpha is unchanged.
+                if !masked && out.format() == format {
+                    assert_eq!(found, input_alpha, "{what}");
                 }
             }
         }
         count += 1;
     }
-    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(errors.is_empty(), "{errors:#?}");
     assert!(count >= 20, "only {count} formats");
 }
 
 #[test]
-fn labels_are_those_of_the_objects_whatever_the_alpha_of_the_input() {
+fn labels_do_not_depend_on_the_input_alpha() {
     let files = Files::new();
     let element = with_mask(&files.mask("mask.png", (64, 48), |x, y| disc(x, y) / 255));
     element.set_property("model-file", model::tiny());

@@ -1,9 +1,9 @@
-//! The element with its frames on the way that they take on a GPU, walked on the CPU.
+//! Runs the element's code path of a GPU on the CPU.
 
 use crate::util::*;
 use crate::{child, model};
 
-/// Formats whose bytes go there as they are, and one that GStreamer has to convert; and a change of size.
+/// Formats that the device reads as planes, and one that GStreamer converts.
 const SOURCES: [&str; 6] = ["I420", "NV12", "YUY2", "BGRx", "RGB", "Y42B"];
 
 fn alphas(mask: &str) -> Vec<Vec<u8>> {
@@ -23,7 +23,7 @@ fn alphas(mask: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_way_of_a_gpu_leads_where_the_cpus_does() {
+fn masks_of_the_gpu_path_match_those_of_the_cpu_path() {
     let files = Files::new();
     let mask = files
         .mask("mask.png", (96, 64), |x, y| if x.abs_diff(40) < 18 && y.abs_diff(30) < 12 { 255 } else { 0 });
@@ -32,7 +32,7 @@ fn the_way_of_a_gpu_leads_where_the_cpus_does() {
     let expected = files.write("expected", &all.concat());
     for launch in ["eager", "fixed"] {
         child::passes(
-            "launch::in_a_process_of_its_own",
+            "launch::masks_alone",
             &[
                 ("FASTGANSEG_LAUNCH", launch),
                 ("FASTGANSEG_MASK", mask.to_str().unwrap()),
@@ -43,8 +43,8 @@ fn the_way_of_a_gpu_leads_where_the_cpus_does() {
 }
 
 #[test]
-#[ignore = "run by the test above"]
-fn in_a_process_of_its_own() {
+#[ignore = "a process of its own for masks_of_the_gpu_path_match_those_of_the_cpu_path"]
+fn masks_alone() {
     let found = alphas(&std::env::var("FASTGANSEG_MASK").unwrap()).concat();
     let expected = std::fs::read(std::env::var("FASTGANSEG_EXPECTED").unwrap()).unwrap();
     assert_eq!(found.len(), expected.len());
@@ -52,17 +52,17 @@ fn in_a_process_of_its_own() {
     let mean = sum as f64 / found.len() as f64;
     println!("alpha differs by {mean:.3} levels on average");
     assert!(mean < 2.0, "{mean}");
-    assert!(found != expected, "it went the way of the CPU");
+    assert!(found != expected, "the CPU path ran: FASTGANSEG_LAUNCH has no effect");
 }
 
 #[test]
-fn an_unknown_way_is_an_error() {
-    child::passes("launch::unknown", &[("FASTGANSEG_LAUNCH", "sideways")]);
+fn an_unknown_launch_mode_is_an_error() {
+    child::passes("launch::unknown_launch_mode_alone", &[("FASTGANSEG_LAUNCH", "sideways")]);
 }
 
 #[test]
-#[ignore = "run by the test above"]
-fn unknown() {
+#[ignore = "a process of its own for an_unknown_launch_mode_is_an_error"]
+fn unknown_launch_mode_alone() {
     let message = play("videotestsrc num-buffers=1 ! fastganseg ! fakesink").error.unwrap().0.to_string();
     assert!(message.contains("sideways") && message.contains("eager"), "{message}");
 }

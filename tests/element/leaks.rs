@@ -1,4 +1,4 @@
-//! GStreamer's own tracer says whether any object outlives its use.
+//! Finds leaked objects with GStreamer's leaks tracer.
 
 use std::process::Command;
 
@@ -13,14 +13,14 @@ use crate::{child, model, plugin, stress};
 const TRACER: [(&str, &str); 3] =
     [("GST_TRACERS", "leaks"), ("GST_DEBUG", "GST_TRACER:7"), ("GST_DEBUG_NO_COLOR", "1")];
 
-/// What the tracer says of objects that are alive at the end.
+/// Lines of the tracer for GStreamer objects that are alive at the end.
 fn alive(text: &str) -> Vec<&str> {
     text.lines().filter(|line| line.contains("object-alive, type-name=(string)Gst")).collect()
 }
 
-/// After this the tracer speaks, and GStreamer cannot be used any more.
-fn the_end() {
-    // SAFETY: nothing of GStreamer is left in this process, in which only one test runs.
+/// Shuts GStreamer down, at which the tracer reports.
+fn deinit() {
+    // SAFETY: only one test runs in this process, and it does not use GStreamer after this.
     unsafe { gst::deinit() };
 }
 
@@ -34,7 +34,7 @@ fn the_tracer_sees_a_leak() {
 #[ignore = "a process of its own for the_tracer_sees_a_leak"]
 fn leak_alone() {
     std::mem::forget(element());
-    the_end();
+    deinit();
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn state_changes_leak_nothing() {
 #[ignore = "a process of its own for state_changes_leak_nothing"]
 fn state_changes_alone() {
     stress::cycles(30, |_| ());
-    the_end();
+    deinit();
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn swaps_errors_and_new_formats_alone() {
                     rig.src.push(frame(&info, number)).unwrap();
                 }
             }
-            assert_eq!(rig.all_well("masks"), 12);
-            // Too small a buffer: an error.
+            assert_eq!(rig.assert_no_errors("masks"), 12);
+            // A buffer that is too small is an error.
             assert!(rig.src.push(gst::Buffer::from_mut_slice(vec![0u8; 7])).is_err());
             // A start that fails.
             element.set_state(gst::State::Null).unwrap();
@@ -85,16 +85,16 @@ fn swaps_errors_and_new_formats_alone() {
             assert!(element.set_state(gst::State::Paused).is_err());
             assert_eq!(rig.take().errors.len(), 2);
             drop(rig);
-            // A load that is still under way holds the element.
+            // A load in progress holds a reference to the element.
             while element.ref_count() > 1 {
                 std::thread::yield_now();
             }
         }
     }
-    the_end();
+    deinit();
 }
 
-/// The plugin as users have it.
+/// The plugin as a shared library.
 #[test]
 fn gst_launch_leaks_nothing() {
     let plugin = plugin::path();
@@ -121,9 +121,9 @@ fn gst_launch_leaks_nothing() {
         }
         command.output()
     };
-    // The first run makes the registry, which is not to be traced.
+    // The first run creates the registry, without the tracer.
     if run(false, "alpha").is_err() {
-        return skip("there is no gst-launch-1.0");
+        return skip("gst-launch-1.0 is not installed");
     }
     for output in ["alpha", "mask", "overlay"] {
         let result = run(true, output).unwrap();

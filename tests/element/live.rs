@@ -18,7 +18,7 @@ fn upstream_latency(element: &gst::Element) -> (bool, gst::ClockTime, Option<gst
 }
 
 #[test]
-fn live_pipelines_are_told_how_long_it_takes() {
+fn live_pipelines_get_the_latency() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), disc);
     let pipeline = Pipeline::new(&format!(
@@ -31,18 +31,18 @@ fn live_pipelines_are_told_how_long_it_takes() {
     assert!(pipeline.ends());
     let ((live, min, max), upstream) = (latency(&*pipeline), upstream_latency(&element));
     assert!(live && upstream.0);
-    assert!(min > upstream.1, "{min} in all, {} before", upstream.1);
+    assert!(min > upstream.1, "{min} in total, {} upstream", upstream.1);
     assert_eq!((min - upstream.1).nseconds() % 1_000_000, 0, "whole milliseconds");
     match (max, upstream.2) {
         (Some(max), Some(before)) => assert_eq!(max - before, min - upstream.1),
         (max, before) => assert_eq!(max, before),
     }
     assert_eq!(latency(&*pipeline), (live, min, max), "the answer stays the same");
-    assert_eq!(count(&element, "frames"), 12, "late frames are not lost");
+    assert_eq!(count(&element, "frames"), 12, "no late frame is lost");
 }
 
 #[test]
-fn before_the_first_frame_there_is_an_estimate() {
+fn latency_is_estimated_before_the_first_frame() {
     let files = Files::new();
     let element = with_mask(&files.mask("mask.png", (64, 48), disc));
     let (mut harness, _) = mask_output(&element);
@@ -51,7 +51,7 @@ fn before_the_first_frame_there_is_an_estimate() {
 }
 
 #[test]
-fn what_is_not_live_has_no_latency() {
+fn non_live_pipelines_have_no_latency() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), disc);
     let pipeline = Pipeline::new(&format!(
@@ -69,16 +69,16 @@ fn what_is_not_live_has_no_latency() {
             break;
         }
         let source = message.src().map(|source| source.name());
-        assert_ne!(source.as_deref(), Some("f"), "nobody reckons with it");
+        assert_ne!(source.as_deref(), Some("f"), "no latency message in a non-live pipeline");
     }
     assert_eq!(latency(&*pipeline), (false, gst::ClockTime::ZERO, None));
 }
 
 #[test]
-fn a_sink_in_time_makes_a_slow_file_hold_its_mask() {
+fn late_frames_of_a_file_hold_the_mask_with_a_synchronised_sink() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), disc);
-    // Faster than any machine runs the network.
+    // A frame rate above that of the network on any machine.
     let pipeline = Pipeline::new(&format!(
         "videotestsrc num-buffers=300 ! video/x-raw,width=64,height=48,framerate=1000/1 ! \
          fastganseg name=f device=cpu ref-mask={} ! fakesink sync=true qos=true",

@@ -1,6 +1,7 @@
-//! An object that is covered for a while.
+//! Messages about an object that is covered for some frames.
 
 use gstreamer as gst;
+use gstreamer::prelude::*;
 use gstreamer_video::VideoFormat;
 
 use crate::util::*;
@@ -13,7 +14,7 @@ fn inside(x: usize, y: usize) -> u8 {
     if (x as f64 - 200.0).hypot(y as f64 - 130.0) < 45.0 { 255 } else { 0 }
 }
 
-/// A striped orange disk on a mottled green ground, or a grey cover; RGB.
+/// A striped orange disk on a textured green background, or a grey frame; RGB.
 fn picture(number: u64) -> gst::Buffer {
     let pixel = |i: usize| {
         let (x, y) = (i % WIDTH, i / WIDTH);
@@ -32,6 +33,41 @@ fn picture(number: u64) -> gst::Buffer {
     buffer
 }
 
+/// Id and (x, y, width, height) of each region of interest.
+fn regions(buffer: &gst::BufferRef) -> Vec<(i32, (u32, u32, u32, u32))> {
+    let regions = buffer.iter_meta::<gstreamer_video::VideoRegionOfInterestMeta>();
+    regions
+        .filter(|region| region.roi_type() == "fastganseg")
+        .map(|region| (region.id(), region.rect()))
+        .collect()
+}
+
+#[test]
+fn present_objects_have_a_region_of_interest() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (WIDTH, HEIGHT), inside));
+    let info = info(VideoFormat::Rgb, WIDTH as u32, HEIGHT as u32);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    harness.push(picture(0)).unwrap();
+    assert!(regions(&harness.pull().unwrap()).is_empty(), "off by default");
+    element.set_property("roi-meta", true);
+    for number in 1..9 {
+        if number == 2 {
+            // The reference frame itself.
+            element.set_property("ref-mask", files.path("mask.png").to_str().unwrap());
+        }
+        harness.push(picture(number)).unwrap();
+        let regions = regions(&harness.pull().unwrap());
+        if number >= COVERED.start + 2 {
+            assert!(regions.is_empty(), "frame {number}: {regions:?}");
+        } else if number < COVERED.start {
+            let &[(1, (x, y, width, height))] = &regions[..] else { panic!("frame {number}: {regions:?}") };
+            let near = |a: u32, b: u32| a.abs_diff(b) <= 8;
+            assert!(near(x, 155) && near(y, 85) && near(width, 90) && near(height, 90), "{regions:?}");
+        }
+    }
+}
+
 #[test]
 fn a_covered_object_is_announced_as_lost_and_recovered() {
     let files = Files::new();
@@ -45,7 +81,7 @@ fn a_covered_object_is_announced_as_lost_and_recovered() {
         let alpha = alpha(&harness.pull().unwrap(), &src_info(&harness));
         let count = |f: &dyn Fn(u8, u8) -> bool| alpha.iter().zip(&truth).filter(|&(&a, &b)| f(a, b)).count();
         if COVERED.contains(&number) {
-            assert_eq!(count(&|a, _| a > 127), 0, "frame {number}: there is nothing to cut out");
+            assert_eq!(count(&|a, _| a > 127), 0, "frame {number}: the object is covered");
         } else if number != COVERED.end {
             let (both, either) = (count(&|a, b| a > 127 && b > 127), count(&|a, b| a > 127 || b > 127));
             assert!(both as f64 > 0.8 * either as f64, "frame {number}: {both} of {either}");
@@ -54,6 +90,6 @@ fn a_covered_object_is_announced_as_lost_and_recovered() {
         assert_eq!(reference_state(&element) == "lost", state == "lost", "frame {number}");
     }
     let expected = ["armed", "seeded", "lost 1", "lost", "recovered 1", "recovered"];
-    assert_eq!([(); 6].map(|()| news(&bus)), expected);
-    no_news(&bus);
+    assert_eq!([(); 6].map(|()| next_message(&bus)), expected);
+    assert_no_messages(&bus);
 }

@@ -1,4 +1,4 @@
-//! The element as applications see it: real pipelines and single pads.
+//! Tests of the element through its public interface: pipelines, harnesses and single pads.
 
 mod bad_input;
 mod chaos;

@@ -1,4 +1,4 @@
-//! Sixteen elements at once; each does what it does alone.
+//! Sixteen elements at once; each must give the same masks as alone.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ const COUNT: usize = 16;
 const FRAMES: usize = 6;
 const SOURCE: &str = "videotestsrc num-buffers=6 pattern=zone-plate kx2=20 ky2=20 kt=30 ! video/x-raw,format=I420,width=96,height=64,framerate=30/1";
 
-/// A square for each, where no other has one.
+/// One mask per element: rectangles that do not overlap.
 fn masks(files: &Files) -> Vec<PathBuf> {
     (0..COUNT)
         .map(|index| {
@@ -27,7 +27,7 @@ fn masks(files: &Files) -> Vec<PathBuf> {
         .collect()
 }
 
-/// With `roi=auto` the masks of this network, whose weights are random, differ by a few of 255 from run to run.
+/// Launch line of one element. With `roi=auto`, masks of random weights differ by a few levels of 255 between runs.
 fn cut(mask: &Path) -> String {
     format!("fastganseg roi=off device=cpu model-file={} ref-mask={}", model::tiny(), mask.display())
 }
@@ -74,27 +74,27 @@ fn sixteen_in_a_row() {
         let masks = masks(&files);
         let row: Vec<String> =
             masks.iter().enumerate().map(|(i, mask)| format!("{} name=f{i}", cut(mask))).collect();
-        // Alpha of one would be multiplied with that of the next.
+        // Drop the alpha: the next element would multiply it with its own.
         let row = row.join(" ! videoconvert ! video/x-raw,format=I420 ! ");
         let pipeline = Pipeline::new(&format!("{SOURCE} ! {row} ! video/x-raw,format=A420 ! fakesink"));
-        let seen: Vec<Arc<Mutex<Vec<Vec<u8>>>>> = (0..COUNT)
+        let alphas_of: Vec<Arc<Mutex<Vec<Vec<u8>>>>> = (0..COUNT)
             .map(|index| {
-                let seen: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+                let alphas_of: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
                 let pad = pipeline.by_name(&format!("f{index}")).unwrap().static_pad("src").unwrap();
-                let inside = seen.clone();
+                let log = alphas_of.clone();
                 pad.add_probe(gst::PadProbeType::BUFFER, move |pad, probe| {
                     let info = gstreamer_video::VideoInfo::from_caps(&pad.current_caps().unwrap()).unwrap();
-                    inside.lock().unwrap().push(plane(probe.buffer().unwrap(), &info, 3, 1));
+                    log.lock().unwrap().push(plane(probe.buffer().unwrap(), &info, 3, 1));
                     gst::PadProbeReturn::Ok
                 });
-                seen
+                alphas_of
             })
             .collect();
         pipeline.set_state(gst::State::Playing).unwrap();
         assert!(pipeline.ends());
         pipeline.set_state(gst::State::Null).unwrap();
-        for (index, (mask, seen)) in masks.iter().zip(seen).enumerate() {
-            assert!(alone(mask) == *seen.lock().unwrap(), "element {index} differs");
+        for (index, (mask, alphas_of)) in masks.iter().zip(alphas_of).enumerate() {
+            assert!(alone(mask) == *alphas_of.lock().unwrap(), "element {index} differs");
         }
     });
 }

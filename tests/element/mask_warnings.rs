@@ -1,4 +1,4 @@
-//! Masks that are probably not what was meant: they are used, and a warning says what to do.
+//! Masks that are probably mistakes: they are used, with a warning that names a remedy.
 
 use gst::prelude::*;
 use gstreamer as gst;
@@ -7,7 +7,7 @@ use gstreamer_video::VideoFormat;
 use crate::model;
 use crate::util::*;
 
-/// The warnings of a mask on frames of 64x48, all of which come out.
+/// Plays three frames of 64x48 and returns the warnings.
 #[track_caller]
 fn warnings_on(caps: &str, properties: &str) -> Vec<String> {
     let outcome = play(&format!(
@@ -25,7 +25,7 @@ fn warnings(properties: &str) -> Vec<String> {
     warnings_on("", properties)
 }
 
-/// The only warning, which names the mask.
+/// Asserts that there is one warning and that it names the mask; returns it.
 #[track_caller]
 fn warning(mask: &std::path::Path, more: &str) -> String {
     let mut warnings = warnings(&format!("ref-mask={} {more}", mask.display()));
@@ -34,7 +34,7 @@ fn warning(mask: &std::path::Path, more: &str) -> String {
     warnings.remove(0)
 }
 
-/// Columns and rows of a mask with an object in its middle.
+/// Writes a mask of the given width and height with a rectangle in its middle.
 fn middle(files: &Files, (width, height): (usize, usize)) -> std::path::PathBuf {
     let inside = |at: usize, length: usize| (length / 4..3 * length / 4).contains(&at);
     let data: Vec<u8> = (0..width * height)
@@ -73,7 +73,7 @@ fn a_mask_of_the_surroundings_is_used_with_a_warning() {
     let message = warning(&files.mask("mask.png", (64, 48), surroundings), "");
     assert!(message.contains("inverted") && message.contains("-negate"), "{message}");
 
-    // Large, but with background on two sides; and at all borders, but small.
+    // No warning for a large mask with background on two sides, nor for a small one along all borders.
     let bust = files.mask("bust.png", (64, 48), |x, y| if x > 5 && y > 5 { 255 } else { 0 });
     assert_eq!(warnings(&format!("ref-mask={}", bust.display())), [""; 0]);
     let frame = files.mask("frame.png", (64, 48), |x, y| if x % 63 == 0 || y % 47 == 0 { 255 } else { 0 });
@@ -93,7 +93,7 @@ fn a_mask_of_another_shape_than_the_frame_names_both_sizes() {
     for size in [(64, 48), (32, 24), (640, 480), (65, 48), (21, 16)] {
         assert_eq!(warnings(&format!("ref-mask={}", middle(&files, size).display())), [""; 0], "{size:?}");
     }
-    // Drawn on the frame as a player shows it.
+    // A mask of the frame's display size, drawn on a player's screenshot.
     let wide = format!("ref-mask={}", middle(&files, (96, 48)).display());
     assert_eq!(warnings_on(",pixel-aspect-ratio=3/2", &wide), [""; 0]);
     assert_eq!(warnings(&wide).len(), 1);
@@ -112,7 +112,7 @@ fn a_mask_of_another_shape_than_its_image_names_both_sizes() {
     assert_eq!(warnings(&upright), [""; 0]);
 }
 
-/// The mask fits the picture as every viewer shows it, not as it is stored.
+/// The mask must fit the image as viewers show it, not as it is stored.
 #[test]
 fn a_jpeg_with_a_rotation_tag_is_turned() {
     let files = Files::new();
@@ -120,7 +120,7 @@ fn a_jpeg_with_a_rotation_tag_is_turned() {
     image::RgbImage::new(64, 48).write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
     let mut bytes = jpeg.into_inner();
     let stored = files.write("stored.jpg", &bytes);
-    // Orientation 6: to be turned by 90 degrees.
+    // Orientation 6: to be rotated by 90 degrees.
     bytes.splice(
         2..2,
         *b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
@@ -132,41 +132,41 @@ fn a_jpeg_with_a_rotation_tag_is_turned() {
 }
 
 #[test]
-fn once_for_each_mask_while_playing_and_by_signal() {
+fn each_mask_is_warned_about_once_while_playing_and_by_signal() {
     let files = Files::new();
     let element = with_mask(&files.mask("good.png", (64, 48), disc));
     element.set_property("model-file", model::tiny());
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     values(&mut harness, frame(&info, 0));
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
 
-    // What is wrong with the mask itself is said when it is loaded, its shape when there is a frame.
+    // Values are checked when the mask is loaded, its shape with the first frame.
     let faint = files.mask("faint.png", (48, 64), faint_disc);
     element.set_property("ref-mask", faint.to_str().unwrap());
-    let message = news(&bus);
+    let message = next_message(&bus);
     assert!(
         message.contains("warning") && message.contains("faint.png") && message.contains("38"),
         "{message}"
     );
-    assert_eq!(news(&bus), "armed");
+    assert_eq!(next_message(&bus), "armed");
     values(&mut harness, frame(&info, 1));
-    let message = news(&bus);
+    let message = next_message(&bus);
     assert!(message.contains("faint.png") && message.contains("48x64"), "{message}");
-    assert_eq!(news(&bus), "seeded");
+    assert_eq!(next_message(&bus), "seeded");
 
-    // Another stream arms the same mask again.
-    arm_again(&mut harness);
-    arm_again(&mut harness);
+    // Another stream arms the same mask again, without a warning.
+    start_new_stream(&mut harness);
+    start_new_stream(&mut harness);
     values(&mut harness, frame(&info, 2));
-    assert_eq!([news(&bus), news(&bus), news(&bus)], ["armed", "armed", "seeded"]);
+    assert_eq!([next_message(&bus), next_message(&bus), next_message(&bus)], ["armed", "armed", "seeded"]);
 
     assert!(set_reference(&element, &grey(surroundings), None));
-    let message = news(&bus);
+    let message = next_message(&bus);
     assert!(message.contains("in memory") && message.contains("inverted"), "{message}");
-    assert_eq!(news(&bus), "armed");
+    assert_eq!(next_message(&bus), "armed");
     assert_eq!(values(&mut harness, frame(&info, 3)), pixels(surroundings));
-    assert_eq!(news(&bus), "seeded");
+    assert_eq!(next_message(&bus), "seeded");
 
     let lying = sample(VideoFormat::Rgb, vec![90; 64 * 48 * 3]);
     let tall =
@@ -174,7 +174,7 @@ fn once_for_each_mask_while_playing_and_by_signal() {
     let tall = tall.field("framerate", gst::Fraction::new(0, 1)).build();
     let upright = gst::Sample::builder().buffer(&gst::Buffer::from_slice(pixels(disc))).caps(&tall).build();
     assert!(set_reference(&element, &upright, Some(&lying)));
-    let message = news(&bus);
+    let message = next_message(&bus);
     assert!(message.contains("48x64") && message.contains("ref-image 64x48"), "{message}");
-    assert_eq!(news(&bus), "armed");
+    assert_eq!(next_message(&bus), "armed");
 }

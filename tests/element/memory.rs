@@ -6,7 +6,7 @@ use gstreamer_video::{VideoFormat, VideoInfo};
 
 use crate::util::*;
 
-/// Where the bytes of each memory of a buffer are.
+/// Addresses of the memories of a buffer.
 fn addresses(buffer: &gst::BufferRef) -> Vec<usize> {
     buffer.iter_memories().map(|memory| memory.map_readable().unwrap().as_ptr() as usize).collect()
 }
@@ -15,7 +15,7 @@ fn with_video_meta(harness: &mut Harness) {
     harness.add_propose_allocation_meta(gst_video::VideoMeta::meta_api(), None);
 }
 
-/// A harness that takes `format` and understands strides.
+/// A harness that accepts `format`, and any strides with `video_meta`.
 fn open(element: &gst::Element, info: &VideoInfo, format: VideoFormat, video_meta: bool) -> Harness {
     let mut harness = Harness::with_element(element, Some("sink"), Some("src"));
     if video_meta {
@@ -26,7 +26,7 @@ fn open(element: &gst::Element, info: &VideoInfo, format: VideoFormat, video_met
     harness
 }
 
-/// A frame with rows of `padding` bytes more, and as many between the planes.
+/// A frame with `padding` bytes after each row and before the first.
 fn padded(info: &VideoInfo, padding: usize) -> gst::Buffer {
     let format = info.format_info();
     let (mut offsets, mut strides, mut bytes) = (Vec::new(), Vec::new(), vec![0xee; padding]);
@@ -57,8 +57,8 @@ fn padded(info: &VideoInfo, padding: usize) -> gst::Buffer {
     buffer
 }
 
-/// Formats, and what they become with a plane of alpha. GStreamer 1.22 takes AV12 for opaque, so the element does not
-/// offer it there.
+/// Formats to which the element appends an alpha plane, and the results. GStreamer 1.22 does not list AV12 as a
+/// format with alpha, so the element does not offer it there.
 fn appended() -> impl Iterator<Item = (VideoFormat, VideoFormat)> {
     let all = [
         (VideoFormat::I420, VideoFormat::A420),
@@ -109,13 +109,13 @@ fn odd_sizes_and_padded_strides() {
                 for padding in [0, 1, 13, 64] {
                     let buffer = padded(&info, padding);
                     let colors: Vec<Vec<u8>> = (0..3).map(|c| component(&buffer, &info, c)).collect();
-                    arm_again(&mut harness);
+                    start_new_stream(&mut harness);
                     harness.push(buffer).unwrap();
                     let out = harness.pull().unwrap();
                     let out_info = src_info(&harness);
                     let what = format!("{format:?} {width}x{height} + {padding}, meta {video_meta}");
                     if !video_meta {
-                        assert!(is_packed(&out, &out_info), "{what}: downstream cannot know the strides");
+                        assert!(is_packed(&out, &out_info), "{what}: padded without video meta");
                     }
                     assert_eq!(component(&out, &out_info, 3), data, "{what}: alpha");
                     for (c, wanted) in colors.iter().enumerate() {
@@ -180,7 +180,7 @@ fn rgbx_becomes_rgba_in_place() {
         let info = info(format, 64, 48);
         let mut harness = harness(&element, &info.to_caps().unwrap());
         let mut buffer = frame(&info, 0);
-        // Alpha that is there already is multiplied, and 255 changes nothing.
+        // Input alpha is multiplied with the mask; 255 keeps the mask.
         buffer.get_mut().unwrap().map_writable().unwrap().fill(255);
         let before = addresses(&buffer);
         harness.push(buffer).unwrap();
@@ -210,14 +210,17 @@ fn shared_buffers_are_not_written() {
             let before = buffer.map_readable().unwrap().to_vec();
             harness.push(buffer).unwrap();
             let out = harness.pull().unwrap();
-            assert!(*kept.map_readable().unwrap() == before, "{format:?} {output}: somebody else's bytes");
+            assert!(
+                *kept.map_readable().unwrap() == before,
+                "{format:?} {output}: a shared buffer was written"
+            );
             assert!(out.map_readable().unwrap().to_vec() != before);
         }
     }
 }
 
 #[test]
-fn alpha_planes_are_used_again() {
+fn alpha_planes_are_reused() {
     let files = Files::new();
     let element = with_mask(&files.mask("mask.png", (64, 48), disc));
     let info = info(VideoFormat::I420, 640, 480);
@@ -251,11 +254,11 @@ fn upstream_pools_get_their_buffers_back() {
         let out = harness.pull().unwrap();
         assert!(seen.contains(&addresses(&out)[0]), "the colours were copied");
     }
-    assert_eq!(seen.len(), 1, "upstream had to allocate anew for each frame");
+    assert_eq!(seen.len(), 1, "the pool allocated a buffer for each frame");
 }
 
 #[test]
-fn strides_of_any_kind_are_offered_to_upstream() {
+fn video_meta_is_offered_to_upstream() {
     let files = Files::new();
     let element = with_mask(&files.mask("mask.png", (64, 48), disc));
     let info = info(VideoFormat::I420, 64, 48);

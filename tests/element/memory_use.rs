@@ -1,14 +1,14 @@
-//! How much memory the process holds, and whether it grows.
+//! Resident memory of the process, and its growth.
 
-/// Resident memory in KiB, where the system tells.
+/// Resident memory in KiB; `None` without /proc.
 pub fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// What the third quarter of the samples held and what the last one did, as medians: neither a thread that
-/// starts nor one that ends moves those.
+/// Growth in percent from the third quarter of the samples to the last. Compares medians, which threads that start or
+/// end do not affect.
 pub fn growth_percent(samples: &[u64]) -> f64 {
     let median = |part: &[u64]| {
         let mut part = part.to_vec();
@@ -20,16 +20,16 @@ pub fn growth_percent(samples: &[u64]) -> f64 {
     100.0 * (after - before) / before
 }
 
-/// Memory has not grown by more than so many percent since it was warm.
+/// Asserts that memory has not grown by more than `percent` after warm-up.
 #[track_caller]
 pub fn flat(samples: &[u64], percent: f64) {
     if samples.len() < 8 {
-        crate::util::skip("this system does not tell its memory");
+        crate::util::skip("/proc/self/status is not available");
         return;
     }
     let growth = growth_percent(samples);
     println!(
-        "{} samples, {} KiB at last, {growth:+.3} % since warm",
+        "{} samples, {} KiB at the end, {growth:+.3} % after warm-up",
         samples.len(),
         samples[samples.len() - 1]
     );
@@ -37,7 +37,7 @@ pub fn flat(samples: &[u64], percent: f64) {
 }
 
 #[test]
-fn growth_is_seen_and_spikes_are_not() {
+fn growth_is_detected_and_spikes_are_ignored() {
     let mut samples = vec![1000; 40];
     samples[35] = 9000;
     assert_eq!(growth_percent(&samples), 0.0);

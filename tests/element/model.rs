@@ -1,4 +1,4 @@
-//! Networks so small that a test can start hundreds.
+//! Weights files of small networks, for fast tests.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,26 +8,26 @@ use gstfastganseg::model::weights::{self, Weights};
 use gstfastganseg::model::{Config, Lite};
 use tch::{Device, Kind, Tensor, nn};
 
-/// Width and height in pixels at which frames enter both networks.
+/// Input size of both networks: width and height in pixels.
 pub const SIZE: (usize, usize) = (96, 64);
 
 fn small_config() -> Config {
     Config { network_size: [SIZE.1 as i64, SIZE.0 as i64], ..Config::lite() }
 }
 
-/// Of few channels and no sense: for whatever does not depend on what is seen.
+/// A network with few channels and untrained weights, for tests that do not depend on the masks.
 pub fn tiny() -> &'static str {
     static PATH: OnceLock<String> = OnceLock::new();
     PATH.get_or_init(|| {
         let config = Config { width: 0.0625, ..small_config() };
         let store = nn::VarStore::new(Device::Cpu);
         Lite::new(&store.root(), &config).unwrap();
-        make_the_same_everywhere(&store);
+        fill_reproducibly(&store);
         save("tiny", &store, &config)
     })
 }
 
-/// The built-in weights, looking at small pictures.
+/// The built-in weights with a small input size.
 pub fn small() -> &'static str {
     static PATH: OnceLock<String> = OnceLock::new();
     PATH.get_or_init(|| {
@@ -39,8 +39,8 @@ pub fn small() -> &'static str {
     })
 }
 
-/// What libtorch draws depends on what other threads draw.
-fn make_the_same_everywhere(store: &nn::VarStore) {
+/// Fills the weights reproducibly. libtorch's random generator is shared by all threads.
+fn fill_reproducibly(store: &nn::VarStore) {
     let _guard = tch::no_grad_guard();
     let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
     let mut state = 1u32;
@@ -61,7 +61,7 @@ fn make_the_same_everywhere(store: &nn::VarStore) {
     }
 }
 
-/// The file appears whole and is always the same, so that several processes can share it.
+/// Saves the weights. The write is atomic and the contents are constant: several processes can share the file.
 fn save(name: &str, store: &nn::VarStore, config: &Config) -> String {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("safetensors");
     weights::save(&path, store, config, &BTreeMap::new(), Kind::Float).unwrap();

@@ -4,18 +4,18 @@ use std::sync::OnceLock;
 
 use crate::util::*;
 
-/// The plugin that was built with this test, in a folder of its own.
+/// Path of the plugin built with this test, copied into a folder of its own.
 pub fn path() -> PathBuf {
     use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
     let name = format!("{DLL_PREFIX}gstfastganseg{DLL_SUFFIX}");
-    // Beside target/debug/deps/element-…, among other libraries that GStreamer had better not load.
+    // It lies beside target/debug/deps/element-…, among libraries that GStreamer should not load.
     let built = std::env::current_exe().unwrap().with_file_name(&name);
-    assert!(built.exists(), "{} was not built: run cargo test, which builds it", built.display());
+    assert!(built.exists(), "{} does not exist: run cargo test, which builds it", built.display());
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin");
         std::fs::create_dir_all(&folder).unwrap();
-        // Under its name at once, for another process may be reading it.
+        // Rename atomically: another process may be reading the file.
         let part = folder.join(format!("{}.part", std::process::id()));
         std::fs::copy(&built, &part).unwrap();
         std::fs::rename(&part, folder.join(&name)).unwrap();
@@ -34,7 +34,7 @@ fn gst_inspect_shows_every_property() {
         .env("GST_PLUGIN_PATH", plugin.parent().unwrap())
         .env_remove("LD_LIBRARY_PATH")
         .output();
-    let Ok(output) = output else { return skip("there is no gst-inspect-1.0") };
+    let Ok(output) = output else { return skip("gst-inspect-1.0 is not installed") };
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("Filter/Effect/Video") && text.contains("MPL-2.0") && text.contains("none (0)"));

@@ -1,4 +1,4 @@
-//! What happens to frames that come too late.
+//! Late frames and QoS.
 
 use gst::prelude::*;
 use gstreamer as gst;
@@ -10,11 +10,11 @@ fn time(number: u64) -> gst::ClockTime {
     gst::ClockTime::SECOND * number / 30
 }
 
-/// The sink says that the frame of that number came late by `late` frames.
-fn complain(harness: &mut Harness, number: u64, late: u64) {
+/// Sends a QoS event: frame `number` was `late` frames late.
+fn report_late(harness: &mut Harness, number: u64, late: u64) {
     let late = i64::try_from(time(late).nseconds()).unwrap();
     let event = gst::event::Qos::new(gst::QOSType::Underflow, 1.5, late, time(number));
-    // The harness has no answer to it, as it is no element.
+    // The return value is meaningless: a harness is not an element.
     harness.push_upstream_event(event);
 }
 
@@ -36,11 +36,11 @@ fn late_frames_hold_the_mask() {
     let bus = bus(&element);
     assert_eq!(values(&mut harness, frame(&info, 0)), pixels(ramp));
     // Late until 0 + 2 * 2 + 1 frames.
-    complain(&mut harness, 0, 2);
+    report_late(&mut harness, 0, 2);
     for number in 1..5 {
         assert_eq!(values(&mut harness, frame(&info, number)), pixels(ramp), "frame {number}");
     }
-    assert_ne!(values(&mut harness, frame(&info, 6)), pixels(ramp), "in time again");
+    assert_ne!(values(&mut harness, frame(&info, 6)), pixels(ramp), "on time again");
     let counts = ["frames", "inferences", "held", "dropped"].map(|name| count(&element, name));
     assert_eq!(counts, [6, 2, 4, 0]);
 
@@ -63,7 +63,7 @@ fn late_frames_are_dropped_if_asked() {
     let (_files, element, mut harness, info) = late("drop");
     let bus = bus(&element);
     assert_eq!(values(&mut harness, frame(&info, 0)), pixels(ramp));
-    complain(&mut harness, 0, 2);
+    report_late(&mut harness, 0, 2);
     for number in 1..5 {
         harness.push(frame(&info, number)).unwrap();
         assert!(harness.try_pull().is_none(), "frame {number}");
@@ -87,7 +87,7 @@ fn late_frames_are_dropped_if_asked() {
 fn the_policy_changes_while_playing() {
     let (_files, element, mut harness, info) = late("hold");
     values(&mut harness, frame(&info, 0));
-    complain(&mut harness, 0, 4);
+    report_late(&mut harness, 0, 4);
     values(&mut harness, frame(&info, 1));
     element.set_property_from_str("late-policy", "drop");
     harness.push(frame(&info, 2)).unwrap();
@@ -98,14 +98,14 @@ fn the_policy_changes_while_playing() {
 }
 
 #[test]
-fn frames_that_are_always_late_get_a_mask_now_and_then() {
+fn the_mask_is_updated_at_times_even_if_every_frame_is_late() {
     for (policy, frames) in [("hold", 12), ("drop", 2)] {
         let (_files, element, mut harness, info) = late(policy);
-        // So far apart that any machine has run the network in between.
+        // Timestamps so far apart that the network fits in between on any machine.
         let mut push = |number: u64| {
             let mut buffer = frame(&info, 3000 * number);
             buffer.get_mut().unwrap().set_flags(gst::BufferFlags::empty());
-            complain(&mut harness, 3000 * number, 30);
+            report_late(&mut harness, 3000 * number, 30);
             harness.push(buffer).unwrap();
         };
         for number in 0..11 {
@@ -121,12 +121,12 @@ fn frames_that_are_always_late_get_a_mask_now_and_then() {
 fn late_frames_still_become_the_reference() {
     for policy in ["hold", "drop"] {
         let (_files, element, mut harness, info) = late(policy);
-        complain(&mut harness, 100, 100);
+        report_late(&mut harness, 100, 100);
         assert_eq!(values(&mut harness, frame(&info, 0)), pixels(ramp), "{policy}: nothing to hold");
-        arm_again(&mut harness);
-        arm_again(&mut harness);
-        // A new stream begins a segment, of which nothing is known to be late.
-        complain(&mut harness, 100, 100);
+        start_new_stream(&mut harness);
+        start_new_stream(&mut harness);
+        // A new stream begins a segment, which resets lateness.
+        report_late(&mut harness, 100, 100);
         assert_eq!(values(&mut harness, frame(&info, 1)), pixels(ramp), "{policy}: armed again");
         assert_eq!(count(&element, "inferences"), 2);
     }
@@ -139,21 +139,21 @@ fn without_a_reference_late_frames_pass() {
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     for number in 0..3 {
-        complain(&mut harness, 100, 100);
+        report_late(&mut harness, 100, 100);
         assert_eq!(values(&mut harness, frame(&info, number))[0], 255);
     }
     assert!(qos_messages(&bus).is_empty());
 }
 
 #[test]
-fn what_was_late_is_forgotten_with_a_flush_or_segment() {
+fn flush_and_segment_reset_lateness() {
     let (_files, element, mut harness, info) = late("drop");
     values(&mut harness, frame(&info, 0));
     let segment = gst::FormattedSegment::<gst::ClockTime>::new();
-    complain(&mut harness, 1000, 100);
+    report_late(&mut harness, 1000, 100);
     harness.push_event(gst::event::Segment::new(segment.upcast_ref()));
     values(&mut harness, frame(&info, 1));
-    complain(&mut harness, 1000, 100);
+    report_late(&mut harness, 1000, 100);
     harness.push_event(gst::event::FlushStart::new());
     harness.push_event(gst::event::FlushStop::new(true));
     harness.push_event(gst::event::Segment::new(segment.upcast_ref()));
@@ -163,11 +163,11 @@ fn what_was_late_is_forgotten_with_a_flush_or_segment() {
 }
 
 #[test]
-fn upstream_is_told_of_late_frames_too() {
+fn qos_events_are_forwarded_upstream() {
     let (_files, _element, mut harness, info) = late("hold");
     values(&mut harness, frame(&info, 0));
     while harness.try_pull_upstream_event().is_some() {}
-    complain(&mut harness, 0, 2);
+    report_late(&mut harness, 0, 2);
     let events = std::iter::from_fn(|| harness.try_pull_upstream_event());
     assert!(events.into_iter().any(|event| event.type_() == gst::EventType::Qos));
 }

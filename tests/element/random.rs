@@ -1,6 +1,6 @@
-//! Chance that can be repeated: `FASTGANSEG_SEED` sets the seed, which every test prints.
+//! Reproducible random numbers. `FASTGANSEG_SEED` sets the seed; every test prints it.
 
-/// The generator known as xorshift64*.
+/// An xorshift64* generator.
 pub struct Random(u64);
 
 impl Random {
@@ -21,12 +21,12 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// 0 to `end`, without `end`.
+    /// Returns a number from 0 to `end`, exclusive.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() >> 33) as usize % end.max(1)
     }
 
-    /// One time in so many.
+    /// Returns true with probability 1/`times`.
     pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -35,7 +35,7 @@ impl Random {
         &items[self.below(items.len())]
     }
 
-    /// 0.0 to 1.0, both ends every now and then.
+    /// Returns a number from 0.0 to 1.0; each end has a probability of 10 %.
     pub fn unit(&mut self) -> f64 {
         match self.below(10) {
             0 => 0.0,

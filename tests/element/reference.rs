@@ -4,7 +4,7 @@ use gstreamer_video::{VideoFormat, VideoInfo};
 
 use crate::util::*;
 
-/// A bright disc on a dark, uneven ground, where the disc is in [`disc`].
+/// A bright disc on a dark, textured background, at the place of [`disc`].
 fn scene(info: &VideoInfo, number: u64) -> gst::Buffer {
     let luma = (0..64 * 48).map(|i| match disc(i % 64, i / 64) {
         0 => 40 + (i % 64 * 3 + i / 64 * 7) as u8 % 40,
@@ -24,7 +24,7 @@ fn the_armed_frame_carries_the_mask_itself() {
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     assert_eq!(values(&mut harness, frame(&info, 5)), pixels(ramp));
-    assert_eq!(news(&bus), "armed");
+    assert_eq!(next_message(&bus), "armed");
     let message = bus.pop_filtered(&[gst::MessageType::Element]).unwrap();
     let structure = message.structure().unwrap();
     assert_eq!(structure.get::<&str>("state").unwrap(), "seeded");
@@ -64,7 +64,7 @@ fn later_frames_are_tracked() {
 }
 
 #[test]
-fn with_an_image_the_first_frame_is_tracked_already() {
+fn with_an_image_the_first_frame_is_tracked() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), ramp);
     let rgb: Vec<u8> = (0..64 * 48).flat_map(|i| [i as u8, (i / 7) as u8, 90]).collect();
@@ -74,7 +74,7 @@ fn with_an_image_the_first_frame_is_tracked_already() {
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     assert_ne!(values(&mut harness, frame(&info, 0)), pixels(ramp));
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
 }
 
 #[test]
@@ -89,8 +89,8 @@ fn without_a_reference_frames_pass_opaque_with_one_warning() {
         let out = harness.pull().unwrap();
         assert!(plane(&out, &src_info(&harness), 3, 1).iter().all(|&alpha| alpha == 255));
     }
-    assert!(news(&bus).contains("set ref-mask"));
-    no_news(&bus);
+    assert!(next_message(&bus).contains("set ref-mask"));
+    assert_no_messages(&bus);
 }
 
 #[test]
@@ -100,14 +100,14 @@ fn a_mask_set_while_playing_takes_over() {
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     assert!(values(&mut harness, frame(&info, 0)).iter().all(|&value| value == 255));
-    assert!(news(&bus).starts_with("warning"));
+    assert!(next_message(&bus).starts_with("warning"));
 
     for (number, value) in [(1, ramp as fn(usize, usize) -> u8), (2, disc)] {
         let mask = files.mask("mask.png", (64, 48), value);
         element.set_property("ref-mask", mask.to_str().unwrap());
-        assert_eq!(news(&bus), "armed");
+        assert_eq!(next_message(&bus), "armed");
         assert_eq!(values(&mut harness, frame(&info, number)), pixels(value));
-        assert_eq!(news(&bus), "seeded");
+        assert_eq!(next_message(&bus), "seeded");
     }
 }
 
@@ -118,7 +118,7 @@ fn a_bad_mask_set_while_playing_keeps_the_old_one() {
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     values(&mut harness, frame(&info, 0));
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
 
     let good = encode((64, 48), png::ColorType::Grayscale, png::BitDepth::Eight, &[200; 64 * 48]);
     for path in [
@@ -128,12 +128,12 @@ fn a_bad_mask_set_while_playing_keeps_the_old_one() {
         files.mask("black.png", (8, 8), |_, _| 0),
     ] {
         element.set_property("ref-mask", path.to_str().unwrap());
-        let message = news(&bus);
+        let message = next_message(&bus);
         assert!(message.starts_with("warning") && message.contains(path.to_str().unwrap()), "{message}");
         values(&mut harness, frame(&info, 1));
     }
-    no_news(&bus);
-    // It is still the old mask that arms again.
+    assert_no_messages(&bus);
+    // A new stream arms the old mask again.
     harness.push_event(gst::event::StreamStart::builder("first").build());
     harness.push_event(gst::event::StreamStart::builder("another").build());
     assert_eq!(values(&mut harness, frame(&info, 2)), pixels(ramp));
@@ -146,12 +146,12 @@ fn mask_and_image_set_in_one_call_belong_together() {
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     values(&mut harness, frame(&info, 0));
-    assert!(news(&bus).starts_with("warning"));
+    assert!(next_message(&bus).starts_with("warning"));
     let mask = files.mask("mask.png", (64, 48), disc);
     let image = files.png("image.png", (4, 3), png::ColorType::Rgb, png::BitDepth::Eight, &[9; 36]);
     element.set_properties(&[("ref-mask", &mask.to_str().unwrap()), ("ref-image", &image.to_str().unwrap())]);
-    assert_eq!(news(&bus), "armed");
-    no_news(&bus);
+    assert_eq!(next_message(&bus), "armed");
+    assert_no_messages(&bus);
     assert_ne!(values(&mut harness, frame(&info, 1)), pixels(disc));
 }
 
@@ -165,8 +165,8 @@ fn unsetting_the_mask_makes_frames_opaque() {
     element.set_property("ref-mask", None::<String>);
     for _ in 0..100 {
         if values(&mut harness, frame(&info, 1)).iter().all(|&value| value == 255) {
-            assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
-            assert!(news(&bus).starts_with("warning"));
+            assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
+            assert!(next_message(&bus).starts_with("warning"));
             return;
         }
     }
@@ -186,7 +186,7 @@ fn another_stream_arms_again_and_the_same_does_not() {
     while bus.pop().is_some() {}
     harness.push_event(gst::event::StreamStart::builder("two").build());
     assert_eq!(values(&mut harness, frame(&info, 2)), pixels(ramp));
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn discont_and_flush_restart_from_the_reference() {
     for number in 2..6 {
         values(&mut harness, frame(&info, number));
     }
-    // Two seconds on.
+    // Two seconds later.
     let mut buffer = scene(&info, 66);
     buffer.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
     assert_eq!(values(&mut harness, buffer), first, "after DISCONT");
@@ -229,7 +229,7 @@ fn dropped_live_frames_do_not_restart_tracking() {
 }
 
 #[test]
-fn end_of_stream_forgets_nothing_and_ready_everything() {
+fn eos_keeps_the_tracking_state_and_ready_clears_it() {
     let files = Files::new();
     let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
     let bus = bus(&element);
@@ -238,8 +238,8 @@ fn end_of_stream_forgets_nothing_and_ready_everything() {
     harness.push_event(gst::event::Eos::new());
     flush(&mut harness);
     assert_ne!(values(&mut harness, frame(&info, 0)), pixels(ramp), "tracked, not armed");
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
-    no_news(&bus);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
+    assert_no_messages(&bus);
 
     element.set_state(gst::State::Ready).unwrap();
     assert_eq!(element.property::<Option<String>>("active-device"), None);

@@ -1,4 +1,4 @@
-//! The element between two pads, which sees everything that comes out of it.
+//! The element between two test pads, which record its output.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,14 +8,15 @@ use gstreamer_video::{VideoFrameRef, VideoInfo};
 
 use crate::util;
 
-/// What came out.
+/// Recorded output of the element.
 #[derive(Default)]
 pub struct Seen {
     pub buffers: usize,
-    /// What is wrong with any of them.
+    /// Descriptions of invalid buffers.
     pub faults: Vec<String>,
-    /// Of messages and of upstream events.
+    /// Error messages on the bus.
     pub errors: Vec<String>,
+    /// Number of upstream events.
     pub upstream: usize,
 }
 
@@ -23,9 +24,9 @@ pub struct Rig {
     pub element: gst::Element,
     pub src: gst::Pad,
     seen: Arc<Mutex<Seen>>,
-    /// What downstream says to the buffers to come, if it does not take them.
+    /// Error that downstream returns for further buffers.
     pub refusal: Arc<Mutex<Option<gst::FlowError>>>,
-    // It holds the messages' receiver, and the pad is linked while it is here.
+    // Keep the bus and its handler alive, and the sink pad linked.
     _bus: gst::Bus,
     _sink: gst::Pad,
 }
@@ -65,7 +66,7 @@ impl Rig {
                 }
             })
             .event_function(|_, _, _| true)
-            // By default a pad takes no other caps than those that it has.
+            // Accept any caps: by default a pad accepts only its current ones.
             .query_function(|pad, parent, query| match query.view_mut() {
                 gst::QueryViewMut::Caps(caps) => {
                     let any = gst::Caps::new_any();
@@ -87,7 +88,7 @@ impl Rig {
         Self { element, src, seen, refusal, _bus: bus, _sink: sink }
     }
 
-    /// Begins a stream, as upstream does after each change of state.
+    /// Begins a stream, as upstream does after each state change.
     pub fn begin(&self, id: &str, info: &VideoInfo) {
         self.src.push_event(gst::event::StreamStart::new(id));
         self.src.push_event(gst::event::Caps::new(&info.to_caps().unwrap()));
@@ -103,9 +104,9 @@ impl Rig {
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
 
-    /// Nothing was wrong so far; the number of buffers since the last time.
+    /// Asserts that there were no faults and errors. Returns the number of buffers since the last call.
     #[track_caller]
-    pub fn all_well(&self, what: &str) -> usize {
+    pub fn assert_no_errors(&self, what: &str) -> usize {
         let seen = self.take();
         assert!(seen.faults.is_empty(), "{what}: {:?}", seen.faults);
         assert!(seen.errors.is_empty(), "{what}: {:?}", seen.errors);
@@ -124,10 +125,10 @@ pub fn segment() -> gst::Event {
     gst::event::Segment::new(gst::FormattedSegment::<gst::ClockTime>::new().upcast_ref())
 }
 
-/// What is wrong with a buffer for the caps of its pad.
+/// Describes why a buffer does not match the caps of its pad; `None` if it does.
 pub fn fault(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<String> {
     let Some(caps) = pad.current_caps() else {
-        // A pad that stops forgets its caps while the last buffer is on its way.
+        // A pad that is deactivated loses its caps while the last buffer is in flight.
         let stopping = pad.pad_flags().contains(gst::PadFlags::FLUSHING);
         return (!stopping).then(|| "a buffer before caps".into());
     };
@@ -135,11 +136,17 @@ pub fn fault(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<String> {
         Ok(info) => info,
         Err(error) => return Some(format!("{caps}: {error}")),
     };
-    // Every plane must be whole.
-    let whole = VideoFrameRef::from_buffer_ref_readable(buffer, &info).is_ok_and(|frame| {
+    // Every plane must be complete.
+    let complete = VideoFrameRef::from_buffer_ref_readable(buffer, &info).is_ok_and(|frame| {
         (0..info.n_planes()).all(|plane| frame.plane_data(plane).is_ok_and(|data| !data.is_empty()))
     });
-    (!whole || buffer.size() < info.size()).then(|| {
-        format!("{} bytes are no {}x{} {:?}", buffer.size(), info.width(), info.height(), info.format())
+    (!complete || buffer.size() < info.size()).then(|| {
+        format!(
+            "{} bytes are too few for {}x{} {:?}",
+            buffer.size(),
+            info.width(),
+            info.height(),
+            info.format()
+        )
     })
 }

@@ -1,4 +1,4 @@
-//! Properties that change while playing.
+//! Properties that change while playing, and statistics.
 
 use gst::prelude::*;
 use gst_controller::prelude::*;
@@ -41,7 +41,7 @@ fn defaults_and_ranges() {
 }
 
 #[test]
-fn the_look_is_controlled_buffer_by_buffer() {
+fn matte_settings_are_controlled_per_buffer() {
     let files = Files::new();
     let element = with_mask(&files.mask("mask.png", (64, 48), disc));
     for (name, later) in
@@ -86,14 +86,17 @@ fn the_network_runs_on_every_nth_frame() {
     let (ran, second) = push(3, &|| ());
     assert!(ran && second != first);
     assert_eq!(push(4, &|| ()), (false, second));
-    assert!(push(5, &|| element.set_property("inference-interval", 2u32)).0, "a change counts at once");
+    assert!(
+        push(5, &|| element.set_property("inference-interval", 2u32)).0,
+        "a new interval applies at once"
+    );
     assert!(!push(6, &|| ()).0);
     assert!(push(7, &|| ()).0);
     assert_eq!((count(&element, "frames"), count(&element, "held")), (8, 4));
 }
 
 #[test]
-fn what_is_held_is_shown_on_the_pictures_of_now() {
+fn a_held_matte_is_applied_to_the_current_frame() {
     let files = Files::new();
     let element = with_mask(&files.mask("mask.png", (64, 48), disc));
     element.set_property("inference-interval", 100u32);
@@ -113,7 +116,7 @@ fn what_is_held_is_shown_on_the_pictures_of_now() {
     element.set_property("invert", true);
     harness.push(frame(&info, 3)).unwrap();
     let out = harness.pull().unwrap();
-    assert_eq!(alpha(&out, &src_info(&harness))[0], 255, "the look of what is held can change");
+    assert_eq!(alpha(&out, &src_info(&harness))[0], 255, "matte settings apply to a held matte");
 }
 
 #[test]
@@ -125,11 +128,11 @@ fn nothing_is_held_across_references_and_seeks() {
     let (mut harness, info) = mask_output(&element);
     assert_eq!(values(&mut harness, frame(&info, 0)), pixels(ramp));
     assert_eq!(values(&mut harness, frame(&info, 1)), pixels(ramp));
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
 
     let mask = files.mask("other.png", (64, 48), disc);
     element.set_property("ref-mask", mask.to_str().unwrap());
-    assert_eq!(news(&bus), "armed");
+    assert_eq!(next_message(&bus), "armed");
     assert_eq!(values(&mut harness, frame(&info, 2)), pixels(disc));
 
     flush(&mut harness);
@@ -154,7 +157,7 @@ fn without_a_reference_nothing_is_held() {
 }
 
 #[test]
-fn statistics_tell_what_happened() {
+fn statistics_count_frames_and_times() {
     let files = Files::new();
     let element = with_mask(&files.mask("mask.png", (64, 48), disc));
     assert_eq!(reference_state(&element), "none");
@@ -178,19 +181,19 @@ fn statistics_tell_what_happened() {
     let stats = element.property::<gst::Structure>("stats");
     assert_eq!(stats.get::<Option<&str>>("device").unwrap(), None);
     assert_eq!(reference_state(&element), "none");
-    assert_eq!(count(&element, "frames"), 3, "readable after the end");
+    assert_eq!(count(&element, "frames"), 3, "readable after the element has stopped");
     element.set_state(gst::State::Paused).unwrap();
-    assert_eq!(count(&element, "frames"), 0, "counted from each start");
+    assert_eq!(count(&element, "frames"), 0, "counters restart with the element");
 }
 
 #[test]
-fn the_network_has_as_many_threads_as_it_is_told() {
+fn the_threads_property_sets_the_network_threads() {
     child::passes("settings::threads_alone", &[("OMP_NUM_THREADS", "2")]);
 }
 
-/// Buffers are pushed on the thread of the test, so that is where the network runs.
+/// The network runs on the thread that pushes buffers, which is that of the test.
 #[test]
-#[ignore = "needs a process to itself"]
+#[ignore = "a process of its own for the_threads_property_sets_the_network_threads"]
 fn threads_alone() {
     let files = Files::new();
     let threads_with = |threads: Option<u32>| {
@@ -204,9 +207,9 @@ fn threads_alone() {
         tch::get_num_threads()
     };
     let process_wide = || std::thread::spawn(tch::get_num_threads).join().unwrap();
-    assert!((1..=2).contains(&threads_with(None)), "automatic, within the number of the environment");
+    assert!((1..=2).contains(&threads_with(None)), "automatic: at most OMP_NUM_THREADS");
     assert_eq!(threads_with(Some(3)), 3);
-    assert_eq!(process_wide(), 2, "other users of libtorch keep their number");
+    assert_eq!(process_wide(), 2, "other threads keep their number");
     assert!((1..=2).contains(&threads_with(None)));
     assert_eq!(threads_with(Some(1)), 1);
     assert_eq!(process_wide(), 2);

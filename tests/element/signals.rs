@@ -1,4 +1,4 @@
-//! The action signals, as applications emit them.
+//! The action signals.
 
 use gst::prelude::*;
 use gstreamer as gst;
@@ -13,17 +13,17 @@ fn a_sample_becomes_the_reference_while_playing() {
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     values(&mut harness, frame(&info, 0));
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
 
     let rgba = pixels(ramp).into_iter().flat_map(|alpha| [7, 8, 9, alpha]).collect();
     for (number, mask) in [(1, grey(ramp)), (2, sample(VideoFormat::Rgba, rgba))] {
         assert!(set_reference(&element, &mask, None));
-        assert_eq!((news(&bus), reference_state(&element)), ("armed".into(), "armed".into()));
+        assert_eq!((next_message(&bus), reference_state(&element)), ("armed".into(), "armed".into()));
         assert_eq!(values(&mut harness, frame(&info, number)), pixels(ramp));
-        assert_eq!((news(&bus), reference_state(&element)), ("seeded".into(), "seeded".into()));
+        assert_eq!((next_message(&bus), reference_state(&element)), ("seeded".into(), "seeded".into()));
     }
-    no_news(&bus);
-    // It is the sample that arms again with another stream.
+    assert_no_messages(&bus);
+    // A new stream arms the sample again.
     harness.push_event(gst::event::StreamStart::builder("first").build());
     harness.push_event(gst::event::StreamStart::builder("another").build());
     assert_eq!(values(&mut harness, frame(&info, 3)), pixels(ramp));
@@ -38,7 +38,7 @@ fn with_an_image_the_next_frame_is_tracked() {
     assert!(set_reference(&element, &grey(disc), Some(&sample(VideoFormat::Yuy2, yuy2))));
     let values = values(&mut harness, frame(&info, 0));
     assert!(values != pixels(disc) && values.iter().any(|&value| value < 255));
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
 }
 
 #[test]
@@ -53,37 +53,37 @@ fn ids_in_a_grey_sample_are_objects() {
 }
 
 #[test]
-fn before_the_start_the_last_one_set_wins() {
+fn the_reference_set_last_wins() {
     let files = Files::new();
     let file = files.mask("mask.png", (64, 48), disc);
 
-    // A mask given before the start comes in place of the file, which need not even exist.
+    // A sample set before the start replaces the file, which need not exist.
     let element = element();
     element.set_property("ref-mask", "/nowhere.png");
     let bus_of_element = bus(&element);
     assert!(set_reference(&element, &grey(ramp), None));
     element.set_state(gst::State::Ready).unwrap();
-    no_news(&bus_of_element);
+    assert_no_messages(&bus_of_element);
     let (mut harness, info) = mask_output(&element);
     assert_eq!(values(&mut harness, frame(&info, 0)), pixels(ramp));
-    assert_eq!([news(&bus_of_element), news(&bus_of_element)], ["armed", "seeded"]);
+    assert_eq!([next_message(&bus_of_element), next_message(&bus_of_element)], ["armed", "seeded"]);
 
-    // A file named afterwards comes in its place.
+    // A file set afterwards replaces the sample.
     let element = crate::util::element();
     assert!(set_reference(&element, &grey(ramp), None));
     element.set_property("ref-mask", file.to_str().unwrap());
     let (mut harness, info) = mask_output(&element);
     assert_eq!(values(&mut harness, frame(&info, 0)), pixels(disc));
 
-    // And one named while playing likewise.
+    // So does a file set while playing.
     let bus_of_element = bus(&element);
     assert!(set_reference(&element, &grey(ramp), None));
-    assert_eq!(news(&bus_of_element), "armed");
+    assert_eq!(next_message(&bus_of_element), "armed");
     element.set_property("ref-mask", file.to_str().unwrap());
-    assert_eq!(news(&bus_of_element), "armed");
+    assert_eq!(next_message(&bus_of_element), "armed");
     assert_eq!(values(&mut harness, frame(&info, 1)), pixels(disc));
 
-    // Stopping forgets what was given.
+    // Stopping drops the sample.
     assert!(set_reference(&element, &grey(ramp), None));
     drop(harness);
     element.set_state(gst::State::Ready).unwrap();
@@ -92,7 +92,7 @@ fn before_the_start_the_last_one_set_wins() {
 }
 
 #[test]
-fn an_image_file_alone_takes_nothing_away() {
+fn setting_only_ref_image_keeps_the_reference() {
     let files = Files::new();
     let image = files.png("image.png", (1, 1), png::ColorType::Rgb, png::BitDepth::Eight, &[9, 9, 9]);
     let element = element();
@@ -101,8 +101,8 @@ fn an_image_file_alone_takes_nothing_away() {
     assert!(set_reference(&element, &grey(ramp), None));
     element.set_property("ref-image", image.to_str().unwrap());
     assert_eq!(values(&mut harness, frame(&info, 0)), pixels(ramp));
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
-    no_news(&bus);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
+    assert_no_messages(&bus);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn bad_samples_keep_the_old_reference() {
     let (mut harness, info) = mask_output(&element);
     assert!(set_reference(&element, &grey(ramp), None));
     values(&mut harness, frame(&info, 0));
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
 
     let png = gst::Caps::new_empty_simple("image/png");
     let good = grey(ramp);
@@ -120,10 +120,10 @@ fn bad_samples_keep_the_old_reference() {
     let caps = good.caps_owned().unwrap();
     let short = gst::Sample::builder().buffer(&gst::Buffer::with_size(9).unwrap()).caps(&caps).build();
     let many = sample(VideoFormat::Gray8, pixels(|x, _| (x % 17) as u8));
-    assert!(set_reference(&element, &many, None), "as many as can be followed");
-    assert_eq!(news(&bus), "armed");
+    assert!(set_reference(&element, &many, None), "16 objects, the maximum");
+    assert_eq!(next_message(&bus), "armed");
     values(&mut harness, frame(&info, 1));
-    assert_eq!(news(&bus), "seeded");
+    assert_eq!(next_message(&bus), "seeded");
     for (mask, image, part) in [
         (grey(|_, _| 0), None, "paint the object white"),
         (other.clone(), None, "give raw video"),
@@ -132,25 +132,25 @@ fn bad_samples_keep_the_old_reference() {
         (good, Some(other), "picture"),
     ] {
         assert!(!set_reference(&element, &mask, image.as_ref()), "{part}");
-        let message = news(&bus);
+        let message = next_message(&bus);
         assert!(message.starts_with("warning: set-reference") && message.contains(part), "{message}");
     }
     assert!(!element.emit_by_name::<bool>("set-reference", &[&None::<gst::Sample>, &None::<gst::Sample>]));
-    assert!(news(&bus).contains("without a mask"));
+    assert!(next_message(&bus).contains("without a mask"));
     values(&mut harness, frame(&info, 2));
     assert_eq!(reference_state(&element), "seeded");
-    no_news(&bus);
+    assert_no_messages(&bus);
 }
 
 #[test]
-fn reset_goes_on_from_the_reference() {
+fn reset_restarts_from_the_reference() {
     let files = Files::new();
     let element = with_mask(&files.mask("mask.png", (64, 48), disc));
     element.emit_by_name::<()>("reset", &[]);
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     values(&mut harness, frame(&info, 0));
-    assert_eq!([news(&bus), news(&bus)], ["armed", "seeded"]);
+    assert_eq!([next_message(&bus), next_message(&bus)], ["armed", "seeded"]);
     let first = values(&mut harness, frame(&info, 1));
     for number in 2..5 {
         let mut noise = gst::Buffer::from_mut_slice(vec![number as u8 * 40; info.size()]);
@@ -162,5 +162,5 @@ fn reset_goes_on_from_the_reference() {
     let mut again = frame(&info, 1);
     stamp(&mut again, 5);
     assert_eq!(values(&mut harness, again), first);
-    no_news(&bus);
+    assert_no_messages(&bus);
 }

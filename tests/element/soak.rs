@@ -1,4 +1,4 @@
-//! Thousands of frames; `make soak` has a hundred thousand.
+//! Memory over thousands of frames; `make soak` plays a hundred thousand.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -48,6 +48,6 @@ fn memory_is_flat_alone() {
     pipeline.pipeline.set_state(gst::State::Playing).unwrap();
     assert_eq!(wait.recv_timeout(std::time::Duration::from_secs(600)), Ok(FRAMES));
     pipeline.pipeline.set_state(gst::State::Null).unwrap();
-    pipeline.all_well("the soak");
+    pipeline.assert_no_errors("the soak");
     memory_use::flat(&samples.lock().unwrap(), 1.0);
 }

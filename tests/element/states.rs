@@ -1,4 +1,4 @@
-//! Flushes, seeks, segments, ends and new formats in every state, with and without a reference.
+//! Flushes, seeks, segments, EOS and new formats in every state, with and without a reference.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -36,8 +36,8 @@ type Action = (&'static str, fn(&Rig));
 
 const ACTIONS: [Action; 14] = [
     ("flush", Rig::flush),
-    ("half a flush", |rig| _ = rig.src.push_event(gst::event::FlushStart::new())),
-    ("the end of a flush", |rig| _ = rig.src.push_event(gst::event::FlushStop::new(false))),
+    ("flush-start", |rig| _ = rig.src.push_event(gst::event::FlushStart::new())),
+    ("flush-stop", |rig| _ = rig.src.push_event(gst::event::FlushStop::new(false))),
     ("segments", |rig| {
         for rate in [1.0, 2.0, -1.0] {
             let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
@@ -53,7 +53,7 @@ const ACTIONS: [Action; 14] = [
         rig.src.push_event(gst::event::Segment::new(segment.upcast_ref()));
         let _ = rig.src.push(frame(&small_info(), 1));
     }),
-    ("the end", |rig| {
+    ("EOS", |rig| {
         rig.src.push_event(gst::event::Eos::new());
         assert!(rig.src.push(frame(&small_info(), 2)).is_err());
     }),
@@ -66,7 +66,7 @@ const ACTIONS: [Action; 14] = [
             let _ = rig.src.push(frame(&info, 3));
         }
     }),
-    ("a format that is none", |rig| {
+    ("audio caps", |rig| {
         let caps = gst::Caps::new_empty_simple("audio/x-raw");
         rig.src.push_event(gst::event::Caps::new(&caps));
     }),
@@ -80,7 +80,7 @@ const ACTIONS: [Action; 14] = [
         src.send_event(seek(1.0, gst::SeekFlags::FLUSH));
         src.send_event(seek(-1.0, gst::SeekFlags::SEGMENT | gst::SeekFlags::ACCURATE));
     }),
-    ("quality of service", |rig| {
+    ("QoS", |rig| {
         let src = rig.element.static_pad("src").unwrap();
         for kind in [gst::QOSType::Underflow, gst::QOSType::Overflow, gst::QOSType::Throttle] {
             src.send_event(gst::event::Qos::new(kind, 9.0, 1_000_000_000, gst::ClockTime::from_seconds(1)));
@@ -93,7 +93,7 @@ const ACTIONS: [Action; 14] = [
             let _ = rig.src.push(frame(&small_info(), 4));
         }
     }),
-    ("a gap and what nobody knows", |rig| {
+    ("a gap and unknown events", |rig| {
         rig.src.push_event(gst::event::Gap::new(gst::ClockTime::ZERO, gst::ClockTime::SECOND));
         rig.src.push_event(gst::event::SegmentDone::new(gst::ClockTime::SECOND));
         rig.src.push_event(gst::event::CustomDownstream::new(gst::Structure::new_empty("unheard-of")));
@@ -112,7 +112,7 @@ const ACTIONS: [Action; 14] = [
     }),
 ];
 
-/// Whatever happens, in whichever state, playing afterwards is as if nothing had.
+/// After any action in any state, a new stream must play without errors.
 #[test]
 fn everything_in_every_state() {
     watchdog::ends(|| {
@@ -141,7 +141,7 @@ fn everything_in_every_state() {
                         assert_eq!(pushed, Err(gst::FlowError::Flushing), "{what}");
                     }
                     action(&rig);
-                    rig.all_well(&what);
+                    rig.assert_no_errors(&what);
 
                     rig.element.set_state(gst::State::Playing).unwrap();
                     rig.flush();
@@ -149,14 +149,14 @@ fn everything_in_every_state() {
                     for number in 0..3 {
                         rig.src.push(frame(&small_info(), number)).expect(&what);
                     }
-                    assert_eq!(rig.all_well(&what), 3, "{what}");
+                    assert_eq!(rig.assert_no_errors(&what), 3, "{what}");
                 }
             }
         }
     });
 }
 
-/// One thread streams, another flushes, changes formats, states, masks and outputs under it.
+/// One thread pushes buffers, while another flushes and changes formats, states, masks and outputs.
 #[test]
 fn everything_while_another_thread_pushes() {
     watchdog::ends(|| {
@@ -167,18 +167,18 @@ fn everything_while_another_thread_pushes() {
         element.set_property("model-file", model::tiny());
         let rig = Rig::new(element);
         let format = Arc::new(Mutex::new(small_info()));
-        // Whether a stream has begun, without which buffers are an error of upstream's.
-        let flowing = Arc::new(AtomicBool::new(false));
-        let over = Arc::new(AtomicBool::new(false));
+        // Whether a stream has begun: before that, upstream must not push buffers.
+        let streaming = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(AtomicBool::new(false));
         let pusher = {
-            let (src, format, flowing, over) =
-                (rig.src.clone(), format.clone(), flowing.clone(), over.clone());
+            let (src, format, streaming, stop) =
+                (rig.src.clone(), format.clone(), streaming.clone(), stop.clone());
             std::thread::spawn(move || {
                 let mut number = 0;
-                while !over.load(Ordering::SeqCst) {
+                while !stop.load(Ordering::SeqCst) {
                     {
                         let info = format.lock().unwrap();
-                        if flowing.load(Ordering::SeqCst) {
+                        if streaming.load(Ordering::SeqCst) {
                             let _ = src.push(frame(&info, number));
                             number += 1;
                         }
@@ -188,18 +188,18 @@ fn everything_while_another_thread_pushes() {
                 number
             })
         };
-        // What is in order with buffers waits for the one that is on its way.
+        // Serialised events wait for the buffer in flight.
         let begin = |info: VideoInfo| {
             let mut format = format.lock().unwrap();
             rig.begin("first", &info);
             *format = info;
-            flowing.store(true, Ordering::SeqCst);
+            streaming.store(true, Ordering::SeqCst);
         };
 
         let mut random = Random::new(10);
         let mut passed = 0;
         for round in 0..400 {
-            if !flowing.load(Ordering::SeqCst) {
+            if !streaming.load(Ordering::SeqCst) {
                 rig.element.set_state(gst::State::Playing).unwrap();
                 begin(small_info());
             }
@@ -216,7 +216,7 @@ fn everything_while_another_thread_pushes() {
                     begin(info(*random.pick(&formats), width, height));
                 }
                 3 => {
-                    flowing.store(false, Ordering::SeqCst);
+                    streaming.store(false, Ordering::SeqCst);
                     rig.element.set_state(*random.pick(&STATES[..3])).unwrap();
                     let _ = rig.element.set_state(*random.pick(&STATES));
                     rig.src.push_event(gst::event::FlushStart::new());
@@ -226,7 +226,7 @@ fn everything_while_another_thread_pushes() {
                 4 => {
                     let path = if random.one_in(2) { &mask } else { &bad };
                     rig.element.set_property("ref-mask", path.to_str().unwrap());
-                    // A start must find a good one.
+                    // A start needs a good mask.
                     rig.element.set_property("ref-mask", mask.to_str().unwrap());
                 }
                 5 => {
@@ -245,26 +245,26 @@ fn everything_while_another_thread_pushes() {
                     src.send_event(seek(1.0, gst::SeekFlags::FLUSH));
                 }
             }
-            passed += rig.all_well(&format!("round {round}"));
+            passed += rig.assert_no_errors(&format!("round {round}"));
         }
-        over.store(true, Ordering::SeqCst);
+        stop.store(true, Ordering::SeqCst);
         let pushed = pusher.join().unwrap();
-        println!("{pushed} buffers pushed, {passed} came through");
+        println!("{pushed} buffers pushed, {passed} received");
         assert!(passed > 0);
-        // The stream is still good for more.
+        // The stream still works.
         rig.element.set_property_from_str("output", "alpha");
         rig.element.set_state(gst::State::Playing).unwrap();
         rig.flush();
         begin(small_info());
-        rig.all_well("the flush");
+        rig.assert_no_errors("the flush");
         for number in 0..3 {
             rig.src.push(frame(&small_info(), number)).unwrap();
         }
-        assert_eq!(rig.all_well("the end"), 3);
+        assert_eq!(rig.assert_no_errors("the end"), 3);
     });
 }
 
-/// Seeks of every kind, in a pipeline with threads of its own.
+/// Seeks of every kind, in a pipeline with queues.
 #[test]
 fn seeks_at_random() {
     watchdog::ends(|| {
@@ -282,7 +282,7 @@ fn seeks_at_random() {
             pipeline.state(WAIT).0.unwrap();
             for _ in 0..25 {
                 let rate = *random.pick(&[1.0, 0.5, 2.0, -1.0]);
-                // Without a flush a paused pipeline waits for what is on its way.
+                // Without a flush a paused pipeline blocks on the buffer in flight.
                 let mut flags = gst::SeekFlags::FLUSH;
                 if state == gst::State::Playing && random.one_in(3) {
                     flags = gst::SeekFlags::empty();
@@ -292,11 +292,11 @@ fn seeks_at_random() {
                 }
                 let start = gst::ClockTime::from_mseconds(random.below(3000) as u64);
                 let stop = start + gst::ClockTime::from_mseconds(1 + random.below(1000) as u64);
-                // Without an end the one of the seek before would stay.
+                // `None` resets the stop position of the previous seek.
                 let stop = Some(stop).filter(|_| random.one_in(2));
                 let kind = gst::SeekType::Set;
-                let sought = pipeline.seek(rate, flags, kind, start, kind, stop);
-                assert!(sought.is_ok() || state < gst::State::Paused);
+                let result = pipeline.seek(rate, flags, kind, start, kind, stop);
+                assert!(result.is_ok() || state < gst::State::Paused);
             }
         }
         pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::from_seconds(2)).unwrap();

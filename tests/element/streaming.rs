@@ -121,14 +121,14 @@ fn metas_times_and_flags_are_kept() {
 }
 
 #[test]
-fn what_is_said_of_the_colours_does_not_stay_on_a_mask() {
+fn colour_metas_are_removed_from_masks() {
     let files = Files::new();
     let mask = files.mask("mask.png", (64, 48), disc);
-    let (of_colors, of_nothing) = ("FastganTestColors", "FastganTestNothing");
+    let (colour_meta, plain_meta) = ("FastganTestColors", "FastganTestNothing");
     init();
-    gst::meta::CustomMeta::register(of_colors, &["colorspace"]);
-    gst::meta::CustomMeta::register_simple(of_nothing);
-    for (format, output, out_format, stays) in [
+    gst::meta::CustomMeta::register(colour_meta, &["colorspace"]);
+    gst::meta::CustomMeta::register_simple(plain_meta);
+    for (format, output, out_format, kept) in [
         (VideoFormat::Yuy2, "alpha", VideoFormat::Ayuv, true),
         (VideoFormat::Rgb, "alpha", VideoFormat::Rgba, true),
         (VideoFormat::Rgb, "alpha", VideoFormat::Ayuv, false),
@@ -143,13 +143,13 @@ fn what_is_said_of_the_colours_does_not_stay_on_a_mask() {
         let caps = gstreamer_video::VideoCapsBuilder::new().format(out_format).build();
         harness.set_sink_caps(caps);
         let mut buffer = frame(&info, 0);
-        for name in [of_colors, of_nothing] {
+        for name in [colour_meta, plain_meta] {
             gst::meta::CustomMeta::add(buffer.make_mut(), name).unwrap();
         }
         harness.push(buffer).unwrap();
         let out = harness.pull().unwrap();
         let has = |name| gst::meta::CustomMeta::from_buffer(&out, name).is_ok();
-        assert_eq!((has(of_colors), has(of_nothing)), (stays, true), "{format:?} {output} {out_format:?}");
+        assert_eq!((has(colour_meta), has(plain_meta)), (kept, true), "{format:?} {output} {out_format:?}");
     }
 }
 
@@ -169,7 +169,7 @@ fn controlled_properties_follow_the_stream() {
     let info = info(VideoFormat::I420, 64, 48);
     let mut harness = harness(&element, &info.to_caps().unwrap());
     for (number, expected) in [(0, 100), (3, 255)] {
-        arm_again(&mut harness);
+        start_new_stream(&mut harness);
         harness.push(frame(&info, number)).unwrap();
         let values = plane(&harness.pull().unwrap(), &src_info(&harness), 0, 1);
         assert_eq!(values[0], expected);

@@ -1,4 +1,4 @@
-//! A mixer that cuts between cameras: each stream has a reference of its own.
+//! A selector that cuts between cameras: each stream keeps its own reference.
 
 use gst::prelude::*;
 use gstreamer as gst;
@@ -8,7 +8,7 @@ use gstreamer_video::{VideoFormat, VideoInfo};
 use crate::util::*;
 use crate::{model, watchdog};
 
-/// Two cameras behind a selector, of other formats and sizes.
+/// Two cameras with different formats and sizes behind an `input-selector`.
 struct Mixer {
     pipeline: Pipeline,
     cameras: [Camera; 2],
@@ -23,10 +23,10 @@ struct Camera {
     colors: [[u8; 3]; 2],
 }
 
-/// Radius and side of the objects, in parts of the picture's height.
+/// Radius of the disc and half side of the square, relative to the frame height.
 const RADIUS: f64 = 0.2;
 
-/// Where both objects are at first, in parts of the width and the height.
+/// Initial centre of both objects, relative to width and height.
 const START: (f64, f64) = (0.25, 0.5);
 
 fn disc_that_moves_right(number: u64, x: f64, y: f64) -> bool {
@@ -104,7 +104,7 @@ impl Mixer {
         self.pipeline.by_name("f").unwrap()
     }
 
-    /// Cuts to a camera and shows some of its frames; the masks.
+    /// Cuts to a camera, pushes some of its frames, and returns their masks.
     fn show(&self, camera: usize, frames: std::ops::Range<u64>) -> Vec<Vec<bool>> {
         let camera = &self.cameras[camera];
         self.pipeline.by_name("mixer").unwrap().set_property("active-pad", &camera.pad);
@@ -121,23 +121,23 @@ impl Mixer {
         };
         let last = frames.end - 1;
         let mut masks: Vec<Vec<bool>> = (frames.start..last).map(pull).collect();
-        // With frame threading the last one waits for whatever comes next.
+        // With frame threading a serialised event pushes the pending frame.
         let event = gst::event::CustomDownstream::new(gst::Structure::new_empty("next"));
         self.element().static_pad("sink").unwrap().send_event(event);
         masks.push(pull(last));
         masks
     }
 
-    /// Intersection over union of the mask of a camera's frame with the object.
-    fn similarity(&self, camera: usize, number: u64, mask: &[bool]) -> f64 {
-        similarity(mask, &self.cameras[camera].inside(number))
+    /// Intersection over union of a mask with the object in a camera's frame.
+    fn iou(&self, camera: usize, number: u64, mask: &[bool]) -> f64 {
+        iou(mask, &self.cameras[camera].inside(number))
     }
 
-    /// What was said of references since the last time: state and time.
-    fn news(&self) -> Vec<(String, Option<gst::ClockTime>)> {
+    /// Reference messages since the last call: state and timestamp.
+    fn next_message(&self) -> Vec<(String, Option<gst::ClockTime>)> {
         let bus = self.pipeline.bus().unwrap();
         std::iter::from_fn(|| {
-            // One of the masks looks inverted, of which there is a warning.
+            // Not warnings: there is one about a mask that looks inverted.
             bus.pop_filtered(&[gst::MessageType::Element, gst::MessageType::Error])
         })
         .map(|message| {
@@ -149,12 +149,12 @@ impl Mixer {
     }
 }
 
-fn similarity(a: &[bool], b: &[bool]) -> f64 {
+fn iou(a: &[bool], b: &[bool]) -> f64 {
     let count = |of: fn(bool, bool) -> bool| a.iter().zip(b).filter(|&(a, b)| of(*a, *b)).count() as f64;
     count(|a, b| a && b) / count(|a, b| a || b).max(1.0)
 }
 
-/// Where both objects are in the first frame of either camera, as one mask serves both.
+/// Mask of the first frame, used for both cameras.
 fn mask(files: &Files) -> String {
     let data: Vec<u8> = (0..96 * 64)
         .map(|i| {
@@ -166,8 +166,8 @@ fn mask(files: &Files) -> String {
     files.png("mask.png", (96, 64), color, depth, &data).to_str().unwrap().to_owned()
 }
 
-fn states(news: &[(String, Option<gst::ClockTime>)]) -> Vec<&str> {
-    news.iter().map(|(state, _)| state.as_str()).collect()
+fn states(next_message: &[(String, Option<gst::ClockTime>)]) -> Vec<&str> {
+    next_message.iter().map(|(state, _)| state.as_str()).collect()
 }
 
 #[test]
@@ -178,61 +178,59 @@ fn a_camera_that_comes_back_has_its_own_reference() {
             let mixer = Mixer::new(&format!("ref-mask={} frame-threading={threading}", mask(&files)));
             for camera in [0, 1] {
                 let masks = mixer.show(camera, 0..10);
-                let found = mixer.similarity(camera, 9, &masks[9]);
+                let found = mixer.iou(camera, 9, &masks[9]);
                 assert!(found > 0.7, "camera {camera}: {found}");
-                assert_eq!(states(&mixer.news()), ["armed", "seeded"]);
+                assert_eq!(states(&mixer.next_message()), ["armed", "seeded"]);
             }
             for (camera, frames) in [(0, 40..43), (1, 30..33), (0, 45..48), (1, 35..38)] {
                 let (begin, start) = (mixer.cameras[camera].buffer(frames.start).pts(), frames.start);
                 let masks = mixer.show(camera, frames);
-                let found: Vec<f64> = (start..)
-                    .zip(&masks)
-                    .map(|(number, mask)| mixer.similarity(camera, number, mask))
-                    .collect();
+                let found: Vec<f64> =
+                    (start..).zip(&masks).map(|(number, mask)| mixer.iou(camera, number, mask)).collect();
                 println!("camera {camera} from frame {start} on: {found:.2?}");
                 assert!(
                     found.iter().all(|&found| found > 0.6),
                     "camera {camera} from frame {start} on: {found:?}"
                 );
-                assert_eq!(mixer.news(), [("armed".to_owned(), None), ("seeded".to_owned(), begin)]);
+                assert_eq!(mixer.next_message(), [("armed".to_owned(), None), ("seeded".to_owned(), begin)]);
             }
         }
     });
 }
 
 #[test]
-fn a_mask_that_is_set_is_for_the_stream_of_now_and_for_new_ones() {
+fn a_new_mask_applies_to_the_current_stream_and_new_streams() {
     watchdog::ends(|| {
         let files = Files::new();
         let mixer = Mixer::new(&format!("ref-mask={}", mask(&files)));
         mixer.show(0, 0..3);
-        // Another object for the second camera: all that the first mask leaves out.
+        // Another object for the second camera: the complement of the first mask.
         let outside =
             pixels(|x, y| if disc_that_moves_right(0, x as f64 / 64.0, y as f64 / 48.0) { 0 } else { 255 });
         mixer.show(1, 0..3);
         assert!(set_reference(&mixer.element(), &sample(VideoFormat::Gray8, outside), None));
         let masks = mixer.show(1, 3..6);
-        assert!(masks[0][0], "the corner is of the object now");
-        mixer.news();
+        assert!(masks[0][0], "the corner belongs to the object");
+        mixer.next_message();
 
         let masks = mixer.show(0, 6..8);
-        assert!(mixer.similarity(0, 6, &masks[0]) > 0.7, "the first camera has its own");
+        assert!(mixer.iou(0, 6, &masks[0]) > 0.7, "the first camera keeps its reference");
         let masks = mixer.show(1, 8..10);
-        assert!(masks[0][0], "and the second what was set last");
-        assert_eq!(states(&mixer.news()), ["armed", "seeded", "armed", "seeded"]);
+        assert!(masks[0][0], "the second camera keeps the new mask");
+        assert_eq!(states(&mixer.next_message()), ["armed", "seeded", "armed", "seeded"]);
     });
 }
 
 #[test]
-fn after_a_reset_other_streams_are_new() {
+fn reset_drops_the_references_of_other_streams() {
     watchdog::ends(|| {
         let files = Files::new();
         let mixer = Mixer::new(&format!("ref-mask={}", mask(&files)));
         let drawn = mixer.show(0, 0..3).remove(0);
         mixer.show(1, 0..3);
         mixer.element().emit_by_name::<()>("reset", &[]);
-        assert_eq!(mixer.show(0, 20..22)[0], drawn, "the mask is taken as it is again");
+        assert_eq!(mixer.show(0, 20..22)[0], drawn, "the first frame carries the mask itself");
         let masks = mixer.show(1, 20..22);
-        assert!(mixer.similarity(1, 20, &masks[0]) > 0.7, "the stream of then is tracked");
+        assert!(mixer.iou(1, 20, &masks[0]) > 0.7, "the stream of the reset is tracked");
     });
 }

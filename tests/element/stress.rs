@@ -1,4 +1,4 @@
-//! Changes of state without end.
+//! Many state changes.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -15,7 +15,7 @@ use crate::{child, memory_use, model, watchdog};
 const STATES: [gst::State; 4] =
     [gst::State::Null, gst::State::Ready, gst::State::Paused, gst::State::Playing];
 
-/// A pipeline that is watched.
+/// A pipeline whose output and errors are recorded.
 pub struct Watched {
     pub pipeline: Pipeline,
     /// One for each buffer or event that leaves the element.
@@ -32,7 +32,7 @@ impl Watched {
         pipeline.bus().unwrap().set_sync_handler({
             let (faults, element) = (faults.clone(), element.downgrade());
             move |_, message| {
-                // Sources complain of streams that stop under them, whatever stands behind them.
+                // Ignore sources: they report an error when a stream stops, whatever is downstream.
                 let own = message.src().zip(element.upgrade()).is_some_and(|(src, own)| *src == own);
                 if let (gst::MessageView::Error(error), true) = (message.view(), own) {
                     faults.lock().unwrap().push(format!("{} {:?}", error.error(), error.debug()));
@@ -57,19 +57,19 @@ impl Watched {
     }
 
     #[track_caller]
-    pub fn all_well(&self, what: &str) {
+    pub fn assert_no_errors(&self, what: &str) {
         let faults = std::mem::take(&mut *self.faults.lock().unwrap());
         assert!(faults.is_empty(), "{what}: {faults:?}");
     }
 
     fn set(&self, state: gst::State) {
         self.pipeline.set_state(state).unwrap_or_else(|_| {
-            self.all_well("a change of state");
-            panic!("{state:?} cannot be had");
+            self.assert_no_errors("a change of state");
+            panic!("cannot change to {state:?}");
         });
     }
 
-    /// NULL to PLAYING and back, stopping on the way for as long as chance has it.
+    /// Sets one to four random states, with random pauses, and then NULL.
     fn cycle(&self, random: &mut Random) {
         for _ in 0..1 + random.below(4) {
             let state = *random.pick(&STATES);
@@ -77,11 +77,11 @@ impl Watched {
             match random.below(3) {
                 0 => (),
                 1 => settle(&self.pipeline),
-                // A live pipeline that is paused has nothing to show.
+                // A live pipeline has no output in PAUSED.
                 _ if state == gst::State::Playing => {
                     while self.passed.try_recv().is_ok() {}
                     for _ in 0..random.below(4) {
-                        // No more may come of a stream that is over.
+                        // There may be no more output after the end of the stream.
                         let _ = self.passed.recv_timeout(std::time::Duration::from_millis(20));
                     }
                 }
@@ -93,9 +93,9 @@ impl Watched {
     }
 }
 
-/// Waits for the state that was set last, but not for ever: of quick changes GStreamer 1.22 at times misses
-/// that the sink has arrived, with `videoconvert` in the element's place as well. A deadlock in the element
-/// shows later, for a pipeline that stops waits for its threads.
+/// Waits up to two seconds for the state that was set last. After quick changes GStreamer 1.22 sometimes misses that
+/// the sink has prerolled, also with `videoconvert` in place of the element. A deadlock of the element is detected
+/// later: a pipeline that stops waits for its threads.
 pub fn settle(pipeline: &gst::Pipeline) {
     pipeline.state(gst::ClockTime::from_seconds(2)).0.unwrap();
 }
@@ -111,7 +111,7 @@ pub fn launches(mask: &Path) -> [String; 3] {
     ]
 }
 
-/// `count` cycles, shared by three pipelines; `each` sees the number of cycles done.
+/// Runs `count` cycles on three pipelines in turn. `each` is called with the number of cycles done.
 pub fn cycles(count: usize, mut each: impl FnMut(usize)) {
     let files = Files::new();
     let pipelines = launches(&files.mask("mask.png", (64, 48), disc)).map(|launch| Watched::new(&launch));
@@ -119,12 +119,15 @@ pub fn cycles(count: usize, mut each: impl FnMut(usize)) {
     for round in 0..count {
         let watched = &pipelines[round % pipelines.len()];
         watched.cycle(&mut random);
-        watched.all_well(&format!("cycle {round}"));
+        watched.assert_no_errors(&format!("cycle {round}"));
         each(round + 1);
     }
     for watched in &pipelines {
         watched.set(gst::State::Playing);
-        watched.passed.recv_timeout(std::time::Duration::from_secs(60)).expect("nothing comes any more");
+        watched
+            .passed
+            .recv_timeout(std::time::Duration::from_secs(60))
+            .expect("the pipeline has no output any more");
         watched.set(gst::State::Null);
     }
 }
@@ -145,7 +148,7 @@ fn ten_thousand_state_changes() {
 fn ten_thousand_state_changes_alone() {
     watchdog::ends_within(std::time::Duration::from_secs(6 * 3600), || {
         let mut samples = Vec::new();
-        // Each cycle is some three changes of state, and back.
+        // A cycle is about three state changes, and back to NULL.
         cycles(10_000, |done| {
             if done.is_multiple_of(20) {
                 samples.extend(memory_use::resident());

@@ -1,4 +1,4 @@
-//! A thousand masks in one stream.
+//! Mask changes while playing.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -15,8 +15,8 @@ use crate::{model, watchdog};
 
 const SWAPS: usize = 1000;
 
-/// Good masks are flat: the frame that seeds carries the value itself, which tells them apart.
-fn good(files: &Files, value: u8) -> String {
+/// Writes a uniform mask. The frame that seeds carries its value, which identifies the mask.
+fn write_good_mask(files: &Files, value: u8) -> String {
     let (color, depth) = (png::ColorType::Grayscale, png::BitDepth::Eight);
     files.png(&format!("{value}.png"), (8, 8), color, depth, &[value; 64]).to_str().unwrap().to_owned()
 }
@@ -26,9 +26,9 @@ fn a_thousand_swaps_while_playing() {
     watchdog::ends(|| {
         let files = Files::new();
         let values: Vec<u8> = (20..=255).collect();
-        let goods: Vec<String> = values.iter().map(|&value| good(&files, value)).collect();
-        let whole = std::fs::read(&goods[0]).unwrap();
-        let bads: Vec<String> = [
+        let good_masks: Vec<String> = values.iter().map(|&value| write_good_mask(&files, value)).collect();
+        let whole = std::fs::read(&good_masks[0]).unwrap();
+        let bad_masks: Vec<String> = [
             files.path("nowhere.png"),
             files.write("text.png", b"text"),
             files.write("truncated.png", &whole[..whole.len() - 20]),
@@ -41,27 +41,27 @@ fn a_thousand_swaps_while_playing() {
         let element = element();
         element.set_property("model-file", model::tiny());
         element.set_property_from_str("output", "mask");
-        element.set_property("ref-mask", &goods[0]);
+        element.set_property("ref-mask", &good_masks[0]);
         let rig = Rig::new(element);
         rig.element.set_state(gst::State::Playing).unwrap();
         let info = info(VideoFormat::I420, 64, 48);
         rig.begin("stream", &info);
 
-        // The value of each frame that is all of one.
-        let (flat, flats) = channel();
-        let flat = Mutex::new(flat);
+        // Values of the uniform output frames.
+        let (sender, uniform_values) = channel();
+        let sender = Mutex::new(sender);
         rig.element.static_pad("src").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, probe| {
             let map = probe.buffer().unwrap().map_readable().unwrap();
             if map.iter().all(|&value| value == map[0]) {
-                let _ = flat.lock().unwrap().send(map[0]);
+                let _ = sender.lock().unwrap().send(map[0]);
             }
             gst::PadProbeReturn::Ok
         });
-        let (over, pushed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stop, pushed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let pusher = {
-            let (src, over, pushed) = (rig.src.clone(), over.clone(), pushed.clone());
+            let (src, stop, pushed) = (rig.src.clone(), stop.clone(), pushed.clone());
             std::thread::spawn(move || {
-                while !over.load(Ordering::SeqCst) {
+                while !stop.load(Ordering::SeqCst) {
                     let number = pushed.fetch_add(1, Ordering::SeqCst) as u64;
                     src.push(frame(&info, number)).unwrap();
                 }
@@ -71,34 +71,34 @@ fn a_thousand_swaps_while_playing() {
         let mut random = Random::new(30);
         let (mut swaps, mut last) = (0, 0);
         while swaps < SWAPS {
-            // Good and bad in turn, several at a time; the last good one is not the one in force.
+            // Good and bad masks in turn, several at a time; the last good one differs from the active one.
             let mut chosen = last;
             for _ in 0..1 + random.below(6) {
                 if swaps % 2 == 0 || chosen == last {
-                    chosen = (last + 1 + random.below(goods.len() - 1)) % goods.len();
-                    rig.element.set_property("ref-mask", &goods[chosen]);
+                    chosen = (last + 1 + random.below(good_masks.len() - 1)) % good_masks.len();
+                    rig.element.set_property("ref-mask", &good_masks[chosen]);
                 } else {
-                    rig.element.set_property("ref-mask", random.pick(&bads));
+                    rig.element.set_property("ref-mask", random.pick(&bad_masks));
                 }
                 swaps += 1;
             }
-            while flats.recv().unwrap() != values[chosen] {}
+            while uniform_values.recv().unwrap() != values[chosen] {}
             last = chosen;
         }
-        over.store(true, Ordering::SeqCst);
+        stop.store(true, Ordering::SeqCst);
         pusher.join().unwrap();
         let pushed = pushed.load(Ordering::SeqCst);
         println!("{swaps} swaps in {pushed} frames");
-        assert_eq!(rig.all_well("swapping"), pushed, "frames out = frames in");
+        assert_eq!(rig.assert_no_errors("swapping"), pushed, "frames out = frames in");
     });
 }
 
-/// The bad one was loaded twice and the good one never.
+/// Regression: the bad mask was loaded twice and the good one never.
 #[test]
 fn a_bad_mask_right_after_a_good_one_does_not_undo_it() {
     watchdog::ends(|| {
         let files = Files::new();
-        // Neither faint nor all object.
+        // A mask without warnings.
         let half = |x: usize, _: usize| if x < 4 { 255 } else { 0 };
         let path = |name: &str| files.mask(name, (8, 8), half).to_str().unwrap().to_owned();
         let (first, second) = (path("first.png"), path("second.png"));
@@ -108,11 +108,11 @@ fn a_bad_mask_right_after_a_good_one_does_not_undo_it() {
         let bus = bus(&element);
         element.set_property("ref-mask", &first);
         element.set_state(gst::State::Paused).unwrap();
-        assert_eq!(news(&bus), "armed");
+        assert_eq!(next_message(&bus), "armed");
         for _ in 0..20 {
             element.set_property("ref-mask", &second);
             element.set_property("ref-mask", bad.to_str().unwrap());
-            let mut both = [news(&bus), news(&bus)];
+            let mut both = [next_message(&bus), next_message(&bus)];
             both.sort();
             assert_eq!(both[0], "armed");
             assert!(both[1].starts_with("warning"), "{both:?}");

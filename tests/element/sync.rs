@@ -1,7 +1,7 @@
-//! Pixels, alpha and time of a buffer belong to the same frame.
+//! Checks that pixels, alpha and timestamp of a buffer belong to the same frame.
 //!
-//! Every frame has its number burnt into it, and a time that goes with the number and with no other. What
-//! its alpha should be, a tracker of the test's own says, which sees the same frames one by one.
+//! Each frame has its number drawn into it and a timestamp that identifies the number. The expected alpha is that of
+//! a separate tracker, which processes the same frames one by one.
 
 use std::path::Path;
 
@@ -19,32 +19,32 @@ use crate::util::*;
 use crate::{model, watchdog};
 
 const FRAMES: u64 = 60;
-/// Sides of the squares that are the bits of the number, of which there are sixteen in the first rows.
+/// Side of the squares in the first rows that encode the bits of the frame number, in pixels.
 const BIT: usize = 6;
 const BITS: usize = 16;
 const WIDTH: usize = model::SIZE.0;
 const HEIGHT: usize = model::SIZE.1;
 
-/// What may come between a frame and its mask.
+/// Settings of a pipeline under test.
 #[derive(Default)]
 struct Case<'a> {
     format: Option<VideoFormat>,
     properties: &'a [(&'a str, &'a str)],
-    /// Elements in front and behind.
+    /// Elements before and after `fastganseg`.
     around: (&'a str, &'a str),
-    /// Every tenth frame is told to have been late.
+    /// Whether QoS reports every tenth frame as late.
     late: bool,
-    /// Whether frames may carry the mask of a frame before.
+    /// Whether frames may carry the mask of an earlier frame.
     holds: bool,
 }
 
-/// Where the disc of a frame is.
+/// Whether a pixel belongs to the disc.
 fn inside(number: u64, x: usize, y: usize) -> bool {
     let (dx, dy) = (x as i64 - 20 - number as i64, y as i64 - 36 - (number % 7) as i64);
     dx * dx + dy * dy < 144
 }
 
-/// A bright disc that moves over a dark, uneven ground; the number above it.
+/// A bright disc that moves over a dark, textured background, below the frame number; RGB.
 fn pixels(number: u64) -> Vec<u8> {
     (0..WIDTH * HEIGHT)
         .flat_map(|i| {
@@ -62,10 +62,10 @@ fn pixels(number: u64) -> Vec<u8> {
         .collect()
 }
 
-/// The number in a picture of any format.
+/// Reads the frame number from a buffer of any format.
 fn number(buffer: &gst::BufferRef, info: &VideoInfo) -> u64 {
     let frame = VideoFrameRef::from_buffer_ref_readable(buffer, info).unwrap();
-    // Red, or luma.
+    // The red or luma component.
     let plane = info.comp_plane(0);
     let stride = frame.plane_stride()[plane as usize] as usize;
     let (pixel, offset) = (info.comp_pstride(0) as usize, info.comp_poffset(0) as usize);
@@ -94,8 +94,8 @@ fn buffer(number: u64, info: &VideoInfo) -> gst::Buffer {
     buffer
 }
 
-/// What the network sees of a frame.
-fn seen(buffer: &gst::BufferRef, info: &VideoInfo) -> Vec<u8> {
+/// RGB pixels of a buffer, as the network gets them.
+fn rgb_pixels(buffer: &gst::BufferRef, info: &VideoInfo) -> Vec<u8> {
     converted(buffer, info, &rgb()).map_readable().unwrap().to_vec()
 }
 
@@ -110,8 +110,8 @@ fn alpha_of(matte: &Matte) -> Vec<u8> {
     data
 }
 
-/// Plays the frames through a pipeline and holds every output against what it should be; the number of
-/// frames that carried the mask of one before.
+/// Plays the frames through a pipeline and compares every output with the expected one. Returns the number of frames
+/// that carried the mask of an earlier frame.
 fn check(case: &Case) -> usize {
     let files = Files::new();
     let data: Vec<u8> =
@@ -125,7 +125,7 @@ fn check(case: &Case) -> usize {
     ));
     let element = pipeline.by_name("f").unwrap();
     element.set_property("ref-mask", path.to_str().unwrap());
-    // What the clock or the picture would change about a mask is off.
+    // Fixed settings, so that a mask depends only on the frames before it.
     let always = [
         ("device", "cpu"),
         ("precision", "float32"),
@@ -171,14 +171,14 @@ fn check(case: &Case) -> usize {
         let sample = sink.pull_sample().unwrap_or_else(|_| panic!("frame {expected} is lost"));
         let out_info = VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
         let out = sample.buffer_owned().unwrap();
-        assert_eq!(number(&out, &out_info), expected, "the pixels are another frame's");
-        assert_eq!(out.pts(), Some(time(expected)), "the time is another frame's");
+        assert_eq!(number(&out, &out_info), expected, "the pixels belong to another frame");
+        assert_eq!(out.pts(), Some(time(expected)), "the timestamp belongs to another frame");
         let found = alpha(&out, &out_info);
         if case.holds && found == last {
             held += 1;
             continue;
         }
-        let view = seen(&buffer(expected, &info), &info);
+        let view = rgb_pixels(&buffer(expected, &info), &info);
         let matte = if expected == 0 {
             follower.set_reference(&mut picture(&view), &mask).unwrap();
             Matte::from_mask(&mask).unwrap()
@@ -186,17 +186,17 @@ fn check(case: &Case) -> usize {
             follower.step(&mut picture(&view)).unwrap()
         };
         let wanted = alpha_of(&matte);
-        assert_ne!(wanted, last, "frames {expected} and before cannot be told apart");
-        assert!(found == wanted, "frame {expected} has another frame's alpha");
+        assert_ne!(wanted, last, "frame {expected} has the mask of the frame before it");
+        assert!(found == wanted, "the alpha of frame {expected} belongs to another frame");
         last = wanted;
     }
-    assert!(sink.pull_sample().is_err(), "more frames than there were");
+    assert!(sink.pull_sample().is_err(), "more frames out than in");
     pusher.join().unwrap();
     held
 }
 
 fn follower() -> Tracker {
-    #[allow(clippy::needless_update, reason = "options to come are as the element has them")]
+    #[allow(clippy::needless_update, reason = "future options get their defaults, as in the element")]
     let options = Options {
         model: Some(Path::new(model::small()).to_owned()),
         device: DeviceChoice::Cpu,
@@ -225,7 +225,7 @@ fn pixels_alpha_and_time_are_of_one_frame_behind_queues() {
     });
 }
 
-/// Held frames carry the mask of the last frame that the network saw, which is less than an interval ago.
+/// Held frames carry the mask of the last inference, which is less than an interval old.
 #[test]
 fn with_an_interval_only_the_mask_is_older() {
     watchdog::ends(|| {
@@ -233,10 +233,13 @@ fn with_an_interval_only_the_mask_is_older() {
             let value = interval.to_string();
             let properties = [("inference-interval", value.as_str())];
             let held = check(&Case { properties: &properties, holds: true, ..Case::default() });
-            let seen = FRAMES as usize - held;
+            let inferences = FRAMES as usize - held;
             let wanted = (FRAMES as usize).div_ceil(interval);
-            // The frame that seeds may or may not begin an interval.
-            assert!((wanted..=wanted + 1).contains(&seen), "{seen} of {FRAMES} frames, interval {interval}");
+            // The frame that seeds may be the first of an interval or not.
+            assert!(
+                (wanted..=wanted + 1).contains(&inferences),
+                "{inferences} of {FRAMES} frames, interval {interval}"
+            );
         }
     });
 }
@@ -251,9 +254,9 @@ fn when_late_only_the_mask_is_older() {
     });
 }
 
-/// The test would see a mask that comes one frame late.
+/// Checks that the tests above would detect a mask that is one frame late.
 #[test]
-fn neighbouring_frames_have_other_masks() {
+fn consecutive_frames_have_different_masks() {
     let mut tracker = follower();
     let data: Vec<u8> =
         (0..WIDTH * HEIGHT).map(|i| if inside(0, i % WIDTH, i / WIDTH) { 255 } else { 0 }).collect();
@@ -261,11 +264,11 @@ fn neighbouring_frames_have_other_masks() {
     tracker.set_reference(&mut picture(&pixels(0)), &mask).unwrap();
     let alphas: Vec<Vec<u8>> =
         (1..FRAMES).map(|n| alpha_of(&tracker.step(&mut picture(&pixels(n))).unwrap())).collect();
-    let far = alphas.windows(2).map(|pair| {
+    let differences = alphas.windows(2).map(|pair| {
         let difference = |(a, b): (&u8, &u8)| f64::from(a.abs_diff(*b));
         pair[0].iter().zip(&pair[1]).map(difference).sum::<f64>() / (WIDTH * HEIGHT) as f64
     });
-    let least = far.fold(f64::INFINITY, f64::min);
-    println!("neighbouring masks differ by {least:.3} of 255 a pixel at least");
-    assert!(least > 0.05);
+    let min = differences.fold(f64::INFINITY, f64::min);
+    println!("consecutive masks differ by at least {min:.3} levels of 255 per pixel");
+    assert!(min > 0.05);
 }

@@ -18,14 +18,14 @@ pub fn init() {
     static INIT: Once = Once::new();
     INIT.call_once(|| {
         let registry = Path::new(env!("CARGO_TARGET_TMPDIR")).join("registry.bin");
-        // SAFETY: every test passes here before anything else, and no other code has run.
+        // SAFETY: every test calls this first, so no other code reads the environment yet.
         unsafe { std::env::set_var("GST_REGISTRY", registry) };
         gst::init().unwrap();
         gstfastganseg::element::register_static().unwrap();
     });
 }
 
-/// A folder with files, gone when dropped.
+/// A temporary folder, removed on drop.
 pub struct Files(TempDir);
 
 impl Files {
@@ -54,7 +54,7 @@ impl Files {
         self.write(name, &encode(size, color, depth, data))
     }
 
-    /// A soft mask.
+    /// Writes a soft mask.
     pub fn mask(
         &self,
         name: &str,
@@ -83,7 +83,7 @@ pub fn encode(
     bytes
 }
 
-/// Every value but 0 to 16, so that it is no mask of ids.
+/// Values above 16, so that the mask is not taken for object ids.
 pub fn ramp(x: usize, y: usize) -> u8 {
     (20 + (37 * x + 11 * y) % 236) as u8
 }
@@ -111,7 +111,7 @@ pub fn harness(element: &gst::Element, caps: &gst::Caps) -> Harness {
     harness
 }
 
-/// The element's own bus, for harnesses have none.
+/// Sets a bus on the element: harnesses have none.
 pub fn bus(element: &gst::Element) -> gst::Bus {
     let bus = gst::Bus::new();
     element.set_bus(Some(&bus));
@@ -123,7 +123,7 @@ pub fn info(format: VideoFormat, width: u32, height: u32) -> VideoInfo {
     VideoInfo::builder(format, width, height).fps(gst::Fraction::new(30, 1)).build().unwrap()
 }
 
-/// A frame of `info` with the given number, packed as the caps tell.
+/// A frame with the given number and the packed layout of `info`.
 pub fn frame(info: &VideoInfo, number: u64) -> gst::Buffer {
     let bytes: Vec<u8> = (0..info.size()).map(|i| (i * 7 + i / 97) as u8).collect();
     let mut buffer = gst::Buffer::from_mut_slice(bytes);
@@ -137,8 +137,8 @@ pub fn stamp(buffer: &mut gst::Buffer, number: u64) {
     buffer.set_duration(gst::ClockTime::SECOND / 30);
 }
 
-/// Makes the element take its mask for the reference anew, on the next frame.
-pub fn arm_again(harness: &mut Harness) {
+/// Begins another stream, so that the next frame becomes the reference again.
+pub fn start_new_stream(harness: &mut Harness) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let id = format!("stream-{}", COUNT.fetch_add(1, Ordering::Relaxed));
     harness.push_event(gst::event::StreamStart::builder(&id).build());
@@ -149,7 +149,7 @@ pub fn src_info(harness: &Harness) -> VideoInfo {
     VideoInfo::from_caps(&caps).unwrap()
 }
 
-/// Bytes of a plane, without padding; by whole pixels of `pixel` bytes.
+/// Bytes of the plane of a component, without padding. `pixel` is the size of a pixel in bytes.
 pub fn plane(buffer: &gst::BufferRef, info: &VideoInfo, component: u8, pixel: usize) -> Vec<u8> {
     let frame = VideoFrameRef::from_buffer_ref_readable(buffer, info).unwrap();
     let index = info.comp_plane(component);
@@ -159,13 +159,13 @@ pub fn plane(buffer: &gst::BufferRef, info: &VideoInfo, component: u8, pixel: us
     data.chunks(stride).take(height).flat_map(|row| row[..width * pixel].to_vec()).collect()
 }
 
-/// Whether a format has alpha. Y410 and Y412 have a fourth component, which decoders do not fill and GStreamer
-/// ignores; that of AV12 is alpha, though GStreamer 1.22 does not say so.
+/// Whether a format has alpha. The fourth component of Y410 and Y412 is not alpha: decoders do not fill it and
+/// GStreamer ignores it. That of AV12 is, although GStreamer 1.22 does not list it.
 pub fn has_alpha(format: VideoFormat) -> bool {
     gst_video::VideoFormatInfo::from_format(format).has_alpha() || format == VideoFormat::Av12
 }
 
-/// The alpha of any format, 8 bits a pixel, by way of GStreamer's own conversion.
+/// Alpha of a buffer of any format, 8 bits per pixel, converted by GStreamer.
 pub fn alpha(buffer: &gst::Buffer, info: &VideoInfo) -> Vec<u8> {
     let rgba = VideoInfo::builder(VideoFormat::Rgba, info.width(), info.height())
         .fps(info.fps())
@@ -182,7 +182,7 @@ pub fn alpha(buffer: &gst::Buffer, info: &VideoInfo) -> Vec<u8> {
     map.chunks(4).map(|pixel| pixel[3]).collect()
 }
 
-/// The same picture in another format.
+/// Converts a frame to another format.
 pub fn converted(buffer: &gst::BufferRef, from: &VideoInfo, to: &VideoInfo) -> gst::Buffer {
     let mut out = gst::Buffer::with_size(to.size()).unwrap();
     let source = VideoFrameRef::from_buffer_ref_readable(buffer, from).unwrap();
@@ -193,7 +193,7 @@ pub fn converted(buffer: &gst::BufferRef, from: &VideoInfo, to: &VideoInfo) -> g
     out
 }
 
-/// What a pipeline did.
+/// Result of a pipeline.
 #[derive(Debug)]
 pub struct Outcome {
     pub samples: Vec<gst::Sample>,
@@ -213,7 +213,7 @@ impl Outcome {
     }
 }
 
-/// A pipeline that stops when it goes, even in a test that fails.
+/// A pipeline that stops on drop, also in a test that fails.
 pub struct Pipeline(gst::Pipeline);
 
 impl Pipeline {
@@ -222,7 +222,7 @@ impl Pipeline {
         Self(gst::parse::launch(launch).unwrap().downcast().unwrap())
     }
 
-    /// Waits for the end of the stream; false is an error, or too long a time.
+    /// Waits for EOS. Returns false on an error or timeout.
     pub fn ends(&self) -> bool {
         let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
         let message = self.bus().unwrap().timed_pop_filtered(WAIT, &kinds);
@@ -245,7 +245,7 @@ impl Drop for Pipeline {
     }
 }
 
-/// Plays `launch`, which ends in an appsink called `out` or in any other sink, to its end.
+/// Plays `launch` to EOS or an error. Samples are those of the appsink `out`, if there is one.
 pub fn play(launch: &str) -> Outcome {
     let pipeline = Pipeline::new(launch);
     let samples = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -267,7 +267,7 @@ pub fn play(launch: &str) -> Outcome {
     let started = pipeline.set_state(gst::State::Playing);
     loop {
         let kinds = [gst::MessageType::Eos, gst::MessageType::Error, gst::MessageType::Warning];
-        // After a failed start the error is on the bus already.
+        // After a failed start the error is already on the bus.
         let wait = if started.is_ok() { WAIT } else { gst::ClockTime::SECOND };
         let Some(message) = bus.timed_pop_filtered(wait, &kinds) else {
             assert!(started.is_err(), "{launch} has not ended");
@@ -293,19 +293,19 @@ pub fn mask_output(element: &gst::Element) -> (Harness, VideoInfo) {
     (harness(element, &info.to_caps().unwrap()), info)
 }
 
-/// The mask that comes out for `buffer`.
+/// Pushes `buffer` and returns the output mask.
 pub fn values(harness: &mut Harness, buffer: gst::Buffer) -> Vec<u8> {
     harness.push(buffer).unwrap();
     let buffer = harness.pull().unwrap();
     plane(&buffer, &src_info(harness), 0, 1)
 }
 
-/// What `value` makes of 64x48.
+/// Values of a 64x48 mask.
 pub fn pixels(value: fn(usize, usize) -> u8) -> Vec<u8> {
     (0..64 * 48).map(|i| value(i % 64, i / 64)).collect()
 }
 
-/// A count in the property `stats`.
+/// A counter of the property `stats`.
 pub fn count(element: &gst::Element, name: &str) -> u64 {
     element.property::<gst::Structure>("stats").get(name).unwrap()
 }
@@ -315,11 +315,12 @@ pub fn reference_state(element: &gst::Element) -> String {
     element.property::<gst::Structure>("stats").get("reference-state").unwrap()
 }
 
-/// The next `fastganseg-reference` message, or warning, as text.
-pub fn news(bus: &gst::Bus) -> String {
+/// Waits for the next `fastganseg-reference` message, warning or error, and returns it as text.
+pub fn next_message(bus: &gst::Bus) -> String {
     loop {
         let kinds = [gst::MessageType::Element, gst::MessageType::Warning, gst::MessageType::Error];
-        let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &kinds).expect("no news");
+        let message =
+            bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &kinds).expect("no message within 20 s");
         match message.view() {
             gst::MessageView::Element(element) => {
                 let structure = element.structure().unwrap();
@@ -338,8 +339,8 @@ pub fn news(bus: &gst::Bus) -> String {
     }
 }
 
-/// Nothing but what the network makes of noise, which may look like the object at times.
-pub fn no_news(bus: &gst::Bus) {
+/// Asserts that there are no messages, except for `lost` and `recovered`, which noise may cause.
+pub fn assert_no_messages(bus: &gst::Bus) {
     std::thread::sleep(Duration::from_millis(100));
     let kinds = [gst::MessageType::Element, gst::MessageType::Warning, gst::MessageType::Error];
     while let Some(message) = bus.pop_filtered(&kinds) {
@@ -350,27 +351,26 @@ pub fn no_news(bus: &gst::Bus) {
     }
 }
 
-/// A test ends without having tested anything. Continuous integration sets `FASTGANSEG_REQUIRE_ALL`, which makes that a
-/// failure: a machine that lacks a tool must not pass in silence. It is not for data that the repository does not have,
-/// nor for what only some processors and GPUs can do.
+/// Reports a skipped test. With `FASTGANSEG_REQUIRE_ALL`, as in continuous integration, the test fails instead. For
+/// missing tools, not for data outside the repository or hardware features.
 pub fn skip(reason: &str) {
-    assert!(std::env::var_os("FASTGANSEG_REQUIRE_ALL").is_none(), "{reason}, which this test needs");
+    assert!(std::env::var_os("FASTGANSEG_REQUIRE_ALL").is_none(), "this test cannot run: {reason}");
     println!("skipped: {reason}");
 }
 
-/// A folder of data that is not part of this repository, if it is there.
+/// Path of data outside the repository; `None` if it does not exist.
 pub fn shared(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("FASTGANSEG_SHARED")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
     let path = folder.join(name);
     if !path.exists() {
-        println!("skipped: {} is not there", path.display());
+        println!("skipped: {} does not exist", path.display());
         return None;
     }
     Some(path)
 }
 
-/// Flushes as a seek does, and begins a new segment.
+/// Flushes and begins a new segment, as a seek does.
 pub fn flush(harness: &mut Harness) {
     harness.push_event(gst::event::FlushStart::new());
     harness.push_event(gst::event::FlushStop::new(true));
@@ -378,19 +378,19 @@ pub fn flush(harness: &mut Harness) {
     assert!(harness.push_event(gst::event::Segment::new(&segment)));
 }
 
-/// A picture of 64 x 48 pixels in memory.
+/// A sample of 64x48 pixels.
 pub fn sample(format: VideoFormat, bytes: Vec<u8>) -> gst::Sample {
     let info = info(format, 64, 48);
     assert_eq!(bytes.len(), info.size());
     gst::Sample::builder().buffer(&gst::Buffer::from_slice(bytes)).caps(&info.to_caps().unwrap()).build()
 }
 
-/// A grey mask in memory.
+/// A grey mask as a sample.
 pub fn grey(value: fn(usize, usize) -> u8) -> gst::Sample {
     sample(VideoFormat::Gray8, pixels(value))
 }
 
-/// Emits `set-reference`: whether the mask was accepted.
+/// Emits `set-reference`. Returns whether the mask was accepted.
 pub fn set_reference(element: &gst::Element, mask: &gst::Sample, image: Option<&gst::Sample>) -> bool {
     element.emit_by_name("set-reference", &[mask, &image.cloned()])
 }

@@ -1,27 +1,28 @@
-//! Deadlocks fail a test instead of stopping them all.
+//! Time limits, so that a deadlock fails one test instead of blocking all.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// Longer than any test takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Time limit of a test on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Runs `body`, which must come to an end.
+/// Runs `body` and panics if it does not end in time.
 #[track_caller]
 pub fn ends(body: impl FnOnce() + Send + 'static) {
-    ends_within(PATIENCE, body);
+    ends_within(TIMEOUT, body);
 }
 
+/// Like [`ends`], with a time limit.
 #[track_caller]
-pub fn ends_within(patience: Duration, body: impl FnOnce() + Send + 'static) {
+pub fn ends_within(timeout: Duration, body: impl FnOnce() + Send + 'static) {
     let (finished, wait) = channel();
     let thread = std::thread::spawn(move || {
         body();
         let _ = finished.send(());
     });
-    match wait.recv_timeout(patience) {
-        Err(RecvTimeoutError::Timeout) => panic!("a deadlock: nothing has ended in {patience:?}"),
-        // The sender goes without a word when the body panics.
+    match wait.recv_timeout(timeout) {
+        Err(RecvTimeoutError::Timeout) => panic!("deadlock: the test has not ended in {timeout:?}"),
+        // Disconnected: the body has panicked.
         Ok(()) | Err(RecvTimeoutError::Disconnected) => {
             if let Err(panic) = thread.join() {
                 std::panic::resume_unwind(panic);

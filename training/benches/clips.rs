@@ -1,7 +1,7 @@
-//! Clips a second of processor time on one thread, of 192x336 with K = 3, as the built-in model trains on.
+//! Clips per second of processor time on one thread, of 192x336 (height x width) with K = 3, as for the built-in
+//! model.
 //!
-//! `cargo bench --bench clips`, on pictures drawn here; `-- FILE.toml` for the section `[data]` of a
-//! configuration.
+//! `cargo bench --bench clips` uses generated images; `-- FILE.toml` uses the section `[data]` of a configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use image::{Rgb, RgbImage, imageops};
 
 const BATCHES: u64 = 25;
 const COMMON: &str = "window = 3\nbatch = 4\nsize = [192, 336]\n";
-const ALL: &str = "[synthetic]\nthin_plate = 1.0\nmotion_blur = 1.0\nlighting = 1.0\nshadow = 1.0\n";
+const ALL_EFFECTS: &str = "[synthetic]\nthin_plate = 1.0\nmotion_blur = 1.0\nlighting = 1.0\nshadow = 1.0\n";
 
 fn main() {
     tch::set_num_threads(1);
@@ -32,27 +32,27 @@ fn main() {
         format!("{COMMON}cache = 0\n[sources.a]\nkind = {kind:?}\npath = {path:?}\n{more}\n")
     };
     let parsed = |text: String| toml::from_str::<Data>(&text).expect("a configuration");
-    let kept = source("video", &small, "preload = true\nsize = [288, 512]");
-    time("video of 288x512 in memory", parsed(kept));
+    let preloaded = source("video", &small, "preload = true\nsize = [288, 512]");
+    time("video of 288x512 in memory", parsed(preloaded));
     time("video of 640x360, decoded", parsed(source("video", &small, "size = [288, 512]")));
     time("video of 1280x720, decoded", parsed(source("video", &large, "size = [288, 512]")));
     time("stills", parsed(source("stills", &stills, "")));
-    time("stills with splines, blur and light", parsed(source("stills", &stills, ALL)));
+    time("stills with splines, blur and light", parsed(source("stills", &stills, ALL_EFFECTS)));
 }
 
 fn time(name: &str, data: Data) {
     let mix = Mix::open(&data, 1).expect("clips");
     mix.batch(0).expect("a batch");
-    // Other programs may use the machine as well.
-    let begun = ThreadTime::now();
+    // Processor time, since other programs may use the machine.
+    let start = ThreadTime::now();
     for step in 1..=BATCHES {
         mix.batch(step).expect("a batch");
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = start.elapsed().as_secs_f64();
     println!("{name}: {:.1} clips/s", (BATCHES * data.batch as u64) as f64 / seconds);
 }
 
-/// A textured picture with an object.
+/// A textured image with a disk as the object, and its labels.
 fn draw(width: u32, height: u32, frame: u32) -> (RgbImage, LabelMap) {
     let (x, y, radius) = (width / 3 + frame * width / 60, height / 2, height / 4);
     let inside = |u: u32, v: u32| u.abs_diff(x).pow(2) + v.abs_diff(y).pow(2) < radius.pow(2);

@@ -1,40 +1,42 @@
-//! Checks of a configuration's values.
+//! Checks of configuration values.
 
-/// The outcome of checking values; the message begins with the key at fault.
+/// Result of a check; the message begins with the invalid key.
 pub(crate) type Checked = Result<(), String>;
 
+/// Returns `what` as the error unless `holds`.
 pub(crate) fn must(holds: bool, what: &str) -> Checked {
     if holds { Ok(()) } else { Err(what.to_owned()) }
 }
 
+/// Checks a share or probability.
 pub(crate) fn share(key: &str, value: f64) -> Checked {
-    must((0.0..=1.0).contains(&value), &format!("{key} is a share or chance, 0 to 1"))
+    must((0.0..=1.0).contains(&value), &format!("{key}: must be from 0 to 1"))
 }
 
 pub(crate) fn at_least_one(key: &str, value: u64) -> Checked {
-    must(value > 0, &format!("{key}: at least 1"))
+    must(value > 0, &format!("{key}: must be at least 1"))
 }
 
-/// A number above 0, not infinite.
+/// Checks that `value` is finite and above 0.
 pub(crate) fn positive(key: &str, value: f64) -> Checked {
-    must(value > 0.0 && value.is_finite(), &format!("{key}: a number above 0"))
+    must(value > 0.0 && value.is_finite(), &format!("{key}: must be a finite number above 0"))
 }
 
-/// A number from 0, not infinite.
+/// Checks that `value` is finite and at least 0.
 pub(crate) fn not_negative(key: &str, value: f64) -> Checked {
-    must(value >= 0.0 && value.is_finite(), &format!("{key}: a number, 0 or more"))
+    must(value >= 0.0 && value.is_finite(), &format!("{key}: must be a finite number of at least 0"))
 }
 
-/// `value` lies in `range`, ends included.
+/// Checks that `value` lies in `range`, ends included.
 pub(crate) fn within(key: &str, value: f64, range: [f64; 2]) -> Checked {
     let [low, high] = range;
-    must((low..=high).contains(&value), &format!("{key}: {low} to {high}"))
+    must((low..=high).contains(&value), &format!("{key}: must be from {low} to {high}"))
 }
 
-/// `interval` is ordered and lies in `range`, ends included.
+/// Checks that `interval` is ordered and lies in `range`, ends included.
 pub(crate) fn interval(key: &str, interval: [f64; 2], range: [f64; 2]) -> Checked {
     let [low, high] = range;
     let [from, to] = interval;
     let holds = from <= to && low <= from && to <= high;
-    must(holds, &format!("{key}: the lower and the upper end, within {low} to {high}"))
+    must(holds, &format!("{key}: must be a lower and an upper bound, from {low} to {high}"))
 }

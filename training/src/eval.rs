@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use image::{Rgb, RgbImage};
 use indicatif::ProgressBar;
 
-use crate::dataset::{Dataset, Sequence};
+use crate::confidence::ConfidenceRow;
+use crate::dataset::{Dataset, Frame, Sequence};
 use crate::method::Propagator;
 use crate::report::{ContactSheet, Speed, Tile};
 use crate::score::{Flicker, FrameScore, Scores, SequenceScore, objects_of, score_frame, scored_range};
@@ -26,6 +27,8 @@ pub struct EvalOptions {
     pub sheet_frames: usize,
     /// Sheets show masks without the frames that they are of.
     pub bare_sheets: bool,
+    /// Plays each sequence forwards and backwards until so many frames are tracked, for long videos. 0 = once forwards.
+    pub loop_frames: usize,
 }
 
 /// What evaluation found.
@@ -37,6 +40,8 @@ pub struct Evaluation {
     pub speed: Speed,
     /// Mean over the sequences of how much alpha flickers, of 255; nothing for methods without alpha.
     pub flicker: Option<f64>,
+    /// Confidence beside truth in every scored frame, for methods that have a confidence.
+    pub confidence: Vec<ConfidenceRow>,
 }
 
 /// Runs `propagator` over every sequence of `dataset` from its first annotated frame on, and scores
@@ -58,14 +63,14 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let mut frames = 0;
     for sequence in dataset.sequences() {
-        frames += check(sequence)?;
+        frames += check(sequence, options)?;
     }
     progress.set_length(frames as u64);
 
     let mut scores = Scores::default();
     let mut speed = Speed::default();
     let (mut stepped, mut busy) = (0, Duration::ZERO);
-    let mut flickers = Vec::new();
+    let (mut flickers, mut confidence) = (Vec::new(), Vec::new());
     for sequence in dataset.sequences() {
         progress.set_message(sequence.name().to_string());
         let run = Run::of(propagator, sequence, options, progress)?;
@@ -74,19 +79,26 @@ pub fn evaluate(
         stepped += run.stepped;
         busy += run.busy;
         flickers.extend(run.flicker);
+        confidence.extend(run.confidence);
         scores.sequences.push(run.score);
     }
     speed.total = per_second(stepped, busy);
     let flicker = (!flickers.is_empty()).then(|| flickers.iter().sum::<f64>() / flickers.len() as f64);
-    Ok(Evaluation { scores, speed, flicker })
+    Ok(Evaluation { scores, speed, flicker, confidence })
 }
 
 /// Number of frames to run over; an error when the sequence could not be scored after an hour's run.
-fn check(sequence: &Sequence) -> Result<usize> {
+fn check(sequence: &Sequence, options: &EvalOptions) -> Result<usize> {
     scored_range(sequence.name(), sequence.annotated().count())?;
     let frames = sequence.tracked()?;
     read_first(sequence)?;
-    Ok(frames.len())
+    Ok(frames.len().max(options.loop_frames))
+}
+
+/// Index of the frame of a sequence of `count` frames that is played at `step`, forwards and backwards in turn.
+fn looped(step: usize, count: usize) -> usize {
+    let tour = (2 * count).saturating_sub(2).max(1);
+    (step % tour).min(tour - step % tour)
 }
 
 /// The first annotation, with its number of objects.
@@ -109,6 +121,7 @@ struct Run {
     stepped: usize,
     busy: Duration,
     flicker: Option<f64>,
+    confidence: Vec<ConfidenceRow>,
 }
 
 impl Run {
@@ -124,15 +137,22 @@ impl Run {
         let scored = &annotated[scored_range(name, annotated.len())?];
         let (first, objects) = read_first(sequence)?;
         let (width, height) = (first.width(), first.height());
-        let mut keep = Keep::new(options, name, frames.len())?;
+        let loops = options.loop_frames > 0;
+        let played: Vec<&Frame> = match loops {
+            true => (0..options.loop_frames).map(|step| &frames[looped(step, frames.len())]).collect(),
+            false => frames.iter().collect(),
+        };
+        let mut keep = Keep::new(options, name, played.len())?;
+        let mut confidence = Vec::new();
         let mut scores = Vec::with_capacity(scored.len());
         let mut busy = Duration::ZERO;
         let mut flicker = Flicker::default();
 
         let mut next = None;
-        for (i, frame) in frames.iter().enumerate() {
+        for (i, frame) in played.iter().enumerate() {
+            let frame_name = if loops { format!("{i:05}") } else { frame.name().to_string() };
             let picture = next.take().map_or_else(|| frame.read_picture(), Ok)?;
-            next = frames.get(i + 1).map(|frame| frame.read_picture()).transpose()?;
+            next = played.get(i + 1).map(|frame| frame.read_picture()).transpose()?;
             let place = || format!("{name}, frame {}", frame.name());
             let labels = if i == 0 {
                 propagator.start(&picture, &first).map_err(|error| error.at(place()))?;
@@ -147,20 +167,33 @@ impl Run {
                 labels.map_err(|error| error.at(place()))?
             };
             let mut score = None;
-            if scored.contains(&frame.name())
-                && let Some(truth) = frame.read_annotation()?
-            {
+            // The first and the last frame of a loop are not scored, as in a single pass.
+            let is_scored =
+                if loops { i > 0 && i + 1 < played.len() } else { scored.contains(&frame.name()) };
+            if is_scored && let Some(truth) = frame.read_annotation()? {
                 let objects = score_frame(&place(), &labels, &truth, objects)?;
                 score = mean(&objects);
-                scores.push((frame.name().to_string(), objects));
+                for (id, stats) in propagator.object_stats() {
+                    let Some(score) = objects.get(usize::from(id).wrapping_sub(1)) else { continue };
+                    confidence.push(ConfidenceRow {
+                        sequence: name.to_string(),
+                        frame: frame_name.clone(),
+                        object: id,
+                        confidence: stats.confidence,
+                        likeness: stats.likeness,
+                        area: stats.area,
+                        region: score.region,
+                    });
+                }
+                scores.push((frame_name.clone(), objects));
                 flicker.add(&picture, &truth, propagator.alpha().unwrap_or_default());
             }
-            keep.frame(i, frame.name(), &picture, &labels, score)?;
+            keep.frame(i, &frame_name, &picture, &labels, score)?;
             progress.inc(1);
         }
         let score = SequenceScore::gather(name, objects, scores);
         keep.finish(&score)?;
-        Ok(Self { score, stepped: frames.len() - 1, busy, flicker: flicker.mean() })
+        Ok(Self { score, stepped: played.len() - 1, busy, flicker: flicker.mean(), confidence })
     }
 }
 
@@ -260,6 +293,12 @@ fn evenly(count: usize, wanted: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loops_turn_at_the_first_and_the_last_frame() {
+        assert_eq!((0..9).map(|step| looped(step, 4)).collect::<Vec<_>>(), [0, 1, 2, 3, 2, 1, 0, 1, 2]);
+        assert_eq!((0..3).map(|step| looped(step, 1)).collect::<Vec<_>>(), [0, 0, 0]);
+    }
 
     #[test]
     fn sheets_span_the_sequence() {

@@ -1,12 +1,12 @@
-//! Files that are replaced whole.
+//! Atomic replacement of files.
 
 use std::fs::{self, File};
 use std::path::Path;
 
 use crate::{Error, Result};
 
-/// Has `write` make a file beside `path`, and puts it in the place of `path` once it is on the disk. After an error, or
-/// a crash at any moment, the file is what it was before.
+/// Calls `write` with the path of a temporary file, syncs that file to disk and renames it to `path`. After an error or
+/// a crash, `path` has its previous contents.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let failed = |source| Error::write(path, source);
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -17,14 +17,14 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> R
         fs::rename(&partial, path).map_err(failed)
     });
     if replaced.is_err() {
-        // The first error is the one to tell.
+        // The first error is reported, not that of the clean-up.
         let _ = fs::remove_file(&partial);
         return replaced;
     }
     sync_folder(path).map_err(failed)
 }
 
-/// The new name of a file is on the disk when its folder is.
+/// Syncs the folder of `path` to disk, without which a rename may be lost.
 fn sync_folder(path: &Path) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
@@ -50,7 +50,7 @@ mod tests {
         });
         assert!(error.unwrap_err().to_string().contains("the disk is full"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "second");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
         let error = replace(&folder.path().join("nowhere/state.bin"), |path| {
             fs::write(path, "").map_err(|source| Error::write(path, source))
         });

@@ -1,4 +1,4 @@
-//! Masks as the DAVIS benchmark keeps them: PNG whose palette index is the object id.
+//! Masks in the format of the DAVIS benchmark: PNG whose palette index is the object id.
 
 use std::path::Path;
 
@@ -16,9 +16,8 @@ use crate::{LabelMap, Result};
 /// | grey or RGB with alpha, transparent or opaque | opaque is object 1 |
 ///
 /// # Errors
-///
-/// When the file cannot be read, is no PNG, is cut short, or has colours or shades of grey from
-/// which no ids can be told. The message names the file and the remedy.
+/// If the file is unreadable, not a PNG or truncated, or if its colours or shades of grey do not encode ids. The message
+/// names the file and the remedy.
 pub fn read(path: &Path) -> Result<LabelMap> {
     let Labels { width, height, ids } = Labels::open(path)?;
     LabelMap::new(width, height, ids)
@@ -27,8 +26,7 @@ pub fn read(path: &Path) -> Result<LabelMap> {
 /// Writes `map` as an 8-bit indexed PNG with the DAVIS palette.
 ///
 /// # Errors
-///
-/// When the file cannot be written, or the map has no pixels.
+/// If the file cannot be written, or if the map has no pixels.
 pub fn write(path: &Path, map: &LabelMap) -> Result<()> {
     Ok(Labels::save(path, map.width(), map.height(), map.ids())?)
 }
@@ -62,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_masks_are_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mask.png");
         let ids = (0..7 * 5).map(|i| if i == 20 { 255 } else { i % 5 }).collect();
@@ -72,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn palette_indices_of_every_depth() {
+    fn palette_indices_of_every_depth_are_ids() {
         let ids = |size, depth, data: &[u8]| {
             let map = read_back(size, ColorType::Indexed, depth, data).unwrap();
             map.ids().to_vec()
@@ -102,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn grey_of_sixteen_bits_and_in_colour_is_read_as_the_element_reads_it() {
+    fn sixteen_bit_grey_and_grey_in_rgb_are_read() {
         let words = [0, 0, 0, 2, 0, 255];
         let map = read_back((3, 1), ColorType::Grayscale, BitDepth::Sixteen, &words);
         assert_eq!(map.unwrap().ids(), [0, 2, 255]);
@@ -111,11 +109,11 @@ mod tests {
         let map = read_back((2, 1), ColorType::GrayscaleAlpha, BitDepth::Eight, &[9, 0, 9, 255]);
         assert_eq!(map.unwrap().ids(), [0, 1]);
         let map = read_back((2, 1), ColorType::Grayscale, BitDepth::Eight, &[0, 0]);
-        assert_eq!(map.unwrap().ids(), [0, 0], "a frame without objects is no fault");
+        assert_eq!(map.unwrap().ids(), [0, 0], "a frame without objects is valid");
     }
 
     #[test]
-    fn refuses_what_holds_no_ids() {
+    fn pictures_without_ids_are_refused() {
         let reason = |colour, depth, data: &[u8]| {
             let error = read_back((2, 1), colour, depth, data).unwrap_err().to_string();
             assert!(error.contains("mask.png"), "{error}");
@@ -132,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn names_missing_foreign_and_truncated_files() {
+    fn errors_name_missing_foreign_and_truncated_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mask.png");
         let error = read(&path).unwrap_err().to_string();
@@ -149,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn writing_names_the_file() {
+    fn write_errors_name_the_file() {
         let path = Path::new("/nonexistent-folder/mask.png");
         let error = write(path, &LabelMap::background(1, 1)).unwrap_err();
         assert!(error.to_string().contains("/nonexistent-folder/mask.png"));

@@ -1,7 +1,7 @@
 use crate::{Error, Result};
 
-/// Object ids of one frame, one byte a pixel, rows without padding: 0 is background, 1..=254 are
-/// objects, 255 is void (belongs to nothing and is scored as background).
+/// Object ids of one frame, one byte per pixel, rows without padding: 0 is background, 1..=254 are objects, 255 is void,
+/// which is scored as background.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelMap {
     width: usize,
@@ -10,74 +10,73 @@ pub struct LabelMap {
 }
 
 impl LabelMap {
-    /// The id of pixels that belong to nothing.
+    /// Id of void pixels, which belong neither to an object nor to the background.
     pub const VOID: u8 = 255;
 
     /// Wraps `ids`, `height` rows of `width` bytes.
     ///
     /// # Errors
-    ///
-    /// When there are not exactly `width * height` ids.
+    /// If the number of ids is not `width * height`.
     pub fn new(width: usize, height: usize, ids: Vec<u8>) -> Result<Self> {
         if width.checked_mul(height) != Some(ids.len()) {
             return Err(Error::score(
                 format!("a label map of {width}x{height}"),
-                format!("it has {} ids, one a pixel is needed", ids.len()),
+                format!("it has {} ids, but needs one per pixel", ids.len()),
             ));
         }
         Ok(Self { width, height, ids })
     }
 
-    /// Nothing but background.
+    /// Creates a map of background only.
     pub fn background(width: usize, height: usize) -> Self {
         Self { width, height, ids: vec![0; width * height] }
     }
 
-    /// Pixels in a row.
+    /// Returns the width in pixels.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Rows.
+    /// Returns the height in pixels.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// `height` rows of `width` ids.
+    /// Returns the ids, row by row.
     pub fn ids(&self) -> &[u8] {
         &self.ids
     }
 
-    /// The ids, to be written in place.
+    /// Returns the ids for modification in place.
     pub fn ids_mut(&mut self) -> &mut [u8] {
         &mut self.ids
     }
 
-    /// The id at column `x` of row `y`.
+    /// Returns the id at column `x` of row `y`.
     pub fn at(&self, x: usize, y: usize) -> u8 {
         self.ids[y * self.width + x]
     }
 
-    /// The largest object id, 0 when there is only background. Void does not count.
+    /// Returns the largest object id, 0 if there is none. Void does not count.
     pub fn largest(&self) -> u8 {
         let objects = self.ids.iter().copied().filter(|&id| id != Self::VOID);
         objects.max().unwrap_or(0)
     }
 
-    /// Pixels of each id, background and void included.
+    /// Returns the number of pixels of each id, including background and void.
     pub fn counts(&self) -> [usize; 256] {
         let mut counts = [0; 256];
         self.ids.iter().for_each(|&id| counts[usize::from(id)] += 1);
         counts
     }
 
-    /// The same map with void made background.
+    /// Returns the map with void replaced by background.
     pub fn without_void(&self) -> Self {
         let ids = self.ids.iter();
         Self { ids: ids.map(|&id| if id == Self::VOID { 0 } else { id }).collect(), ..*self }
     }
 
-    /// The map at another size, each pixel the nearest one's id.
+    /// Returns the map resized by nearest neighbour.
     pub fn resized(&self, width: usize, height: usize) -> Self {
         if (width, height) == (self.width, self.height) {
             return self.clone();
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn void_is_no_object() {
+    fn void_is_not_an_object() {
         let map = LabelMap::new(2, 2, vec![0, 3, 255, 1]).unwrap();
         assert_eq!(map.largest(), 3);
         assert_eq!(map.without_void().ids(), [0, 3, 0, 1]);

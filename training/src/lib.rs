@@ -11,10 +11,10 @@
 #![warn(missing_docs)]
 
 pub mod allocator;
-pub mod calibration;
 pub mod card;
 mod check;
 pub mod clips;
+pub mod confidence;
 pub mod critic;
 pub mod dataset;
 mod error;
@@ -23,7 +23,6 @@ mod files;
 pub mod indexed_png;
 pub mod info;
 mod label_map;
-pub mod looping;
 pub mod method;
 pub mod occlusion;
 pub mod report;

@@ -16,14 +16,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Ablate(commands::ablate::Args),
-    Calibrate(commands::calibrate::Args),
     Clips(commands::clips::Args),
     Eval(commands::eval::Args),
     Export(commands::export::Args),
     Info(commands::info::Args),
-    Loop(commands::loops::Args),
-    Occlude(commands::occlude::Args),
-    Plot(commands::plot::Args),
     Score(commands::score::Args),
     Train(commands::train::Args),
 }
@@ -31,14 +27,10 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Ablate(args) => commands::ablate::run(&args),
-        Command::Calibrate(args) => commands::calibrate::run(&args),
         Command::Clips(args) => commands::clips::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Info(args) => commands::info::run(&args),
-        Command::Loop(args) => commands::loops::run(&args),
-        Command::Occlude(args) => commands::occlude::run(&args),
-        Command::Plot(args) => commands::plot::run(&args),
         Command::Score(args) => commands::score::run(&args),
         Command::Train(args) => commands::train::run(&args),
     };

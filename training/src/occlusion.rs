@@ -4,7 +4,7 @@
 use image::{Rgb, RgbImage, imageops};
 use indicatif::ProgressBar;
 
-use gstfastganseg::tracker::{ObjectStats, Presence, Tracker, TrackerState};
+use gstfastganseg::tracker::{Presence, Tracker, TrackerState};
 
 use crate::dataset::{Dataset, Frame, Sequence};
 use crate::method::Propagator;
@@ -153,21 +153,6 @@ impl Case {
     }
 }
 
-/// What the tracker found in one frame, beside the truth.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Finding {
-    /// The sequence.
-    pub sequence: String,
-    /// What covers it at times.
-    pub cover: Cover,
-    /// Whether it does here.
-    pub covered: bool,
-    /// Of the first object.
-    pub evidence: ObjectStats,
-    /// Region similarity; 1 for no mask on a covered frame.
-    pub similarity: f64,
-}
-
 /// Covers some frames in the midst of every sequence, each of `lengths` with each of `covers`. Time goes on under the
 /// cover as far as the sequence is long enough to leave frames for after it. Where frames have no annotation, what
 /// the tracker finds without a cover takes its place.
@@ -180,7 +165,6 @@ pub fn measure(
     covers: &[Cover],
     lengths: &[usize],
     bar: &ProgressBar,
-    findings: &mut Vec<Finding>,
 ) -> Result<Vec<Case>> {
     let sequences = dataset.sequences();
     bar.set_length((sequences.len() * covers.len() * lengths.len()) as u64);
@@ -191,7 +175,7 @@ pub fn measure(
         let run = Run::new(tracker, sequence, other)?;
         for &cover in covers {
             for &length in lengths {
-                cases.push(run.case(tracker, cover, length, findings)?);
+                cases.push(run.case(tracker, cover, length)?);
                 bar.inc(1);
             }
         }
@@ -241,25 +225,8 @@ impl<'a> Run<'a> {
         Ok(Self { sequence, frames, other, covered_from, state, truth, similarity: similarities })
     }
 
-    fn case(
-        &self,
-        tracker: &mut Tracker,
-        cover: Cover,
-        length: usize,
-        findings: &mut Vec<Finding>,
-    ) -> Result<Case> {
+    fn case(&self, tracker: &mut Tracker, cover: Cover, length: usize) -> Result<Case> {
         let Self { sequence, frames, other, covered_from, .. } = *self;
-        let mut found = |tracker: &Tracker, covered: bool, similarity: f64| {
-            let sequence = sequence.name().to_string();
-            let evidence = tracker.object_stats().first().copied();
-            findings.extend(evidence.map(|evidence| Finding {
-                sequence,
-                cover,
-                covered,
-                evidence,
-                similarity,
-            }));
-        };
         let shown_from = (covered_from + length).min(frames.len() - AFTER);
         let last = frames[covered_from - 1].read_picture()?;
         tracker.restore_state(&self.state)?;
@@ -271,7 +238,6 @@ impl<'a> Run<'a> {
             let object = labels.ids().iter().filter(|&&id| id != 0).count();
             let something = object as f64 > SOMETHING * labels.ids().len() as f64;
             masks += usize::from(something && cover.hides());
-            found(tracker, true, f64::from(!something));
             if lost_after.is_none() && tracker.presence() == Presence::Lost {
                 lost_after = Some(step + 1);
             }
@@ -280,7 +246,6 @@ impl<'a> Run<'a> {
         for (index, frame) in frames.iter().enumerate().skip(shown_from).take(AFTER) {
             let labels = follow(tracker, &frame.read_picture()?)?;
             let similarity = similarity(&labels, &self.truth[index]);
-            found(tracker, false, similarity);
             after.push((similarity, self.similarity[index]));
         }
         let hallucinated = masks as f64 / length.max(1) as f64;

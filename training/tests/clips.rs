@@ -1,4 +1,4 @@
-//! Training clips of data sets drawn here, in every layout.
+//! Training clips from generated data sets in every layout.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 const WIDTH: u32 = 48;
 const HEIGHT: u32 = 32;
 
-/// Every picture as it is.
+/// No augmentation.
 const PLAIN: &str = "
 [augment]
 flip = 0.0
@@ -28,8 +28,8 @@ first_reference = 0.0
 reference = \"independent\"
 ";
 
-/// The frame `frame` of sequence `sequence`, which the background's colour tells; object 1 on the
-/// left in red, object 2 on the right in green if `second`, a column of void between.
+/// Frame `frame` of sequence `sequence`, both encoded in the colour of the background. Object 1 is red on the
+/// left, object 2 is green on the right if `second`, with a column of void in between.
 fn draw(sequence: u32, frame: u32, second: bool) -> (RgbImage, LabelMap) {
     let id = |x: u32, y: u32| match (x, y) {
         (4..16, 12..28) => 1,
@@ -46,8 +46,8 @@ fn draw(sequence: u32, frame: u32, second: bool) -> (RgbImage, LabelMap) {
     (picture, LabelMap::new(WIDTH as usize, HEIGHT as usize, ids).unwrap())
 }
 
-/// Sequence and frame by the colour of the corner.
-fn told(image: &Tensor) -> (i64, i64) {
+/// Decodes sequence and frame from the colour of the corner.
+fn sequence_and_frame(image: &Tensor) -> (i64, i64) {
     let value = |channel: i64| image.double_value(&[channel, 1, 1]) * 255.0;
     (((value(0) - 20.0) / 40.0).round() as i64, (value(1) / 12.0).round() as i64)
 }
@@ -67,13 +67,13 @@ impl Folder {
         for path in [picture, mask] {
             fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
         }
-        // Flat colours survive.
+        // At this quality flat colours survive.
         let file = fs::File::create(self.path(picture)).unwrap();
         image::codecs::jpeg::JpegEncoder::new_with_quality(file, 100).encode_image(&pixels).unwrap();
         indexed_png::write(&self.path(mask), &labels).unwrap();
     }
 
-    /// `sequences` of 10 frames each, in the layout of DAVIS; in the last, object 2 comes in frame 4.
+    /// `sequences` of 10 frames each in the layout of DAVIS. In the last one, object 2 appears in frame 4.
     fn davis(sequences: u32) -> Self {
         let folder = Self::new();
         for sequence in 0..sequences {
@@ -87,8 +87,8 @@ impl Folder {
         folder
     }
 
-    /// Two videos in the layout of YouTube-VOS, every fifth frame annotated; object 2 is in the
-    /// pictures of v1 all the time, but annotated from the fourth annotated frame on.
+    /// Two videos in the layout of YouTube-VOS, every fifth frame annotated. Object 2 of v1 is in all images, but
+    /// annotated from the fourth annotated frame only.
     fn youtube(meta: bool) -> Self {
         let folder = Self::new();
         let mut videos = serde_json::Map::new();
@@ -118,7 +118,7 @@ impl Folder {
         folder
     }
 
-    /// `count` photos with one object, or with regions.
+    /// `count` stills with masks in the folder `labels`, "Annotations" for objects or "Labels" for regions.
     fn photos(count: u32, labels: &str) -> Self {
         let folder = Self::new();
         for photo in 0..count {
@@ -152,12 +152,12 @@ fn message(text: &str) -> String {
 
 /// The clips of the first `batches` steps: (2 + K, C, H, W) of images, masks and valid.
 fn clips(mix: &Mix, batches: u64) -> Vec<[Tensor; 3]> {
-    let of = |batch: Batch| {
+    let split = |batch: Batch| {
         (0..batch.images.size()[1])
             .map(|clip| [&batch.images, &batch.masks, &batch.valid].map(|x| x.select(1, clip)))
             .collect::<Vec<_>>()
     };
-    (0..batches).flat_map(|step| of(mix.batch(step).unwrap())).collect()
+    (0..batches).flat_map(|step| split(mix.batch(step).unwrap())).collect()
 }
 
 fn same(a: &Batch, b: &Batch) -> bool {
@@ -177,14 +177,14 @@ fn mean(image: &Tensor, mask: &Tensor, channel: i64) -> f64 {
     inside.double_value(&[])
 }
 
-/// Which of the objects of [`draw`] a clip is about, by the colours under the mask of frame `frame`.
+/// Whether the mask of frame `frame` contains object 1 and object 2 of [`draw`], by the colours under it.
 fn target(images: &Tensor, masks: &Tensor, frame: i64) -> (bool, bool) {
     let (image, mask) = (images.get(frame), masks.get(frame));
     (mean(&image, &mask, 0) > 0.3, mean(&image, &mask, 1) > 0.3)
 }
 
 #[test]
-fn each_object_of_davis_2017_is_a_target_of_its_own() {
+fn each_object_of_davis_2017_is_a_separate_target() {
     let folder = Folder::davis(2);
     let mix = open(&(folder.source("davis", "") + PLAIN)).unwrap();
     let mut targets = BTreeSet::new();
@@ -193,11 +193,11 @@ fn each_object_of_davis_2017_is_a_target_of_its_own() {
         targets.insert(target);
         for frame in 1..4 {
             let area = area(&masks.get(frame));
-            assert!(area == 192.0 || (area == 0.0 && told(&images.get(frame)).1 < 4), "{area}");
-            assert!(area == 0.0 || self::target(&images, &masks, frame) == target, "one object a clip");
+            assert!(area == 192.0 || (area == 0.0 && sequence_and_frame(&images.get(frame)).1 < 4), "{area}");
+            assert!(area == 0.0 || self::target(&images, &masks, frame) == target, "one object per clip");
         }
     }
-    assert_eq!(targets, [(true, false), (false, true)].into(), "both, and never both at once");
+    assert_eq!(targets, [(true, false), (false, true)].into(), "each object, never both together");
 }
 
 #[test]
@@ -205,13 +205,13 @@ fn the_union_of_objects_is_one_target() {
     let folder = Folder::davis(2);
     let mix = open(&(folder.source("davis", "objects = \"union\"") + PLAIN)).unwrap();
     for [images, masks, _] in clips(&mix, 5) {
-        let second = told(&images.get(1)).0 == 0 || told(&images.get(1)).1 >= 4;
+        let second = sequence_and_frame(&images.get(1)).0 == 0 || sequence_and_frame(&images.get(1)).1 >= 4;
         assert_eq!(area(&masks.get(1)), if second { 384.0 } else { 192.0 });
     }
 }
 
 #[test]
-fn the_truth_is_unknown_in_void() {
+fn void_pixels_are_not_valid() {
     let folder = Folder::davis(1);
     let mix = open(&(folder.source("davis", "") + PLAIN)).unwrap();
     for [_, masks, valid] in clips(&mix, 2) {
@@ -222,66 +222,66 @@ fn the_truth_is_unknown_in_void() {
 }
 
 #[test]
-fn the_truth_is_unknown_beyond_a_black_border() {
+fn pixels_beyond_a_black_border_are_not_valid() {
     let folder = Folder::davis(1);
-    let turned = PLAIN.replace("rotated = 0.0", "rotated = 1.0\nrotation = 30.0");
-    let black = turned.clone() + "border = \"black\"\n";
-    let (mut unknown, mut count) = (0.0, 0.0);
+    let rotated = PLAIN.replace("rotated = 0.0", "rotated = 1.0\nrotation = 30.0");
+    let black = rotated.clone() + "border = \"black\"\n";
+    let (mut invalid, mut brightest) = (0.0, 0.0);
     for [images, _, valid] in clips(&open(&(folder.source("davis", "") + &black)).unwrap(), 4) {
         let beyond = valid.narrow(3, 0, 8).eq(0.0).to_kind(Kind::Float);
-        unknown += beyond.sum(Kind::Double).double_value(&[]);
-        count += (images.narrow(3, 0, 8).amax([1i64], true) * beyond).max().double_value(&[]);
+        invalid += beyond.sum(Kind::Double).double_value(&[]);
+        brightest += (images.narrow(3, 0, 8).amax([1i64], true) * beyond).max().double_value(&[]);
     }
-    assert!(unknown > 0.0 && count == 0.0, "{unknown} pixels, black: {count}");
-    let mirrored = clips(&open(&(folder.source("davis", "") + &turned)).unwrap(), 4);
-    // Left of the void and above it there is nothing unknown.
-    let known = |valid: &Tensor| valid.narrow(3, 0, 8).min().double_value(&[]) == 1.0;
-    assert!(mirrored.iter().all(|[_, _, valid]| known(valid)), "the mirror image has its mask");
+    assert!(invalid > 0.0 && brightest == 0.0, "{invalid} pixels, brightest: {brightest}");
+    let mirrored = clips(&open(&(folder.source("davis", "") + &rotated)).unwrap(), 4);
+    // The void column does not reach these columns.
+    let all_valid = |valid: &Tensor| valid.narrow(3, 0, 8).min().double_value(&[]) == 1.0;
+    assert!(mirrored.iter().all(|[_, _, valid]| all_valid(valid)), "the mirrored border has a mask");
 }
 
 #[test]
-fn windows_are_frames_in_a_row_of_one_sequence() {
+fn windows_are_equally_spaced_frames_of_one_sequence() {
     let folder = Folder::davis(3);
     let steps = PLAIN
         .replace("frame_steps = [1]", "frame_steps = [1, 3]")
         .replace("reversed = 0.0", "reversed = 0.5");
     let mix = open(&(folder.source("davis", "") + &steps)).unwrap();
-    let (mut ways, mut sequences, mut references) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut strides, mut sequences, mut references) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for [images, ..] in clips(&mix, 20) {
-        let at: Vec<(i64, i64)> = (0..4).map(|frame| told(&images.get(frame))).collect();
+        let at: Vec<(i64, i64)> = (0..4).map(|frame| sequence_and_frame(&images.get(frame))).collect();
         assert!(at.iter().all(|(sequence, _)| *sequence == at[0].0), "{at:?}");
         assert_eq!(at[2].1 - at[1].1, at[3].1 - at[2].1, "{at:?}");
-        ways.insert(at[2].1 - at[1].1);
+        strides.insert(at[2].1 - at[1].1);
         sequences.insert(at[0].0);
         references.insert(at[0].1);
     }
-    assert_eq!(ways, [-3, -1, 1, 3].into());
+    assert_eq!(strides, [-3, -1, 1, 3].into());
     assert_eq!(sequences, [0, 1, 2].into());
-    assert!(references.len() > 7, "from the whole sequence: {references:?}");
+    assert!(references.len() > 7, "references are from the whole sequence: {references:?}");
 }
 
 #[test]
-fn an_object_is_a_target_only_where_meta_json_has_it() {
+fn an_object_is_a_target_only_in_frames_listed_in_meta_json() {
     let folder = Folder::youtube(true);
     let mix = open(&(folder.source("youtube", "") + PLAIN)).unwrap();
-    let mut late = 0;
+    let mut late_targets = 0;
     for [images, masks, _] in clips(&mix, 20) {
-        let at: Vec<(i64, i64)> = (0..4).map(|frame| told(&images.get(frame))).collect();
+        let at: Vec<(i64, i64)> = (0..4).map(|frame| sequence_and_frame(&images.get(frame))).collect();
         assert!(at[1..].windows(2).all(|pair| pair[1] == (pair[0].0, pair[0].1 + 1)), "{at:?}");
         if at[0].0 == 1 && target(&images, &masks, 0) == (false, true) {
-            late += 1;
+            late_targets += 1;
             assert!(at.iter().all(|(_, frame)| *frame >= 3), "{at:?}");
         }
     }
-    assert!(late > 5, "{late}");
+    assert!(late_targets > 5, "{late_targets}");
 }
 
 #[test]
-fn youtube_vos_without_its_list_is_an_error_or_davis() {
+fn youtube_vos_without_a_valid_meta_json_is_an_error_unless_read_as_davis() {
     let folder = Folder::youtube(false);
     let error = message(&folder.source("youtube", "layout = \"youtube-vos\""));
     assert!(error.contains("meta.json") && error.contains("layout = \"davis\""), "{error}");
-    assert!(open(&folder.source("youtube", "")).is_ok(), "the masks tell the objects");
+    assert!(open(&folder.source("youtube", "")).is_ok(), "objects are taken from the masks");
     fs::write(folder.path("meta.json"), "{\"videos\": {\"v0\": {\"objects\": {}}}}").unwrap();
     let error = message(&folder.source("youtube", ""));
     assert!(error.contains("meta.json") && error.contains("v1") && error.contains("exclude"), "{error}");
@@ -295,7 +295,7 @@ fn sequences_are_chosen_by_list_and_by_name() {
     let folder = Folder::davis(3);
     let sequences = |more: &str| -> BTreeSet<i64> {
         let mix = open(&(folder.source("davis", more) + PLAIN)).unwrap();
-        clips(&mix, 8).iter().map(|[images, ..]| told(&images.get(0)).0).collect()
+        clips(&mix, 8).iter().map(|[images, ..]| sequence_and_frame(&images.get(0)).0).collect()
     };
     assert_eq!(sequences("exclude = [\"s1\"]"), [0, 2].into());
     fs::write(folder.path("mine.txt"), "s2\n").unwrap();
@@ -304,12 +304,12 @@ fn sequences_are_chosen_by_list_and_by_name() {
     fs::create_dir_all(&lists).unwrap();
     fs::write(lists.join("val.txt"), "s0\n").unwrap();
     fs::write(lists.join("train.txt"), "s1\n").unwrap();
-    assert_eq!(sequences(""), [1].into(), "the list for training, not that for validation");
+    assert_eq!(sequences(""), [1].into(), "the training list, not the validation list");
     let error = message(&folder.source("davis", "exclude = [\"s7\"]"));
     assert!(error.contains("s7") && error.contains("exclude"), "{error}");
 }
 
-/// Three broken frames: no JPEG, no PNG, a mask of another size.
+/// A data set with three broken frames: an invalid JPEG, an invalid PNG, a mask of another size.
 fn with_broken_files() -> Folder {
     let folder = Folder::davis(2);
     fs::write(folder.path("JPEGImages/480p/s0/00001.jpg"), "no picture").unwrap();
@@ -320,21 +320,21 @@ fn with_broken_files() -> Folder {
 }
 
 #[test]
-fn broken_files_are_left_out() {
+fn broken_frames_are_left_out() {
     let folder = with_broken_files();
     for preload in ["", "preload = true"] {
         let mix =
             open(&("broken_limit = 3\n".to_owned() + &folder.source("davis", preload) + PLAIN)).unwrap();
         for [images, ..] in clips(&mix, 25) {
-            let shown: Vec<_> = (0..4).map(|frame| told(&images.get(frame))).collect();
-            let whole = shown.iter().all(|at| ![(0, 1), (0, 5), (1, 5)].contains(at));
-            assert!(whole, "{shown:?}");
+            let shown: Vec<_> = (0..4).map(|frame| sequence_and_frame(&images.get(frame))).collect();
+            let intact = shown.iter().all(|at| ![(0, 1), (0, 5), (1, 5)].contains(at));
+            assert!(intact, "{shown:?}");
         }
     }
 }
 
 #[test]
-fn one_broken_file_too_many_ends_the_run() {
+fn more_broken_files_than_the_limit_are_an_error() {
     let folder = with_broken_files();
     let text = |limit: usize, more: &str| {
         format!("broken_limit = {limit}\n") + &folder.source("davis", more) + PLAIN
@@ -363,7 +363,7 @@ fn broken_stills_are_left_out() {
 }
 
 #[test]
-fn a_step_has_the_same_clips_whoever_makes_them() {
+fn clips_do_not_depend_on_cache_preloading_and_threads() {
     let (video, stills) = (Folder::davis(3), Folder::photos(3, "Labels"));
     let motion = "[synthetic]\nthin_plate = 0.5\nmotion_blur = 0.5\nlighting = 0.5\nshadow = 0.5\n";
     let text = |cache: u64, preload: bool| {
@@ -391,19 +391,19 @@ fn sources_are_mixed_by_their_ratios() {
     let text = one.source("a", "ratio = 6.0")
         + &other.source("b", "ratio = 2.0\nexclude = [\"v0\"]")
         + &stills.source("c", "ratio = 2.0");
-    // Video is told by its sequence; clips of stills have no void.
+    // Clips from stills have no void; the videos differ by their sequence.
     let mut counts = [0; 3];
     for [images, _, valid] in clips(&open(&(text + PLAIN)).unwrap(), 100) {
-        let made = valid.min().double_value(&[]) == 1.0;
-        counts[if made { 2 } else { told(&images.get(1)).0 as usize }] += 1;
+        let synthetic = valid.min().double_value(&[]) == 1.0;
+        counts[if synthetic { 2 } else { sequence_and_frame(&images.get(1)).0 as usize }] += 1;
     }
-    // Of 400 clips, four standard deviations.
+    // 400 clips, within four standard deviations.
     assert!((200..=280).contains(&counts[0]), "{counts:?}");
     assert!((48..=112).contains(&counts[1]) && (48..=112).contains(&counts[2]), "{counts:?}");
 }
 
 #[test]
-fn light_leaves_masks_alone() {
+fn lighting_does_not_change_masks() {
     let folder = Folder::photos(3, "Annotations");
     let with = |light: f64| {
         let light = format!("[synthetic]\nlighting = {light:.1}\nshadow = {light:.1}\n");
@@ -416,20 +416,20 @@ fn light_leaves_masks_alone() {
 }
 
 #[test]
-fn moving_blurred_bent_objects_have_soft_masks_in_range() {
+fn masks_of_moving_blurred_and_bent_objects_are_in_range() {
     let folder = Folder::photos(3, "Labels");
     let all = "[synthetic]\nthin_plate = 1.0\nmotion_blur = 1.0\nlighting = 1.0\nshadow = 1.0\nsecond_object = 1.0\n";
     for [images, masks, valid] in clips(&open(&(folder.source("stills", "") + all)).unwrap(), 4) {
         for x in [&images, &masks] {
-            let (least, most) = (x.min().double_value(&[]), x.max().double_value(&[]));
-            assert!(least >= -1e-5 && most <= 1.0 + 1e-5 && most > 0.2, "{least} {most}");
+            let (low, high) = (x.min().double_value(&[]), x.max().double_value(&[]));
+            assert!(low >= -1e-5 && high <= 1.0 + 1e-5 && high > 0.2, "{low} {high}");
         }
-        assert_eq!(valid.min().double_value(&[]), 1.0, "the truth of what is made here is known");
+        assert_eq!(valid.min().double_value(&[]), 1.0, "synthetic clips are valid everywhere");
     }
 }
 
 #[test]
-fn the_previous_mask_can_be_the_truth() {
+fn the_previous_mask_without_perturbation_is_the_true_mask() {
     let folder = Folder::davis(1);
     let text = folder.source("davis", "") + PLAIN;
     let batch = open(&(text.clone() + "[perturbation]\nstrength = 0.0\n")).unwrap().batch(0).unwrap();
@@ -439,64 +439,66 @@ fn the_previous_mask_can_be_the_truth() {
 }
 
 #[test]
-fn a_picture_of_another_shape_can_be_stretched() {
+fn images_of_another_shape_are_stretched_or_cropped() {
     let folder = Folder::davis(1);
     let text = folder.source("davis", "") + PLAIN;
     let wide = "window = 2\nbatch = 4\nsize = [64, 48]\n";
-    let of = |more: &str| {
+    let area_with = |more: &str| {
         let data: Data = toml::from_str(&format!("{wide}{text}{more}")).unwrap();
         let mix = Mix::open(&data, 1).unwrap();
         area(&mix.batch(0).unwrap().masks.get(0))
     };
-    assert_eq!(of("fit = \"stretch\"\n"), 4.0 * 2.0 * 192.0, "twice as high");
+    assert_eq!(area_with("fit = \"stretch\"\n"), 4.0 * 2.0 * 192.0, "twice as high");
     let text = text.replace("follow = false", "follow = true");
     let data: Data = toml::from_str(&format!("{wide}{text}")).unwrap();
     let covered = area(&Mix::open(&data, 1).unwrap().batch(0).unwrap().masks.get(0));
-    let whole = 4.0 * 4.0 * 192.0;
-    assert!(covered > 0.8 * whole && covered <= whole, "twice as large, and nearly all in view: {covered}");
+    let complete = 4.0 * 4.0 * 192.0;
+    assert!(covered > 0.8 * complete && covered <= complete, "twice as large, almost complete: {covered}");
 }
 
 #[test]
-fn clips_take_the_shapes_that_are_listed() {
+fn clips_have_the_listed_shapes() {
     let (video, stills) = (Folder::davis(2), Folder::photos(2, "Labels"));
     let sources = video.source("a", "") + &stills.source("b", "");
     let shapes = [[32, 48], [48, 32], [48, 48]];
     let close_ups = "[augment]\nclose_ups = 1.0\n";
     let mix = open(&format!("shapes = {shapes:?}\n{sources}{close_ups}")).unwrap();
-    let mut seen = BTreeSet::new();
+    let mut sizes = BTreeSet::new();
     for step in 0..12 {
         let batch = mix.batch(step).unwrap();
         let size = &batch.images.size()[3..];
         assert!(shapes.iter().any(|shape| shape == size) && batch.previous.size()[2..] == *size);
         for frame in 0..2 {
-            let least = (0..4).map(|clip| area(&batch.masks.get(frame).get(clip))).fold(f64::MAX, f64::min);
-            assert!(least > 0.0, "step {step}, {size:?}: no object in frame {frame}");
+            let smallest =
+                (0..4).map(|clip| area(&batch.masks.get(frame).get(clip))).fold(f64::MAX, f64::min);
+            assert!(smallest > 0.0, "step {step}, {size:?}: no object in frame {frame}");
         }
-        seen.insert(size.to_vec());
+        sizes.insert(size.to_vec());
         assert!(same(&batch, &mix.batch(step).unwrap()));
     }
-    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert_eq!(sizes.len(), 3, "{sizes:?}");
     let plain = open(&(sources.clone() + close_ups)).unwrap().batch(3).unwrap();
     let one = open(&format!("shapes = [[32, 48]]\n{sources}{close_ups}")).unwrap().batch(3).unwrap();
-    assert!(same(&plain, &one), "a list of one shape is that shape");
+    assert!(same(&plain, &one), "a list of one shape equals none");
 }
 
 #[test]
-fn close_ups_show_all_of_an_object_in_any_shape() {
+fn close_ups_contain_the_whole_object_in_any_shape() {
     let folder = Folder::davis(2);
     for shape in [[32, 48], [48, 32], [48, 48]] {
         let plain = PLAIN.replace("[augment]", "[augment]\nclose_ups = 1.0");
         let text = format!("shapes = [{shape:?}]\n{}{plain}", folder.source("a", ""));
         for [_, masks, _] in clips(&open(&text).unwrap(), 6) {
-            // 12 x 16 of 48 x 32 pixels, at the least as large as where the whole picture is as large as the clip.
-            let even = f64::from(shape[0] * shape[1]) / (48.0 * 32.0);
-            assert!(area(&masks.get(0)) > 0.55 * 192.0 * even, "{shape:?}: {}", area(&masks.get(0)));
+            // The object has 12 x 16 of 48 x 32 pixels. A close-up must not show it smaller than the whole image
+            // would.
+            let scale = f64::from(shape[0] * shape[1]) / (48.0 * 32.0);
+            assert!(area(&masks.get(0)) > 0.55 * 192.0 * scale, "{shape:?}: {}", area(&masks.get(0)));
         }
     }
 }
 
 #[test]
-fn intruders_hide_objects_or_are_hidden_by_them() {
+fn distractors_pass_in_front_of_the_object_or_behind_it() {
     let (video, stills) = (Folder::davis(2), Folder::photos(3, "Annotations"));
     let sources = video.source("a", "") + &stills.source("b", "ratio = 1e-6");
     let with = |distractor: f64, late_distractor: f64| {
@@ -506,45 +508,47 @@ fn intruders_hide_objects_or_are_hidden_by_them() {
             8,
         )
     };
-    let (without, with, later) = (with(0.0, 0.0), with(1.0, 0.0), with(1.0, 1.0));
-    let (mut hidden, mut behind) = (0, 0);
-    for ([images, masks, valid], [changed, left, same_valid]) in without.iter().zip(&with) {
+    let (without, with, late) = (with(0.0, 0.0), with(1.0, 0.0), with(1.0, 1.0));
+    let (mut in_front, mut behind) = (0, 0);
+    for ([images, masks, valid], [changed, visible, same_valid]) in without.iter().zip(&with) {
         assert!(valid.equal(same_valid));
-        assert!((masks - left).min().double_value(&[]) >= -1e-5, "a distractor is no part of the object");
-        let object = masks.gt(0.999).logical_and(&left.gt(0.999)).to_kind(Kind::Float);
+        assert!((masks - visible).min().double_value(&[]) >= -1e-5, "a distractor never enlarges the mask");
+        let object = masks.gt(0.999).logical_and(&visible.gt(0.999)).to_kind(Kind::Float);
         let difference = ((images - changed) * &object).abs().max().double_value(&[]);
-        assert!(difference < 2e-3, "what is left of the object looks as before: {difference}");
-        hidden += i32::from(!masks.equal(left));
-        behind += i32::from(masks.equal(left) && !images.equal(changed));
+        assert!(difference < 2e-3, "the visible part of the object is unchanged: {difference}");
+        in_front += i32::from(!masks.equal(visible));
+        behind += i32::from(masks.equal(visible) && !images.equal(changed));
     }
-    assert!(hidden > 4 && behind > 4, "{hidden} in front, {behind} behind of {}", with.len());
-    for ([images, ..], [changed, ..]) in without.iter().zip(&later) {
-        assert!(images.get(0).equal(&changed.get(0)), "the reference is without it");
+    assert!(in_front > 4 && behind > 4, "{in_front} in front, {behind} behind of {}", with.len());
+    for ([images, ..], [changed, ..]) in without.iter().zip(&late) {
+        assert!(images.get(0).equal(&changed.get(0)), "a late distractor is not in the reference");
     }
-    assert!(without.iter().zip(&later).any(|(a, b)| !a[0].get(1).equal(&b[0].get(1))));
+    assert!(without.iter().zip(&late).any(|(a, b)| !a[0].get(1).equal(&b[0].get(1))));
 }
 
 #[test]
-fn newcomers_are_not_in_the_reference() {
+fn late_distractors_do_not_hide_the_object_in_the_reference() {
     let folder = Folder::photos(3, "Annotations");
     let with = |second: f64, late_distractor: f64| {
         let text =
             format!("[synthetic]\nsecond_object = {second:.1}\nlate_distractor = {late_distractor:.1}\n");
         clips(&open(&(folder.source("stills", "") + &text)).unwrap(), 6)
     };
-    let of = |clips: &[[Tensor; 3]], frame: i64| -> Vec<Tensor> {
+    let masks_of = |clips: &[[Tensor; 3]], frame: i64| -> Vec<Tensor> {
         clips.iter().map(|[_, masks, _]| masks.get(frame)).collect()
     };
-    let (always, later) = (with(1.0, 0.0), with(1.0, 1.0));
-    assert_eq!(always.len(), later.len());
-    // The object is the same, and whole in the reference; later it is hidden as often as ever.
-    let whole = |masks: &[Tensor]| masks.iter().map(area).sum::<f64>();
-    assert!(whole(&of(&later, 0)) > whole(&of(&always, 0)));
-    assert!(whole(&of(&later, 1)) < whole(&of(&later, 0)));
+    let (early, late) = (with(1.0, 0.0), with(1.0, 1.0));
+    assert_eq!(early.len(), late.len());
+    let total_area = |masks: &[Tensor]| masks.iter().map(area).sum::<f64>();
+    assert!(
+        total_area(&masks_of(&late, 0)) > total_area(&masks_of(&early, 0)),
+        "not hidden in the reference"
+    );
+    assert!(total_area(&masks_of(&late, 1)) < total_area(&masks_of(&late, 0)), "hidden in later frames");
 }
 
 #[test]
-fn the_papers_augmentation_can_be_said() {
+fn the_augmentation_of_the_paper_is_valid() {
     let text = r#"
 [sources.youtube]
 kind = "video"
@@ -571,18 +575,18 @@ reference = "independent"
 }
 
 #[test]
-fn values_out_of_range_are_named() {
+fn errors_name_values_out_of_range() {
     let folder = Folder::davis(1);
-    let fault = |text: String| -> String {
+    let error = |text: String| -> String {
         let text = format!("window = 2\nbatch = 4\nsize = [32, 48]\n{text}");
         toml::from_str::<Data>(&text).unwrap().check().unwrap_err()
     };
     let source = |more: &str| folder.source("a", more);
-    assert!(fault(source("ratio = -1.0")).contains("data.sources.a.ratio"));
-    assert!(fault(source("ratio = 0.0")).contains("ratio"));
-    assert!(fault(source("size = [0, 4]")).contains("data.sources.a.size"));
-    assert!(fault("[sources]\n".into()).contains("data.sources"));
-    assert!(fault("shapes = [[32, 40]]\n".to_owned() + &source("")).contains("data.shapes"));
+    assert!(error(source("ratio = -1.0")).contains("data.sources.a.ratio"));
+    assert!(error(source("ratio = 0.0")).contains("ratio"));
+    assert!(error(source("size = [0, 4]")).contains("data.sources.a.size"));
+    assert!(error("[sources]\n".into()).contains("data.sources"));
+    assert!(error("shapes = [[32, 40]]\n".to_owned() + &source("")).contains("data.shapes"));
     for (key, text) in [
         ("augment.scale", "scale = [1.2, 0.8]"),
         ("augment.rotation", "rotation = 300.0"),
@@ -593,18 +597,18 @@ fn values_out_of_range_are_named() {
         ("perturbation", "exact = 0.9\nempty = 0.2"),
     ] {
         let section = key.split('.').next().unwrap();
-        let error = fault(source("") + &format!("[{section}]\n{text}\n"));
-        assert!(error.contains(&format!("data.{key}")), "{error}");
+        let message = error(source("") + &format!("[{section}]\n{text}\n"));
+        assert!(message.contains(&format!("data.{key}")), "{message}");
     }
     let stills = source("preload = true").replace("\"video\"", "\"stills\"");
-    assert!(fault(stills).contains("kind = \"video\""));
+    assert!(error(stills).contains("kind = \"video\""));
 }
 
 #[test]
-fn folders_of_nothing_are_named() {
+fn errors_name_empty_and_missing_folders() {
     let folder = Folder::new();
     let stills = format!("[sources.x]\nkind = \"stills\"\npath = {:?}\n", folder.0.path());
     assert!(message(&stills).contains("neither Annotations nor Labels"));
-    let gone = stills.replace("stills", "video").replace("path = \"", "path = \"/nonexistent");
-    assert!(message(&gone).contains("/nonexistent"));
+    let missing = stills.replace("stills", "video").replace("path = \"", "path = \"/nonexistent");
+    assert!(message(&missing).contains("/nonexistent"));
 }

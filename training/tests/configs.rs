@@ -1,4 +1,4 @@
-//! The configurations that are shipped.
+//! The shipped configurations.
 
 use std::path::PathBuf;
 
@@ -11,32 +11,33 @@ fn shipped(name: &str) -> TrainConfig {
 }
 
 #[test]
-fn all_of_them_can_be_read() {
+fn all_configurations_are_valid() {
     let configs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("configs");
-    for (folder, least) in [(configs.join("experiments"), 1), (configs, 4)] {
+    for (folder, min_files) in [(configs.join("experiments"), 1), (configs, 4)] {
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let names: Vec<_> =
             files.filter(|path| path.extension().is_some_and(|ending| ending == "toml")).collect();
-        assert!(names.len() >= least, "{names:?}");
+        assert!(names.len() >= min_files, "{names:?}");
         for path in names {
             TrainConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         }
     }
 }
 
-/// What is compared is the temporal skip and the critics; with all else alike, the number of regressor steps too.
+/// The comparison with RGMP is about temporal skip and critics: all other values and the number of steps must be
+/// equal.
 #[test]
-fn rgmp_is_the_papers_second_stage_without_skip_and_critics() {
+fn rgmp_is_the_second_stage_of_the_paper_without_skip_and_critics() {
     let (paper, rgmp) = (shipped("paper-stage2.toml"), shipped("rgmp.toml"));
     assert_eq!(rgmp.model.temporal_skip, TemporalSkip::Off);
     assert!(rgmp.critics.is_none() && paper.critics.is_some());
     let clips = 30_000;
     assert_eq!(rgmp.length(clips), paper.length(clips));
-    let mut same = paper.clone();
-    same.model.temporal_skip = TemporalSkip::Off;
-    same.critics = None;
-    same.gradients_every = rgmp.gradients_every;
-    same.start_from = rgmp.start_from.clone();
-    same.epochs = rgmp.epochs;
-    assert_eq!(rgmp.to_toml().unwrap(), same.to_toml().unwrap());
+    let mut expected = paper.clone();
+    expected.model.temporal_skip = TemporalSkip::Off;
+    expected.critics = None;
+    expected.gradients_every = rgmp.gradients_every;
+    expected.start_from = rgmp.start_from.clone();
+    expected.epochs = rgmp.epochs;
+    assert_eq!(rgmp.to_toml().unwrap(), expected.to_toml().unwrap());
 }

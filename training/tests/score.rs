@@ -1,4 +1,4 @@
-//! Scoring of folders of masks: equal to the official DAVIS-2017 tool, and clear about bad ones.
+//! Scoring of folders of masks: results equal those of the official DAVIS-2017 tool, and errors name the file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,19 +9,19 @@ use fastganseg_training::{LabelMap, indexed_png};
 use indicatif::ProgressBar;
 use serde_json::Value;
 
-/// Data beside the repository; `FASTGANSEG_SHARED` names another place.
+/// Path of test data beside the repository or in the folder `FASTGANSEG_SHARED`; `None` if it does not exist.
 fn shared(path: &str) -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let root = std::env::var_os("FASTGANSEG_SHARED").map_or_else(beside, PathBuf::from);
     let path = root.join(path);
     if !path.exists() {
-        println!("skipped: there is no {}", path.display());
+        println!("skipped: {} does not exist", path.display());
         return None;
     }
     Some(path)
 }
 
-/// The largest difference between the official numbers and ours.
+/// Asserts that the official numbers and ours are equal, and returns the largest difference.
 fn deviation(expected: &[(String, f64, f64)]) -> f64 {
     for (what, expected, ours) in expected {
         let difference = (expected - ours).abs();
@@ -60,7 +60,7 @@ fn equals_the_official_tool() {
             let (expected, ours) = (&objects[&key], object.summary());
             compared.push((format!("{key} J"), number(&expected["J"]), ours.region.mean));
             compared.push((format!("{key} F"), number(&expected["F"]), ours.contour.mean));
-            // Not in the expected numbers, but it must be one even beyond 256 frames.
+            // The expected numbers have no decay, but it must be finite for more than 256 frames as well.
             assert!(ours.region.decay.is_finite() && ours.contour.decay.is_finite());
         }
     }
@@ -68,7 +68,7 @@ fn equals_the_official_tool() {
     println!("{} numbers, largest deviation {largest:e}", compared.len());
 }
 
-/// A folder of `frames` 20x10 annotations of one sequence, and a perfect folder of masks.
+/// A data set of one sequence of 20x10 pixels, and a folder with equal masks.
 struct Example {
     root: tempfile::TempDir,
 }
@@ -115,7 +115,7 @@ impl Example {
 }
 
 #[test]
-fn perfect_masks_without_first_and_last() {
+fn masks_of_the_first_and_last_frame_are_not_needed() {
     let example = Example::new(6);
     fs::remove_file(example.masks().join("00000.png")).unwrap();
     fs::remove_file(example.masks().join("00005.png")).unwrap();
@@ -154,13 +154,13 @@ fn a_missing_folder_is_named() {
     let example = Example::new(4);
     let error = example.score_in("elsewhere").unwrap_err().to_string();
     assert!(error.contains("elsewhere/cow"), "{error}");
-    // The folder above the masks: say so.
+    // The error for the parent folder suggests the right one.
     let error = example.score_in("out").unwrap_err().to_string();
     assert!(error.contains("out/masks as the folder"), "{error}");
 }
 
 #[test]
-fn another_size_is_refused() {
+fn masks_of_another_size_are_refused() {
     let example = Example::new(4);
     let path = example.masks().join("00001.png");
     indexed_png::write(&path, &LabelMap::background(10, 20)).unwrap();
@@ -192,8 +192,8 @@ fn colour_masks_are_refused() {
 fn a_truncated_annotation_is_named() {
     let example = Example::new(4);
     let path = example.annotations().join("00001.png");
-    let whole = fs::read(&path).unwrap();
-    fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
     let error = example.error();
     assert!(error.contains("Annotations/480p/cow/00001.png"), "{error}");
 }
@@ -208,7 +208,7 @@ fn an_annotation_without_object_is_refused() {
 }
 
 #[test]
-fn two_frames_are_too_few() {
+fn a_sequence_of_two_frames_is_refused() {
     let error = Example::new(2).error();
     assert!(error.contains("cow") && error.contains("at least 3"), "{error}");
 }

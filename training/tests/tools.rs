@@ -133,69 +133,59 @@ fn info_refuses_what_are_no_weights() {
 }
 
 #[test]
-fn long_loops_are_played_and_reported() {
+fn loops_play_sequences_forwards_and_backwards() {
     let bench = Bench::new();
-    let text = bench.printed(&format!("loop {MODEL} --length 25 --csv returns.csv"));
-    let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines.len(), 4, "{text}");
-    assert!(lines[1].starts_with("a ") && lines[1].contains(" 20 "), "two tours of ten frames: {text}");
-    assert!(lines[3].contains("of 2 collapsed"), "{text}");
-    let (header, rows) = columns(&bench.path("returns.csv"));
-    assert_eq!(header, ["sequence", "frame", "J"]);
-    let returns: Vec<_> = rows.iter().map(|row| (row[0].as_str(), row[1].as_str())).collect();
-    assert_eq!(returns, [("a", "10"), ("a", "20"), ("b", "10"), ("b", "20")]);
-    assert!(rows.iter().all(|row| (0.0..=1.0).contains(&row[2].parse::<f64>().unwrap())));
-    assert!(bench.complaint(&format!("loop {MODEL} --length 9")).contains("at least"));
+    let text = bench.printed(&format!("eval {MODEL} --out out --loop 25"));
+    assert!(text.contains("global"), "{text}");
+    let masks = fs::read_dir(bench.path("out/masks/a")).unwrap().count();
+    assert_eq!(masks, 25, "two tours of ten frames and a half");
+    let (header, rows) = columns(&bench.path("out/scores.csv"));
+    assert_eq!(header[..4], ["scope", "sequence", "object", "frames"]);
+    assert!(rows.iter().filter(|row| row[0] == "sequence").all(|row| row[3] == "23"), "{rows:?}");
 }
 
 #[test]
 fn confidence_is_compared_with_truth() {
     let bench = Bench::new();
-    let text = bench.printed(&format!("calibrate {MODEL} --csv c.csv --plot c.png"));
-    assert!(text.contains("expected calibration error") && text.contains("no mask:"), "{text}");
+    let text = bench.printed(&format!("eval {MODEL} --out out --confidence c.csv"));
+    assert!(text.contains("expected calibration error"), "{text}");
     let (header, rows) = columns(&bench.path("c.csv"));
     assert_eq!(header[..4], ["sequence", "frame", "object", "confidence"]);
     assert_eq!(rows.len(), 2 * 2 * 4, "two sequences, two objects, all frames but the first and the last");
-    let masks = rows.iter().filter(|row| row[6] == "1").count();
-    assert!(text.contains(&format!("{masks} masks;")), "{text}");
-    for row in rows.iter().filter(|row| row[6] == "1") {
-        let [confidence, area] = [&row[3], &row[5]].map(|field| field.parse::<f64>().unwrap());
-        // Among several objects one may be the likeliest somewhere without being likely.
-        let unlikely = area == 0.0 && confidence == 0.0;
-        assert!(unlikely || area > 0.0 && confidence > 0.0 && confidence <= 1.0, "{row:?}");
+    for row in &rows {
+        let [confidence, area, region] =
+            [&row[3], &row[5], &row[6]].map(|field| field.parse::<f64>().unwrap());
+        assert_eq!(area > 0.0, confidence > 0.0, "{row:?}");
+        assert!((0.0..=1.0).contains(&confidence) && (0.0..=1.0).contains(&region), "{row:?}");
     }
-    assert!(image::open(bench.path("c.png")).unwrap().width() > 300);
-    assert!(bench.complaint(&format!("calibrate {MODEL} --bins 2")).contains("bins"));
 }
 
 #[test]
-fn evaluation_at_several_scales_with_the_background() {
+fn covers_are_reported_by_case_and_in_the_mean() {
     let bench = Bench::new();
-    let text = bench.printed(&format!("eval {MODEL} --out out --scales 0.5,0.75,1 --background"));
-    assert!(text.contains("global"), "{text}");
-    let mask = indexed_png::read(&bench.path("out/masks/b/00005.png")).unwrap();
-    assert_eq!((mask.width(), mask.height()), (96, 64));
-    let again = bench.printed("score --data data --masks out/masks");
-    let row = |text: &str| {
-        let line = text.lines().find(|line| line.starts_with("global")).unwrap();
-        line.split_whitespace().take(5).map(str::to_owned).collect::<Vec<_>>()
-    };
-    assert_eq!(row(&text), row(&again), "what is written is what is scored");
-    assert!(bench.complaint(&format!("eval {MODEL} --out out --scales 0")).contains("scale 0"));
-    let both = bench.complaint(&format!("eval {MODEL} --out out --background --edges refine"));
-    assert!(both.contains("--background") && both.contains("--edges"), "{both}");
-    let other = bench.complaint("eval --data data --out out --method frozen --background");
+    let complaint = bench.complaint(&format!("eval {MODEL} --cover black --cover-length 2"));
+    assert!(complaint.contains("frames") && complaint.contains("needed"), "too short: {complaint}");
+    let both = bench.complaint(&format!("eval {MODEL} --cover black --loop 25"));
+    assert!(both.contains("--cover") && both.contains("--loop"), "{both}");
+    let other = bench.complaint("eval --data data --method frozen --cover black");
     assert!(other.contains("--method model"), "{other}");
+    for name in ["a", "b"] {
+        // Frames without an annotation are compared with the masks of a run without the cover.
+        for frame in 6..16 {
+            let picture = bench.path(&format!("data/JPEGImages/{name}/00005.jpg"));
+            fs::copy(picture, bench.path(&format!("data/JPEGImages/{name}/{frame:05}.jpg"))).unwrap();
+        }
+    }
+    let text = bench.printed(&format!("eval {MODEL} --cover black,frozen --cover-length 1,2"));
+    let cases = text.lines().filter(|line| line.starts_with("a ") || line.starts_with("b ")).count();
+    assert_eq!(cases, 2 * 2 * 2, "{text}");
+    assert!(text.contains("all: 8 cases"), "{text}");
 }
 
 #[test]
-fn methods_are_drawn_from_csv() {
+fn methods_need_an_output_folder_and_their_own_options() {
     let bench = Bench::new();
-    fs::write(bench.path("m.csv"), "name,ms,J&F,group\na,15,80,x\nb,500,85,y\n").unwrap();
-    bench.printed("plot m.csv --out m.png --title both");
-    let picture = image::open(bench.path("m.png")).unwrap().into_rgb8();
-    assert!(picture.pixels().any(|pixel| pixel.0 != [255; 3]));
-    fs::write(bench.path("m.csv"), "name,J&F\na,80\n").unwrap();
-    assert!(bench.complaint("plot m.csv --out m.png").contains("m.csv"));
-    assert!(bench.complaint("plot none.csv --out m.png").contains("none.csv"));
+    assert!(bench.complaint("eval --data data").contains("--out"));
+    let both = bench.complaint(&format!("eval {MODEL} --out out --frame-threading --edges refine"));
+    assert!(both.contains("--frame-threading") && both.contains("--edges"), "{both}");
 }

@@ -1,4 +1,4 @@
-//! A training run in small: a data set drawn here, a tiny network, a few steps.
+//! Training runs of a few steps with a generated data set and a tiny network.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use image::{Rgb, RgbImage};
 const WIDTH: u32 = 96;
 const HEIGHT: u32 = 64;
 
-/// A bright disk that moves over a dark pattern.
+/// A bright disk over a dark pattern, and its labels.
 fn draw(x: f32, y: f32, seed: u32) -> (RgbImage, LabelMap) {
     let inside = |u: u32, v: u32| (u as f32 - x).powi(2) + (v as f32 - y).powi(2) < 150.0;
     let picture = RgbImage::from_fn(WIDTH, HEIGHT, |u, v| match inside(u, v) {
@@ -34,11 +34,11 @@ fn write(folder: &Path, annotations: &str, name: &str, (picture, labels): (RgbIm
     }
 }
 
-struct Bench {
+struct Fixture {
     folder: tempfile::TempDir,
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         for sequence in 0..3u32 {
@@ -53,9 +53,9 @@ impl Bench {
             write(&folder.path().join("photos"), "Annotations", &name, draw(40.0, 30.0, still + 9));
             write(&folder.path().join("regions"), "Labels", &name, draw(50.0, 20.0, still + 5));
         }
-        let bench = Self { folder };
-        fs::write(bench.path("run.toml"), bench.config()).unwrap();
-        bench
+        let fixture = Self { folder };
+        fs::write(fixture.path("run.toml"), fixture.config()).unwrap();
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -149,7 +149,7 @@ fn failed_with(output: &Output, words: &[&str]) {
     assert!(words.iter().all(|word| message.contains(word)), "{message}");
 }
 
-/// The values of a curve under a name, where there are any.
+/// The values of a column of a curve, without empty fields.
 fn column(curve: &str, name: &str) -> Vec<f64> {
     let mut lines = curve.lines();
     let header: Vec<&str> = lines.next().unwrap().split(',').collect();
@@ -158,7 +158,7 @@ fn column(curve: &str, name: &str) -> Vec<f64> {
     lines.filter_map(|line| line.split(',').nth(index)?.parse().ok()).collect()
 }
 
-/// A curve without the column of time.
+/// The fields of a curve without the column of elapsed time.
 fn without_time(curve: &str) -> Vec<Vec<String>> {
     let rows: Vec<Vec<String>> =
         curve.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect();
@@ -171,43 +171,43 @@ fn without_time(curve: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn a_run_leaves_weights_that_can_be_evaluated() {
-    let bench = Bench::new();
-    succeeded(&bench.train("out", &["steps=25", "checkpoint_every=25"]));
-    let curve = fs::read_to_string(bench.path("out/curve.csv")).unwrap();
+    let fixture = Fixture::new();
+    succeeded(&fixture.train("out", &["steps=25", "checkpoint_every=25"]));
+    let curve = fs::read_to_string(fixture.path("out/curve.csv")).unwrap();
     assert_eq!(curve.lines().count(), 2, "{curve}");
-    let seed = fs::read_to_string(bench.path("out/config.toml")).unwrap();
-    assert!(seed.contains("steps = 25"), "the configuration as it was used");
+    let config = fs::read_to_string(fixture.path("out/config.toml")).unwrap();
+    assert!(config.contains("steps = 25"), "overrides are in the effective configuration");
     let model = ["--model", "out/model.safetensors", "--device", "cpu"];
-    let output = bench.run(&[&["eval", "--data", "video", "--out", "masks"], &model[..]].concat());
+    let output = fixture.run(&[&["eval", "--data", "video", "--out", "masks"], &model[..]].concat());
     succeeded(&output);
-    assert!(bench.path("masks/masks/s0/00007.png").exists());
+    assert!(fixture.path("masks/masks/s0/00007.png").exists());
 }
 
 #[test]
-fn exported_weights_say_what_they_are() {
-    let bench = Bench::new();
-    let with_metadata = format!("{}\n[metadata]\nlicence = \"CC0-1.0\"\n", bench.config());
-    fs::write(bench.path("run.toml"), with_metadata).unwrap();
-    succeeded(&bench.train("out", &["steps=1"]));
+fn exported_weights_contain_configuration_and_metadata() {
+    let fixture = Fixture::new();
+    let with_metadata = format!("{}\n[metadata]\nlicence = \"CC0-1.0\"\n", fixture.config());
+    fs::write(fixture.path("run.toml"), with_metadata).unwrap();
+    succeeded(&fixture.train("out", &["steps=1"]));
     let from = ["--model", "out/model.safetensors", "--config", "run.toml"];
     let to = ["--out", "final.safetensors", "--network-size", "96x128"];
-    succeeded(&bench.run(&[&["export"], &from[..], &to[..]].concat()));
-    let weights = Weights::open(&bench.path("final.safetensors")).unwrap();
+    succeeded(&fixture.run(&[&["export"], &from[..], &to[..]].concat()));
+    let weights = Weights::open(&fixture.path("final.safetensors")).unwrap();
     assert_eq!(weights.config().network_size, [96, 128]);
     assert_eq!(weights.metadata()["licence"], "CC0-1.0");
     assert_eq!(weights.metadata()["steps"], "1");
 }
 
 #[test]
-fn a_model_card_says_what_is_known() {
-    let bench = Bench::new();
+fn a_model_card_shows_metadata_and_scores() {
+    let fixture = Fixture::new();
     let metadata = "\n[metadata]\nlicence = \"CC0-1.0\"\ntraining_data = \"disks\"\n";
-    fs::write(bench.path("run.toml"), bench.config() + metadata).unwrap();
-    succeeded(&bench.train("out", &["steps=1"]));
+    fs::write(fixture.path("run.toml"), fixture.config() + metadata).unwrap();
+    succeeded(&fixture.train("out", &["steps=1"]));
     let line =
         "export --model out/model.safetensors --config run.toml --out final.safetensors --card CARD.md";
-    succeeded(&bench.run(&line.split(' ').collect::<Vec<_>>()));
-    let card = fs::read_to_string(bench.path("CARD.md")).unwrap();
+    succeeded(&fixture.run(&line.split(' ').collect::<Vec<_>>()));
+    let card = fs::read_to_string(fixture.path("CARD.md")).unwrap();
     for word in
         ["# final.safetensors", "| licence | CC0-1.0 |", "| data | disks |", "| steps | 1 |", "| seed | 7 |"]
     {
@@ -215,8 +215,8 @@ fn a_model_card_says_what_is_known() {
     }
     assert!(card.contains("GMAC") && card.contains("not validated") && card.contains("batch = 2"), "{card}");
 
-    // With scores, as validation leaves them.
-    let weights = Weights::open(&bench.path("final.safetensors")).unwrap();
+    // With the scores of a validation.
+    let weights = Weights::open(&fixture.path("final.safetensors")).unwrap();
     let mut metadata = weights.metadata().clone();
     for (key, value) in [
         ("validation_j_and_f", "0.75"),
@@ -226,126 +226,129 @@ fn a_model_card_says_what_is_known() {
     ] {
         metadata.insert(key.into(), value.into());
     }
-    fastganseg_training::train::export(&weights, &metadata, &bench.path("out/model.safetensors")).unwrap();
-    succeeded(&bench.run(&line.split(' ').collect::<Vec<_>>()));
-    let card = fs::read_to_string(bench.path("CARD.md")).unwrap();
+    fastganseg_training::train::export(&weights, &metadata, &fixture.path("out/model.safetensors")).unwrap();
+    succeeded(&fixture.run(&line.split(' ').collect::<Vec<_>>()));
+    let card = fs::read_to_string(fixture.path("CARD.md")).unwrap();
     let table = "| s0 | 75.0 | 70.0 | 80.0 |\n| s1 | 75.0 | 90.0 | 60.0 |\n| all | 75.0 | 80.0 | 70.0 |";
     assert!(card.contains(table), "{card}");
 }
 
 #[test]
-fn a_resumed_run_is_the_same_run() {
-    let bench = Bench::new();
-    succeeded(&bench.train("whole", &[]));
-    // The schedule looks at the length of the whole run, so the run is cut by its checkpoint.
-    succeeded(&bench.train("parts", &[]));
-    let first = fs::read(bench.path("whole/checkpoint.safetensors")).unwrap();
-    assert!(first == fs::read(bench.path("parts/checkpoint.safetensors")).unwrap(), "same seed, same run");
+fn a_resumed_run_equals_an_uninterrupted_run() {
+    let fixture = Fixture::new();
+    succeeded(&fixture.train("whole", &[]));
+    succeeded(&fixture.train("parts", &[]));
+    let first = fs::read(fixture.path("whole/checkpoint.safetensors")).unwrap();
+    assert!(first == fs::read(fixture.path("parts/checkpoint.safetensors")).unwrap(), "same seed, same run");
 
-    succeeded(&bench.train("half", &["stop_after=2"]));
-    let half = fs::read(bench.path("half/checkpoint.safetensors")).unwrap();
+    // stop_after, since the schedule depends on steps.
+    succeeded(&fixture.train("half", &["stop_after=2"]));
+    let half = fs::read(fixture.path("half/checkpoint.safetensors")).unwrap();
     assert!(half != first);
-    succeeded(&bench.train("half", &[]));
-    assert!(first == fs::read(bench.path("half/checkpoint.safetensors")).unwrap(), "2 + 2 steps = 4 steps");
+    succeeded(&fixture.train("half", &[]));
+    assert!(first == fs::read(fixture.path("half/checkpoint.safetensors")).unwrap(), "2 + 2 steps = 4 steps");
 }
 
 #[test]
 fn the_curve_of_a_resumed_run_has_each_step_once() {
-    let bench = Bench::new();
-    succeeded(&bench.train("out", &["steps=55", "stop_after=30", "checkpoint_every=10"]));
-    // As if it had gone on past its last checkpoint before it was killed.
-    let path = bench.path("out/curve.csv");
+    let fixture = Fixture::new();
+    succeeded(&fixture.train("out", &["steps=55", "stop_after=30", "checkpoint_every=10"]));
+    // A row that a killed run wrote after its last checkpoint.
+    let path = fixture.path("out/curve.csv");
     let mut curve = fs::read_to_string(&path).unwrap();
     curve.push_str("50,9,9,9,9,9\n");
     fs::write(&path, curve).unwrap();
-    succeeded(&bench.train("out", &["steps=55", "checkpoint_every=10"]));
+    succeeded(&fixture.train("out", &["steps=55", "checkpoint_every=10"]));
     let curve = fs::read_to_string(&path).unwrap();
     assert_eq!(column(&curve, "step"), [25.0, 50.0], "{curve}");
     let similarity = column(&curve, "region_similarity");
-    let means = similarity[1] > 0.3 * similarity[0] && similarity[1] < 1.0;
-    assert!(means, "means, not sums over fewer steps: {curve}");
+    let is_mean = similarity[1] > 0.3 * similarity[0] && similarity[1] < 1.0;
+    assert!(is_mean, "a mean, not a sum over fewer steps: {curve}");
 }
 
 #[test]
-fn footage_of_which_no_clip_can_be_made_is_an_error() {
-    let bench = Bench::new();
+fn videos_shorter_than_a_clip_are_an_error() {
+    let fixture = Fixture::new();
     failed_with(
-        &bench
+        &fixture
             .train("out", &["data.window=20", "data.sources.photos.ratio=0", "data.sources.regions.ratio=0"]),
         &["data.window"],
     );
 }
 
 #[test]
-fn mistakes_in_the_configuration_are_named() {
-    let bench = Bench::new();
-    failed_with(&bench.train("out", &["optimiser.learning_rat=1"]), &["run.toml", "learning_rat"]);
-    failed_with(&bench.train("out", &["data.remember=2"]), &["run.toml", "data.remember"]);
-    failed_with(&bench.train("out", &["model.network_size=[60, 96]"]), &["run.toml", "network_size"]);
-    failed_with(&bench.train("out", &["steps"]), &["run.toml", "key=value"]);
-    failed_with(&bench.train("out", &["data.sources.video.path=nowhere"]), &["nowhere"]);
+fn errors_name_mistakes_in_the_configuration() {
+    let fixture = Fixture::new();
+    failed_with(&fixture.train("out", &["optimiser.learning_rat=1"]), &["run.toml", "learning_rat"]);
+    failed_with(&fixture.train("out", &["data.remember=2"]), &["run.toml", "data.remember"]);
+    failed_with(&fixture.train("out", &["model.network_size=[60, 96]"]), &["run.toml", "network_size"]);
+    failed_with(&fixture.train("out", &["steps"]), &["run.toml", "key=value"]);
+    failed_with(&fixture.train("out", &["data.sources.video.path=nowhere"]), &["nowhere"]);
     failed_with(
-        &bench.train("out", &["data.sources.video.exclude=['s0', 's1', 's2']"]),
+        &fixture.train("out", &["data.sources.video.exclude=['s0', 's1', 's2']"]),
         &["no annotated sequence"],
     );
-    failed_with(&bench.train("out", &["backbone=none.safetensors"]), &["none.safetensors"]);
+    failed_with(&fixture.train("out", &["backbone=none.safetensors"]), &["none.safetensors"]);
 }
 
 #[test]
 fn a_checkpoint_of_another_network_is_refused() {
-    let bench = Bench::new();
-    succeeded(&bench.train("out", &[]));
-    succeeded(&bench.train("wider", &["model.width=0.25"]));
-    fs::copy(bench.path("wider/checkpoint.safetensors"), bench.path("out/checkpoint.safetensors")).unwrap();
-    failed_with(&bench.train("out", &[]), &["out/checkpoint.safetensors", "no tensor"]);
+    let fixture = Fixture::new();
+    succeeded(&fixture.train("out", &[]));
+    succeeded(&fixture.train("wider", &["model.width=0.25"]));
+    fs::copy(fixture.path("wider/checkpoint.safetensors"), fixture.path("out/checkpoint.safetensors"))
+        .unwrap();
+    failed_with(&fixture.train("out", &[]), &["out/checkpoint.safetensors", "no tensor"]);
 }
 
 #[test]
-fn a_run_does_not_go_on_with_another_configuration_and_leaves_all_as_it_was() {
-    let bench = Bench::new();
+fn resuming_with_another_configuration_is_refused_and_changes_no_file() {
+    let fixture = Fixture::new();
     let long = ["steps=8", "stop_after=2"];
-    succeeded(&bench.train("out", &long));
+    succeeded(&fixture.train("out", &long));
     let files = ["config.toml", "checkpoint.safetensors", "model.safetensors"]
-        .map(|name| bench.path("out").join(name));
+        .map(|name| fixture.path("out").join(name));
     let read = || files.clone().map(|file| fs::read(file).unwrap());
     let before = read();
     for (settings, words) in [
-        (["steps=8", "seed=8"], ["seed (there 7, here 8)", "--out"]),
-        (["steps=8", "data.window=1"], ["data.window (there 2, here 1)", "start_from"]),
-        (["steps=9", "model.width=0.25"], ["steps (there 8, here 9)", "model.width"]),
+        (["steps=8", "seed=8"], ["seed (checkpoint 7, now 8)", "--out"]),
+        (["steps=8", "data.window=1"], ["data.window (checkpoint 2, now 1)", "start_from"]),
+        (["steps=9", "model.width=0.25"], ["steps (checkpoint 8, now 9)", "model.width"]),
     ] {
-        let output = bench.train("out", &settings);
+        let output = fixture.train("out", &settings);
         failed_with(&output, &[&["out/checkpoint.safetensors"], &words[..]].concat());
         assert!(read() == before, "{settings:?}");
     }
-    // What it is to be tried with may change.
-    succeeded(&bench.train("out", &["steps=8", "stop_after=3", "optimiser.learning_rate=1e-4", "threads=2"]));
+    // These keys may change.
+    succeeded(
+        &fixture.train("out", &["steps=8", "stop_after=3", "optimiser.learning_rate=1e-4", "threads=2"]),
+    );
     fs::remove_file(&files[0]).unwrap();
-    failed_with(&bench.train("out", &long), &["config.toml", "--out"]);
+    failed_with(&fixture.train("out", &long), &["config.toml", "--out"]);
 }
 
 #[test]
-fn broken_pictures_are_named() {
-    let bench = Bench::new();
-    fs::write(bench.path("video/JPEGImages/s1/00003.jpg"), b"no picture").unwrap();
+fn broken_images_are_named_and_left_out() {
+    let fixture = Fixture::new();
+    fs::write(fixture.path("video/JPEGImages/s1/00003.jpg"), b"no picture").unwrap();
     let preload = "data.sources.video.preload=true";
-    let limited = bench.train("out", &[preload, "data.broken_limit=0"]);
+    let limited = fixture.train("out", &[preload, "data.broken_limit=0"]);
     failed_with(&limited, &["s1/00003.jpg", "data.broken_limit"]);
-    let output = bench.train("out", &[preload, "steps=1"]);
+    let output = fixture.train("out", &[preload, "steps=1"]);
     succeeded(&output);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("s1/00003.jpg"), "left out, but not in silence");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("s1/00003.jpg"), "the image is named");
 }
 
 #[test]
-fn clips_can_be_looked_at() {
-    let bench = Bench::new();
-    let output = bench.run(&["clips", "--config", "run.toml", "--out", "clips.png", "--batches", "1"]);
+fn clips_are_drawn_on_a_contact_sheet() {
+    let fixture = Fixture::new();
+    let output = fixture.run(&["clips", "--config", "run.toml", "--out", "clips.png", "--batches", "1"]);
     succeeded(&output);
-    let sheet = image::open(bench.path("clips.png")).unwrap();
+    let sheet = image::open(fixture.path("clips.png")).unwrap();
     assert!(sheet.width() > 640 && sheet.height() > 400);
 }
 
-/// Both critics, as small as can be.
+/// Both critics, with minimal layers.
 const CRITICS: &str = r#"
 [critics]
 steps = 2
@@ -354,16 +357,16 @@ shape = { max_channels = 8, width = 1.0 }
 "#;
 
 #[test]
-fn a_resumed_run_with_critics_is_the_same_run() {
-    let bench = Bench::new();
-    fs::write(bench.path("run.toml"), bench.config() + CRITICS).unwrap();
+fn a_resumed_run_with_critics_equals_an_uninterrupted_run() {
+    let fixture = Fixture::new();
+    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS).unwrap();
     let settings = ["steps=20", "checkpoint_every=10", "report_every=2", "gradients_every=4"];
-    succeeded(&bench.train("whole", &settings));
-    succeeded(&bench.train("parts", &[&settings[..], &["stop_after=10"]].concat()));
-    let half = fs::read(bench.path("parts/checkpoint.safetensors")).unwrap();
-    succeeded(&bench.train("parts", &settings));
+    succeeded(&fixture.train("whole", &settings));
+    succeeded(&fixture.train("parts", &[&settings[..], &["stop_after=10"]].concat()));
+    let half = fs::read(fixture.path("parts/checkpoint.safetensors")).unwrap();
+    succeeded(&fixture.train("parts", &settings));
     let [whole, parts] = ["whole", "parts"].map(|run| {
-        let read = |name: &str| fs::read(bench.path(run).join(name)).unwrap();
+        let read = |name: &str| fs::read(fixture.path(run).join(name)).unwrap();
         (read("checkpoint.safetensors"), String::from_utf8(read("curve.csv")).unwrap())
     });
     assert!(half != whole.0 && whole.0 == parts.0, "10 + 10 steps = 20 steps, critics and moments too");
@@ -374,18 +377,19 @@ fn a_resumed_run_with_critics_is_the_same_run() {
 
 #[test]
 fn a_checkpoint_of_a_run_with_other_critics_is_refused() {
-    let bench = Bench::new();
-    fs::write(bench.path("run.toml"), bench.config() + CRITICS).unwrap();
-    succeeded(&bench.train("out", &["steps=1"]));
-    succeeded(&bench.train("fewer", &["steps=1", "critics.temporal_weight=0"]));
-    fs::copy(bench.path("out/checkpoint.safetensors"), bench.path("fewer/checkpoint.safetensors")).unwrap();
-    let fewer = bench.train("fewer", &["steps=1", "critics.temporal_weight=0"]);
+    let fixture = Fixture::new();
+    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS).unwrap();
+    succeeded(&fixture.train("out", &["steps=1"]));
+    succeeded(&fixture.train("fewer", &["steps=1", "critics.temporal_weight=0"]));
+    fs::copy(fixture.path("out/checkpoint.safetensors"), fixture.path("fewer/checkpoint.safetensors"))
+        .unwrap();
+    let fewer = fixture.train("fewer", &["steps=1", "critics.temporal_weight=0"]);
     failed_with(&fewer, &["checkpoint.safetensors", "temporal", "other critics"]);
 }
 
 #[test]
 fn the_smoke_configuration_runs_the_full_objective() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/smoke.toml");
     let mut arguments = vec!["train", "--config", config, "--out", "out"];
     for setting in [
@@ -398,42 +402,42 @@ fn the_smoke_configuration_runs_the_full_objective() {
     ] {
         arguments.extend(["--set", setting]);
     }
-    succeeded(&bench.run(&arguments));
-    let curve = fs::read_to_string(bench.path("out/curve.csv")).unwrap();
+    succeeded(&fixture.run(&arguments));
+    let curve = fs::read_to_string(fixture.path("out/curve.csv")).unwrap();
     for name in ["loss/cross_entropy", "loss/spatial", "loss/temporal", "wasserstein/spatial"] {
         assert_eq!(column(&curve, name).len(), 4, "{name}");
     }
     for part in ["supervised", "spatial", "temporal"] {
         let norms = column(&curve, &format!("gradient/{part}"));
-        assert!(norms.iter().all(|norm| *norm > 0.0), "{part} moves the regressor: {norms:?}");
+        assert!(norms.iter().all(|norm| *norm > 0.0), "{part} has a gradient on the regressor: {norms:?}");
     }
     assert!(column(&curve, "penalty/temporal").iter().all(|penalty| *penalty >= 0.0));
     assert_eq!(column(&curve, "score/J&F").len(), 2);
     for name in ["best.safetensors", "model.safetensors", "curve.png", "window.png"] {
-        assert!(bench.path("out").join(name).exists(), "{name}");
+        assert!(fixture.path("out").join(name).exists(), "{name}");
     }
-    let weights = Weights::open(&bench.path("out/best.safetensors")).unwrap();
-    assert!(weights.metadata()["training_config"].contains("video"), "the configuration as it was used");
+    let weights = Weights::open(&fixture.path("out/best.safetensors")).unwrap();
+    assert!(weights.metadata()["training_config"].contains("video"));
 }
 
 #[cfg(unix)]
 #[test]
-fn an_interrupted_run_saves_and_goes_on_later() {
+fn an_interrupted_run_is_saved_and_resumed() {
     use std::process::Stdio;
     use std::time::{Duration, Instant};
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let endless = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
     let mut arguments = vec!["train", "--config", "run.toml", "--out", "out"];
     endless.iter().for_each(|setting| arguments.extend(["--set", setting]));
     let child = Command::new(env!("CARGO_BIN_EXE_fastganseg-train"))
-        .current_dir(bench.folder.path())
+        .current_dir(fixture.folder.path())
         .args(&arguments)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let begun = Instant::now();
-    while !bench.path("out/curve.csv").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "no step within two minutes");
+    let start = Instant::now();
+    while !fixture.path("out/curve.csv").exists() {
+        assert!(start.elapsed() < Duration::from_secs(120), "no step within two minutes");
         std::thread::sleep(Duration::from_millis(20));
     }
     let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
@@ -441,85 +445,85 @@ fn an_interrupted_run_saves_and_goes_on_later() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(message.contains("goes on from there"), "{message}");
+    assert!(message.contains("to resume"), "{message}");
     let words: Vec<&str> = message.lines().last().unwrap().split(' ').collect();
     let done: u64 = words[2].parse().unwrap();
 
     let until = format!("stop_after={}", done + 1);
-    succeeded(&bench.train("out", &[&endless[..], &[until.as_str()]].concat()));
-    let curve = fs::read_to_string(bench.path("out/curve.csv")).unwrap();
+    succeeded(&fixture.train("out", &[&endless[..], &[until.as_str()]].concat()));
+    let curve = fs::read_to_string(fixture.path("out/curve.csv")).unwrap();
     let steps: Vec<f64> = (1..=done + 1).map(|step| step as f64).collect();
     assert_eq!(column(&curve, "step"), steps);
 }
 
 #[test]
-fn a_run_that_diverges_says_what_to_try_and_keeps_the_last_good_state() {
-    let bench = Bench::new();
-    fs::write(bench.path("run.toml"), bench.config() + CRITICS).unwrap();
+fn a_diverging_run_suggests_remedies_and_keeps_its_checkpoint() {
+    let fixture = Fixture::new();
+    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS).unwrap();
     let settings = ["steps=1000", "checkpoint_every=1000"];
-    succeeded(&bench.train("out", &[&settings[..], &["stop_after=2"]].concat()));
-    let good = fs::read(bench.path("out/checkpoint.safetensors")).unwrap();
-    for (rate, who) in
+    succeeded(&fixture.train("out", &[&settings[..], &["stop_after=2"]].concat()));
+    let saved = fs::read(fixture.path("out/checkpoint.safetensors")).unwrap();
+    for (rate, word) in
         [("optimiser.learning_rate=1e30", "diverged"), ("critics.learning_rate=1e30", "critic")]
     {
-        let output = bench.train("out", &[&settings[..], &[rate]].concat());
-        failed_with(&output, &[who, "learning_rate", "checkpoint.safetensors"]);
-        assert!(good == fs::read(bench.path("out/checkpoint.safetensors")).unwrap());
+        let output = fixture.train("out", &[&settings[..], &[rate]].concat());
+        failed_with(&output, &[word, "learning_rate", "checkpoint.safetensors"]);
+        assert!(saved == fs::read(fixture.path("out/checkpoint.safetensors")).unwrap());
     }
 }
 
 #[test]
 fn an_ablation_compares_four_runs() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 1\n";
-    fs::write(bench.path("run.toml"), bench.config() + CRITICS + validation).unwrap();
+    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS + validation).unwrap();
     let arguments =
         ["ablate", "--config", "run.toml", "--out", "out", "--set", "steps=2", "--set", "report_every=1"];
-    let output = bench.run(&arguments);
+    let output = fixture.run(&arguments);
     succeeded(&output);
     let table = String::from_utf8(output.stdout).unwrap();
     let names: Vec<&str> = table.lines().skip(1).take(4).map(|line| line[..12].trim()).collect();
     assert_eq!(names, ["CE", "CE + S", "CE + T", "CE + S + T"], "{table}");
     assert!(table.lines().nth(4).unwrap().ends_with("81.9"), "{table}");
-    let csv = fs::read_to_string(bench.path("out/ablation.csv")).unwrap();
+    let csv = fs::read_to_string(fixture.path("out/ablation.csv")).unwrap();
     assert_eq!(csv.lines().count(), 5);
-    assert!(image::open(bench.path("out/ablation.png")).is_ok());
-    // The runs differ in their critics and in nothing else.
-    let curve = |run: &str| fs::read_to_string(bench.path("out").join(run).join("curve.csv")).unwrap();
+    assert!(image::open(fixture.path("out/ablation.png")).is_ok());
+    // Each run has its own critics.
+    let curve = |run: &str| fs::read_to_string(fixture.path("out").join(run).join("curve.csv")).unwrap();
     let first = |run: &str| column(&curve(run), "loss/cross_entropy")[0];
     assert!(["ce-s", "ce-t", "ce-s-t"].iter().all(|run| first(run) > 0.0));
     assert!(curve("ce-s").contains("wasserstein/spatial") && !curve("ce-s").contains("wasserstein/temporal"));
     assert!(!curve("ce").contains("wasserstein"));
-    // Again: nothing is left to train.
-    let again = bench.run(&arguments);
-    succeeded(&again);
-    assert_eq!(table, String::from_utf8(again.stdout).unwrap());
+    // All runs are complete now, so a second call only prints the table.
+    let repeated = fixture.run(&arguments);
+    succeeded(&repeated);
+    assert_eq!(table, String::from_utf8(repeated.stdout).unwrap());
     failed_with(
-        &bench.run(&[&arguments[..], &["--set", "critics.spatial_weight=0"]].concat()),
+        &fixture.run(&[&arguments[..], &["--set", "critics.spatial_weight=0"]].concat()),
         &["[critics]"],
     );
 }
 
 #[test]
 fn an_ablation_whose_runs_end_without_a_validation_is_refused() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 3\n";
-    fs::write(bench.path("run.toml"), bench.config() + CRITICS + validation).unwrap();
+    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS + validation).unwrap();
     for stop in ["stop_after=2", "stop_after=5"] {
-        let output =
-            bench.run(&["ablate", "--config", "run.toml", "--out", "out", "--set", "steps=8", "--set", stop]);
+        let output = fixture
+            .run(&["ablate", "--config", "run.toml", "--out", "out", "--set", "steps=8", "--set", stop]);
         failed_with(&output, &["stop_after", "validation.every = 3"]);
-        assert!(!bench.path("out").exists(), "nothing is trained");
+        assert!(!fixture.path("out").exists(), "nothing is trained");
     }
 }
 
 #[test]
-fn critics_want_clips_that_they_can_look_at() {
-    let bench = Bench::new();
-    fs::write(bench.path("run.toml"), bench.config() + CRITICS).unwrap();
-    failed_with(&bench.train("out", &["data.size=[48, 96]"]), &["data.size", "64x64"]);
-    succeeded(&bench.train("epochs", &["epochs=0.1", "checkpoint_every=1"]));
-    failed_with(&bench.train("out", &["critics.step=3"]), &["run.toml", "step"]);
-    failed_with(&bench.train("out", &["critics.device=gpu"]), &["run.toml", "gpu"]);
-    failed_with(&bench.train("out", &["epochs=2", "steps=3"]), &["run.toml", "steps or epochs"]);
+fn invalid_settings_of_critics_and_lengths_are_refused() {
+    let fixture = Fixture::new();
+    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS).unwrap();
+    failed_with(&fixture.train("out", &["data.size=[48, 96]"]), &["data.size", "64x64"]);
+    succeeded(&fixture.train("epochs", &["epochs=0.1", "checkpoint_every=1"]));
+    failed_with(&fixture.train("out", &["critics.step=3"]), &["run.toml", "step"]);
+    failed_with(&fixture.train("out", &["critics.device=gpu"]), &["run.toml", "gpu"]);
+    failed_with(&fixture.train("out", &["epochs=2", "steps=3"]), &["run.toml", "steps or epochs"]);
 }

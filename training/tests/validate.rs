@@ -1,4 +1,4 @@
-//! Validation while a network trains: a data set drawn here, a tiny network.
+//! Validation during training, with a generated data set and a tiny network.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,13 +18,13 @@ use indicatif::ProgressBar;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-/// The random numbers of libtorch are the whole process's: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// Runs one test at a time, since the random generator of libtorch belongs to the process.
+fn lock() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Two sequences of nine frames, a square moving over a dark ground.
+/// Writes two sequences of nine frames: a rectangle that moves over a dark background.
 fn data(root: &Path) {
     for (index, name) in ["left", "right"].into_iter().enumerate() {
         let folders = ["JPEGImages", "Annotations"].map(|kind| root.join(kind).join(name));
@@ -57,8 +57,8 @@ fn network(seed: i64) -> VarStore {
     store
 }
 
-/// A network that sees no object anywhere.
-fn blind() -> VarStore {
+/// A network that predicts an empty mask.
+fn empty_masks() -> VarStore {
     let store = network(1);
     let mut bias = store.variables()["decoder.head.bias"].shallow_clone();
     let _ = tch::no_grad(|| bias.fill_(-20.0));
@@ -75,7 +75,7 @@ fn settings(root: &Path) -> Validation {
 
 #[test]
 fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
-    let _turn = alone();
+    let _lock = lock();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
@@ -83,15 +83,15 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     assert_eq!([10, 15, 20, 25].map(|done| validator.is_due(done, 25)), [true, false, true, true]);
 
     let metadata = BTreeMap::from([("licence".to_owned(), "CC0-1.0".to_owned())]);
-    let validated = validator.run(&blind(), &config(), &metadata, 10).unwrap();
-    let blind_score = validated.scores.summary().region_and_contour();
-    assert!(validated.is_best && blind_score < 0.01, "{blind_score}");
+    let validated = validator.run(&empty_masks(), &config(), &metadata, 10).unwrap();
+    let empty_score = validated.scores.summary().region_and_contour();
+    assert!(validated.is_best && empty_score < 0.01, "{empty_score}");
 
-    // A mask that is everywhere is better than none.
-    let seeing = network(2);
-    let mut bias = seeing.variables()["decoder.head.bias"].shallow_clone();
+    // A mask of the whole frame is better than an empty one.
+    let full_masks = network(2);
+    let mut bias = full_masks.variables()["decoder.head.bias"].shallow_clone();
     let _ = tch::no_grad(|| bias.fill_(20.0));
-    let validated = validator.run(&seeing, &config(), &metadata, 20).unwrap();
+    let validated = validator.run(&full_masks, &config(), &metadata, 20).unwrap();
     assert!(validated.is_best);
     let best = Weights::open(&folder.path().join(BEST)).unwrap();
     assert_eq!((best.metadata()["steps"].as_str(), best.metadata()["licence"].as_str()), ("20", "CC0-1.0"));
@@ -102,41 +102,42 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
         serde_json::from_str(&best.metadata()[BY_SEQUENCE]).unwrap();
     assert_eq!(by_sequence.keys().collect::<Vec<_>>(), ["left", "right"]);
 
-    // The file that was kept scores the same when it is evaluated.
+    // An evaluation of the saved file has the same scores.
     let mut tracker = Tracker::from_weights(&best, &options()).unwrap();
     let dataset = Dataset::open(folder.path(), &Selection::default()).unwrap();
-    let again = evaluate(&mut tracker, &dataset, &EvalOptions::default(), &ProgressBar::hidden()).unwrap();
-    assert_eq!(again.scores, validated.scores);
+    let evaluated =
+        evaluate(&mut tracker, &dataset, &EvalOptions::default(), &ProgressBar::hidden()).unwrap();
+    assert_eq!(evaluated.scores, validated.scores);
 
-    // What is worse later leaves it alone, also in a run that goes on.
+    // Worse weights do not replace the file, even after a restart.
     let bytes = fs::read(folder.path().join(BEST)).unwrap();
-    assert!(!validator.run(&blind(), &config(), &metadata, 30).unwrap().is_best);
+    assert!(!validator.run(&empty_masks(), &config(), &metadata, 30).unwrap().is_best);
     let mut resumed = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
     assert_eq!(resumed.best(), Some(score));
-    assert!(!resumed.run(&blind(), &config(), &metadata, 40).unwrap().is_best);
+    assert!(!resumed.run(&empty_masks(), &config(), &metadata, 40).unwrap().is_best);
     assert!(bytes == fs::read(folder.path().join(BEST)).unwrap());
     let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
-    assert_eq!(files.len(), 3, "pictures, annotations, and the best weights: {files:?}");
+    assert_eq!(files.len(), 3, "images, annotations and the best weights: {files:?}");
 }
 
 #[test]
-fn validation_leaves_random_numbers_threads_and_gradients_alone() {
-    let _turn = alone();
+fn validation_does_not_change_random_numbers_threads_and_gradients() {
+    let _lock = lock();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
     let store = network(3);
     let threads = tch::get_num_threads();
-    let drawn = |between: &mut dyn FnMut()| {
+    let draw_after = |action: &mut dyn FnMut()| {
         tch::manual_seed(7);
-        between();
+        action();
         Tensor::randn([4], (Kind::Double, Device::Cpu))
     };
-    let expected = drawn(&mut || ());
-    let found = drawn(&mut || {
+    let expected = draw_after(&mut || ());
+    let drawn = draw_after(&mut || {
         validator.run(&store, &config(), &BTreeMap::new(), 10).unwrap();
     });
-    assert!(expected.equal(&found));
+    assert!(expected.equal(&drawn));
     assert_eq!(tch::get_num_threads(), threads);
     assert!(store.trainable_variables().iter().all(Tensor::requires_grad));
     let sum = store.variables()["decoder.head.bias"].sum(Kind::Float) * 2.0;
@@ -145,12 +146,12 @@ fn validation_leaves_random_numbers_threads_and_gradients_alone() {
 }
 
 #[test]
-fn fewer_frames_and_sequences_take_less_time() {
-    let _turn = alone();
+fn frame_step_and_sequences_select_the_frames() {
+    let _lock = lock();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
-    let some = Validation { sequences: vec!["right".into()], frame_step: 2, ..settings(folder.path()) };
-    let mut validator = Validator::open(&some, &options(), folder.path()).unwrap();
+    let settings = Validation { sequences: vec!["right".into()], frame_step: 2, ..settings(folder.path()) };
+    let mut validator = Validator::open(&settings, &options(), folder.path()).unwrap();
     assert_eq!(validator.frames(), 5);
     let validated = validator.run(&network(4), &config(), &BTreeMap::new(), 10).unwrap();
     assert_eq!(validated.scores.sequences[0].name, "right");
@@ -158,8 +159,8 @@ fn fewer_frames_and_sequences_take_less_time() {
 }
 
 #[test]
-fn bad_settings_are_known_before_training() {
-    let _turn = alone();
+fn invalid_settings_are_refused_on_opening() {
+    let _lock = lock();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let message =

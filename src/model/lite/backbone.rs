@@ -1,31 +1,31 @@
-//! What sees one frame and knows nothing of masks: MobileNetV2, or ResNet-50 in the larger sibling.
+//! Image encoder without mask input: MobileNetV2, or ResNet-50 in the large variant.
 
 use tch::{Tensor, nn};
 
 use super::encoder::Encoder;
+use super::features::EncoderFeatures;
 use crate::Result;
 use crate::model::config::{Architecture, Config};
 use crate::model::layers::Visit;
 use crate::model::resnet50::encoder::Encoder as Resnet;
 
-/// Channels at strides 2, 4, 8, inside block 7 at stride 8, and at stride 16. ResNet-50 has no such block, and its
-/// features at stride 8 stand for it.
+/// Channel counts of the encoder features.
 #[derive(Clone, Copy, Debug)]
 pub struct Channels {
-    /// At stride 2.
+    /// Channels at stride 2.
     pub s2: i64,
-    /// At stride 4.
+    /// Channels at stride 4.
     pub s4: i64,
-    /// At stride 8.
+    /// Channels at stride 8.
     pub s8: i64,
-    /// Inside block 7, at stride 8.
+    /// Channels of the expansion of block 7 at stride 8; of ResNet-50, which has none, those of `s8`.
     pub s8_expanded: i64,
-    /// At stride 16.
+    /// Channels at stride 16.
     pub s16: i64,
 }
 
 impl Channels {
-    /// Those of a configuration.
+    /// Returns the channel counts of a configuration.
     pub fn new(config: &Config) -> Self {
         match config.architecture {
             Architecture::Lite => Self {
@@ -43,27 +43,12 @@ impl Channels {
     }
 }
 
-/// What the encoder gives to the rest of the network.
+/// Encoder of a configuration. Tensor names are those of torchvision.
 #[derive(Debug)]
-pub struct EncoderFeatures {
-    /// Block 1.
-    pub s2: Tensor,
-    /// Block 3.
-    pub s4: Tensor,
-    /// Block 6.
-    pub s8: Tensor,
-    /// The expansion of block 7: six times as many channels, before the stride to 16.
-    pub s8_expanded: Tensor,
-    /// Block 13.
-    pub s16: Tensor,
-}
-
-/// The encoder of a configuration; names of its tensors are torchvision's either way.
-#[derive(Debug)]
-pub struct Backbone(Which);
+pub struct Backbone(Network);
 
 #[derive(Debug)]
-enum Which {
+enum Network {
     MobileNetV2(Encoder),
     Resnet50(Resnet),
 }
@@ -71,46 +56,46 @@ enum Which {
 impl Visit for Backbone {
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
         match &mut self.0 {
-            Which::MobileNetV2(encoder) => encoder.visit(f),
-            Which::Resnet50(encoder) => encoder.visit(f),
+            Network::MobileNetV2(encoder) => encoder.visit(f),
+            Network::Resnet50(encoder) => encoder.visit(f),
         }
     }
 }
 
 impl Backbone {
-    /// Trainable, at random; ImageNet weights load by name.
+    /// Creates a trainable encoder with random weights; ImageNet weights load by name.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         Ok(Self(match config.architecture {
-            Architecture::Lite => Which::MobileNetV2(Encoder::new(path, config)),
-            Architecture::Resnet50 => Which::Resnet50(Resnet::without_masks(path, config)?),
+            Architecture::Lite => Network::MobileNetV2(Encoder::new(path, config)),
+            Architecture::Resnet50 => Network::Resnet50(Resnet::without_masks(path, config)?),
         }))
     }
 
-    /// `image` (N, 3, H, W) with RGB in [0, 1], in the kind that is to be computed in.
+    /// Encodes `image` (N, 3, H, W), RGB in [0, 1], and computes in its kind.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on other shapes.
     pub fn forward(&self, image: &Tensor) -> Result<EncoderFeatures> {
         match &self.0 {
-            Which::MobileNetV2(encoder) => encoder.forward(image),
-            Which::Resnet50(encoder) => {
+            Network::MobileNetV2(encoder) => encoder.forward(image),
+            Network::Resnet50(encoder) => {
                 let [s2, s4, s8, s16] = encoder.forward_image(image)?;
                 Ok(EncoderFeatures { s8_expanded: s8.shallow_clone(), s2, s4, s8, s16 })
             }
         }
     }
 
-    /// Folds batch normalisation into convolutions, where there is any.
+    /// Folds batch normalisation, if any, into the convolutions.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn fold(&mut self) -> Result<()> {
         match &mut self.0 {
-            Which::MobileNetV2(_) => Ok(()),
-            Which::Resnet50(encoder) => encoder.fold(),
+            Network::MobileNetV2(_) => Ok(()),
+            Network::Resnet50(encoder) => encoder.fold(),
         }
     }
 }

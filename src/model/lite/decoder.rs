@@ -1,4 +1,4 @@
-//! Slim refine blocks from stride 16 to stride 2, with the paper's temporal skip at stride 4.
+//! Decoder: slim refine blocks from stride 16 to stride 2, with the paper's temporal skip at stride 4.
 
 use tch::{Kind, Tensor, nn};
 
@@ -9,10 +9,10 @@ use super::matching::Matching;
 use super::upsample_concat::upsample_concat;
 use crate::{Result, visit_fields};
 
-/// Channels that the temporal skip adds.
-const SKIP: i64 = 8;
+/// Channels of the temporal skip.
+const SKIP_CHANNELS: i64 = 8;
 
-/// From matched features to the mask.
+/// Decoder from encoder features and readouts to the mask.
 #[derive(Debug)]
 pub struct Decoder {
     fuse16: Conv,
@@ -35,32 +35,32 @@ visit_fields!(Decoder:
     fuse16, residual16a, residual16b, up8, fuse8, residual8, up4, temporal_skip, fuse4, residual4,
     up2, fuse2, head);
 
-/// What one frame brings to the decoder; all (N, …, H/s, W/s).
+/// Decoder inputs of one frame, (N, …, H/s, W/s) at stride s.
 pub struct Inputs<'a> {
-    /// The encoder's features at stride 2.
+    /// Encoder features at stride 2.
     pub s2: &'a Tensor,
-    /// At stride 4.
+    /// Encoder features at stride 4.
     pub s4: &'a Tensor,
-    /// At stride 8.
+    /// Encoder features at stride 8.
     pub s8: &'a Tensor,
-    /// At stride 16.
+    /// Encoder features at stride 16.
     pub s16: &'a Tensor,
-    /// Previous mask at stride 4, and as sub-masks at strides 8 and 16.
+    /// Previous mask at stride 4, (N, 1, H/4, W/4).
     pub mask4: &'a Tensor,
-    /// (N, 4, H/8, W/8).
+    /// Previous mask as 2x2 sub-masks, (N, 4, H/8, W/8).
     pub sub8: &'a Tensor,
-    /// (N, 16, H/16, W/16).
+    /// Previous mask as 4x4 sub-masks, (N, 16, H/16, W/16).
     pub sub16: &'a Tensor,
-    /// What matching read.
+    /// Matching readout at stride 8.
     pub read8: &'a Tensor,
-    /// At stride 16.
+    /// Matching readout at stride 16.
     pub read16: &'a Tensor,
-    /// The previous frame's stride-4 decoder features; absent at the start.
+    /// Decoder features of the previous frame at stride 4; absent at the start.
     pub skip: Option<&'a Tensor>,
 }
 
 impl Decoder {
-    /// Trainable, at random.
+    /// Creates a trainable decoder with random weights.
     pub fn new(path: &nn::Path, config: &Config) -> Self {
         let from = Channels::new(config);
         let (d16, d8, d4, d2) =
@@ -70,7 +70,7 @@ impl Decoder {
         };
         let skip = match config.temporal_skip {
             TemporalSkip::Off => 0,
-            _ => SKIP,
+            _ => SKIP_CHANNELS,
         };
         Self {
             fuse16: conv("fuse16", from.s16 + 16 + Matching::channels16(config), d16, 3),
@@ -90,15 +90,15 @@ impl Decoder {
         }
     }
 
-    /// The kind in which the network computes.
+    /// Returns the kind in which the network computes.
     pub fn kind(&self) -> Kind {
         self.head.weight.kind()
     }
 
-    /// Logits (N, 1, H, W) in float32 and the stride-4 features (N, 32, H/4, W/4) for the next frame.
+    /// Returns logits (N, 1, H, W) in float32 and the stride-4 features (N, 32, H/4, W/4) for the next frame.
     pub fn forward(&self, inputs: &Inputs) -> Result<(Tensor, Tensor)> {
         let cat = |parts: &[&Tensor]| -> Result<Tensor> { Ok(Tensor::f_cat(parts, 1)?) };
-        // In place: nobody else needs what is given.
+        // In place: the argument has no other use.
         let relu = |mut x: Tensor| -> Result<Tensor> { Ok(x.f_relu_()?) };
 
         let y = relu(self.fuse16.forward(&cat(&[inputs.s16, inputs.sub16, inputs.read16])?)?)?;

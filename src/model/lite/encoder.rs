@@ -1,11 +1,11 @@
-//! MobileNetV2 (Sandler et al., 2018) up to block 13, batch normalisation folded into its
-//! convolutions; keys as in torchvision, so that its ImageNet weights load by name.
+//! MobileNetV2 (Sandler et al., 2018) up to block 13, with batch normalisation folded into the convolutions.
+//! Tensor names are those of torchvision, so that its ImageNet weights load by name.
 
 use tch::{Tensor, nn};
 
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Padding};
-use super::backbone::EncoderFeatures;
+use super::features::EncoderFeatures;
 use crate::{Result, visit_fields};
 
 /// Expansion, channels, repeats and stride of each stage.
@@ -27,14 +27,14 @@ impl InvertedResidual {
         let hidden = inputs * expansion;
         let path = path / "conv";
         let expanding = expansion != 1;
-        let at = i64::from(expanding);
+        let index = i64::from(expanding);
         Self {
             expand: expanding.then(|| Conv::new(&(&path / 0 / 0), ConvSpec::square(inputs, hidden, 1))),
             depthwise: Conv::new(
-                &(&path / at / 0),
+                &(&path / index / 0),
                 strided(ConvSpec::square(hidden, hidden, 3).depthwise(), stride),
             ),
-            project: Conv::new(&(&path / (at + 1)), ConvSpec::square(hidden, outputs, 1)),
+            project: Conv::new(&(&path / (index + 1)), ConvSpec::square(hidden, outputs, 1)),
             residual: stride == 1 && inputs == outputs,
         }
     }
@@ -56,7 +56,7 @@ impl InvertedResidual {
     }
 }
 
-/// In the place of what a convolution gave, which nobody else needs.
+/// In place: the output of a convolution has no other use.
 fn relu6(mut x: Tensor) -> Result<Tensor> {
     Ok(x.f_clamp_(0.0, 6.0)?)
 }
@@ -78,7 +78,7 @@ pub struct Encoder {
 visit_fields!(Encoder: stem, blocks);
 
 impl Encoder {
-    /// Trainable, at random; ImageNet weights load by name.
+    /// Creates a trainable encoder with random weights; ImageNet weights load by name.
     pub fn new(path: &nn::Path, config: &Config) -> Self {
         let path = path / "features";
         let mut inputs = config.channels(32);
@@ -96,7 +96,7 @@ impl Encoder {
         Self { stem, blocks }
     }
 
-    /// `image` (N, 3, H, W) with RGB in [0, 1].
+    /// Encodes `image` (N, 3, H, W), RGB in [0, 1].
     pub fn forward(&self, image: &Tensor) -> Result<EncoderFeatures> {
         let image = image.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?;
         let run = |x: Tensor, from: usize, to: usize| {

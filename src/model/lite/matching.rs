@@ -1,136 +1,67 @@
-//! Affinity matching: every position of the current frame looks for its like in the reference, the
-//! memory and the previous frame, and reads there what the mask says.
+//! Affinity matching: every position of the current frame is compared with the positions of the reference, the
+//! memory and the previous frame, and reads their masks and features by a softmax over the similarities.
 
 use tch::{Kind, Tensor, nn};
 
 use super::super::config::Config;
-use super::super::layers::{Conv, ConvSpec, Part, channels_last, double, name_of, part_of};
-use super::super::meter;
+use super::super::layers::{Conv, ConvSpec, double, name_of};
 use super::super::tensor_slices::Unshared;
 use super::super::zero_init::unless_zero_init;
 use super::affinity_simd;
-use super::backbone::{Channels, EncoderFeatures};
-use super::memory::Tokens;
+use super::backbone::Channels;
+use super::features::{EncoderFeatures, Features, expand, product, unit_length};
+use super::tokens::Tokens;
 use crate::{Result, visit_fields};
 
-/// Far below any logit: nothing is read from there.
-const NEVER: f64 = -1e4;
-/// Radius, in positions at stride 8, of local attention to the previous frame.
+/// Bias of excluded positions, far below any logit.
+const EXCLUDED: f64 = -1e4;
+/// Radius of local attention to the previous frame, in positions at stride 8.
 const RADIUS: i64 = 5;
 
-/// Encoded frame: what the decoder takes, and normalised keys.
-#[derive(Debug)]
-pub struct Features {
-    /// The encoder's features at stride 2.
-    pub s2: Tensor,
-    /// At stride 4.
-    pub s4: Tensor,
-    /// At stride 8.
-    pub s8: Tensor,
-    /// At stride 16.
-    pub s16: Tensor,
-    /// (N, key, positions at stride 16), unit length.
-    pub key16: Tensor,
-    /// (N, key, H/8, W/8), unit length.
-    pub key8: Tensor,
-}
-
-impl Features {
-    /// The same features for `n` objects, without a copy.
-    pub fn expand(&self, n: i64) -> Result<Self> {
-        self.map(|x| expand(x, n))
-    }
-
-    /// Items `start .. start + length` of the batch, without a copy.
-    pub fn narrow(&self, start: i64, length: i64) -> Result<Self> {
-        self.map(|x| Ok(x.f_narrow(0, start, length)?))
-    }
-
-    /// The same with `f` applied to every tensor.
-    pub fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        Ok(Self {
-            s2: f(&self.s2)?,
-            s4: f(&self.s4)?,
-            s8: f(&self.s8)?,
-            s16: f(&self.s16)?,
-            key16: f(&self.key16)?,
-            key8: f(&self.key8)?,
-        })
-    }
-
-    /// Of a part of the frame in (height, width) pixels, what the next frame is compared with: between positions
-    /// features are about what the encoder would give there. The others stay as they are.
-    pub fn part(&self, part: Part, (height, width): (i64, i64)) -> Result<Self> {
-        let (h, w) = (self.s16.size()[2], self.s16.size()[3]);
-        let key16 = self.key16.f_reshape([self.key16.size()[0], -1, h, w])?;
-        // In the layout of what the encoder gives, so that steps are recorded once for both.
-        let see =
-            |x: &Tensor, side: i64| channels_last(&part_of(x, part, (height / side, width / side), false)?);
-        Ok(Self {
-            s16: see(&self.s16, 16)?,
-            key16: unit_length(&see(&key16, 16)?)?.f_flatten(2, 3)?,
-            key8: unit_length(&see(&self.key8, 8)?)?,
-            ..self.shallow_clone()
-        })
-    }
-
-    /// Another handle on the same tensors.
-    pub fn shallow_clone(&self) -> Self {
-        Self {
-            s2: self.s2.shallow_clone(),
-            s4: self.s4.shallow_clone(),
-            s8: self.s8.shallow_clone(),
-            s16: self.s16.shallow_clone(),
-            key16: self.key16.shallow_clone(),
-            key8: self.key8.shallow_clone(),
-        }
-    }
-}
-
-/// Position biases of one frame size; they depend on weights but not on the picture.
+/// Position biases of one frame size. They depend on the weights but not on the image.
 #[derive(Debug)]
 pub struct Biases {
     /// (positions, positions) at stride 16: minus a learned multiple of the squared distance.
     previous16: Tensor,
-    /// (H/8, W/8, (2 radius + 1) W/8): learned per offset, `NEVER` outside the window and the frame.
+    /// (H/8, W/8, (2 radius + 1) W/8): learned per offset, `EXCLUDED` outside the window and the frame.
     local8: Tensor,
 }
 
 visit_fields!(Biases: previous16, local8);
 
 impl Biases {
-    /// Another handle on the same tensors.
+    /// Returns another handle on the same tensors.
     pub fn shallow_clone(&self) -> Self {
         Self { previous16: self.previous16.shallow_clone(), local8: self.local8.shallow_clone() }
     }
 }
 
-/// What the memory says of a frame: for strides 16 and 8 what was read, (N, channels, positions), and the greatest
-/// likeness to object and to background, (N, 2, positions).
+/// Memory readout of a frame, at strides 16 (`coarse`) and 8 (`fine`): the values read, (N, channels, positions),
+/// and the maximum similarity to object and to background, (N, 2, positions).
 #[derive(Debug)]
 pub struct MemoryReadout {
     coarse: (Tensor, Tensor),
     fine: (Tensor, Tensor),
-    /// Kept, so that no other can come to lie in its place.
+    /// Kept alive so that no other memory gets the same address, by which [`was_read_from`](Self::was_read_from) compares.
     memory: Tokens,
 }
 
 impl MemoryReadout {
-    /// Whether it is that memory which was asked, which never changes in place.
-    pub fn is_of(&self, memory: &Tokens) -> bool {
+    /// Whether this was read from `memory`. Memories are never modified in place.
+    pub fn was_read_from(&self, memory: &Tokens) -> bool {
         self.memory.is(memory)
     }
 }
 
-/// Keys, values and how sharply they are read.
+/// Projections to keys and values, and parameters of the softmax readouts.
 #[derive(Debug)]
 pub struct Matching {
     value: Conv,
     key16: Conv,
     key8: Conv,
-    /// Logarithms of the sharpness of reading: reference, previous frame.
+    /// Logarithms of the softmax sharpness: memory, previous frame.
     sharpness16: Tensor,
-    /// Logarithms of the sharpness of reading: reference, local.
+    /// Logarithms of the softmax sharpness: memory, local attention.
     sharpness8: Tensor,
     distance: Tensor,
     offset: Tensor,
@@ -144,15 +75,15 @@ fn value_channels(config: &Config) -> i64 {
 }
 
 impl Matching {
-    /// Channels that [`read16`](Self::read16) gives: two reads and two similarities.
+    /// Output channels of [`read16`](Self::read16): two readouts and two similarities.
     pub fn channels16(config: &Config) -> i64 {
         2 * (value_channels(config) + 16) + 2
     }
 
-    /// Channels that [`read8`](Self::read8) gives: two reads of the 2x2 sub-mask and two similarities.
+    /// Output channels of [`read8`](Self::read8): two readouts of the 2x2 sub-mask and two similarities.
     pub const CHANNELS8: i64 = 2 * 4 + 2;
 
-    /// Trainable, at random; keys are orthogonal.
+    /// Creates trainable layers with random weights; key projections are orthogonal.
     pub fn new(path: &nn::Path, config: &Config) -> Self {
         let channels = Channels::new(config);
         let key = |name: &str, inputs: i64, outputs: i64| {
@@ -179,10 +110,11 @@ impl Matching {
         }
     }
 
-    /// Adds the keys to what the encoder gave.
+    /// Adds the keys to the encoder features.
     pub fn features(&self, features: &EncoderFeatures) -> Result<Features> {
         let key16 = unit_length(&self.key16.forward(&features.s16)?)?.f_flatten(2, 3)?;
-        // Of both levels side by side, the coarse one doubled; but a quarter of its positions are enough.
+        // Equals one convolution of the fine level concatenated with the upsampled coarse one; convolving the
+        // coarse one before upsampling takes a quarter of the operations.
         let (fine, coarse) = self.key8.split(features.s8_expanded.size()[1])?;
         let key8 = fine.forward(&features.s8_expanded)?.f_add(&double(&coarse.forward(&features.s16)?)?)?;
         Ok(Features {
@@ -195,13 +127,13 @@ impl Matching {
         })
     }
 
-    /// What is read at stride 16: features (1 or N, …) with the 4x4 sub-mask (N, 16, …).
+    /// Returns the values at stride 16, from features (1 or N, …) and the 4x4 sub-mask (N, 16, …).
     pub fn value(&self, s16: &Tensor, sub16: &Tensor) -> Result<Tensor> {
         let s16 = expand(s16, sub16.size()[0])?;
         self.value.forward(&Tensor::f_cat(&[&s16, sub16], 1)?)
     }
 
-    /// The biases for frames of `height` x `width` positions at stride 8, in the given kind.
+    /// Returns the biases for frames of `height` x `width` positions at stride 8, in the given kind.
     pub fn biases(&self, height: i64, width: i64, kind: Kind) -> Result<Biases> {
         let device = self.distance.device();
         let range = |n: i64| Tensor::f_arange(n, (Kind::Float, device));
@@ -225,38 +157,38 @@ impl Matching {
             .f_index_select(1, &index.f_reshape([-1])?)?
             .f_reshape([window, width, width])?
             .f_permute([1, 0, 2])?
-            .f_masked_fill(&outside.f_unsqueeze(1)?, NEVER)?
+            .f_masked_fill(&outside.f_unsqueeze(1)?, EXCLUDED)?
             .f_reshape([1, width, window * width])?;
         let row = range(height)?.f_unsqueeze(1)?.f_add(&range(window)?.f_sub_scalar(RADIUS)?)?;
         let off_frame = row.f_lt(0.0)?.f_logical_or(&row.f_ge(height as f64)?)?;
         let by_row = row
             .f_zeros_like()?
-            .f_masked_fill(&off_frame, NEVER)?
+            .f_masked_fill(&off_frame, EXCLUDED)?
             .f_repeat_interleave_self_int(width, 1, None)?
             .f_unsqueeze(1)?;
         let local8 = by_column.f_add(&by_row)?.f_to_kind(kind)?;
         Ok(Biases { previous16, local8 })
     }
 
-    /// What the memory says of a frame (1 or N, …), whatever the frame before it was like.
+    /// Returns the memory readout of a frame (1 or N, …). It does not depend on the previous frame.
     pub fn readout(&self, now: &Features, memory: &Tokens) -> Result<MemoryReadout> {
         let n = memory.key16.size()[0];
-        let reference = |sharpness: &Tensor, like: &Tensor| -> Result<Tensor> {
+        let memory_sharpness = |sharpness: &Tensor, like: &Tensor| -> Result<Tensor> {
             Ok(sharpness.f_exp()?.f_to_kind(like.kind())?.f_select(0, 0)?)
         };
         let query = expand(&now.key16, n)?.f_transpose(1, 2)?;
         let likeness = likenesses(&query, &memory.key16)?;
-        let sharpness = reference(&self.sharpness16, &query)?;
+        let sharpness = memory_sharpness(&self.sharpness16, &query)?;
         let coarse = affinity(likeness, &sharpness, &memory.value16, &memory.mask16)?;
         let query = expand(&now.key8, n)?.f_flatten(2, 3)?.f_transpose(1, 2)?;
         let likeness = likenesses(&query, &memory.key8)?;
-        let sharpness = reference(&self.sharpness8, &query)?;
+        let sharpness = memory_sharpness(&self.sharpness8, &query)?;
         let fine = affinity(likeness, &sharpness, &memory.value8, &memory.mask8.f_unsqueeze(1)?)?;
         Ok(MemoryReadout { coarse, fine, memory: memory.shallow_clone() })
     }
 
-    /// Stride 16: reads of memory and of the previous frame, and the greatest likeness to object and
-    /// to background; (N, [`channels16`](Self::channels16), H/16, W/16). `sub16` is the previous mask.
+    /// Returns the readouts of the memory and of the previous frame at stride 16, and the maximum similarity to
+    /// object and to background, (N, [`channels16`](Self::channels16), H/16, W/16). `sub16` is the previous mask.
     pub fn read16(
         &self,
         now: &Features,
@@ -276,18 +208,18 @@ impl Matching {
         Ok(Tensor::f_cat(&[from_memory, &from_previous, best], 1)?.f_reshape([n, -1, h, w])?)
     }
 
-    /// How much more like a token of the object than like one of the background each position at stride 16
-    /// is, (N, 1, H/16, W/16).
+    /// Returns the maximum similarity of each position at stride 16 to an object token minus that to a background
+    /// token, (N, 1, H/16, W/16).
     pub fn likeness(&self, now: &Features, memory: &Tokens) -> Result<Tensor> {
         let n = memory.key16.size()[0];
         let query = expand(&now.key16, n)?.f_transpose(1, 2)?;
         let best = best_likeness(&product(&query, &memory.key16)?, &memory.mask16)?;
-        let more = best.f_narrow(1, 0, 1)?.f_sub(&best.f_narrow(1, 1, 1)?)?;
-        Ok(more.f_reshape([n, 1, now.s16.size()[2], now.s16.size()[3]])?)
+        let margin = best.f_narrow(1, 0, 1)?.f_sub(&best.f_narrow(1, 1, 1)?)?;
+        Ok(margin.f_reshape([n, 1, now.s16.size()[2], now.s16.size()[3]])?)
     }
 
-    /// Stride 8: read of the memory's tokens, likeness to object and background, and a local read of
-    /// the previous mask `sub8` (N, 4, …); (N, [`CHANNELS8`](Self::CHANNELS8), H/8, W/8).
+    /// Returns the readout of the memory at stride 8, the maximum similarity to object and to background, and a
+    /// local readout of the previous mask `sub8` (N, 4, …), as (N, [`CHANNELS8`](Self::CHANNELS8), H/8, W/8).
     pub fn read8(
         &self,
         now: &Features,
@@ -305,20 +237,15 @@ impl Matching {
     }
 }
 
-/// Batched matrix product.
-pub(super) fn product(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    meter::product("matching.products", x, y)
-}
-
-/// The same as a tensor that may be used up.
+/// Returns the batched matrix product as a tensor that may be overwritten.
 fn likenesses(queries: &Tensor, tokens: &Tensor) -> Result<Unshared> {
     let likeness = product(queries, tokens)?;
-    // SAFETY: libtorch allocates the result of a product, and it has not been given to anyone.
+    // SAFETY: libtorch allocates the result of a product, and there is no other handle on it.
     Ok(unsafe { Unshared::new(likeness) })
 }
 
-/// Softmax over `sharpness · likeness` (N, queries, tokens) reads `value` (N, channels, tokens); with it the
-/// greatest likeness to a token of the object and of the background, (N, 2, queries).
+/// Reads `value` (N, channels, tokens) with the softmax of `sharpness · likeness` (N, queries, tokens). Also
+/// returns the maximum similarity to an object token and to a background token, (N, 2, queries).
 fn affinity(
     likeness: Unshared,
     sharpness: &Tensor,
@@ -326,8 +253,8 @@ fn affinity(
     mask: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     if affinity_simd::fits(&likeness) {
-        let (weighed, best) = affinity_simd::softmax_readout_with_best(likeness, sharpness, mask)?;
-        return Ok((weighed.read(value)?, best));
+        let (readout, best) = affinity_simd::softmax_readout_with_best(likeness, sharpness, mask)?;
+        return Ok((readout.read(value)?, best));
     }
     let likeness = likeness.into_tensor();
     let best = best_likeness(&likeness, mask)?;
@@ -335,8 +262,8 @@ fn affinity(
     Ok((product(value, &weights.f_transpose(1, 2)?)?, best))
 }
 
-/// Softmax over `sharpness · likeness + bias` (N, queries, tokens) reads `value` (N, channels, tokens). The rows
-/// of `bias` are as many as those of the likenesses, or of one item of theirs.
+/// Reads `value` (N, channels, tokens) with the softmax of `sharpness · likeness + bias` (N, queries, tokens).
+/// `bias` has the rows of the whole batch, or those of one item that serve all.
 fn read(likeness: Unshared, sharpness: &Tensor, bias: &Tensor, value: &Tensor) -> Result<Tensor> {
     if affinity_simd::fits(&likeness) {
         return affinity_simd::softmax_readout(likeness, sharpness, bias)?.read(value);
@@ -345,16 +272,17 @@ fn read(likeness: Unshared, sharpness: &Tensor, bias: &Tensor, value: &Tensor) -
     product(value, &weights.f_transpose(1, 2)?)
 }
 
-/// The greatest likeness to a token of the object and to one of the background, (N, 2, queries).
+/// Returns the maximum similarity to an object token and to a background token, (N, 2, queries).
 fn best_likeness(likeness: &Tensor, mask: &Tensor) -> Result<Tensor> {
-    let away = mask.f_mul_scalar(2.0)?;
-    let object = likeness.f_add(&away.f_sub_scalar(2.0)?)?.f_amax(-1, false)?;
-    let background = likeness.f_sub(&away)?.f_amax(-1, false)?;
+    // 2 is the range of a cosine similarity, so that tokens of the other class never win.
+    let shift = mask.f_mul_scalar(2.0)?;
+    let object = likeness.f_add(&shift.f_sub_scalar(2.0)?)?.f_amax(-1, false)?;
+    let background = likeness.f_sub(&shift)?.f_amax(-1, false)?;
     Ok(Tensor::f_stack(&[object, background], 1)?)
 }
 
-/// Attention of each position to a square of the previous frame around it, one matrix product a row:
-/// a row of queries against the band of 2 radius + 1 rows about it.
+/// Attention of each position to a square of the previous frame around it. Each row of queries takes one matrix
+/// product, with the band of 2 radius + 1 rows around it.
 fn local_read(
     query: &Tensor,
     key: &Tensor,
@@ -364,7 +292,7 @@ fn local_read(
 ) -> Result<Tensor> {
     let (n, c, h, w) = query.size4()?;
     let window = 2 * RADIUS + 1;
-    // A row's columns stay together, (N h, channels, window w), as the product wants.
+    // Keeps the columns of a row adjacent, (N h, channels, window w), as the product requires.
     let bands = |x: &Tensor| -> Result<Tensor> {
         let x = x.f_permute([0, 2, 3, 1])?.f_constant_pad_nd([0, 0, 0, 0, RADIUS, RADIUS])?;
         // unfold gives (N, h, w, channels, window)
@@ -380,27 +308,15 @@ fn local_read(
     Ok(read.f_reshape([n, h, -1, w])?.f_permute([0, 2, 1, 3])?)
 }
 
-/// Divides by the length along the channels.
-fn unit_length(x: &Tensor) -> Result<Tensor> {
-    let length = x.f_norm_scalaropt_dim(2.0, [1], true)?.f_clamp_min(1e-12)?;
-    Ok(x.f_div(&length)?)
-}
-
-/// The same for `n` objects, without a copy.
-fn expand(x: &Tensor, n: i64) -> Result<Tensor> {
-    let mut size = x.size();
-    size[0] = n;
-    Ok(x.f_expand(size, false)?)
-}
-
 #[cfg(test)]
 mod tests {
     use tch::Device;
 
     use super::*;
+    use crate::model::layers::RelativeRect;
 
     #[test]
-    fn features_of_a_part_are_those_of_the_frame_moved() {
+    fn features_of_a_part_are_resampled() {
         let _guard = tch::no_grad_guard();
         tch::manual_seed(4);
         let float = (Kind::Float, Device::Cpu);
@@ -417,28 +333,28 @@ mod tests {
             assert_eq!(a.size(), b.size());
             assert!((a - b).abs().max().double_value(&[]) < 1e-5);
         };
-        let whole = Part { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
+        let whole = RelativeRect { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
         let same = features.part(whole, (64, 96)).unwrap();
         close(&same.s16, &features.s16);
         close(&same.key16, &features.key16);
         close(&same.key8, &features.key8);
 
-        // Half as wide, so half as many columns of the same features.
-        let middle = Part { x: 0.25, width: 0.5, ..whole };
+        // Half the width at the same scale: the middle half of the columns.
+        let middle = RelativeRect { x: 0.25, width: 0.5, ..whole };
         let part = features.part(middle, (64, 48)).unwrap();
         close(&part.key8, &features.key8.narrow(3, 3, 6));
-        // Twice as large: between positions, still of unit length.
-        let near = features.part(middle, (128, 96)).unwrap();
-        assert_eq!((near.s16.size(), near.key16.size()), (vec![1, 5, 8, 6], vec![1, 6, 48]));
+        // Twice the scale: interpolated keys keep unit length.
+        let enlarged = features.part(middle, (128, 96)).unwrap();
+        assert_eq!((enlarged.s16.size(), enlarged.key16.size()), (vec![1, 5, 8, 6], vec![1, 6, 48]));
         close(
-            &near.key8.square().sum_dim_intlist([1i64].as_slice(), false, None),
+            &enlarged.key8.square().sum_dim_intlist([1i64].as_slice(), false, None),
             &Tensor::ones([1, 16, 12], float),
         );
     }
 
-    /// Attention to the window around each position, as one would write it down.
+    /// Compares with attention to the window around each position, written as loops.
     #[test]
-    fn local_reading_equals_its_definition() {
+    fn local_readout_equals_its_definition() {
         let _guard = tch::no_grad_guard();
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);

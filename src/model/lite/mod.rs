@@ -1,13 +1,17 @@
-//! `lite`: the built-in regressor, real-time on two CPU cores. The paper's scheme (Siamese encoder,
-//! previous mask as input, refine blocks, temporal skip) on MobileNetV2, with affinity matching in the
-//! place of the global convolution. With ResNet-50 in the place of MobileNetV2 it is a larger sibling for GPUs.
+//! `lite`: the built-in regressor, real-time on two CPU cores.
+//!
+//! It follows the paper (Siamese encoder, previous mask as input, refine blocks, temporal skip), with MobileNetV2
+//! as the encoder and affinity matching instead of the global convolution. The large variant for GPUs uses
+//! ResNet-50 instead of MobileNetV2.
 
 mod affinity_simd;
 pub mod backbone;
 pub mod decoder;
 pub mod encoder;
+pub mod features;
 pub mod matching;
 pub mod memory;
+mod tokens;
 mod upsample_concat;
 
 use std::collections::VecDeque;
@@ -16,9 +20,10 @@ use tch::{Kind, Tensor, nn};
 
 use self::backbone::Backbone;
 use self::decoder::{Decoder, Inputs};
-use self::matching::{Biases, Features, Matching, MemoryReadout};
+use self::features::Features;
+use self::matching::{Biases, Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
-use super::layers::{Part, Visit, average_pool, channels_last, part_of};
+use super::layers::{RelativeRect, Visit, average_pool, channels_last, resample_part};
 use super::{Config, Regressor, Role, ShallowClone, zero_init};
 use crate::model::layers::copy_of;
 use crate::{Error, Result, visit_fields};
@@ -26,29 +31,30 @@ use crate::{Error, Result, visit_fields};
 /// The built-in regressor.
 #[derive(Debug)]
 pub struct Lite {
-    /// What sees one frame.
+    /// Encodes one frame.
     pub encoder: Backbone,
-    /// What relates frames.
+    /// Matches frames.
     pub matching: Matching,
-    /// What makes the mask.
+    /// Predicts the mask.
     pub decoder: Decoder,
     config: Config,
 }
 
 visit_fields!(Lite: encoder, matching, decoder);
 
-/// The reference frame: its mask, features and tokens.
+/// The reference frame: mask, features and tokens.
 #[derive(Debug)]
 pub struct Reference {
     mask: Tensor,
     features: Features,
-    /// Of the view that tracking starts from, and of all views.
+    /// Tokens of the view that tracking starts from.
     tokens: Tokens,
+    /// Tokens of all views.
     views: Tokens,
     biases: Biases,
 }
 
-/// What is carried from frame to frame.
+/// Recurrent state, carried from frame to frame.
 #[derive(Debug)]
 pub struct State {
     /// Soft mask of the previous frame, (N, 1, H, W) float32.
@@ -57,17 +63,17 @@ pub struct State {
     pub features: Features,
     /// Temporal skip, (N, 32, H/4, W/4) float32; absent at the reference.
     pub skip: Option<Tensor>,
-    /// How much more like the reference's object than like its background each position at stride 16 is,
+    /// Similarity of each position at stride 16 to the reference's object minus that to its background,
     /// (N, 1, H/16, W/16); absent at the reference.
     likeness: Option<Tensor>,
-    /// For the size at which the previous frame was seen.
+    /// Position biases for the size of the previous frame.
     biases: Biases,
     remembered: VecDeque<Tokens>,
     memory: Tokens,
     frames: usize,
 }
 
-/// A frame, and what the memory says of it.
+/// An encoded frame and its memory readout.
 #[derive(Debug)]
 pub struct EncodedFrame {
     features: Features,
@@ -102,8 +108,10 @@ impl ShallowClone for State {
 }
 
 impl Lite {
+    /// Creates a trainable network with random weights.
+    ///
     /// # Errors
-    /// [`crate::Error::Config`] if no `lite` network can be built from the configuration.
+    /// [`Error::Config`] if the configuration is invalid.
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         config.validate()?;
         Ok(Self {
@@ -119,18 +127,18 @@ impl Lite {
         self.matching.features(&self.encoder.forward(images)?)
     }
 
-    /// What is remembered of a frame with the soft masks (N, 1, H, W).
+    /// Returns the memory tokens of a frame with the soft masks (N, 1, H, W).
     pub fn tokens(&self, features: &Features, masks: &Tensor, selection: Selection) -> Result<Tokens> {
         Tokens::new(&self.matching, features, masks, self.config.memory.tokens, selection)
     }
 
-    /// The position biases for the frames that these features are of.
+    /// Returns the position biases for the frame size of these features.
     pub fn biases(&self, features: &Features) -> Result<Biases> {
         let size = features.key8.size();
         self.matching.biases(size[2], size[3], features.key8.kind())
     }
 
-    /// One frame: logits (N, 1, H, W) and the temporal skip for the next.
+    /// Decodes one frame. Returns logits (N, 1, H, W) and the temporal skip for the next frame.
     pub fn decode(
         &self,
         now: &Features,
@@ -178,7 +186,7 @@ impl Lite {
         self.decoder.kind()
     }
 
-    /// Another handle on the same weights, for another thread.
+    /// Returns another handle on the same weights, for another thread.
     ///
     /// # Errors
     /// [`Error::Torch`] when memory runs out.
@@ -252,7 +260,7 @@ impl Regressor for Lite {
 
     fn step_encoded(&self, frame: EncodedFrame, reference: &Reference, state: &mut State) -> Result<Tensor> {
         let EncodedFrame { features: now, mut readout } = frame;
-        if !readout.is_of(&state.memory) {
+        if !readout.was_read_from(&state.memory) {
             readout = self.matching.readout(&now, &state.memory)?;
         }
         let (logits, skip) = self.decode_readout(
@@ -277,34 +285,34 @@ impl Regressor for Lite {
         reference.views.visit(&mut |x| f(x, Role::Constant))?;
         state.biases.visit(&mut |x| f(x, Role::Constant))?;
         state.memory.visit(&mut |x| f(x, Role::Constant))?;
-        f(&mut state.mask, Role::Given)?;
-        // The other features are those of the present frame alone.
+        f(&mut state.mask, Role::Input)?;
+        // Steps read no other features of the previous frame.
         let Features { s16, key16, key8, .. } = &mut state.features;
-        [s16, key16, key8].into_iter().try_for_each(|x| f(x, Role::Carried))?;
-        state.skip.iter_mut().try_for_each(|x| f(x, Role::Carried))
+        [s16, key16, key8].into_iter().try_for_each(|x| f(x, Role::Recurrent))?;
+        state.skip.iter_mut().try_for_each(|x| f(x, Role::Recurrent))
     }
 
-    fn observe_seen(
+    fn observe_presence(
         &self,
         masks: &Tensor,
-        seen: &[bool],
+        present: &[bool],
         reference: &Reference,
         state: &mut State,
     ) -> Result<()> {
         state.mask = masks.f_to_kind(Kind::Float)?;
         state.frames += 1;
-        let all = seen.iter().all(|&seen| seen);
+        let all_present = present.iter().all(|&present| present);
         let device = state.mask.device();
-        let which = |seen: &[bool]| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice(seen)?.f_to_device(device)?.f_reshape([-1, 1, 1, 1])?)
+        let flags = |present: &[bool]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(present)?.f_to_device(device)?.f_reshape([-1, 1, 1, 1])?)
         };
-        if !all {
-            // An object that is gone is looked for from the reference alone: what was carried along or
-            // remembered since would only say that there is nothing.
+        if !all_present {
+            // An absent object is matched with the reference only: temporal skip and memory of frames without it
+            // would suppress it.
             if let Some(skip) = &mut state.skip {
-                *skip = skip.f_mul(&which(seen)?)?;
+                *skip = skip.f_mul(&flags(present)?)?;
             }
-            if !seen.contains(&true) {
+            if !present.contains(&true) {
                 if !state.remembered.is_empty() {
                     state.remembered.clear();
                     state.memory = reference.views.shallow_clone();
@@ -315,13 +323,13 @@ impl Regressor for Lite {
         let memory = self.config.memory;
         if memory.frames > 0 && state.frames.is_multiple_of(memory.every) {
             let mut tokens = self.tokens(&state.features, &state.mask, Selection::Fixed)?;
-            // The keys share memory with the features, into which later steps may write.
+            // The keys share memory with the features, which later steps may overwrite.
             tokens.key16 = copy_of(&tokens.key16)?;
-            if !all {
-                if !tokens.is_as_long_as(&reference.tokens) {
+            if !all_present {
+                if !tokens.same_length(&reference.tokens) {
                     return Ok(());
                 }
-                tokens = tokens.where_seen(&which(seen)?, &reference.tokens)?;
+                tokens = tokens.where_present(&flags(present)?, &reference.tokens)?;
             }
             state.memory = remember(&reference.views, &mut state.remembered, tokens, memory.frames)?;
         }
@@ -336,14 +344,19 @@ impl Regressor for Lite {
         Ok(())
     }
 
-    fn reframe(&self, part: Part, (height, width): (i64, i64), state: &mut State) -> Result<()> {
+    fn move_crop_window(
+        &self,
+        part: RelativeRect,
+        (height, width): (i64, i64),
+        state: &mut State,
+    ) -> Result<()> {
         state.features = state.features.part(part, (height, width))?;
         if state.mask.size()[2..] != [height, width] {
             state.biases = self.biases(&state.features)?;
         }
-        state.mask = part_of(&state.mask, part, (height, width), true)?;
+        state.mask = resample_part(&state.mask, part, (height, width), true)?;
         if let Some(skip) = &mut state.skip {
-            *skip = channels_last(&part_of(skip, part, (height / 4, width / 4), false)?)?;
+            *skip = channels_last(&resample_part(skip, part, (height / 4, width / 4), false)?)?;
         }
         Ok(())
     }

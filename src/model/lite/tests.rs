@@ -32,7 +32,7 @@ fn difference(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 #[test]
-fn has_the_parameters_of_its_design() {
+fn parameter_counts_match_the_design() {
     let count = |prefix: &str| -> usize {
         let (store, _) = build(&Config::lite());
         let variables = store.variables();
@@ -43,19 +43,19 @@ fn has_the_parameters_of_its_design() {
 }
 
 #[test]
-fn the_larger_sibling_has_the_parameters_of_its_design() {
+fn large_variant_parameter_counts_match_the_design() {
     let (store, _) = build(&Config::large());
     let count = |prefix: &str| -> usize {
         let variables = store.variables().into_iter().filter(|(_, x)| x.requires_grad());
         variables.filter(|(name, _)| name.starts_with(prefix)).map(|(_, x)| x.numel()).sum()
     };
-    // torchvision's ResNet-50 to layer3.
+    // As torchvision's ResNet-50 up to layer3.
     assert_eq!(count("encoder."), 8_543_296);
     assert_eq!(count(""), 10_404_167);
 }
 
 #[test]
-fn masks_keep_the_size_of_the_picture() {
+fn logits_have_the_size_of_the_image() {
     let _guard = tch::no_grad_guard();
     for config in [tiny(), tiny_large()] {
         let (_store, model) = build(&config);
@@ -73,7 +73,7 @@ fn masks_keep_the_size_of_the_picture() {
 }
 
 #[test]
-fn folding_the_larger_sibling_changes_nothing() {
+fn folding_the_large_variant_keeps_the_output() {
     let _guard = tch::no_grad_guard();
     tch::manual_seed(7);
     let (store, mut model) = build(&tiny_large());
@@ -91,13 +91,13 @@ fn folding_the_larger_sibling_changes_nothing() {
     };
     let before = run(&model);
     crate::model::prepare(&mut model, Device::Cpu, Kind::Float).unwrap();
-    let off = difference(&before, &run(&model));
+    let error = difference(&before, &run(&model));
     let size = before.abs().max().double_value(&[]);
-    assert!(off < 1e-3 * size, "{off} of {size}");
+    assert!(error < 1e-3 * size, "{error} of {size}");
 }
 
 #[test]
-fn objects_in_a_batch_do_not_mix() {
+fn objects_in_a_batch_are_independent() {
     let _guard = tch::no_grad_guard();
     tch::manual_seed(1);
     let (_store, model) = build(&tiny());
@@ -138,7 +138,7 @@ fn memory_stays_bounded() {
 }
 
 #[test]
-fn without_the_temporal_skip_it_is_smaller_and_forgets() {
+fn without_the_temporal_skip_the_network_is_smaller_and_ignores_it() {
     let _guard = tch::no_grad_guard();
     let (with, _) = build(&tiny());
     let (without, model) = build(&Config { temporal_skip: TemporalSkip::Off, ..tiny() });
@@ -155,20 +155,20 @@ fn without_the_temporal_skip_it_is_smaller_and_forgets() {
 }
 
 #[test]
-fn fixed_tokens_are_half_object_and_all_different() {
+fn fixed_tokens_are_half_object_and_distinct() {
     let _guard = tch::no_grad_guard();
     let (_store, model) = build(&Config {
         memory: crate::model::config::Memory { tokens: 20, ..Config::lite().memory },
         ..tiny()
     });
     let features = model.encode(&Tensor::rand([1, 3, 64, 96], FLOAT)).unwrap();
-    let draw = || model.tokens(&features, &disk(32, 48), Selection::Fixed).unwrap();
-    let tokens: Tokens = draw();
+    let create = || model.tokens(&features, &disk(32, 48), Selection::Fixed).unwrap();
+    let tokens: Tokens = create();
     assert_eq!(tokens.key8.size()[2], 20);
     let inside = tokens.mask8.narrow(1, 0, 10).min().double_value(&[]);
     let outside = tokens.mask8.narrow(1, 10, 10).min().double_value(&[]);
     assert!(inside > 0.0 && outside == 0.0, "{inside} {outside}");
-    assert_eq!(difference(&tokens.key8, &draw().key8), 0.0);
+    assert_eq!(difference(&tokens.key8, &create().key8), 0.0);
     let keys = tokens.key8.squeeze_dim(0).transpose(0, 1);
     for a in 0..20 {
         for b in 0..a {
@@ -178,7 +178,7 @@ fn fixed_tokens_are_half_object_and_all_different() {
 }
 
 #[test]
-fn a_configuration_that_builds_nothing_is_refused() {
+fn invalid_configurations_are_refused() {
     for (config, word) in [
         (Config { network_size: [100, 96], ..tiny() }, "network_size"),
         (Config { width: 0.0, ..tiny() }, "width"),
@@ -192,7 +192,7 @@ fn a_configuration_that_builds_nothing_is_refused() {
 }
 
 #[test]
-fn an_object_that_is_gone_is_looked_for_from_the_reference_alone() {
+fn absent_objects_are_matched_with_the_reference_only() {
     let _guard = tch::no_grad_guard();
     let (_store, model) = build(&tiny());
     let image = Tensor::rand([1, 3, 64, 96], FLOAT);
@@ -216,7 +216,7 @@ fn an_object_that_is_gone_is_looked_for_from_the_reference_alone() {
 }
 
 #[test]
-fn one_object_that_is_gone_does_not_stop_the_others_memory() {
+fn an_absent_object_does_not_stop_the_memory_of_others() {
     let _guard = tch::no_grad_guard();
     let (_store, model) = build(&tiny());
     let image = Tensor::rand([1, 3, 64, 96], FLOAT);
@@ -230,8 +230,8 @@ fn one_object_that_is_gone_does_not_stop_the_others_memory() {
         model.observe(&one, &reference, &mut state).unwrap();
     }
     let remembered = state.remembered.back().unwrap();
-    let alike =
+    let from_reference =
         |object: i64| difference(&remembered.key16.get(object), &reference.tokens.key16.get(object)) == 0.0;
-    assert!(!alike(0), "what is seen is remembered");
-    assert!(alike(1), "what is gone is looked for from the reference");
+    assert!(!from_reference(0), "a present object is added to the memory");
+    assert!(from_reference(1), "an absent object keeps the tokens of the reference");
 }

@@ -1,8 +1,8 @@
-//! ResNet-50 that also sees a mask, the Siamese encoder of frame and reference; and without, to stride 16.
+//! ResNet-50 with a mask input, the Siamese encoder of frame and reference; or without one, up to stride 16.
 //!
-//! Deep Residual Learning for Image Recognition, He et al., 2016, with the stride on the 3x3
-//! convolution. Tensor names are torchvision's, so that its ImageNet weights load by name; the mask
-//! convolution `conv1_mask` is the only addition.
+//! Deep Residual Learning for Image Recognition, He et al., 2016, with the stride on the 3x3 convolution. Tensor
+//! names are those of torchvision, so that its ImageNet weights load by name. The mask convolution `conv1_mask` is
+//! the only addition.
 
 use tch::{Kind, Tensor, nn};
 
@@ -12,30 +12,30 @@ use crate::model::config::Config;
 use crate::model::layers::{Conv, ConvSpec, Padding, Visit};
 use crate::visit_fields;
 
-/// RGB statistics of ImageNet in [0, 1].
+/// Mean and standard deviation of RGB over ImageNet, for values in [0, 1].
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// Bottlenecks in layer1 to layer4.
+/// Number of bottlenecks in layer1 to layer4.
 const DEPTHS: [i64; 4] = [3, 4, 6, 3];
 
-/// Output channels over inner channels of a bottleneck.
+/// Ratio of output to inner channels of a bottleneck.
 const EXPANSION: i64 = 4;
 
-/// A constant that follows its network from device to device and stays float32.
+/// A constant that moves to the device of its network and stays float32.
 #[derive(Debug)]
 struct Constant(Tensor);
 
 impl Visit for Constant {
     fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
-        let mut scout = self.0.shallow_clone();
-        f(&mut scout)?;
-        self.0 = self.0.f_to_device(scout.device())?;
+        let mut probe = self.0.shallow_clone();
+        f(&mut probe)?;
+        self.0 = self.0.f_to_device(probe.device())?;
         Ok(())
     }
 }
 
-/// RGB in [0, 1] to zero mean and unit variance over ImageNet.
+/// Normalises RGB in [0, 1] to zero mean and unit variance over ImageNet.
 #[derive(Debug)]
 struct Normalise {
     scale: Constant,
@@ -56,13 +56,13 @@ impl Normalise {
         })
     }
 
-    /// In float32.
+    /// Normalises in float32.
     fn forward(&self, image: &Tensor) -> Result<Tensor> {
         Ok(image.f_to_kind(Kind::Float)?.f_mul(&self.scale.0)?.f_add(&self.shift.0)?)
     }
 }
 
-/// conv1 of the image plus conv1_mask of the mask, if it sees one, then bn1 and ReLU: (N, 64, H/2, W/2).
+/// conv1 of the image plus, with a mask input, conv1_mask of the mask, then bn1 and ReLU: (N, 64, H/2, W/2).
 #[derive(Debug)]
 enum Stem {
     Trained {
@@ -70,7 +70,7 @@ enum Stem {
         mask: Option<Conv>,
         norm: BatchNorm,
     },
-    /// All three in one convolution of RGB and mask.
+    /// All in one convolution of RGB and mask.
     Folded(Conv),
 }
 
@@ -97,7 +97,7 @@ impl Stem {
         })
     }
 
-    /// The kind of its weights, which is computed in.
+    /// Returns the kind of the weights.
     fn kind(&self) -> Kind {
         match self {
             Self::Trained { image, .. } => image.weight.kind(),
@@ -105,7 +105,7 @@ impl Stem {
         }
     }
 
-    /// `image` (1 or N, 3, H, W) normalised, `mask` (N, 1, H, W), both of one kind.
+    /// Takes `image` (1 or N, 3, H, W), normalised, and `mask` (N, 1, H, W) of the same kind.
     fn forward(&self, image: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         let mut y = match self {
             Self::Trained { image: conv, mask: mask_conv, norm } => {
@@ -146,7 +146,7 @@ impl Stem {
     }
 }
 
-/// 1x1, 3x3 with the stride, 1x1, each normalised; plus the input, projected where the shape changes.
+/// 1x1, 3x3 with the stride, 1x1, each normalised; plus the input, projected if the shape changes.
 #[derive(Debug)]
 struct Bottleneck {
     reduce: ConvNorm,
@@ -197,7 +197,7 @@ impl Bottleneck {
     }
 }
 
-/// What the encoder makes of one frame, (N, C, H / s, W / s) each.
+/// Encoder features of one frame, (N, C, H / s, W / s) each.
 #[derive(Debug)]
 pub struct Features {
     /// layer1: 256 channels, s = 4.
@@ -210,26 +210,28 @@ pub struct Features {
     pub stride32: Tensor,
 }
 
-/// The encoder.
+/// ResNet-50 encoder.
 #[derive(Debug)]
 pub struct Encoder {
     normalise: Normalise,
     stem: Stem,
     layers: Vec<Vec<Bottleneck>>,
-    /// What to compute in, if not in the kind of the weights.
+    /// Kind to compute in; without one, the kind of the weights.
     kind: Option<Kind>,
 }
 
 visit_fields!(Encoder: normalise, stem, layers);
 
 impl Encoder {
+    /// Creates a trainable encoder with mask input, up to layer4.
+    ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         Self::to_layer(path, config, 4, true)
     }
 
-    /// To layer3, for frames alone.
+    /// Creates a trainable encoder without mask input, up to layer3.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
@@ -255,18 +257,18 @@ impl Encoder {
         Ok(Self { normalise: Normalise::new(path)?, stem: Stem::new(path, stem, masks)?, layers, kind: None })
     }
 
-    /// Channels at stride 4, 8, 16 and 32.
+    /// Returns the channel counts at strides 4, 8, 16 and 32.
     pub fn channels(config: &Config) -> [i64; 4] {
         [64, 128, 256, 512].map(|inner| EXPANSION * config.channels(inner))
     }
 
-    /// Computes in `kind` from now on, whatever kind the weights are kept in.
+    /// Sets the kind to compute in, independent of the kind of the weights.
     pub fn compute_in(&mut self, kind: Kind) {
         self.kind = Some(kind);
     }
 
-    /// `image` is (1 or N, 3, H, W) with RGB in [0, 1], `masks` (N, 1, H, W) in [0, 1], raw. What is
-    /// computed in is the kind of the weights, or that of [`compute_in`](Self::compute_in).
+    /// Encodes `image` (1 or N, 3, H, W), RGB in [0, 1], with `masks` (N, 1, H, W) in [0, 1]. Computes in the kind
+    /// of the weights, or in that of [`compute_in`](Self::compute_in).
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on other shapes.
@@ -279,8 +281,8 @@ impl Encoder {
         Ok(Features { stride4, stride8, stride16, stride32 })
     }
 
-    /// The same of an encoder [without masks](Self::without_masks), in the kind of `image`: what is at strides 2
-    /// (the stem's), 4, 8 and 16.
+    /// Encodes `image` [without masks](Self::without_masks), in its kind. Returns the features at strides 2 (those
+    /// of the stem), 4, 8 and 16.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on other shapes.
@@ -302,7 +304,7 @@ impl Encoder {
         self.layers[index].iter().try_fold(x.shallow_clone(), |x, block| block.forward(&x))
     }
 
-    /// Folds every batch normalisation into its convolution.
+    /// Folds every batch normalisation into the preceding convolution.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.

@@ -1,4 +1,4 @@
-//! The end of the decoder: the temporal skip connection and the two-class head.
+//! End of the decoder: the temporal skip connection and the two-class head.
 
 use tch::{Kind, Tensor, nn};
 
@@ -6,9 +6,8 @@ use crate::Result;
 use crate::model::layers::{Conv, ConvSpec, resize};
 use crate::visit_fields;
 
-/// The temporal skip connection: a 3x3 convolution of the previous frame's decoder features to one
-/// eighth of their channels. It is applied as soon as the features are there, so that an eighth is
-/// all there is to keep.
+/// Temporal skip connection: a 3x3 convolution of the previous frame's decoder features to one eighth of their
+/// channels. It runs in the frame that computes the features, so that the state keeps only an eighth of them.
 #[derive(Debug)]
 pub struct Temporal {
     conv: Conv,
@@ -17,12 +16,12 @@ pub struct Temporal {
 visit_fields!(Temporal: conv);
 
 impl Temporal {
-    /// From `channels` to `outputs`.
+    /// Creates the convolution from `channels` to `outputs`.
     pub fn new(path: &nn::Path, channels: i64, outputs: i64) -> Self {
         Self { conv: Conv::new(path, ConvSpec::square(channels, outputs, 3)) }
     }
 
-    /// (N, 256, H/4, W/4) to (N, 32, H/4, W/4), float32 whatever was computed in.
+    /// Maps (N, 256, H/4, W/4) to (N, 32, H/4, W/4), float32 in any compute kind.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on other shapes.
@@ -30,7 +29,7 @@ impl Temporal {
         Ok(self.conv.forward(features)?.f_to_kind(Kind::Float)?)
     }
 
-    /// What it makes of features that are all zero, which is what precedes the first frame.
+    /// Returns the output for features of zeros, which precede the first frame.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
@@ -44,9 +43,8 @@ impl Temporal {
     }
 }
 
-/// 3x3 to two classes, background and object, then four times the size. A softmax over two classes
-/// is the sigmoid of their difference, and the difference can be taken before resizing and, once
-/// trained, in the weights.
+/// 3x3 convolution to two classes, background and object, then upsampling by four. A softmax over two classes is
+/// the sigmoid of their difference; the difference is taken before resizing and, after folding, in the weights.
 #[derive(Debug)]
 pub struct Head {
     conv: Conv,
@@ -59,27 +57,27 @@ impl Head {
         Self { conv: Conv::new(path, ConvSpec::square(channels, 2, 3)) }
     }
 
-    /// (N, C, H/4, W/4) to logits (N, 1, H, W), float32: sigmoid(logit) is the softmax's channel 1.
+    /// Maps (N, C, H/4, W/4) to logits (N, 1, H, W), float32: sigmoid(logit) is the softmax's channel 1.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on other shapes.
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
         let classes = self.conv.forward(features)?.f_to_kind(Kind::Float)?;
         let logit =
-            if self.conv.spec().outputs == 2 { object_less_background(&classes, 1)? } else { classes };
+            if self.conv.spec().outputs == 2 { object_minus_background(&classes, 1)? } else { classes };
         let size = logit.size();
         resize(&logit, 4 * size[2], 4 * size[3])
     }
 
-    /// Leaves one output channel, the difference of the two.
+    /// Reduces the convolution to one output channel, the difference of the two.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn fold(&mut self) -> Result<()> {
         if self.conv.spec().outputs == 2 {
-            let weight = object_less_background(&self.conv.weight.f_to_kind(Kind::Float)?, 0)?;
+            let weight = object_minus_background(&self.conv.weight.f_to_kind(Kind::Float)?, 0)?;
             let bias = match &self.conv.bias {
-                Some(bias) => Some(object_less_background(&bias.f_to_kind(Kind::Float)?, 0)?),
+                Some(bias) => Some(object_minus_background(&bias.f_to_kind(Kind::Float)?, 0)?),
                 None => None,
             };
             let spec = ConvSpec { outputs: 1, ..*self.conv.spec() };
@@ -89,8 +87,8 @@ impl Head {
     }
 }
 
-/// Slice 1 less slice 0 of dimension `dim`.
-fn object_less_background(x: &Tensor, dim: i64) -> Result<Tensor> {
+/// Returns slice 1 minus slice 0 of dimension `dim`.
+fn object_minus_background(x: &Tensor, dim: i64) -> Result<Tensor> {
     Ok(x.f_narrow(dim, 1, 1)?.f_sub(&x.f_narrow(dim, 0, 1)?)?)
 }
 
@@ -118,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_frame_the_temporal_skip_sees_zeros() {
+    fn initial_temporal_skip_equals_that_of_zeros() {
         tch::manual_seed(6);
         let _guard = tch::no_grad_guard();
         let store = VarStore::new(Device::Cpu);

@@ -1,5 +1,5 @@
-//! Global convolution: large separable kernels compare the current frame with the reference, so
-//! that every place sees the whole object however far it moved.
+//! Global convolution: large separable kernels compare the current frame with the reference. Their receptive field
+//! covers the whole object however far it moves.
 
 use tch::{Tensor, nn};
 
@@ -9,8 +9,8 @@ use crate::visit_fields;
 
 const KERNEL: i64 = 7;
 
-/// A convolution of cat[current, reference]. It is linear, so each half is a convolution of its own
-/// and the reference's is computed once.
+/// A convolution of cat[current, reference]. It is linear, so that each half is a separate convolution and that of
+/// the reference is computed once.
 #[derive(Debug)]
 enum Halves {
     Whole(Conv),
@@ -73,7 +73,7 @@ impl Halves {
     }
 }
 
-/// What the reference contributes to the two first convolutions, (N, 256, H/32, W/32) each.
+/// Contribution of the reference to the two first convolutions, (N, 256, H/32, W/32) each.
 #[derive(Debug)]
 pub struct ReferenceHalf {
     left: Tensor,
@@ -83,14 +83,13 @@ pub struct ReferenceHalf {
 visit_fields!(ReferenceHalf: left, right);
 
 impl ReferenceHalf {
-    /// Another handle on the same tensors.
+    /// Returns another handle on the same tensors.
     pub fn shallow_clone(&self) -> Self {
         Self { left: self.left.shallow_clone(), right: self.right.shallow_clone() }
     }
 }
 
-/// (7x1 then 1x7) + (1x7 then 7x1) on cat[current, reference], with nothing between: (N, 256, H/32,
-/// W/32).
+/// (7x1 then 1x7) + (1x7 then 7x1) on cat[current, reference], without activations: (N, 256, H/32, W/32).
 #[derive(Debug)]
 pub struct GlobalConvolution {
     left1: Halves,
@@ -102,12 +101,12 @@ pub struct GlobalConvolution {
 visit_fields!(GlobalConvolution: left1, left2, right1, right2);
 
 impl GlobalConvolution {
-    /// For `inputs` channels of each of the two frames.
+    /// Creates trainable layers with random weights, for `inputs` channels of each of the two frames.
     pub fn new(path: &nn::Path, inputs: i64, outputs: i64) -> Self {
         let column =
-            |name: &str, inputs| Conv::new(&(path / name), ConvSpec::oblong(inputs, outputs, KERNEL, 1));
+            |name: &str, inputs| Conv::new(&(path / name), ConvSpec::rectangular(inputs, outputs, KERNEL, 1));
         let row =
-            |name: &str, inputs| Conv::new(&(path / name), ConvSpec::oblong(inputs, outputs, 1, KERNEL));
+            |name: &str, inputs| Conv::new(&(path / name), ConvSpec::rectangular(inputs, outputs, 1, KERNEL));
         Self {
             left1: Halves::Whole(column("conv_l1", 2 * inputs)),
             left2: row("conv_l2", outputs),
@@ -116,7 +115,7 @@ impl GlobalConvolution {
         }
     }
 
-    /// The reference's part, of its layer4 features (N, 2048, H/32, W/32).
+    /// Computes the contribution of the reference from its layer4 features (N, 2048, H/32, W/32).
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on another shape.
@@ -163,7 +162,7 @@ mod tests {
             let root = store.root();
             let weight = (&root / name).get("weight").unwrap();
             let size = weight.size();
-            let spec = ConvSpec::oblong(size[1], size[0], size[2], size[3]);
+            let spec = ConvSpec::rectangular(size[1], size[0], size[2], size[3]);
             Conv::from_tensors(weight, (&root / name).get("bias"), spec)
         };
         let both = Tensor::cat(&[&current, &reference], 1);
@@ -176,7 +175,7 @@ mod tests {
             let found = matching.forward(&current, &half).unwrap();
             let difference = (&found - &expected).abs().max().double_value(&[]);
             assert!(difference < 1e-5, "{difference}");
-            // A second frame finds the reference half as the first left it.
+            // A frame does not modify the reference half.
             let again = matching.forward(&current, &half).unwrap();
             assert!(again.equal(&found));
             matching.fold().unwrap();

@@ -1,9 +1,9 @@
-//! `resnet50`: the regressor as the paper has it.
+//! `resnet50`: the paper's regressor.
 //!
-//! A Siamese ResNet-50 encodes the current frame with the previous mask, and the reference frame
-//! with its mask; a global convolution compares the two at stride 32; three refine blocks bring the
-//! result to stride 4 along skip connections; what they made of the previous frame enters through
-//! the temporal skip connection. 51.6 M parameters, 95 GMAC a frame at 512x512.
+//! A Siamese ResNet-50 encodes the current frame with the previous mask, and the reference frame with its mask. A
+//! global convolution compares the two at stride 32. Three refine blocks bring the result to stride 4 along skip
+//! connections. The decoder features of the previous frame enter through the temporal skip connection. 51.6 M
+//! parameters, 95 GMAC per frame at 512x512.
 
 pub(in crate::model) mod encoder;
 mod head;
@@ -14,7 +14,7 @@ mod refine;
 use tch::{Kind, Tensor, nn};
 
 use super::config::{Config, Matching, TemporalSkip};
-use super::layers::{Part, Visit, average_pool, channels_last, mean_under, part_of};
+use super::layers::{RelativeRect, Visit, average_pool, channels_last, masked_mean, resample_part};
 use super::{Regressor, Role, ShallowClone};
 use crate::{Error, Result, visit_fields};
 use encoder::Encoder;
@@ -38,25 +38,25 @@ pub struct Resnet50 {
 
 visit_fields!(Resnet50: encoder, matching, residual, refine4, refine3, refine2, temporal, head);
 
-/// What is computed once per reference.
+/// Values computed once per reference.
 #[derive(Debug)]
 pub struct Reference {
-    /// (N, 1, H, W), float32.
+    /// Masks (N, 1, H, W), float32.
     masks: Tensor,
     half: ReferenceHalf,
     /// The objects' mean features at stride 32, (N, channels).
-    look: Tensor,
+    appearance: Tensor,
 }
 
-/// What one frame leaves for the next, float32.
+/// Recurrent state, carried from frame to frame.
 #[derive(Debug)]
 pub struct State {
-    /// (N, 1, H, W) in [0, 1].
+    /// Masks of the previous frame, (N, 1, H, W) in [0, 1], float32.
     masks: Tensor,
-    /// (N, 32, H/4, W/4), where there is a temporal skip.
+    /// Temporal skip, (N, 32, H/4, W/4) float32, if the network has one.
     temporal: Option<Tensor>,
-    /// Features at stride 32, once there was a frame.
-    seen: Option<Tensor>,
+    /// Features of the previous frame at stride 32; absent at the reference.
+    features: Option<Tensor>,
 }
 
 impl ShallowClone for Reference {
@@ -64,7 +64,7 @@ impl ShallowClone for Reference {
         Self {
             masks: self.masks.shallow_clone(),
             half: self.half.shallow_clone(),
-            look: self.look.shallow_clone(),
+            appearance: self.appearance.shallow_clone(),
         }
     }
 }
@@ -74,21 +74,21 @@ impl ShallowClone for State {
         Self {
             masks: self.masks.shallow_clone(),
             temporal: self.temporal.as_ref().map(Tensor::shallow_clone),
-            seen: self.seen.as_ref().map(Tensor::shallow_clone),
+            features: self.features.as_ref().map(Tensor::shallow_clone),
         }
     }
 }
 
 impl Resnet50 {
-    /// The trainable network, its variables under `path` and initialised at random.
+    /// Creates a trainable network with random weights, its variables under `path`.
     ///
     /// # Errors
-    /// [`Error::Config`] on a configuration that is not one of `resnet50`, [`Error::Torch`] when memory
-    /// runs out.
+    /// [`Error::Config`] if the configuration is invalid or its matching is not the global convolution;
+    /// [`Error::Torch`] when memory runs out.
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         config.validate()?;
         if config.matching != Matching::GlobalConvolution {
-            return Err(Error::Config("matching of the paper's resnet50 is global-convolution".into()));
+            return Err(Error::Config("matching of the paper's resnet50 must be global-convolution".into()));
         }
         let channels = config.channels(256);
         let eighth = config.channels(32);
@@ -111,7 +111,7 @@ impl Resnet50 {
 }
 
 impl Resnet50 {
-    /// Computes in `kind` from now on while the weights stay as they are: float32 weights train in bfloat16.
+    /// Sets the kind to compute in without converting the weights: float32 weights train in bfloat16.
     pub fn compute_in(&mut self, kind: Kind) {
         self.encoder.compute_in(kind);
     }
@@ -121,7 +121,7 @@ impl Regressor for Resnet50 {
     type Reference = Reference;
     type State = State;
     type MemoryRef = ();
-    /// The image: its encoder sees the mask of the frame before as well.
+    /// The image itself, as the encoder also needs the mask of the previous frame.
     type EncodedFrame = Tensor;
 
     fn config(&self) -> &Config {
@@ -132,12 +132,12 @@ impl Regressor for Resnet50 {
         let features = self.encoder.forward(image, masks)?;
         Ok(Reference {
             masks: masks.f_to_kind(Kind::Float)?,
-            look: mean_under(&features.stride32, &average_pool(&masks.f_to_kind(Kind::Float)?, 32)?)?,
+            appearance: masked_mean(&features.stride32, &average_pool(&masks.f_to_kind(Kind::Float)?, 32)?)?,
             half: self.matching.reference(&features.stride32)?,
         })
     }
 
-    /// The global convolution compares with one picture only.
+    /// Does nothing: the global convolution compares with one image only.
     fn add_view(&self, _image: &Tensor, _masks: &Tensor, _: &mut Reference) -> Result<()> {
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Regressor for Resnet50 {
             Some(temporal) => Some(temporal.zeros(size[0], size[2] / 4, size[3] / 4)?),
             None => None,
         };
-        Ok(State { masks: reference.masks.shallow_clone(), temporal, seen: None })
+        Ok(State { masks: reference.masks.shallow_clone(), temporal, features: None })
     }
 
     fn memory_ref(_: &State) {}
@@ -179,7 +179,7 @@ impl Regressor for Resnet50 {
         if let Some(temporal) = &self.temporal {
             state.temporal = Some(temporal.forward(&x)?);
         }
-        state.seen = Some(features.stride32);
+        state.features = Some(features.stride32);
         Ok(logits)
     }
 
@@ -189,12 +189,12 @@ impl Regressor for Resnet50 {
         f: &mut dyn FnMut(&mut Tensor, Role) -> Result<()>,
     ) -> Result<()> {
         reference.half.visit(&mut |x| f(x, Role::Constant))?;
-        f(&mut reference.look, Role::Constant)?;
-        f(&mut state.masks, Role::Given)?;
-        state.temporal.iter_mut().try_for_each(|x| f(x, Role::Carried))
+        f(&mut reference.appearance, Role::Constant)?;
+        f(&mut state.masks, Role::Input)?;
+        state.temporal.iter_mut().try_for_each(|x| f(x, Role::Recurrent))
     }
 
-    fn observe_seen(&self, masks: &Tensor, _: &[bool], _: &Reference, state: &mut State) -> Result<()> {
+    fn observe_presence(&self, masks: &Tensor, _: &[bool], _: &Reference, state: &mut State) -> Result<()> {
         state.masks = masks.f_to_kind(Kind::Float)?;
         Ok(())
     }
@@ -207,18 +207,23 @@ impl Regressor for Resnet50 {
         Ok(())
     }
 
-    fn reframe(&self, part: Part, (height, width): (i64, i64), state: &mut State) -> Result<()> {
-        state.masks = part_of(&state.masks, part, (height, width), true)?;
+    fn move_crop_window(
+        &self,
+        part: RelativeRect,
+        (height, width): (i64, i64),
+        state: &mut State,
+    ) -> Result<()> {
+        state.masks = resample_part(&state.masks, part, (height, width), true)?;
         if let Some(temporal) = &mut state.temporal {
-            *temporal = channels_last(&part_of(temporal, part, (height / 4, width / 4), false)?)?;
+            *temporal = channels_last(&resample_part(temporal, part, (height / 4, width / 4), false)?)?;
         }
         Ok(())
     }
 
     fn likeness(&self, reference: &Reference, state: &State) -> Result<Tensor> {
-        let Some(seen) = &state.seen else { return Err(Error::NoReference) };
-        let look = reference.look.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
-        let likeness = Tensor::f_cosine_similarity(&seen.f_to_kind(Kind::Float)?, &look, 1, 1e-6)?;
+        let Some(features) = &state.features else { return Err(Error::NoReference) };
+        let appearance = reference.appearance.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
+        let likeness = Tensor::f_cosine_similarity(&features.f_to_kind(Kind::Float)?, &appearance, 1, 1e-6)?;
         Ok(likeness.f_unsqueeze(1)?)
     }
 

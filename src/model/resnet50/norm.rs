@@ -1,4 +1,4 @@
-//! Batch normalisation with frozen statistics, and its folding into the convolution before it.
+//! Batch normalisation with frozen statistics, and its folding into the preceding convolution.
 
 use tch::{Kind, Tensor, nn};
 
@@ -6,11 +6,11 @@ use crate::Result;
 use crate::model::layers::{Conv, ConvSpec};
 use crate::visit_fields;
 
-/// torchvision's.
+/// As in torchvision.
 const EPSILON: f64 = 1e-5;
 
-/// Batch normalisation by the stored statistics, in training too: the pretrained ones are better
-/// than those of a handful of frames. Weight and bias are trained. Names as in torchvision.
+/// Batch normalisation with the stored statistics, also in training: the pretrained ones are better than those of
+/// a few frames. Weight and bias are trained. Tensor names are those of torchvision.
 #[derive(Debug)]
 pub struct BatchNorm {
     weight: Tensor,
@@ -22,7 +22,7 @@ pub struct BatchNorm {
 visit_fields!(BatchNorm: weight, bias, running_mean, running_var);
 
 impl BatchNorm {
-    /// The identity but for the epsilon, for so many channels.
+    /// Creates the identity, up to the epsilon.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
@@ -35,7 +35,7 @@ impl BatchNorm {
         })
     }
 
-    /// (N, C, H, W) to the same, in the kind of `x`; the parameters are used in float32.
+    /// Normalises `x` (N, C, H, W) in its own kind; the parameters are used in float32.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on a channel count other than its own.
@@ -52,7 +52,7 @@ impl BatchNorm {
         )?)
     }
 
-    /// The same as `scale * x + shift`: two float32 vectors (C).
+    /// Returns the float32 vectors (C) of the equivalent `scale * x + shift`.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
@@ -72,7 +72,7 @@ pub(super) fn scale_outputs(weight: &Tensor, scale: &Tensor) -> Result<Tensor> {
     Ok(weight.f_to_kind(Kind::Float)?.f_mul(&scale.f_reshape([-1, 1, 1, 1])?)?)
 }
 
-/// A convolution without bias and the batch normalisation of its output.
+/// Convolution without bias, and batch normalisation of its output.
 #[derive(Debug)]
 pub struct ConvNorm {
     conv: Conv,
@@ -82,7 +82,7 @@ pub struct ConvNorm {
 visit_fields!(ConvNorm: conv, norm);
 
 impl ConvNorm {
-    /// torchvision keeps the two side by side (`conv1`, `bn1`), hence two paths.
+    /// Creates both. torchvision names them side by side (`conv1`, `bn1`), hence two paths.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
@@ -93,7 +93,7 @@ impl ConvNorm {
         })
     }
 
-    /// (N, C, H, W) to (N, C', H', W').
+    /// Maps (N, C, H, W) to (N, C', H', W').
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on a channel count other than its own.
@@ -105,7 +105,7 @@ impl ConvNorm {
         }
     }
 
-    /// Makes one convolution with bias of the two. Doing it again changes nothing.
+    /// Folds both into one convolution with bias. A second call has no effect.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.

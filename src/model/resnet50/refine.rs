@@ -1,5 +1,4 @@
-//! Refinement: residual blocks that bring the matching result back to full resolution along the
-//! encoder's skip connections.
+//! Refine blocks: bring the matching result to higher resolution along the skip connections of the encoder.
 
 use tch::{Tensor, nn};
 
@@ -7,7 +6,7 @@ use crate::Result;
 use crate::model::layers::{Conv, ConvSpec, double};
 use crate::visit_fields;
 
-/// x + c2(relu(c1(relu x))), 3x3.
+/// Residual unit x + conv2(relu(conv1(relu x))), 3x3.
 #[derive(Debug)]
 pub struct Residual {
     conv1: Conv,
@@ -17,14 +16,13 @@ pub struct Residual {
 visit_fields!(Residual: conv1, conv2);
 
 impl Residual {
-    /// With the names `first` and `second` under `path`. `extra` more channels enter the first
-    /// convolution than are added to.
+    /// Creates the two convolutions `names` under `path`. `extra` additional channels enter the first.
     pub fn new(path: &nn::Path, names: [&str; 2], channels: i64, extra: i64) -> Self {
         let conv = |name: &str, inputs| Conv::new(&(path / name), ConvSpec::square(inputs, channels, 3));
         Self { conv1: conv(names[0], channels + extra), conv2: conv(names[1], channels) }
     }
 
-    /// (N, C, H, W) to the same; `extra` (N, C', H, W) goes into the first convolution alone.
+    /// Maps `x` (N, C, H, W) to the same shape; `extra` (N, C', H, W) enters the first convolution only.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on other shapes.
@@ -38,7 +36,7 @@ impl Residual {
     }
 }
 
-/// One refine block: s = f1(skip); s += f3(relu(f2(relu s))); m = s + up2(previous);
+/// Refine block: s = f1(skip); s += f3(relu(f2(relu s))); m = s + up2(previous);
 /// m += g2(relu(g1(relu m))).
 #[derive(Debug)]
 pub struct Refine {
@@ -50,8 +48,8 @@ pub struct Refine {
 visit_fields!(Refine: f1, skip, merge);
 
 impl Refine {
-    /// `skips` channels from the encoder; `extra` more enter g1 (the temporal skip's, where it
-    /// enters here).
+    /// Creates a block for `skips` channels from the encoder. `extra` additional channels, those of the temporal
+    /// skip, enter g1.
     pub fn new(path: &nn::Path, skips: i64, channels: i64, extra: i64) -> Self {
         Self {
             f1: Conv::new(&(path / "f1"), ConvSpec::square(skips, channels, 3)),
@@ -60,7 +58,7 @@ impl Refine {
         }
     }
 
-    /// `skip` (N, C, 2H, 2W) from the encoder, `previous` (N, 256, H, W) from the block before:
+    /// Merges `skip` (N, C, 2H, 2W) from the encoder with `previous` (N, 256, H, W) from the preceding block to
     /// (N, 256, 2H, 2W).
     ///
     /// # Errors

@@ -9,13 +9,13 @@ use crate::model::weights;
 
 const OPTIONS: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-/// The network with an eighth of the layer widths at 64x96 pixels.
+/// Configuration with an eighth of the channels at 64x96 pixels.
 fn tiny(temporal_skip: TemporalSkip) -> Config {
     Config { width: 0.125, network_size: [64, 96], temporal_skip, ..Config::resnet50() }
 }
 
-/// A tiny network and its variables. Tests run side by side and share one random generator, hence
-/// none of it here.
+/// Builds a network and its variables. Tests run in parallel and share one random generator, so it is not used
+/// here.
 fn build(config: &Config) -> (VarStore, Resnet50) {
     let store = VarStore::new(Device::Cpu);
     let network = Resnet50::new(&store.root(), config).unwrap();
@@ -23,7 +23,7 @@ fn build(config: &Config) -> (VarStore, Resnet50) {
     (store, network)
 }
 
-/// Gives the variables values that anyone can compute; batch normalisation is not the identity.
+/// Fills the variables with reproducible values; batch normalisation is not the identity.
 fn fill(store: &VarStore) {
     let variables: std::collections::BTreeMap<_, _> = store.variables().into_iter().collect();
     for (n, (name, mut variable)) in variables.into_iter().enumerate() {
@@ -39,7 +39,7 @@ fn fill(store: &VarStore) {
     }
 }
 
-/// Waves in [0, 1] that anyone can compute.
+/// Returns reproducible waves in [0, 1].
 fn waves(size: [i64; 4], phase: f64) -> Tensor {
     let i = Tensor::arange(size.iter().product::<i64>(), OPTIONS);
     ((i * 0.013 + phase).sin() * 0.5 + 0.5).reshape(size)
@@ -55,7 +55,7 @@ fn masks(config: &Config, batch: i64, phase: i64) -> Tensor {
     waves([batch, 1, height, width], phase as f64)
 }
 
-/// Soft masks of `frames` frames after the reference.
+/// Returns the soft masks of `frames` frames after the reference.
 fn run(network: &Resnet50, batch: i64, frames: i64) -> Vec<Tensor> {
     let config = network.config().clone();
     let reference = network.reference(&image(&config, 1, 1), &masks(&config, batch, 2)).unwrap();
@@ -73,7 +73,7 @@ fn difference(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[])
 }
 
-/// Weights and biases under a name, statistics left out.
+/// Counts weights and biases under a name, without statistics.
 fn parameters(store: &VarStore, prefix: &str) -> i64 {
     store
         .variables()
@@ -84,7 +84,7 @@ fn parameters(store: &VarStore, prefix: &str) -> i64 {
 }
 
 #[test]
-fn parameter_counts_are_the_papers() {
+fn parameter_counts_match_the_paper() {
     let store = VarStore::new(Device::Cpu);
     Resnet50::new(&store.root(), &Config::resnet50()).unwrap();
     for (prefix, count) in [
@@ -110,7 +110,7 @@ fn parameter_counts_are_the_papers() {
 }
 
 #[test]
-fn every_variable_but_the_statistics_is_trained() {
+fn all_variables_except_statistics_are_trained() {
     let (store, _network) = build(&tiny(TemporalSkip::Head));
     for (name, tensor) in store.variables() {
         assert_eq!(tensor.requires_grad(), !name.contains("running_"), "{name}");
@@ -118,7 +118,7 @@ fn every_variable_but_the_statistics_is_trained() {
 }
 
 #[test]
-fn shapes() {
+fn features_state_and_logits_have_their_shapes() {
     let config = tiny(TemporalSkip::Head);
     let (_store, network) = build(&config);
     let _guard = tch::no_grad_guard();
@@ -139,7 +139,7 @@ fn shapes() {
 }
 
 #[test]
-fn objects_of_one_batch_do_not_touch_each_other() {
+fn objects_in_a_batch_are_independent() {
     let config = tiny(TemporalSkip::Head);
     let (_store, network) = build(&config);
     let _guard = tch::no_grad_guard();
@@ -157,7 +157,7 @@ fn objects_of_one_batch_do_not_touch_each_other() {
 }
 
 #[test]
-fn folding_changes_nothing() {
+fn folding_keeps_the_output() {
     for temporal_skip in [TemporalSkip::Head, TemporalSkip::Refine, TemporalSkip::Off] {
         let (_store, mut network) = build(&tiny(temporal_skip));
         let _guard = tch::no_grad_guard();
@@ -176,7 +176,7 @@ fn folding_changes_nothing() {
         }
         network.fold().unwrap();
         let again = run(&network, 2, 3);
-        assert!(again[2].equal(&found[2]), "folding twice is folding once");
+        assert!(again[2].equal(&found[2]), "a second fold has no effect");
         // 53 folded convolutions, 2 constants, 6 of matching, 4 of the residual, 3 x 10 of the
         // refine blocks, 2 of the head and of the temporal skip.
         let temporal = if temporal_skip == TemporalSkip::Off { 0 } else { 2 };
@@ -184,27 +184,27 @@ fn folding_changes_nothing() {
     }
 }
 
-/// Both readings against the plain concatenation, written out with the variables of the store.
+/// Compares both positions of the temporal skip with the plain concatenation, computed from the variables.
 #[test]
-fn both_readings_of_the_temporal_skip() {
+fn temporal_skip_equals_its_definition() {
     let conv = |store: &VarStore, name: &str, x: &Tensor| {
         let variables = store.variables();
         let weight = &variables[&format!("{name}.weight")];
         x.conv2d(weight, Some(&variables[&format!("{name}.bias")]), [1, 1], [1, 1], [1, 1], 1)
     };
-    for reading in [TemporalSkip::Head, TemporalSkip::Refine] {
-        let config = tiny(reading);
+    for position in [TemporalSkip::Head, TemporalSkip::Refine] {
+        let config = tiny(position);
         let (store, network) = build(&config);
         let _guard = tch::no_grad_guard();
         let (eighth, channels) = (config.channels(32), config.channels(256));
-        let at_head = if reading == TemporalSkip::Head { eighth } else { 0 };
+        let at_head = if position == TemporalSkip::Head { eighth } else { 0 };
         let sizes = store.variables();
         assert_eq!(sizes["head.weight"].size()[1], channels + at_head);
         assert_eq!(sizes["refine2.g1.weight"].size()[1], channels + eighth - at_head);
 
         let reference = network.reference(&image(&config, 1, 1), &masks(&config, 1, 2)).unwrap();
         let mut state = network.start(&reference).unwrap();
-        // The previous frame's refine-2 output, computed here from the definition.
+        // Output of refine2 for the previous frame, computed from the definition.
         let mut previous = Tensor::zeros([1, channels, 16, 24], OPTIONS);
         let mut logits = Vec::new();
         for i in 0..3 {
@@ -218,12 +218,12 @@ fn both_readings_of_the_temporal_skip() {
             let s = conv(&store, "refine2.f1", &features.stride4);
             let s = &s + conv(&store, "refine2.f3", &conv(&store, "refine2.f2", &s.relu()).relu());
             let m = s + x.upsample_bilinear2d([16, 24], false, None, None);
-            let inner = match reading {
+            let inner = match position {
                 TemporalSkip::Refine => Tensor::cat(&[&m, &temporal], 1),
                 _ => m.shallow_clone(),
             };
             let m = &m + conv(&store, "refine2.g2", &conv(&store, "refine2.g1", &inner.relu()).relu());
-            let end = match reading {
+            let end = match position {
                 TemporalSkip::Head => Tensor::cat(&[&m, &temporal], 1),
                 _ => m.shallow_clone(),
             };
@@ -233,12 +233,12 @@ fn both_readings_of_the_temporal_skip() {
 
             let found = network.step(&frame, &reference, &mut state).unwrap();
             let soft = found.sigmoid();
-            assert!(difference(&soft, &expected) < 1e-5, "{reading:?}, frame {i}");
+            assert!(difference(&soft, &expected) < 1e-5, "{position:?}, frame {i}");
             network.observe(&soft, &reference, &mut state).unwrap();
             logits.push(found);
         }
 
-        // The state matters: the same frame with the state of the start gives another mask.
+        // The same frame with the initial state gives another mask.
         let mut fresh = network.start(&reference).unwrap();
         network.observe(&state.masks, &reference, &mut fresh).unwrap();
         let frame = image(&config, 1, 30);
@@ -262,7 +262,7 @@ fn statistics_stay_frozen_in_training() {
     let after = store.variables();
     for (name, tensor) in before {
         if name.contains("running_") {
-            assert!(after[&name].equal(&tensor), "{name} moved");
+            assert!(after[&name].equal(&tensor), "{name} changed");
         } else {
             assert!(!after[&name].equal(&tensor), "{name} was not trained");
         }
@@ -302,7 +302,7 @@ fn other_architectures_are_refused() {
     assert!(error.to_string().contains("500x512"), "{error}");
 }
 
-/// The folder of backbones, where it is.
+/// Returns the folder of backbones, if it exists.
 fn backbones() -> Option<PathBuf> {
     let shared = std::env::var_os("FASTGANSEG_SHARED")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
@@ -310,35 +310,35 @@ fn backbones() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    println!("skipped: there is no {}", folder.display());
+    println!("skipped: {} is missing", folder.display());
     None
 }
 
-/// ImageNet weights load by name, all of them, and layer3 answers with what PyTorch gets.
+/// All ImageNet weights load by name, and layer3 gives the output of PyTorch.
 #[test]
 fn imagenet_weights_load_by_name() {
     let Some(folder) = backbones() else { return };
     let store = VarStore::new(Device::Cpu);
     let mut network = Resnet50::new(&store.root(), &Config::resnet50()).unwrap();
     let path = folder.join("resnet50_imagenet1k_v1_stem_to_layer3.safetensors");
-    let report = weights::load_partial(&path, &store, "encoder").unwrap();
-    assert_eq!(report.loaded.len(), 220);
-    assert!(report.unused.is_empty(), "{:?}", report.unused);
-    assert!(report.missing.contains(&"encoder.conv1_mask.weight".to_owned()));
-    assert!(report.missing.iter().all(|name| name.contains("layer4") || name.contains("conv1_mask")));
+    let partial = weights::load_partial(&path, &store, "encoder").unwrap();
+    assert_eq!(partial.loaded.len(), 220);
+    assert!(partial.unused.is_empty(), "{:?}", partial.unused);
+    assert!(partial.missing.contains(&"encoder.conv1_mask.weight".to_owned()));
+    assert!(partial.missing.iter().all(|name| name.contains("layer4") || name.contains("conv1_mask")));
 
-    // The expected values are of float32 kernels; files may hold them in half precision.
+    // The expected values are those of float32 weights; the file may have half precision.
     let stored = safetensors::SafeTensors::read_metadata(&std::fs::read(&path).unwrap()).unwrap().1;
     let is_half = stored.info("conv1.weight").unwrap().dtype == safetensors::Dtype::F16;
     let tolerance = if is_half { 5e-4 } else { 1e-4 };
 
     let _guard = tch::no_grad_guard();
-    let picture = waves([1, 3, 64, 96], 0.0);
+    let image = waves([1, 3, 64, 96], 0.0);
     let masks = Tensor::zeros([1, 1, 64, 96], OPTIONS);
-    // The mask convolution starts at random; its bias alone would show.
+    // The mask convolution is random; with a mask of zeros only its bias has an effect.
     let _ = store.variables()["encoder.conv1_mask.bias"].shallow_clone().fill_(0.0);
     for _ in 0..2 {
-        let x = network.encoder.forward(&picture, &masks).unwrap().stride16;
+        let x = network.encoder.forward(&image, &masks).unwrap().stride16;
         let statistics = [
             x.mean(Kind::Double).double_value(&[]),
             x.max().double_value(&[]),
@@ -353,15 +353,15 @@ fn imagenet_weights_load_by_name() {
     }
 }
 
-/// Of PyTorch: mean and maximum of layer3's output for [`waves`] of phase 0, and three values of it.
+/// Computed with PyTorch: mean, maximum and three values of layer3's output for [`waves`] of phase 0.
 const LAYER3: [f64; 5] = [0.061_771_390, 2.446_086_4, 0.038_599_55, 0.015_307_534, 0.134_938_33];
 
-/// Three frames against an implementation of the same network in PyTorch that shares no line with
-/// this one: mean, minimum and maximum of the logits and two values of them.
+/// Compares three frames with an independent implementation in PyTorch: mean, minimum, maximum and two values of
+/// the logits.
 #[test]
 fn equals_an_independent_implementation() {
-    for (reading, frames) in [(TemporalSkip::Head, HEAD), (TemporalSkip::Refine, REFINE)] {
-        let config = tiny(reading);
+    for (position, frames) in [(TemporalSkip::Head, HEAD), (TemporalSkip::Refine, REFINE)] {
+        let config = tiny(position);
         let (_store, mut network) = build(&config);
         let _guard = tch::no_grad_guard();
         for _ in 0..2 {
@@ -378,7 +378,7 @@ fn equals_an_independent_implementation() {
                     logits.double_value(&[0, 0, 40, 80]),
                 ];
                 for (a, b) in found.iter().zip(expected) {
-                    assert!((a - b).abs() < 1e-4, "{reading:?} {t}: {found:?}, expected {expected:?}");
+                    assert!((a - b).abs() < 1e-4, "{position:?} {t}: {found:?}, expected {expected:?}");
                 }
             }
             network.fold().unwrap();
@@ -398,7 +398,7 @@ const REFINE: [[f64; 5]; 3] = [
 ];
 
 #[test]
-fn a_weights_file_drives_the_tracker() {
+fn tracker_runs_from_a_weights_file() {
     use crate::device::{DeviceChoice, Precision};
     use crate::image::{Picture, PlaneMut};
     use crate::mask::ReferenceMask;

@@ -13,7 +13,7 @@ fn metadata() -> BTreeMap<String, String> {
     BTreeMap::from([("licence", "MPL-2.0"), ("training_data", "none")].map(|(k, v)| (k.into(), v.into())))
 }
 
-/// All that [`save`] writes.
+/// All metadata that [`save`] writes.
 fn whole_metadata() -> HashMap<String, String> {
     let json = serde_json::to_string(&config()).unwrap();
     let more = [("format", "1"), ("architecture", "resnet50"), ("config", &json)];
@@ -24,7 +24,7 @@ fn write(path: &Path, store: &VarStore, kind: Kind) -> Result<()> {
     save(path, store, &config(), &metadata(), kind)
 }
 
-/// Two trained variables and one that is not.
+/// Two trainable variables and one that is not trained.
 fn store(seed: i64) -> VarStore {
     tch::manual_seed(seed);
     let store = VarStore::new(Device::Cpu);
@@ -55,8 +55,8 @@ impl Folder {
         self.0.path().join("model.safetensors")
     }
 
-    /// A good file, its bytes changed by `f`.
-    fn spoiled(&self, f: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+    /// Writes a valid file with its bytes changed by `f`.
+    fn modified(&self, f: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
         write(&self.path(), &store(1), Kind::Float).unwrap();
         let mut bytes = fs::read(self.path()).unwrap();
         f(&mut bytes);
@@ -65,7 +65,7 @@ impl Folder {
     }
 }
 
-/// The message of an error, which must name the path.
+/// Returns the message of an error, which must name the path.
 fn message<T: std::fmt::Debug>(result: Result<T>, path: &Path) -> String {
     let message = result.unwrap_err().to_string();
     assert!(message.contains(&path.display().to_string()), "{message}");
@@ -80,7 +80,7 @@ fn with_metadata(path: &Path, change: impl FnOnce(&mut HashMap<String, String>))
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn saved_weights_are_read_back() {
     let folder = Folder::new();
     for (kind, tolerance) in [(Kind::Float, 0.0), (Kind::Half, 1e-3), (Kind::BFloat16, 1e-2)] {
         let written = store(1);
@@ -100,7 +100,7 @@ fn what_is_written_is_read_back() {
             assert!(found.equal(&from_memory.variables()[&name]));
         }
         assert!(read.variables()["net.weight"].requires_grad());
-        assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 1, "nothing else is left behind");
+        assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 1, "no other file remains");
     }
 }
 
@@ -124,7 +124,7 @@ fn a_failed_write_leaves_the_old_file() {
 }
 
 #[test]
-fn a_missing_file_or_a_folder() {
+fn missing_files_and_folders_are_refused() {
     let folder = Folder::new();
     let result = Weights::open(&folder.path());
     assert!(matches!(result, Err(Error::Read { .. })));
@@ -134,42 +134,42 @@ fn a_missing_file_or_a_folder() {
 }
 
 #[test]
-fn an_empty_file() {
+fn empty_files_are_refused() {
     let folder = Folder::new();
-    let path = folder.spoiled(Vec::clear);
+    let path = folder.modified(Vec::clear);
     assert!(message(Weights::open(&path), &path).contains("truncated: 0 bytes"));
 }
 
 #[test]
-fn a_truncated_file() {
+fn truncated_files_are_refused() {
     let folder = Folder::new();
     let mut whole = 0;
-    let path = folder.spoiled(|bytes| {
+    let path = folder.modified(|bytes| {
         whole = bytes.len();
         bytes.truncate(whole - 1);
     });
     let error = message(Weights::open(&path), &path);
     assert!(error.contains(&format!("truncated: {} bytes of the {whole}", whole - 1)), "{error}");
-    let path = folder.spoiled(|bytes| bytes.truncate(40));
+    let path = folder.modified(|bytes| bytes.truncate(40));
     let error = message(Weights::open(&path), &path);
-    assert!(error.contains("truncated: 40 bytes end within its header"), "{error}");
+    assert!(error.contains("truncated: 40 bytes do not hold its whole header"), "{error}");
 }
 
 #[test]
-fn an_oversized_file() {
+fn oversized_files_are_refused() {
     let folder = Folder::new();
-    let path = folder.spoiled(|bytes| bytes.extend([0; 100]));
+    let path = folder.modified(|bytes| bytes.extend([0; 100]));
     assert!(message(Weights::open(&path), &path).contains("oversized"));
-    // A hole: large to look at, nothing on the disk.
+    // A sparse file takes no disk space.
     File::create(&path).unwrap().set_len(MAX_BYTES + 1).unwrap();
     let error = message(Weights::open(&path), &path);
     assert!(error.contains(&format!("oversized: {} bytes", MAX_BYTES + 1)), "{error}");
 }
 
 #[test]
-fn a_header_that_lies() {
+fn inconsistent_headers_are_refused() {
     let folder = Folder::new();
-    let path = folder.spoiled(|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()));
+    let path = folder.modified(|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()));
     assert!(message(Weights::open(&path), &path).contains("not a safetensors file"));
     for (shape, end) in [("[4611686018427387904,4]", 16), ("[2]", 1_u64 << 40), ("[9]", 16)] {
         let header = format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,{end}]}}}}"#);
@@ -182,19 +182,19 @@ fn a_header_that_lies() {
 }
 
 #[test]
-fn another_kind_of_file() {
+fn other_file_types_are_refused() {
     let folder = Folder::new();
     for bytes in
         [&b"\x89PNG\r\n\x1a\n and so on"[..], b"PK\x03\x04 a pickle inside a zip", b"plain text, long"]
     {
-        let path = folder.spoiled(|file| *file = bytes.to_vec());
+        let path = folder.modified(|file| *file = bytes.to_vec());
         let error = message(Weights::open(&path), &path);
         assert!(error.contains("not a safetensors file"), "{error}");
     }
 }
 
 #[test]
-fn metadata_of_something_else() {
+fn invalid_metadata_is_refused() {
     let folder = Folder::new();
     let path = folder.path();
     let refused = |key: &str, value: Option<&str>, expected: &str| {
@@ -207,25 +207,25 @@ fn metadata_of_something_else() {
         let error = message(Weights::open(&path), &path);
         assert!(error.contains(expected), "{error}");
     };
-    refused("format", None, "of format \"\"");
-    refused("format", Some("2"), "of format \"2\"; this build reads \"1\"");
+    refused("format", None, "format version is \"\"");
+    refused("format", Some("2"), "format version is \"2\"; this build reads \"1\"");
     refused(
         "architecture",
         Some("unet"),
         "architecture \"unet\" is unknown; this build has lite and resnet50",
     );
-    refused("architecture", Some("lite"), "architecture lite, its configuration says resnet50");
-    refused("config", None, "something else");
+    refused("architecture", Some("lite"), "architecture lite, its configuration resnet50");
+    refused("config", None, "no network configuration");
     refused("config", Some("{}"), "missing field `architecture`");
     refused("config", Some("{\"architecture\":\"unet\"}"), "architecture \"unet\" is unknown");
-    refused("config", Some("no JSON"), "network configuration");
+    refused("config", Some("no JSON"), "invalid network configuration");
     let mut config = config();
     config.width = 1e9;
     refused("config", Some(&serde_json::to_string(&config).unwrap()), "width");
 }
 
 #[test]
-fn tensors_that_do_not_fit() {
+fn tensors_of_another_name_or_shape_are_refused() {
     let folder = Folder::new();
     write(&folder.path(), &store(1), Kind::Float).unwrap();
     let weights = Weights::open(&folder.path()).unwrap();
@@ -240,12 +240,12 @@ fn tensors_that_do_not_fit() {
         let error = message(weights.fill(&store), &folder.path());
         assert!(error.contains(expected), "{error}");
         let bias = &store.variables()["net.bias"];
-        assert_eq!(bias.abs().max().double_value(&[]), 0.0, "nothing is loaded in part");
+        assert_eq!(bias.abs().max().double_value(&[]), 0.0, "no tensor is loaded on an error");
     }
 }
 
 #[test]
-fn tensors_of_another_type_or_not_finite() {
+fn tensors_of_another_type_or_not_finite_are_refused() {
     let folder = Folder::new();
     let put = |dtype: Dtype, bytes: &[u8]| {
         let view = TensorView::new(dtype, vec![2], bytes).unwrap();
@@ -263,7 +263,7 @@ fn tensors_of_another_type_or_not_finite() {
 }
 
 #[test]
-fn a_part_of_a_network() {
+fn partial_files_are_loaded_under_a_prefix() {
     let folder = Folder::new();
     let backbone = VarStore::new(Device::Cpu);
     let root = backbone.root();
@@ -280,10 +280,10 @@ fn a_part_of_a_network() {
         store
     };
     let store = network(4);
-    let report = load_partial(&folder.path(), &store, "encoder").unwrap();
-    assert_eq!(report.loaded, ["encoder.conv1.weight"]);
-    assert_eq!(report.missing, ["encoder.conv1_mask.weight"]);
-    assert_eq!(report.unused, ["fc.weight"]);
+    let partial = load_partial(&folder.path(), &store, "encoder").unwrap();
+    assert_eq!(partial.loaded, ["encoder.conv1.weight"]);
+    assert_eq!(partial.missing, ["encoder.conv1_mask.weight"]);
+    assert_eq!(partial.unused, ["fc.weight"]);
     let expected = &backbone.variables()["conv1.weight"];
     assert!(store.variables()["encoder.conv1.weight"].equal(expected));
 
@@ -304,14 +304,14 @@ fn a_wide_network_is_not_built_from_a_small_file() {
 }
 
 #[test]
-fn wide_networks_have_more_than_the_least_parameters() {
+fn wide_networks_exceed_the_lower_bound_of_parameters() {
     for width in [1.0, 1.5, 2.0] {
         let config = Config { width, network_size: [32, 32], ..Config::lite() };
         let store = VarStore::new(Device::Cpu);
         crate::model::Lite::new(&store.root(), &config).unwrap();
         let count: usize = store.variables().values().map(Tensor::numel).sum();
-        let least = config.least_parameters();
-        assert!((count as u64) > least && (count as u64) < 3 * least, "width {width}: {count}, {least}");
+        let (count, minimum) = (count as u64, config.min_parameters());
+        assert!(count > minimum && count < 3 * minimum, "width {width}: {count}, {minimum}");
     }
 }
 

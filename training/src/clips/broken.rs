@@ -1,4 +1,4 @@
-//! Files that cannot be used: named, left out, counted.
+//! Counts broken files of training data up to a limit.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::{Error, Result};
 
-/// The broken files met so far.
+/// Broken files found so far, shared by all threads.
 #[derive(Debug)]
 pub struct Broken {
     limit: usize,
@@ -14,15 +14,16 @@ pub struct Broken {
 }
 
 impl Broken {
-    /// None so far; up to `limit` are let pass.
+    /// Creates an empty set that tolerates up to `limit` files.
     pub fn new(limit: usize) -> Self {
         Self { limit, files: Mutex::default() }
     }
 
-    /// What was read, or nothing if the file is broken: the first time this is said on stderr.
+    /// Returns the value that was read, or `None` if the file is broken. The first failure of each file is printed
+    /// on stderr.
     ///
     /// # Errors
-    /// One broken file more than the limit, and what is no fault of a file.
+    /// [`Error::Broken`] if there are more broken files than the limit; errors of libtorch as they are.
     pub fn skip<T>(&self, file: &Path, read: Result<T>) -> Result<Option<T>> {
         let error = match read {
             Ok(value) => return Ok(Some(value)),
@@ -37,7 +38,7 @@ impl Broken {
         if count > self.limit {
             return Err(Error::Broken { count, source: Box::new(error) });
         }
-        eprintln!("left out ({count} of at most {}): {error}", self.limit);
+        eprintln!("skipping broken file ({count} of at most {}): {error}", self.limit);
         Ok(None)
     }
 }
@@ -49,12 +50,12 @@ mod tests {
     #[test]
     fn files_are_counted_once_and_too_many_are_an_error() {
         let broken = Broken::new(2);
-        let fault = |name: &str| -> Result<u8> { Err(Error::picture(Path::new(name), "broken")) };
+        let broken_file = |name: &str| -> Result<u8> { Err(Error::picture(Path::new(name), "broken")) };
         assert_eq!(broken.skip(Path::new("whole.jpg"), Ok(7)).unwrap(), Some(7));
         for name in ["a.jpg", "b.jpg", "a.jpg", "b.jpg"] {
-            assert_eq!(broken.skip(Path::new(name), fault(name)).unwrap(), None);
+            assert_eq!(broken.skip(Path::new(name), broken_file(name)).unwrap(), None);
         }
-        let error = broken.skip(Path::new("c.jpg"), fault("c.jpg")).unwrap_err().to_string();
+        let error = broken.skip(Path::new("c.jpg"), broken_file("c.jpg")).unwrap_err().to_string();
         assert!(error.contains("c.jpg") && error.contains("data.broken_limit"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Decoded pictures that may be needed again, up to a number of bytes.
+//! Cache of decoded pictures, limited in bytes.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use quick_cache::Weighter;
 use super::picture::Picture;
 use crate::Result;
 
-/// Source, sequence and frame.
+/// Indices of source, sequence and frame.
 type Key = (usize, usize, usize);
-/// Nothing where the file is broken.
+/// `None` for a broken file.
 type Value = Option<Arc<Picture>>;
 
-/// The pictures read last, shared by all threads.
+/// Recently used pictures, shared by all threads.
 #[derive(Debug)]
 pub struct Cache(quick_cache::sync::Cache<Key, Value, Bytes>);
 
@@ -26,14 +26,15 @@ impl Weighter<Key, Value> for Bytes {
 }
 
 impl Cache {
-    /// Keeps up to `bytes`.
+    /// Creates a cache of up to `bytes` bytes.
     pub fn new(bytes: u64) -> Self {
-        // About the size of a frame of 480 x 854, from which the number of entries is guessed.
-        const USUAL: u64 = 4 * 480 * 854;
-        Self(quick_cache::sync::Cache::with_weighter((bytes / USUAL) as usize, bytes, Bytes))
+        // Size of a frame of 480 x 854 with one mask, to estimate the number of entries.
+        const TYPICAL: u64 = 4 * 480 * 854;
+        Self(quick_cache::sync::Cache::with_weighter((bytes / TYPICAL) as usize, bytes, Bytes))
     }
 
-    /// The picture, read if it is not kept. Threads that want the same wait for one to read it.
+    /// Returns the picture and reads it if it is not in the cache. Threads that request the same picture wait for the
+    /// one that reads it.
     ///
     /// # Errors
     /// Those of `read`.

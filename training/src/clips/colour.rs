@@ -1,4 +1,4 @@
-//! Changes of exposure, contrast, saturation and tint.
+//! Random changes of brightness, contrast, saturation and tint.
 
 use tch::Tensor;
 
@@ -14,9 +14,9 @@ pub struct Colour {
 }
 
 impl Colour {
-    /// A change whose bounds grow with `strength`; none at 0.
+    /// Draws a change whose range grows with `strength`; 0 is the identity.
     pub fn draw(strength: f64, random: &mut Random) -> Self {
-        let mut around = |middle: f64, most: f64| middle + strength * random.uniform(-most, most);
+        let mut around = |centre: f64, range: f64| centre + strength * random.uniform(-range, range);
         Self {
             contrast: around(1.0, 0.25),
             brightness: around(0.0, 20.0 / 255.0),
@@ -25,14 +25,14 @@ impl Colour {
         }
     }
 
-    /// The same with the contrast times `factor`.
+    /// Returns the same change with the contrast multiplied by `factor`.
     pub fn with_contrast(self, factor: f64) -> Self {
         Self { contrast: self.contrast * factor, ..self }
     }
 
-    /// `image` (1, 3, H, W) in [0, 1].
+    /// Applies the change to `image` (1, 3, H, W) in [0, 1].
     pub fn apply(&self, image: &Tensor) -> Result<Tensor> {
-        // Contrast, then saturation about the grey, then tint: one matrix and an offset.
+        // Contrast, saturation about the mean of R, G and B, and tint, combined in one matrix and an offset.
         let grey = (1.0 - self.saturation) / 3.0;
         let weight = |row: usize, column: usize| {
             let own = if row == column { self.saturation } else { 0.0 };
@@ -52,18 +52,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_change_at_no_strength() {
+    fn strength_0_is_the_identity() {
         let image = Tensor::rand([1, 3, 5, 7], (tch::Kind::Float, tch::Device::Cpu));
         let same = Colour::draw(0.0, &mut Random::new(1, 1)).apply(&image).unwrap();
         assert!((same - image).abs().max().double_value(&[]) < 1e-6);
     }
 
     #[test]
-    fn contrast_brightness_saturation_and_tint() {
+    fn contrast_brightness_saturation_and_tint_are_applied() {
         let pixel = Tensor::from_slice(&[0.6f32, 0.3, 0.3]).reshape([1, 3, 1, 1]);
         let colour = Colour { contrast: 0.5, brightness: 0.1, saturation: 2.0, tint: [1.0, 1.1, 0.5] };
         let changed = Vec::<f32>::try_from(colour.apply(&pixel).unwrap().reshape([3])).unwrap();
-        // 0.4, 0.25, 0.25 about their mean 0.3.
+        // Contrast and brightness give 0.4, 0.25, 0.25, with mean 0.3.
         let expected = [0.5, 0.2 * 1.1, 0.2 * 0.5];
         assert!(changed.iter().zip(expected).all(|(x, y)| (x - y).abs() < 1e-6), "{changed:?}");
     }

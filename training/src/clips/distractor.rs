@@ -1,5 +1,5 @@
-//! Other objects in clips of real video: cut out of stills, they move in front of the object or behind it. What
-//! touches an object is not a part of it.
+//! Distractors in clips of real video: objects cut out of stills that move in front of the tracked object or behind
+//! it. They teach the network that an adjacent object is not part of the tracked one.
 
 use tch::{Kind, Tensor};
 
@@ -13,14 +13,15 @@ use super::settings::Synthetic;
 use super::{Clip, Frame, Size, coverage};
 use crate::Result;
 
-/// Least share of the clip that is left of the object in the reference.
-const LEAST: f64 = 0.004;
+/// Minimum share of the reference's pixels that the tracked object must cover.
+const MIN_COVERAGE: f64 = 0.004;
 
-/// `clip` with the object of `still` in it; as it was if there would be too little left of its own.
+/// Adds the object of `still` to `clip`. Returns `clip` unchanged if that object is too small, or if it would hide too
+/// much of the tracked object.
 pub fn add_distractor(clip: Clip, still: &Still, settings: &Synthetic, random: &mut Random) -> Result<Clip> {
     let shape = clip.masks.size();
     let (frames, size): (_, Size) = (shape[0] as usize, (shape[2], shape[3]));
-    let (x, y) = middle(&clip.masks.f_narrow(0, 1, 1)?)?;
+    let (x, y) = centroid(&clip.masks.f_narrow(0, 1, 1)?)?;
     let entrance = Entrance {
         share: random.uniform(0.2, 0.7),
         shift: (x + random.uniform(-0.35, 0.35), y + random.uniform(-0.35, 0.35)),
@@ -33,25 +34,26 @@ pub fn add_distractor(clip: Clip, still: &Still, settings: &Synthetic, random: &
     let in_front = random.chance(0.5);
     let late_distractor = random.chance(settings.late_distractor);
 
-    let mut made = Vec::with_capacity(frames);
+    let mut composed = Vec::with_capacity(frames);
     for number in 0..frames {
         let of = |part: &Tensor| part.f_narrow(0, number as i64, 1);
         let frame = Frame { image: of(&clip.images)?, mask: of(&clip.masks)?, valid: of(&clip.valid)? };
         if number == 0 && late_distractor {
-            made.push(frame);
+            composed.push(frame);
             continue;
         }
         let layer = Layer::soft(&object, &colour, number, size, 0.0)?;
-        made.push(match in_front {
+        composed.push(match in_front {
             true => Frame { image: layer.over(&frame.image)?, mask: layer.hide(&frame.mask)?, ..frame },
             false => Frame { image: layer.over_all_but(&frame.mask, &frame.image)?, ..frame },
         });
     }
-    if coverage(&made[0].mask)? < LEAST { Ok(clip) } else { Clip::from_frames(&made) }
+    if coverage(&composed[0].mask)? < MIN_COVERAGE { Ok(clip) } else { Clip::from_frames(&composed) }
 }
 
-/// The middle of a mask (1, 1, H, W), from the clip's middle, in parts of its width and height.
-fn middle(mask: &Tensor) -> Result<(f64, f64)> {
+/// Returns the centroid (x, y) of a mask (1, 1, H, W) relative to the centre of the clip, as fractions of its width and
+/// height.
+fn centroid(mask: &Tensor) -> Result<(f64, f64)> {
     let weight = mask.f_sum(Kind::Float)?.double_value(&[]);
     if weight < 1.0 {
         return Ok((0.0, 0.0));

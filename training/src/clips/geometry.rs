@@ -1,4 +1,4 @@
-//! Placement of pictures by sampling: affine, with waves, bent by splines.
+//! Resampling of pictures: affine transforms, waves and thin-plate splines.
 
 use tch::{Kind, Tensor};
 
@@ -7,52 +7,51 @@ use super::settings::Border;
 use super::spline::Spline;
 use crate::Result;
 
-/// Where the middle of a source lands in the output, and how it is turned and scaled on the way.
+/// Affine transform of a source to the output.
 #[derive(Clone, Copy, Debug)]
 pub struct Placement {
     /// Radians.
     pub rotation: f64,
     /// Output pixels per source pixel.
     pub scale: f64,
-    /// Of the source's middle from the output's, in parts of the output's width and height.
+    /// Offset of the source's centre from the output's, as fractions of the output's width and height.
     pub shift: (f64, f64),
     /// Output pixels to the right per source pixel down.
     pub shear: f64,
-    /// Mirrored left to right before all else.
+    /// Mirrors left to right, before all other transforms.
     pub flip: bool,
 }
 
 impl Placement {
-    /// In the middle, upright.
+    /// Returns a centred placement without rotation, shear or mirroring.
     pub fn scaled(scale: f64) -> Self {
         Self { rotation: 0.0, scale, shift: (0.0, 0.0), shear: 0.0, flip: false }
     }
 }
 
-/// A travelling wave that bends what it is applied to.
+/// Sinusoidal displacement.
 #[derive(Clone, Copy, Debug)]
 pub struct Wave {
     /// Output pixels.
     pub amplitude: f64,
     /// Radians per output pixel.
     pub frequency: f64,
-    /// Radians, of the horizontal and of the vertical displacement.
+    /// Phases of the horizontal and of the vertical displacement, radians.
     pub phase: (f64, f64),
 }
 
-/// Pixels between the places at which a spline is evaluated.
-const COARSE: i64 = 4;
+/// Distance between the pixels at which a spline is evaluated.
+const SPLINE_STEP: i64 = 4;
 
-/// For every output pixel its place in the source: (1, H, W, 2), x and y in [-1, 1] where the source
-/// is.
+/// Sampling grid (1, H, W, 2): the position of every output pixel in the source, x and y in [-1, 1] inside the source.
 #[derive(Debug)]
 pub struct Grid(Tensor);
 
 impl Grid {
-    /// Of a source that counts as `extent` pixels high and wide, whatever its resolution.
+    /// Builds the grid of a source whose nominal height and width are `extent`, independent of its resolution.
     pub fn new(extent: Size, output: Size, placement: &Placement, wave: Option<&Wave>) -> Result<Self> {
         let Placement { rotation, scale, shift, shear, flip } = *placement;
-        // Forward: out = A (source - middle) + place. The grid wants the inverse of A.
+        // Forward: out = A (source - centre) + place. The grid needs the inverse of A.
         let (c, s) = (rotation.cos() * scale, rotation.sin() * scale);
         let (a, b, d, e) = (c, shear - s, s, c);
         let determinant = a * e - b * d;
@@ -62,7 +61,7 @@ impl Grid {
         let side = if flip { -half.0 } else { half.0 };
         let source =
             |x: f64, y: f64| [((ia * x + ib * y) / side) as f32, ((id * x + ie * y) / half.1) as f32];
-        // A wave displaces x by y and y by x, so that the whole is still a sum over the axes.
+        // x is displaced as a function of y, and y of x, so the grid remains the sum of a row and a column.
         let (amplitude, frequency, phase) =
             wave.map_or((0.0, 0.0, (0.0, 0.0)), |wave| (wave.amplitude, wave.frequency, wave.phase));
         let across = (0..output.1).flat_map(|column| {
@@ -78,21 +77,22 @@ impl Grid {
         Ok(Self(across.f_add(&down)?))
     }
 
-    /// The same with the source bent: `spline` takes where a point of the source is seen to where it
-    /// is in truth. The way between is found at every [`COARSE`]th pixel only, since it is smooth.
+    /// Returns the grid with the source bent by `spline`, which maps the displaced position of a point to its position
+    /// in the source. The displacement is smooth, so it is computed at every [`SPLINE_STEP`]th pixel and interpolated.
     pub fn bent(&self, spline: &Spline) -> Result<Self> {
         let fine = self.0.f_permute([0, 3, 1, 2])?;
         let (height, width) = (fine.size()[2], fine.size()[3]);
         let resized =
             |x: &Tensor, height: i64, width: i64| x.f_upsample_bilinear2d([height, width], true, None, None);
-        let some = |side: i64| (side - 1) / COARSE + 2;
-        let places = resized(&fine, some(height), some(width))?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
-        let away = spline.map(&places)?.f_sub(&places)?.f_permute([0, 3, 1, 2])?;
-        let bent = resized(&away, height, width)?.f_add_(&fine)?;
+        let coarse = |side: i64| (side - 1) / SPLINE_STEP + 2;
+        let places =
+            resized(&fine, coarse(height), coarse(width))?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+        let offsets = spline.map(&places)?.f_sub(&places)?.f_permute([0, 3, 1, 2])?;
+        let bent = resized(&offsets, height, width)?.f_add_(&fine)?;
         Ok(Self(bent.f_permute([0, 2, 3, 1])?.f_contiguous()?))
     }
 
-    /// Samples `source` (1, C, h, w) float into (1, C, H, W).
+    /// Samples `source` (1, C, h, w), float, as (1, C, H, W).
     pub fn sample(&self, source: &Tensor, border: Border) -> Result<Tensor> {
         let padding = match border {
             Border::Black => 0,
@@ -101,31 +101,31 @@ impl Grid {
         Ok(source.f_grid_sampler(&self.0, 0, padding, false)?)
     }
 
-    /// 1 where the output shows the source, else 0: (1, 1, H, W).
+    /// Returns a mask (1, 1, H, W), 1 where the output shows the source, else 0.
     pub fn inside(&self) -> Result<Tensor> {
         let farthest = self.0.f_abs()?.f_amax([3i64], false)?;
         Ok(farthest.f_le(1.0)?.f_to_kind(Kind::Float)?.f_unsqueeze(1)?)
     }
 }
 
-/// Gaussian blur of (N, C, H, W), borders replicated.
+/// Gaussian blur of (N, C, H, W) with replicated borders; `sigma` in pixels.
 pub fn blur(x: &Tensor, sigma: f64) -> Result<Tensor> {
     let radius = (3.0 * sigma).ceil().max(1.0) as i64;
-    let taps: Vec<f32> =
+    let kernel: Vec<f32> =
         (-radius..=radius).map(|i| (-0.5 * (i as f64 / sigma).powi(2)).exp() as f32).collect();
-    let sum: f32 = taps.iter().sum();
-    let taps = Tensor::f_from_slice(&taps)?.f_div_scalar(f64::from(sum))?;
+    let sum: f32 = kernel.iter().sum();
+    let kernel = Tensor::f_from_slice(&kernel)?.f_div_scalar(f64::from(sum))?;
     let (n, c, h, w) = x.size4()?;
     let planes = x.f_reshape([n * c, 1, h, w])?.f_replication_pad2d([radius; 4])?;
     let side = 2 * radius + 1;
     let none = None::<&Tensor>;
     let blurred = planes
-        .f_conv2d(&taps.f_reshape([1, 1, 1, side])?, none, [1, 1], [0, 0], [1, 1], 1)?
-        .f_conv2d(&taps.f_reshape([1, 1, side, 1])?, none, [1, 1], [0, 0], [1, 1], 1)?;
+        .f_conv2d(&kernel.f_reshape([1, 1, 1, side])?, none, [1, 1], [0, 0], [1, 1], 1)?
+        .f_conv2d(&kernel.f_reshape([1, 1, side, 1])?, none, [1, 1], [0, 0], [1, 1], 1)?;
     Ok(blurred.f_reshape([n, c, h, w])?)
 }
 
-/// The greatest value within `radius` pixels in rows and columns.
+/// Maximum over the square of `radius` pixels around each pixel.
 pub fn dilate(x: &Tensor, radius: i64) -> Result<Tensor> {
     let side = 2 * radius + 1;
     Ok(x.f_max_pool2d([1, side], [1, 1], [0, radius], [1, 1], false)?.f_max_pool2d(
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_wave_displaces_rows() {
         let x = spot(9, 4, 4);
-        // Of so low a frequency that it is the same all over: the sine 1, the cosine 0.
+        // Frequency 0 makes the displacement constant: the sine is 1, the cosine 0.
         let wave = Wave {
             amplitude: 2.0,
             frequency: 0.0,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_fills_the_extent_that_it_counts_as() {
+    fn a_source_of_any_resolution_fills_its_extent() {
         let grid = Grid::new((4, 6), (4, 6), &Placement::scaled(1.0), None).unwrap();
         let y =
             grid.sample(&Tensor::ones([1, 1, 3, 9], (Kind::Float, tch::Device::Cpu)), Border::Black).unwrap();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_border_nothing_is_inside() {
+    fn pixels_beyond_the_border_are_not_inside() {
         let half = Placement { shift: (0.5, 0.0), ..Placement::scaled(1.0) };
         let inside = Grid::new((8, 8), (8, 8), &half, None).unwrap().inside().unwrap();
         assert_eq!(inside.narrow(3, 0, 4).sum(Kind::Float).double_value(&[]), 0.0);
@@ -216,24 +216,24 @@ mod tests {
     }
 
     #[test]
-    fn a_bent_picture_shows_a_control_point_where_it_lands() {
+    fn bending_moves_a_control_point_to_its_target() {
         let x = spot(81, 40, 40);
         let corners = [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]];
         let with = |point: [f64; 2]| [&corners[..], &[point]].concat();
-        // The middle is seen six pixels to the right and four down, the corners stay.
-        let (seen, place) = (with([12.0 / 81.0, 8.0 / 81.0]), with([0.0, 0.0]));
-        let spline = Spline::through(&seen, &place).unwrap();
+        // The centre moves six pixels to the right and four down; the corners stay.
+        let (displaced, place) = (with([12.0 / 81.0, 8.0 / 81.0]), with([0.0, 0.0]));
+        let spline = Spline::through(&displaced, &place).unwrap();
         let grid = Grid::new((81, 81), (81, 81), &Placement::scaled(1.0), None).unwrap();
         let y = grid.bent(&spline).unwrap().sample(&x, Border::Black).unwrap();
         assert!(y.double_value(&[0, 0, 44, 46]) > 0.85);
-        // Between the places where the spline is evaluated, to a tenth of a pixel.
-        let whole = spline.map(&grid.0).unwrap();
-        let error = (grid.bent(&spline).unwrap().0 - whole).abs().max().double_value(&[]);
+        // Interpolation is accurate to a tenth of a pixel.
+        let exact = spline.map(&grid.0).unwrap();
+        let error = (grid.bent(&spline).unwrap().0 - exact).abs().max().double_value(&[]);
         assert!(error * 40.5 < 0.1, "{error}");
     }
 
     #[test]
-    fn blur_keeps_the_sum_and_dilation_grows() {
+    fn blur_keeps_the_sum_and_dilation_fills_a_square() {
         let x = spot(15, 7, 7);
         let blurred = blur(&x, 1.2).unwrap();
         assert!((blurred.sum(Kind::Float).double_value(&[]) - 1.0).abs() < 1e-4);

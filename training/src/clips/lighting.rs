@@ -1,4 +1,4 @@
-//! Light that changes over a clip. It changes pictures alone, never masks.
+//! Lighting changes over a clip. They apply to images only, not to masks.
 
 use tch::{Device, Kind, Tensor};
 
@@ -6,25 +6,26 @@ use super::random::Random;
 use super::settings::Synthetic;
 use crate::Result;
 
-/// The light of each frame of a clip.
+/// Lighting of each frame of a clip.
 #[derive(Debug, Default)]
 pub struct Lighting {
-    /// Gain and gamma a frame.
+    /// Gain and gamma of each frame.
     drift: Option<Vec<(f64, f64)>>,
     shadow: Option<Shadow>,
 }
 
-/// A dark band with soft edges that moves over the picture.
+/// Dark band with soft edges that moves over the picture.
 #[derive(Debug)]
 struct Shadow {
-    /// Direction across the band, of length 1.
+    /// Unit vector across the band.
     across: (f64, f64),
-    /// Its middle in each frame, in parts of the picture's diagonal from the picture's middle.
+    /// Centre of the band in each frame, relative to the picture's centre, as a fraction of its diagonal.
     middle: Vec<f64>,
-    /// Half of its width, and how far its edges reach, in the same unit.
+    /// Half of the band's width, in the same unit.
     half: f64,
+    /// Width of the soft edges, in the same unit.
     softness: f64,
-    /// What is left of the light in it.
+    /// Factor on the brightness inside the band.
     light: f64,
 }
 
@@ -45,14 +46,14 @@ impl Lighting {
         Self { drift, shadow }
     }
 
-    /// `image` (1, 3, H, W) in [0, 1] in the light of a frame.
+    /// Applies the lighting of a frame to `image` (1, 3, H, W) in [0, 1].
     pub fn apply(&self, image: &Tensor, frame: usize) -> Result<Tensor> {
         let mut image = image.shallow_clone();
         if let Some(shadow) = &self.shadow {
             image = image.f_mul(&shadow.light(frame, image.size()[2], image.size()[3])?)?;
         }
         if let Some((gain, gamma)) = self.drift.as_ref().and_then(|drift| drift.get(frame)) {
-            // A trace below 0 has no power.
+            // Values slightly below 0, from resampling, would give NaN.
             image = image
                 .f_clamp_min(0.0)?
                 .f_pow_tensor_scalar(*gamma)?
@@ -63,21 +64,21 @@ impl Lighting {
     }
 }
 
-/// Gain and gamma that change at a nearly even pace.
+/// Draws the gain and gamma of each frame, which change at a nearly constant rate.
 fn drift(frames: usize, random: &mut Random) -> Vec<(f64, f64)> {
     let (mut gain, mut gamma) = (random.normal() * 0.12, random.normal() * 0.10);
-    let (of_gain, of_gamma) = (random.normal() * 0.06, random.normal() * 0.04);
+    let (gain_rate, gamma_rate) = (random.normal() * 0.06, random.normal() * 0.04);
     let mut drift = Vec::with_capacity(frames);
     while drift.len() < frames {
         drift.push((gain.clamp(-0.6, 0.4).exp(), gamma.clamp(-0.4, 0.4).exp()));
-        gain += of_gain + random.normal() * 0.02;
-        gamma += of_gamma + random.normal() * 0.01;
+        gain += gain_rate + random.normal() * 0.02;
+        gamma += gamma_rate + random.normal() * 0.01;
     }
     drift
 }
 
 impl Shadow {
-    /// What is left of the light, (H, W).
+    /// Returns the factor on the brightness, (H, W).
     fn light(&self, frame: usize, height: i64, width: i64) -> Result<Tensor> {
         let diagonal = (height as f64).hypot(width as f64);
         let axis = |side: i64, part: f64| -> Result<Tensor> {
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn light_drifts_and_shadows_move() {
+    fn lighting_changes_over_the_frames() {
         let settings = Synthetic { lighting: 1.0, shadow: 1.0, ..Synthetic::default() };
         let grey = Tensor::full([1, 3, 24, 32], 0.5, (Kind::Float, Device::Cpu));
         for clip in 0..10 {
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_below_black_stays_a_number() {
+    fn values_slightly_below_0_do_not_become_nan() {
         let settings = Synthetic { lighting: 1.0, ..Synthetic::default() };
         let light = Lighting::draw(2, &settings, &mut Random::new(8, 0));
         let image = Tensor::full([1, 3, 4, 4], -1e-8, (Kind::Float, Device::Cpu));

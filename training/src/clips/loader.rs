@@ -1,4 +1,4 @@
-//! Batches of clips, made ahead of the training step on threads of their own.
+//! Batches of clips, prepared in advance by background threads.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,35 +14,34 @@ use super::window::VideoClips;
 use super::{Clip, Size};
 use crate::{Error, Result};
 
-/// Batches made ahead on each thread.
-const AHEAD: usize = 3;
+/// Batches that each thread prepares in advance.
+const QUEUE_LENGTH: usize = 3;
 
-/// Clips of one training step, the frame as the slowest index.
+/// Clips of one training step; the frame is the first dimension.
 #[derive(Debug)]
 pub struct Batch {
     /// (2 + K, B, 3, H, W): reference, previous frame, predicted frames; RGB in [0, 1].
     pub images: Tensor,
     /// (2 + K, B, 1, H, W) in [0, 1].
     pub masks: Tensor,
-    /// (2 + K, B, 1, H, W), 1 where the truth is known; 0 in void pixels and where the clip shows
-    /// nothing of the picture.
+    /// (2 + K, B, 1, H, W), 1 where the ground truth is known; 0 in void pixels and outside the picture.
     pub valid: Tensor,
-    /// (B, 1, H, W): what stands for the network's own mask of the previous frame.
+    /// (B, 1, H, W), perturbed mask of the previous frame, in place of a prediction.
     pub previous: Tensor,
 }
 
-/// What clips are made of, and how.
+/// Sources and settings of the training clips.
 #[derive(Debug)]
 pub struct Mix {
     pub(super) video: VideoClips,
     pub(super) synthetic: SyntheticClips,
     pub(super) perturbation: Perturbation,
-    /// Predicted frames, K.
+    /// Predicted frames per clip, K.
     pub(super) steps: usize,
-    /// Clips a batch.
+    /// Clips per batch.
     pub(super) clips: usize,
     pub(super) sizes: Vec<Size>,
-    /// All draws follow from it and the number of the clip.
+    /// Seed of all draws, together with the number of the clip.
     pub(super) seed: u64,
 }
 
@@ -60,11 +59,11 @@ impl Mix {
         Ok(clip)
     }
 
-    /// The batch of a step, the same whenever and wherever it is made.
+    /// Returns the batch of a step, which depends on the settings and the step only.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let _no_grad = tch::no_grad_guard();
         let (mut images, mut masks, mut valid, mut previous) = (vec![], vec![], vec![], vec![]);
-        // Not of the clips' draws, so that those are the same in any shape.
+        // A separate generator keeps the clips' draws independent of the sizes.
         let size = *Random::new(!self.seed, step).pick(&self.sizes);
         for index in 0..self.clips as u64 {
             let mut random = Random::new(self.seed, step * self.clips as u64 + index);
@@ -83,7 +82,7 @@ impl Mix {
     }
 }
 
-/// Batches in order, whatever the number of threads.
+/// Queue of batches in order, for any number of threads.
 #[derive(Debug)]
 pub struct Loader {
     queues: Vec<Receiver<Result<Batch>>>,
@@ -91,13 +90,13 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Batches from `first` on.
+    /// Starts the threads. The first batch is that of step `first`.
     pub fn start(mix: Mix, threads: usize, first: u64) -> Self {
         let mix = Arc::new(mix);
         let threads = threads.max(1);
         let queues = (0..threads)
             .map(|thread| {
-                let (sender, receiver) = sync_channel(AHEAD);
+                let (sender, receiver) = sync_channel(QUEUE_LENGTH);
                 let mix = Arc::clone(&mix);
                 thread::spawn(move || produce(&mix, first + thread as u64, threads as u64, &sender));
                 receiver
@@ -106,21 +105,19 @@ impl Loader {
         Self { queues, next: 0 }
     }
 
-    /// The next batch, as soon as it is ready.
+    /// Returns the next batch, waiting for it if necessary.
     ///
     /// # Errors
-    /// What went wrong while the batch was made.
+    /// Any error that occurred while the batch was made.
     pub fn batch(&mut self) -> Result<Batch> {
         let queue = self.next;
         self.next = (self.next + 1) % self.queues.len();
-        self.queues[queue]
-            .recv()
-            .unwrap_or_else(|_| Err(Error::Clips("a thread that makes them has died".into())))
+        self.queues[queue].recv().unwrap_or_else(|_| Err(Error::Clips("a loader thread has stopped".into())))
     }
 }
 
 fn produce(mix: &Mix, first: u64, stride: u64, queue: &SyncSender<Result<Batch>>) {
-    // One thread a batch: parallelism comes from the number of batches under way.
+    // One libtorch thread per loader thread: the parallelism is over batches.
     tch::set_num_threads(1);
     let mut step = first;
     while queue.send(mix.batch(step)).is_ok() {

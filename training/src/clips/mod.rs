@@ -1,5 +1,4 @@
-//! Training clips: short runs of frames with their masks, cut from real video or made from still
-//! pictures.
+//! Training clips: short sequences of frames with their masks, taken from real video or rendered from still pictures.
 
 mod broken;
 mod cache;
@@ -41,17 +40,17 @@ use crate::Result;
 /// Height and width in pixels.
 type Size = (i64, i64);
 
-/// Draws until a clip is given up.
+/// Maximum number of draws for one clip.
 const TRIES: usize = 1000;
 
-/// Frames with their masks: the reference, the frame before the predicted ones, the predicted ones.
+/// Frames with their masks: reference, previous frame, predicted frames.
 #[derive(Debug)]
 struct Clip {
     /// (2 + K, 3, H, W), RGB in [0, 1].
     images: Tensor,
     /// (2 + K, 1, H, W) in [0, 1].
     masks: Tensor,
-    /// (2 + K, 1, H, W), 1 where the truth is known, else 0.
+    /// (2 + K, 1, H, W), 1 where the ground truth is known, else 0.
     valid: Tensor,
 }
 
@@ -79,7 +78,7 @@ impl Clip {
     }
 }
 
-/// The share of a mask (…, H, W) that is object.
+/// Returns the share of the pixels of a mask (…, H, W) that belong to the object.
 fn coverage(mask: &Tensor) -> Result<f64> {
     Ok(mask.f_gt(0.5)?.f_to_kind(tch::Kind::Float)?.f_mean(tch::Kind::Float)?.double_value(&[]))
 }

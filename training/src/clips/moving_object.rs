@@ -1,4 +1,4 @@
-//! A cut-out in motion: it drifts, turns, bends and waves over the frames of a clip.
+//! Moving cut-out: it translates, rotates, bends and waves over the frames of a clip.
 
 use tch::Tensor;
 
@@ -10,17 +10,17 @@ use super::random::Random;
 use super::settings::{Border, Synthetic};
 use crate::Result;
 
-/// The least number of pixels of the box around an object.
-const LEAST: i64 = 50;
-/// Pixels around the object that repeat its edge, so that a soft edge never shows what lies beyond.
+/// Minimum area of an object's bounding box, pixels.
+const MIN_AREA: i64 = 50;
+/// Replicated pixels around the object, so that a soft edge shows its colours only.
 const MARGIN: i64 = 4;
-/// The width of a clip in whose pixels waves are given.
+/// Width of the clip whose pixels are the unit of the waves' parameters.
 const WIDTH: f64 = 336.0;
 
-/// A cut-out in motion.
+/// Cut-out with its motion.
 #[derive(Debug)]
 pub struct MovingObject {
-    /// (1, 4, h, w): picture and mask, cropped to the object.
+    /// (1, 4, h, w): image and mask, cropped to the object.
     layers: Tensor,
     base: Placement,
     drift: Vec<Drift>,
@@ -28,17 +28,17 @@ pub struct MovingObject {
     bends: Option<Bends>,
 }
 
-/// Where an object begins.
+/// Initial size and position of an object.
 #[derive(Clone, Copy, Debug)]
 pub struct Entrance {
-    /// Height or width in parts of the clip's, whichever is greater.
+    /// Size relative to the largest that fits the clip.
     pub share: f64,
-    /// From the clip's middle, in parts of its width and height.
+    /// Offset from the clip's centre, as fractions of its width and height.
     pub shift: (f64, f64),
 }
 
 impl MovingObject {
-    /// Of the object of `still`, nothing if it is too small.
+    /// Draws the motion of the object of `still`; `None` if the object is too small.
     pub fn draw(
         still: &Still,
         size: Size,
@@ -49,12 +49,12 @@ impl MovingObject {
     ) -> Result<Option<Self>> {
         let Some((x0, x1, y0, y1)) = still.bounds() else { return Ok(None) };
         let (width, height) = (x1 - x0, y1 - y0);
-        if width * height < LEAST {
+        if width * height < MIN_AREA {
             return Ok(None);
         }
-        let cut = |x: Tensor| x.f_narrow(2, y0, height)?.f_narrow(3, x0, width);
-        let picture = cut(still.image()?)?.f_replication_pad2d([MARGIN; 4])?;
-        let mask = cut(still.mask()?)?.f_constant_pad_nd([MARGIN; 4])?;
+        let crop = |x: Tensor| x.f_narrow(2, y0, height)?.f_narrow(3, x0, width);
+        let picture = crop(still.image()?)?.f_replication_pad2d([MARGIN; 4])?;
+        let mask = crop(still.mask()?)?.f_constant_pad_nd([MARGIN; 4])?;
         let fit = (size.0 as f64 / height as f64).min(1.2 * size.1 as f64 / width as f64);
         let base = Placement {
             rotation: random.uniform(-0.3, 0.3),
@@ -67,7 +67,7 @@ impl MovingObject {
         Ok(Some(Self { layers: Tensor::f_cat(&[picture, mask], 1)?, base, drift, wave, bends }))
     }
 
-    /// Picture (1, 3, H, W) and soft mask (1, 1, H, W) in a frame.
+    /// Returns the image (1, 3, H, W) and soft mask (1, 1, H, W) in a frame.
     pub fn at(&self, frame: usize, size: Size) -> Result<(Tensor, Tensor)> {
         let [x, y, scale, shear, rotation] = self.drift[frame];
         let placement = Placement {
@@ -90,7 +90,7 @@ impl MovingObject {
         Ok((layers.f_narrow(1, 0, 3)?, layers.f_narrow(1, 3, 1)?))
     }
 
-    /// Pixels to the right and down that it moves from one frame to the next.
+    /// Returns the motion in pixels per frame, to the right and down.
     pub fn velocity(&self, frame: usize, size: Size) -> (f64, f64) {
         velocity(&self.drift, frame, size)
     }

@@ -1,4 +1,4 @@
-//! From the section `[data]` of a configuration to what clips are made of.
+//! Opens the sources of the section `[data]` of a configuration.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -14,13 +14,13 @@ use super::window::VideoClips;
 use crate::Result;
 
 impl Mix {
-    /// Finds all that clips are made of, and reads what is kept in memory. Says on stderr what there is.
+    /// Opens all sources, reads those that are kept in memory, and prints a summary of each on stderr.
     ///
     /// # Errors
-    /// A source that cannot be found or read, or more broken files than the limit; the message names
-    /// it.
+    /// If a source is missing or unreadable, or if there are more broken files than the limit; the message names the
+    /// file or folder.
     pub fn open(data: &Data, seed: u64) -> Result<Self> {
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files, {eta} to go");
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files, {eta} remaining");
         let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let reading = Reading {
             cache: Cache::new(data.cache.saturating_mul(1 << 20)),
@@ -28,26 +28,26 @@ impl Mix {
         };
         let (mut videos, mut stills) = (Weighted::default(), Weighted::default());
         for (index, (name, source)) in data.sources.iter().enumerate() {
-            let found = match source.kind {
+            let summary = match source.kind {
                 Kind::Video => {
                     let video = Video::open(index, source, data.augment.least_object, &reading, &bar)?;
                     let sequences = video.sequences().len();
-                    let found = format!(
+                    let summary = format!(
                         "{sequences} sequences, {} objects, {} frames",
                         video.objects(),
                         video.frames()
                     );
                     videos.push(source.ratio, video);
-                    found
+                    summary
                 }
                 Kind::Stills => {
                     let pictures = Stills::read(source, &reading.broken, &bar)?;
-                    let found = format!("{} stills", pictures.len());
+                    let summary = format!("{} stills", pictures.len());
                     stills.push(source.ratio, pictures);
-                    found
+                    summary
                 }
             };
-            bar.suspend(|| eprintln!("{name}: {found}"));
+            bar.suspend(|| eprintln!("{name}: {summary}"));
         }
         bar.finish_and_clear();
         Ok(Self {

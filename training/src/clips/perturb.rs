@@ -1,4 +1,4 @@
-//! Previous masks as imperfect as the network's own.
+//! Perturbation of the previous mask, so that it resembles a prediction.
 
 use tch::{Device, Kind, Tensor};
 
@@ -7,15 +7,15 @@ use super::random::Random;
 use super::settings::{Border, Perturbation};
 use crate::Result;
 
-/// A worse version of `mask` (1, 1, H, W): now and then exact or empty, mostly displaced, grown or
-/// shrunk, with holes and false blobs, blurred.
+/// Returns a perturbed version of `mask` (1, 1, H, W): exact or empty in a share of the draws, else displaced, dilated or
+/// eroded, and blurred, in some draws with holes or false blobs.
 pub fn perturb(mask: &Tensor, settings: &Perturbation, random: &mut Random) -> Result<Tensor> {
     let Perturbation { strength, exact, empty } = *settings;
-    let which = random.uniform(0.0, 1.0);
-    if strength == 0.0 || which < exact {
+    let draw = random.uniform(0.0, 1.0);
+    if strength == 0.0 || draw < exact {
         return Ok(mask.shallow_clone());
     }
-    if which < exact + empty {
+    if draw < exact + empty {
         return Ok(mask.f_zeros_like()?);
     }
     let (height, width) = (mask.size()[2], mask.size()[3]);
@@ -49,7 +49,7 @@ pub fn perturb(mask: &Tensor, settings: &Perturbation, random: &mut Random) -> R
     blur(&made, random.uniform(0.5, 3.0) * strength)
 }
 
-/// Where a disk is, (H, W).
+/// Returns a boolean mask (H, W) of the disk of `radius` pixels around (`y`, `x`).
 fn disk(height: i64, width: i64, y: i64, x: i64, radius: f64) -> Result<Tensor> {
     let axis = |n: i64, at: i64| -> Result<Tensor> {
         Ok(Tensor::f_arange(n, (Kind::Float, Device::Cpu))?.f_sub_scalar(at)?.f_square()?)
@@ -62,23 +62,25 @@ fn disk(height: i64, width: i64, y: i64, x: i64, radius: f64) -> Result<Tensor> 
 mod tests {
     use super::*;
 
-    /// The mean difference from the mask over some draws.
-    fn harm(strength: f64) -> f64 {
+    /// Returns the mean difference from the mask over several draws.
+    fn mean_difference(strength: f64) -> f64 {
         let mask = disk(48, 64, 20, 30, 12.0).unwrap().to_kind(Kind::Float).reshape([1, 1, 48, 64]);
         let settings = Perturbation { strength, exact: 0.0, empty: 0.0 };
         let draws = (0..20).map(|clip| {
-            let worse = perturb(&mask, &settings, &mut Random::new(5, clip)).unwrap();
-            assert!(worse.min().double_value(&[]) >= 0.0 && worse.max().double_value(&[]) < 1.0 + 1e-5);
-            (worse - &mask).abs().mean(Kind::Float).double_value(&[])
+            let perturbed = perturb(&mask, &settings, &mut Random::new(5, clip)).unwrap();
+            assert!(
+                perturbed.min().double_value(&[]) >= 0.0 && perturbed.max().double_value(&[]) < 1.0 + 1e-5
+            );
+            (perturbed - &mask).abs().mean(Kind::Float).double_value(&[])
         });
         draws.sum::<f64>() / 20.0
     }
 
     #[test]
-    fn masks_are_as_bad_as_asked_for() {
-        assert_eq!(harm(0.0), 0.0, "off");
-        let (some, usual) = (harm(0.3), harm(1.0));
-        assert!(0.0 < some && some < usual, "{some} {usual}");
+    fn perturbation_grows_with_strength() {
+        assert_eq!(mean_difference(0.0), 0.0, "off");
+        let (weak, full) = (mean_difference(0.3), mean_difference(1.0));
+        assert!(0.0 < weak && weak < full, "{weak} {full}");
     }
 
     #[test]
@@ -86,9 +88,9 @@ mod tests {
         let mask = disk(48, 64, 20, 30, 12.0).unwrap().to_kind(Kind::Float).reshape([1, 1, 48, 64]);
         let (mut exact, mut empty) = (0, 0);
         for clip in 0..400 {
-            let worse = perturb(&mask, &Perturbation::default(), &mut Random::new(6, clip)).unwrap();
-            exact += usize::from(worse.equal(&mask));
-            empty += usize::from(worse.max().double_value(&[]) == 0.0);
+            let perturbed = perturb(&mask, &Perturbation::default(), &mut Random::new(6, clip)).unwrap();
+            exact += usize::from(perturbed.equal(&mask));
+            empty += usize::from(perturbed.max().double_value(&[]) == 0.0);
         }
         assert!((40..80).contains(&exact) && (18..48).contains(&empty), "{exact} {empty}");
     }

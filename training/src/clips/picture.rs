@@ -1,4 +1,4 @@
-//! Pictures and masks as clips are made of them: packed bytes at a small size.
+//! Pictures and masks in memory: bytes, shrunk to the size limit of their source.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use tch::{Kind, Tensor};
 use super::Size;
 use crate::{LabelMap, Result};
 
-/// A picture with the masks of its objects.
+/// Picture with the masks of its objects.
 #[derive(Clone, Debug)]
 pub struct Picture {
     height: i64,
     width: i64,
     rgb: Arc<[u8]>,
-    /// By object id, of those that are seen.
+    /// Masks by object id; objects without pixels have none.
     masks: Vec<(u8, Arc<[u8]>)>,
     known: Option<Arc<[u8]>>,
 }
 
-/// A picture with the mask of one object.
+/// Picture with the mask of one object.
 #[derive(Clone, Debug)]
 pub struct Still {
     /// Rows.
@@ -28,15 +28,15 @@ pub struct Still {
     pub width: i64,
     /// (3, h, w) RGB.
     rgb: Arc<[u8]>,
-    /// (h, w), 0 to 255; none = the object is not seen.
+    /// (h, w), 0 to 255; `None` = the object is not visible.
     mask: Option<Arc<[u8]>>,
-    /// (h, w), 255 where the truth is known; none = everywhere.
+    /// (h, w), 255 where the ground truth is known; `None` = everywhere.
     known: Option<Arc<[u8]>>,
 }
 
 impl Picture {
-    /// Of a picture and its labels of the same size, shrunk to fit `limit` if larger. `objects` are the
-    /// ids to keep a mask of.
+    /// Packs a picture and its labels of the same size, shrunk to fit `limit` if larger, with the masks of the ids in
+    /// `objects`.
     pub fn new(picture: &RgbImage, labels: &LabelMap, objects: &[u8], limit: Size) -> Result<Self> {
         let from = (i64::from(picture.height()), i64::from(picture.width()));
         let to = shrunk(from, limit);
@@ -47,8 +47,8 @@ impl Picture {
             shrink(&Tensor::f_from_data_size(&plane, &[1, 1, from.0, from.1], Kind::Uint8)?, to)
         };
         let counts = labels.counts();
-        let seen = |id: u8| counts[usize::from(id)] > 0;
-        let masks = objects.iter().filter(|&&id| seen(id));
+        let present = |id: u8| counts[usize::from(id)] > 0;
+        let masks = objects.iter().filter(|&&id| present(id));
         let void = LabelMap::VOID;
         let rgb = Tensor::f_from_data_size(picture.as_raw(), &[1, from.0, from.1, 3], Kind::Uint8)?;
         Ok(Self {
@@ -56,11 +56,11 @@ impl Picture {
             width: to.1,
             rgb: shrink(&rgb.f_permute([0, 3, 1, 2])?, to)?,
             masks: masks.map(|&id| Ok((id, plane(id, 255, 0)?))).collect::<Result<_>>()?,
-            known: if seen(void) { Some(plane(void, 0, 255)?) } else { None },
+            known: if present(void) { Some(plane(void, 0, 255)?) } else { None },
         })
     }
 
-    /// The picture with one object's mask.
+    /// Returns the picture with the mask of one object.
     pub fn still(&self, object: u8) -> Still {
         let mask = self.masks.iter().find(|(id, _)| *id == object);
         Still {
@@ -72,7 +72,7 @@ impl Picture {
         }
     }
 
-    /// Bytes that it takes.
+    /// Returns the memory used, in bytes.
     pub fn bytes(&self) -> u64 {
         let planes = 3 + self.masks.len() + usize::from(self.known.is_some());
         planes as u64 * (self.height * self.width) as u64
@@ -80,12 +80,12 @@ impl Picture {
 }
 
 impl Still {
-    /// (1, 3, h, w) in [0, 1].
+    /// Returns the image (1, 3, h, w) in [0, 1].
     pub fn image(&self) -> Result<Tensor> {
         unit(&self.rgb, &[1, 3, self.height, self.width])
     }
 
-    /// (1, 1, h, w) in [0, 1].
+    /// Returns the mask (1, 1, h, w) in [0, 1].
     pub fn mask(&self) -> Result<Tensor> {
         let size = [1, 1, self.height, self.width];
         match &self.mask {
@@ -94,23 +94,23 @@ impl Still {
         }
     }
 
-    /// (1, 1, h, w), 1 where the truth is known; none = everywhere.
+    /// Returns (1, 1, h, w), 1 where the ground truth is known; `None` = everywhere.
     pub fn known(&self) -> Result<Option<Tensor>> {
         self.known.as_ref().map(|known| unit(known, &[1, 1, self.height, self.width])).transpose()
     }
 
-    /// Share of the picture that is object.
+    /// Returns the share of the pixels that belong to the object.
     pub fn coverage(&self) -> f64 {
         let Some(mask) = &self.mask else { return 0.0 };
         mask.iter().filter(|&&value| value > 127).count() as f64 / mask.len() as f64
     }
 
-    /// Columns `x0..x1` and rows `y0..y1` that hold the object.
+    /// Returns the object's bounding box (x0, x1, y0, y1): columns `x0..x1` and rows `y0..y1`.
     pub fn bounds(&self) -> Option<(i64, i64, i64, i64)> {
         bounds(self.mask.as_ref()?, self.width as usize)
     }
 
-    /// The middle of the object in parts of the width and height.
+    /// Returns the object's centroid (x, y) as fractions of the width and height.
     pub fn centroid(&self) -> Option<(f64, f64)> {
         let (mut x, mut y, mut n) = (0, 0, 0);
         for (row, line) in self.mask.as_ref()?.chunks(self.width as usize).enumerate() {
@@ -123,14 +123,14 @@ impl Still {
     }
 }
 
-/// `size` shrunk to fit `limit`, its shape kept.
+/// Returns `size` reduced to fit `limit`, with the same aspect ratio.
 fn shrunk(size: Size, limit: Size) -> Size {
     let scale = (limit.0 as f64 / size.0 as f64).min(limit.1 as f64 / size.1 as f64).min(1.0);
     let side = |side: i64| ((side as f64 * scale).round() as i64).max(1);
     (side(size.0), side(size.1))
 }
 
-/// The bytes of (1, C, h, w) at another size, by area.
+/// Resizes (1, C, h, w) with an antialiased filter and returns the bytes.
 fn shrink(x: &Tensor, to: Size) -> Result<Arc<[u8]>> {
     let x = match (x.size()[2], x.size()[3]) == to {
         true => x.shallow_clone(),
@@ -139,7 +139,7 @@ fn shrink(x: &Tensor, to: Size) -> Result<Arc<[u8]>> {
     Ok(Vec::<u8>::try_from(&x.f_contiguous()?.f_reshape([-1])?)?.into())
 }
 
-/// Columns `x0..x1` and rows `y0..y1` of what is above one half.
+/// Returns the bounding box (x0, x1, y0, y1) of the values above one half.
 fn bounds(mask: &[u8], width: usize) -> Option<(i64, i64, i64, i64)> {
     let set = |row: &[u8]| row.iter().any(|&value| value > 127);
     let rows: Vec<&[u8]> = mask.chunks(width).collect();
@@ -174,26 +174,26 @@ mod tests {
     }
 
     #[test]
-    fn each_object_has_its_mask() {
+    fn each_object_has_a_mask() {
         let picture = picture((100, 100));
         assert_eq!(picture.still(1).bounds(), Some((0, 4, 0, 10)));
         assert_eq!(picture.still(3).bounds(), Some((12, 20, 0, 10)));
         assert_eq!(picture.still(3).centroid(), Some((0.775, 0.45)));
-        assert_eq!(picture.still(2).bounds(), None, "not seen");
+        assert_eq!(picture.still(2).bounds(), None, "not visible");
         assert_eq!(picture.still(2).mask().unwrap().sum(Kind::Float).double_value(&[]), 0.0);
         assert!((picture.still(1).coverage() - 0.2).abs() < 1e-9);
         assert_eq!(picture.bytes(), 6 * 200, "RGB, two masks, void");
     }
 
     #[test]
-    fn void_is_not_known() {
+    fn void_pixels_have_no_known_truth() {
         let known = picture((100, 100)).still(1).known().unwrap().unwrap();
         assert_eq!(known.double_value(&[0, 0, 5, 4]), 0.0);
         assert_eq!(known.sum(Kind::Float).double_value(&[]), 190.0);
     }
 
     #[test]
-    fn shrunk_pictures_keep_their_shape_and_share() {
+    fn shrunk_pictures_keep_aspect_ratio_and_coverage() {
         let still = picture((100, 10)).still(3);
         assert_eq!((still.height, still.width), (5, 10));
         assert!((still.coverage() - 0.4).abs() < 1e-9);

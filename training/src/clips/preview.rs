@@ -1,4 +1,4 @@
-//! Pictures of what a run trains on.
+//! Contact sheet of training clips.
 
 use image::{Rgb, RgbImage};
 use tch::Tensor;
@@ -9,14 +9,14 @@ use crate::Result;
 use crate::report::pixels::{bytes, labels, picture};
 use crate::report::{ContactSheet, Tile};
 
-/// What pixels are mixed with whose truth is not known.
+/// Tint of the pixels whose ground truth is unknown.
 const UNKNOWN: Rgb<u8> = Rgb([255, 0, 255]);
 
-/// The clips of the first `batches` steps of a run, frame by frame, with their masks; where the truth
-/// is not known, the picture is magenta.
+/// Returns a contact sheet of the clips of the first `batches` steps of a run, frame by frame, with their masks. Pixels
+/// whose ground truth is unknown are tinted magenta.
 ///
 /// # Errors
-/// As a training run: bad data or configuration.
+/// Errors of the data or configuration, as in a training run.
 pub fn preview(data: &Data, seed: u64, batches: u64) -> Result<ContactSheet> {
     let mix = Mix::open(data, seed)?;
     let mut sheet = ContactSheet::new(format!("training clips, seed {seed}"));
@@ -32,10 +32,10 @@ pub fn preview(data: &Data, seed: u64, batches: u64) -> Result<ContactSheet> {
                     _ => format!("predicted {}", frame - 1),
                 };
                 let caption = format!("{} {name}", step as i64 * clips + clip);
-                let image = known(&of(&batch.images, frame), &of(&batch.valid, frame))?;
+                let image = tint_unknown(&of(&batch.images, frame), &of(&batch.valid, frame))?;
                 sheet.push(tile(&image, &of(&batch.masks, frame), caption)?);
             }
-            let caption = format!("{} previous, as given", step as i64 * clips + clip);
+            let caption = format!("{} previous, perturbed mask", step as i64 * clips + clip);
             let image = picture(&of(&batch.images, 1))?;
             sheet.push(tile(&image, &batch.previous.get(clip), caption)?);
         }
@@ -43,8 +43,8 @@ pub fn preview(data: &Data, seed: u64, batches: u64) -> Result<ContactSheet> {
     Ok(sheet)
 }
 
-/// The picture, magenta where the truth is not known.
-fn known(image: &Tensor, valid: &Tensor) -> Result<RgbImage> {
+/// Returns the picture with a magenta tint where the ground truth is unknown.
+fn tint_unknown(image: &Tensor, valid: &Tensor) -> Result<RgbImage> {
     let mut picture = picture(image)?;
     for (pixel, _) in picture.pixels_mut().zip(bytes(valid)?).filter(|(_, valid)| *valid == 0) {
         pixel.0.iter_mut().zip(UNKNOWN.0).for_each(|(value, unknown)| *value = *value / 2 + unknown / 2);

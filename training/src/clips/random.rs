@@ -1,10 +1,10 @@
-//! The draws that clips are made of, all from one seed a clip.
+//! Random numbers for clips, seeded by run and clip.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
 
-/// A generator of its own for each clip, so that the order in which threads work does not matter.
+/// Generator of one clip, so that clips do not depend on the order in which threads work.
 #[derive(Debug)]
 pub struct Random(StdRng);
 
@@ -28,7 +28,7 @@ impl Random {
         self.0.sample(StandardNormal)
     }
 
-    /// 0 up to but not including `n`, which must not be 0.
+    /// Returns an integer in 0..`n`; `n` must not be 0.
     pub fn below(&mut self, n: usize) -> usize {
         self.0.random_range(0..n)
     }

@@ -1,27 +1,27 @@
-//! Thin-plate splines: the smoothest map of the plane that takes given points to given others
-//! (Bookstein, *Principal Warps*, 1989).
+//! Thin-plate splines: the smoothest maps of the plane that interpolate given pairs of points (Bookstein, *Principal
+//! Warps*, 1989).
 
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 
-/// A point, x and y.
+/// Point, x and y.
 pub type Point = [f64; 2];
 
-/// A map of the plane.
+/// Map of the plane.
 #[derive(Debug)]
 pub struct Spline {
-    /// (N, 2), where the control points come from.
+    /// (N, 2), control points.
     points: Tensor,
-    /// (N + 3, 2): a weight for each control point, then those of 1, x and y.
+    /// (N + 3, 2): weights of the control points, then of 1, x and y.
     weights: Tensor,
 }
 
 impl Spline {
-    /// The map that takes `from[i]` to `to[i]`; three of `from` at least must not lie on a line.
+    /// Returns the map from `from[i]` to `to[i]`.
     ///
     /// # Errors
-    /// Points through which there is no such map.
+    /// If all points of `from` are collinear or two of them are equal.
     pub fn through(from: &[Point], to: &[Point]) -> Result<Self> {
         let n = from.len() as i64;
         let tensor = |points: &[Point]| -> Result<Tensor> {
@@ -38,7 +38,7 @@ impl Spline {
         Ok(Self { points, weights })
     }
 
-    /// Where the places (…, 2) are taken, in their own kind.
+    /// Maps the points `places` (…, 2); the result has their kind.
     pub fn map(&self, places: &Tensor) -> Result<Tensor> {
         let kind = places.kind();
         let flat = places.f_reshape([-1, 2])?;
@@ -50,7 +50,7 @@ impl Spline {
     }
 }
 
-/// r² log r² of all distances, (M, 2) and (N, 2) to (M, N).
+/// Returns r² log r² of all distances r between (M, 2) and (N, 2), as (M, N).
 fn kernel(places: &Tensor, points: &Tensor) -> Result<Tensor> {
     let axis = |axis: i64| -> Result<Tensor> {
         let place = places.f_narrow(1, axis, 1)?;
@@ -60,7 +60,7 @@ fn kernel(places: &Tensor, points: &Tensor) -> Result<Tensor> {
     Ok(squared.f_log()?.f_mul_(&squared)?)
 }
 
-/// 1, x and y of (N, 2), as (N, 3).
+/// Returns 1, x and y of (N, 2), as (N, 3).
 fn plane(points: &Tensor) -> Result<Tensor> {
     Ok(Tensor::f_cat(&[&points.f_narrow(1, 0, 1)?.f_ones_like()?, points], 1)?)
 }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn control_points_land_exactly_where_they_should() {
+    fn control_points_are_mapped_exactly() {
         let to = [[-0.8, -1.1], [1.2, -0.9], [-1.0, 0.7], [0.9, 1.3], [0.3, -0.1]];
         let spline = Spline::through(&CORNERS, &to).unwrap();
         assert!(distance(&spline.map(&tensor(&CORNERS)).unwrap(), &tensor(&to)) < 1e-12);
@@ -89,14 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn points_that_stay_make_the_identity() {
+    fn equal_points_give_the_identity() {
         let spline = Spline::through(&CORNERS, &CORNERS).unwrap();
         let places = tensor(&[[0.5, -0.3], [-3.0, 2.0], [0.0, 0.0]]);
         assert!(distance(&spline.map(&places).unwrap(), &places) < 1e-12);
     }
 
     #[test]
-    fn an_affine_map_is_met_everywhere() {
+    fn an_affine_map_is_reproduced_everywhere() {
         let affine = |[x, y]: Point| [0.9 * x - 0.2 * y + 0.3, 0.1 * x + 1.1 * y - 0.4];
         let spline = Spline::through(&CORNERS, &CORNERS.map(affine)).unwrap();
         let places = [[0.5, -0.3], [-3.0, 2.0], [0.0, 0.0]];

@@ -1,5 +1,5 @@
-//! Still pictures with their objects cut out: photos of one object with a mask, and photos with maps
-//! of regions, any of which can play the object.
+//! Still pictures with objects: photos with the mask of one object, and photos with a region map, of which any region of
+//! suitable size can serve as the object.
 
 use std::path::{Path, PathBuf};
 
@@ -16,35 +16,35 @@ use super::settings::Source;
 use crate::dataset::{check_size, read_picture};
 use crate::{Error, LabelMap, Result};
 
-/// Shares of the picture that a region may have to play the object.
+/// Range of a region's share of the pixels for use as an object.
 const REGION: std::ops::Range<f64> = 0.01..0.35;
-/// What the object is in a mask of one.
+/// Id of the object in a mask of one object.
 const OBJECT: u8 = 1;
 
-/// The pictures of a folder.
+/// Pictures of a folder.
 #[derive(Debug)]
 pub enum Stills {
     /// Each with one object.
     Objects(Vec<Still>),
-    /// Each with a map of regions.
+    /// Each with a region map.
     Regions(Vec<Regions>),
 }
 
-/// A photo with its regions.
+/// Photo with a region map.
 #[derive(Debug)]
 pub struct Regions {
     picture: RgbImage,
     labels: LabelMap,
-    /// The labels of a size that can play the object.
+    /// Ids of the regions of suitable size.
     fit: Vec<u8>,
 }
 
 impl Stills {
-    /// Reads a folder with `JPEGImages/NAME.jpg` and either `Annotations/NAME.png` (non-zero is the
-    /// object) or `Labels/NAME.png` (region ids). A picture that has neither is left out.
+    /// Reads a folder with `JPEGImages/NAME.jpg` and either `Annotations/NAME.png` (non-zero is the object) or
+    /// `Labels/NAME.png` (region ids). Pictures without a mask are skipped.
     ///
     /// # Errors
-    /// A folder that has neither, or no picture of use; too many broken files.
+    /// If the folder has neither masks nor region maps, or no usable picture, or if too many files are broken.
     pub fn read(source: &Source, broken: &Broken, bar: &ProgressBar) -> Result<Self> {
         let root = &source.path;
         let (annotations, labels) = (root.join("Annotations"), root.join("Labels"));
@@ -58,16 +58,19 @@ impl Stills {
         } else {
             return Err(Error::dataset(
                 root,
-                "there is neither Annotations nor Labels in it; put a PNG of the picture's name there",
+                "it has neither Annotations nor Labels; add either folder, with a PNG of each picture's name",
             ));
         };
         match stills.len() {
-            0 => Err(Error::dataset(root, "there are no pictures with masks in it")),
+            0 => Err(Error::dataset(
+                root,
+                "it has no usable pictures; add pictures with masks, or remove the source",
+            )),
             _ => Ok(stills),
         }
     }
 
-    /// Number of pictures.
+    /// Returns the number of pictures.
     pub fn len(&self) -> usize {
         match self {
             Self::Objects(pictures) => pictures.len(),
@@ -75,7 +78,7 @@ impl Stills {
         }
     }
 
-    /// A picture with an object.
+    /// Draws a picture with an object.
     pub fn draw(&self, random: &mut Random) -> Result<Still> {
         match self {
             Self::Objects(pictures) => Ok(random.pick(pictures).clone()),
@@ -126,14 +129,14 @@ fn shrunk(picture: RgbImage, labels: LabelMap, limit: Size) -> (RgbImage, LabelM
     (picture, labels.resized(width as usize, height as usize))
 }
 
-/// `a.b.jpg` goes with `a.b.png`.
+/// Returns the file name of a picture's mask: `a.b.png` for `a.b.jpg`.
 fn mask_name(picture: &Path) -> std::ffi::OsString {
     let mut name = picture.file_stem().unwrap_or_default().to_owned();
     name.push(".png");
     name
 }
 
-/// Reads all pairs of picture and labels; a picture without labels is left out.
+/// Reads all pairs of picture and labels; pictures without labels are skipped.
 fn read_all<T: Send>(
     root: &Path,
     labels: &Path,
@@ -166,7 +169,7 @@ fn read_all<T: Send>(
 
 fn read_pair(picture: &Path, mask: &Path) -> Result<(RgbImage, LabelMap)> {
     let picture = read_picture(picture)?;
-    // Region maps are grey with ids of any value, which a reader of masks would take for shades.
+    // Region maps are grey with arbitrary ids, which the reader of masks refuses as shades of grey.
     let broken = |error: image::ImageError| {
         Error::mask(mask, format!("not a readable PNG ({error}); write or download it again"))
     };

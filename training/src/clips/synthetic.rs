@@ -1,5 +1,5 @@
-//! Clips made of still pictures: an object moves, turns and bends over a background that moves too,
-//! at times before or behind a second object, in changing light.
+//! Synthetic clips, rendered from still pictures: an object moves, rotates and bends over a moving background, optionally
+//! with a second object in front of it or behind it, and with lighting changes.
 
 use tch::Tensor;
 
@@ -20,22 +20,22 @@ use super::window::VideoClips;
 use super::{Clip, Frame, Size, TRIES, coverage};
 use crate::{Error, Result};
 
-/// Pixels over which a frame out of focus is blurred.
+/// Standard deviation of the blur of a frame out of focus, pixels.
 const DEFOCUS: f64 = 1.1;
-/// Least shares of the clip that the object has in the reference and in the frame after it.
-const LEAST: (f64, f64) = (0.004, 0.002);
+/// Minimum shares of the pixels that the object covers in the reference and in the next frame.
+const MIN_COVERAGE: (f64, f64) = (0.004, 0.002);
 
-/// What synthetic clips are made of.
+/// Source of synthetic clips.
 #[derive(Debug)]
 pub struct SyntheticClips {
     /// Objects and backgrounds.
     pub stills: Weighted<Stills>,
-    /// How they are set in motion.
+    /// Rendering settings.
     pub settings: Synthetic,
 }
 
 impl SyntheticClips {
-    /// A clip of `steps` predicted frames. Backgrounds come from the stills and from `video`.
+    /// Draws a clip of `steps` predicted frames. Backgrounds come from the stills and from `video`.
     pub fn draw(&self, video: &VideoClips, steps: usize, size: Size, random: &mut Random) -> Result<Clip> {
         for _ in 0..TRIES {
             let Some(scene) = self.scene(video, steps + 2, size, random)? else { continue };
@@ -47,20 +47,20 @@ impl SyntheticClips {
                 }
                 frames.push(made);
             }
-            if coverage(&frames[0].mask)? < LEAST.0 || coverage(&frames[1].mask)? < LEAST.1 {
+            if coverage(&frames[0].mask)? < MIN_COVERAGE.0 || coverage(&frames[1].mask)? < MIN_COVERAGE.1 {
                 continue;
             }
-            // Drawn last, so that the masks are the same in any light.
+            // Drawn last, so that the masks do not depend on the lighting settings.
             let lighting = Lighting::draw(frames.len(), &self.settings, random);
             for (number, frame) in frames.iter_mut().enumerate() {
                 frame.image = lighting.apply(&frame.image, number)?;
             }
             return Clip::from_frames(&frames);
         }
-        Err(Error::Clips("the objects of the stills are too small to be seen in a clip; give others".into()))
+        Err(Error::Clips("the objects of the stills are too small for a clip; use other stills".into()))
     }
 
-    /// A clip of real video with another object in it.
+    /// Adds a distractor to a clip of real video.
     pub fn add_distractor(&self, clip: Clip, random: &mut Random) -> Result<Clip> {
         add_distractor(clip, &self.still(random)?, &self.settings, random)
     }
@@ -68,7 +68,7 @@ impl SyntheticClips {
     fn still(&self, random: &mut Random) -> Result<Still> {
         match self.stills.pick(random) {
             Some(stills) => stills.draw(random),
-            None => Err(Error::Clips("there are no stills; give a source of kind \"stills\"".into())),
+            None => Err(Error::Clips("there are no stills; add a source with kind = \"stills\"".into())),
         }
     }
 
@@ -90,11 +90,11 @@ impl SyntheticClips {
     ) -> Result<Option<Scene>> {
         let settings = &self.settings;
         let still = self.still(random)?;
-        // The object's own photo as background leaves it in place as a distractor.
+        // In its own photo, the object remains in its place as a distractor.
         let own = random.chance(settings.own_background);
         let background = if own { still.image()? } else { self.background(video, random)? };
 
-        // The reference stands apart from the others by a step of its own.
+        // The reference is displaced from the other frames by an additional step.
         let mut path = walk(frames, settings.motion * random.uniform(0.3, 1.5), random);
         for (value, step) in path[0].iter_mut().zip([0.08, 0.08, 0.06, 0.1, 0.08]) {
             *value += random.normal() * step * settings.motion;
@@ -117,7 +117,7 @@ impl SyntheticClips {
         };
         let late_distractor = settings.late_distractor > 0.0 && random.chance(settings.late_distractor);
         let colour = Colour::draw(settings.colour, random);
-        let alike = random.chance(0.5);
+        let same_colour = random.chance(0.5);
         let (height, width) = (background.size()[2] as f64, background.size()[3] as f64);
         let cover = (size.0 as f64 / height).max(size.1 as f64 / width);
         Ok(Some(Scene {
@@ -130,7 +130,7 @@ impl SyntheticClips {
             drift,
             bends: Bends::draw(frames, settings, random)?,
             colour,
-            scene_colour: if alike { colour } else { Colour::draw(settings.colour, random) },
+            scene_colour: if same_colour { colour } else { Colour::draw(settings.colour, random) },
             shutter: match random.chance(settings.motion_blur) {
                 true => random.uniform(settings.shutter[0], settings.shutter[1]),
                 false => 0.0,
@@ -149,14 +149,14 @@ impl SyntheticClips {
     }
 }
 
-/// All that is seen in a clip.
+/// Contents of a clip.
 #[derive(Debug)]
 struct Scene {
     object: MovingObject,
     second: Option<MovingObject>,
-    /// Whether the reference is without the second object.
+    /// Whether the second object is absent from the reference.
     late_distractor: bool,
-    /// Whether the second object hides the first, or the other way round.
+    /// Whether the second object is in front of the first.
     in_front: bool,
     /// (1, 3, h, w).
     background: Tensor,
@@ -166,7 +166,7 @@ struct Scene {
     bends: Option<Bends>,
     colour: Colour,
     scene_colour: Colour,
-    /// The time that the shutter is open, in parts of the time between frames.
+    /// Exposure time as a fraction of the frame interval.
     shutter: f64,
 }
 
@@ -202,11 +202,11 @@ impl Scene {
             grid = grid.bent(bends.at(frame))?;
         }
         let image = grid.sample(&self.background, Border::Reflect)?;
-        motion_blur(&image, self.way(velocity(&self.drift, frame, size)))
+        motion_blur(&image, self.exposed_motion(velocity(&self.drift, frame, size)))
     }
 
-    /// What is covered while the shutter is open.
-    fn way(&self, velocity: (f64, f64)) -> (f64, f64) {
+    /// Returns the motion during the exposure.
+    fn exposed_motion(&self, velocity: (f64, f64)) -> (f64, f64) {
         (velocity.0 * self.shutter, velocity.1 * self.shutter)
     }
 }

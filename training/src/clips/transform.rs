@@ -1,5 +1,5 @@
-//! Where the frames of a window land: one transform for the window, another for the reference; the
-//! whole picture, or a close-up as the region of interest makes them.
+//! Placement of video frames in a clip: one transform for the window, another for the reference, of the whole picture or
+//! of a close-up that resembles a region of interest.
 
 use tch::{Kind, Tensor};
 
@@ -11,24 +11,24 @@ use super::settings::{Augment, Border, Fit, ReferenceTransform};
 use super::{Frame, Size};
 use crate::Result;
 
-/// Least share of the picture's sides that a close-up shows.
-const CLOSEST: f64 = 0.35;
-/// Share of the turn and shear that is left in a close-up.
-const CALM: f64 = 0.4;
+/// Minimum share of the picture's sides that a close-up shows.
+const MIN_SHARE: f64 = 0.35;
+/// Factor on rotation and shear in a close-up.
+const DAMPING: f64 = 0.4;
 
-/// The transforms of a clip.
+/// Placements of the frames of a clip.
 #[derive(Debug)]
 pub struct Transforms {
-    /// Of the window's frames.
+    /// Placement of the window's frames.
     pub window: Placement,
-    /// Of the reference.
+    /// Placement of the reference.
     pub reference: Placement,
-    /// Of a reference of which the other would show too little.
+    /// Placement of the reference if `reference` shows too little of the object.
     pub whole: Placement,
 }
 
 impl Transforms {
-    /// Of a window that begins with `first`.
+    /// Draws the placements of a window that begins with `first`.
     pub fn draw(
         first: &Still,
         reference: &Still,
@@ -40,7 +40,7 @@ impl Transforms {
         let canvas = Canvas { extent: extent(reference, size, augment.fit), size };
         let fit = canvas.cover();
         let mut window = placement(first, &canvas, augment, random);
-        let mut apart = match augment.reference {
+        let mut own = match augment.reference {
             ReferenceTransform::Near => Placement {
                 rotation: window.rotation + random.uniform(-0.1, 0.1),
                 scale: (window.scale * random.uniform(0.85, 1.15)).min(1.1 * fit),
@@ -50,47 +50,47 @@ impl Transforms {
             ReferenceTransform::Independent => placement(reference, &canvas, augment, random),
         };
         if close_up {
-            window = near(first, &canvas, window, random);
-            apart = near(reference, &canvas, apart, random);
+            window = to_close_up(first, &canvas, window, random);
+            own = to_close_up(reference, &canvas, own, random);
         }
-        let upright = Placement { flip: apart.flip, ..Placement::scaled(fit) };
+        let upright = Placement { flip: own.flip, ..Placement::scaled(fit) };
         let whole = match reference.centroid() {
             Some((x, y)) => Placement { shift: canvas.towards((x - 0.5, y - 0.5), &upright), ..upright },
             None => upright,
         };
-        Self { window, reference: apart, whole }
+        Self { window, reference: own, whole }
     }
 }
 
-/// A clip, and what is put on it.
+/// Sizes of a clip and of the pictures placed in it.
 struct Canvas {
-    /// Height and width that pictures count as.
+    /// Nominal height and width of the pictures.
     extent: Size,
     /// Height and width of the clip.
     size: Size,
 }
 
 impl Canvas {
-    /// Sides of a picture at `scale`, in parts of the clip's: width and height.
+    /// Returns the width and height of a picture at `scale`, as fractions of the clip's.
     fn sides(&self, scale: f64) -> (f64, f64) {
         let part = |side: i64, of: i64| scale * side as f64 / of as f64;
         (part(self.extent.1, self.size.1), part(self.extent.0, self.size.0))
     }
 
-    /// The scale at which a picture just fills the clip.
+    /// Returns the scale at which a picture just fills the clip.
     fn cover(&self) -> f64 {
         let (width, height) = self.sides(1.0);
         1.0 / width.min(height)
     }
 
-    /// The scale at which a picture has as many pixels as the clip.
+    /// Returns the scale at which a picture has as many pixels as the clip.
     fn even(&self) -> f64 {
         let (width, height) = self.sides(1.0);
         (width * height).sqrt().recip()
     }
 
-    /// The shift that brings a place of a picture, in parts of its sides from its middle, as near to the middle of
-    /// the clip as can be with no border in view.
+    /// Returns the shift that moves a point of a picture, given as fractions of its sides from its centre, as close to
+    /// the clip's centre as possible without showing a border.
     fn towards(&self, (x, y): (f64, f64), placement: &Placement) -> (f64, f64) {
         let (width, height) = self.sides(placement.scale);
         let axis = |at: f64, side: f64| {
@@ -101,7 +101,7 @@ impl Canvas {
     }
 }
 
-/// Height and width that a picture counts as, whatever its resolution.
+/// Returns the nominal height and width of a picture, independent of its resolution.
 fn extent(still: &Still, size: Size, fit: Fit) -> Size {
     match fit {
         Fit::Cover => (still.height, still.width),
@@ -112,8 +112,8 @@ fn extent(still: &Still, size: Size, fit: Fit) -> Size {
 fn placement(still: &Still, canvas: &Canvas, augment: &Augment, random: &mut Random) -> Placement {
     let fit = canvas.cover();
     let flip = random.chance(augment.flip);
-    let turn = augment.rotation.to_radians();
-    let rotation = if random.chance(augment.rotated) { random.uniform(-turn, turn) } else { 0.0 };
+    let limit = augment.rotation.to_radians();
+    let rotation = if random.chance(augment.rotated) { random.uniform(-limit, limit) } else { 0.0 };
     let zoom = random.uniform(augment.scale[0], augment.scale[1]);
     let mut axis = || random.uniform(-augment.shift, augment.shift);
     let mut shift = (axis(), axis());
@@ -127,27 +127,28 @@ fn placement(still: &Still, canvas: &Canvas, augment: &Augment, random: &mut Ran
     Placement { rotation, scale: fit * zoom, shift, shear, flip }
 }
 
-/// `placement` calmed, moved and scaled to what the region of interest would show of `still`.
-fn near(still: &Still, canvas: &Canvas, placement: Placement, random: &mut Random) -> Placement {
+/// Returns `placement` with less rotation and shear, moved and scaled to show `still` like a region of interest.
+fn to_close_up(still: &Still, canvas: &Canvas, placement: Placement, random: &mut Random) -> Placement {
     let margin = random.uniform(1.2, 2.6);
     let mut jitter = || random.uniform(-0.15, 0.15);
     let shift = (jitter(), jitter());
-    let calm = Placement { rotation: placement.rotation * CALM, shear: placement.shear * CALM, ..placement };
-    let Some((x0, x1, y0, y1)) = still.bounds() else { return calm };
+    let damped =
+        Placement { rotation: placement.rotation * DAMPING, shear: placement.shear * DAMPING, ..placement };
+    let Some((x0, x1, y0, y1)) = still.bounds() else { return damped };
     let middle = |from: i64, to: i64, side: i64| (from + to) as f64 / side as f64 / 2.0 - 0.5;
     let middle = (middle(x0, x1, still.width), middle(y0, y1, still.height));
     let (width, height) = canvas.sides(1.0);
     let part = |from: i64, to: i64, side: i64, of: f64| (to - from) as f64 / side as f64 * of;
     let object = part(x0, x1, still.width, width).max(part(y0, y1, still.height, height));
-    let (least, most) = (canvas.cover() / 1.1, canvas.even() / CLOSEST);
-    let scale = (1.0 / (margin * object)).clamp(least.min(most), most);
-    // A region of interest ends at the picture's border; so does this, but for the jitter.
-    let placed = Placement { scale, ..calm };
+    let (smallest, largest) = (canvas.cover() / 1.1, canvas.even() / MIN_SHARE);
+    let scale = (1.0 / (margin * object)).clamp(smallest.min(largest), largest);
+    // Like a region of interest, a close-up stays inside the picture, except for the jitter.
+    let placed = Placement { scale, ..damped };
     let towards = canvas.towards(middle, &placed);
     Placement { shift: (towards.0 + shift.0, towards.1 + shift.1), ..placed }
 }
 
-/// `still` as `placement` shows it, in other colours.
+/// Renders `still` at `placement` with changed colours.
 pub fn place(
     still: &Still,
     size: Size,

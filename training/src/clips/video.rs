@@ -1,4 +1,4 @@
-//! Annotated video: sequences of frames whose objects are known, decoded when they are needed.
+//! Annotated video: sequences of frames with known objects, decoded on demand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,22 +16,22 @@ use super::settings::{Layout, Objects, Source};
 use crate::dataset::{self, Dataset, Selection};
 use crate::{Error, LabelMap, Result};
 
-/// The id of the object that is the union of all.
+/// Id of the union of all objects.
 const UNION: u8 = 1;
 
-/// One source of video.
+/// Video source.
 #[derive(Debug)]
 pub struct Video {
-    /// Which of the sources it is, for the cache.
+    /// Index among the sources, part of the cache key.
     index: usize,
     sequences: Vec<Sequence>,
     objects: Objects,
     limit: Size,
-    /// All pictures, by sequence and frame; none = read when needed.
+    /// All pictures by sequence and frame; `None` = read on demand.
     preloaded: Option<Vec<Vec<Option<Arc<Picture>>>>>,
 }
 
-/// The annotated frames of a video.
+/// Annotated frames of a video.
 #[derive(Debug)]
 pub struct Sequence {
     index: usize,
@@ -40,36 +40,36 @@ pub struct Sequence {
     ids: Vec<u8>,
 }
 
-/// An object of a sequence.
+/// Object of a sequence.
 #[derive(Debug)]
 pub struct Object {
-    /// As in the masks.
+    /// Id in the masks.
     pub id: u8,
-    /// The frames of which the truth about it is known.
+    /// Frames in which its ground truth is known.
     pub known: BTreeSet<usize>,
-    /// Those that show it.
+    /// Frames that show it.
     pub seen: Vec<usize>,
 }
 
-/// What is read and kept while clips are made of video.
+/// Shared state of reading video.
 #[derive(Debug)]
 pub struct Reading {
-    /// Pictures that were read last.
+    /// Recently used pictures.
     pub cache: Cache,
-    /// Files that could not be read.
+    /// Broken files.
     pub broken: Broken,
 }
 
 impl Video {
-    /// Finds the sequences and objects of `source`, the sources' number `index`. An object that has
-    /// less than `least` of every picture is left out.
+    /// Finds the sequences and objects of `source`, which has the index `index` among the sources. With the layout of
+    /// DAVIS, an object that covers less than the share `min_share` of every picture is left out.
     ///
     /// # Errors
-    /// A folder that is not laid out as it should be, and too many broken files.
+    /// If the folder does not have the expected layout, or if too many files are broken.
     pub fn open(
         index: usize,
         source: &Source,
-        least: f64,
+        min_share: f64,
         reading: &Reading,
         bar: &ProgressBar,
     ) -> Result<Self> {
@@ -79,7 +79,7 @@ impl Video {
             ..Selection::default()
         };
         let dataset = Dataset::open_for_training(&source.path, &selection)?;
-        let chosen = left_in(&dataset, &source.exclude)?;
+        let chosen = not_excluded(&dataset, &source.exclude)?;
         let layout = source.layout.unwrap_or(match source.path.join(meta::FILE).exists() {
             true => Layout::YoutubeVos,
             false => Layout::Davis,
@@ -98,7 +98,7 @@ impl Video {
             })
             .collect();
         let objects = match layout {
-            Layout::Davis => from_masks(&frames, source.objects, least, reading, bar)?,
+            Layout::Davis => from_masks(&frames, source.objects, min_share, reading, bar)?,
             Layout::YoutubeVos => {
                 let meta = Meta::read(&source.path)?;
                 let of = |(sequence, frames): (&&dataset::Sequence, &Vec<dataset::Frame>)| {
@@ -112,7 +112,7 @@ impl Video {
             video.sequences.push(Sequence { index: video.sequences.len(), frames, objects, ids });
         }
         if video.sequences.is_empty() {
-            let reason = "no annotated sequence is left to train on; see exclude, split and \
+            let reason = "no annotated sequence is left to train on; check exclude, split and \
                           data.augment.least_object";
             return Err(Error::dataset(&source.path, reason));
         }
@@ -122,25 +122,25 @@ impl Video {
         Ok(video)
     }
 
-    /// The sequences that have objects.
+    /// Returns the sequences that have objects.
     pub fn sequences(&self) -> &[Sequence] {
         &self.sequences
     }
 
-    /// Number of objects in all sequences.
+    /// Returns the number of objects in all sequences.
     pub fn objects(&self) -> usize {
         self.sequences.iter().map(|sequence| sequence.objects.len()).sum()
     }
 
-    /// Number of annotated frames in all sequences.
+    /// Returns the number of annotated frames in all sequences.
     pub fn frames(&self) -> usize {
         self.sequences.iter().map(|sequence| sequence.frames.len()).sum()
     }
 
-    /// A frame with the mask of one object; nothing if one of its files is broken.
+    /// Returns a frame with the mask of one object; `None` if one of its files is broken.
     ///
     /// # Errors
-    /// Too many broken files.
+    /// If too many files are broken.
     pub fn still(
         &self,
         sequence: &Sequence,
@@ -162,7 +162,7 @@ impl Video {
         let frame = &sequence.frames[frame];
         let read = || -> Result<Picture> {
             let (picture, labels) = frame.read_annotated()?;
-            Picture::new(&picture, &joined(labels, self.objects), &sequence.ids, self.limit)
+            Picture::new(&picture, &merged(labels, self.objects), &sequence.ids, self.limit)
         };
         Ok(reading.broken.skip(file_of(frame), read())?.map(Arc::new))
     }
@@ -188,37 +188,37 @@ impl Video {
 }
 
 impl Sequence {
-    /// Its objects, one at least.
+    /// Returns the objects; at least one.
     pub fn objects(&self) -> &[Object] {
         &self.objects
     }
 }
 
 impl Object {
-    /// Where a window of `frames` frames, `step` apart, can begin.
+    /// Returns the possible first frames of a window of `frames` frames at a distance of `step`.
     pub fn windows(&self, frames: usize, step: usize) -> Vec<usize> {
         let whole = |first: &usize| (1..frames).all(|frame| self.known.contains(&(first + frame * step)));
         self.known.iter().copied().filter(|first| whole(first)).collect()
     }
 }
 
-/// What a frame is counted by if it is broken, picture or mask.
+/// Returns the path under which a frame with a broken picture or mask is counted.
 fn file_of(frame: &dataset::Frame) -> &Path {
     frame.annotation().unwrap_or(Path::new(frame.name()))
 }
 
-fn left_in<'a>(dataset: &'a Dataset, exclude: &[String]) -> Result<Vec<&'a dataset::Sequence>> {
+fn not_excluded<'a>(dataset: &'a Dataset, exclude: &[String]) -> Result<Vec<&'a dataset::Sequence>> {
     let names: BTreeSet<&str> = dataset.sequences().iter().map(|sequence| sequence.name()).collect();
     if let Some(name) = exclude.iter().find(|name| !names.contains(name.as_str())) {
         let reason =
-            format!("exclude names {name}, which is not among its sequences; correct or remove the name");
+            format!("exclude names {name}, which is not one of its sequences; correct or remove the name");
         return Err(Error::dataset(dataset.root(), reason));
     }
     let kept = |sequence: &&dataset::Sequence| !exclude.iter().any(|name| name == sequence.name());
     Ok(dataset.sequences().iter().filter(kept).collect())
 }
 
-fn joined(mut labels: LabelMap, objects: Objects) -> LabelMap {
+fn merged(mut labels: LabelMap, objects: Objects) -> LabelMap {
     if objects == Objects::Union {
         labels
             .ids_mut()
@@ -229,11 +229,11 @@ fn joined(mut labels: LabelMap, objects: Objects) -> LabelMap {
     labels
 }
 
-/// The objects of each sequence by what its masks show.
+/// Returns the objects of each sequence, as found in its masks.
 fn from_masks(
     frames: &[Vec<dataset::Frame>],
     objects: Objects,
-    least: f64,
+    min_share: f64,
     reading: &Reading,
     bar: &ProgressBar,
 ) -> Result<Vec<Vec<Object>>> {
@@ -244,14 +244,14 @@ fn from_masks(
         .progress_with(bar.clone())
         .map(|frame| {
             let labels = reading.broken.skip(file_of(frame), frame.read_annotation())?.flatten();
-            Ok(labels.map(|labels| shares(&joined(labels, objects))).unwrap_or_default())
+            Ok(labels.map(|labels| shares(&merged(labels, objects))).unwrap_or_default())
         })
         .collect::<Result<Vec<_>>>()?
         .into_iter();
     let sequence = |frames: &Vec<dataset::Frame>| {
         let mut seen = BTreeMap::<u8, Vec<usize>>::new();
         for (frame, shares) in shares.by_ref().take(frames.len()).enumerate() {
-            for (id, _) in shares.into_iter().filter(|(_, share)| *share >= least) {
+            for (id, _) in shares.into_iter().filter(|(_, share)| *share >= min_share) {
                 seen.entry(id).or_default().push(frame);
             }
         }
@@ -261,7 +261,7 @@ fn from_masks(
     Ok(frames.iter().map(sequence).collect())
 }
 
-/// Share of the picture that each object has.
+/// Returns the share of the pixels of each object.
 fn shares(labels: &LabelMap) -> Vec<(u8, f64)> {
     let pixels = labels.ids().len() as f64;
     let counts = labels.counts();
@@ -269,7 +269,7 @@ fn shares(labels: &LabelMap) -> Vec<(u8, f64)> {
     (1..LabelMap::VOID).map(share).filter(|(_, share)| *share > 0.0).collect()
 }
 
-/// The objects of a sequence by `meta.json`: elsewhere they may be in the picture without a mask.
+/// Returns the objects of a sequence as listed in `meta.json`. In other frames, they may be visible without a mask.
 fn from_meta(meta: &[(u8, &[String])], frames: &[dataset::Frame], objects: Objects) -> Vec<Object> {
     let place = |name: &String| frames.binary_search_by(|frame| frame.name().cmp(name)).ok();
     let mut known: Vec<(u8, BTreeSet<usize>)> =

@@ -1,4 +1,4 @@
-//! Things that are drawn more or less often.
+//! Weighted random choice.
 
 use super::random::Random;
 
@@ -18,17 +18,17 @@ impl<T> Weighted<T> {
         self.0.push((ratio, item));
     }
 
-    /// The items that are drawn at all.
+    /// Returns the items with a ratio above 0.
     pub fn drawn(&self) -> impl Iterator<Item = &T> {
         self.0.iter().filter(|(ratio, _)| *ratio > 0.0).map(|(_, item)| item)
     }
 
-    /// The sum of all ratios.
+    /// Returns the sum of all ratios.
     pub fn total(&self) -> f64 {
         self.0.iter().map(|(ratio, _)| ratio).sum()
     }
 
-    /// An item by the ratios, all alike where these are 0; nothing if there is none.
+    /// Draws an item by the ratios, or uniformly if all of them are 0; `None` if there are no items.
     pub fn pick(&self, random: &mut Random) -> Option<&T> {
         let total = self.total();
         let mut left = random.uniform(0.0, 1.0) * if total > 0.0 { total } else { self.0.len() as f64 };
@@ -38,7 +38,7 @@ impl<T> Weighted<T> {
                 return Some(item);
             }
         }
-        // Rounding may leave a trace of the total.
+        // Rounding may leave a small remainder.
         self.0.iter().rev().find(|(ratio, _)| *ratio > 0.0 || total <= 0.0).map(|(_, item)| item)
     }
 }
@@ -59,10 +59,10 @@ mod tests {
     }
 
     #[test]
-    fn items_come_by_their_ratios() {
+    fn items_are_drawn_by_their_ratios() {
         let [a, b, c] = counts([3.0, 0.0, 1.0]);
         assert!(b == 0 && a + c == 3000 && (2130..2370).contains(&a), "{a} {b} {c}");
-        assert!(counts([0.0; 3]).iter().all(|n| (880..1120).contains(n)), "all alike");
+        assert!(counts([0.0; 3]).iter().all(|n| (880..1120).contains(n)), "uniform");
         assert!(Weighted::<u8>::default().pick(&mut Random::new(1, 2)).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Clips of real video: a window of frames, and a reference from the same sequence.
+//! Clips of real video: a window of frames and a reference from the same sequence.
 
 use tch::Tensor;
 
@@ -12,22 +12,22 @@ use super::weighted::Weighted;
 use super::{Clip, Size, TRIES, coverage};
 use crate::{Error, Result};
 
-/// Least share of the clip that the object has in the reference.
-const LEAST_REFERENCE: f64 = 0.004;
+/// Minimum share of the reference's pixels that the object covers.
+const MIN_COVERAGE: f64 = 0.004;
 
-/// What clips of real video are made of.
+/// Source of clips of real video.
 #[derive(Debug)]
 pub struct VideoClips {
-    /// The sources.
+    /// Video sources.
     pub videos: Weighted<Video>,
-    /// What is read of them.
+    /// Shared state of reading them.
     pub reading: Reading,
-    /// How windows are varied.
+    /// Augmentation of windows.
     pub augment: Augment,
 }
 
 impl VideoClips {
-    /// A clip of `steps` predicted frames.
+    /// Draws a clip of `steps` predicted frames.
     pub fn draw(&self, steps: usize, size: Size, random: &mut Random) -> Result<Clip> {
         for _ in 0..TRIES {
             let Some(video) = self.videos.pick(random) else { break };
@@ -41,23 +41,23 @@ impl VideoClips {
                 if std::ptr::eq(sequence, other) {
                     continue;
                 }
-                let Some(elsewhere) = (Window { video, sequence: other, ..window }).draw(random)? else {
+                let Some(other_clip) = (Window { video, sequence: other, ..window }).draw(random)? else {
                     continue;
                 };
-                // At times what went before was taken for the object: a wrong mask must not feed itself.
-                clip = gone(&clip, &elsewhere, random.chance(0.5))?;
+                // In half of the cases the previous mask shows a wrong object, which must not be tracked further.
+                clip = with_absent_object(&clip, &other_clip, random.chance(0.5))?;
             }
             return Ok(clip);
         }
         Err(Error::Clips(format!(
-            "no sequence of video has {} frames in a row and an object of {} of the picture; lower \
-             data.window or data.augment.least_object, or give other sources",
+            "no video sequence has {} consecutive annotated frames and an object that covers {} of the picture; \
+             lower data.window or data.augment.least_object, or use other sources",
             steps + 1,
             self.augment.least_object
         )))
     }
 
-    /// Any frame, as a background; nothing if its files are broken.
+    /// Draws a frame as a background; `None` if there is no video or the frame is broken.
     pub fn picture(&self, random: &mut Random) -> Result<Option<Still>> {
         let Some(video) = self.videos.pick(random) else { return Ok(None) };
         let sequence = random.pick(video.sequences());
@@ -66,27 +66,28 @@ impl VideoClips {
     }
 }
 
-/// The reference of `clip`, then the frames of `elsewhere`, in which its object is not.
-fn gone(clip: &Clip, elsewhere: &Clip, mistaken: bool) -> Result<Clip> {
+/// Returns the reference of `clip` followed by the frames of `other_clip`, which do not show its object. If `wrong_object`,
+/// the previous mask is that of the other clip's object, else it is empty.
+fn with_absent_object(clip: &Clip, other_clip: &Clip, wrong_object: bool) -> Result<Clip> {
     let rest = clip.masks.size()[0] - 1;
-    let joined = |clip: &Tensor, elsewhere: &Tensor| -> Result<Tensor> {
-        Ok(Tensor::f_cat(&[clip.f_narrow(0, 0, 1)?, elsewhere.f_narrow(0, 1, rest)?], 0)?)
+    let joined = |clip: &Tensor, other_clip: &Tensor| -> Result<Tensor> {
+        Ok(Tensor::f_cat(&[clip.f_narrow(0, 0, 1)?, other_clip.f_narrow(0, 1, rest)?], 0)?)
     };
-    let empty = elsewhere.masks.f_zeros_like()?;
+    let empty = other_clip.masks.f_zeros_like()?;
     let mut masks = joined(&clip.masks, &empty)?;
-    if mistaken {
-        let before = elsewhere.masks.f_narrow(0, 1, 1)?;
+    if wrong_object {
+        let before = other_clip.masks.f_narrow(0, 1, 1)?;
         let after = empty.f_narrow(0, 2, rest - 1)?;
         masks = Tensor::f_cat(&[&clip.masks.f_narrow(0, 0, 1)?, &before, &after], 0)?;
     }
     Ok(Clip {
-        images: joined(&clip.images, &elsewhere.images)?,
+        images: joined(&clip.images, &other_clip.images)?,
         masks,
-        valid: joined(&clip.valid, &elsewhere.valid)?,
+        valid: joined(&clip.valid, &other_clip.valid)?,
     })
 }
 
-/// Where and how a window is drawn.
+/// Parameters of the draw of a window.
 #[derive(Clone, Copy)]
 struct Window<'a> {
     clips: &'a VideoClips,
@@ -98,7 +99,7 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// A clip of one object, nothing if the draw was unlucky.
+    /// Draws a clip of one object; `None` if the draw is not usable.
     fn draw(&self, random: &mut Random) -> Result<Option<Clip>> {
         let Self { clips: VideoClips { reading, augment, .. }, size, .. } = *self;
         let object = random.pick(self.sequence.objects());
@@ -132,10 +133,10 @@ impl Window<'_> {
         let transforms = Transforms::draw(&window[0], &reference, size, augment, self.close_up, random);
         let colour = Colour::draw(augment.colour, random);
         let contrast = 1.0 + augment.colour * random.uniform(-0.05, 0.05);
-        let of_reference = colour.with_contrast(contrast);
-        let mut frames = vec![place(&reference, size, &transforms.reference, &of_reference, augment)?];
-        if coverage(&frames[0].mask)? < LEAST_REFERENCE {
-            frames[0] = place(&reference, size, &transforms.whole, &of_reference, augment)?;
+        let reference_colour = colour.with_contrast(contrast);
+        let mut frames = vec![place(&reference, size, &transforms.reference, &reference_colour, augment)?];
+        if coverage(&frames[0].mask)? < MIN_COVERAGE {
+            frames[0] = place(&reference, size, &transforms.whole, &reference_colour, augment)?;
         }
         for still in &window {
             frames.push(place(still, size, &transforms.window, &colour, augment)?);

@@ -2,10 +2,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use fastganseg_training::Result;
+use fastganseg_training::confidence::{calibration_error, rank_correlation, write_confidence};
 use fastganseg_training::eval::{EvalOptions, evaluate};
-use fastganseg_training::method::{Finished, Frozen, Propagation, Propagator, Threaded};
+use fastganseg_training::method::{Frozen, PostProcessed, Propagator, Threaded};
+use fastganseg_training::occlusion::{Case, Cover, WITHIN, measure};
 use fastganseg_training::report::{table, write_csv};
+use fastganseg_training::{Error, Result};
 use gstfastganseg::matte::{self, MatteSettings};
 
 use super::model::Model;
@@ -13,30 +15,26 @@ use super::{Data, frame_bar};
 
 /// Runs a model over a data set, keeps its masks, and scores them.
 ///
-/// Writes OUT/masks/SEQUENCE/FRAME.png, OUT/scores.csv and OUT/sheets/SEQUENCE.png, and prints a
-/// table. Frames a second are those of the model alone, without reading and writing files.
+/// Writes OUT/masks/SEQUENCE/FRAME.png, OUT/scores.csv and OUT/sheets/SEQUENCE.png, and prints a table. Frames a second
+/// are those of the model alone, without reading and writing files.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     data: Data,
 
     /// Folder for masks, measures and contact sheets
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "cover")]
+    out: Option<PathBuf>,
 
-    /// What carries the first mask through the video
+    /// What propagates the first mask
     #[arg(long, value_enum, default_value_t = Method::Model)]
     method: Method,
 
     #[command(flatten)]
     model: Model,
 
-    /// ImageNet weights of MobileNetV2, .safetensors, for `--method propagation`
-    #[arg(long, value_name = "FILE", required_if_eq("method", "propagation"))]
-    backbone: Option<PathBuf>,
-
-    /// How masks are enlarged to the annotations' size before they are cut at one half, as in the element
-    /// [default: the most probable object of each pixel, evenly enlarged]
+    /// How masks are enlarged to the size of the annotations before they are thresholded, as in the element
+    /// [default: bilinear, then the most probable object of each pixel]
     #[arg(long, value_enum)]
     edges: Option<Edges>,
 
@@ -44,18 +42,26 @@ pub struct Args {
     #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, requires = "edges")]
     smoothing: f64,
 
-    /// Looks at each frame where its objects were expected a frame earlier, as the element's frame-threading does
-    #[arg(long, conflicts_with_all = ["edges", "scales", "background"])]
+    /// Encodes each frame before the mask of the frame before is known, as the element's frame-threading does
+    #[arg(long, conflicts_with = "edges")]
     frame_threading: bool,
 
-    /// Runs the network alone, on whole frames, at these parts of its size, and averages the masks; RGMP's
-    /// comparison has 0.5,0.75,1. No region of interest, and no stray parts are taken out
-    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with_all = ["edges", "roi"])]
-    scales: Vec<f64>,
+    /// Plays each sequence forwards and backwards until N frames are tracked: long videos. J-Decay then tells the drift
+    #[arg(long = "loop", value_name = "N", default_value_t = 0)]
+    loop_frames: usize,
 
-    /// Propagates the background as an object too, as RGMP does; runs the network alone, as `--scales` does
-    #[arg(long, conflicts_with_all = ["edges", "roi"])]
-    background: bool,
+    /// Also writes the tracker's confidence beside the true region similarity of every object in every frame, CSV
+    #[arg(long, value_name = "FILE")]
+    confidence: Option<PathBuf>,
+
+    /// Instead of scoring, covers the picture in the middle of every sequence and reports how the tracker recovers. Only
+    /// the first frame needs an annotation
+    #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',', conflicts_with_all = ["edges", "frame_threading", "loop_frames", "confidence"])]
+    cover: Vec<Cover>,
+
+    /// Numbers of covered frames, one run for each
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2, 5, 15, 60], requires = "cover")]
+    cover_length: Vec<usize>,
 
     /// Frames on each contact sheet, 0 for no sheets
     #[arg(long, value_name = "N", default_value_t = 12)]
@@ -71,84 +77,135 @@ pub struct Args {
 enum Method {
     /// The trained regressor
     Model,
-    /// The first mask, repeated: a floor without training
+    /// The first mask, repeated: the lower bound
     Frozen,
-    /// Likeness of ImageNet features alone: a floor without training on video
-    Propagation,
 }
 
 /// Ways to enlarge a mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Edges {
-    /// Its edges follow those of the picture
+    /// Edges follow those of the picture
     Refine,
-    /// Evenly
+    /// Bilinear
     Bilinear,
 }
 
 impl Args {
     fn propagator(&self) -> Result<Box<dyn Propagator>> {
-        if self.method != Method::Model && (self.background || !self.scales.is_empty()) {
-            let reason = "--scales and --background go with --method model";
-            return Err(gstfastganseg::Error::Config(reason.into()).into());
+        if self.method == Method::Frozen {
+            if self.model.model.is_some() {
+                let reason = "--model goes with --method model; frozen has no weights";
+                return Err(gstfastganseg::Error::Config(reason.into()).into());
+            }
+            eprintln!("the first mask, repeated");
+            return Ok(Box::new(Frozen::default()));
         }
-        match self.method {
-            Method::Model if self.background || !self.scales.is_empty() => {
-                Ok(Box::new(self.model.multiscale(&self.scales, self.background)?))
-            }
-            Method::Model => {
-                let tracker = self.model.tracker_with(self.frame_threading)?;
-                let edges = match self.edges {
-                    None if self.frame_threading => return Ok(Box::new(Threaded::new(tracker))),
-                    None => return Ok(Box::new(tracker)),
-                    Some(Edges::Refine) => matte::Edges::Refine,
-                    Some(Edges::Bilinear) => matte::Edges::Bilinear,
-                };
-                let settings = MatteSettings { edges, smoothing: self.smoothing, ..MatteSettings::default() };
-                Ok(Box::new(Finished::new(tracker, settings)))
-            }
-            Method::Propagation => {
-                let backbone = self.backbone.clone().unwrap_or_default();
-                eprintln!("features of {}", backbone.display());
-                Ok(Box::new(Propagation::new(&backbone)?))
-            }
-            Method::Frozen => {
-                if self.model.model.is_some() {
-                    let reason = "--model goes with --method model; frozen has no weights";
-                    return Err(gstfastganseg::Error::Config(reason.into()).into());
-                }
-                eprintln!("the first mask, repeated");
-                Ok(Box::new(Frozen::default()))
-            }
-        }
+        let tracker = self.model.tracker(self.frame_threading)?;
+        let edges = match self.edges {
+            None if self.frame_threading => return Ok(Box::new(Threaded::new(tracker))),
+            None => return Ok(Box::new(tracker)),
+            Some(Edges::Refine) => matte::Edges::Refine,
+            Some(Edges::Bilinear) => matte::Edges::Bilinear,
+        };
+        let settings = MatteSettings { edges, smoothing: self.smoothing, ..MatteSettings::default() };
+        Ok(Box::new(PostProcessed::new(tracker, settings)))
     }
 }
 
 /// Prints the table, writes the files.
 pub fn run(args: &Args) -> Result<()> {
+    if !args.cover.is_empty() {
+        return cover(args);
+    }
     let dataset = args.data.open()?;
     let mut propagator = args.propagator()?;
     let options = EvalOptions {
-        out: Some(args.out.clone()),
+        out: args.out.clone(),
         sheet_frames: args.sheet_frames,
         bare_sheets: args.bare_sheets,
+        loop_frames: args.loop_frames,
     };
     let begin = Instant::now();
     let bar = frame_bar();
     let evaluation = evaluate(propagator.as_mut(), &dataset, &options, &bar);
     bar.finish_and_clear();
     let evaluation = evaluation?;
-    let csv = args.out.join("scores.csv");
+    let out = args.out.clone().unwrap_or_default();
+    let csv = out.join("scores.csv");
     write_csv(&csv, &evaluation.scores, &evaluation.speed)?;
     eprintln!("done in {:.1} s", begin.elapsed().as_secs_f64());
     print!("{}", table(&evaluation.scores, &evaluation.speed));
     if let Some(flicker) = evaluation.flicker {
         println!("flicker of still pixels near contours: {flicker:.2} of 255");
     }
-    eprintln!("masks: {}", args.out.join("masks").display());
+    if let Some(path) = &args.confidence {
+        write_confidence(path, &evaluation.confidence)?;
+        let correlation = rank_correlation(&evaluation.confidence);
+        println!(
+            "confidence: expected calibration error {:.3}, rank correlation with J {}",
+            calibration_error(&evaluation.confidence),
+            correlation.map_or("none".into(), |value| format!("{value:.2}")),
+        );
+    }
+    eprintln!("masks: {}", out.join("masks").display());
     eprintln!("measures: {}", csv.display());
     if args.sheet_frames > 0 {
-        eprintln!("contact sheets: {}", args.out.join("sheets").display());
+        eprintln!("contact sheets: {}", out.join("sheets").display());
     }
     Ok(())
+}
+
+/// Prints a line for each sequence, cover and length, and the means.
+fn cover(args: &Args) -> Result<()> {
+    if args.method != Method::Model {
+        return Err(Error::from(gstfastganseg::Error::Config("--cover goes with --method model".into())));
+    }
+    let dataset = args.data.open()?;
+    let mut tracker = args.model.tracker(false)?;
+    let bar = frame_bar();
+    let cases = measure(&mut tracker, &dataset, &args.cover, &args.cover_length, &bar);
+    bar.finish_and_clear();
+    let cases = cases?;
+    println!(
+        "{:24} {:12} {:>6} {:>6} {:>10} {:>6} {:>8} {:>8}",
+        "sequence", "cover", "frames", "lost", "false mask", "found", "second", "deficit"
+    );
+    let frames = |count: Option<usize>| count.map_or("never".into(), |count| count.to_string());
+    for case in &cases {
+        println!(
+            "{:24} {:12} {:6} {:>6} {:9.0}% {:>6} {:8.3} {:8.3}",
+            case.sequence,
+            case.cover.name(),
+            case.length,
+            frames(case.lost_after),
+            100.0 * case.hallucinated,
+            frames(case.found_after()),
+            case.after.get(WITHIN - 1).map_or(0.0, |(with, without)| without - with),
+            case.deficit(),
+        );
+    }
+    for &cover in &args.cover {
+        print_means(cover.name(), cases.iter().filter(|case| case.cover == cover));
+    }
+    for &length in &args.cover_length {
+        print_means(&format!("{length} frames"), cases.iter().filter(|case| case.length == length));
+    }
+    print_means("all", cases.iter());
+    Ok(())
+}
+
+fn print_means<'a>(name: &str, cases: impl Iterator<Item = &'a Case>) {
+    let cases: Vec<&Case> = cases.collect();
+    let mean = |of: &dyn Fn(&Case) -> f64| {
+        cases.iter().map(|case| of(case)).sum::<f64>() / cases.len().max(1) as f64
+    };
+    println!(
+        "{name}: {} cases, frames with a false mask {:.1} %, found within {WITHIN} frames {:.1} %, ever {:.1} %, \
+         region similarity less by {:.3} after that",
+        cases.len(),
+        100.0 * mean(&|case| case.hallucinated),
+        100.0 * mean(&|case| f64::from(case.found_after().is_some_and(|frames| frames <= WITHIN))),
+        100.0 * mean(&|case| f64::from(case.found_after().is_some())),
+        mean(&Case::deficit),
+    );
 }

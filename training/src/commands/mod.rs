@@ -1,15 +1,11 @@
 //! The subcommands of `fastganseg-train`, one a file.
 
 pub mod ablate;
-pub mod calibrate;
 pub mod clips;
 pub mod eval;
 pub mod export;
 pub mod info;
-pub mod loops;
 pub mod model;
-pub mod occlude;
-pub mod plot;
 pub mod score;
 pub mod train;
 

@@ -1,11 +1,10 @@
 //! The options of every command that runs a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use fastganseg_training::Result;
-use fastganseg_training::method::{Multiscale, MultiscalePropagator};
-use gstfastganseg::device::{DeviceChoice, Precision};
+use gstfastganseg::device::{DeviceChoice, Precision, has_nvidia_gpu};
 use gstfastganseg::model::weights::Weights;
 use gstfastganseg::tracker::{Options, Roi, Tracker};
 
@@ -80,17 +79,8 @@ impl Model {
         Ok(weights)
     }
 
-    fn name(&self) -> String {
-        self.model.as_ref().map_or("built-in model".into(), |path| path.display().to_string())
-    }
-
-    /// Loads it, and says on stderr what runs.
-    pub fn tracker(&self) -> Result<Tracker> {
-        self.tracker_with(false)
-    }
-
-    /// As [`tracker`](Self::tracker), one that can look at frames before their turn.
-    pub fn tracker_with(&self, frame_threading: bool) -> Result<Tracker> {
+    /// Loads the model and prints what runs to stderr.
+    pub fn tracker(&self, frame_threading: bool) -> Result<Tracker> {
         let weights = self.weights()?;
         let roi = match self.roi {
             RoiChoice::Auto => Roi::Auto,
@@ -100,24 +90,13 @@ impl Model {
         let (device, precision) = (self.device, self.precision);
         let options = Options { device, precision, roi, frame_threading, ..Options::default() };
         let tracker = Tracker::from_weights(&weights, &options)?;
-        if let Some(warning) = tracker.device_warning() {
-            eprintln!("runs on the CPU: {warning}");
+        if let Some(reason) = tracker.device_warning().filter(|_| has_nvidia_gpu(Path::new("/"))) {
+            eprintln!("warning: running on the CPU: {reason}");
         }
-        let name = self.name();
+        let name = self.model.as_ref().map_or("built-in model".into(), |path| path.display().to_string());
         let (width, height) = tracker.network_size();
         let (device, precision) = (tracker.active_device(), tracker.active_precision());
         eprintln!("{name}: {width}x{height} on {device} in {precision}");
         Ok(tracker)
-    }
-
-    /// Loads it to be run on whole frames at several scales.
-    pub fn multiscale(&self, scales: &[f64], background: bool) -> Result<MultiscalePropagator> {
-        let weights = self.weights()?;
-        let scales = if scales.is_empty() { vec![1.0] } else { scales.to_vec() };
-        let (device, precision) = (self.device, self.precision);
-        let [height, width] = weights.config().network_size;
-        let also = if background { ", the background as an object" } else { "" };
-        eprintln!("{}: the network alone at {width}x{height} times {scales:?}{also}", self.name());
-        MultiscalePropagator::new(&weights, &Multiscale { scales, background, device, precision })
     }
 }

@@ -1,29 +1,29 @@
-//! What the critics look at: pictures cut out by masks, X·Y.
+//! Inputs of the critics: pictures multiplied by masks, X·Y.
 
 use tch::Tensor;
 
 use crate::Result;
 
-/// Single frames for D_S: `images` (K, B, 3, H, W) in [0, 1] and `masks` (K, B, 1, H, W) to (K·B, 3, H, W).
+/// Returns the single frames for D_S, (K·B, 3, H, W), from `images` (K, B, 3, H, W) in [0, 1] and `masks`
+/// (K, B, 1, H, W).
 ///
-/// The picture is scaled to [−1, 1] before it is cut out; with [0, 1] a mask over black pixels would give no
-/// gradient.
+/// The picture is scaled to [−1, 1] before it is masked; in [0, 1], a mask over black pixels would have no gradient.
 ///
 /// # Errors
-/// Other shapes.
+/// If the shapes do not match.
 pub fn spatial(images: &Tensor, masks: &Tensor) -> Result<Tensor> {
-    Ok(cut_out(images, masks)?.f_flatten(0, 1)?)
+    Ok(masked(images, masks)?.f_flatten(0, 1)?)
 }
 
-/// The frames of a window stacked for D_T: the same to (B, 3·K, H, W).
+/// Returns the stacked frames of a window for D_T, (B, 3·K, H, W), from the same tensors as [`spatial`].
 ///
 /// # Errors
-/// Other shapes.
+/// If the shapes do not match.
 pub fn temporal(images: &Tensor, masks: &Tensor) -> Result<Tensor> {
-    Ok(cut_out(images, masks)?.f_transpose(0, 1)?.f_flatten(1, 2)?)
+    Ok(masked(images, masks)?.f_transpose(0, 1)?.f_flatten(1, 2)?)
 }
 
-fn cut_out(images: &Tensor, masks: &Tensor) -> Result<Tensor> {
+fn masked(images: &Tensor, masks: &Tensor) -> Result<Tensor> {
     Ok(images.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_mul(masks)?)
 }
 
@@ -34,9 +34,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_scaled_cut_out_and_stacked() {
+    fn frames_are_scaled_masked_and_stacked() {
         let float = (Kind::Float, Device::Cpu);
-        // K = 2 frames of B = 3 clips; the red of a pixel says which frame and clip it is of.
+        // K = 2 frames of B = 3 clips; red encodes the frame and the clip.
         let images = Tensor::zeros([2, 3, 3, 4, 4], float);
         for (frame, clip) in (0..2).flat_map(|frame| (0..3).map(move |clip| (frame, clip))) {
             let red = images.get(frame).get(clip).get(0);

@@ -1,6 +1,5 @@
-//! The critics of FaSTGAN, which exist during training alone: one looks at single frames (D_S), one at all K
-//! frames of a window at once (D_T), and both tell masked pictures cut out by the true masks from those cut out
-//! by the regressor's.
+//! Critics of FaSTGAN, used in training only. D_S takes single frames, D_T all K frames of a window at once. Both
+//! distinguish pictures masked by true masks from pictures masked by the regressor's.
 
 mod input;
 mod network;

@@ -1,4 +1,4 @@
-//! The layers of a critic.
+//! Layers of a critic.
 
 use gstfastganseg::model::layers::{Conv, ConvSpec, Padding};
 use serde::{Deserialize, Serialize};
@@ -6,18 +6,18 @@ use tch::{Kind, Tensor, nn};
 
 use crate::Result;
 
-/// Convolutions that halve the picture.
+/// Number of convolutions with stride 2.
 const HALVINGS: u32 = 6;
-/// Channels of the first.
-const FIRST: i64 = 64;
+/// Channels of the first convolution.
+const FIRST_CHANNELS: i64 = 64;
 
 /// Widths of a critic's layers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shape {
-    /// The most channels that a layer has; 2048 gives 44.7 M parameters, 512 gives 11.2 M.
+    /// Maximum number of channels of a layer; 2048 gives 44.7 M parameters, 512 gives 11.2 M.
     pub max_channels: i64,
-    /// Scales every channel count; 1 for real critics, less for tests.
+    /// Factor on every channel count; 1 for real critics, less for tests.
     pub width: f64,
 }
 
@@ -28,18 +28,18 @@ impl Default for Shape {
 }
 
 impl Shape {
-    /// Channels out of each layer but the last.
+    /// Returns the output channels of each layer except the last.
     fn channels(self) -> impl Iterator<Item = i64> {
         (0..HALVINGS).map(move |i| {
-            let full = (FIRST << i).min(self.max_channels);
+            let full = (FIRST_CHANNELS << i).min(self.max_channels);
             ((full as f64 * self.width).round() as i64).max(1)
         })
     }
 }
 
-/// A Wasserstein critic: six convolutions 4x4 at stride 2, padding 1, with bias, each followed by a LeakyReLU of
-/// slope .01, then one of 3x3 without bias to a map of scores. There is no normalisation: it would tie the samples
-/// of a batch together, for each of which the gradient penalty wants a gradient of its own.
+/// Wasserstein critic: six 4x4 convolutions with stride 2, padding 1 and bias, each followed by a LeakyReLU of slope
+/// .01, then a 3x3 convolution without bias to a score map. There is no normalisation: it would couple the samples of
+/// a batch, but the gradient penalty needs the gradient of each sample.
 #[derive(Debug)]
 pub struct Critic {
     layers: Vec<Conv>,
@@ -47,10 +47,10 @@ pub struct Critic {
 }
 
 impl Critic {
-    /// The least height and width of what it looks at, pixels.
-    pub const LEAST: i64 = 1 << HALVINGS;
+    /// Minimum height and width of the input, pixels.
+    pub const MIN_SIDE: i64 = 1 << HALVINGS;
 
-    /// Trainable, at random, its variables under `path`; takes `inputs` channels.
+    /// Creates a critic of `inputs` channels with random trainable weights under `path`.
     pub fn new(path: &nn::Path, inputs: i64, shape: Shape) -> Self {
         let mut from = inputs;
         let mut layers = Vec::with_capacity(HALVINGS as usize);
@@ -68,7 +68,7 @@ impl Critic {
     /// more real.
     ///
     /// # Errors
-    /// Other channels than its own, sides under [`LEAST`](Self::LEAST), too little memory.
+    /// Other channels than its own, sides under [`MIN_SIDE`](Self::MIN_SIDE), too little memory.
     pub fn map(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = x.shallow_clone();
         for layer in &self.layers {
@@ -77,7 +77,7 @@ impl Critic {
         Ok(self.scores.forward(&x)?)
     }
 
-    /// The mean of each sample's map, (N).
+    /// Returns the mean of each sample's score map, (N).
     ///
     /// # Errors
     /// As [`map`](Self::map).
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn each_layer_has_a_bias_but_the_last() {
+    fn all_layers_but_the_last_have_a_bias() {
         let store = nn::VarStore::new(Device::Cpu);
         let critic = Critic::new(&store.root(), 3, Shape { max_channels: 2048, width: 1.0 / 64.0 });
         let widths: Vec<i64> = critic.layers.iter().map(|layer| layer.spec().outputs).collect();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_are_a_sixty_fourth_of_the_picture() {
+    fn score_maps_have_a_64th_of_the_input_size() {
         let store = nn::VarStore::new(Device::Cpu);
         let critic = Critic::new(&store.root(), 6, Shape { max_channels: 64, width: 0.1 });
         let map = |height, width| {
@@ -128,14 +128,14 @@ mod tests {
         assert!(critic.map(&Tensor::zeros([1, 6, 32, 64], (Kind::Float, Device::Cpu))).is_err());
     }
 
-    /// A layer computed by hand: a picture of ones through weights of one.
+    /// With unit weights, the ratio of the scores of an input and its negative is the product of the slopes.
     #[test]
-    fn slopes_are_a_hundredth_below_zero() {
+    fn negative_slopes_are_one_hundredth() {
         let store = nn::VarStore::new(Device::Cpu);
         let critic = Critic::new(&store.root(), 1, Shape { max_channels: 1, width: 1.0 });
         tch::no_grad(|| {
             for (name, mut variable) in store.variables() {
-                // The first layer turns the sign over, the others pass it on.
+                // The first layer inverts the sign, the others keep it.
                 let value = match name.as_str() {
                     "conv1.weight" => -1.0,
                     name if name.ends_with("bias") => 0.0,
@@ -149,6 +149,6 @@ mod tests {
         let map = critic.map(&x).unwrap().double_value(&[0, 0, 0, 0]);
         assert!(map < 0.0, "{map}");
         let positive = critic.map(&(-&x)).unwrap().double_value(&[0, 0, 0, 0]);
-        assert!((positive / -map - 1e12).abs() < 1e7, "{positive} against {map}: six slopes");
+        assert!((positive / -map - 1e12).abs() < 1e7, "{positive} and {map}: six slopes");
     }
 }

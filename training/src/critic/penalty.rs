@@ -1,31 +1,31 @@
-//! The gradient penalty (Gulrajani et al., *Improved Training of Wasserstein GANs*, 2017).
+//! Gradient penalty (Gulrajani et al., *Improved Training of Wasserstein GANs*, 2017).
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::Result;
 
-/// Under the square root of the norm, whose slope at nothing would be infinite.
-const TINY: f64 = 1e-12;
+/// Added under the square root of the norm, whose derivative at 0 is infinite.
+const NORM_EPSILON: f64 = 1e-12;
 
-/// Of what the penalty takes the gradient.
+/// Scalar of each sample whose gradient is penalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reduce {
-    /// The sum of a sample's map of scores.
+    /// Sum of the sample's score map.
     #[default]
     Sum,
-    /// Its mean.
+    /// Mean of the sample's score map.
     Mean,
 }
 
-/// E (‖∇D(x̂)‖ − 1)² where x̂ = ε·real + (1 − ε)·fake: the second part of equations 3 and 4, without its weight.
+/// Returns E (‖∇D(x̂)‖ − 1)² with x̂ = ε·real + (1 − ε)·fake, the second term of equations 3 and 4 without its weight.
 ///
-/// `map` gives the critic's scores (N, 1, h, w) of samples (N, C, H, W); `epsilon` is (N, 1, 1, 1) in [0, 1]. The
-/// result is differentiable in the critic's weights, and in nothing else.
+/// `map` returns the critic's score map (N, 1, h, w) of samples (N, C, H, W); `epsilon` is (N, 1, 1, 1) in [0, 1]. The
+/// result is differentiable with respect to the critic's weights only.
 ///
 /// # Errors
-/// Samples that `map` cannot take, too little memory.
+/// Errors of `map`; out of memory.
 pub fn gradient_penalty(
     map: impl Fn(&Tensor) -> Result<Tensor>,
     real: &Tensor,
@@ -35,7 +35,7 @@ pub fn gradient_penalty(
 ) -> Result<Tensor> {
     let between = tch::no_grad(|| fake.f_lerp_tensor(real, epsilon))?.f_set_requires_grad(true)?;
     let scores = map(&between)?;
-    // Samples do not mix, so the gradient of the sum over the batch holds that of every sample.
+    // Samples are independent, so the gradient of the sum over the batch contains that of every sample.
     let samples = scores.size()[0];
     let total = scores.f_sum(scores.kind())?;
     let total = match reduce {
@@ -45,7 +45,7 @@ pub fn gradient_penalty(
     let gradient = Tensor::f_run_backward(&[&total], &[&between], true, true)?.remove(0);
     let squares =
         gradient.f_flatten(1, -1)?.f_square()?.f_sum_dim_intlist([1i64].as_slice(), false, None::<Kind>)?;
-    let norm = squares.f_add_scalar(TINY)?.f_sqrt()?;
+    let norm = squares.f_add_scalar(NORM_EPSILON)?.f_sqrt()?;
     Ok(norm.f_sub_scalar(1.0)?.f_square()?.f_mean(scores.kind())?)
 }
 
@@ -67,7 +67,7 @@ mod tests {
         Tensor::full([n, 1, 1, 1], 0.5, DOUBLE)
     }
 
-    /// A critic in float64 whose weights anyone can compute.
+    /// Critic in float64 with deterministic weights.
     fn critic() -> (nn::VarStore, Critic) {
         let mut store = nn::VarStore::new(Device::Cpu);
         let critic = Critic::new(&store.root(), 3, Shape { max_channels: 64, width: 0.05 });
@@ -96,18 +96,18 @@ mod tests {
         };
         assert!(penalty(1.0) < 1e-12, "{}", penalty(1.0));
         assert!((penalty(3.0) - 4.0).abs() < 1e-5, "(3 - 1)²");
-        assert!((penalty(0.0) - 1.0).abs() < 1e-4, "no slope at all is as far off as slope 2");
+        assert!((penalty(0.0) - 1.0).abs() < 1e-4, "slope 0 is as far from 1 as slope 2");
     }
 
-    /// The norm of the gradient from differences of scores alone.
+    /// The expected norm follows from differences of scores.
     #[test]
-    fn the_penalty_equals_that_of_finite_differences() {
+    fn the_penalty_equals_finite_differences() {
         let (_store, critic) = critic();
         let (real, fake) = (waves([1, 3, 128, 64], 0.0), waves([1, 3, 128, 64], 2.0));
         let epsilon = Tensor::full([1, 1, 1, 1], 0.3, DOUBLE);
         let between = &real * 0.3 + &fake * 0.7;
         for (reduce, share) in [(Reduce::Sum, 1.0), (Reduce::Mean, 0.5)] {
-            // The gradient's norm is its greatest slope: that along the gradient itself.
+            // The norm of the gradient is the slope along the gradient.
             let x = between.copy().set_requires_grad(true);
             let score = |x: &Tensor| critic.map(x).unwrap().sum(Kind::Double) * share;
             let gradient = Tensor::run_backward(&[score(&x)], &[&x], false, false).remove(0);
@@ -117,26 +117,26 @@ mod tests {
             let behind = score(&(&between - &along * step)).double_value(&[]);
             let norm = (ahead - behind) / (2.0 * step);
             let expected = (norm - 1.0).powi(2);
-            let found = gradient_penalty(|x| critic.map(x), &real, &fake, &epsilon, reduce).unwrap();
-            let found = found.double_value(&[]);
-            assert!((found - expected).abs() < 1e-4 * expected, "{reduce:?}: {found} {expected}");
+            let actual = gradient_penalty(|x| critic.map(x), &real, &fake, &epsilon, reduce).unwrap();
+            let actual = actual.double_value(&[]);
+            assert!((actual - expected).abs() < 1e-4 * expected, "{reduce:?}: {actual} {expected}");
         }
     }
 
-    /// Double backward: how the penalty changes with every kind of weight, against differences.
+    /// Compares the double backward pass with finite differences in every tensor.
     #[test]
-    fn its_gradient_in_the_weights_equals_finite_differences() {
+    fn gradients_of_the_penalty_equal_finite_differences() {
         let (store, critic) = critic();
         let (real, fake) = (waves([2, 3, 64, 64], 1.0), waves([2, 3, 64, 64], 4.0));
         let penalty = || gradient_penalty(|x| critic.map(x), &real, &fake, &halves(2), Reduce::Sum).unwrap();
         penalty().backward();
-        let mut moved = 0;
+        let mut nonzero = 0;
         for (name, variable) in store.variables() {
             let gradient = variable.grad();
             if name.ends_with("bias")
                 && (!gradient.defined() || gradient.abs().max().double_value(&[]) == 0.0)
             {
-                continue; // A bias moves the penalty only where it turns a unit over.
+                continue; // A bias changes the penalty only if a unit changes its sign.
             }
             assert!(gradient.defined(), "{name}");
             let index = gradient.abs().flatten(0, -1).argmax(0, false).int64_value(&[]);
@@ -153,10 +153,10 @@ mod tests {
             let behind = penalty().double_value(&[]);
             at(&mut value, step);
             let expected = (ahead - behind) / (2.0 * step);
-            let found = gradient.flatten(0, -1).double_value(&[index]);
-            assert!((found - expected).abs() < 1e-4 * expected.abs() + 1e-9, "{name}: {found} {expected}");
-            moved += i32::from(expected.abs() > 1e-9);
+            let actual = gradient.flatten(0, -1).double_value(&[index]);
+            assert!((actual - expected).abs() < 1e-4 * expected.abs() + 1e-9, "{name}: {actual} {expected}");
+            nonzero += i32::from(expected.abs() > 1e-9);
         }
-        assert!(moved >= 7, "all convolutions but dead ones: {moved}");
+        assert!(nonzero >= 7, "all convolutions except inactive ones: {nonzero}");
     }
 }

@@ -1,40 +1,39 @@
-//! What keeps the critics from telling true masks by what no regressor could do: a true mask is 0 or 1, the
-//! regressor's is soft.
+//! Real masks of the critics. A true mask is 0 or 1, the regressor's is soft; noise on the true masks prevents the
+//! critics from using this difference.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::Result;
 
-/// What noise the true masks get.
+/// Noise added to the true masks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Noise {
-    /// With mean and variance of the regressor's error Ŷ − Y.
+    /// Gaussian noise with the mean and variance of the regressor's error Ŷ − Y.
     #[default]
     Residual,
-    /// With mean and variance of the regressor's mask Ŷ, as the paper's words have it.
+    /// Gaussian noise with the mean and variance of the regressor's mask Ŷ, as the paper states it literally.
     Literal,
-    /// None.
+    /// No noise.
     Off,
 }
 
-/// How true masks become the critics' real masks.
+/// Conversion of true masks to the critics' real masks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RealMaskNoise {
-    /// Where |Y − Ŷ| is below this, the real mask has the regressor's value; 0 = nowhere.
+    /// Where |Y − Ŷ| is below this, the real mask takes the regressor's value; 0 = nowhere.
     pub overwrite: f64,
-    /// What the rest gets.
+    /// Noise on the other pixels.
     pub noise: Noise,
 }
 
 impl RealMaskNoise {
-    /// The real masks Y' for true masks Y and the regressor's Ŷ, all (K, B, 1, H, W) in [0, 1]; not
-    /// differentiable in either. Noise is drawn from libtorch's generator, each frame's with the statistics of
-    /// that frame.
+    /// Returns the real masks Y' for the true masks Y and the regressor's masks Ŷ, all (K, B, 1, H, W) in [0, 1], without
+    /// gradient. Noise comes from libtorch's generator and has the statistics of each frame.
     ///
     /// # Errors
-    /// Other shapes.
+    /// If the shapes do not match.
     pub fn apply(&self, truth: &Tensor, predicted: &Tensor) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
         let noisy = match self.noise {
@@ -47,7 +46,7 @@ impl RealMaskNoise {
     }
 }
 
-/// Gaussian noise with the mean and variance of every frame of `x` (K, B, 1, H, W).
+/// Returns Gaussian noise with the mean and variance of every frame of `x` (K, B, 1, H, W).
 fn noise_like(x: &Tensor) -> Result<Tensor> {
     let frame = [2i64, 3, 4];
     let mean = x.f_mean_dim(frame.as_slice(), true, None::<Kind>)?;
@@ -68,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn sure_pixels_are_overwritten_and_the_others_stay() {
+    fn pixels_with_a_small_error_are_overwritten() {
         let truth = row(&[1.0, 1.0, 0.0, 0.0, 1.0]);
         let predicted = row(&[0.9, 0.7, 0.2, 0.26, 0.76]).set_requires_grad(true);
         let noise = RealMaskNoise { overwrite: 0.25, noise: Noise::Off };
         let real = noise.apply(&truth, &predicted).unwrap();
         assert!(real.equal(&row(&[0.9, 1.0, 0.2, 0.0, 0.76])), "{real}");
-        assert!(!real.requires_grad(), "the regressor learns nothing through real masks");
+        assert!(!real.requires_grad(), "real masks have no gradient");
         let off = RealMaskNoise { overwrite: 0.0, noise: Noise::Off };
         assert!(off.apply(&truth, &predicted).unwrap().equal(&truth));
     }
@@ -95,16 +94,16 @@ mod tests {
             assert!((mean - expected_mean).abs() < 5.0 * expected / 200.0, "{mean} {expected_mean}");
             assert!((deviation / expected - 1.0).abs() < 0.02, "{deviation} {expected}");
         }
-        // It is Gaussian, not the uniform that it was measured on: 4.6 % lie beyond two deviations.
+        // The noise is Gaussian although `x` is uniform: 4.6 % lie beyond two deviations.
         let beyond = (&noise - &middle).abs().gt_tensor(&(&spread * (2.0 / 12f64.sqrt())));
         let share = beyond.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
         assert!((share - 0.0455).abs() < 0.005, "{share}");
     }
 
     #[test]
-    fn residual_noise_is_that_of_the_error_and_literal_that_of_the_mask() {
+    fn residual_noise_follows_the_error_and_literal_noise_the_mask() {
         tch::manual_seed(12);
-        // The regressor is 0.3 too low everywhere: the error has a mean and no spread.
+        // The regressor is 0.3 too low everywhere: the error has a mean and no variance.
         let truth = Tensor::full([1, 1, 1, 50, 50], 0.8, FLOAT);
         let predicted = &truth - 0.3;
         let apply = |noise| RealMaskNoise { overwrite: 0.0, noise }.apply(&truth, &predicted).unwrap();

@@ -1,19 +1,15 @@
 //! What evaluation compares: ways to carry the first frame's mask through a video.
 
-mod finished;
-mod multiscale;
-mod propagation;
+mod post_processed;
 mod threaded;
 
-pub use finished::Finished;
-pub use multiscale::{Multiscale, MultiscalePropagator};
-pub use propagation::Propagation;
+pub use post_processed::PostProcessed;
 pub use threaded::Threaded;
 
 use gstfastganseg::image::{Picture, PlaneMut};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::Matte;
-use gstfastganseg::tracker::Tracker;
+use gstfastganseg::tracker::{ObjectStats, Tracker};
 use image::RgbImage;
 
 use crate::{LabelMap, Result};
@@ -48,6 +44,11 @@ pub trait Propagator {
     fn alpha(&self) -> Option<&[u8]> {
         None
     }
+
+    /// Id and statistics of each object in the last frame, for methods that have them.
+    fn object_stats(&self) -> Vec<(u8, ObjectStats)> {
+        Vec::new()
+    }
 }
 
 impl Propagator for Tracker {
@@ -59,6 +60,10 @@ impl Propagator for Tracker {
     fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap> {
         let matte = Tracker::step(self, &mut as_picture(picture))?;
         labels_of(&matte, width, height)
+    }
+
+    fn object_stats(&self) -> Vec<(u8, ObjectStats)> {
+        self.object_ids().iter().copied().zip(Tracker::object_stats(self).iter().copied()).collect()
     }
 }
 

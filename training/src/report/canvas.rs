@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use image::RgbImage;
+use image::{Rgb, RgbImage};
 use plotters::coord::Shift;
-use plotters::prelude::{BitMapBackend, DrawingArea, IntoDrawingArea, RGBColor, WHITE};
+use plotters::prelude::{BitMapBackend, DrawingArea, IntoDrawingArea, IntoFont, RGBColor, Text, WHITE};
 use plotters::style::{FontStyle, register_font};
 
 use crate::{Error, Result};
@@ -64,6 +64,20 @@ fn register() -> Result<()> {
     if registered { Ok(()) } else { Err(Error::Chart("the font cannot be read".into())) }
 }
 
+/// Writes a line of text whose top left corner is given into a picture.
+///
+/// # Errors
+/// The font cannot be loaded.
+pub fn write_text(picture: &mut RgbImage, text: &str, (x, y): (u32, u32), colour: Rgb<u8>) -> Result<()> {
+    register()?;
+    let size = picture.dimensions();
+    let area = BitMapBackend::with_buffer(picture.as_mut(), size).into_drawing_area();
+    let [red, green, blue] = colour.0;
+    let style = (FONT, 15).into_font().color(&RGBColor(red, green, blue));
+    let text = Text::new(text.to_owned(), (x as i32, y as i32 + 1), style);
+    area.draw(&text).map_err(|error| Error::Chart(error.to_string()))
+}
+
 /// Writes a picture as PNG; it appears under its name when it is complete.
 ///
 /// # Errors
@@ -78,8 +92,6 @@ pub fn save_png(picture: &RgbImage, path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use plotters::prelude::{IntoFont, Text};
-
     use super::*;
 
     #[test]

@@ -1,13 +1,10 @@
 //! What a person sees of an evaluation: a table, a CSV file, and a contact sheet a sequence.
 
 pub(crate) mod canvas;
-mod font;
 pub(crate) mod pixels;
-pub mod reliability;
 mod sheet;
 mod spreadsheet;
 mod table;
-pub mod trade_off;
 
 use std::collections::BTreeMap;
 

@@ -4,17 +4,15 @@ use gstfastganseg::mask::color;
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
-use super::font;
+use super::canvas::write_text;
 use crate::{Error, LabelMap, Result};
 
 /// Share of the object's colour in a tinted pixel.
 const TINT: f32 = 0.4;
 /// Pixels between tiles.
 const GAP: u32 = 4;
-/// Pixels of the font's enlargement.
-const SCALE: usize = 2;
 /// Height of the line of text above a picture.
-const CAPTION: u32 = (SCALE * (font::HEIGHT + 4)) as u32;
+const CAPTION: u32 = 18;
 const PAPER: Rgb<u8> = Rgb([24, 24, 24]);
 const INK: Rgb<u8> = Rgb([240, 240, 240]);
 
@@ -88,8 +86,11 @@ impl ContactSheet {
         self.tiles.push(tile);
     }
 
-    /// The picture of the whole sheet.
-    pub fn draw(&self) -> RgbImage {
+    /// Draws the whole sheet. Text that is wider than its place is cut off.
+    ///
+    /// # Errors
+    /// The font cannot be loaded.
+    pub fn draw(&self) -> Result<RgbImage> {
         let columns = self.tiles.len().clamp(1, Self::COLUMNS);
         let rows = self.tiles.len().div_ceil(columns);
         let size = |tile: &Tile| (tile.image.width(), tile.image.height() + CAPTION);
@@ -98,14 +99,17 @@ impl ContactSheet {
         let across = columns as u32 * (width + GAP) + GAP;
         let down = CAPTION + rows as u32 * (height + GAP) + GAP;
         let mut sheet = RgbImage::from_pixel(across, down, PAPER);
-        write_text(&mut sheet, &self.title, GAP, 0);
+        write_text(&mut sheet, &self.title, (GAP, 0), INK)?;
         for (i, tile) in self.tiles.iter().enumerate() {
             let x = GAP + (i % columns) as u32 * (width + GAP);
             let y = CAPTION + GAP + (i / columns) as u32 * (height + GAP);
-            write_text(&mut sheet, &tile.caption, x, y);
+            // A caption ends with its tile.
+            let mut caption = RgbImage::from_pixel(width, CAPTION, PAPER);
+            write_text(&mut caption, &tile.caption, (0, 0), INK)?;
+            imageops::replace(&mut sheet, &caption, x.into(), y.into());
             imageops::replace(&mut sheet, &tile.image, x.into(), (y + CAPTION).into());
         }
-        sheet
+        Ok(sheet)
     }
 
     /// Writes the sheet as PNG.
@@ -114,27 +118,8 @@ impl ContactSheet {
     ///
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let saved = self.draw().save_with_format(path, image::ImageFormat::Png);
+        let saved = self.draw()?.save_with_format(path, image::ImageFormat::Png);
         saved.map_err(|source| Error::write(path, std::io::Error::other(source)))
-    }
-}
-
-/// Writes one line of text into the caption line whose top left corner is given; what does not fit
-/// is cut off.
-fn write_text(sheet: &mut RgbImage, text: &str, left: u32, top: u32) {
-    for (i, character) in text.chars().enumerate() {
-        for (row, bits) in font::glyph(character).into_iter().enumerate() {
-            for column in (0..font::WIDTH).filter(|column| bits >> (font::WIDTH - 1 - column) & 1 == 1) {
-                let x = SCALE * (i * (font::WIDTH + 1) + column);
-                let y = SCALE * (row + 2);
-                for (dx, dy) in (0..SCALE * SCALE).map(|i| (i % SCALE, i / SCALE)) {
-                    let (x, y) = (left + (x + dx) as u32, top + (y + dy) as u32);
-                    if let Some(pixel) = sheet.get_pixel_mut_checked(x, y) {
-                        *pixel = INK;
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -169,11 +154,11 @@ mod tests {
         for i in 0..5 {
             sheet.push(tile(&i.to_string()));
         }
-        let picture = sheet.draw();
+        let picture = sheet.draw().unwrap();
         assert_eq!(picture.dimensions(), (4 * 36 + 4, 18 + 2 * (16 + 18 + 4) + 4));
         let ink = |x: u32, y: u32, width: u32| {
             let line = imageops::crop_imm(&picture, x, y, width, CAPTION).to_image();
-            line.pixels().filter(|&&pixel| pixel == INK).count()
+            line.pixels().filter(|&&pixel| pixel != PAPER).count()
         };
         assert!(ink(0, 0, 60) > 0, "title");
         assert!(ink(GAP, CAPTION + GAP, 32) > 0, "caption of the first tile");
@@ -189,10 +174,10 @@ mod tests {
         let flat = Tile::new(&RgbImage::new(5000, 1), &LabelMap::background(1, 1), 10, "");
         assert_eq!(flat.image.dimensions(), (10, 1));
         let mut sheet = ContactSheet::new("a title that is far too long for a sheet as narrow as this");
-        assert!(sheet.draw().width() > 0);
+        assert!(sheet.draw().unwrap().width() > 0);
         sheet.push(thin);
         sheet.push(flat);
-        sheet.draw();
+        sheet.draw().unwrap();
     }
 
     #[test]
@@ -202,7 +187,7 @@ mod tests {
         let mut sheet = ContactSheet::new("bear");
         sheet.push(tile("00000"));
         sheet.save(&path).unwrap();
-        assert_eq!(image::open(&path).unwrap().into_rgb8(), sheet.draw());
+        assert_eq!(image::open(&path).unwrap().into_rgb8(), sheet.draw().unwrap());
         let error = sheet.save(Path::new("/nonexistent-folder/a.png")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent-folder/a.png"));
     }

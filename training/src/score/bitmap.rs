@@ -1,7 +1,6 @@
 use crate::LabelMap;
 
-/// One object's pixels in one frame, one bit a pixel. Rows are padded to whole words; the bits
-/// beyond the width are 0.
+/// Pixels of one object in one frame, one bit per pixel. Rows are padded to whole words; bits beyond the width are 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bitmap {
     width: usize,
@@ -11,13 +10,13 @@ pub struct Bitmap {
 }
 
 impl Bitmap {
-    /// No pixel set.
+    /// Creates a bitmap without set pixels.
     pub fn new(width: usize, height: usize) -> Self {
         let words = width.div_ceil(64);
         Self { width, height, words, bits: vec![0; words * height] }
     }
 
-    /// The pixels of `map` that belong to `object`.
+    /// Returns the pixels of `map` that belong to `object`.
     pub fn of_object(map: &LabelMap, object: u8) -> Self {
         let mut bitmap = Self::new(map.width(), map.height());
         if bitmap.words == 0 {
@@ -33,41 +32,41 @@ impl Bitmap {
         bitmap
     }
 
-    /// Pixels in a row.
+    /// Returns the width in pixels.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Rows.
+    /// Returns the height in pixels.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// Whether the pixel at column `x` of row `y` is set.
+    /// Returns whether the pixel at column `x` of row `y` is set.
     pub fn at(&self, x: usize, y: usize) -> bool {
         self.bits[y * self.words + x / 64] >> (x % 64) & 1 == 1
     }
 
-    /// Number of pixels set.
+    /// Returns the number of set pixels.
     pub fn count(&self) -> u64 {
         self.bits.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// Number of pixels set in both.
+    /// Returns the number of pixels set in both.
     pub fn intersection(&self, other: &Self) -> u64 {
         let pairs = self.bits.iter().zip(&other.bits);
         pairs.map(|(a, b)| u64::from((a & b).count_ones())).sum()
     }
 
-    /// Number of pixels set in either.
+    /// Returns the number of pixels set in either.
     pub fn union(&self, other: &Self) -> u64 {
         let pairs = self.bits.iter().zip(&other.bits);
         pairs.map(|(a, b)| u64::from((a | b).count_ones())).sum()
     }
 
-    /// The pixels that differ from their eastern, southern or south-eastern neighbour (DAVIS
-    /// `seg2bmap`). In the last row only the eastern neighbour counts, in the last column only the
-    /// southern one, and the last corner is never a boundary.
+    /// Returns the pixels that differ from their eastern, southern or south-eastern neighbour (DAVIS `seg2bmap`). In the
+    /// last row, only the eastern neighbour counts, in the last column, only the southern one. The last pixel of the
+    /// last row is never a boundary.
     pub fn boundary(&self) -> Self {
         let mut boundary = Self::new(self.width, self.height);
         if self.words == 0 {
@@ -98,7 +97,7 @@ impl Bitmap {
         boundary
     }
 
-    /// Every pixel within the disk dx² + dy² ≤ `radius`² of a set one.
+    /// Returns the pixels within the disk dx² + dy² ≤ `radius`² around a set pixel.
     pub fn dilated(&self, radius: usize) -> Self {
         let mut dilated = Self::new(self.width, self.height);
         let reach = disk(radius);
@@ -140,7 +139,7 @@ impl Bitmap {
     }
 }
 
-/// The half width of the disk's row at each distance 0..=radius from its middle.
+/// Returns the half width of the disk's rows at the vertical distances 0..=radius from its centre.
 fn disk(radius: usize) -> Vec<usize> {
     (0..=radius).map(|dy| (radius * radius - dy * dy).isqrt()).collect()
 }
@@ -156,8 +155,8 @@ mod tests {
         Bitmap::of_object(&map, 1)
     }
 
-    /// A blotchy mask without pattern in rows or columns.
-    fn blotches(width: usize, height: usize, seed: u64) -> Bitmap {
+    /// Mask of six pseudorandom rectangles.
+    fn rectangles(width: usize, height: usize, seed: u64) -> Bitmap {
         let mut bitmap = Bitmap::new(width, height);
         let mut state = seed;
         for _ in 0..6 {
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn boundary_looks_east_south_and_south_east() {
+    fn boundary_compares_east_south_and_south_east() {
         let boundary = drawn(&[
             "......", //
             "..##..", "..##..", "......", "......",
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_row_looks_east_only() {
+    fn the_last_row_compares_east_only() {
         let boundary = drawn(&[
             "...", //
             ".#.",
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_column_looks_south_only() {
+    fn the_last_column_compares_south_only() {
         let boundary = drawn(&[
             "..", //
             ".#", "..", "..",
@@ -214,7 +213,7 @@ mod tests {
             "##", "..", "..",
         ]);
         assert_eq!(boundary, expected);
-        // South-east of the second column lies outside, whatever is set in the first.
+        // The south-eastern neighbour of the last column is outside the frame.
         let boundary = drawn(&["#.", "#."]).boundary();
         assert_eq!(boundary, drawn(&["#.", "#."]));
     }
@@ -227,9 +226,9 @@ mod tests {
     }
 
     #[test]
-    fn boundary_equals_the_rule_pixel_by_pixel() {
+    fn boundary_equals_a_pixelwise_computation() {
         for (width, height) in [(1, 9), (9, 1), (63, 8), (64, 8), (65, 8), (128, 5), (131, 97)] {
-            let seg = blotches(width, height, (width * 1000 + height) as u64);
+            let seg = rectangles(width, height, (width * 1000 + height) as u64);
             let boundary = seg.boundary();
             for y in 0..height {
                 for x in 0..width {
@@ -248,9 +247,9 @@ mod tests {
     }
 
     #[test]
-    fn dilation_equals_the_disk_pixel_by_pixel() {
+    fn dilation_equals_a_pixelwise_computation() {
         for (width, height, radius) in [(1, 1, 3), (70, 9, 2), (131, 40, 8), (64, 64, 0), (200, 3, 70)] {
-            let seg = blotches(width, height, radius as u64 + 5).boundary();
+            let seg = rectangles(width, height, radius as u64 + 5).boundary();
             let dilated = seg.dilated(radius);
             for y in 0..height {
                 for x in 0..width {
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn counts() {
+    fn counts_of_set_pixels() {
         let a = drawn(&["##..", "##.."]);
         let b = drawn(&[".##.", "...."]);
         assert_eq!((a.count(), b.count()), (4, 2));

@@ -1,16 +1,16 @@
-//! How much alpha flickers where nothing happens.
+//! Temporal flicker of alpha at static pixels.
 
 use image::RgbImage;
 
 use crate::LabelMap;
 
-/// Changes of green up to this one, of 255, are none.
-const NOISE: u8 = 2;
-/// Pixels to either side of an object's contour that count.
-const NEAR: usize = 8;
+/// Maximum change of green, 0 to 255, at a static pixel.
+const MAX_CHANGE: u8 = 2;
+/// Maximum distance from an object's contour, pixels.
+const MAX_DISTANCE: usize = 8;
 
-/// The mean change of alpha, of 255, from one frame to the next, over the pixels near a contour whose colour
-/// and true id stay.
+/// Mean change of alpha, 0 to 255, from one frame to the next, over the static pixels near a contour: those whose colour
+/// and true id do not change.
 #[derive(Clone, Debug, Default)]
 pub struct Flicker {
     last: Option<(RgbImage, LabelMap, Vec<u8>)>,
@@ -19,7 +19,7 @@ pub struct Flicker {
 }
 
 impl Flicker {
-    /// Adds the next frame of a sequence; one of another size begins anew.
+    /// Adds the next frame of a sequence. A frame of another size is not compared with the previous one.
     pub fn add(&mut self, picture: &RgbImage, truth: &LabelMap, alpha: &[u8]) {
         let size = (truth.width() * truth.height(), picture.as_raw().len());
         if size.1 != 3 * size.0 || alpha.len() != size.0 {
@@ -32,7 +32,7 @@ impl Flicker {
         {
             for (index, (&a, &b)) in alphas.iter().zip(alpha).enumerate() {
                 let green = |picture: &RgbImage| picture.as_raw()[3 * index + 1];
-                if green(before).abs_diff(green(picture)) <= NOISE
+                if green(before).abs_diff(green(picture)) <= MAX_CHANGE
                     && labels.ids()[index] == truth.ids()[index]
                     && is_near_contour(truth, index)
                 {
@@ -44,18 +44,18 @@ impl Flicker {
         self.last = Some((picture.clone(), truth.clone(), alpha.to_vec()));
     }
 
-    /// The mean so far; nothing without a pixel.
+    /// Returns the mean so far; `None` without pixels.
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum as f64 / self.count as f64)
     }
 }
 
-/// Whether another id is to be seen around a pixel, in one of eight directions.
+/// Returns whether the id differs at the distance [`MAX_DISTANCE`] in one of eight directions.
 fn is_near_contour(truth: &LabelMap, index: usize) -> bool {
     let (x, y) = (index % truth.width(), index / truth.width());
     let own = truth.ids()[index];
-    let columns = [x.saturating_sub(NEAR), x, (x + NEAR).min(truth.width() - 1)];
-    let rows = [y.saturating_sub(NEAR), y, (y + NEAR).min(truth.height() - 1)];
+    let columns = [x.saturating_sub(MAX_DISTANCE), x, (x + MAX_DISTANCE).min(truth.width() - 1)];
+    let rows = [y.saturating_sub(MAX_DISTANCE), y, (y + MAX_DISTANCE).min(truth.height() - 1)];
     rows.iter().any(|&y| columns.iter().any(|&x| truth.at(x, y) != own))
 }
 
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_still_pixels_near_a_contour_count() {
+    fn only_static_pixels_near_a_contour_count() {
         let width = 40;
         let truth = LabelMap::new(width, 1, (0..40).map(|x| u8::from(x >= 20)).collect()).unwrap();
         let mut picture = RgbImage::new(40, 1);
@@ -77,7 +77,7 @@ mod tests {
         alpha[19] = 116;
         alpha[20] = 200;
         flicker.add(&picture, &truth, &alpha);
-        // 8 on either side, less the one that changed.
+        // 8 pixels on either side, except the one whose colour changed.
         assert_eq!(flicker.mean(), Some(16.0 / 15.0));
         flicker.add(&picture, &truth, &[0; 3]);
         flicker.add(&picture, &truth, &alpha);

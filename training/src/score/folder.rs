@@ -11,10 +11,9 @@ use crate::{Error, Result, indexed_png};
 /// threads of the current rayon pool. `progress` counts scored frames.
 ///
 /// # Errors
-///
-/// When a mask of a scored frame is missing, has another size than the annotation, has ids that the
-/// annotation has not, or is no indexed or black-and-white PNG; and when a sequence has no
-/// annotation with an object to begin with. The message names the file.
+/// If a mask of a scored frame is missing, is not a valid mask PNG, differs in size from its annotation, or has an id
+/// above those of the first annotation; if a sequence has fewer than three annotations, or no object in the first. The
+/// message names the file or sequence.
 pub fn score_folder(dataset: &Dataset, masks: &Path, progress: &ProgressBar) -> Result<Scores> {
     let frames: usize =
         dataset.sequences().iter().map(|sequence| sequence.annotated().count().saturating_sub(2)).sum();
@@ -56,12 +55,12 @@ fn score_sequence(sequence: &Sequence, masks: &Path, progress: &ProgressBar) -> 
 fn missing_folder(masks: &Path, sequence: &str) -> Error {
     let inner: PathBuf = masks.join("masks");
     let remedy = if inner.join(sequence).is_dir() {
-        format!("give {} as the folder of masks", inner.display())
+        format!("use {} as the folder of masks", inner.display())
     } else {
-        format!("give the folder that holds {sequence}/<frame>.png, or a split without this sequence")
+        format!("use the folder that holds {sequence}/<frame>.png, or a split without this sequence")
     };
     Error::score(
         masks.join(sequence).display().to_string(),
-        format!("there is no such folder of masks; {remedy}"),
+        format!("no such folder of masks; {remedy}"),
     )
 }

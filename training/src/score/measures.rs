@@ -1,9 +1,9 @@
 use super::Bitmap;
 
-/// Share of the frame's diagonal by which two boundaries may differ and still match.
+/// Maximum distance of matching boundaries, as a share of the frame's diagonal.
 const TOLERANCE: f64 = 0.008;
 
-/// How one object's mask compares with the ground truth in one frame.
+/// Scores of one object's mask in one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FrameScore {
     /// Region similarity J, 0..=1.
@@ -27,9 +27,9 @@ pub fn region_similarity(prediction: &Bitmap, truth: &Bitmap) -> f64 {
     }
 }
 
-/// Contour accuracy F = 2PR / (P+R): precision P is the share of the prediction's boundary that lies
-/// within the [tolerance](contour_tolerance) of the true one, recall R the reverse. Two masks
-/// without a boundary score 1, a mask without one against one with scores 0.
+/// Contour accuracy F = 2PR / (P+R): precision P is the share of the prediction's boundary that lies within the
+/// [tolerance](contour_tolerance) of the true one, recall R the reverse. Two masks without a boundary score 1; if only
+/// one of them has a boundary, the score is 0.
 pub fn contour_accuracy(prediction: &Bitmap, truth: &Bitmap) -> f64 {
     let (ours, theirs) = (prediction.boundary(), truth.boundary());
     match (ours.count(), theirs.count()) {
@@ -44,7 +44,7 @@ pub fn contour_accuracy(prediction: &Bitmap, truth: &Bitmap) -> f64 {
     }
 }
 
-/// The radius in pixels, ⌈.008·√(H²+W²)⌉, within which two boundaries match.
+/// Returns the radius in pixels within which two boundaries match, ⌈.008·√(H²+W²)⌉.
 pub fn contour_tolerance(width: usize, height: usize) -> usize {
     let (width, height) = (width as f64, height as f64);
     (TOLERANCE * (width * width + height * height).sqrt()).ceil() as usize
@@ -64,14 +64,14 @@ mod tests {
     }
 
     #[test]
-    fn two_empty_masks_agree() {
+    fn two_empty_masks_score_one() {
         let empty = Bitmap::new(20, 10);
         let score = FrameScore::of(&empty, &empty);
         assert_eq!((score.region, score.contour), (1.0, 1.0));
     }
 
     #[test]
-    fn one_empty_mask_scores_nothing() {
+    fn one_empty_mask_scores_zero() {
         let (empty, full) = (Bitmap::new(20, 10), square(20, 10, 3, 3, 4));
         for (a, b) in [(&empty, &full), (&full, &empty)] {
             let score = FrameScore::of(a, b);
@@ -88,15 +88,15 @@ mod tests {
 
     #[test]
     fn shifted_squares() {
-        // 10x10 squares one column apart in 60x80: union 110, common 90; the tolerance is one
-        // pixel, so that both boundaries match wholly.
+        // 10x10 squares one column apart in 60x80: union 110, intersection 90. The tolerance is one pixel, so all
+        // boundary pixels match.
         let (a, b) = (square(80, 60, 20, 20, 10), square(80, 60, 21, 20, 10));
         let score = FrameScore::of(&a, &b);
         assert_eq!(score.region, 90.0 / 110.0);
         assert_eq!(score.contour, 1.0);
-        // Three columns apart: a boundary is the ring of an 11x11 square, 40 pixels. On each
-        // horizontal side 8 columns are common and a ninth is next to the other's end; of the
-        // vertical side inside the other square, the two ends touch its horizontal sides.
+        // Three columns apart: a boundary is the ring of an 11x11 square, 40 pixels. On each horizontal side, 8 pixels
+        // are common and a ninth is adjacent to the other's end. Of the vertical side inside the other square, only the
+        // two end pixels match.
         let c = square(80, 60, 23, 20, 10);
         let score = FrameScore::of(&a, &c);
         assert_eq!(score.region, 70.0 / 130.0);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn far_apart_is_zero() {
+    fn distant_contours_score_zero() {
         let (a, b) = (square(80, 60, 2, 2, 5), square(80, 60, 50, 40, 5));
         assert_eq!(FrameScore::of(&a, &b).contour, 0.0);
     }

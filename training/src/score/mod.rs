@@ -1,9 +1,9 @@
-//! The measures of the DAVIS-2017 benchmark, equal to the official tool's: region similarity J,
-//! contour accuracy F, their mean, recall and decay (Perazzi et al. 2016 §5, Pont-Tuset et al. 2017).
+//! Measures of the DAVIS-2017 benchmark, equal to those of the official tool: region similarity J, contour accuracy F,
+//! their mean, recall and decay (Perazzi et al. 2016 §5, Pont-Tuset et al. 2017).
 //!
-//! The first and the last annotated frame of a sequence are not scored; the objects are those of the
-//! first one, numbered 1 to its largest id; void pixels count as background. Results over several
-//! objects are unweighted means, whatever the lengths of their sequences.
+//! The first and the last annotated frame of a sequence are not scored. The objects are those of the first annotation,
+//! numbered 1 to its largest id. Void pixels count as background. Results over several objects are unweighted means,
+//! independent of the lengths of their sequences.
 
 mod bitmap;
 mod flicker;
@@ -20,17 +20,17 @@ pub use statistics::Statistics;
 
 use crate::{Error, LabelMap, Result};
 
-/// One object's measures over the scored frames of a sequence.
+/// Measures of one object over the scored frames of a sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObjectScore {
-    /// The object's id, from 1.
+    /// Id of the object, from 1.
     pub id: u8,
-    /// One entry a scored frame.
+    /// One entry per scored frame.
     pub frames: Vec<FrameScore>,
 }
 
 impl ObjectScore {
-    /// J and F over the frames.
+    /// Returns the statistics of J and F over the frames.
     pub fn summary(&self) -> Summary {
         let of = |measure: fn(&FrameScore) -> f64| {
             Statistics::of_frames(&self.frames.iter().map(measure).collect::<Vec<_>>())
@@ -39,24 +39,24 @@ impl ObjectScore {
     }
 }
 
-/// The measures of a sequence.
+/// Measures of a sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SequenceScore {
-    /// The sequence.
+    /// Name of the sequence.
     pub name: String,
-    /// The scored frames, in order: neither the first nor the last annotated one.
+    /// Names of the scored frames, in order: all annotated frames except the first and the last.
     pub frames: Vec<String>,
     /// The objects, by id.
     pub objects: Vec<ObjectScore>,
 }
 
 impl SequenceScore {
-    /// The unweighted mean over the sequence's objects.
+    /// Returns the unweighted mean over the sequence's objects.
     pub fn summary(&self) -> Summary {
         Summary::mean(self.objects.iter().map(ObjectScore::summary))
     }
 
-    /// The mean over the objects in the scored frame `index`.
+    /// Returns the mean over the objects in the scored frame `index`.
     pub fn frame(&self, index: usize) -> Option<FrameScore> {
         let frames: Option<Vec<_>> = self.objects.iter().map(|o| o.frames.get(index)).collect();
         let frames = frames.filter(|frames| !frames.is_empty())?;
@@ -67,9 +67,7 @@ impl SequenceScore {
         })
     }
 
-    /// Puts the measures of the scored frames together.
-    ///
-    /// `frames` holds each frame's name with the measures of objects 1, 2, …
+    /// Assembles the score from `frames`, the name of each scored frame with the measures of objects 1, 2, …
     pub(crate) fn gather(
         name: &str,
         objects: u8,
@@ -82,27 +80,27 @@ impl SequenceScore {
     }
 }
 
-/// The measures of a whole set of sequences.
+/// Measures of several sequences.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
-    /// The sequences, in the order they were asked for.
+    /// The sequences, in the order of the data set.
     pub sequences: Vec<SequenceScore>,
 }
 
 impl Scores {
-    /// The unweighted mean over all objects of all sequences: the benchmark's headline.
+    /// Returns the unweighted mean over all objects of all sequences, the benchmark's main result.
     pub fn summary(&self) -> Summary {
         let objects = self.sequences.iter().flat_map(|sequence| &sequence.objects);
         Summary::mean(objects.map(ObjectScore::summary))
     }
 
-    /// Number of objects in all sequences.
+    /// Returns the number of objects in all sequences.
     pub fn objects(&self) -> usize {
         self.sequences.iter().map(|s| s.objects.len()).sum()
     }
 }
 
-/// The statistics of both measures.
+/// Statistics of both measures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
     /// Region similarity J.
@@ -112,24 +110,23 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// J&F, the mean of both means.
+    /// Returns J&F, the mean of both means.
     pub fn region_and_contour(&self) -> f64 {
         (self.region.mean + self.contour.mean) / 2.0
     }
 
-    /// The unweighted mean over `objects`; NaN without any.
+    /// Returns the unweighted mean over `objects`; NaN if there are none.
     pub fn mean(objects: impl Iterator<Item = Self>) -> Self {
         let (region, contour): (Vec<_>, Vec<_>) = objects.map(|s| (s.region, s.contour)).unzip();
         Self { region: Statistics::mean(region.into_iter()), contour: Statistics::mean(contour.into_iter()) }
     }
 }
 
-/// Compares one frame with the ground truth: one entry for each of the objects 1..=`objects`.
+/// Compares one frame with the ground truth and returns one entry for each of the objects 1..=`objects`.
 ///
 /// # Errors
-///
-/// When the sizes differ, or the prediction holds an id above `objects`, which the benchmark
-/// refuses. `what` names the prediction in the message.
+/// If the sizes differ, or if the prediction has an id above `objects`, which the benchmark refuses. `what` names the
+/// prediction in the message.
 pub fn score_frame(
     what: &str,
     prediction: &LabelMap,
@@ -169,18 +166,17 @@ pub fn score_frame(
         .collect())
 }
 
-/// Scores a sequence held in memory: one prediction for each ground-truth frame, both from the first
-/// frame (the reference) to the last. As in the benchmark, the first and the last are not scored.
+/// Scores a sequence in memory, with one prediction for each ground-truth frame, from the first frame (the reference) to
+/// the last. As in the benchmark, the first and the last frame are not scored.
 ///
 /// # Errors
-///
-/// When the numbers of frames differ, fewer than three are given, the first ground truth has no
-/// object, or a frame cannot be compared (see [`score_frame`]).
+/// If the numbers of frames differ, if there are fewer than three, if the first ground truth has no object, or if a
+/// frame cannot be compared (see [`score_frame`]).
 pub fn score_sequence(name: &str, predictions: &[LabelMap], truth: &[LabelMap]) -> Result<SequenceScore> {
     if predictions.len() != truth.len() {
         return Err(Error::score(
             name,
-            format!("there are {} predictions for {} frames of ground truth", predictions.len(), truth.len()),
+            format!("it has {} predictions for {} frames of ground truth", predictions.len(), truth.len()),
         ));
     }
     let scored = scored_range(name, truth.len())?;
@@ -194,7 +190,7 @@ pub fn score_sequence(name: &str, predictions: &[LabelMap], truth: &[LabelMap]) 
     Ok(SequenceScore::gather(name, objects, frames))
 }
 
-/// Which of `frames` annotated frames are scored.
+/// Returns the range of the scored frames among `frames` annotated frames.
 pub(crate) fn scored_range(what: &str, frames: usize) -> Result<std::ops::Range<usize>> {
     if frames < 3 {
         return Err(Error::score(
@@ -208,13 +204,13 @@ pub(crate) fn scored_range(what: &str, frames: usize) -> Result<std::ops::Range<
     Ok(1..frames - 1)
 }
 
-/// The number of objects of a sequence whose first ground truth is `first`.
+/// Returns the number of objects of a sequence whose first ground truth is `first`.
 pub(crate) fn objects_of(what: &str, first: &LabelMap) -> Result<u8> {
     match first.largest() {
         0 => Err(Error::score(
             what,
             "its first annotation has no object; leave the sequence out of the split, or begin at \
-             the frame where the object appears",
+             a frame that shows the object",
         )),
         objects => Ok(objects),
     }
@@ -234,8 +230,8 @@ mod tests {
     #[test]
     fn the_first_and_last_frame_are_not_scored() {
         let truth = [map(LEFT), map(LEFT), map(LEFT), map(LEFT)];
-        let nothing = LabelMap::background(4, 3);
-        let predictions = [nothing.clone(), map(LEFT), nothing.clone(), nothing];
+        let background = LabelMap::background(4, 3);
+        let predictions = [background.clone(), map(LEFT), background.clone(), background];
         let score = score_sequence("s", &predictions, &truth).unwrap();
         assert_eq!(score.frames, ["1", "2"]);
         assert_eq!(score.objects.len(), 1);
@@ -247,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_the_prediction_never_has_scores_nothing() {
+    fn an_object_without_predictions_scores_zero() {
         let truth = [map(BOTH), map(BOTH), map(BOTH)];
         let predictions = [map(LEFT), map(LEFT), map(LEFT)];
         let score = score_sequence("s", &predictions, &truth).unwrap();
@@ -269,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_global_mean_weighs_objects_not_sequences() {
+    fn the_global_mean_weights_objects_equally() {
         let perfect = [map(LEFT), map(LEFT), map(LEFT)];
         let half = [map(BOTH), map(BOTH), map(BOTH)];
         let one = score_sequence("one", &perfect, &perfect).unwrap();

@@ -1,18 +1,18 @@
 /// Mean, recall and decay of a measure over the frames of one object (Perazzi et al., *A Benchmark
-/// Dataset and Evaluation Methodology for Video Object Segmentation*, §5), or the unweighted mean of
-/// these over objects.
+/// Dataset and Evaluation Methodology for Video Object Segmentation*, §5), or their unweighted means over
+/// objects.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Statistics {
     /// Mean over the frames.
     pub mean: f64,
-    /// Share of the frames with more than one half.
+    /// Share of the frames with a value above one half.
     pub recall: f64,
-    /// Mean of the first quarter less mean of the last: what is lost over time.
+    /// Mean of the first quarter minus mean of the last: the loss over time.
     pub decay: f64,
 }
 
 impl Statistics {
-    /// Of one object's `values`, in the order of the frames; NaN without any.
+    /// Returns the statistics of one object's `values`, in frame order; NaN if there are none.
     pub fn of_frames(values: &[f64]) -> Self {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         if values.is_empty() {
@@ -26,7 +26,7 @@ impl Statistics {
         }
     }
 
-    /// The unweighted mean over `objects`; NaN without any.
+    /// Returns the unweighted mean over `objects`; NaN if there are none.
     pub fn mean(objects: impl Iterator<Item = Self>) -> Self {
         let mut sum = Self { mean: 0.0, recall: 0.0, decay: 0.0 };
         let mut count = 0.0;
@@ -40,8 +40,8 @@ impl Statistics {
     }
 }
 
-/// The official edges of the four bins over `frames` ≥ 1 values: rint(linspace(1, n, 5) + 1e-10) − 1.
-/// Bin i holds the frames from edge i to edge i + 1, both included.
+/// Returns the official tool's edges of four bins over `frames` ≥ 1 values: rint(linspace(1, n, 5) + 1e-10) − 1. Bin i
+/// holds the frames from edge i to edge i + 1, inclusive.
 fn quarters(frames: usize) -> [usize; 5] {
     let step = (frames - 1) as f64 / 4.0;
     std::array::from_fn(|i| {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_weigh_the_same() {
+    fn objects_have_equal_weights() {
         let long = Statistics::of_frames(&[1.0; 10]);
         let short = Statistics::of_frames(&[0.0; 2]);
         let mean = Statistics::mean([long, short].into_iter());
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_mean() {
+    fn statistics_without_frames_are_nan() {
         assert!(Statistics::of_frames(&[]).mean.is_nan());
     }
 }

@@ -1,5 +1,5 @@
-//! What the critics bring: one configuration trained without them, with each and with both, from one seed and for as
-//! many regressor steps, as in the paper's Table 1.
+//! Ablation of the critics, as in Table 1 of the paper: one configuration trained without critics, with each
+//! critic and with both, all with the same seed and the same number of regressor steps.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,21 +12,22 @@ use super::config::TrainConfig;
 use super::interrupt::Interrupt;
 use super::record::CURVE;
 use super::record::curve::Curve;
-use super::run::{FinalScores, run};
+use super::run::run;
+use super::validate::FinalScores;
 use crate::report::canvas::{Area, Drawn, FONT, GRID, INK, colour, paint};
 use crate::{Error, Result, report};
 
-/// J&F of the paper's full model on the validation set of DAVIS 2016, per cent. What its other rows are is not
-/// known here, hence not shown.
+/// J&F of the paper's full model on the validation set of DAVIS 2016, per cent. The figures of the paper's other
+/// rows are not available.
 const PAPER: f64 = 81.9;
-/// The name of that model's loss.
+/// The name of the full model's loss.
 const FULL: &str = "CE + S + T";
-/// Where the table's columns begin in the right half of the picture.
+/// Left edges of the table's columns in the right part of the chart, pixels.
 const COLUMNS: [i32; 5] = [10, 140, 200, 260, 330];
-/// Width and height of the picture.
+/// Width and height of the chart, pixels.
 const SIZE: (u32, u32) = (1100, 460);
 
-/// Which critics a run has.
+/// The critics of one run.
 #[derive(Clone, Copy, Debug)]
 struct Variant {
     name: &'static str,
@@ -65,7 +66,7 @@ struct Row {
     curve: Vec<(f64, f64)>,
 }
 
-/// The outcome.
+/// The result of an ablation.
 #[derive(Clone, Debug)]
 pub struct Ablation {
     steps: u64,
@@ -73,28 +74,31 @@ pub struct Ablation {
     rows: Vec<Row>,
 }
 
-/// Trains all four in folders of `out`, each from its checkpoint if there is one; nothing if `interrupt` stopped it.
-/// Leaves `ablation.csv` and `ablation.png` there.
+/// Trains all four variants in subfolders of `out` and writes `ablation.csv` and `ablation.png` there. A variant
+/// with a checkpoint is resumed. Returns `None` if `interrupt` stopped a run.
 ///
 /// # Errors
-/// A configuration without both critics, without validation, whose runs end without one, or with a length in epochs
-/// that would differ; what [`run`] fails with.
+/// [`Error::Core`] if the configuration lacks one of the critics or `[validation]`, gives its length in epochs, or
+/// has runs that end without a validation; [`Error::Curve`] if a finished run has no scores; the errors of
+/// [`run`].
 pub fn ablate(config: &TrainConfig, out: &Path, interrupt: &Interrupt) -> Result<Option<Ablation>> {
     let refuse = |reason: &str| Err(Error::Core(gstfastganseg::Error::Config(reason.into())));
     let Some(steps) = config.steps else {
-        return refuse("an ablation gives every run as many regressor steps: give steps, not epochs");
+        return refuse(
+            "the runs of an ablation must have the same number of regressor steps: set steps, not epochs",
+        );
     };
     if config.critics.as_ref().is_none_or(|critics| critics.spatial_weight * critics.temporal_weight == 0.0) {
-        return refuse("an ablation needs [critics] with both weights above 0");
+        return refuse("an ablation needs a section [critics] with both weights above 0");
     }
     let Some(validation) = &config.validation else {
-        return refuse("an ablation needs [validation] to score its runs");
+        return refuse("an ablation needs a section [validation] to score its runs");
     };
     let end = config.stop_after.map_or(steps, |stop| stop.min(steps));
     if !validation.is_due(end, steps) {
         return refuse(&format!(
-            "an ablation scores its runs where they end, and with stop_after = {end} they end without a validation: \
-             make stop_after a multiple of validation.every = {}, or leave it out",
+            "the runs of an ablation must end with a validation, and there is none at stop_after = {end}: set \
+             stop_after to a multiple of validation.every = {}, or remove it",
             validation.every
         ));
     }
@@ -108,7 +112,7 @@ pub fn ablate(config: &TrainConfig, out: &Path, interrupt: &Interrupt) -> Result
         }
         let scores = outcome.scores.ok_or_else(|| Error::Curve {
             path: folder.join(CURVE),
-            reason: "it has no scores of the finished run".into(),
+            reason: "the finished run has no scores".into(),
         })?;
         rows.push(Row { name: variant.name, scores, curve: curve(&folder.join(CURVE))? });
     }
@@ -120,7 +124,7 @@ pub fn ablate(config: &TrainConfig, out: &Path, interrupt: &Interrupt) -> Result
 }
 
 impl Ablation {
-    /// In per cent, beside what is known of the paper's.
+    /// The table, header first: the scores in per cent and the paper's J&F.
     fn cells(&self) -> Vec<[String; 5]> {
         let mut cells = vec![["loss", "J", "F", "J&F", "paper's J&F"].map(str::to_owned)];
         for row in &self.rows {
@@ -133,7 +137,7 @@ impl Ablation {
         cells
     }
 
-    /// For the terminal.
+    /// Formats the table for a terminal.
     pub fn table(&self) -> String {
         let mut text = String::new();
         for [name, region, contour, both, paper] in self.cells() {
@@ -141,13 +145,13 @@ impl Ablation {
         }
         let _ = writeln!(
             text,
-            "{} regressor steps each, seed {}. The paper's figure is that of its full model on DAVIS-2016 val.",
+            "{} regressor steps each, seed {}. The paper's figure is for its full model on DAVIS-2016 val.",
             self.steps, self.seed
         );
         text
     }
 
-    /// For the CSV file, the header first.
+    /// The rows of the CSV file, header first.
     fn rows(&self) -> Vec<[String; 6]> {
         let mut rows = vec![["loss", "steps", "seed", "J", "F", "J&F"].map(str::to_owned)];
         for Row { name, scores, .. } in &self.rows {
@@ -159,7 +163,7 @@ impl Ablation {
         rows
     }
 
-    /// J&F on the way, and the table.
+    /// Draws J&F over the steps, and the table.
     fn draw(&self) -> Result<RgbImage> {
         paint(SIZE.0, SIZE.1, |area| {
             let (left, right) = area.split_horizontally(640);
@@ -178,11 +182,11 @@ impl Ablation {
         let values = || self.rows.iter().flat_map(|row| &row.curve).map(|point| point.1);
         let (low, high) = values().fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
         let (low, high) = if low < high { (low, high) } else { (0.0, 100.0) };
-        let room = (high - low) * 0.06;
+        let margin = (high - low) * 0.06;
         let mut builder = ChartBuilder::on(area);
         builder.margin(12).margin_right(24).x_label_area_size(40).y_label_area_size(56);
-        builder.caption("J&F while training, per cent", (FONT, 22).into_font().color(&INK));
-        let mut chart = builder.build_cartesian_2d(0.0..self.steps as f64, low - room..high + room)?;
+        builder.caption("J&F during training, per cent", (FONT, 22).into_font().color(&INK));
+        let mut chart = builder.build_cartesian_2d(0.0..self.steps as f64, low - margin..high + margin)?;
         chart
             .configure_mesh()
             .x_desc("regressor step")
@@ -208,7 +212,7 @@ impl Ablation {
     }
 }
 
-/// J&F by step, per cent, from a run's curve.
+/// Reads J&F by step, per cent, from the curve of a run.
 fn curve(path: &Path) -> Result<Vec<(f64, f64)>> {
     let curve = Curve::open(path, u64::MAX)?;
     Ok(curve.values("score/J&F").map(|(step, score)| (step as f64, 100.0 * score)).collect())

@@ -1,4 +1,4 @@
-//! Adam with decoupled weight decay (Loshchilov and Hutter, 2019), its state open to checkpoints.
+//! Adam with decoupled weight decay (Loshchilov and Hutter, 2019), with state that checkpoints can store.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use crate::check::{Checked, must};
 
 const EPSILON: f64 = 1e-8;
 
-/// Rates and decays.
+/// Settings of the optimiser.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
-    /// The highest learning rate.
+    /// Maximum learning rate.
     pub learning_rate: f64,
-    /// That of variables whose names begin with `encoder.`.
+    /// Maximum learning rate of variables whose names start with `encoder.`.
     pub encoder_learning_rate: f64,
     /// Decay of the first and the second moment.
     pub betas: Betas,
-    /// Share of a weight lost a step, times the learning rate.
+    /// Weight decay per step, relative to the learning rate.
     pub weight_decay: f64,
-    /// Greatest norm of the whole gradient; infinite = any.
+    /// Maximum norm of the gradient over all variables; infinite = no clipping.
     pub clip: f64,
 }
 
@@ -36,7 +36,7 @@ impl Betas {
     }
 }
 
-/// One trained tensor and its running moments.
+/// One trained tensor and its moments.
 #[derive(Debug)]
 struct Slot {
     parameter: Tensor,
@@ -54,7 +54,7 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// `parameters` by name; those of the encoder have a learning rate of their own.
+    /// Creates an optimiser of `parameters`, given by name. Those of the encoder have their own learning rate.
     pub fn new(parameters: impl IntoIterator<Item = (String, Tensor)>, rates: Rates) -> Result<Self> {
         let mut slots = BTreeMap::new();
         for (name, parameter) in parameters {
@@ -70,22 +70,22 @@ impl Adam {
         self.slots.values().map(|slot| slot.parameter.shallow_clone()).collect()
     }
 
-    /// Forgets the gradients.
+    /// Clears the gradients.
     pub fn zero_gradients(&mut self) {
         for slot in self.slots.values_mut() {
             slot.parameter.zero_grad();
         }
     }
 
-    /// Whether gradients reach the trained tensors from now on.
+    /// Enables or disables gradients of the trained tensors.
     pub fn set_requires_grad(&mut self, requires: bool) {
         for slot in self.slots.values() {
             let _ = slot.parameter.set_requires_grad(requires);
         }
     }
 
-    /// One step down the gradients at `schedule` times the highest rates; returns the gradients' norm before
-    /// clipping. Where that is no number, nothing is changed.
+    /// Takes one step at `schedule` times the maximum learning rates and returns the norm of the gradient before
+    /// clipping. If the norm is not finite, nothing changes.
     pub fn step(&mut self, schedule: f64) -> Result<f64> {
         let _no_grad = tch::no_grad_guard();
         let rates = self.rates;
@@ -106,8 +106,8 @@ impl Adam {
                 Some(shrink) => gradient.f_mul_scalar(shrink)?,
                 None => gradient,
             };
-            let highest = if slot.encoder { rates.encoder_learning_rate } else { rates.learning_rate };
-            let rate = highest * schedule;
+            let maximum = if slot.encoder { rates.encoder_learning_rate } else { rates.learning_rate };
+            let rate = maximum * schedule;
             let _ = slot.first.f_lerp_(&gradient, 1.0 - beta1)?;
             let scaled = gradient.f_mul_scalar(1.0 - beta2)?;
             let _ = slot.second.f_mul_scalar_(beta2)?.f_addcmul_(&gradient, &scaled)?;
@@ -122,19 +122,19 @@ impl Adam {
         Ok(norm)
     }
 
-    /// The norm of all gradients together.
+    /// The norm of the gradient over all variables.
     fn gradient_norm(&self) -> Result<f64> {
         let gradients: Vec<Tensor> =
             self.slots.values().map(|slot| slot.parameter.grad()).filter(Tensor::defined).collect();
         norm(&gradients)
     }
 
-    /// Steps done.
+    /// The number of steps taken.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Moments by name, for a checkpoint.
+    /// The moments by name, for a checkpoint.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         self.slots
             .iter()
@@ -147,7 +147,7 @@ impl Adam {
             .collect()
     }
 
-    /// Puts back what [`state`](Self::state) gave after `steps`, and takes it out of `moments`.
+    /// Restores the [`state`](Self::state) after `steps` steps. Removes the tensors that it uses from `moments`.
     pub fn restore(&mut self, steps: u64, moments: &mut BTreeMap<String, Tensor>) -> Result<(), String> {
         for (name, slot) in &mut self.slots {
             for (moment, target) in [("first", &mut slot.first), ("second", &mut slot.second)] {
@@ -164,7 +164,7 @@ impl Adam {
     }
 }
 
-/// The Euclidean norm of several tensors as one vector.
+/// The Euclidean norm of all elements of `tensors`.
 pub fn norm(tensors: &[Tensor]) -> Result<f64> {
     let mut squares = None::<Tensor>;
     for tensor in tensors {
@@ -181,9 +181,9 @@ pub fn norm(tensors: &[Tensor]) -> Result<f64> {
 mod tests {
     use super::*;
 
-    /// Adam as its paper has it, one number.
+    /// Compares with the equations of the paper for one scalar.
     #[test]
-    fn steps_are_those_of_the_definition() {
+    fn steps_match_the_definition() {
         let rates = Rates {
             learning_rate: 0.1,
             encoder_learning_rate: 0.1,
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gradient_that_is_no_number_changes_nothing() {
+    fn a_gradient_that_is_not_finite_changes_nothing() {
         let rates = Rates {
             learning_rate: 0.1,
             encoder_learning_rate: 0.1,

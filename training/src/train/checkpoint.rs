@@ -1,5 +1,6 @@
-//! A run's state on disk: weights and moments of every network and the step in one file, replaced whole. The random
-//! numbers of a step follow from the seed and the step's number, so that they need no state.
+//! Checkpoint file of a run: weights and optimiser moments of every network, and the step. The file is replaced
+//! atomically. The random numbers of a step depend on the seed and the step only, so a checkpoint does not store
+//! them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,24 +10,28 @@ use tch::{Device, Kind, Tensor, nn};
 use super::adam::Adam;
 use crate::{Error, Result, files};
 
+/// File name of the checkpoint.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// File name of the effective configuration, which the checkpoint belongs to.
+pub const CONFIG: &str = "config.toml";
 const STEP: &str = "step";
 
-/// A network with its optimiser.
+/// A network and its optimiser.
 #[derive(Debug)]
-pub struct Part<'a> {
-    /// `regressor`, `spatial`, `temporal`.
+pub struct NetworkState<'a> {
+    /// `regressor`, `spatial` or `temporal`.
     pub name: &'static str,
-    /// Its variables.
+    /// The variables of the network.
     pub store: &'a nn::VarStore,
-    /// Its optimiser.
+    /// The optimiser.
     pub adam: &'a mut Adam,
 }
 
-/// Writes the state after `step` steps; the one before stays until that is on the disk.
-pub fn save(path: &Path, parts: &[Part], step: u64) -> Result<()> {
+/// Writes the state after `step` steps. The previous file stays until the new one is complete.
+pub fn save(path: &Path, parts: &[NetworkState], step: u64) -> Result<()> {
     let number = |value: u64| Tensor::f_from_slice(&[value as i64]);
     let mut all = vec![(STEP.to_owned(), number(step)?)];
-    for Part { name, store, adam } in parts {
+    for NetworkState { name, store, adam } in parts {
         let weights = store.variables().into_iter().map(|(key, tensor)| (format!("weight.{key}"), tensor));
         for (key, tensor) in weights.chain(adam.state()) {
             all.push((format!("{name}.{key}"), tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?));
@@ -36,20 +41,21 @@ pub fn save(path: &Path, parts: &[Part], step: u64) -> Result<()> {
     files::replace(path, |partial| Ok(Tensor::write_safetensors(&all, partial)?))
 }
 
-/// Puts the state back and returns the step it was saved at. What was loaded before an error stays.
-pub fn load(path: &Path, parts: &mut [Part]) -> Result<u64> {
+/// Restores the state and returns its step. After an error the state may be restored in part.
+pub fn load(path: &Path, parts: &mut [NetworkState]) -> Result<u64> {
     let refuse = |reason: String| Error::Checkpoint { path: path.to_owned(), reason };
     let all: BTreeMap<String, Tensor> = Tensor::read_safetensors(path)
-        .map_err(|error| refuse(format!("cannot be read ({error}); delete it to start anew")))?
+        .map_err(|error| refuse(format!("cannot be read ({error}); delete it to start again")))?
         .into_iter()
         .collect();
     let mut all = all;
     let number = |all: &mut BTreeMap<String, Tensor>, key: &str| -> Result<u64> {
-        let tensor = all.remove(key).ok_or_else(|| refuse(format!("there is no {key} in it")))?;
+        let tensor =
+            all.remove(key).ok_or_else(|| refuse(format!("{key} is missing; use another folder")))?;
         Ok(tensor.f_to_kind(Kind::Int64)?.f_int64_value(&[0])? as u64)
     };
     let step = number(&mut all, STEP)?;
-    for Part { name, store, adam } in parts {
+    for NetworkState { name, store, adam } in parts {
         let prefix = format!("{name}.");
         let mut own: BTreeMap<String, Tensor> = BTreeMap::new();
         for key in all.keys().filter(|key| key.starts_with(&prefix)).cloned().collect::<Vec<_>>() {
@@ -65,11 +71,11 @@ pub fn load(path: &Path, parts: &mut [Part]) -> Result<u64> {
         let steps = number(&mut own, "steps")?;
         adam.restore(steps, &mut own).map_err(&refuse)?;
         if let Some(key) = own.keys().next() {
-            return Err(refuse(format!("{name}.{key} is of another run; use another folder")));
+            return Err(refuse(format!("{name}.{key} belongs to another run; use another folder")));
         }
     }
     match all.keys().next() {
-        Some(key) => Err(refuse(format!("{key} is of a run with other critics; use another folder"))),
+        Some(key) => Err(refuse(format!("{key} belongs to a run with other critics; use another folder"))),
         None => Ok(step),
     }
 }

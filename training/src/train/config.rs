@@ -1,4 +1,4 @@
-//! Everything that decides a training run, one TOML file.
+//! Configuration of a training run, a TOML file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,48 +16,52 @@ use crate::check::{Checked, at_least_one, must, not_negative, positive};
 use crate::clips::Data;
 use crate::{Error, Result};
 
-/// The key of a file that changes another.
+/// Section, old name and new name of renamed keys.
+const RENAMED_KEYS: [(&str, &str, &str); 2] =
+    [("data.augment", "intruder", "distractor"), ("data.synthetic", "newcomer", "late_distractor")];
+/// The key that names the base file.
 const EXTENDS: &str = "extends";
-/// Files that may extend each other in a row.
-const MOST_FILES: usize = 8;
+/// Maximum number of files in a chain of `extends`.
+const MAX_FILES: usize = 8;
 
-/// A training run.
+/// Configuration of a training run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Weights to start from, `.safetensors` of the same configuration.
+    /// Initial weights of the same model configuration, `.safetensors`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
-    /// ImageNet weights of the encoder, `.safetensors`. What it lacks starts at random with a warning.
+    /// ImageNet weights of the encoder, `.safetensors`. Missing tensors of a ResNet-50 are initialised at random,
+    /// with a warning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backbone: Option<PathBuf>,
-    /// Length of the run in regressor steps; the schedule ends there. Either this or `epochs`.
+    /// Length of the run and of the schedule in regressor steps. Exclusive with `epochs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
-    /// Length of the run in epochs: so many clips as there are annotated frames and stills, those of the critics'
-    /// steps included.
+    /// Length of the run in epochs. An epoch has as many clips as there are annotated frames and stills, including
+    /// the clips of the critic steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<f64>,
-    /// Stop here with a checkpoint, to go on later.
+    /// Step at which to stop with a checkpoint. The run can be resumed later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_after: Option<u64>,
-    /// Of the weights that start at random, and of the clips.
+    /// Seed of random initial weights and of clips.
     pub seed: u64,
-    /// Where the regressor is trained: `auto`, `cpu`, `cuda` or `cuda:N`.
+    /// Device of the regressor: `auto`, `cpu`, `cuda` or `cuda:N`.
     #[serde(default = "cpu")]
     pub device: String,
     /// Threads of the training step.
     pub threads: i32,
-    /// Threads that make clips.
+    /// Threads of the clip loader.
     pub loader_threads: usize,
-    /// Compute the regressor in bfloat16, with float32 weights and losses.
+    /// Whether to compute the regressor in bfloat16, with float32 weights and losses.
     pub mixed_precision: bool,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
-    /// Steps between rows of the curve, which have means over them.
+    /// Steps between rows of the curve. A row contains means over these steps.
     #[serde(default = "report_every")]
     pub report_every: u64,
-    /// Steps between measurements of what each part of the loss does to the regressor; 0 = never.
+    /// Steps between measurements of the gradient norm of each loss on the regressor; 0 = never.
     #[serde(default)]
     pub gradients_every: u64,
     /// The network.
@@ -68,13 +72,13 @@ pub struct TrainConfig {
     pub optimiser: Optimiser,
     /// The supervised part of the loss.
     pub loss: Loss,
-    /// The critics; without them there are none.
+    /// The critics; absent = supervised training only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critics: Option<CriticSettings>,
-    /// Scores on the way; without it there are none.
+    /// Validation during training; absent = none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
-    /// What the weights file says of itself: training data, licence and the like.
+    /// Metadata of the weights file, such as training data and licence.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
 }
@@ -91,19 +95,19 @@ fn report_every() -> u64 {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Optimiser {
-    /// The highest, after warm-up.
+    /// Maximum learning rate, reached after warm-up.
     pub learning_rate: f64,
-    /// Of the encoder; 0 keeps it frozen.
+    /// Maximum learning rate of the encoder; 0 = frozen.
     pub encoder_learning_rate: f64,
     /// Decay of the first and the second moment.
     pub betas: Betas,
-    /// Share of a weight lost a step, times the learning rate.
+    /// Weight decay per step, relative to the learning rate.
     pub weight_decay: f64,
-    /// Greatest norm of the whole gradient; `inf` = any.
+    /// Maximum norm of the gradient over all variables; `inf` = no clipping.
     pub clip: f64,
     /// Steps of linear warm-up.
     pub warm_up: u64,
-    /// Share of the run at the highest rate, before the decay begins.
+    /// Share of the run before the decay begins, 0 to below 1.
     #[serde(default)]
     pub hold: f64,
     /// Power of the polynomial decay.
@@ -111,7 +115,7 @@ pub struct Optimiser {
 }
 
 impl Optimiser {
-    /// As the optimiser takes them.
+    /// The rates of the optimiser.
     pub fn rates(&self) -> Rates {
         Rates {
             learning_rate: self.learning_rate,
@@ -122,57 +126,59 @@ impl Optimiser {
         }
     }
 
-    /// For a run of so many steps.
+    /// The learning rate schedule of a run of `steps` steps.
     pub fn schedule(&self, steps: u64) -> Schedule {
         Schedule { steps, warm_up: self.warm_up, hold: self.hold, decay_power: self.decay_power }
     }
 }
 
 impl TrainConfig {
-    /// Reads a file and applies overrides of the form `a.b=value`; `steps` and `epochs` take each other's place.
-    /// A file that says `extends = "other.toml"`, relative to itself, changes the values of that one.
+    /// Reads a file and applies overrides of the form `a.b=value`. An override of `steps` removes `epochs` and
+    /// vice versa. A file with `extends = "base.toml"` overrides values of that file; the path is relative to the
+    /// extending file.
     ///
     /// # Errors
-    /// A file that cannot be read, unknown or missing keys, values out of range; the message names
-    /// the file.
+    /// If a file cannot be read, keys are unknown or missing, or values are out of range. The message names the
+    /// file.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
         let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
-        let mut table = read(path, MOST_FILES)?;
-        let given =
+        let mut table = read(path, MAX_FILES)?;
+        let is_set =
             |key: &str| overrides.iter().any(|item| item.split('=').next().map(str::trim) == Some(key));
         for [length, other] in [["steps", "epochs"], ["epochs", "steps"]] {
-            if given(length) {
+            if is_set(length) {
                 table.remove(other);
             }
         }
         for item in overrides {
             set(&mut table, item).map_err(refuse)?;
         }
+        refuse_old_keys(&table).map_err(refuse)?;
         let config: Self = table.try_into().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
         config.check().map_err(refuse)?;
         Ok(config)
     }
 
-    /// Regressor steps of the run, where an epoch has so many clips.
+    /// The length of the run in regressor steps. `clips` is the number of clips of an epoch.
     pub fn length(&self, clips: u64) -> u64 {
         match (self.steps, self.epochs) {
             (Some(steps), _) => steps,
             (None, epochs) => {
-                let a_step = self.data.batch as u64 * self.batches();
-                (epochs.unwrap_or(0.0) * clips as f64 / a_step as f64).ceil().max(1.0) as u64
+                let clips_per_step = self.data.batch as u64 * self.batches();
+                (epochs.unwrap_or(0.0) * clips as f64 / clips_per_step as f64).ceil().max(1.0) as u64
             }
         }
     }
 
-    /// Batches that a regressor step takes, those of the critics included.
+    /// The number of batches per regressor step, including those of the critics.
     pub fn batches(&self) -> u64 {
         self.critics.as_ref().map_or(1, CriticSettings::batches)
     }
 
-    /// As TOML, overrides and defaults included.
+    /// The effective configuration as TOML, including overrides and defaults.
     ///
     /// # Errors
-    /// None in practice: every value has a form in TOML.
+    /// If a value has no form in TOML, which does not occur in practice.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::Config {
             path: "(effective configuration)".into(),
@@ -183,10 +189,10 @@ impl TrainConfig {
     fn check(&self) -> Checked {
         self.model.validate().map_err(|error| error.to_string())?;
         self.data.check()?;
-        must(self.steps.is_some() != self.epochs.is_some(), "give either steps or epochs")?;
+        must(self.steps.is_some() != self.epochs.is_some(), "set either steps or epochs")?;
         at_least_one("steps", self.steps.unwrap_or(1))?;
         let epochs = self.epochs.unwrap_or(1.0);
-        must(epochs > 0.0 && epochs < 1e6, "epochs: above 0, below 1000000")?;
+        must(epochs > 0.0 && epochs < 1e6, "epochs: above 0 and below 1000000")?;
         at_least_one("stop_after", self.stop_after.unwrap_or(1))?;
         at_least_one("checkpoint_every", self.checkpoint_every)?;
         at_least_one("report_every", self.report_every)?;
@@ -194,11 +200,8 @@ impl TrainConfig {
         positive("optimiser.learning_rate", optimiser.learning_rate)?;
         not_negative("optimiser.encoder_learning_rate", optimiser.encoder_learning_rate)?;
         not_negative("optimiser.weight_decay", optimiser.weight_decay)?;
-        must(optimiser.clip > 0.0, "optimiser.clip: above 0; inf = never")?;
-        must(
-            (0.0..1.0).contains(&optimiser.hold),
-            "optimiser.hold is a share of the run, from 0 to below 1",
-        )?;
+        must(optimiser.clip > 0.0, "optimiser.clip: above 0; inf = no clipping")?;
+        must((0.0..1.0).contains(&optimiser.hold), "optimiser.hold: a share of the run, from 0 to below 1")?;
         not_negative("optimiser.decay_power", optimiser.decay_power)?;
         optimiser.betas.check("optimiser.betas")?;
         not_negative("loss.cross_entropy_weight", self.loss.cross_entropy_weight)?;
@@ -217,22 +220,40 @@ impl TrainConfig {
     }
 }
 
-/// The values of a file and of those that it extends, `files` of them at most.
+/// Reads a file and its chain of base files, at most `files` in total.
 fn read(path: &Path, files: usize) -> Result<toml::Table> {
     let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
     let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
     let Some(base) = table.remove(EXTENDS) else { return Ok(table) };
-    let Some(base) = base.as_str() else { return Err(refuse(format!("{EXTENDS}: the path of a file"))) };
+    let Some(base) = base.as_str() else {
+        return Err(refuse(format!("{EXTENDS}: must be the path of a file")));
+    };
     if files <= 1 {
-        return Err(refuse(format!("{EXTENDS}: more than {MOST_FILES} files, or one that extends itself")));
+        return Err(refuse(format!(
+            "{EXTENDS}: chain of more than {MAX_FILES} files, or a file that extends itself"
+        )));
     }
     let mut whole = read(&path.with_file_name(base), files - 1)?;
     extend(&mut whole, table);
     Ok(whole)
 }
 
-/// Puts the values of `changes` in the place of those of `table`, table by table.
+/// Refuses renamed keys. The message contains the new name.
+fn refuse_old_keys(table: &toml::Table) -> std::result::Result<(), String> {
+    for (section, old, new) in RENAMED_KEYS {
+        let mut inner = Some(table);
+        for part in section.split('.') {
+            inner = inner.and_then(|table| table.get(part)).and_then(toml::Value::as_table);
+        }
+        if inner.is_some_and(|table| table.contains_key(old)) {
+            return Err(format!("{section}.{old}: rename this key to {new}"));
+        }
+    }
+    Ok(())
+}
+
+/// Merges `changes` into `table`, recursively.
 fn extend(table: &mut toml::Table, changes: toml::Table) {
     for (key, change) in changes {
         match (table.get_mut(&key), change) {
@@ -242,7 +263,7 @@ fn extend(table: &mut toml::Table, changes: toml::Table) {
     }
 }
 
-/// Applies `a.b.c=value`, the value in TOML's syntax or a bare string.
+/// Applies `a.b.c=value`. The value is in TOML syntax or a string without quotes.
 fn set(table: &mut toml::Table, item: &str) -> std::result::Result<(), String> {
     let (key, value) =
         item.split_once('=').ok_or_else(|| format!("{item:?} is not of the form key=value"))?;
@@ -275,7 +296,18 @@ mod tests {
     }
 
     #[test]
-    fn shipped_configurations_are_the_papers() {
+    fn old_keys_are_refused_with_their_new_name() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/lite.toml");
+        for (key, new) in
+            [("data.augment.intruder", "distractor"), ("data.synthetic.newcomer", "late_distractor")]
+        {
+            let error = TrainConfig::open(&path, &[format!("{key}=0.5")]).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains(new) && error.contains("lite.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn shipped_configurations_match_the_paper() {
         for (name, epochs, hold) in [("paper-stage1.toml", 6.0, 0.0), ("paper-stage2.toml", 40.0, 0.25)] {
             let config = shipped(name);
             let (data, optimiser) = (&config.data, config.optimiser);
@@ -291,7 +323,7 @@ mod tests {
         }
         assert!(shipped("paper-stage1.toml").critics.is_none());
         let critics = shipped("paper-stage2.toml").critics.unwrap();
-        assert_eq!(critics, CriticSettings::default(), "the defaults are the paper's");
+        assert_eq!(critics, CriticSettings::default(), "the defaults match the paper");
         assert_eq!(
             (critics.spatial_weight, critics.temporal_weight, critics.penalty_weight),
             (1.0, 1.0, 10.0)
@@ -302,15 +334,15 @@ mod tests {
     }
 
     #[test]
-    fn the_effective_configuration_reads_back() {
+    fn the_effective_configuration_reads_back_unchanged() {
         let config = shipped("paper-stage2.toml");
-        let again: TrainConfig = toml::from_str(&config.to_toml().unwrap()).unwrap();
-        assert_eq!(config.to_toml().unwrap(), again.to_toml().unwrap());
-        assert!(again.optimiser.clip.is_infinite());
+        let parsed: TrainConfig = toml::from_str(&config.to_toml().unwrap()).unwrap();
+        assert_eq!(config.to_toml().unwrap(), parsed.to_toml().unwrap());
+        assert!(parsed.optimiser.clip.is_infinite());
     }
 
     #[test]
-    fn a_file_changes_the_values_of_the_one_that_it_extends() {
+    fn a_file_overrides_values_of_its_base_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/lite.toml");
@@ -332,7 +364,7 @@ mod tests {
         assert!(error("lost.toml").contains("nowhere.toml"), "{}", error("lost.toml"));
     }
 
-    /// All numbers of a configuration by their keys, those of lists too.
+    /// Collects all numbers and lists of numbers of a configuration with their keys.
     fn numbers(prefix: &str, value: &toml::Value, all: &mut Vec<(String, toml::Value)>) {
         match value {
             toml::Value::Table(table) => {
@@ -346,12 +378,12 @@ mod tests {
         }
     }
 
-    /// What is put in the place of a number, or of each item of a list.
-    fn spoiled(value: &toml::Value, bad: f64) -> Vec<toml::Value> {
+    /// Replaces a number, or each item of a list in turn, by `bad`.
+    fn replaced(value: &toml::Value, bad: f64) -> Vec<toml::Value> {
         match value {
             toml::Value::Array(list) => (0..list.len())
                 .flat_map(|index| {
-                    spoiled(&list[index], bad).into_iter().map(move |item| {
+                    replaced(&list[index], bad).into_iter().map(move |item| {
                         let mut list = list.clone();
                         list[index] = item;
                         toml::Value::Array(list)
@@ -364,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_may_be_negative_infinite_or_none() {
+    fn negative_and_non_finite_numbers_are_refused() {
         let mut config = shipped("paper-stage2.toml");
         config.stop_after = Some(5);
         config.data.shapes = vec![[64, 96]];
@@ -390,7 +422,7 @@ mod tests {
                 if key == "optimiser.clip" && bad == f64::INFINITY {
                     continue;
                 }
-                for value in spoiled(value, bad) {
+                for value in replaced(value, bad) {
                     let setting = [format!("{key}={value}")];
                     let Err(error) = TrainConfig::open(&file, &setting) else {
                         panic!("{setting:?} is accepted");
@@ -403,9 +435,9 @@ mod tests {
     }
 
     #[test]
-    fn epochs_count_the_clips_of_critics_too() {
+    fn epochs_include_the_clips_of_critic_steps() {
         let mut config = shipped("paper-stage2.toml");
-        // 4,200 clips an epoch, 40 of them, 6 a batch, 5 batches a regressor step.
+        // 4,200 clips per epoch, 40 epochs, 6 clips per batch, 5 batches per regressor step.
         assert_eq!(config.length(4200), 5600);
         config.critics = config.critics.map(|critics| CriticSettings { fresh_batches: false, ..critics });
         assert_eq!(config.length(4200), 28_000);

@@ -1,4 +1,4 @@
-//! The critics of a run, each with its weights and its optimiser.
+//! The critics of a run with their weights and optimisers.
 
 use gstfastganseg::device;
 use serde::{Deserialize, Serialize};
@@ -11,34 +11,34 @@ use crate::check::{Checked, at_least_one, must, not_negative, positive, within};
 use crate::clips::Batch;
 use crate::critic::{Critic, Noise, RealMaskNoise, Reduce, Shape, spatial, temporal};
 
-/// The critics, `[critics]` in a run's configuration; without it there are none. The defaults are the paper's.
+/// Settings of the critics, `[critics]` in a training configuration. The defaults are those of the paper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CriticSettings {
-    /// Weight λ_S of the critic of single frames; 0 = there is none.
+    /// Weight λ_S of the spatial critic, for single frames; 0 = no such critic.
     pub spatial_weight: f64,
-    /// Weight λ_T of the critic of whole windows; 0 = there is none.
+    /// Weight λ_T of the temporal critic, for windows; 0 = no such critic.
     pub temporal_weight: f64,
     /// Weight λ_gp of the gradient penalty.
     pub penalty_weight: f64,
-    /// Of what the penalty takes the gradient.
+    /// Reduction of a critic's score map for the gradient penalty.
     pub gp_reduce: Reduce,
-    /// Where |Y − Ŷ| is below this, the critics' real masks have the regressor's value; 0 = nowhere.
+    /// Threshold on |Y − Ŷ|, 0 to 1. Below it, the real masks have the value of the predicted masks; 0 = nowhere.
     pub overwrite: f64,
-    /// What noise the rest of the real masks gets.
+    /// Noise of the other pixels of the real masks.
     pub noise: Noise,
-    /// Critic steps a regressor step.
+    /// Critic steps per regressor step.
     pub steps: u64,
-    /// Whether each of them has clips of its own; else all have those of the regressor's step, which costs one
-    /// pass of the regressor in the place of so many.
+    /// Whether every critic step has its own batch. Otherwise all use that of the regressor step, which saves the
+    /// additional passes of the regressor.
     pub fresh_batches: bool,
     /// Learning rate of both critics.
     pub learning_rate: f64,
     /// Decay of the first and the second moment.
     pub betas: Betas,
-    /// Widths of their layers.
+    /// Widths of the layers.
     pub shape: Shape,
-    /// Where they are, `cpu`, `cuda` or `cuda:N`; none = with the regressor.
+    /// Device of the critics: `cpu`, `cuda` or `cuda:N`. By default that of the regressor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
 }
@@ -63,14 +63,14 @@ impl Default for CriticSettings {
 }
 
 impl CriticSettings {
-    /// Refuses what makes no sense for clips of `size`; the message names the key.
+    /// Checks the values for clips of `size` (H, W). The message names the key.
     pub(crate) fn check(&self, size: [i64; 2]) -> Checked {
         not_negative("critics.spatial_weight", self.spatial_weight)?;
         not_negative("critics.temporal_weight", self.temporal_weight)?;
         not_negative("critics.penalty_weight", self.penalty_weight)?;
         must(
             self.spatial_weight + self.temporal_weight > 0.0,
-            "critics: spatial_weight or temporal_weight must be above 0",
+            "critics: set spatial_weight or temporal_weight above 0",
         )?;
         within("critics.overwrite", self.overwrite, [0.0, 1.0])?;
         at_least_one("critics.steps", self.steps)?;
@@ -78,8 +78,8 @@ impl CriticSettings {
         self.betas.check("critics.betas")?;
         must(self.shape.max_channels > 0, "critics.shape.max_channels: at least 1")?;
         must(self.shape.width > 0.0 && self.shape.width <= 4.0, "critics.shape.width: above 0, up to 4")?;
-        let large = size.iter().all(|side| *side >= Critic::LEAST);
-        must(large, &format!("data.size: at least {0}x{0} for the critics", Critic::LEAST))?;
+        let large = size.iter().all(|side| *side >= Critic::MIN_SIDE);
+        must(large, &format!("data.size: at least {0}x{0} for the critics", Critic::MIN_SIDE))?;
         match &self.device {
             Some(device) => {
                 device.parse::<device::DeviceChoice>().map(drop).map_err(|error| error.to_string())
@@ -88,13 +88,13 @@ impl CriticSettings {
         }
     }
 
-    /// Batches that a regressor step takes.
+    /// The number of batches per regressor step.
     pub fn batches(&self) -> u64 {
         if self.fresh_batches { self.steps } else { 1 }
     }
 }
 
-/// What one critic is shown.
+/// Kind of a critic, by its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CriticKind {
     /// Single frames.
@@ -104,7 +104,7 @@ pub enum CriticKind {
 }
 
 impl CriticKind {
-    /// Its name in curves and checkpoints.
+    /// The name in curves and checkpoints.
     pub fn name(self) -> &'static str {
         match self {
             Self::Spatial => "spatial",
@@ -112,7 +112,7 @@ impl CriticKind {
         }
     }
 
-    /// Pictures (K, B, 3, H, W) cut out by masks (K, B, 1, H, W).
+    /// Input of the critic from images (K, B, 3, H, W) and masks (K, B, 1, H, W).
     fn cut(self, images: &Tensor, masks: &Tensor) -> Result<Tensor> {
         match self {
             Self::Spatial => spatial(images, masks),
@@ -121,55 +121,56 @@ impl CriticKind {
     }
 }
 
-/// A critic with what trains it.
+/// A critic and its training state.
 #[derive(Debug)]
 pub struct CriticState {
-    /// What it is shown.
+    /// The kind of the critic.
     pub kind: CriticKind,
-    /// Weight of its loss, λ_S or λ_T.
+    /// Weight of the loss, λ_S or λ_T.
     pub weight: f64,
-    /// Its variables.
+    /// The variables.
     pub store: nn::VarStore,
-    /// Its optimiser.
+    /// The optimiser.
     pub adam: Adam,
     critic: Critic,
 }
 
-/// What a critic's step found.
+/// Statistics of one critic step.
 #[derive(Clone, Copy, Debug)]
 pub struct CriticStats {
-    /// Whose.
+    /// The kind of the critic.
     pub kind: CriticKind,
     /// E D(real) − E D(fake) before the step.
     pub wasserstein: f64,
     /// The gradient penalty, without its weight.
     pub penalty: f64,
-    /// The gradient's norm.
+    /// The norm of the gradient.
     pub norm: f64,
 }
 
-/// The predicted frames of a batch as critics see them, on the critics' device and in float32.
+/// Images and true masks of the predicted frames of a batch, on the critics' device and in float32.
 #[derive(Debug)]
-pub struct Scene {
+pub struct CriticInputs {
     /// (K, B, 3, H, W).
     images: Tensor,
     /// (K, B, 1, H, W).
     truth: Tensor,
+    /// (K, B, 1, H, W).
     valid: Tensor,
 }
 
 /// All critics of a run.
 #[derive(Debug)]
 pub struct Critics {
-    /// One or two.
+    /// One or two critics.
     pub states: Vec<CriticState>,
-    /// As they were configured.
+    /// The settings of the critics.
     pub settings: CriticSettings,
     device: Device,
 }
 
 impl Critics {
-    /// At random; `window` is K, `device` that of the regressor.
+    /// Creates randomly initialised critics for K = `window` predicted frames. `device` is that of the regressor.
     pub fn new(settings: &CriticSettings, window: usize, device: Device) -> Result<Self> {
         let device = match &settings.device {
             Some(choice) => device::open(choice.parse()?)?.0,
@@ -182,12 +183,12 @@ impl Critics {
             weight_decay: 0.0,
             clip: f64::INFINITY,
         };
-        let wanted = [
+        let kinds = [
             (CriticKind::Spatial, settings.spatial_weight, 3),
             (CriticKind::Temporal, settings.temporal_weight, 3 * window as i64),
         ];
         let mut states = Vec::new();
-        for (kind, weight, channels) in wanted.into_iter().filter(|(_, weight, _)| *weight > 0.0) {
+        for (kind, weight, channels) in kinds.into_iter().filter(|(_, weight, _)| *weight > 0.0) {
             let store = nn::VarStore::new(device);
             let critic = Critic::new(&store.root(), channels, settings.shape);
             let adam = Adam::new(store.variables(), rates)?;
@@ -196,23 +197,27 @@ impl Critics {
         Ok(Self { states, settings: settings.clone(), device })
     }
 
-    /// What the critics see of a batch beside the regressor's masks.
-    pub fn scene(&self, batch: &Batch) -> Result<Scene> {
+    /// Returns the critics' inputs from a batch, apart from the predicted masks.
+    pub fn critic_inputs(&self, batch: &Batch) -> Result<CriticInputs> {
         let frames = batch.images.size()[0] - 2;
         let part = |x: &Tensor| x.f_narrow(0, 2, frames)?.f_to_device(self.device)?.f_to_kind(Kind::Float);
-        Ok(Scene { images: part(&batch.images)?, truth: part(&batch.masks)?, valid: part(&batch.valid)? })
+        Ok(CriticInputs {
+            images: part(&batch.images)?,
+            truth: part(&batch.masks)?,
+            valid: part(&batch.valid)?,
+        })
     }
 
-    /// One step of every critic against the regressor's soft masks (K, B, 1, H, W), at `schedule` times the
-    /// highest rate.
-    pub fn step(&mut self, scene: &Scene, masks: &Tensor, schedule: f64) -> Result<Vec<CriticStats>> {
+    /// Takes one step of every critic with the predicted soft masks (K, B, 1, H, W), at `schedule` times the
+    /// maximum learning rate.
+    pub fn step(&mut self, inputs: &CriticInputs, masks: &Tensor, schedule: f64) -> Result<Vec<CriticStats>> {
         let masks = masks.f_detach()?.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
         let noise = RealMaskNoise { overwrite: self.settings.overwrite, noise: self.settings.noise };
-        let real = noise.apply(&scene.truth, &masks)?;
-        let [real, fake] = [real.f_mul(&scene.valid)?, masks.f_mul(&scene.valid)?];
+        let real = noise.apply(&inputs.truth, &masks)?;
+        let [real, fake] = [real.f_mul(&inputs.valid)?, masks.f_mul(&inputs.valid)?];
         let mut stats = Vec::with_capacity(self.states.len());
         for state in &mut self.states {
-            let [real, fake] = [&real, &fake].map(|masks| state.kind.cut(&scene.images, masks));
+            let [real, fake] = [&real, &fake].map(|masks| state.kind.cut(&inputs.images, masks));
             let CriticSettings { penalty_weight, gp_reduce, .. } = self.settings;
             let loss = critic_loss(&state.critic, &real?, &fake?, penalty_weight, gp_reduce)?;
             state.adam.zero_gradients();
@@ -228,35 +233,37 @@ impl Critics {
         Ok(stats)
     }
 
-    /// −E D(fake) of every critic, without weight and differentiable in `masks`, on the device of the masks.
-    /// The critics' own weights get no gradient.
+    /// Returns −E D(fake) of every critic with its kind and weight; the loss itself is unweighted. It is
+    /// differentiable in `masks`, on their device. The variables of the critics get no gradient.
     pub fn regressor_losses(
         &mut self,
-        scene: &Scene,
+        inputs: &CriticInputs,
         masks: &Tensor,
     ) -> Result<Vec<(CriticKind, f64, Tensor)>> {
-        let home = masks.device();
-        let masks = masks.f_to_device(self.device)?.f_to_kind(Kind::Float)?.f_mul(&scene.valid)?;
+        let device = masks.device();
+        let masks = masks.f_to_device(self.device)?.f_to_kind(Kind::Float)?.f_mul(&inputs.valid)?;
         let mut losses = Vec::with_capacity(self.states.len());
         for state in &mut self.states {
             state.adam.set_requires_grad(false);
             let loss =
-                state.kind.cut(&scene.images, &masks).and_then(|fake| regressor_loss(&state.critic, &fake));
+                state.kind.cut(&inputs.images, &masks).and_then(|fake| regressor_loss(&state.critic, &fake));
             state.adam.set_requires_grad(true);
-            losses.push((state.kind, state.weight, loss?.f_to_device(home)?));
+            losses.push((state.kind, state.weight, loss?.f_to_device(device)?));
         }
         Ok(losses)
     }
 }
 
 impl CriticStats {
-    /// Beyond this no critic that is held to slope 1 gets on pictures; its penalty has lost it.
-    const MAX_SANE: f64 = 1e6;
+    /// Limit of the Wasserstein estimate and the penalty. A critic with gradients of norm about 1, which the penalty
+    /// enforces, stays far below it.
+    const MAX_VALUE: f64 = 1e6;
 
-    /// Refuses what is no number, or too large for one that still means anything.
+    /// Checks for divergence: values must be finite and not excessive. The error names the critic.
     pub fn check(&self) -> Result<(), String> {
-        let sound =
-            self.wasserstein.abs() < Self::MAX_SANE && self.penalty < Self::MAX_SANE && self.norm.is_finite();
-        if sound { Ok(()) } else { Err(format!("the {} critic", self.kind.name())) }
+        let valid = self.wasserstein.abs() < Self::MAX_VALUE
+            && self.penalty < Self::MAX_VALUE
+            && self.norm.is_finite();
+        if valid { Ok(()) } else { Err(format!("the {} critic", self.kind.name())) }
     }
 }

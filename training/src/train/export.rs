@@ -1,4 +1,4 @@
-//! Final weights from a training run's.
+//! Export of the weights of a training run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,10 +9,11 @@ use tch::{Device, Kind, nn};
 
 use crate::Result;
 
-/// Writes `weights` again in half precision, with its configuration and further metadata.
+/// Writes `weights` with their configuration to `out` in half precision. `metadata` is added to that of the
+/// weights.
 ///
 /// # Errors
-/// Weights that do not fit their configuration, a file that cannot be written.
+/// If the weights do not fit their configuration, or the file cannot be written.
 pub fn export(weights: &Weights, metadata: &BTreeMap<String, String>, out: &Path) -> Result<()> {
     let config = weights.config();
     let store = nn::VarStore::new(Device::Cpu);

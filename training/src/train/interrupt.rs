@@ -1,4 +1,4 @@
-//! Stopping a run from outside without losing any of it.
+//! Interruption of a run without loss of its state.
 
 use std::process;
 use std::sync::Arc;
@@ -6,36 +6,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Result;
 
-/// What a shell reports of a program ended by SIGINT.
-const KILLED: i32 = 130;
+/// Exit status of a program ended by SIGINT.
+const EXIT_SIGINT: i32 = 130;
 
-/// Whether a run is to stop after the step that it is at. Clones are of one wish.
+/// Request to stop a run after the current step. Clones share the request.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Heeds SIGINT, SIGTERM and SIGHUP of this process: the first asks to stop, the second ends the process.
+    /// Handles SIGINT, SIGTERM and SIGHUP of this process: the first signal requests a stop, the second exits.
     ///
     /// # Errors
-    /// Handlers that are there already.
+    /// If the handler cannot be installed.
     pub fn on_signals() -> Result<Self> {
         let interrupt = Self::default();
-        let wish = interrupt.clone();
+        let request = interrupt.clone();
         ctrlc::set_handler(move || {
-            if wish.0.swap(true, Ordering::Relaxed) {
-                process::exit(KILLED);
+            if request.0.swap(true, Ordering::Relaxed) {
+                process::exit(EXIT_SIGINT);
             }
-            eprintln!("stopping after this step; once more to stop at once");
+            eprintln!("stopping after this step; interrupt again to exit at once");
         })?;
         Ok(interrupt)
     }
 
-    /// Asks to stop.
+    /// Requests a stop.
     pub fn request(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether anyone did.
+    /// Returns whether a stop is requested.
     pub fn is_requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

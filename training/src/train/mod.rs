@@ -1,4 +1,4 @@
-//! Training of the regressor: supervised, and with the critics of the paper.
+//! Training of the regressor, supervised or with the critics of the paper.
 
 mod ablate;
 mod adam;
@@ -27,5 +27,5 @@ pub use export::export;
 pub use interrupt::Interrupt;
 pub use objective::{CrossEntropy, Loss};
 pub use record::Recorder;
-pub use run::{FinalScores, Outcome, run};
+pub use run::{Outcome, run};
 pub use validate::{Validation, Validator};

@@ -1,4 +1,4 @@
-//! The regressor of a run: any architecture behind one face.
+//! The regressor of a run, of either architecture.
 
 use std::path::Path;
 
@@ -12,20 +12,20 @@ use super::window::{UnrollOptions, unroll};
 use crate::Result;
 use crate::clips::Batch;
 
-/// The network that is trained, by the definitions that the element runs.
+/// The trained network. The element runs the same definitions.
 #[derive(Debug)]
 pub enum Network {
-    /// The built-in one.
+    /// The built-in network.
     Lite(Box<Lite>),
-    /// The paper's.
+    /// The network of the paper.
     Resnet50(Box<Resnet50>),
 }
 
 impl Network {
-    /// Its variables under the root of `store`, with the weights that the configuration starts from.
+    /// Creates the variables under the root of `store` and loads the initial weights of the configuration.
     ///
     /// # Errors
-    /// Weights that do not fit.
+    /// If the weights cannot be read or do not fit the network.
     pub fn new(store: &nn::VarStore, config: &TrainConfig, options: &UnrollOptions) -> Result<Self> {
         let network = match config.model.matching {
             Matching::Affinity => Self::Lite(Box::new(Lite::new(&store.root(), &config.model)?)),
@@ -44,10 +44,10 @@ impl Network {
         Ok(network)
     }
 
-    /// Logits (K, B, 1, H, W), float32, of the predicted frames.
+    /// Returns the logits (K, B, 1, H, W), float32, of the predicted frames.
     ///
     /// # Errors
-    /// Clips of a size that the network does not take, too little memory.
+    /// If the network does not accept the size of the clips, or memory runs out.
     pub fn unroll(&self, batch: &Batch, options: &UnrollOptions) -> Result<Tensor> {
         match self {
             Self::Lite(network) => unroll(&**network, batch, options),
@@ -56,7 +56,7 @@ impl Network {
     }
 }
 
-/// Lays kernels out as the pictures that they meet, so that convolutions need not do it at every step.
+/// Stores kernels in the channels-last layout of the images, which saves a conversion in every step.
 fn kernels_channels_last(store: &nn::VarStore) -> Result<()> {
     let _no_grad = tch::no_grad_guard();
     for mut variable in store.variables().into_values().filter(|variable| variable.dim() == 4) {
@@ -66,8 +66,8 @@ fn kernels_channels_last(store: &nn::VarStore) -> Result<()> {
     Ok(())
 }
 
-/// ImageNet weights for the encoder. Those of `lite` must be complete; of a ResNet-50 the last layer may be
-/// missing, and the convolution of the mask always is.
+/// Loads ImageNet weights into the encoder. The weights for `lite` must be complete. Those of a ResNet-50 may lack
+/// the last layer and never have the mask convolution.
 fn load_backbone(path: &Path, store: &nn::VarStore, architecture: Architecture) -> Result<()> {
     match architecture {
         Architecture::Lite => Ok(weights::load_backbone(path, store, "encoder")?),
@@ -77,7 +77,7 @@ fn load_backbone(path: &Path, store: &nn::VarStore, architecture: Architecture) 
                 report.missing.iter().filter(|name| !name.starts_with("encoder.conv1_mask.")).collect();
             if let (Some(first), Some(last)) = (absent.first(), absent.last()) {
                 eprintln!(
-                    "{}: {} tensors of the encoder loaded; {} are not in it and start at random, {first} to {last}",
+                    "{}: loaded {} tensors of the encoder; {} are missing and initialised at random, {first} to {last}",
                     path.display(),
                     report.loaded.len(),
                     absent.len()

@@ -1,14 +1,14 @@
-//! Whether a run may go on from the checkpoint in its folder.
+//! Checks whether a run can be resumed from the checkpoint in its folder.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::checkpoint::{CHECKPOINT, CONFIG};
 use super::config::TrainConfig;
-use super::session::{CHECKPOINT, CONFIG};
 use crate::{Error, Result};
 
-/// What decides neither clips nor networks: how fast and where the run goes on, what it tells, when it stops. With
-/// these, what is to be tried when a run diverges.
+/// Keys that may change when a run is resumed. They affect neither clips nor networks, but speed, device, reports
+/// and the end of the run; or they are the remedies against divergence.
 const MAY_CHANGE: [&str; 17] = [
     "checkpoint_every",
     "critics.device",
@@ -29,7 +29,7 @@ const MAY_CHANGE: [&str; 17] = [
     "validation.every",
 ];
 
-/// Whether the key has any value on the way, `validated` being whether both parts of the run have validation.
+/// Returns whether a key may change when the run is resumed. `validated`: both configurations have `[validation]`.
 fn may_change(key: &str, validated: bool) -> bool {
     MAY_CHANGE.contains(&key)
         || key.starts_with("metadata.")
@@ -37,38 +37,36 @@ fn may_change(key: &str, validated: bool) -> bool {
         || (key.starts_with("validation.") && !validated)
 }
 
-/// Refuses to go on from the checkpoint in `out` with another configuration than it was made with.
+/// Checks that `config` can resume the checkpoint in `out`.
 ///
 /// # Errors
-/// The keys that differ, with both values and the remedy; a checkpoint without a configuration beside it.
+/// [`Error::Checkpoint`] if a key differs that must not change, with both values and the remedy, or if the folder
+/// has no readable configuration.
 pub fn check(config: &TrainConfig, out: &Path) -> Result<()> {
     let checkpoint = out.join(CHECKPOINT);
     let refuse = |reason: String| Error::Checkpoint { path: checkpoint.clone(), reason };
     let path = out.join(CONFIG);
-    let remedy = "give another folder with --out to begin a new run";
+    let remedy = "set another folder with --out to start a new run";
     let text = std::fs::read_to_string(&path).map_err(|error| {
-        refuse(format!(
-            "the configuration of its run, {}, cannot be read ({error}): {remedy}",
-            path.display()
-        ))
+        refuse(format!("cannot read the configuration of its run, {} ({error}): {remedy}", path.display()))
     })?;
     let before: TrainConfig = toml::from_str(&text).map_err(|error| {
-        refuse(format!("the configuration of its run, {}, is broken ({error}): {remedy}", path.display()))
+        refuse(format!("the configuration of its run, {}, is invalid ({error}): {remedy}", path.display()))
     })?;
     let differences = differences(&before, config).map_err(|error| refuse(error.to_string()))?;
     if differences.is_empty() {
         return Ok(());
     }
     Err(refuse(format!(
-        "its run has another configuration: {}. Set these keys as in {}, or {remedy}; start_from takes the weights \
-         along. A run may go on with other values of {}, metadata and data.sources.NAME.preload only",
+        "the configuration differs from that of its run: {}. Set these keys as in {}, or {remedy} (start_from reuses \
+         the weights). Only {}, metadata and data.sources.NAME.preload may change when a run is resumed",
         differences.join(", "),
         path.display(),
         MAY_CHANGE.join(", ")
     )))
 }
 
-/// The keys that must not differ but do.
+/// The keys that differ but must not change, with both values.
 fn differences(before: &TrainConfig, now: &TrainConfig) -> Result<Vec<String>, toml::ser::Error> {
     let validated = before.validation.is_some() && now.validation.is_some();
     let (before, now) = (values(before)?, values(now)?);
@@ -78,7 +76,7 @@ fn differences(before: &TrainConfig, now: &TrainConfig) -> Result<Vec<String>, t
     let differing = all.into_iter().filter(|key| before.get(*key) != now.get(*key));
     Ok(differing
         .filter(|key| !may_change(key, validated))
-        .map(|key| format!("{key} (there {}, here {})", show(before.get(key)), show(now.get(key))))
+        .map(|key| format!("{key} (checkpoint {}, now {})", show(before.get(key)), show(now.get(key))))
         .collect())
 }
 
@@ -114,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_decides_clips_and_networks_must_not_change() {
+    fn keys_of_clips_and_networks_must_not_change() {
         for (setting, key) in [
             ("seed=9", "seed"),
             ("steps=9", "steps"),
@@ -130,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_tried_against_divergence_may_change() {
+    fn keys_of_speed_and_remedies_against_divergence_may_change() {
         let settings = [
             "stop_after=5",
             "threads=7",
@@ -144,7 +142,7 @@ mod tests {
         assert_eq!(keys(&settings), Vec::<String>::new());
     }
 
-    /// A name with a mistake in it would allow nothing.
+    /// A misspelt key would never match.
     #[test]
     fn every_key_that_may_change_exists() {
         let mut config = shipped(&["stop_after=5", "critics.device=cpu"]);

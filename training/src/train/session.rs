@@ -1,4 +1,4 @@
-//! All that a run has open while it goes on.
+//! State of a run in progress.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,29 +11,24 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tch::{Device, Kind, Tensor, nn};
 
 use super::adam::Adam;
-use super::checkpoint::{self, Part};
+use super::checkpoint::{self, CHECKPOINT, CONFIG, NetworkState};
 use super::config::TrainConfig;
 use super::critics::Critics;
 use super::network::Network;
 use super::record::{Recorder, window_panel};
-use super::remedy::with_remedy;
+use super::remedy::explain_out_of_memory;
 use super::resume;
-use super::run::FinalScores;
 use super::schedule::Schedule;
 use super::step::{StepLosses, Trainer};
-use super::validate::Validator;
+use super::validate::{FinalScores, Validator};
 use super::window::{UnrollOptions, on_device};
 use crate::clips::{Batch, Loader, Mix};
 use crate::{Error, Result, files};
 
-/// The state that a run goes on from.
-pub const CHECKPOINT: &str = "checkpoint.safetensors";
-/// The weights as they are.
+/// File name of the latest weights.
 pub const MODEL: &str = "model.safetensors";
-/// The configuration as it was used.
-pub const CONFIG: &str = "config.toml";
 
-/// An open run.
+/// A run in progress.
 #[derive(Debug)]
 pub struct Session {
     config: TrainConfig,
@@ -46,31 +41,31 @@ pub struct Session {
     recorder: Recorder,
     validator: Option<Validator>,
     bar: ProgressBar,
-    begun: Instant,
-    /// Seconds of earlier parts of the run.
-    before: f64,
-    /// The predicted frames of the last step's first clip, their truth and their masks.
-    seen: Option<[Tensor; 3]>,
-    /// Steps done.
+    started: Instant,
+    /// Seconds of the run before it was resumed.
+    earlier_seconds: f64,
+    /// Images, true masks and predicted masks of the first clip of the last step.
+    preview: Option<[Tensor; 3]>,
+    /// Number of completed steps.
     pub done: u64,
 }
 
 impl Session {
-    /// Begins a run in the folder `out`, or goes on from the checkpoint there.
+    /// Starts a run in the folder `out`, or resumes from the checkpoint there.
     ///
     /// # Errors
-    /// Bad data or configuration, a checkpoint of another run, which is left as it is with the configuration beside
-    /// it, a device that cannot be had.
+    /// If the data or the configuration is invalid, the device is not available, or the checkpoint belongs to
+    /// another run, whose checkpoint and configuration are left unchanged.
     pub fn open(config: &TrainConfig, out: &Path) -> Result<Self> {
         std::fs::create_dir_all(out).map_err(|source| Error::write(out, source))?;
-        let saved = out.join(CHECKPOINT);
-        let resumes = saved.exists();
+        let checkpoint = out.join(CHECKPOINT);
+        let resumes = checkpoint.exists();
         if resumes {
             resume::check(config, out)?;
         }
         let (device, warning) = device::open(config.device.parse()?)?;
         if let Some(warning) = warning {
-            eprintln!("trains on the CPU: {warning}");
+            eprintln!("training on the CPU: {warning}");
         }
         tch::manual_seed(config.seed as i64);
 
@@ -91,7 +86,7 @@ impl Session {
             None => None,
         };
         let mut trainer = Trainer { network, adam, critics, options };
-        let done = if resumes { checkpoint::load(&saved, &mut parts(&store, &mut trainer))? } else { 0 };
+        let done = if resumes { checkpoint::load(&checkpoint, &mut parts(&store, &mut trainer))? } else { 0 };
         let text = config.to_toml()?;
         files::replace(&out.join(CONFIG), |path| {
             std::fs::write(path, text).map_err(|source| Error::write(path, source))
@@ -102,7 +97,7 @@ impl Session {
         let loader = Loader::start(mix, config.loader_threads, done * config.batches());
         tch::set_num_threads(config.threads);
         let recorder = Recorder::open(out, config.report_every, done)?;
-        let before = recorder.last("seconds").unwrap_or(0.0);
+        let earlier_seconds = recorder.last("seconds").unwrap_or(0.0);
         let validator = match &config.validation {
             Some(settings) => {
                 let options = Options { device: config.device.parse()?, ..Options::default() };
@@ -110,7 +105,7 @@ impl Session {
             }
             None => None,
         };
-        let style = "{bar:30} {pos}/{len} steps, {elapsed} gone, {eta} to go, {msg}";
+        let style = "{bar:30} {pos}/{len} steps, {elapsed} elapsed, {eta} left, {msg}";
         let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(steps).with_position(done).with_style(style);
         bar.reset_eta();
@@ -125,9 +120,9 @@ impl Session {
             recorder,
             validator,
             bar,
-            begun: Instant::now(),
-            before,
-            seen: None,
+            started: Instant::now(),
+            earlier_seconds,
+            preview: None,
             done,
         })
     }
@@ -137,35 +132,35 @@ impl Session {
         self.config.stop_after.map_or(self.schedule.steps, |stop| stop.min(self.schedule.steps))
     }
 
-    /// One step, in the curve too.
+    /// Trains one step and records its scalars.
     ///
     /// # Errors
-    /// Broken data, a loss that is no number any more, too little memory, a file that cannot be written.
+    /// If the data are broken, a loss diverges, memory runs out, or a file cannot be written.
     pub fn step(&mut self) -> Result<()> {
         let step = self.done;
         let batches = (0..self.config.batches())
             .map(|_| on_device(self.loader.batch()?, self.device))
             .collect::<Result<Vec<Batch>>>()
-            .map_err(|error| with_remedy(error, step))?;
-        // A step's draws follow from its number, so that a resumed run is the same run.
+            .map_err(|error| explain_out_of_memory(error, step))?;
+        // Random numbers depend on the step only, so a resumed run equals an uninterrupted one.
         tch::manual_seed(self.config.seed.wrapping_add(step) as i64);
         let rate = self.schedule.at(step);
         let every = self.config.gradients_every;
         let gradients = every > 0 && step.is_multiple_of(every);
-        let found = self
+        let losses = self
             .trainer
             .step(&self.config, &batches, rate, gradients)
-            .map_err(|error| with_remedy(error, step))?;
-        if let Some(what) = found.diverged {
+            .map_err(|error| explain_out_of_memory(error, step))?;
+        if let Some(what) = losses.diverged {
             return Err(self.diverged(what));
         }
         self.done += 1;
-        self.seen = window(&batches, &found)?;
-        for (name, value) in &found.scalars {
+        self.preview = preview(&batches, &losses)?;
+        for (name, value) in &losses.scalars {
             self.recorder.add(name, *value);
         }
         self.recorder.set("schedule", rate);
-        self.recorder.set("seconds", self.before + self.begun.elapsed().as_secs_f64());
+        self.recorder.set("seconds", self.earlier_seconds + self.started.elapsed().as_secs_f64());
         if self.recorder.end_step(self.done)? {
             self.bar.set_message(self.message());
         }
@@ -189,31 +184,29 @@ impl Session {
     }
 
     fn diverged(&self, what: String) -> Error {
-        let saved = self.out.join(CHECKPOINT);
-        let remedy = match saved.exists() {
-            true => {
-                format!("the last good state is {}, which the same command goes on from", saved.display())
-            }
-            false => "there is no checkpoint yet".to_owned(),
+        let checkpoint = self.out.join(CHECKPOINT);
+        let remedy = match checkpoint.exists() {
+            true => format!("run the same command to resume from {}", checkpoint.display()),
+            false => "there is no checkpoint to resume from".to_owned(),
         };
         Error::Diverged { what, step: self.done, remedy }
     }
 
-    /// Whether the state is to be saved now.
+    /// Returns whether a checkpoint is due.
     pub fn checkpoint_is_due(&self) -> bool {
         self.done.is_multiple_of(self.config.checkpoint_every)
     }
 
-    /// Writes state, weights, curve and a picture of the last window.
+    /// Writes the checkpoint, the weights, the plot of the curve and an image of the last window.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// If a file cannot be written.
     pub fn save(&mut self) -> Result<()> {
         checkpoint::save(&self.out.join(CHECKPOINT), &parts(&self.store, &mut self.trainer), self.done)?;
         let metadata = self.metadata()?;
         let path = self.out.join(MODEL);
         weights::save(&path, &self.store, &self.config.model, &metadata, Kind::Half)?;
-        if let Some([images, truth, masks]) = &self.seen {
+        if let Some([images, truth, masks]) = &self.preview {
             let panel = window_panel(&format!("step {}", self.done), images, truth, masks)?;
             self.recorder.picture(self.done, "window", &panel)?;
         }
@@ -227,10 +220,10 @@ impl Session {
         Ok(metadata)
     }
 
-    /// Scores the weights where that is due.
+    /// Validates the weights if a validation is due.
     ///
     /// # Errors
-    /// Broken data, a file that cannot be written.
+    /// If the data are broken, or a file cannot be written.
     pub fn validate(&mut self) -> Result<()> {
         let (done, metadata) = (self.done, self.metadata()?);
         let steps = self.schedule.steps;
@@ -241,49 +234,49 @@ impl Session {
         let validated = validator.run(&self.store, &self.config.model, &metadata, done)?;
         self.recorder.put(done, &validated.scalars())?;
         let score = 100.0 * validated.scores.summary().region_and_contour();
-        let best = if validated.is_best { ", the best so far" } else { "" };
+        let best = if validated.is_best { " (best so far)" } else { "" };
         self.bar.suspend(|| eprintln!("step {done}: J&F {score:.1}{best}"));
         Ok(())
     }
 
-    /// What the last validation found.
+    /// The scores of the last validation.
     pub fn scores(&self) -> Option<FinalScores> {
         let last = |name: &str| self.recorder.last(name);
         Some(FinalScores { region: last("score/J")?, contour: last("score/F")?, both: last("score/J&F")? })
     }
 
-    /// Draws the curve as it is in the end, and ends the display.
+    /// Draws the final curve and ends the progress bar.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// If the file cannot be written.
     pub fn close(self) -> Result<()> {
         self.bar.abandon();
         self.recorder.draw()
     }
 }
 
-/// What mixed precision computes in: bfloat16, but not on processors without instructions for it, where libtorch
+/// The kind of mixed precision: bfloat16, or float32 on a processor without bfloat16 instructions, where libtorch
 /// takes a hundred times as long.
 fn mixed_kind(device: Device) -> Result<Kind> {
     let native = device.is_cuda() || Precision::Auto.kind(device)? == Kind::BFloat16;
     if !native {
-        eprintln!("trains in float32: this processor has no instructions for bfloat16");
+        eprintln!("training in float32: this processor has no bfloat16 instructions");
     }
     Ok(if native { Kind::BFloat16 } else { Kind::Float })
 }
 
-/// All networks of a run with their optimisers.
-fn parts<'a>(store: &'a nn::VarStore, trainer: &'a mut Trainer) -> Vec<Part<'a>> {
-    let mut parts = vec![Part { name: "regressor", store, adam: &mut trainer.adam }];
+/// The networks of a run with their optimisers.
+fn parts<'a>(store: &'a nn::VarStore, trainer: &'a mut Trainer) -> Vec<NetworkState<'a>> {
+    let mut parts = vec![NetworkState { name: "regressor", store, adam: &mut trainer.adam }];
     for state in trainer.critics.iter_mut().flat_map(|critics| &mut critics.states) {
-        parts.push(Part { name: state.kind.name(), store: &state.store, adam: &mut state.adam });
+        parts.push(NetworkState { name: state.kind.name(), store: &state.store, adam: &mut state.adam });
     }
     parts
 }
 
-/// The predicted frames of the first clip, their truth and their masks.
-fn window(batches: &[Batch], found: &StepLosses) -> Result<Option<[Tensor; 3]>> {
-    let (Some(batch), Some(masks)) = (batches.last(), &found.masks) else { return Ok(None) };
+/// Images, true masks and predicted masks of the first clip of the last batch.
+fn preview(batches: &[Batch], losses: &StepLosses) -> Result<Option<[Tensor; 3]>> {
+    let (Some(batch), Some(masks)) = (batches.last(), &losses.masks) else { return Ok(None) };
     let frames = masks.size()[0];
     let first = |x: &Tensor| x.f_narrow(0, 2, frames)?.f_select(1, 0);
     Ok(Some([first(&batch.images)?, first(&batch.masks)?, masks.f_select(1, 0)?]))

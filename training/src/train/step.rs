@@ -1,4 +1,4 @@
-//! One step of training: so many of each critic, then one of the regressor down equation 5.
+//! One training step: the steps of each critic, then one step of the regressor on equation 5.
 
 use tch::{Kind, Tensor};
 
@@ -11,25 +11,25 @@ use super::window::UnrollOptions;
 use crate::Result;
 use crate::clips::Batch;
 
-/// What is trained.
+/// The networks of a run and their optimisers.
 #[derive(Debug)]
 pub struct Trainer {
     /// The regressor.
     pub network: Network,
-    /// Its optimiser.
+    /// The optimiser of the regressor.
     pub adam: Adam,
-    /// The critics, if there are any.
+    /// The critics, if any.
     pub critics: Option<Critics>,
-    /// How windows are computed.
+    /// Options of the unrolled windows.
     pub options: UnrollOptions,
 }
 
-/// What came of a step.
+/// Result of a step.
 #[derive(Debug, Default)]
 pub struct StepLosses {
     /// Scalars for the curve, by name.
     pub scalars: Vec<(String, f64)>,
-    /// Whose loss or gradient is no number any more.
+    /// The network whose loss or gradient diverged.
     pub diverged: Option<String>,
     /// Soft masks (K, B, 1, H, W) of the last batch.
     pub masks: Option<Tensor>,
@@ -46,19 +46,19 @@ impl StepLosses {
             self.add(format!("wasserstein/{name}"), stats.wasserstein);
             self.add(format!("penalty/{name}"), stats.penalty);
             self.add(format!("critic_gradient/{name}"), stats.norm);
-            if let (Err(who), None) = (stats.check(), &self.diverged) {
-                self.diverged = Some(who);
+            if let (Err(name), None) = (stats.check(), &self.diverged) {
+                self.diverged = Some(name);
             }
         }
     }
 }
 
 impl Trainer {
-    /// One step on batches of its own, as many as the configuration wants, at `schedule` times the highest rates.
-    /// `gradients` asks for the norms of each loss's gradient on the regressor.
+    /// Trains one step at `schedule` times the maximum learning rates. The regressor uses the last batch, the
+    /// critics all of them. `gradients` enables the gradient norm of each loss on the regressor.
     ///
     /// # Errors
-    /// Clips of a size that the network does not take, too little memory.
+    /// If a network does not accept the size of the clips, or memory runs out.
     pub fn step(
         &mut self,
         config: &TrainConfig,
@@ -67,11 +67,11 @@ impl Trainer {
         gradients: bool,
     ) -> Result<StepLosses> {
         let mut losses = StepLosses::default();
-        let Some((last, before)) = batches.split_last() else { return Ok(losses) };
+        let Some((last, critic_batches)) = batches.split_last() else { return Ok(losses) };
         if let Some(critics) = &mut self.critics {
-            for batch in before {
+            for batch in critic_batches {
                 let masks = tch::no_grad(|| self.network.unroll(batch, &self.options))?.f_sigmoid()?;
-                losses.critics(&critics.step(&critics.scene(batch)?, &masks, schedule)?);
+                losses.critics(&critics.step(&critics.critic_inputs(batch)?, &masks, schedule)?);
             }
         }
         let frames = last.images.size()[0] - 2;
@@ -85,12 +85,12 @@ impl Trainer {
         )];
         let masks = logits.f_sigmoid()?;
         if let Some(critics) = &mut self.critics {
-            let scene = critics.scene(last)?;
+            let inputs = critics.critic_inputs(last)?;
             let steps = if critics.settings.fresh_batches { 1 } else { critics.settings.steps };
             for _ in 0..steps {
-                losses.critics(&critics.step(&scene, &masks, schedule)?);
+                losses.critics(&critics.step(&inputs, &masks, schedule)?);
             }
-            for (kind, weight, loss) in critics.regressor_losses(&scene, &masks)? {
+            for (kind, weight, loss) in critics.regressor_losses(&inputs, &masks)? {
                 parts.push((kind.name(), loss.f_mul_scalar(weight)?, loss));
             }
         }

@@ -1,4 +1,4 @@
-//! Scores of a network while it trains, by the very tracker that runs it later, and the best weights so far.
+//! Validation during training, with the tracker that the element uses, and the best weights so far.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,31 +17,41 @@ use crate::eval::{EvalOptions, evaluate};
 use crate::score::Scores;
 use crate::{Error, Result};
 
-/// The file of the best weights, in the run's folder.
+/// File name of the best weights, in the run's folder.
 pub const BEST: &str = "best.safetensors";
-/// J&F in the metadata of weights that were validated.
+/// Metadata key of J&F in validated weights.
 pub const SCORE: &str = "validation_j_and_f";
-/// [J, F] by sequence there, as JSON.
+/// Metadata key of [J, F] by sequence, as JSON.
 pub const BY_SEQUENCE: &str = "validation_by_sequence";
-
-/// One frame in so many was shown, where not all were.
+/// Metadata key of the frame step, present if it is above 1.
 pub const FRAME_STEP: &str = "validation_frame_step";
 
-/// When and on what a network is scored while it trains, `[validation]` in a run's configuration.
+/// Scores of a validation, 0 to 1.
+#[derive(Clone, Copy, Debug)]
+pub struct FinalScores {
+    /// Region similarity J.
+    pub region: f64,
+    /// Contour accuracy F.
+    pub contour: f64,
+    /// J&F.
+    pub both: f64,
+}
+
+/// Validation settings, `[validation]` in a training configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Validation {
-    /// A DAVIS-layout folder.
+    /// A folder in the DAVIS layout.
     pub data: PathBuf,
-    /// Sequences of it by name; without them those of `split`.
+    /// Names of the sequences; if empty, those of `split`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sequences: Vec<String>,
-    /// A text file with one sequence a line; without it `ImageSets/**/val.txt`, else every folder.
+    /// A text file with one sequence per line. By default `ImageSets/**/val.txt`, else every folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<PathBuf>,
-    /// Steps from one validation to the next. There is one after the last step as well.
+    /// Steps between validations. The last step is also followed by one.
     pub every: u64,
-    /// Only every so-many-th frame is shown and scored: less time, for a harder task.
+    /// Every n-th frame is tracked and scored. Above 1 this takes less time, but the task is harder.
     #[serde(default = "one")]
     pub frame_step: usize,
 }
@@ -51,38 +61,38 @@ fn one() -> usize {
 }
 
 impl Validation {
-    /// Whether to validate after `done` of `steps` steps.
+    /// Returns whether to validate after `done` of `steps` steps.
     pub fn is_due(&self, done: u64, steps: u64) -> bool {
         done.is_multiple_of(self.every) || done == steps
     }
 
-    /// Refuses what makes no sense.
+    /// Checks the values.
     ///
     /// # Errors
-    /// What is wrong, with the key's name.
+    /// If a value is out of range. The message names the key.
     pub(crate) fn check(&self) -> Checked {
         at_least_one("validation.every", self.every)?;
         must(self.frame_step > 0, "validation.frame_step: at least 1")?;
         let both = self.split.is_some() && !self.sequences.is_empty();
-        must(!both, "validation: give sequences or split, not both")
+        must(!both, "validation: set sequences or split, not both")
     }
 }
 
-/// What a validation found.
+/// The result of a validation.
 #[derive(Clone, Debug)]
 pub struct Validated {
-    /// The measures of every sequence.
+    /// The scores of every sequence.
     pub scores: Scores,
-    /// Whether no weights before were better, so that these are [`BEST`] now.
+    /// Whether J&F is the highest so far, so that these weights were saved as [`BEST`].
     pub is_best: bool,
-    /// One frame in so many was shown.
+    /// [`Validation::frame_step`].
     pub frame_step: usize,
-    /// How long it took.
+    /// The duration of the validation.
     pub time: Duration,
 }
 
 impl Validated {
-    /// J, F and J&F over all objects as a [`Recorder`](super::Recorder) takes them.
+    /// J, F and J&F over all objects as scalars for a [`Recorder`](super::Recorder), 0 to 1.
     pub fn scalars(&self) -> [(&'static str, f64); 3] {
         let summary = self.scores.summary();
         [
@@ -92,7 +102,7 @@ impl Validated {
         ]
     }
 
-    /// The same for the metadata of a weights file, with the means of every sequence.
+    /// The scores as metadata of a weights file, with the means of every sequence.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let summary = self.scores.summary();
         let by_sequence: BTreeMap<&str, [f64; 2]> = self
@@ -117,14 +127,15 @@ impl Validated {
     }
 }
 
-/// To a hundredth of a per cent.
+/// Rounds to a hundredth of a per cent.
 fn round(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 
-/// Scores networks, and keeps the best.
+/// Scores networks and saves the best.
 ///
-/// Nothing that a run depends on is touched: libtorch's random numbers, its number of threads, the gradients.
+/// A validation does not change the state of training: libtorch's random numbers, its number of threads, the
+/// gradients.
 #[derive(Debug)]
 pub struct Validator {
     settings: Validation,
@@ -135,11 +146,11 @@ pub struct Validator {
 }
 
 impl Validator {
-    /// `options` says where to run the network; `out` is the run's folder. The best score of an earlier part of
-    /// the run is that of the file there.
+    /// Opens the validation data. `options` selects the device; `out` is the run's folder. If it has a [`BEST`]
+    /// file, the score of that file is the best so far.
     ///
     /// # Errors
-    /// Bad settings or data, a file of best weights that cannot be read.
+    /// If the settings or the data are invalid, or the [`BEST`] file cannot be read.
     pub fn open(settings: &Validation, options: &Options, out: &Path) -> Result<Self> {
         settings.check().map_err(|reason| Error::Core(gstfastganseg::Error::Config(reason)))?;
         let selection = Selection {
@@ -152,31 +163,31 @@ impl Validator {
             sequence.tracked()?;
         }
         let path = out.join(BEST);
-        let best = if path.exists() { score_of(&path)? } else { None };
+        let best = if path.exists() { read_score(&path)? } else { None };
         Ok(Self { settings: settings.clone(), dataset, options: options.clone(), out: out.to_owned(), best })
     }
 
-    /// Whether to validate after `done` of `steps` steps.
+    /// Returns whether to validate after `done` of `steps` steps.
     pub fn is_due(&self, done: u64, steps: u64) -> bool {
         self.settings.is_due(done, steps)
     }
 
-    /// The best J&F so far.
+    /// The best J&F so far, 0 to 1.
     pub fn best(&self) -> Option<f64> {
         self.best
     }
 
-    /// Frames that a validation shows to the network.
+    /// The number of frames of a validation.
     pub fn frames(&self) -> usize {
         self.dataset.frames()
     }
 
-    /// Scores the weights as they are in `store` after `done` steps, in half precision as they are written. If
-    /// there were none better they become [`BEST`], with `metadata` and their scores.
+    /// Scores the weights of `store` after `done` steps, in half precision as in a weights file. If J&F is the
+    /// highest so far, saves them as [`BEST`] with `metadata` and the scores.
     ///
     /// # Errors
-    /// Weights that do not fit in half precision, a broken picture, a network that fails, a file that cannot be
-    /// written.
+    /// If a weight is out of range in half precision, an image cannot be decoded, the network fails, or the file
+    /// cannot be written.
     pub fn run(
         &mut self,
         store: &nn::VarStore,
@@ -204,7 +215,7 @@ impl Validator {
     }
 }
 
-fn score_of(path: &Path) -> Result<Option<f64>> {
+fn read_score(path: &Path) -> Result<Option<f64>> {
     let weights = Weights::open(path)?;
     Ok(weights.metadata().get(SCORE).and_then(|score| score.parse().ok()))
 }

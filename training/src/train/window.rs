@@ -1,11 +1,12 @@
-//! The window unrolled, the same for every regressor: K frames are predicted one after another, each from the own
-//! soft mask and the temporal skip of the one before, with gradient through both. The frame before the window only
-//! seeds the mask, and the recurrent state starts at zeros.
+//! Unrolling of a window, for every regressor. The K frames are predicted in order, each from the predicted soft
+//! mask and the temporal skip of the previous frame; the gradient flows through both. The frame before the window
+//! supplies the first mask only, and the recurrent state starts at zero.
 
 use std::collections::VecDeque;
 
 use gstfastganseg::model::layers::channels_last;
-use gstfastganseg::model::lite::matching::{Biases, Features};
+use gstfastganseg::model::lite::features::Features;
+use gstfastganseg::model::lite::matching::Biases;
 use gstfastganseg::model::lite::memory::{Selection, Tokens, remember};
 use gstfastganseg::model::{Lite, Regressor, Resnet50, resnet50};
 use tch::{Device, Kind, Tensor};
@@ -13,45 +14,44 @@ use tch::{Device, Kind, Tensor};
 use crate::Result;
 use crate::clips::Batch;
 
-/// How windows are computed.
+/// Options of [`unroll`].
 #[derive(Clone, Copy, Debug)]
 pub struct UnrollOptions {
-    /// The kind of features and activations; weights, states and losses are float32.
+    /// Kind of features and activations. Weights, states and losses are float32.
     pub kind: Kind,
-    /// No gradient reaches the encoder.
+    /// Keeps gradients from the encoder.
     pub frozen_encoder: bool,
-    /// The chance of a frame to be remembered, where the network remembers.
+    /// Probability that a frame is added to the memory bank, 0 to 1. Ignored by networks without one.
     pub remember: f64,
 }
 
 /// A regressor that can be unrolled.
 pub trait Unroll {
-    /// What is encoded of the windows of a batch, and carried from frame to frame.
+    /// Encoded windows of a batch and the state between frames.
     type Run<'a>
     where
         Self: 'a;
 
-    /// Up to the frame before the window, with the mask that it seeds.
+    /// Encodes the reference and the previous mask of a batch.
     ///
     /// # Errors
-    /// Clips of a size that the network does not take, too little memory.
+    /// If the network does not accept the size of the clips, or memory runs out.
     fn begin<'a>(&'a self, batch: &'a Batch, options: &UnrollOptions) -> Result<Self::Run<'a>>;
 
-    /// Logits (B, 1, H, W), float32, of the predicted frame `index`, counted from 0.
+    /// Returns the logits (B, 1, H, W), float32, of the predicted frame `index`, from 0.
     ///
     /// # Errors
-    /// Too little memory.
+    /// If memory runs out.
     fn predict(&self, run: &mut Self::Run<'_>, index: i64) -> Result<Tensor>;
 
-    /// Hands back the soft masks (B, 1, H, W) that came of it.
+    /// Sets the soft masks (B, 1, H, W) of the frame predicted last.
     ///
     /// # Errors
-    /// Too little memory.
+    /// If memory runs out.
     fn feed_back(&self, run: &mut Self::Run<'_>, masks: Tensor) -> Result<()>;
 }
 
-/// Logits (K, B, 1, H, W), float32, of all predicted frames; differentiable in the weights unless gradients are
-/// off.
+/// Returns the logits (K, B, 1, H, W), float32, of all predicted frames, differentiable in the weights.
 ///
 /// # Errors
 /// As [`Unroll::begin`].
@@ -67,10 +67,10 @@ pub fn unroll<N: Unroll>(network: &N, batch: &Batch, options: &UnrollOptions) ->
     Ok(Tensor::f_stack(&all, 0)?)
 }
 
-/// The windows on another device.
+/// Moves a batch to another device.
 ///
 /// # Errors
-/// Too little memory there.
+/// If memory runs out there.
 pub fn on_device(batch: Batch, device: Device) -> Result<Batch> {
     Ok(Batch {
         images: batch.images.f_to_device(device)?,
@@ -80,7 +80,7 @@ pub fn on_device(batch: Batch, device: Device) -> Result<Batch> {
     })
 }
 
-/// A window as `resnet50` sees it.
+/// Run of a batch through `resnet50`.
 #[derive(Debug)]
 pub struct Resnet50Run<'a> {
     images: &'a Tensor,
@@ -109,7 +109,7 @@ impl Unroll for Resnet50 {
     }
 }
 
-/// A window as `lite` sees it: its encoder knows nothing of masks, so that all frames are encoded at once.
+/// Run of a batch through `lite`. The encoder takes no masks, so all frames are encoded at once.
 #[derive(Debug)]
 pub struct LiteRun {
     clips: i64,
@@ -160,9 +160,9 @@ impl Unroll for Lite {
         let (previous, now) = (run.frame(index + 1)?, run.frame(index + 2)?);
         let drawn = Tensor::f_rand([1], (Kind::Float, Device::Cpu))?.double_value(&[0]);
         if drawn < run.remember {
-            let seen = self.tokens(&previous, &run.mask.f_detach()?, Selection::Random)?;
+            let tokens = self.tokens(&previous, &run.mask.f_detach()?, Selection::Random)?;
             let limit = self.config().memory.frames;
-            run.memory = remember(&run.reference, &mut run.remembered, seen, limit)?;
+            run.memory = remember(&run.reference, &mut run.remembered, tokens, limit)?;
         }
         let (logits, skip) =
             self.decode(&now, &previous, &run.mask, run.skip.as_ref(), &run.memory, &run.biases)?;
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
-    const MANNER: UnrollOptions = UnrollOptions { kind: Kind::Float, frozen_encoder: false, remember: 0.0 };
+    const OPTIONS: UnrollOptions = UnrollOptions { kind: Kind::Float, frozen_encoder: false, remember: 0.0 };
 
     fn waves(size: &[i64], phase: f64) -> Tensor {
         let i = Tensor::arange(size.iter().product::<i64>(), FLOAT);
@@ -214,7 +214,7 @@ mod tests {
         (store, network)
     }
 
-    /// The gradient of the sum of one predicted frame in the variables whose names begin so.
+    /// The largest absolute gradient of one predicted frame in the variables whose names start with `prefix`.
     fn gradient(store: &nn::VarStore, logits: &Tensor, frame: i64, prefix: &str) -> f64 {
         let mut names: Vec<_> = store.variables().into_iter().collect();
         names.retain(|(name, variable)| name.starts_with(prefix) && variable.requires_grad());
@@ -229,10 +229,10 @@ mod tests {
     }
 
     #[test]
-    fn resnet50_is_the_run_time_network_frame_by_frame() {
+    fn resnet50_unrolls_to_the_same_logits_as_frame_by_frame() {
         let (_store, network) = resnet50(TemporalSkip::Head);
         let batch = batch();
-        let logits = unroll(&network, &batch, &MANNER).unwrap();
+        let logits = unroll(&network, &batch, &OPTIONS).unwrap();
         assert_eq!(logits.size(), [2, 1, 1, 64, 64]);
         let reference = network.reference(&batch.images.get(0), &batch.masks.get(0)).unwrap();
         let mut state = network.start(&reference).unwrap();
@@ -246,25 +246,25 @@ mod tests {
     }
 
     #[test]
-    fn gradient_flows_through_the_temporal_skip_in_both_readings() {
-        for reading in [TemporalSkip::Head, TemporalSkip::Refine] {
-            let (store, network) = resnet50(reading);
-            let logits = unroll(&network, &batch(), &MANNER).unwrap();
-            // Of the first frame the skip sees zeros: only its bias has a part in it.
-            assert_eq!(gradient(&store, &logits, 0, "temporal.weight"), 0.0, "{reading:?}");
-            assert!(gradient(&store, &logits, 1, "temporal.weight") > 0.0, "{reading:?}");
+    fn gradient_flows_through_both_kinds_of_temporal_skip() {
+        for skip in [TemporalSkip::Head, TemporalSkip::Refine] {
+            let (store, network) = resnet50(skip);
+            let logits = unroll(&network, &batch(), &OPTIONS).unwrap();
+            // The input of the skip is zero in the first frame.
+            assert_eq!(gradient(&store, &logits, 0, "temporal.weight"), 0.0, "{skip:?}");
+            assert!(gradient(&store, &logits, 1, "temporal.weight") > 0.0, "{skip:?}");
         }
         let (store, network) = resnet50(TemporalSkip::Off);
-        let logits = unroll(&network, &batch(), &MANNER).unwrap();
+        let logits = unroll(&network, &batch(), &OPTIONS).unwrap();
         assert!(gradient(&store, &logits, 1, "head") > 0.0);
         assert!(store.variables().keys().all(|name| !name.starts_with("temporal")));
     }
 
     #[test]
-    fn gradient_flows_through_the_soft_mask_of_the_frame_before() {
+    fn gradient_flows_through_the_previous_soft_mask() {
         let (_store, network) = resnet50(TemporalSkip::Off);
         let batch = batch();
-        let mut run = network.begin(&batch, &MANNER).unwrap();
+        let mut run = network.begin(&batch, &OPTIONS).unwrap();
         let first = network.predict(&mut run, 0).unwrap().sigmoid();
         network.feed_back(&mut run, first.shallow_clone()).unwrap();
         let second = network.predict(&mut run, 1).unwrap().square().sum(Kind::Float);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_of_batch_normalisation_stay() {
+    fn batch_normalisation_statistics_do_not_change() {
         let (store, network) = resnet50(TemporalSkip::Head);
         let statistics = || -> Vec<Tensor> {
             let mut all: Vec<_> = store.variables().into_iter().collect();
@@ -283,40 +283,40 @@ mod tests {
         };
         let before = statistics();
         assert!(!before.is_empty());
-        unroll(&network, &batch(), &MANNER).unwrap().mean(Kind::Float).backward();
+        unroll(&network, &batch(), &OPTIONS).unwrap().mean(Kind::Float).backward();
         assert!(before.iter().zip(statistics()).all(|(a, b)| a.equal(&b)));
     }
 
     #[test]
-    fn the_true_mask_of_the_frame_before_is_not_seen() {
+    fn true_masks_after_the_reference_are_not_used() {
         let (_store, network) = resnet50(TemporalSkip::Head);
-        let whole = batch();
-        let mut other = batch();
-        other.masks = other.masks.copy();
-        let _ = other.masks.get(1).fill_(0.0);
-        let _ = other.masks.get(2).fill_(0.0);
-        let of = |batch: &Batch| unroll(&network, batch, &MANNER).unwrap();
-        assert!(of(&whole).equal(&of(&other)), "truth comes in by reference and seed alone");
+        let original = batch();
+        let mut cleared = batch();
+        cleared.masks = cleared.masks.copy();
+        let _ = cleared.masks.get(1).fill_(0.0);
+        let _ = cleared.masks.get(2).fill_(0.0);
+        let logits = |batch: &Batch| unroll(&network, batch, &OPTIONS).unwrap();
+        assert!(logits(&original).equal(&logits(&cleared)));
     }
 
     #[test]
     fn bfloat16_keeps_weights_and_logits_in_float32() {
         let (store, mut network) = resnet50(TemporalSkip::Head);
-        let exact = unroll(&network, &batch(), &MANNER).unwrap();
+        let exact = unroll(&network, &batch(), &OPTIONS).unwrap();
         network.compute_in(Kind::BFloat16);
-        let options = UnrollOptions { kind: Kind::BFloat16, ..MANNER };
-        let half = unroll(&network, &batch(), &options).unwrap();
-        assert_eq!(half.kind(), Kind::Float);
-        let difference = (&exact - &half).abs().max().double_value(&[]);
-        let size = exact.abs().max().double_value(&[]);
-        assert!(difference > 0.0 && difference < 0.05 * size + 0.02, "{difference} of {size}");
-        half.square().mean(Kind::Float).backward();
+        let options = UnrollOptions { kind: Kind::BFloat16, ..OPTIONS };
+        let rounded = unroll(&network, &batch(), &options).unwrap();
+        assert_eq!(rounded.kind(), Kind::Float);
+        let difference = (&exact - &rounded).abs().max().double_value(&[]);
+        let largest = exact.abs().max().double_value(&[]);
+        assert!(difference > 0.0 && difference < 0.05 * largest + 0.02, "{difference} of {largest}");
+        rounded.square().mean(Kind::Float).backward();
         let trained = store.variables().into_values().filter(Tensor::requires_grad);
         assert!(trained.map(|variable| variable.grad()).all(|gradient| gradient.kind() == Kind::Float));
     }
 
     #[test]
-    fn a_frozen_encoder_of_lite_gets_no_gradient_and_the_rest_does() {
+    fn only_a_frozen_encoder_of_lite_gets_no_gradient() {
         tch::manual_seed(4);
         for (base, frozen_encoder) in [
             (Config::lite(), true),
@@ -326,7 +326,7 @@ mod tests {
         ] {
             let store = nn::VarStore::new(Device::Cpu);
             let lite = Lite::new(&store.root(), &config(base, TemporalSkip::Refine)).unwrap();
-            let options = UnrollOptions { frozen_encoder, remember: 1.0, ..MANNER };
+            let options = UnrollOptions { frozen_encoder, remember: 1.0, ..OPTIONS };
             let logits = unroll(&lite, &batch(), &options).unwrap();
             assert_eq!(logits.size(), [2, 1, 1, 64, 64]);
             assert_eq!(gradient(&store, &logits, 1, "encoder") == 0.0, frozen_encoder);

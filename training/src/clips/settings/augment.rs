@@ -2,79 +2,78 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Checked, interval, must, share, within};
 
-/// How windows of video are varied: one transform for all frames of a window, another for the
-/// reference. The defaults are the recipe of `lite`.
+/// Augmentation of windows of video: one transform for all frames of a window, another for the reference. The defaults
+/// are the settings of `lite`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augment {
-    /// Chance of a mirror image, left to right.
+    /// Probability of mirroring left to right.
     pub flip: f64,
-    /// Bounds of the enlargement.
+    /// Range of the scale factor.
     pub scale: [f64; 2],
-    /// Chance to be turned at all.
+    /// Probability of a rotation.
     pub rotated: f64,
-    /// The greatest turn either way, degrees.
+    /// Maximum rotation in either direction, degrees.
     pub rotation: f64,
-    /// The greatest displacement, in parts of the width and height.
+    /// Maximum displacement, as a fraction of the width and height.
     pub shift: f64,
-    /// The greatest displacement to the side per pixel down.
+    /// Maximum horizontal displacement per pixel down.
     pub shear: f64,
-    /// Keep the object in view when the picture is enlarged.
+    /// Keep the object inside the clip when the picture is enlarged.
     pub follow: bool,
-    /// Strength of changes of contrast, brightness, saturation and tint; 0 = none.
+    /// Strength of the changes of contrast, brightness, saturation and tint; 0 = off.
     pub colour: f64,
-    /// How a picture of another shape fills the clip.
+    /// How a picture of another aspect ratio fills the clip.
     pub fit: Fit,
-    /// What lies beyond the picture's border.
+    /// Padding beyond the picture's border.
     pub border: Border,
-    /// Chance of a close-up, which shows the object's surroundings only, as the region of interest
-    /// does.
+    /// Probability of a close-up, which shows the object's surroundings only, like a region of interest.
     pub close_ups: f64,
-    /// Chance that the object is gone after the reference: the rest shows another sequence.
+    /// Probability that the object is absent after the reference: the other frames show another sequence.
     pub absent: f64,
-    /// Chance of another object, cut out of a still, that moves in front of the object or behind it.
+    /// Probability of a distractor, cut out of a still, that moves in front of the object or behind it.
     pub distractor: f64,
-    /// Chance of a window that runs backwards.
+    /// Probability of a window in reverse order.
     pub reversed: f64,
-    /// Annotated frames from one frame of a window to the next; each is drawn as often as it is
-    /// listed.
+    /// Distances between the frames of a window, in annotated frames. One entry is drawn for each window; repeated
+    /// entries are drawn more often.
     pub frame_steps: Vec<usize>,
-    /// Chance that the reference is the first frame that shows the object; else it is drawn from all
-    /// that do.
+    /// Probability that the reference is the first frame that shows the object; else it is drawn from all frames that
+    /// show it.
     pub first_reference: f64,
-    /// How the reference's transform follows from the window's.
+    /// Transform of the reference in relation to the window's.
     pub reference: ReferenceTransform,
-    /// Least share of the picture that the object has in the frame that the reference is made of.
+    /// Minimum share of the picture's pixels that the object covers in the frame of the reference.
     pub least_object: f64,
 }
 
-/// How a picture of another shape than the clips' fills them.
+/// How a picture of another aspect ratio fills the clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fit {
-    /// The clip is full and the shape kept; what is too much is cut off where the object is not.
+    /// Keeps the aspect ratio and fills the clip; the excess is cropped.
     Cover,
-    /// Both sides as long as the clip's, as frames are resized at run time.
+    /// Resizes both sides to the clip's, as frames are resized at run time.
     Stretch,
 }
 
-/// What lies beyond the border of a picture.
+/// Padding beyond the border of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Border {
-    /// Its mirror image, mask and all: the truth is known there.
+    /// Mirror image of picture and mask; its ground truth is known.
     Reflect,
-    /// Black, where the truth is not known.
+    /// Black; its ground truth is unknown.
     Black,
 }
 
-/// How the reference's transform follows from the window's.
+/// Transform of the reference in relation to the window's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReferenceTransform {
-    /// A little away from it.
+    /// Small random change of the window's transform.
     Near,
-    /// Drawn like it, but on its own.
+    /// Drawn independently from the same distribution.
     Independent,
 }
 
@@ -122,6 +121,6 @@ impl Augment {
         within(&format!("{key}.shear"), self.shear, [0.0, 1.0])?;
         within(&format!("{key}.colour"), self.colour, [0.0, 2.0])?;
         let steps = !self.frame_steps.is_empty() && self.frame_steps.iter().all(|step| *step > 0);
-        must(steps, &format!("{key}.frame_steps: one or more steps of at least 1"))
+        must(steps, &format!("{key}.frame_steps: must be one or more steps of at least 1"))
     }
 }

@@ -1,4 +1,4 @@
-//! What clips are made of and how they are varied: the section `[data]` of a run's configuration.
+//! Section `[data]` of a run's configuration: sources of the clips and their augmentation.
 
 mod augment;
 mod perturbation;
@@ -16,39 +16,39 @@ pub use synthetic::Synthetic;
 
 use crate::check::{Checked, must, share};
 
-/// What clips are made of. Paths are relative to the working directory.
+/// Sources and augmentation of training clips. Paths are relative to the working directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// Predicted frames a clip, K.
+    /// Predicted frames per clip, K.
     pub window: usize,
-    /// Clips a step.
+    /// Clips per step.
     pub batch: usize,
     /// Height and width of the clips, multiples of 16.
     pub size: [i64; 2],
-    /// Heights and widths in the place of `size`, one of which is drawn for each step: the shapes in which the
-    /// region of interest shows objects. None = `size` alone.
+    /// Heights and widths that replace `size`, multiples of 16; one is drawn for each step, to train on the aspect
+    /// ratios of regions of interest. Empty = `size` only.
     #[serde(default)]
     pub shapes: Vec<[i64; 2]>,
-    /// The chance of each frame of a window to be remembered, as at run time, while the next ones are
-    /// predicted.
+    /// Probability that a frame of a window enters the memory bank, as at run time, for the prediction of the next
+    /// ones.
     #[serde(default)]
     pub remember: f64,
-    /// MiB of decoded frames kept of the video sources that are not preloaded, all together.
+    /// Size in MiB of the cache of decoded frames, shared by all video sources that are not preloaded.
     #[serde(default = "default_cache")]
     pub cache: u64,
-    /// Broken files that are left out; one more ends the run.
+    /// Number of broken files that are skipped; one more ends the run.
     #[serde(default = "default_broken_limit")]
     pub broken_limit: usize,
-    /// Where pictures come from, by name.
+    /// Sources of pictures, by name.
     pub sources: BTreeMap<String, Source>,
-    /// How windows of video are varied.
+    /// Augmentation of windows of video.
     #[serde(default)]
     pub augment: Augment,
-    /// How stills are set in motion.
+    /// Rendering of synthetic clips from stills.
     #[serde(default)]
     pub synthetic: Synthetic,
-    /// What makes the mask of the frame before the window as imperfect as the network's own.
+    /// Perturbation of the mask of the previous frame.
     #[serde(default)]
     pub perturbation: Perturbation,
 }
@@ -62,29 +62,32 @@ fn default_broken_limit() -> usize {
 }
 
 impl Data {
-    /// All heights and widths of clips.
+    /// Returns all heights and widths of clips.
     pub fn sizes(&self) -> Vec<(i64, i64)> {
         let sizes = if self.shapes.is_empty() { std::slice::from_ref(&self.size) } else { &self.shapes };
         sizes.iter().map(|&size| size.into()).collect()
     }
 
-    /// Whether every value can be used.
+    /// Checks every value.
     ///
     /// # Errors
-    /// The first key at fault, with the values that it takes.
+    /// A message that names the first invalid key and its valid values.
     pub fn check(&self) -> Checked {
-        must(self.window > 0, "data.window: at least 1")?;
-        must(self.batch > 0, "data.batch: at least 1")?;
+        must(self.window > 0, "data.window: must be at least 1")?;
+        must(self.batch > 0, "data.batch: must be at least 1")?;
         let sides = |size: &[i64; 2]| size.iter().all(|side| side % 16 == 0 && (16..=4096).contains(side));
-        must(sides(&self.size), "data.size: multiples of 16, up to 4096")?;
-        must(self.shapes.iter().all(sides), "data.shapes: multiples of 16, up to 4096")?;
+        must(sides(&self.size), "data.size: must be multiples of 16 from 16 to 4096")?;
+        must(self.shapes.iter().all(sides), "data.shapes: must be multiples of 16 from 16 to 4096")?;
         share("data.remember", self.remember)?;
-        must(!self.sources.is_empty(), "data.sources: give at least one, such as [data.sources.davis]")?;
+        must(
+            !self.sources.is_empty(),
+            "data.sources: must have at least one source, such as [data.sources.davis]",
+        )?;
         for (name, source) in &self.sources {
             source.check(&format!("data.sources.{name}"))?;
         }
         let total: f64 = self.sources.values().map(|source| source.ratio).sum();
-        must(total > 0.0, "data.sources: the ratio of one of them at least must be above 0")?;
+        must(total > 0.0, "data.sources: at least one source must have a ratio above 0")?;
         self.augment.check("data.augment")?;
         self.synthetic.check("data.synthetic")?;
         self.perturbation.check("data.perturbation")

@@ -2,12 +2,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Checked, must, share, within};
 
-/// What makes the mask of the frame before the window as imperfect as the network's own: it is
-/// displaced, grown or shrunk, blurred, and at times has holes or false blobs.
+/// Perturbation of the mask of the previous frame, so that it resembles a prediction: it is displaced, dilated or eroded,
+/// and blurred, and sometimes has holes or false blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Perturbation {
-    /// 1 = as bad as those of a half-trained network; 0 = off: the true mask.
+    /// 1 = similar to the masks of a half-trained network; 0 = off, the true mask.
     pub strength: f64,
     /// Share of masks that stay exact.
     pub exact: f64,
@@ -26,6 +26,6 @@ impl Perturbation {
         within(&format!("{key}.strength"), self.strength, [0.0, 3.0])?;
         share(&format!("{key}.exact"), self.exact)?;
         share(&format!("{key}.empty"), self.empty)?;
-        must(self.exact + self.empty <= 1.0, &format!("{key}: exact and empty together are at most 1"))
+        must(self.exact + self.empty <= 1.0, &format!("{key}: the sum of exact and empty must be at most 1"))
     }
 }

@@ -4,70 +4,68 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Checked, must, not_negative};
 
-/// A data set on disk.
+/// Data set on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// What it holds.
+    /// Type of the data.
     pub kind: Kind,
-    /// The folder.
+    /// Root folder.
     pub path: PathBuf,
-    /// Share of the clips that are made of it, by the sum of all sources' ratios.
+    /// Share of the clips, relative to the sum of all sources' ratios.
     #[serde(default = "one")]
     pub ratio: f64,
-    /// Height and width that its pictures are shrunk to fit; none = 480x854 of video, 400x640 of
-    /// stills.
+    /// Height and width that pictures are shrunk to fit; none = 480x854 for video, 400x640 for stills.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<[i64; 2]>,
-    /// Video: how the folder is laid out; none = `youtube-vos` where it has a `meta.json`.
+    /// Video: layout of the folder; none = `youtube-vos` if it has a `meta.json`, else `davis`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
-    /// Video: what the masks' ids mean.
+    /// Video: meaning of the ids in the masks.
     #[serde(default)]
     pub objects: Objects,
-    /// Video: a text file with one sequence a line; none = `ImageSets/**/train.txt`, else every
-    /// folder.
+    /// Video: text file with one sequence per line; none = `ImageSets/**/train.txt` if present, else every folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<PathBuf>,
-    /// Video: sequences left out.
+    /// Video: sequences to leave out.
     #[serde(default)]
     pub exclude: Vec<String>,
-    /// Video: the resolution's folder, such as `1080p`; none = `480p` where there is one.
+    /// Video: folder of the resolution, such as `1080p`; none = `480p` if present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<String>,
-    /// Video: read all frames before the first step and keep them, rather than as they are needed.
+    /// Video: read all frames before the first step and keep them in memory, instead of on demand.
     #[serde(default)]
     pub preload: bool,
 }
 
-/// What a source holds.
+/// Type of the data of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Annotated video.
     Video,
-    /// Still pictures with masks or maps of regions.
+    /// Still pictures with object masks or region maps.
     Stills,
 }
 
-/// How a folder of video is laid out.
+/// Layout of a folder of video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
-    /// DAVIS-2016 and DAVIS-2017: the masks alone say which objects there are.
+    /// DAVIS-2016 and DAVIS-2017: the masks alone define the objects.
     Davis,
-    /// YouTube-VOS: `meta.json` says in which frames each object is annotated.
+    /// YouTube-VOS: `meta.json` lists the frames in which each object is annotated.
     YoutubeVos,
 }
 
-/// What the ids of a mask mean.
+/// Meaning of the ids in a mask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objects {
-    /// Each id is an object of its own; the target of a window is one of them.
+    /// Each id is a separate object; the target of a window is one of them.
     #[default]
     Each,
-    /// All ids together are the object, as in DAVIS-2016.
+    /// All ids together are one object, as in DAVIS-2016.
     Union,
 }
 
@@ -79,23 +77,23 @@ impl Source {
     pub(super) fn check(&self, key: &str) -> Checked {
         not_negative(&format!("{key}.ratio"), self.ratio)?;
         let sides = self.size.is_none_or(|size| size.iter().all(|side| (16..=4096).contains(side)));
-        must(sides, &format!("{key}.size: 16 to 4096"))?;
-        let of_video = self.layout.is_some()
+        must(sides, &format!("{key}.size: must be from 16 to 4096"))?;
+        let video_only = self.layout.is_some()
             || self.objects != Objects::Each
             || self.split.is_some()
             || !self.exclude.is_empty()
             || self.resolution.is_some()
             || self.preload;
-        let reason = "layout, objects, split, exclude, resolution and preload are for kind = \"video\" only";
-        must(self.kind == Kind::Video || !of_video, &format!("{key}: {reason}"))
+        let reason = "layout, objects, split, exclude, resolution and preload need kind = \"video\"";
+        must(self.kind == Kind::Video || !video_only, &format!("{key}: {reason}"))
     }
 
-    /// Height and width that its pictures are shrunk to fit.
+    /// Returns the height and width that pictures are shrunk to fit.
     pub fn limit(&self) -> (i64, i64) {
-        let usual = match self.kind {
+        let default = match self.kind {
             Kind::Video => [480, 854],
             Kind::Stills => [400, 640],
         };
-        self.size.unwrap_or(usual).into()
+        self.size.unwrap_or(default).into()
     }
 }

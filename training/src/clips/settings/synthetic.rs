@@ -2,39 +2,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{Checked, interval, share, within};
 
-/// How stills are set in motion. The defaults are the recipe of `lite`: affine motion and waves, without
-/// thin-plate splines, motion blur or changing light.
+/// Rendering of synthetic clips from stills. The defaults are the settings of `lite`: affine motion and waves, without
+/// thin-plate splines, motion blur or lighting changes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Synthetic {
-    /// Strength of the affine motion of objects and background: shift, turn, scale, shear; 0 = none.
+    /// Strength of the affine motion of objects and background: shift, rotation, scale, shear; 0 = off.
     pub motion: f64,
-    /// The greatest amplitude of the waves that bend an object, in pixels of a clip 336 wide; 0 = none.
+    /// Maximum amplitude of the waves that bend an object, in pixels of a clip 336 wide; 0 = off.
     pub wave: f64,
-    /// Chance of an object, and of a background, to be bent by a thin-plate spline.
+    /// Probability, for each object and each background, of bending by a thin-plate spline.
     pub thin_plate: f64,
-    /// How far its control points are displaced, standard deviation over a whole clip, in parts of
-    /// the object's or the picture's sides.
+    /// Standard deviation of the displacement of the spline's control points over a whole clip, as a fraction of the
+    /// sides of the object or picture.
     pub bend: f64,
-    /// Chance of a second object, half the time in front of the first.
+    /// Probability of a second object, in half of the cases in front of the first.
     pub second_object: f64,
-    /// Chance that the reference does not show a second object yet.
+    /// Probability that the second object, or the distractor in a clip of video, is absent from the reference.
     pub late_distractor: f64,
-    /// Chance that the object's own photo is the background.
+    /// Probability that the background is the picture from which the object was cut.
     pub own_background: f64,
-    /// Chance that another background is a frame of a video source.
+    /// Probability that any other background is a frame of a video source.
     pub video_background: f64,
-    /// Strength of changes of contrast, brightness, saturation and tint; 0 = none.
+    /// Strength of the changes of contrast, brightness, saturation and tint; 0 = off.
     pub colour: f64,
-    /// Chance of a clip to be blurred along the motion.
+    /// Probability of a clip with motion blur.
     pub motion_blur: f64,
-    /// Bounds of the time that the shutter is open, in parts of the time between frames.
+    /// Range of the exposure time, as a fraction of the frame interval.
     pub shutter: [f64; 2],
-    /// Chance of a frame to be out of focus.
+    /// Probability that a frame is out of focus.
     pub defocus: f64,
-    /// Chance of a clip whose gain and gamma drift.
+    /// Probability of a clip whose gain and gamma change over time.
     pub lighting: f64,
-    /// Chance of a clip over which a shadow moves.
+    /// Probability of a clip with a moving shadow.
     pub shadow: f64,
 }
 

@@ -1,29 +1,29 @@
-//! The critics' side and the regressor's side of equations 3 and 4.
+//! Adversarial losses of critics and regressor, equations 3 and 4.
 //!
-//! A critic minimises −(E D(real) − E D(fake)) + λ_gp·GP; the regressor minimises −E D(fake), which is all of the
-//! critic's difference that it has a part in.
+//! A critic minimises −(E D(real) − E D(fake)) + λ_gp·GP. The regressor minimises −E D(fake), the only term that
+//! depends on its masks.
 
 use tch::Tensor;
 
 use crate::Result;
 use crate::critic::{Critic, Reduce, gradient_penalty};
 
-/// What a critic minimises, and what it is made of.
+/// The loss of a critic and its terms.
 #[derive(Debug)]
 pub struct CriticLoss {
     /// −`wasserstein` + λ_gp·`penalty`.
     pub total: Tensor,
-    /// E D(real) − E D(fake), by which a trained critic estimates how far apart the two are.
+    /// E D(real) − E D(fake), a trained critic's estimate of the Wasserstein distance.
     pub wasserstein: Tensor,
-    /// The gradient penalty, without its weight.
+    /// The gradient penalty GP, without its weight.
     pub penalty: Tensor,
 }
 
-/// `real` and `fake` are masked pictures (N, C, H, W) as the critic takes them; both are taken as given. ε of the
-/// penalty is drawn for every sample.
+/// Computes the loss of a critic. `real` and `fake` are masked images (N, C, H, W); no gradient reaches them. ε of
+/// the penalty is drawn for every sample.
 ///
 /// # Errors
-/// Sizes that the critic does not take, too little memory.
+/// If the critic does not accept the size, or memory runs out.
 pub fn critic_loss(
     critic: &Critic,
     real: &Tensor,
@@ -42,7 +42,7 @@ pub fn critic_loss(
     Ok(CriticLoss { total, wasserstein, penalty })
 }
 
-/// −E D(fake): L_S or L_T as the regressor sees it.
+/// Computes −E D(fake), the regressor's term of L_S or L_T.
 ///
 /// # Errors
 /// As [`critic_loss`].
@@ -79,11 +79,11 @@ mod tests {
     }
 
     #[test]
-    fn the_critics_loss_is_made_of_its_parts_with_their_signs() {
+    fn the_critic_loss_combines_its_terms() {
         let (_store, critic) = build(3);
         let (real, fake) = (waves(&[2, 3, 64, 128], 0.0), waves(&[2, 3, 64, 128], 2.0));
         let loss = critic_loss(&critic, &real, &fake, 10.0, Reduce::Sum).unwrap();
-        // By sample and by position, without batches.
+        // Each sample by itself, averaged over positions.
         let mean = |x: &Tensor| {
             let maps = (0..2).map(|n| critic.map(&x.narrow(0, n, 1)).unwrap().flatten(0, -1));
             let all: Vec<f64> = maps
@@ -97,17 +97,16 @@ mod tests {
         let total = 10.0 * value(&loss.penalty) - value(&loss.wasserstein);
         assert!((value(&loss.total) - total).abs() < 1e-5);
         let regressor = value(&regressor_loss(&critic, &fake).unwrap());
-        assert!((regressor + mean(&fake)).abs() < 1e-6, "the regressor wants high scores");
+        assert!((regressor + mean(&fake)).abs() < 1e-6);
     }
 
-    /// A few steps down the critic's loss must tell real from fake.
     #[test]
     fn a_critic_learns_to_score_real_higher() {
         let (store, critic) = build(3);
         let (real, fake) = (waves(&[4, 3, 64, 64], 0.0), waves(&[4, 3, 64, 64], 2.0) * 0.2);
         let estimate = || critic_loss(&critic, &real, &fake, 10.0, Reduce::Sum).unwrap();
         let before = estimate().wasserstein.double_value(&[]);
-        // As in training: plain descent runs away at once for some draws of ε.
+        // Adam as in training: plain gradient descent diverges for some draws of ε.
         let rates = Rates {
             learning_rate: 2e-3,
             encoder_learning_rate: 0.0,
@@ -125,23 +124,23 @@ mod tests {
         assert!(after > before + 0.01, "{before} {after}");
     }
 
-    /// The gradient of both losses on the masks, through the cut-out, against differences of the loss.
+    /// Compares the gradient of both losses with finite differences.
     #[test]
-    fn masks_feel_the_gradient_of_both_critics() {
+    fn both_critics_have_a_gradient_on_the_masks() {
         let images = waves(&[2, 2, 3, 64, 64], 0.5) * 0.5 + 0.5;
-        for (critic, cut) in [
+        for (critic, input) in [
             (build(3), spatial as fn(&Tensor, &Tensor) -> Result<Tensor>),
             (build(6), temporal as fn(&Tensor, &Tensor) -> Result<Tensor>),
         ] {
             let masks = (waves(&[2, 2, 1, 64, 64], 1.5) * 0.5 + 0.5).set_requires_grad(true);
-            let loss = |masks: &Tensor| regressor_loss(&critic.1, &cut(&images, masks).unwrap()).unwrap();
+            let loss = |masks: &Tensor| regressor_loss(&critic.1, &input(&images, masks).unwrap()).unwrap();
             loss(&masks).backward();
             let gradient = masks.grad();
-            let along = &gradient / gradient.norm();
-            let ahead = loss(&(&masks + &along * 1e-6)).double_value(&[]);
-            let behind = loss(&(&masks - &along * 1e-6)).double_value(&[]);
-            let (found, expected) = (gradient.norm().double_value(&[]), (ahead - behind) / 2e-6);
-            assert!(expected > 0.0 && (found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
+            let direction = &gradient / gradient.norm();
+            let ahead = loss(&(&masks + &direction * 1e-6)).double_value(&[]);
+            let behind = loss(&(&masks - &direction * 1e-6)).double_value(&[]);
+            let (norm, expected) = (gradient.norm().double_value(&[]), (ahead - behind) / 2e-6);
+            assert!(expected > 0.0 && (norm / expected - 1.0).abs() < 1e-4, "{norm} {expected}");
         }
     }
 }

@@ -3,27 +3,28 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
-use super::mean_over_known;
+use super::mean_over_valid;
 use crate::Result;
 
-/// Bounds of the share of background that balances the cross-entropy (β of equation 2).
-const SHARE: (f64, f64) = (0.05, 0.95);
+/// Bounds of β in equation 2, the share of background.
+const BETA_RANGE: (f64, f64) = (0.05, 0.95);
 
-/// How pixels are weighted in the cross-entropy.
+/// Weighting of the pixels in the cross-entropy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CrossEntropy {
-    /// The paper's: object and background by each other's share.
+    /// As in the paper: object pixels are weighted by the share of background, background pixels by the share of
+    /// object.
     Balanced,
-    /// Three times as much near the contour.
+    /// Pixels near the contour have three times the weight.
     Edge,
 }
 
-/// The mean over all frames of their mean over pixels whose truth is known. `logits`, `truth` and `valid` are
-/// (N, 1, H, W); N counts frames of all clips.
+/// Cross-entropy, averaged over the valid pixels of each frame, then over frames. `logits`, `truth` and `valid`
+/// are (N, 1, H, W), where N counts the frames of all clips.
 ///
 /// # Errors
-/// Other shapes.
+/// If the shapes differ.
 pub fn cross_entropy(kind: CrossEntropy, logits: &Tensor, truth: &Tensor, valid: &Tensor) -> Result<Tensor> {
     let weight = match kind {
         CrossEntropy::Balanced => balance(truth, valid)?,
@@ -31,20 +32,21 @@ pub fn cross_entropy(kind: CrossEntropy, logits: &Tensor, truth: &Tensor, valid:
     };
     let none = None::<&Tensor>;
     let pixels = logits.f_binary_cross_entropy_with_logits(truth, Some(&weight), none, Reduction::None)?;
-    Ok(mean_over_known(&pixels, valid)?.f_mean(Kind::Float)?)
+    Ok(mean_over_valid(&pixels, valid)?.f_mean(Kind::Float)?)
 }
 
-/// Equation 2's weights: the share of background on the object, the rest on the background; one half each where a
-/// frame has no object, so that false objects still cost.
+/// Pixel weights of equation 2: β for the object, 1 − β for the background. In a frame without an object both are
+/// 0.5, so that false positives are penalised.
 fn balance(truth: &Tensor, valid: &Tensor) -> Result<Tensor> {
-    let object = mean_over_known(truth, valid)?;
+    let object = mean_over_valid(truth, valid)?;
     let empty = object.f_eq(0.0)?;
-    let share = object.f_neg()?.f_add_scalar(1.0)?.f_clamp(SHARE.0, SHARE.1)?.f_masked_fill(&empty, 0.5)?;
-    let rest = share.f_neg()?.f_add_scalar(1.0)?;
-    Ok(rest.f_add(&truth.f_mul(&share.f_sub(&rest)?)?)?)
+    let background = object.f_neg()?.f_add_scalar(1.0)?;
+    let beta = background.f_clamp(BETA_RANGE.0, BETA_RANGE.1)?.f_masked_fill(&empty, 0.5)?;
+    let rest = beta.f_neg()?.f_add_scalar(1.0)?;
+    Ok(rest.f_add(&truth.f_mul(&beta.f_sub(&rest)?)?)?)
 }
 
-/// 1 within three pixels of a contour.
+/// Returns 1 within three pixels of a contour, else 0.
 fn edge(truth: &Tensor) -> Result<Tensor> {
     let pool = |x: &Tensor| x.f_max_pool2d([7, 7], [1, 1], [3, 3], [1, 1], false);
     Ok(pool(truth)?.f_add(&pool(&truth.f_neg()?)?)?.f_clamp(0.0, 1.0)?)
@@ -64,16 +66,16 @@ mod tests {
         truth
     }
 
-    /// Equation 2 as one would write it down.
-    fn by_hand(logits: &[f64], truth: &[f64], valid: &[f64]) -> f64 {
-        let known: f64 = valid.iter().sum();
-        let object: f64 = truth.iter().zip(valid).map(|(y, v)| y * v).sum::<f64>() / known;
+    /// Equation 2 in scalar arithmetic.
+    fn equation_2(logits: &[f64], truth: &[f64], valid: &[f64]) -> f64 {
+        let count: f64 = valid.iter().sum();
+        let object: f64 = truth.iter().zip(valid).map(|(y, v)| y * v).sum::<f64>() / count;
         let beta = if object == 0.0 { 0.5 } else { (1.0 - object).clamp(0.05, 0.95) };
         let pixel = |x: f64, y: f64| {
             let p = 1.0 / (1.0 + (-x).exp());
             -beta * y * p.ln() - (1.0 - beta) * (1.0 - y) * (1.0 - p).ln()
         };
-        logits.iter().zip(truth).zip(valid).map(|((x, y), v)| v * pixel(*x, *y)).sum::<f64>() / known
+        logits.iter().zip(truth).zip(valid).map(|((x, y), v)| v * pixel(*x, *y)).sum::<f64>() / count
     }
 
     #[test]
@@ -86,12 +88,12 @@ mod tests {
         };
         let found = cross_entropy(CrossEntropy::Balanced, &tensor(&logits), &tensor(&truth), &tensor(&valid))
             .unwrap();
-        let expected: f64 = (0..3).map(|i| by_hand(&logits[i], &truth[i], &valid[i])).sum::<f64>() / 3.0;
+        let expected: f64 = (0..3).map(|i| equation_2(&logits[i], &truth[i], &valid[i])).sum::<f64>() / 3.0;
         assert!((found.double_value(&[]) - expected).abs() < 1e-6, "{found} {expected}");
     }
 
     #[test]
-    fn unknown_pixels_cost_nothing_and_teach_nothing() {
+    fn invalid_pixels_have_no_loss_and_no_gradient() {
         let truth = square();
         let valid = truth.ones_like();
         let _ = valid.narrow(3, 0, 12).fill_(0.0);
@@ -102,12 +104,12 @@ mod tests {
             assert_eq!(gradient.narrow(3, 0, 12).max().double_value(&[]), 0.0);
             assert!(gradient.narrow(3, 12, 20).min().double_value(&[]) > 0.0);
             let none = cross_entropy(kind, &logits, &truth, &valid.zeros_like()).unwrap();
-            assert_eq!(none.double_value(&[]), 0.0, "nothing known at all is no fault");
+            assert_eq!(none.double_value(&[]), 0.0, "no valid pixel");
         }
     }
 
     #[test]
-    fn object_and_background_weigh_the_same_when_balanced() {
+    fn balanced_object_and_background_have_equal_total_weight() {
         let truth = square();
         let weight = balance(&truth, &truth.ones_like()).unwrap();
         let object = (&weight * &truth).sum(Kind::Float).double_value(&[]);
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_share_is_bounded() {
+    fn beta_is_bounded() {
         let truth = Tensor::zeros([1, 1, 32, 32], FLOAT);
         let _ = truth.narrow(2, 0, 1).narrow(3, 0, 1).fill_(1.0);
         let weight = balance(&truth, &truth.ones_like()).unwrap();
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_false_object_in_an_empty_frame_costs() {
+    fn pixels_of_a_frame_without_an_object_have_weight_one_half() {
         let truth = Tensor::zeros([1, 1, 8, 8], FLOAT);
         assert_eq!(balance(&truth, &truth.ones_like()).unwrap().double_value(&[0, 0, 0, 0]), 0.5);
     }
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_perfect_mask_costs_next_to_nothing() {
+    fn a_perfect_mask_has_almost_no_loss() {
         let truth = square();
         let logits = (&truth - 0.5) * 40.0;
         for kind in [CrossEntropy::Balanced, CrossEntropy::Edge] {

@@ -1,4 +1,4 @@
-//! What the regressor learns from, equation 5: L = λ_CE·L_CE + λ_S·L_S + λ_T·L_T, each part in a file.
+//! The objective of the regressor, equation 5: L = λ_CE·L_CE + λ_S·L_S + λ_T·L_T.
 
 mod adversarial;
 mod cross_entropy;
@@ -13,19 +13,19 @@ use tch::{Kind, Tensor};
 
 use crate::Result;
 
-/// Pixel loss and region loss; the weights of the critics' are with their settings.
+/// Settings of the supervised loss, `[loss]` in a training configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Loss {
-    /// Its kind.
+    /// Kind of the cross-entropy.
     pub cross_entropy: CrossEntropy,
     /// Weight of the cross-entropy, λ_CE.
     pub cross_entropy_weight: f64,
-    /// Weight of 1 − soft region similarity, which the paper does without.
+    /// Weight of 1 − soft region similarity; 0 in the paper.
     pub region_weight: f64,
 }
 
-/// What supervision alone says of the masks of all windows.
+/// The supervised losses of a batch.
 #[derive(Debug)]
 pub struct Supervised {
     /// L_CE, without its weight.
@@ -35,10 +35,10 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// `logits`, `truth` and `valid` are (K, B, 1, H, W).
+    /// Computes the losses. `logits`, `truth` and `valid` are (K, B, 1, H, W).
     ///
     /// # Errors
-    /// Other shapes.
+    /// If the shapes differ.
     pub fn new(kind: CrossEntropy, logits: &Tensor, truth: &Tensor, valid: &Tensor) -> Result<Self> {
         let [logits, truth, valid] = [logits, truth, valid].map(|x| x.f_flatten(0, 1));
         let (logits, truth, valid) = (logits?, truth?, valid?);
@@ -48,18 +48,18 @@ impl Supervised {
         })
     }
 
-    /// Both with their weights.
+    /// Returns the weighted sum of both losses.
     ///
     /// # Errors
-    /// Too little memory.
+    /// If memory runs out.
     pub fn weighted(&self, loss: &Loss) -> Result<Tensor> {
         let region = self.region.f_neg()?.f_add_scalar(1.0)?.f_mul_scalar(loss.region_weight)?;
         Ok(self.cross_entropy.f_mul_scalar(loss.cross_entropy_weight)?.f_add(&region)?)
     }
 }
 
-/// The mean of each frame's known pixels, (N, 1, 1, 1); 0 where nothing is known.
-fn mean_over_known(x: &Tensor, valid: &Tensor) -> Result<Tensor> {
+/// Mean over the valid pixels of each frame, (N, 1, 1, 1); 0 for a frame without any.
+fn mean_over_valid(x: &Tensor, valid: &Tensor) -> Result<Tensor> {
     let sum = |x: &Tensor| x.f_sum_dim_intlist([1i64, 2, 3].as_slice(), true, None::<Kind>);
     Ok(sum(&x.f_mul(valid)?)?.f_div(&sum(valid)?.f_clamp_min(1.0)?)?)
 }

@@ -4,19 +4,19 @@ use tch::{Kind, Tensor};
 
 use crate::Result;
 
-/// Pixels that steady the region similarity of small objects.
-const STEADY: f64 = 20.0;
+/// Pixels added to intersection and union, which stabilises the value for small objects.
+const SMOOTHING: f64 = 20.0;
 
-/// The mean over frames of soft intersection over union, among pixels whose truth is known. `masks`, `truth` and
-/// `valid` are (N, 1, H, W).
+/// Soft intersection over union of the valid pixels, averaged over frames. `masks`, `truth` and `valid` are
+/// (N, 1, H, W).
 ///
 /// # Errors
-/// Other shapes.
+/// If the shapes differ.
 pub fn region_similarity(masks: &Tensor, truth: &Tensor, valid: &Tensor) -> Result<Tensor> {
     let sum = |x: &Tensor| x.f_mul(valid)?.f_sum_dim_intlist([1i64, 2, 3].as_slice(), false, None::<Kind>);
     let both = masks.f_mul(truth)?;
     let either = masks.f_add(truth)?.f_sub(&both)?;
-    let similarity = sum(&both)?.f_add_scalar(STEADY)?.f_div(&sum(&either)?.f_add_scalar(STEADY)?)?;
+    let similarity = sum(&both)?.f_add_scalar(SMOOTHING)?.f_div(&sum(&either)?.f_add_scalar(SMOOTHING)?)?;
     Ok(similarity.f_mean(Kind::Float)?)
 }
 
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_intersection_over_union_of_what_is_known() {
+    fn it_is_intersection_over_union_of_the_valid_pixels() {
         let mask = |from: i64, to: i64| {
             let mask = Tensor::zeros([1, 1, 100, 100], (Kind::Float, Device::Cpu));
             let _ = mask.narrow(3, from, to - from).fill_(1.0);
@@ -36,11 +36,11 @@ mod tests {
         let (predicted, truth) = (mask(10, 50), mask(20, 60));
         let similarity =
             |valid: &Tensor| region_similarity(&predicted, &truth, valid).unwrap().double_value(&[]);
-        let all = (3000.0 + STEADY) / (5000.0 + STEADY);
+        let all = (3000.0 + SMOOTHING) / (5000.0 + SMOOTHING);
         assert!((similarity(&truth.ones_like()) - all).abs() < 1e-5);
         // Columns 10 to 20 are void.
-        let known = truth.ones_like() - mask(10, 20);
-        let rest = (3000.0 + STEADY) / (4000.0 + STEADY);
-        assert!((similarity(&known) - rest).abs() < 1e-5);
+        let valid = truth.ones_like() - mask(10, 20);
+        let rest = (3000.0 + SMOOTHING) / (4000.0 + SMOOTHING);
+        assert!((similarity(&valid) - rest).abs() < 1e-5);
     }
 }

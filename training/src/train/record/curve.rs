@@ -1,4 +1,4 @@
-//! The curve of a run in CSV: a column a scalar, a row every few steps.
+//! The curve of a run in CSV: one column per scalar, one row every few steps.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result, files};
 
-/// The first column.
+/// Name of the first column.
 const STEP: &str = "step";
 
-/// One row; columns without a value there are left out.
+/// One row of the curve.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Steps done.
     pub step: u64,
-    /// One a column.
+    /// One value per column, `None` if empty.
     pub values: Vec<Option<f64>>,
 }
 
-/// The file, and all that is in it.
+/// The file and its contents.
 #[derive(Debug)]
 pub struct Curve {
     path: PathBuf,
@@ -27,29 +27,29 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Opens the file if there is one, and drops what was written after `step`: an interrupted run had gone
-    /// on past the checkpoint that is gone on from.
+    /// Opens the file if it exists and drops the rows after `step`, which an interrupted run wrote after its last
+    /// checkpoint.
     ///
     /// # Errors
-    /// A file that is no curve, or that cannot be read or written.
+    /// [`Error::Curve`] if the file is not a curve; an error if it cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self> {
         let mut curve = Self { path: path.to_owned(), columns: Vec::new(), rows: Vec::new() };
         if !path.exists() {
             return Ok(curve);
         }
-        let whole = curve.read()?;
+        let complete = curve.read()?;
         let rows = curve.rows.len();
         curve.rows.retain(|row| row.step <= step);
         if curve.rows.is_empty() {
             fs::remove_file(path).map_err(|source| Error::write(path, source))?;
             curve.columns.clear();
-        } else if !whole || curve.rows.len() < rows {
+        } else if !complete || curve.rows.len() < rows {
             curve.rewrite()?;
         }
         Ok(curve)
     }
 
-    /// Whether all of the file was understood; a last line cut short is what a killed process leaves.
+    /// Reads the file. Returns false if the last line was incomplete and dropped, as a killed process leaves it.
     fn read(&mut self) -> Result<bool> {
         let refuse = |reason: String| Error::Curve { path: self.path.clone(), reason };
         let text = fs::read_to_string(&self.path).map_err(|source| Error::read(&self.path, source))?;
@@ -57,14 +57,14 @@ impl Curve {
         let header = reader.headers().map_err(|error| refuse(error.to_string()))?.clone();
         let mut names = header.iter();
         if names.next() != Some(STEP) {
-            return Err(refuse(format!("its first column is not {STEP:?}")));
+            return Err(refuse(format!("the first column is not {STEP:?}")));
         }
         let columns: Vec<String> = names.map(str::to_owned).collect();
         let mut rows = Vec::new();
         let mut broken = None;
         for record in reader.records() {
             if let Some(line) = broken {
-                return Err(refuse(format!("line {line} is not of its columns")));
+                return Err(refuse(format!("line {line} does not match the header")));
             }
             let record = record.map_err(|error| refuse(error.to_string()))?;
             match parse(&record, columns.len()) {
@@ -72,7 +72,7 @@ impl Curve {
                 None => broken = Some(rows.len() + 2),
             }
         }
-        // Digits of the last number may be missing though it is a number.
+        // Without a line break, digits of the last number may be missing.
         if broken.is_none() && !text.ends_with('\n') && rows.pop().is_some() {
             broken = Some(rows.len() + 2);
         }
@@ -80,19 +80,19 @@ impl Curve {
         Ok(broken.is_none())
     }
 
-    /// Names of the columns but the first.
+    /// The names of the columns after the first.
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// All rows, by step.
+    /// All rows in the order of steps.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// The values of a column with their steps.
+    /// The steps and values of a column.
     pub fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = (u64, f64)> {
-        let column = self.columns.iter().position(|known| known == name);
+        let column = self.columns.iter().position(|column| column == name);
         self.rows.iter().filter_map(move |row| Some((row.step, (*row.values.get(column?)?)?)))
     }
 
@@ -101,21 +101,21 @@ impl Curve {
         self.values(name).next_back().map(|(_, value)| value)
     }
 
-    /// Writes values of `step`: a new row, or more columns of the last one. A name that is new becomes a
-    /// column, empty in the rows before.
+    /// Writes the values of `step` to a new row, or to the last row if it has the same step. A new name becomes a
+    /// new column, empty in earlier rows.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// If the file cannot be written.
     pub fn put(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
-        let mut whole = !self.path.exists();
+        let mut rewrite = !self.path.exists();
         for (name, _) in values {
             if !self.columns.contains(name) {
                 self.columns.push(name.clone());
-                whole = true;
+                rewrite = true;
             }
         }
         if self.rows.last().is_some_and(|row| row.step == step) {
-            whole = true;
+            rewrite = true;
         } else {
             self.rows.push(Row { step, values: Vec::new() });
         }
@@ -125,11 +125,11 @@ impl Curve {
         }
         let Some(row) = self.rows.last_mut() else { return Ok(()) };
         for (name, value) in values {
-            if let Some(column) = columns.iter().position(|known| known == name) {
+            if let Some(column) = columns.iter().position(|column| column == name) {
                 row.values[column] = Some(*value);
             }
         }
-        if whole {
+        if rewrite {
             return self.rewrite();
         }
         let failed = |source| Error::write(&self.path, source);
@@ -171,7 +171,7 @@ fn lines(rows: &[Row], header: Option<&[String]>) -> Result<Vec<u8>> {
     writer.into_inner().map_err(|error| Error::write(Path::new("curve"), error.into_error()))
 }
 
-/// Six significant digits.
+/// Formats a number with six significant digits.
 fn number(value: f64) -> String {
     let rounded = format!("{value:.5e}").parse().unwrap_or(value);
     format!("{rounded}")
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_after_the_other_under_one_header() {
+    fn rows_are_appended_below_one_header() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("curve.csv");
         let mut curve = Curve::open(&path, 0).unwrap();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_name_is_a_new_column() {
+    fn a_new_name_adds_a_column() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("curve.csv");
         let mut curve = Curve::open(&path, 0).unwrap();
@@ -210,13 +210,13 @@ mod tests {
         put(&mut curve, 75, &[("loss", 0.5)]);
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, "step,loss,score/J&F\n25,2,\n50,1,0.5\n75,0.5,\n");
-        let again = Curve::open(&path, 75).unwrap();
-        assert_eq!(again.rows(), curve.rows());
-        assert_eq!(again.last("score/J&F"), Some(0.5));
+        let reopened = Curve::open(&path, 75).unwrap();
+        assert_eq!(reopened.rows(), curve.rows());
+        assert_eq!(reopened.last("score/J&F"), Some(0.5));
     }
 
     #[test]
-    fn what_came_after_the_checkpoint_is_dropped() {
+    fn rows_after_the_checkpoint_are_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("curve.csv");
         fs::write(&path, "step,loss\n25,1\n50,2\n75,3\n").unwrap();
@@ -225,11 +225,11 @@ mod tests {
         put(&mut curve, 75, &[("loss", 4.0)]);
         assert_eq!(fs::read_to_string(&path).unwrap(), "step,loss\n25,1\n50,2\n75,4\n");
         Curve::open(&path, 0).unwrap();
-        assert!(!path.exists(), "a run from the start has no curve yet");
+        assert!(!path.exists(), "a new run has no curve");
     }
 
     #[test]
-    fn a_line_cut_short_is_dropped_and_nonsense_refused() {
+    fn an_incomplete_last_line_is_dropped_and_other_errors_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("curve.csv");
         for cut in ["50", "50,2", "50,2,0.1"] {

@@ -1,4 +1,4 @@
-//! Event files as TensorBoard reads them: TFRecords of `Event` messages.
+//! Event files of TensorBoard: TFRecords of `Event` messages.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Cursor, Write};
@@ -8,10 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use image::RgbImage;
 use prost::Message;
 
-use super::protobuf::{Content, Event, Image, SessionLog, SessionStatus, Summary, Value, What};
+use super::protobuf::{Content, Event, Image, Payload, SessionLog, SessionStatus, Summary, Value};
 use crate::{Error, Result};
 
-/// The event file of one start of a run.
+/// The event file of one session of a run. Every start or resumption of the run has a file of its own.
 #[derive(Debug)]
 pub struct Events {
     path: PathBuf,
@@ -19,16 +19,16 @@ pub struct Events {
 }
 
 impl Events {
-    /// Begins a new file in `folder`, beside those of earlier starts. Of those, TensorBoard shows nothing
-    /// that came after `step`, which is gone on from.
+    /// Creates a new file in `folder` for a run that starts after `step` steps. TensorBoard hides the events of
+    /// earlier files after that step.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// If the file cannot be written.
     pub fn create(folder: &Path, step: u64) -> Result<Self> {
         let seconds = now() as u64;
         let mut number = 0;
         let (path, file) = loop {
-            // TensorBoard goes through the files in the order of their names.
+            // TensorBoard reads the files in the order of their names.
             let name =
                 format!("events.out.tfevents.{seconds:010}.fastganseg.{}.{number:04}", std::process::id());
             let path = folder.join(name);
@@ -39,28 +39,28 @@ impl Events {
             }
         };
         let mut events = Self { path, file };
-        events.write(0, What::FileVersion("brain.Event:2".into()))?;
+        events.write(0, Payload::FileVersion("brain.Event:2".into()))?;
         let status = SessionStatus::Start.into();
-        events.write(step + 1, What::SessionLog(SessionLog { status }))?;
+        events.write(step + 1, Payload::SessionLog(SessionLog { status }))?;
         Ok(events)
     }
 
-    /// Scalars by name; what precedes a `/` is the group that TensorBoard shows them in.
+    /// Writes scalars by name. TensorBoard groups them by the part of the name before a `/`.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// If the file cannot be written.
     pub fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
         let value = |(tag, value): &(String, f64)| Value {
             tag: tag.clone(),
             content: Some(Content::Scalar(*value as f32)),
         };
-        self.write(step, What::Summary(Summary { value: values.iter().map(value).collect() }))
+        self.write(step, Payload::Summary(Summary { value: values.iter().map(value).collect() }))
     }
 
-    /// A picture.
+    /// Writes an image.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// If the file cannot be written.
     pub fn picture(&mut self, step: u64, tag: &str, picture: &RgbImage) -> Result<()> {
         let mut png = Cursor::new(Vec::new());
         picture
@@ -69,12 +69,12 @@ impl Events {
         let (height, width) = (picture.height() as i32, picture.width() as i32);
         let content = Content::Image(Image { height, width, colorspace: 3, png: png.into_inner() });
         let value = vec![Value { tag: tag.to_owned(), content: Some(content) }];
-        self.write(step, What::Summary(Summary { value }))
+        self.write(step, Payload::Summary(Summary { value }))
     }
 
-    fn write(&mut self, step: u64, what: What) -> Result<()> {
-        let event = Event { wall_time: now(), step: step as i64, what: Some(what) };
-        // One call, so that a reader never sees half of one for long.
+    fn write(&mut self, step: u64, payload: Payload) -> Result<()> {
+        let event = Event { wall_time: now(), step: step as i64, payload: Some(payload) };
+        // A single write, so that a concurrent reader rarely gets part of a record.
         self.file
             .write_all(&record(&event.encode_to_vec()))
             .map_err(|source| Error::write(&self.path, source))
@@ -85,14 +85,14 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
 
-/// A TFRecord: length, its checksum, the bytes, their checksum.
+/// Returns a TFRecord: length, checksum of the length, bytes, checksum of the bytes.
 fn record(bytes: &[u8]) -> Vec<u8> {
     let length = (bytes.len() as u64).to_le_bytes();
     let checksum = |bytes: &[u8]| masked(crc32c::crc32c(bytes)).to_le_bytes();
     [&length[..], &checksum(&length), bytes, &checksum(bytes)].concat()
 }
 
-/// TensorFlow stores checksums so changed, that those of data which hold checksums are no weaker.
+/// Masks a checksum as TensorFlow does, since the CRC of data that contains CRCs is weak.
 fn masked(checksum: u32) -> u32 {
     checksum.rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -101,25 +101,25 @@ fn masked(checksum: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// Reads a file back, every checksum compared bit by bit with its definition.
+    /// Reads a file and verifies every checksum against [`reference_checksum`].
     fn read(path: &Path) -> Vec<Event> {
         let bytes = std::fs::read(path).unwrap();
         let mut rest = &bytes[..];
         let mut events = Vec::new();
         while !rest.is_empty() {
-            let (length, after) = rest.split_at(8);
-            let (check, after) = after.split_at(4);
-            assert_eq!(check, reference_checksum(length).to_le_bytes());
-            let (data, after) = after.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
-            let (check, after) = after.split_at(4);
-            assert_eq!(check, reference_checksum(data).to_le_bytes());
+            let (length, tail) = rest.split_at(8);
+            let (checksum, tail) = tail.split_at(4);
+            assert_eq!(checksum, reference_checksum(length).to_le_bytes());
+            let (data, tail) = tail.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+            let (checksum, tail) = tail.split_at(4);
+            assert_eq!(checksum, reference_checksum(data).to_le_bytes());
             events.push(Event::decode(data).unwrap());
-            rest = after;
+            rest = tail;
         }
         events
     }
 
-    /// CRC-32C by its polynomial, masked.
+    /// CRC-32C computed bit by bit from its polynomial, masked.
     fn reference_checksum(bytes: &[u8]) -> u32 {
         let mut crc = !0u32;
         for byte in bytes {
@@ -132,41 +132,41 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_of_the_standard_example() {
+    fn checksums_match_the_standard_test_vector() {
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
         assert_eq!(reference_checksum(b"123456789"), 0xc78a_b0e5);
     }
 
     #[test]
-    fn records_read_back_as_they_were_written() {
+    fn records_read_back_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let mut events = Events::create(folder.path(), 40).unwrap();
         events.scalars(50, &[("loss/total".into(), 0.5), ("schedule".into(), -2.0)]).unwrap();
         let picture = RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8, y as u8, 9]));
         events.picture(60, "clips", &picture).unwrap();
-        let found = read(&events.path);
-        assert_eq!(found[0].what, Some(What::FileVersion("brain.Event:2".into())));
-        assert!(found[0].wall_time > 1e9);
-        assert_eq!(found[1].step, 41, "steps to 40 stay");
-        assert_eq!(found[1].what, Some(What::SessionLog(SessionLog { status: 1 })));
-        let Some(What::Summary(scalars)) = &found[2].what else { panic!("{:?}", found[2]) };
+        let read = read(&events.path);
+        assert_eq!(read[0].payload, Some(Payload::FileVersion("brain.Event:2".into())));
+        assert!(read[0].wall_time > 1e9);
+        assert_eq!(read[1].step, 41, "steps up to 40 stay valid");
+        assert_eq!(read[1].payload, Some(Payload::SessionLog(SessionLog { status: 1 })));
+        let Some(Payload::Summary(scalars)) = &read[2].payload else { panic!("{:?}", read[2]) };
         let named: Vec<_> = scalars.value.iter().map(|v| (v.tag.as_str(), v.content.clone())).collect();
         let scalar = |value| Some(Content::Scalar(value));
         assert_eq!(named, [("loss/total", scalar(0.5)), ("schedule", scalar(-2.0))]);
-        let Some(What::Summary(pictures)) = &found[3].what else { panic!("{:?}", found[3]) };
+        let Some(Payload::Summary(pictures)) = &read[3].payload else { panic!("{:?}", read[3]) };
         let Some(Content::Image(image)) = &pictures.value[0].content else { panic!("no picture") };
         assert_eq!((image.width, image.height, image.colorspace), (5, 3, 3));
         assert_eq!(image::load_from_memory(&image.png).unwrap().into_rgb8(), picture);
-        assert_eq!((found[3].step, pictures.value[0].tag.as_str()), (60, "clips"));
-        assert_eq!(found.len(), 4);
+        assert_eq!((read[3].step, pictures.value[0].tag.as_str()), (60, "clips"));
+        assert_eq!(read.len(), 4);
     }
 
     #[test]
-    fn every_start_has_a_file_of_its_own_in_order() {
+    fn every_session_has_its_own_file_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let paths: Vec<_> = (0..3).map(|_| Events::create(folder.path(), 0).unwrap().path).collect();
         assert!(paths.is_sorted() && paths[0] != paths[1] && paths[1] != paths[2]);
         assert!(paths.iter().all(|path| path.to_str().unwrap().contains("tfevents")));
-        assert_eq!(read(&paths[2])[1].step, 1, "of earlier runs from the start nothing stays");
+        assert_eq!(read(&paths[2])[1].step, 1, "a new run invalidates all earlier steps");
     }
 }

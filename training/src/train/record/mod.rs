@@ -1,5 +1,5 @@
-//! What a run leaves to be looked at: scalars in `curve.csv`, `curve.png` and TensorBoard's event files, and
-//! pictures of its masks.
+//! Record of a run: scalars in `curve.csv`, `curve.png` and TensorBoard's event files, and images of predicted
+//! masks.
 
 pub(super) mod curve;
 mod events;
@@ -17,27 +17,27 @@ use crate::{Error, Result};
 use curve::Curve;
 use events::Events;
 
-/// The name of the file with all scalars.
+/// File name of the scalars.
 pub const CURVE: &str = "curve.csv";
-/// The name of the picture of them.
+/// File name of the plot of the scalars.
 pub const PLOT: &str = "curve.png";
 
-/// Takes scalars and pictures, and writes them down.
+/// Writes the scalars and images of a run.
 ///
-/// Names may be any, and more of them may come later. What precedes a `/` is a group, drawn in one chart and
-/// shown side by side by TensorBoard: `loss/cross_entropy`, `loss/regressor`; `wasserstein/spatial`;
-/// `score/J`, `score/F`, `score/J&F`.
+/// Names are arbitrary, and new names may be used at any step. The part before a `/` names a group, which has one
+/// chart in the plot and one section in TensorBoard: `loss/cross_entropy`, `loss/regressor`;
+/// `wasserstein/spatial`; `score/J`, `score/F`, `score/J&F`.
 #[derive(Debug)]
 pub struct Recorder {
     out: PathBuf,
     every: u64,
     curve: Curve,
     events: Events,
-    /// In the order in which they first came.
+    /// Scalars of the next row, in the order of first use.
     pending: Vec<(String, Pending)>,
 }
 
-/// What a row will say of one scalar.
+/// Value of one scalar in the next row.
 #[derive(Clone, Copy, Debug)]
 enum Pending {
     Mean { sum: f64, count: u64 },
@@ -54,11 +54,11 @@ impl Pending {
 }
 
 impl Recorder {
-    /// Goes on with the record in the folder `out` after `step` steps, 0 for a new run; what was written there
-    /// after that step is dropped. A row is written every `every` steps.
+    /// Opens the record in the folder `out` after `step` steps, 0 for a new run, and drops later rows. A row is
+    /// written every `every` steps.
     ///
     /// # Errors
-    /// A curve that is none, a folder that cannot be written.
+    /// [`Error::Curve`] if the curve file is invalid; an error if the folder cannot be written.
     pub fn open(out: &Path, every: u64, step: u64) -> Result<Self> {
         std::fs::create_dir_all(out).map_err(|source| Error::write(out, source))?;
         let curve = Curve::open(&out.join(CURVE), step)?;
@@ -66,7 +66,7 @@ impl Recorder {
         Ok(Self { out: out.to_owned(), every: every.max(1), curve, events, pending: Vec::new() })
     }
 
-    /// A scalar of this step; rows have its mean over their steps.
+    /// Adds a scalar of this step. A row contains the mean over its steps.
     pub fn add(&mut self, name: &str, value: f64) {
         match self.slot(name) {
             Some(Pending::Mean { sum, count }) => (*sum, *count) = (*sum + value, *count + 1),
@@ -75,7 +75,7 @@ impl Recorder {
         }
     }
 
-    /// A scalar of which rows have the last value, such as a learning rate.
+    /// Sets a scalar, such as a learning rate. A row contains the last value.
     pub fn set(&mut self, name: &str, value: f64) {
         match self.slot(name) {
             Some(slot) => *slot = Pending::Last(value),
@@ -84,13 +84,13 @@ impl Recorder {
     }
 
     fn slot(&mut self, name: &str) -> Option<&mut Pending> {
-        self.pending.iter_mut().find(|(known, _)| known == name).map(|(_, slot)| slot)
+        self.pending.iter_mut().find(|(pending, _)| pending == name).map(|(_, slot)| slot)
     }
 
-    /// Ends a step, `done` of which there were by now. Writes a row where one is due, and says whether.
+    /// Ends a step, after which `done` steps are complete. Returns whether a row was due and written.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// If the files cannot be written.
     pub fn end_step(&mut self, done: u64) -> Result<bool> {
         if !done.is_multiple_of(self.every) || self.pending.is_empty() {
             return Ok(false);
@@ -100,11 +100,11 @@ impl Recorder {
         Ok(true)
     }
 
-    /// Scalars that come now and then, such as validation scores: written at once, in the row of `done`.
-    /// To be called in the order of steps, after [`end_step`](Self::end_step).
+    /// Writes occasional scalars, such as validation scores, to the row of step `done` at once. Call it in the
+    /// order of steps, after [`end_step`](Self::end_step).
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// If the files cannot be written.
     pub fn put(&mut self, done: u64, values: &[(&str, f64)]) -> Result<()> {
         let values: Vec<_> = values.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
         self.write(done, &values)
@@ -115,26 +115,26 @@ impl Recorder {
         self.events.scalars(done, values)
     }
 
-    /// The last value that was written under a name, also in an earlier part of the run.
+    /// The last value of a scalar, including those of the run before it was resumed.
     pub fn last(&self, name: &str) -> Option<f64> {
         self.curve.last(name)
     }
 
-    /// A picture for TensorBoard, such as [`window_panel`] makes; the latest is also `NAME.png` in the
-    /// run's folder.
+    /// Writes an image, such as that of [`window_panel`], for TensorBoard and as `NAME.png` in the run's folder,
+    /// where it replaces the previous one.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// If the files cannot be written.
     pub fn picture(&mut self, done: u64, name: &str, picture: &RgbImage) -> Result<()> {
         self.events.picture(done, name, picture)?;
         let path = self.out.join(format!("{}.png", name.replace(['/', '\\'], "-")));
         crate::report::save_png(picture, &path)
     }
 
-    /// Draws the curve as far as it goes into `curve.png`.
+    /// Draws the curve to `curve.png`.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// If the file cannot be written.
     pub fn draw(&self) -> Result<()> {
         match plot::draw(self.curve.columns(), self.curve.rows())? {
             Some(picture) => crate::report::save_png(&picture, &self.out.join(PLOT)),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn validation_joins_the_row_of_its_step_or_has_one() {
+    fn validation_scores_join_the_row_of_their_step_or_add_one() {
         let folder = tempfile::tempdir().unwrap();
         let mut recorder = Recorder::open(folder.path(), 2, 0).unwrap();
         for step in 1..=4 {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_run_goes_on_from_its_checkpoint() {
+    fn a_resumed_run_continues_the_curve_from_its_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         let run = |from: u64, to: u64| {
             let mut recorder = Recorder::open(folder.path(), 1, from).unwrap();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_lie_in_the_folder_too() {
+    fn images_are_saved_in_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         let mut recorder = Recorder::open(folder.path(), 1, 0).unwrap();
         recorder.picture(3, "clips/window", &RgbImage::new(4, 2)).unwrap();

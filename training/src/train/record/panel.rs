@@ -1,4 +1,4 @@
-//! A training window as a picture: each frame beside its truth and what was predicted.
+//! Panel of a training window: each frame with its true and its predicted mask.
 
 use image::{DynamicImage, GrayImage, RgbImage};
 use tch::Tensor;
@@ -7,20 +7,20 @@ use crate::report::pixels::{bytes, labels, picture};
 use crate::report::{ContactSheet, Tile};
 use crate::{LabelMap, Result};
 
-/// Predicted frames of one clip, a row each: the frame, the true mask on it, the predicted one on it where it
-/// is above one half, and the prediction as it is.
+/// Draws the predicted frames of one clip, one row per frame: the frame, the true mask over it, the predicted mask
+/// (above one half) over it, and the predicted soft mask.
 ///
-/// `images` (K, 3, H, W) is RGB in [0, 1]; `truth` and `prediction` (K, 1, H, W) are in [0, 1]. Of any kind and
-/// on any device.
+/// `images` (K, 3, H, W) is RGB in [0, 1]; `truth` and `prediction` (K, 1, H, W) are in [0, 1]. The tensors may
+/// have any kind and device.
 ///
 /// # Errors
-/// Tensors of other shapes.
+/// If the tensors have other shapes.
 pub fn window_panel(title: &str, images: &Tensor, truth: &Tensor, prediction: &Tensor) -> Result<RgbImage> {
     let _no_grad = tch::no_grad_guard();
     let mut sheet = ContactSheet::new(title);
     let (frames, _, height, width) = images.size4()?;
     let (height, width) = (height as usize, width as usize);
-    let nothing = LabelMap::background(width, height);
+    let background = LabelMap::background(width, height);
     for frame in 0..frames {
         let picture = picture(&images.f_get(frame)?)?;
         let soft = bytes(&prediction.f_get(frame)?)?;
@@ -32,12 +32,12 @@ pub fn window_panel(title: &str, images: &Tensor, truth: &Tensor, prediction: &T
             let caption = format!("{name} {}", frame + 1);
             sheet.push(Tile::new(picture, labels, ContactSheet::TILE_WIDTH, caption));
         };
-        push(&picture, &nothing, "frame");
+        push(&picture, &background, "frame");
         push(&picture, &true_labels, "truth");
         push(&picture, &predicted, "prediction");
-        push(&grey, &nothing, "soft mask");
+        push(&grey, &background, "soft mask");
     }
-    Ok(sheet.draw())
+    sheet.draw()
 }
 
 #[cfg(test)]
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn four_pictures_a_frame() {
+    fn a_row_has_frame_truth_prediction_and_soft_mask() {
         let images = Tensor::full([2, 3, 32, 64], 0.8, (Kind::Float, Device::Cpu));
         let truth = Tensor::zeros([2, 1, 32, 64], (Kind::Float, Device::Cpu));
         let _ = truth.narrow(3, 0, 32).fill_(1.0);
@@ -55,7 +55,7 @@ mod tests {
         let panel = window_panel("step 3", &images, &truth, &prediction).unwrap();
         let tile = ContactSheet::TILE_WIDTH;
         let height = tile / 2;
-        // Where a tile's middle rows are, by its place in the sheet.
+        // Colour in the middle row of a tile, at the fraction `x` of its width.
         let at = |column: u32, row: u32, x: f32| {
             let (gap, caption) = (4, 18);
             let left = gap + column * (tile + gap);
@@ -65,8 +65,11 @@ mod tests {
         for row in 0..2 {
             let grey = [204, 204, 204];
             assert_eq!((at(0, row, 0.25), at(0, row, 0.75)), (grey, grey));
-            assert!(at(1, row, 0.25) != grey && at(1, row, 0.75) == grey, "truth is on the left");
-            assert!(at(2, row, 0.25) == grey && at(2, row, 0.75) != grey, "prediction on the right");
+            assert!(at(1, row, 0.25) != grey && at(1, row, 0.75) == grey, "the true object is on the left");
+            assert!(
+                at(2, row, 0.25) == grey && at(2, row, 0.75) != grey,
+                "the predicted one is on the right"
+            );
             assert_eq!((at(3, row, 0.25), at(3, row, 0.75)), ([0; 3], [255; 3]));
         }
     }

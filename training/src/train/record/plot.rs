@@ -1,4 +1,4 @@
-//! The curve as a picture: a chart for every group of scalars.
+//! Plot of the curve: one chart per group of scalars.
 
 use image::RgbImage;
 use plotters::prelude::{ChartBuilder, Circle, IntoFont, LineSeries, PathElement, Text, WHITE};
@@ -8,45 +8,50 @@ use super::curve::Row;
 use crate::Result;
 use crate::report::canvas::{Area, Drawn, FONT, GRID, INK, colour, paint};
 
-/// Scalars of which no chart is drawn: time only ever goes on.
-const UNDRAWN: [&str; 1] = ["seconds"];
-/// Charts in a row.
-const ACROSS: usize = 2;
-/// Size of a chart in pixels.
+/// Scalars without a chart.
+const HIDDEN: [&str; 1] = ["seconds"];
+/// Charts per row.
+const COLUMNS: usize = 2;
+/// Width and height of a chart, pixels.
 const SIZE: (u32, u32) = (640, 360);
-/// Where a chart's vertical axis is.
-const LEFT: i32 = 68;
-/// Of labels, in pixels.
-const TEXT: u32 = 15;
-/// Fewer values than this are marked one by one.
-const FEW: usize = 60;
+/// Position of the vertical axis in a chart, pixels.
+const AXIS_X: i32 = 68;
+/// Size of labels, pixels.
+const TEXT_SIZE: u32 = 15;
+/// Number of values from which a series is drawn without markers.
+const MAX_MARKERS: usize = 60;
 
-/// Scalars in one chart: their values by step.
+/// One chart.
 struct Chart {
     group: String,
+    /// Names with their points (step, value).
     series: Vec<(String, Vec<(f64, f64)>)>,
 }
 
-/// Draws all that can be drawn; none without a value.
+/// Draws the charts. Returns `None` if there is no value to draw.
 pub fn draw(columns: &[String], rows: &[Row]) -> Result<Option<RgbImage>> {
     let charts = charts(columns, rows);
     if charts.is_empty() {
         return Ok(None);
     }
-    let across = charts.len().min(ACROSS);
-    let down = charts.len().div_ceil(across);
-    let (width, height) = (SIZE.0 * across as u32, SIZE.1 * down as u32);
+    let columns = charts.len().min(COLUMNS);
+    let rows = charts.len().div_ceil(columns);
+    let (width, height) = (SIZE.0 * columns as u32, SIZE.1 * rows as u32);
     let picture = paint(width, height, |area| {
-        area.split_evenly((down, across)).iter().zip(&charts).try_for_each(|(part, chart)| one(part, chart))
+        area.split_evenly((rows, columns))
+            .iter()
+            .zip(&charts)
+            .try_for_each(|(part, chart)| draw_chart(part, chart))
     })?;
     Ok(Some(picture))
 }
 
-/// Groups in the order of their first columns. A name without a `/` is its own group's.
+/// Groups the columns by the part of the name before a `/`, in the order of their first columns. A name without a
+/// `/` is also the name of its group.
 fn charts(columns: &[String], rows: &[Row]) -> Vec<Chart> {
     let mut charts = Vec::<Chart>::new();
     for (column, name) in columns.iter().enumerate() {
-        if UNDRAWN.contains(&name.as_str()) {
+        if HIDDEN.contains(&name.as_str()) {
             continue;
         }
         let (group, label) = name.split_once('/').unwrap_or((name, name));
@@ -64,18 +69,18 @@ fn charts(columns: &[String], rows: &[Row]) -> Vec<Chart> {
     charts
 }
 
-fn one(area: &Area, chart: &Chart) -> Drawn {
+fn draw_chart(area: &Area, chart: &Chart) -> Drawn {
     let points = || chart.series.iter().flat_map(|(_, values)| values);
     let last = points().map(|point| point.0).fold(1.0, f64::max);
     let (low, high) = span(points().map(|point| point.1));
-    let (_, body) = area.split_vertically(head(area, chart)?);
+    let (_, body) = area.split_vertically(draw_header(area, chart)?);
     let mut builder = ChartBuilder::on(&body);
     builder
         .margin(12)
         .margin_top(6)
         .margin_right(24)
         .x_label_area_size(40)
-        .y_label_area_size(LEFT as u32 - 12);
+        .y_label_area_size(AXIS_X as u32 - 12);
     let mut context = builder.build_cartesian_2d(0.0..last, low..high)?;
     context
         .configure_mesh()
@@ -84,8 +89,8 @@ fn one(area: &Area, chart: &Chart) -> Drawn {
         .y_labels(6)
         .x_label_formatter(&|step| format!("{step:.0}"))
         .y_label_formatter(&|value| label(*value, high - low))
-        .label_style((FONT, TEXT).into_font().color(&INK))
-        .axis_desc_style((FONT, TEXT).into_font().color(&INK))
+        .label_style((FONT, TEXT_SIZE).into_font().color(&INK))
+        .axis_desc_style((FONT, TEXT_SIZE).into_font().color(&INK))
         .axis_style(INK)
         .bold_line_style(GRID)
         .light_line_style(WHITE.mix(0.0))
@@ -93,24 +98,23 @@ fn one(area: &Area, chart: &Chart) -> Drawn {
     for (index, (_, values)) in chart.series.iter().enumerate() {
         let style = colour(index).stroke_width(2);
         context.draw_series(LineSeries::new(values.iter().copied(), style))?;
-        if values.len() < FEW {
+        if values.len() < MAX_MARKERS {
             context.draw_series(values.iter().map(|&point| Circle::new(point, 3, colour(index).filled())))?;
         }
     }
     Ok(())
 }
 
-/// Writes the group's name above its chart, and the series' names in their colours, where no line can run
-/// through them; returns the height that this took.
-fn head(area: &Area, chart: &Chart) -> std::result::Result<u32, Box<dyn std::error::Error>> {
+/// Draws the name of the group and the legend above the chart. Returns their height in pixels.
+fn draw_header(area: &Area, chart: &Chart) -> std::result::Result<u32, Box<dyn std::error::Error>> {
     let title: TextStyle = (FONT, 22).into_font().color(&INK);
-    let text: TextStyle = (FONT, TEXT + 1).into_font().color(&INK);
+    let text: TextStyle = (FONT, TEXT_SIZE + 1).into_font().color(&INK);
     let name = chart.group.replace('_', " ");
-    area.draw(&Text::new(name.clone(), (LEFT, 10), title.clone()))?;
-    let (line, dash) = (TEXT as i32 + 7, 18);
+    area.draw(&Text::new(name.clone(), (AXIS_X, 10), title.clone()))?;
+    let (line, dash) = (TEXT_SIZE as i32 + 7, 18);
     let mut top = 14;
     if chart.series.len() > 1 || chart.series[0].0 != chart.group {
-        let first = LEFT + area.estimate_text_size(&name, &title)?.0 as i32 + 24;
+        let first = AXIS_X + area.estimate_text_size(&name, &title)?.0 as i32 + 24;
         let mut left = first;
         for (index, (name, _)) in chart.series.iter().enumerate() {
             let name = name.replace('_', " ");
@@ -128,15 +132,15 @@ fn head(area: &Area, chart: &Chart) -> std::result::Result<u32, Box<dyn std::err
     Ok((top + line) as u32)
 }
 
-/// From the least to the greatest value with a little room, and never nothing.
+/// Range of the vertical axis: the range of the values with a margin, never empty.
 fn span(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (value.min(low), value.max(high)));
-    let room = if high > low { (high - low) * 0.06 } else { high.abs().max(1e-6) * 0.5 };
-    (low - room, high + room)
+    let margin = if high > low { (high - low) * 0.06 } else { high.abs().max(1e-6) * 0.5 };
+    (low - margin, high + margin)
 }
 
-/// With as many digits as tell neighbouring labels apart.
+/// Formats a label of an axis of length `span` with enough digits to distinguish neighbouring labels.
 fn label(value: f64, span: f64) -> String {
     let digits = (1.0 - (span / 6.0).log10().floor()).clamp(0.0, 9.0) as usize;
     if span < 1e-4 || value.abs() >= 1e6 { format!("{value:.1e}") } else { format!("{value:.digits$}") }
@@ -155,30 +159,30 @@ mod tests {
     }
 
     #[test]
-    fn groups_share_a_chart_and_nothing_is_drawn_of_nothing() {
+    fn groups_share_a_chart_and_empty_columns_have_none() {
         let columns = names(&["loss", "loss/spatial", "score/J", "seconds", "late"]);
         let rows = rows(&[
             &[Some(1.0), Some(f64::NAN), None, Some(3.0), None],
             &[Some(2.0), Some(0.5), Some(0.7), Some(6.0), None],
         ]);
-        let found = charts(&columns, &rows);
-        let groups: Vec<_> = found.iter().map(|chart| (chart.group.as_str(), chart.series.len())).collect();
+        let charts = charts(&columns, &rows);
+        let groups: Vec<_> = charts.iter().map(|chart| (chart.group.as_str(), chart.series.len())).collect();
         assert_eq!(groups, [("loss", 2), ("score", 1)]);
-        assert_eq!(found[0].series[1].1, [(50.0, 0.5)], "what is no number is left out");
+        assert_eq!(charts[0].series[1].1, [(50.0, 0.5)], "NaN is left out");
         let picture = draw(&columns, &rows).unwrap().unwrap();
         assert_eq!(picture.dimensions(), (2 * SIZE.0, SIZE.1));
         assert!(draw(&columns, &[]).unwrap().is_none());
     }
 
     #[test]
-    fn a_curve_of_one_value_and_one_that_never_changes() {
+    fn single_and_constant_values_are_drawn() {
         let columns = names(&["a", "b", "c"]);
         let all = rows(&[&[Some(0.0), Some(1e-9), Some(-3e8)], &[None, Some(1e-9), Some(4e9)]]);
         assert_eq!(draw(&columns, &all).unwrap().unwrap().dimensions(), (2 * SIZE.0, 2 * SIZE.1));
     }
 
     #[test]
-    fn a_falling_line_falls() {
+    fn larger_values_are_drawn_higher() {
         let values: Vec<[Option<f64>; 1]> = (0..100).map(|i| [Some(1.0 - f64::from(i) / 100.0)]).collect();
         let values: Vec<&[Option<f64>]> = values.iter().map(|row| &row[..]).collect();
         let picture = draw(&names(&["loss"]), &rows(&values)).unwrap().unwrap();
@@ -189,11 +193,11 @@ mod tests {
             let rows: Vec<u32> = blue.map(|(_, y)| y).collect();
             rows.iter().sum::<u32>() as f64 / rows.len() as f64
         };
-        assert!(height(80, 240) + 50.0 < height(440, 600), "larger values are further up");
+        assert!(height(80, 240) + 50.0 < height(440, 600));
     }
 
     #[test]
-    fn labels_tell_neighbours_apart() {
+    fn neighbouring_labels_differ() {
         assert_eq!((label(0.25, 0.6), label(125.0, 600.0)), ("0.25".into(), "125".into()));
         assert_eq!(label(0.00012, 1e-5), "1.2e-4");
     }

@@ -1,7 +1,5 @@
-//! The few messages of TensorFlow's `event.proto` and `summary.proto` that TensorBoard needs for scalars and
-//! pictures.
+//! The messages of TensorFlow's `event.proto` and `summary.proto` that TensorBoard needs for scalars and images.
 
-/// One thing that happened.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Event {
     /// Seconds since 1970.
@@ -9,12 +7,12 @@ pub struct Event {
     pub wall_time: f64,
     #[prost(int64, tag = "2")]
     pub step: i64,
-    #[prost(oneof = "What", tags = "3, 5, 7")]
-    pub what: Option<What>,
+    #[prost(oneof = "Payload", tags = "3, 5, 7")]
+    pub payload: Option<Payload>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub enum What {
+pub enum Payload {
     #[prost(string, tag = "3")]
     FileVersion(String),
     #[prost(message, tag = "5")]
@@ -23,7 +21,7 @@ pub enum What {
     SessionLog(SessionLog),
 }
 
-/// A new start; whatever came at this step or later before it is out of date.
+/// Start of a session. Earlier events at the same or a later step are out of date.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SessionLog {
     #[prost(enumeration = "SessionStatus", tag = "1")]

@@ -1,4 +1,4 @@
-//! The tracker, fed with video frames.
+//! The tracker, driven with video frames.
 
 use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
@@ -9,22 +9,23 @@ use super::process_error::ProcessError;
 use super::reference::Change;
 use super::thread_tuner::ThreadTuner;
 use crate::element::frame::{Frame, Shrinker, View};
-use crate::image::Scene;
+use crate::image::{FrameSource, Region};
+use crate::mask::{ObjectMask, ReferenceMask};
 use crate::matte::Matte;
 use crate::tracker::{Options, Prefetched, Presence, Tracker};
 use crate::{Result, threads};
 
-pub struct Engine {
+pub struct Segmenter {
     tracker: Tracker,
     shrinker: Option<Shrinker>,
     threads: Threads,
 }
 
-/// How many threads libtorch uses.
+/// Number of libtorch threads.
 enum Threads {
-    /// Always that many; 0 leaves the number of the application as it is.
+    /// A fixed number. 0 keeps the number of the application.
     Fixed(u32),
-    /// As many as are fastest at present.
+    /// The number that is fastest at present.
     Automatic(Box<ThreadTuner>),
 }
 
@@ -37,46 +38,49 @@ impl Threads {
     }
 }
 
-/// OpenMP keeps a team of threads for each thread that ever wanted one. If that which loads the network and lives on
-/// had one beside that which streams, there would be more of them than cores, and then OpenMP has them sleep between
-/// any two steps of the network: with two threads on two cores a frame took nearly twice as long.
-fn on_a_thread_of_its_own<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+/// Runs `f` on a temporary thread.
+///
+/// OpenMP creates one team of threads per calling thread. If both the loading and the streaming thread own a team, there
+/// are more threads than cores, and OpenMP puts them to sleep between the operations of the network: with two threads on
+/// two cores a frame took nearly twice as long.
+fn on_temporary_thread<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(f).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// What is known of one object in one frame.
+/// Status of one object in one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ObjectStatus {
-    /// Its id in the mask.
+    /// Id in the mask.
     pub id: u8,
     pub present: bool,
-    /// The region similarity to be expected of its mask, 0 to 1.
+    /// Expected region similarity of its mask, 0 to 1.
     pub confidence: f64,
+    /// Bounding box in pixels of the frame.
+    pub region: Option<Region>,
 }
 
-/// What came of one frame.
+/// Result of one frame.
 pub struct FrameResult {
-    /// Nothing without a reference.
+    /// `None` without a reference.
     pub matte: Option<Matte>,
-    /// A mask has become the reference with this frame.
+    /// Whether a mask became the reference with this frame.
     pub seeded: bool,
-    /// Whether its objects are in the picture.
+    /// Whether any object is present.
     pub presence: Presence,
-    /// The same for each of them.
     pub objects: Vec<ObjectStatus>,
-    /// The region similarity to be expected of the mask, 0 to 1; 1 of one that was drawn.
+    /// Expected region similarity of the masks, 0 to 1. 1 for the reference mask itself.
     pub confidence: f64,
-    /// What the network took, if it ran.
+    /// Time that the network took, if it ran.
     pub time: Option<Duration>,
 }
 
-impl Engine {
+impl Segmenter {
     /// # Errors
     /// Those of [`Tracker::new`].
     pub fn new(options: &Options, threads: u32) -> Result<Self> {
-        let (tracker, mut threads) = on_a_thread_of_its_own(|| {
-            // A new thread has the number of the process: of its physical cores, of `OMP_NUM_THREADS`, or of the
-            // application.
+        let (tracker, mut threads) = on_temporary_thread(|| {
+            // A new thread starts with the number of the process: that of the physical cores, of `OMP_NUM_THREADS`, or
+            // of the application.
             let most = threads::of_this_thread();
             // The prefetch thread has as many threads as the streaming thread.
             let most = if options.frame_threading { most.div_ceil(2) } else { most };
@@ -93,7 +97,7 @@ impl Engine {
         Ok(Self { tracker, shrinker: None, threads })
     }
 
-    /// Threads that the network uses for the next frame; 0 if the application decides.
+    /// Number of threads for the next frame. 0 = the application decides.
     pub fn threads(&self) -> u32 {
         self.threads.count()
     }
@@ -102,22 +106,22 @@ impl Engine {
         &self.tracker
     }
 
-    /// Why work is handed to the GPU bit by bit; said once.
-    pub fn take_launch_warning(&mut self) -> Option<String> {
-        self.tracker.take_launch_warning()
+    /// Takes the reason why CUDA graphs are not used, once.
+    pub fn take_graph_warning(&mut self) -> Option<String> {
+        self.tracker.take_graph_warning()
     }
 
-    /// Frames to come are of another format.
+    /// Prepares for frames of another format.
     pub fn forget_format(&mut self) {
         self.shrinker = None;
     }
 
-    /// Whether frames can be looked at before their turn.
+    /// Whether frames can be encoded before their turn.
     pub fn can_prefetch(&self) -> bool {
         self.tracker.can_prefetch()
     }
 
-    /// Begins with the frame after the next, of the same format, on another thread.
+    /// Starts to encode the frame after the next on the prefetch thread.
     ///
     /// # Errors
     /// A frame that cannot be converted.
@@ -126,8 +130,7 @@ impl Engine {
         Ok(self.tracker.prefetch(&mut View::new(frame, shrinker))?)
     }
 
-    /// The matte of the next frame, `info` being its format; `prefetched` is what is known of it. With `restart`, nothing
-    /// of the frames before is used, only the reference.
+    /// Segments the next frame, which has the format `info`. With `restart` tracking starts anew from the reference.
     ///
     /// # Errors
     /// A frame that cannot be converted, or an error of libtorch.
@@ -139,7 +142,7 @@ impl Engine {
         restart: bool,
     ) -> Result<FrameResult, ProcessError> {
         let Self { tracker, shrinker, threads } = self;
-        // Frames may come on another thread from one start of the stream to the next.
+        // Each start of a stream may use another streaming thread.
         tracker.set_threads(threads.count());
         if let Some(Change::Clear) = change {
             tracker.clear();
@@ -164,26 +167,26 @@ impl Engine {
         let shrinker = shrinker.get_or_insert_with(|| Shrinker::new(info));
         let mut view = View::new(frame, shrinker);
         let begun = Instant::now();
-        // The mask that was drawn on this very frame; the network need not look for it.
+        // The mask of a reference that is this frame: the network need not run.
         let mut drawn = None;
-        if let Some(reference) = arm {
+        if let Some(reference) = &arm {
             match &reference.image {
                 Some(image) => {
                     tracker.set_reference(&mut image.as_picture(), &reference.mask)?;
                     if resumes {
-                        tracker.look_everywhere(view.size());
+                        tracker.search_whole_frame(view.size());
                     }
                 }
                 None => {
                     tracker.set_reference(&mut view, &reference.mask)?;
-                    drawn = Some(Matte::from_mask(&reference.mask)?);
+                    drawn = Some(&reference.mask);
                 }
             }
         } else if restart {
             tracker.restart()?;
         }
         let (mut matte, presence, confidence) = match drawn {
-            Some(matte) => (matte, Presence::Seen, 1.0),
+            Some(mask) => (Matte::from_mask(mask)?, Presence::Seen, 1.0),
             None => {
                 let matte = tracker.step_from(&mut view, prefetched)?;
                 if let Threads::Automatic(tuner) = threads
@@ -198,19 +201,27 @@ impl Engine {
             matte.set_starts_over();
         }
         let time = Some(begun.elapsed());
-        Ok(FrameResult { matte: Some(matte), seeded, presence, objects: objects(tracker), confidence, time })
+        let objects = objects(tracker, drawn.map(|mask| (&**mask, view.size())));
+        Ok(FrameResult { matte: Some(matte), seeded, presence, objects, confidence, time })
     }
 }
 
-/// What the last frame told of each object; nothing was looked for yet in the frame of the reference itself.
-fn objects(tracker: &Tracker) -> Vec<ObjectStatus> {
-    let confidences =
-        tracker.object_stats().iter().map(|evidence| evidence.confidence).chain(std::iter::repeat(1.0));
-    tracker
-        .object_ids()
-        .iter()
-        .zip(tracker.present())
-        .zip(confidences)
-        .map(|((&id, present), confidence)| ObjectStatus { id, present, confidence })
+/// Status of each object after the last frame. `drawn` is the mask of a reference frame and the size of that frame; the
+/// network has not processed it.
+fn objects(tracker: &Tracker, drawn: Option<(&ReferenceMask, (usize, usize))>) -> Vec<ObjectStatus> {
+    let (confidences, regions): (Vec<f64>, Vec<Option<Region>>) = match drawn {
+        Some((mask, frame)) => {
+            let size = (mask.width(), mask.height());
+            let region = |object: &ObjectMask| object.bounds(size.0).map(|region| region.scaled(size, frame));
+            mask.objects().iter().map(|object| (1.0, region(object))).unzip()
+        }
+        None => {
+            let confidences = tracker.object_stats().iter().map(|object| object.confidence);
+            (confidences.collect(), tracker.object_regions())
+        }
+    };
+    let ids = tracker.object_ids().iter().zip(tracker.present());
+    ids.zip(confidences.into_iter().zip(regions))
+        .map(|((&id, present), (confidence, region))| ObjectStatus { id, present, confidence, region })
         .collect()
 }

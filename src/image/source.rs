@@ -1,4 +1,4 @@
-//! Pictures that the tracker may look at in part.
+//! Frames that the tracker reads by region.
 
 use super::{Picture, Planes};
 use crate::Result;
@@ -22,7 +22,7 @@ impl Region {
         Self { x: 0, y: 0, width, height }
     }
 
-    /// The same part of a picture of another size, rounded to whole pixels, at least one each way.
+    /// The same part of a picture of another size, rounded to whole pixels, at least one in each dimension.
     pub fn scaled(&self, from: (usize, usize), to: (usize, usize)) -> Self {
         let part = |start: usize, length: usize, from: usize, to: usize| {
             let at = |position: usize| (position * to + from / 2) / from.max(1);
@@ -35,39 +35,39 @@ impl Region {
     }
 }
 
-/// A picture of which any part can be had.
-pub trait Scene {
+/// A frame of which any region can be read as RGB.
+pub trait FrameSource {
     /// Width and height in pixels.
     fn size(&self) -> (usize, usize);
 
-    /// What `region`, which lies inside, shows; best at `size`, width and height in pixels, or at any other.
+    /// Returns `region`, which is inside the frame, as RGB. `size` (width, height) is preferred but not
+    /// guaranteed.
     ///
     /// # Errors
-    /// A picture that cannot be converted.
-    fn view(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>>;
+    /// The frame cannot be converted.
+    fn crop(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>>;
 
-    /// The same for a picture that is looked at beside the others and may be coarse, so that what serves the others is
-    /// kept.
+    /// As [`crop`](Self::crop), for an additional, coarse picture; it must not evict what is cached for `view`.
     ///
     /// # Errors
-    /// Those of [`view`](Self::view).
+    /// Those of [`crop`](Self::crop).
     fn overview(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>> {
-        self.view(region, size)
+        self.crop(region, size)
     }
 
-    /// The frame as it is stored, for a network that does not run on the CPU to see it with no work done
-    /// here. Nothing where that cannot be: then [`view`](Self::view) is asked for.
+    /// The frame as stored, for conversion on the device of the network. `None` if the format does not allow that;
+    /// then [`crop`](Self::crop) is used.
     fn planes(&self) -> Option<Planes<'_>> {
         None
     }
 }
 
-impl Scene for Picture<'_> {
+impl FrameSource for Picture<'_> {
     fn size(&self) -> (usize, usize) {
         (self.width, self.height)
     }
 
-    fn view(&mut self, region: Region, _: (usize, usize)) -> Result<Picture<'_>> {
+    fn crop(&mut self, region: Region, _: (usize, usize)) -> Result<Picture<'_>> {
         self.check()?;
         let first = region.y * self.stride + 3 * region.x;
         Ok(Picture {
@@ -79,7 +79,7 @@ impl Scene for Picture<'_> {
     }
 
     fn planes(&self) -> Option<Planes<'_>> {
-        Some(Planes::of_picture(self))
+        Some(Planes::from_picture(self))
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_scale_with_the_picture() {
+    fn regions_scale_with_the_picture() {
         let region = Region { x: 10, y: 20, width: 30, height: 40 };
         assert_eq!(region.scaled((100, 100), (100, 100)), region);
         assert_eq!(region.scaled((100, 100), (50, 10)), Region { x: 5, y: 2, width: 15, height: 4 });
@@ -98,10 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_shows_its_parts_without_a_copy() {
+    fn parts_of_a_picture_are_not_copied() {
         let data: Vec<u8> = (0..4 * 15).collect();
         let mut picture = Picture { data: &data, width: 4, height: 4, stride: 15 };
-        let part = picture.view(Region { x: 1, y: 2, width: 2, height: 2 }, (9, 9)).unwrap();
+        let part = picture.crop(Region { x: 1, y: 2, width: 2, height: 2 }, (9, 9)).unwrap();
         assert_eq!((part.width, part.height, part.data[0], part.data[15]), (2, 2, 33, 48));
     }
 }

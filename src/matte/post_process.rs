@@ -1,6 +1,6 @@
-//! From a small matte to the plane that is seen, in this order: enlargement and refinement, smoothing over
-//! time, growth, softness, threshold, inversion. Smoothing comes early, since it compares what was found in
-//! one frame with what was found in the last; threshold late, since its edges must not be softened again.
+//! Post-processing of a small matte into a plane, in this order: enlargement and refinement, temporal smoothing,
+//! growth, feathering, threshold, inversion. Smoothing comes early, because it compares the network's results of
+//! consecutive frames. The threshold comes late, because its hard edges must not be softened again.
 
 use super::MaskView;
 use super::expand::Expander;
@@ -13,32 +13,33 @@ use crate::Result;
 use crate::image::{PlaneMut, Region};
 use crate::matte::Matte;
 
-/// Writes mattes into planes, frame after frame of one video.
+/// Post-processes the mattes of one video, frame by frame.
 #[derive(Debug, Default)]
 pub struct PostProcessor {
     small: Vec<u8>,
     enlarger: Enlarger,
     refiner: Refiner,
-    /// What smoothing remembers of each object.
+    /// Smoothing state by object id.
     histories: Vec<(u8, History)>,
     expander: Expander,
     featherer: Featherer,
-    /// Planes between one step and the next.
-    between: [Vec<u8>; 2],
+    /// Intermediate planes.
+    scratch: [Vec<u8>; 2],
 }
 
 impl PostProcessor {
-    /// Forgets the frames before.
+    /// Discards the smoothing state.
     pub fn restart(&mut self) {
         self.histories.clear();
     }
 
-    /// The alpha of `matte` as the settings want it; without a matte all is opaque. `guide` is the frame
-    /// that the matte belongs to; without one, or with one of another size than the plane's, edges are not
-    /// refined, and smoothing sees no movement but that of the matte.
+    /// Writes the alpha of `matte` according to the settings; without a matte, the plane becomes opaque. `guide`
+    /// is the frame of the matte. Without a guide of the plane's size, edges are not refined, and smoothing
+    /// detects motion only by changes of the matte.
     ///
     /// # Errors
-    /// A plane that is too small for its size, or an error of libtorch.
+    /// [`Error::Config`](crate::Error::Config) if the plane has too little data for its size, or an error of
+    /// libtorch.
     pub fn write_alpha(
         &mut self,
         settings: &MatteSettings,
@@ -54,7 +55,7 @@ impl PostProcessor {
         self.write_object(settings, matte, settings.object, guide, plane)
     }
 
-    /// As [`write_alpha`](Self::write_alpha), of the given object (0 = all) in place of the chosen one.
+    /// As [`write_alpha`](Self::write_alpha), for `object` (0 = all) instead of the object of the settings.
     ///
     /// # Errors
     /// Those of [`write_alpha`](Self::write_alpha).
@@ -78,7 +79,7 @@ impl PostProcessor {
         if !(smooths || expands || feathers) {
             self.enlarge(settings, matte, object, guide, plane)?;
         } else {
-            let [mut first, mut second] = std::mem::take(&mut self.between);
+            let [mut first, mut second] = std::mem::take(&mut self.scratch);
             first.resize(width * height, 0);
             let packed = &mut PlaneMut { data: &mut first, width, height, stride: width };
             self.enlarge(settings, matte, object, guide, packed)?;
@@ -103,7 +104,7 @@ impl PostProcessor {
                     )?;
                 }
             }
-            self.between = [first, second];
+            self.scratch = [first, second];
         }
 
         if let Some(table) = settings.table() {
@@ -122,15 +123,15 @@ impl PostProcessor {
         guide: Option<&Guide>,
         plane: &mut PlaneMut,
     ) -> Result<()> {
-        let refines = guide.is_some() && settings.edges == Edges::Refine && !matte.is_drawn();
+        let refines = guide.is_some() && settings.edges == Edges::Refine && !matte.is_reference();
         if matte.write_on_device(object, refines, plane)? {
             return Ok(());
         }
         let region: Region = matte.region_in((plane.width, plane.height));
-        let Some(small) = matte.small(Some(object), region, &mut self.small)? else {
+        let Some(small) = matte.alpha_bytes(Some(object), region, &mut self.small)? else {
             return plane.fill(0);
         };
-        let mut part = matte.prepare(region, plane)?;
+        let mut part = matte.clear_outside(region, plane)?;
         self.enlarger.enlarge(&small, &mut part)?;
         match guide {
             Some(guide) if refines => self.refiner.refine(&small, guide, region, &mut part),

@@ -9,9 +9,9 @@ use image::RgbImage;
 use super::{Propagator, as_picture};
 use crate::{LabelMap, Result};
 
-/// Ids by the objects' finished alpha planes: where none reaches one half is background.
+/// Ids by the objects' post_processed alpha planes: where none reaches one half is background.
 #[derive(Debug)]
-pub struct Finished {
+pub struct PostProcessed {
     tracker: Tracker,
     settings: MatteSettings,
     post_processor: PostProcessor,
@@ -20,7 +20,7 @@ pub struct Finished {
     plane: Vec<u8>,
 }
 
-impl Finished {
+impl PostProcessed {
     /// Of `settings`, all but the object counts.
     pub fn new(tracker: Tracker, settings: MatteSettings) -> Self {
         let settings = MatteSettings { object: 0, ..settings };
@@ -34,7 +34,7 @@ impl Finished {
     }
 }
 
-impl Propagator for Finished {
+impl Propagator for PostProcessed {
     fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
         let mask = ReferenceMask::from_labels(labels.width(), labels.height(), labels.ids())?;
         self.post_processor.restart();
@@ -44,7 +44,7 @@ impl Propagator for Finished {
     fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap> {
         let mut picture = as_picture(picture);
         let matte = self.tracker.step(&mut picture)?;
-        let guide = Guide::of_picture(&picture);
+        let guide = Guide::from_picture(&picture);
         let mut labels = LabelMap::background(width, height);
         let Self { settings, post_processor, alpha, plane, .. } = self;
         alpha.clear();

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Makes an archive that runs where GStreamer is installed. See `scripts/dist.sh --help`.
+set -euo pipefail
+
+usage() {
+  cat <<'EOF'
+usage: scripts/dist.sh
+
+Packs the plugin, the trainer, libtorch's CPU libraries, the scripts of
+pipelines/ and the licences into target/dist/fastganseg-VERSION-linux-x86_64.tar.xz. The archive runs from any folder on
+x86-64 Linux with glibc 2.36 or newer (as on the build machine) and GStreamer 1.22 or newer.
+EOF
+}
+case ${1:-} in -h | --help) usage; exit 0 ;; '') ;; *) usage >&2; exit 2 ;; esac
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+target=${CARGO_TARGET_DIR:-target}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+name=fastganseg-$version-linux-x86_64
+stage=$target/dist/$name
+
+command -v chrpath >/dev/null ||
+  { echo "dist: error: chrpath is missing (on Debian and Ubuntu: apt install chrpath)" >&2; exit 1; }
+cargo build --release --workspace
+rm -rf "$stage"
+mkdir -p "$stage/bin" "$stage/lib/gstreamer-1.0" "$stage/licences"
+scripts/install.sh "$stage/lib/gstreamer-1.0"
+install -m 755 "$target/release/fastganseg-train" "$stage/bin/"
+chrpath -r '$ORIGIN/../fastganseg' "$stage/lib/gstreamer-1.0/libgstfastganseg.so" >/dev/null
+chrpath -r '$ORIGIN/../lib/fastganseg' "$stage/bin/fastganseg-train" >/dev/null
+cp -R pipelines README.md CHANGELOG.md "$stage/"
+cp LICENSE "$stage/licences/fastganseg-MPL-2.0.txt"
+cp models/MODEL_CARD.md "$stage/licences/built-in-weights.md"
+for licence in .libtorch/torch-*.dist-info/licenses/{LICENSE,NOTICE}; do
+  [ -e "$licence" ] && cp "$licence" "$stage/licences/libtorch-$(basename "$licence")"
+done
+for binary in "$stage"/bin/* "$stage"/lib/gstreamer-1.0/*; do
+  if readelf -d "$binary" | grep -E 'R(UN)?PATH' | grep -F "$PWD" >/dev/null; then
+    echo "dist: error: $binary holds a path of this machine" >&2
+    exit 1
+  fi
+done
+tar -C "$target/dist" -cf - "$name" | xz -T0 -3 >"$target/dist/$name.tar.xz"
+echo "$target/dist/$name.tar.xz"

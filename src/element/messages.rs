@@ -1,0 +1,206 @@
+//! Messages, warnings and errors that the element posts, and what else the streaming thread needs of it.
+
+use std::path::Path;
+use std::sync::MutexGuard;
+use std::time::Duration;
+
+use glib::subclass::prelude::*;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_base::prelude::*;
+use gstreamer_base::subclass::base_transform::{InputBuffer, PrepareOutputBufferSuccess};
+use gstreamer_base::subclass::prelude::*;
+
+use super::downstream::{self, Fate};
+use super::imp::{FastGanSeg, lock};
+use super::qos::{Late, Times};
+use super::reference::State;
+use super::settings::Settings;
+use super::shared::Shared;
+use super::statistics::Origin;
+use super::stream::{Host, Stream};
+use super::{CAT, Output, caps};
+use crate::device;
+use crate::mask::MaskWarning;
+
+const ALPHA_FORMATS: &str = "a format with alpha (A420, AYUV, RGBA, ...)";
+
+impl Host for FastGanSeg {
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        lock(&self.settings)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+
+    fn segment(&self) -> gst::Segment {
+        self.obj().segment()
+    }
+
+    fn sync_properties(&self, times: Times) {
+        if let Some(time) = times.stream
+            && let Err(error) = self.obj().sync_values(time)
+        {
+            gst::warning!(CAT, imp = self, "Cannot set controlled properties: {error}");
+        }
+    }
+
+    fn allocate(&self, buffer: &gst::BufferRef) -> Result<gst::Buffer, gst::FlowError> {
+        match self.parent_prepare_output_buffer(InputBuffer::Readable(buffer))? {
+            PrepareOutputBufferSuccess::Buffer(buffer) => Ok(buffer),
+            PrepareOutputBufferSuccess::InputBuffer => Err(gst::FlowError::Error),
+        }
+    }
+
+    fn account(&self, origin: Origin, total: Duration) {
+        let latency_changed = {
+            let mut shared = self.shared();
+            shared.statistics.put_out(origin, total);
+            matches!(origin, Origin::Network(_)) && shared.latency.add(total)
+        };
+        if latency_changed {
+            self.post_latency();
+        }
+    }
+
+    fn post_latency(&self) {
+        gst::info!(CAT, imp = self, "The latency has changed");
+        self.post(gst::message::Latency::builder().src(&*self.obj()).build());
+    }
+
+    fn post_reference(&self, state: State, pts: Option<gst::ClockTime>, object: Option<u8>) {
+        let structure = gst::Structure::builder("fastganseg-reference")
+            .field("state", state.name())
+            .field_if_some("object", object.map(u32::from))
+            .field_if_some("pts", pts)
+            .build();
+        gst::info!(CAT, imp = self, "{structure}");
+        self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());
+    }
+
+    fn post_mask_warnings(&self, mask: &Path, warnings: Vec<MaskWarning>) {
+        for warning in warnings {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("mask {}: {warning}", mask.display())
+            );
+        }
+    }
+
+    fn warn_no_reference(&self) {
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::Settings,
+            ("There is no reference yet, so frames pass opaque: set ref-mask to a PNG of the object")
+        );
+    }
+
+    fn post_late(&self, late: Late, buffer: &gst::BufferRef, times: Times) {
+        self.post(late.message(&*self.obj(), buffer, times));
+    }
+}
+
+impl FastGanSeg {
+    /// Posts a message. An element need not have a bus.
+    fn post(&self, message: gst::Message) {
+        if self.obj().post_message(message).is_err() {
+            gst::debug!(CAT, imp = self, "There is no bus for the message");
+        }
+    }
+
+    /// Tells why the CPU is used. Without an NVIDIA GPU that is no surprise and no warning.
+    pub(super) fn report_cpu(&self, reason: &str) {
+        if device::has_nvidia_gpu(Path::new("/")) {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::NotFound,
+                ("No CUDA device: {reason}. Running on the CPU; device=cpu asks for that")
+            );
+        } else {
+            gst::info!(CAT, imp = self, "No NVIDIA GPU, running on the CPU: {reason}");
+        }
+    }
+
+    /// Posts the flow error of the last buffer of a stream. No buffer follows that could return it.
+    pub(super) fn post_drain_error(&self, error: gst::FlowError) {
+        if !matches!(error, gst::FlowError::Eos | gst::FlowError::Flushing) {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Failed,
+                ("The last frame of the stream was not taken: {error}"),
+                ["streaming stopped, reason {error}"]
+            );
+        }
+    }
+
+    /// Warns if no element downstream uses the alpha channel, because the picture is then not cut out.
+    pub(super) fn check_alpha(&self) {
+        if !self.stream().as_ref().is_some_and(Stream::needs_alpha_check) {
+            return;
+        }
+        let fate = downstream::alpha_behind(self.obj().src_pad());
+        if let Some(stream) = &mut *self.stream() {
+            stream.set_alpha_checked(fate != Fate::Unknown);
+        }
+        if let Fate::Lost { element, reason } = fate {
+            gst::element_imp_warning!(
+                self,
+                gst::CoreError::Negotiation,
+                ("{element} drops the alpha channel (it {reason}), so the picture is not cut out. Put a compositor \
+                     before it to lay the object over a background, use an element that keeps alpha (avenc_ffv1, \
+                     avenc_prores_ks or pngenc write it), or set output=mask for the mask alone or \
+                     output=overlay for a look")
+            );
+        }
+    }
+
+    /// Posts an error with a remedy if downstream accepts no format of the chosen output.
+    pub(super) fn explain_negotiation(&self) {
+        let obj = self.obj();
+        let pad = obj.src_pad();
+        if pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
+            return;
+        }
+        let output = self.settings().output;
+        let accepted = pad.peer_query_caps(None);
+        if caps::takes(output, &accepted) {
+            return;
+        }
+        let first = self.stream().as_mut().is_some_and(Stream::explain_negotiation_once);
+        if !first {
+            return;
+        }
+        let neighbour = pad.peer().and_then(|peer| peer.parent_element()).map(|element| element.name());
+        let neighbour = neighbour.as_deref().unwrap_or("downstream");
+        let compositor = downstream::compositor_behind(pad);
+        let (needed, remedy) = match (output, compositor) {
+            // A compositor accepts alpha only if the element behind it does.
+            (Output::Alpha, Some(compositor)) => (
+                ALPHA_FORMATS,
+                format!("Put a videoconvert behind {compositor}, for without one {compositor} takes no alpha either"),
+            ),
+            (Output::Alpha, None) => (
+                ALPHA_FORMATS,
+                "Put a compositor and a videoconvert there to lay the picture over something, or set output=mask \
+                 for the mask alone or output=overlay for a look"
+                    .into(),
+            ),
+            (Output::Mask | Output::Labels, _) => ("GRAY8", "Put a videoconvert in between".into()),
+            (Output::Overlay, _) => ("the format of the input", "Put a videoconvert in between".into()),
+        };
+        let output = match output {
+            Output::Alpha => "alpha",
+            Output::Mask => "mask",
+            Output::Labels => "labels",
+            Output::Overlay => "overlay",
+        };
+        gst::element_imp_error!(
+            self,
+            gst::CoreError::Negotiation,
+            ("output={output} puts out {needed}, which {neighbour} does not take. {remedy}"),
+            ["{neighbour} takes {accepted}"]
+        );
+    }
+}

@@ -1,0 +1,389 @@
+//! The way of one buffer through the element, and the state of the streaming thread.
+
+use std::path::Path;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+
+use super::compose::Composer;
+use super::continuity::{self, Continuity};
+use super::discont::DiscontTracker;
+use super::frame::Frame;
+use super::pending::PendingFrame;
+use super::process_error::ProcessError;
+use super::qos::{Late, Times};
+use super::reference::{Change, State};
+use super::sample;
+use super::schedule::{Decision, FrameContext, Schedule};
+use super::segmenter::Segmenter;
+use super::settings::Settings;
+use super::shared::Shared;
+use super::statistics::{Origin, Statistics};
+use super::{CAT, LatePolicy, Output};
+use crate::mask::MaskWarning;
+use crate::matte::Matte;
+use crate::tracker::Prefetched;
+
+/// Buffers after which the search for a user of the alpha channel ends. Elements downstream of queues agree on their
+/// formats later than this element.
+const MAX_ALPHA_CHECKS: u32 = 100;
+
+/// What a stream needs of the element.
+pub trait Host {
+    fn settings(&self) -> MutexGuard<'_, Settings>;
+    fn shared(&self) -> MutexGuard<'_, Shared>;
+    /// The segment of the input.
+    fn segment(&self) -> gst::Segment;
+    /// Sets controlled properties to their values at the time of a buffer.
+    fn sync_properties(&self, times: Times);
+    /// Allocates an output buffer with the metas of the input buffer.
+    ///
+    /// # Errors
+    /// Downstream supplies none.
+    fn allocate(&self, buffer: &gst::BufferRef) -> Result<gst::Buffer, gst::FlowError>;
+    /// Records an output buffer and the time that it took.
+    fn account(&self, origin: Origin, total: Duration);
+    fn post_latency(&self);
+    /// Posts the state of the reference, or of one of its objects.
+    fn post_reference(&self, state: State, pts: Option<gst::ClockTime>, object: Option<u8>);
+    /// Warns about a mask that is probably wrong. It is used all the same.
+    fn post_mask_warnings(&self, mask: &Path, warnings: Vec<MaskWarning>);
+    fn warn_no_reference(&self);
+    /// Posts a QoS message about a late buffer.
+    fn post_late(&self, late: Late, buffer: &gst::BufferRef, times: Times);
+}
+
+/// State of the streaming thread, from start to stop.
+pub struct Stream {
+    segmenter: Segmenter,
+    /// `None` until caps are set.
+    composer: Option<Composer>,
+    continuity: Continuity,
+    schedule: Schedule,
+    /// The matte of the last frame that the network processed.
+    matte: Option<Matte>,
+    /// The buffer that waits for the next one, with frame threading.
+    pending: Option<PendingFrame>,
+    /// Flow return of a buffer that was pushed before an event or a query. The next buffer returns it.
+    drain_error: Option<gst::FlowError>,
+    discont: DiscontTracker,
+    /// Whether downstream supports strides and offsets.
+    video_meta: bool,
+    no_reference_reported: bool,
+    negotiation_explained: bool,
+    /// Buffers left in which to look for a user of the alpha channel.
+    alpha_checks: u32,
+}
+
+impl Stream {
+    pub fn new(segmenter: Segmenter) -> Self {
+        Self {
+            segmenter,
+            composer: None,
+            continuity: Continuity::default(),
+            schedule: Schedule::default(),
+            matte: None,
+            pending: None,
+            drain_error: None,
+            discont: DiscontTracker::default(),
+            video_meta: false,
+            no_reference_reported: false,
+            negotiation_explained: false,
+            alpha_checks: 0,
+        }
+    }
+
+    /// Whether each buffer waits for the next one.
+    pub fn delays(&self) -> bool {
+        self.segmenter.can_prefetch()
+    }
+
+    /// Sets the formats of the buffers to come.
+    pub fn set_composer(&mut self, composer: Composer, output: Output) {
+        self.composer = Some(composer);
+        self.negotiation_explained = false;
+        self.alpha_checks = if output == Output::Alpha { MAX_ALPHA_CHECKS } else { 0 };
+        self.segmenter.forget_format();
+    }
+
+    pub fn set_video_meta(&mut self, supported: bool) {
+        self.video_meta = supported;
+    }
+
+    pub fn take_drain_error(&mut self) -> Option<gst::FlowError> {
+        self.drain_error.take()
+    }
+
+    pub fn set_drain_error(&mut self, error: gst::FlowError) {
+        self.drain_error = Some(error);
+    }
+
+    pub fn take_pending(&mut self) -> Option<PendingFrame> {
+        self.pending.take()
+    }
+
+    /// Returns true the first time after new caps.
+    pub fn explain_negotiation_once(&mut self) -> bool {
+        !std::mem::replace(&mut self.negotiation_explained, true)
+    }
+
+    /// Whether it is still unknown what happens to the alpha channel downstream.
+    pub fn needs_alpha_check(&self) -> bool {
+        self.alpha_checks > 0
+    }
+
+    pub fn set_alpha_checked(&mut self, conclusive: bool) {
+        self.alpha_checks = if conclusive { 0 } else { self.alpha_checks.saturating_sub(1) };
+    }
+
+    /// Discards what belongs to the position before a flush. Returns the change of the reference that the discarded
+    /// buffer carried.
+    pub fn flush(&mut self) -> Option<Change> {
+        self.drain_error = None;
+        self.continuity.flush();
+        let lost = self.pending.take()?;
+        self.discont.miss();
+        lost.change
+    }
+
+    /// Removes a DISCONT flag that `GstBaseTransform` has put on the wrong buffer.
+    pub fn correct_discont(&self, buffer: &mut gst::Buffer) {
+        if self.delays() {
+            self.discont.correct(buffer);
+        }
+    }
+
+    fn input(&self) -> Result<gst_video::VideoInfo, gst::FlowError> {
+        let composer = self.composer.as_ref().ok_or(gst::FlowError::NotNegotiated)?;
+        Ok(composer.input().clone())
+    }
+
+    /// Takes an input buffer. Returns the frame to be processed now: this one, or with frame threading the one before.
+    ///
+    /// # Errors
+    /// A frame that cannot be converted.
+    pub fn submit(
+        &mut self,
+        element: &impl Host,
+        buffer: gst::Buffer,
+    ) -> Result<Option<PendingFrame>, ProcessError> {
+        let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
+        let (change, reset) = {
+            let mut shared = element.shared();
+            (shared.slot.take_change(), std::mem::take(&mut shared.reset))
+        };
+        if reset {
+            self.continuity.flush();
+        }
+        let restart = self.continuity.breaks_at(discont, buffer.pts());
+        let mut frame = PendingFrame { buffer, change, restart, prefetched: None };
+        if !self.delays() {
+            return Ok(Some(frame));
+        }
+        if frame.change.is_none() && !frame.restart {
+            frame.prefetched = self.prefetch(element, &frame.buffer)?;
+        }
+        let time = frame.buffer.pts();
+        let before = self.pending.replace(frame);
+        let gap = time.zip(before.as_ref().and_then(|before| before.buffer.pts()));
+        if let Some(gap) = gap.and_then(|(time, before)| continuity::gap(before, time)) {
+            let changed = element.shared().latency.waited(gap.into());
+            if changed {
+                element.post_latency();
+            }
+        }
+        Ok(before)
+    }
+
+    /// Starts to encode a frame on the prefetch thread, if the network will run on it.
+    fn prefetch(
+        &mut self,
+        element: &impl Host,
+        buffer: &gst::BufferRef,
+    ) -> Result<Option<Prefetched>, ProcessError> {
+        let interval = element.settings().inference_interval;
+        let times = Times::of(buffer, &element.segment());
+        let late = element.shared().qos.lateness(times.running).is_some();
+        if late || !self.schedule.due_after(self.pending.is_some().into(), interval) {
+            return Ok(None);
+        }
+        let info = self.input()?;
+        let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
+        self.segmenter.prefetch(&frame, &info)
+    }
+
+    /// Makes the output buffer of a frame. Returns `None` if the frame is dropped.
+    ///
+    /// # Errors
+    /// A frame that cannot be converted, an error of libtorch, no output buffer.
+    pub fn process(
+        &mut self,
+        element: &impl Host,
+        frame: PendingFrame,
+        begun: Instant,
+    ) -> Result<Option<gst::Buffer>, ProcessError> {
+        let times = Times::of(&frame.buffer, &element.segment());
+        element.sync_properties(times);
+        let PendingFrame { buffer, change, restart, prefetched } = frame;
+        let Some((matte, origin)) = self.segment(element, &buffer, (change, restart, prefetched), times)?
+        else {
+            self.discont.miss();
+            return Ok(None);
+        };
+        let (output, settings, roi_meta) = {
+            let settings = element.settings();
+            (settings.output, settings.matte(), settings.roi_meta)
+        };
+        // The time that downstream takes to supply a buffer does not count.
+        let mut waited = Duration::ZERO;
+        let allocate = |buffer: &gst::BufferRef| {
+            let begun = Instant::now();
+            let allocated = element.allocate(buffer);
+            waited = begun.elapsed();
+            allocated
+        };
+        let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
+        let composer = self.composer.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+        let mut buffer =
+            composer.compose(buffer, matte.as_ref(), (output, settings), self.video_meta, allocate)?;
+        self.matte = matte;
+        if roi_meta {
+            attach_regions(buffer.make_mut(), &element.shared().statistics);
+        }
+        self.discont.mark(&mut buffer, discont);
+        element.account(origin, begun.elapsed().saturating_sub(waited));
+        Ok(Some(buffer))
+    }
+
+    /// Returns the matte of a frame and its origin, or `None` if the frame is dropped. Without a reference there is no
+    /// matte.
+    fn segment(
+        &mut self,
+        element: &impl Host,
+        buffer: &gst::BufferRef,
+        (change, restart, prefetched): (Option<Change>, bool, Option<Prefetched>),
+        times: Times,
+    ) -> Result<Option<(Option<Matte>, Origin)>, ProcessError> {
+        let info = self.input()?;
+        if change.is_some() {
+            element.shared().slot.arrive();
+        }
+        let mut held = self.matte.take();
+        if let Some(held) = &mut held {
+            held.set_held();
+        }
+        match self.decide(element, change.is_some() || restart || held.is_none(), buffer, times) {
+            Decision::Run => (),
+            Decision::Hold | Decision::HoldLate(_) => return Ok(Some((held, Origin::Held))),
+            Decision::Drop => {
+                self.matte = held;
+                return Ok(None);
+            }
+        }
+
+        let armed = match &change {
+            Some(Change::Arm(reference)) => {
+                element.post_mask_warnings(
+                    reference.mask.origin(),
+                    reference.frame_warning(&info).into_iter().collect(),
+                );
+                Some(Arc::clone(reference))
+            }
+            _ => None,
+        };
+        let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
+        let threads = self.segmenter.threads();
+        let mut result = self.segmenter.process_frame((&frame, prefetched), &info, change, restart)?;
+        if let Some(reason) = self.segmenter.take_graph_warning() {
+            gst::debug!(CAT, "{reason}");
+        }
+        if let Some(reference) = armed {
+            let needed = element.shared().slot.needs_picture(&reference);
+            if needed {
+                let picture = sample::reference_picture(&frame)??;
+                element.shared().slot.seeded(&reference, picture);
+            }
+        }
+        let (changed_objects, states): (_, Vec<State>) = {
+            let mut shared = element.shared();
+            shared.statistics.set_confidence(result.confidence);
+            shared.statistics.set_threads(threads);
+            let objects = std::mem::take(&mut result.objects);
+            let changed = shared.statistics.update_objects(objects, result.seeded);
+            (changed, shared.slot.update(result.seeded, result.presence).collect())
+        };
+        let (seeded, others): (Vec<State>, Vec<State>) =
+            states.into_iter().partition(|state| *state == State::Seeded);
+        for state in seeded {
+            element.post_reference(state, buffer.pts(), None);
+        }
+        for object in changed_objects {
+            let state = if object.present { State::Recovered } else { State::Lost };
+            element.post_reference(state, buffer.pts(), Some(object.id));
+        }
+        for state in others {
+            element.post_reference(state, buffer.pts(), None);
+        }
+        if result.matte.is_none() && !std::mem::replace(&mut self.no_reference_reported, true) {
+            element.warn_no_reference();
+        }
+        Ok(Some((result.matte, result.time.map_or(Origin::Nowhere, Origin::Network))))
+    }
+
+    /// Decides whether the network runs on a frame, and posts a QoS message if it does not because the frame is late.
+    fn decide(
+        &mut self,
+        element: &impl Host,
+        must_run: bool,
+        buffer: &gst::BufferRef,
+        times: Times,
+    ) -> Decision {
+        let (interval, policy) = {
+            let settings = element.settings();
+            (settings.inference_interval, settings.late_policy)
+        };
+        let mut shared = element.shared();
+        let (jitter, proportion) = (shared.qos.lateness(times.running), shared.qos.proportion());
+        let decision = self.schedule.decide(&FrameContext {
+            must_run,
+            interval,
+            late: jitter.is_some(),
+            drops: policy == LatePolicy::Drop,
+            running_time: times.running,
+            cost: shared.statistics.inference_time(),
+        });
+        gst::trace!(CAT, "{decision:?} at {:?}, late by {jitter:?}", times.running);
+        let held = match decision {
+            Decision::Run | Decision::Hold => return decision,
+            Decision::HoldLate(count) => Some(count),
+            Decision::Drop => None,
+        };
+        if held.is_none() {
+            shared.statistics.drop_one();
+        }
+        let counts = shared.statistics.counts();
+        drop(shared);
+        let late = Late { jitter: jitter.unwrap_or_default(), proportion, held, counts };
+        element.post_late(late, buffer, times);
+        decision
+    }
+}
+
+/// Attaches the bounding box of each present object.
+fn attach_regions(buffer: &mut gst::BufferRef, statistics: &Statistics) {
+    for object in statistics.objects().iter().filter(|object| object.present) {
+        let Some(region) = object.region else { continue };
+        let [x, y, width, height] = [region.x, region.y, region.width, region.height]
+            .map(|length| u32::try_from(length).unwrap_or(u32::MAX));
+        let mut meta = gst_video::VideoRegionOfInterestMeta::add(buffer, "fastganseg", (x, y, width, height));
+        meta.set_id(i32::from(object.id));
+        meta.add_param(
+            gst::Structure::builder("object")
+                .field("id", u32::from(object.id))
+                .field("confidence", object.confidence)
+                .build(),
+        );
+    }
+}
