@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Build script: version information, the run-time path to libtorch, and the CUDA functions that the bindings of
 //! libtorch lack.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Frames per second of a pipeline on a machine with other busy processes, by number of threads.
 //!
 //! Run with `cargo bench --bench busy`. The bench starts the busy processes itself. `-- CLIP MASK.png` uses a clip

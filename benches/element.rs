@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Time of one frame in the element, from input buffer to output buffer, and in the network alone.
 //!
 //! Run with `cargo bench --bench element`, or `-- lite` for one of the two networks. I420 in, A420 out. Results are
@@ -13,7 +15,7 @@ use std::time::Instant;
 
 use gstfastganseg::image::Picture;
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::model::{Config, Resnet50, weights};
+use gstfastganseg::torch::model::{Config, Resnet50, weights};
 use gstfastganseg::tracker::{Options, Tracker};
 use gstreamer::prelude::*;
 use gstreamer_check::Harness;

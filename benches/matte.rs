@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Time to write a matte into an 8-bit plane, by post-processing step.
 //!
 //! Run with `cargo bench --bench matte`. Prints the minimum of many runs, as other programs may use the machine.

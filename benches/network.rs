@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Time of one frame in the network alone, without video and resizing, for one object; for lite up to sixteen.
 //!
 //! Run with `cargo bench --bench network`, or `-- resnet50` for one of the two networks, `-- objects` for several
@@ -7,9 +9,9 @@ use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use gstfastganseg::Result;
-use gstfastganseg::device::{self, DeviceChoice, Precision};
-use gstfastganseg::model::layers::channels_last;
-use gstfastganseg::model::{Config, Lite, Regressor, Resnet50, prepare};
+use gstfastganseg::device::{DeviceChoice, Precision};
+use gstfastganseg::torch::model::layers::channels_last;
+use gstfastganseg::torch::model::{Config, Lite, Regressor, Resnet50, prepare};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
 fn frames(
@@ -62,11 +64,11 @@ fn network(criterion: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_secs(2)).measurement_time(Duration::from_secs(10));
     let mut runs = vec![(Device::Cpu, Kind::Float)];
     // Without bfloat16 instructions a processor is a hundred times slower with it.
-    let native = Precision::Auto.kind(Device::Cpu).expect("a precision");
+    let native = gstfastganseg::torch::kind(Precision::Auto, Device::Cpu).expect("a precision");
     if native != Kind::Float {
         runs.push((Device::Cpu, native));
     }
-    match device::open(DeviceChoice::Auto) {
+    match gstfastganseg::torch::open_device(DeviceChoice::Auto) {
         Ok((cuda @ Device::Cuda(_), _)) => {
             runs.extend([Kind::Float, Kind::BFloat16, Kind::Half].map(|kind| (cuda, kind)));
         }

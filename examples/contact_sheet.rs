@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Writes a contact sheet that compares two videos: frames of the first above the same frames of the second, as PNG.
 //! Fails if the videos differ in their number of frames.
 //!

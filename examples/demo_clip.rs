@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Writes the demo clip and the mask of its first frame. A textured object moves, rotates, grows and changes shape in
 //! front of a moving textured background; a distractor comes close to it. The clip has sound.
 //!
@@ -117,13 +119,13 @@ impl Pose {
 }
 
 /// The drawn scene.
-pub struct FrameSource {
+pub struct Scene {
     clip: Clip,
     background: Noise,
     object_texture: Noise,
 }
 
-impl FrameSource {
+impl Scene {
     /// Creates the scene of a clip.
     pub fn new(clip: Clip) -> Self {
         Self { clip, background: Noise::new(1), object_texture: Noise::new(2) }
@@ -258,7 +260,7 @@ pub fn write(clip: Clip, video: &Path, mask: &Path) -> Result<(), Box<dyn Error>
 
     let bus = pipeline.bus().ok_or("the pipeline has no bus")?;
     pipeline.set_state(gst::State::Playing)?;
-    let scene = FrameSource::new(clip);
+    let scene = Scene::new(clip);
     // GStreamer's RGB rows are padded to four bytes.
     let stride = (3 * width).next_multiple_of(4);
     let time = |frame: usize| gst::ClockTime::from_nseconds((frame * 1_000_000_000 / rate) as u64);

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
 """Plays a clip with an object cut out, from Python. Changes the mask after two seconds.
 
     GST_PLUGIN_PATH=target/release python3 examples/embed.py in.mp4 mask.png [second-mask.png]

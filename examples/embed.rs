@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! An application with the element linked in: plays a clip, changes the mask while playing, and prints the element's
 //! messages.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Sets the run-time path of libtorch, which dependencies cannot pass on.
 
 fn main() {

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MPL-2.0
 # shellcheck shell=bash
 # Functions shared by the scripts of this folder, which source it.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
 # Puts an object of a clip on a colour or a checkerboard, with the clip's sound.
 set -euo pipefail
 

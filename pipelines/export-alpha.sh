@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
 # Writes the cut-out object with an alpha channel, for a compositing or editing program.
 set -euo pipefail
 

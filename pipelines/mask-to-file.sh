@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
 # Writes only the mask, as a grey video or as one PNG per frame.
 set -euo pipefail
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
 # Plays a clip or a camera in a window, with the object tinted.
 set -euo pipefail
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
 # Puts the object of one clip in front of another clip.
 set -euo pipefail
 
@@ -35,6 +36,6 @@ exec gst-launch-1.0 -e \
   ! "video/x-raw,width=$width,height=$height,framerate=$rate,pixel-aspect-ratio=1/1" \
   ! queue ! mix.sink_0 \
   compositor name=mix sink_0::zorder=0 sink_0::repeat-after-eos=true sink_1::zorder=1 \
-  ! identity eos-after=$((frames + 1)) ! progressreport update-freq=1 ! videoconvert ! x264enc ! h264parse ! queue ! out. \
+  ! identity eos-after=$frames ! progressreport update-freq=1 ! videoconvert ! x264enc ! h264parse ! queue ! out. \
   "${sound[@]}" \
   mp4mux name=out ! filesink location="$4"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
 # Cuts an object out of a webcam live, as a virtual camera for video conferences and recorders.
 set -euo pipefail
 

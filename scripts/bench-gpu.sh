@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
 # Checks and benchmarks an NVIDIA GPU; see `scripts/bench-gpu.sh --help`.
 set -euo pipefail
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
 """Checks and times the network `resnet50` in PyTorch, with the weights of examples/bench_gpu.
 
 scripts/bench-gpu.sh runs it after examples/bench_gpu, whose folder has resnet50.safetensors and

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
 # Packs the plugin and its dependencies, except for libtorch; see `scripts/bundle-gpu.sh --help`.
 set -euo pipefail
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MPL-2.0
 # Runs a program of a bundle of scripts/bundle-gpu.sh, in which this script is named `run`:
 # run [--libtorch DIR] PROGRAM [ARGUMENT...]
 set -eu

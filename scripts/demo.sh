@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
 # Cuts an object out of a clip and shows the result; see `scripts/demo.sh --help`.
 set -euo pipefail
 

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Makes an archive that runs where GStreamer is installed. See `scripts/dist.sh --help`.
+# SPDX-License-Identifier: MPL-2.0
+# Builds a release archive. See `scripts/dist.sh --help`.
 set -euo pipefail
 
 usage() {
   cat <<'EOF'
 usage: scripts/dist.sh
 
-Packs the plugin, the trainer, libtorch's CPU libraries, the scripts of
-pipelines/ and the licences into target/dist/fastganseg-VERSION-linux-x86_64.tar.xz. The archive runs from any folder on
-x86-64 Linux with glibc 2.36 or newer (as on the build machine) and GStreamer 1.22 or newer.
+Packs the plugin, the trainer, libtorch's CPU libraries, the scripts of pipelines/ and the licences into
+target/dist/fastganseg-VERSION-linux-x86_64.tar.xz. The archive runs from any folder on x86-64 Linux with glibc 2.36 or
+newer (as on the build machine) and GStreamer 1.22 or newer.
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; '') ;; *) usage >&2; exit 2 ;; esac
@@ -36,7 +37,7 @@ for licence in .libtorch/torch-*.dist-info/licenses/{LICENSE,NOTICE}; do
 done
 for binary in "$stage"/bin/* "$stage"/lib/gstreamer-1.0/*; do
   if readelf -d "$binary" | grep -E 'R(UN)?PATH' | grep -F "$PWD" >/dev/null; then
-    echo "dist: error: $binary holds a path of this machine" >&2
+    echo "dist: error: $binary contains an RPATH of this machine" >&2
     exit 1
   fi
 done

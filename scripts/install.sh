@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Copies the plugin and the libtorch libraries it needs. See `scripts/install.sh --help`.
+# SPDX-License-Identifier: MPL-2.0
+# Installs the plugin and the libtorch libraries that it needs. See `scripts/install.sh --help`.
 set -euo pipefail
 
 usage() {
@@ -7,10 +8,10 @@ usage() {
 usage: scripts/install.sh PLUGINS
 
 Copies libgstfastganseg.so of the release build to the folder PLUGINS, and libtorch's CPU libraries (about 450 MB) to
-the folder `fastganseg` beside it, where the plugin finds them. The checkout may be removed afterwards.
+the folder `fastganseg` next to PLUGINS, where the plugin looks for them. The checkout is not needed afterwards.
 
 Environment:
-  CARGO_TARGET_DIR   cargo's output folder [default: target]
+  CARGO_TARGET_DIR   build folder of cargo [default: target]
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
@@ -23,14 +24,14 @@ plugin=${CARGO_TARGET_DIR:-target}/release/libgstfastganseg.so
 mkdir -p "$1"
 libraries=$(dirname "$(readlink -f "$1")")/fastganseg
 mkdir -p "$libraries"
-# What comes from the system is the system's business.
+# System libraries are not copied.
 mapfile -t needed < <(ldd "$plugin" | awk '$3 ~ /\/(torch|nvidia)\// {print $3}')
-[ ${#needed[@]} -gt 0 ] || { echo "install: error: $plugin does not find libtorch: run 'make build' again" >&2; exit 1; }
+[ ${#needed[@]} -gt 0 ] || { echo "install: error: $plugin cannot find libtorch: run 'make build' again" >&2; exit 1; }
 for library in "${needed[@]}"; do
   install -m 644 "$(readlink -f "$library")" "$libraries/$(basename "$library")"
 done
 install -m 755 "$plugin" "$1/"
 echo "installed $1/libgstfastganseg.so and libtorch in $libraries"
 if [ -e "$(dirname "${needed[0]}")/../../.cuda-complete" ]; then
-  echo "The installed libtorch is for CPUs. For the GPU use the build in this checkout: GST_PLUGIN_PATH=$PWD/$(dirname "$plugin")"
+  echo "The installed libtorch supports CPUs only. To use the GPU, use the build in this checkout: GST_PLUGIN_PATH=$PWD/$(dirname "$plugin")"
 fi

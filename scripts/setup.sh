@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
 # Installs the dependencies of fastganseg. See `scripts/setup.sh --help`.
 set -euo pipefail
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
 # Plays many frames and records the memory; see `scripts/soak.sh --help`.
 set -euo pipefail
 

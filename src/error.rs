@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::PathBuf;
 
 /// Result of operations outside GStreamer.
@@ -68,11 +70,13 @@ pub enum Error {
     #[error("the prefetch thread has ended: set frame-threading=false, and please report it")]
     NoPrefetch,
     /// A call into libtorch that failed.
-    #[error("libtorch: {}", first_line(.0))]
-    Torch(#[from] tch::TchError),
+    #[error("libtorch: {0}")]
+    Torch(String),
 }
 
-/// First line of a message, without the stack trace that libtorch appends.
-fn first_line(error: &tch::TchError) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+impl From<tch::TchError> for Error {
+    /// Keeps the first line of the message, without the stack trace that libtorch appends.
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(error.to_string().lines().next().unwrap_or_default().to_owned())
+    }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Keeps freed memory in the process for the next frame.
 
 /// Makes glibc keep freed memory, for the whole process.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Number of CPU threads that libtorch uses for the calling thread.
 //!
 //! `at::set_num_threads` also changes a process-wide default, which belongs to the host application. OpenMP and

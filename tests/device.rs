@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Opens CUDA devices on machines without a GPU, a driver or the CUDA libraries. The expected error depends on what
 //! is missing, so that the same test covers a CPU build of libtorch, a CUDA build, and a GPU.
 
 use std::path::Path;
 
-use gstfastganseg::cuda::Shim;
-use gstfastganseg::device::{self, DeviceChoice, Precision};
+use gstfastganseg::device::{DeviceChoice, Precision};
+use gstfastganseg::torch::cuda::Shim;
 use gstfastganseg::tracker::{Options, Tracker};
 
 /// Whether NVIDIA's libraries are installed next to the libtorch that this process has loaded.
@@ -25,10 +27,10 @@ fn has_driver() -> bool {
 #[test]
 fn missing_cuda_parts_are_named_with_a_remedy() {
     tch::set_num_threads(1);
-    let opened = device::open(DeviceChoice::Cuda(0));
+    let opened = gstfastganseg::torch::open_device(DeviceChoice::Cuda(0));
     if has_libraries() && has_driver() {
         opened.unwrap();
-        let error = device::open(DeviceChoice::Cuda(99)).unwrap_err().to_string();
+        let error = gstfastganseg::torch::open_device(DeviceChoice::Cuda(99)).unwrap_err().to_string();
         assert!(error.contains("cuda:99") && error.contains("CUDA device"), "{error}");
         return;
     }
@@ -49,8 +51,10 @@ fn missing_cuda_parts_are_named_with_a_remedy() {
         let reason = Shim::load().unwrap_err();
         assert!(reason.contains(".so") || reason.contains("scripts/setup.sh"), "{reason}");
     }
-    assert!(device::open(DeviceChoice::Cuda(7)).unwrap_err().to_string().contains("cuda:7"));
-    let (device, warning) = device::open(DeviceChoice::Auto).unwrap();
+    assert!(
+        gstfastganseg::torch::open_device(DeviceChoice::Cuda(7)).unwrap_err().to_string().contains("cuda:7")
+    );
+    let (device, warning) = gstfastganseg::torch::open_device(DeviceChoice::Auto).unwrap();
     assert_eq!(device, tch::Device::Cpu);
     assert!(error.contains(&warning.expect("a warning that names the reason")), "{error}");
 

@@ -1,11 +1,13 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Compares `lite` with recorded outputs of its built-in weights, and of its prototype if that recording exists.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use gstfastganseg::model::lite::memory::{Selection, Tokens};
-use gstfastganseg::model::weights::Weights;
-use gstfastganseg::model::{Config, Lite};
+use gstfastganseg::torch::model::lite::memory::{Selection, Tokens};
+use gstfastganseg::torch::model::weights::Weights;
+use gstfastganseg::torch::model::{Config, Lite};
 use tch::{Device, Kind, Tensor, nn};
 
 fn shared() -> PathBuf {

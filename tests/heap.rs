@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Checks that the allocator keeps the network's memory from frame to frame. A binary of its own: the kernel counts
 //! page faults per process.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]

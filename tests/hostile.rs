@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Corrupted and oversized files. Any input must decode or give an error, within bounded memory.
 //!
 //! The tests corrupt valid files at random; most rounds repair the checksums, so that the damage passes the first
@@ -13,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use gstfastganseg::image::OwnedPicture;
 use gstfastganseg::mask::{Labels, MAX_PIXELS, ReferenceMask};
-use gstfastganseg::model::weights::{self, Weights};
-use gstfastganseg::model::{Config, Lite};
+use gstfastganseg::torch::model::weights::{self, Weights};
+use gstfastganseg::torch::model::{Config, Lite};
 use png::{BitDepth, ColorType};
 use tch::{Device, Kind, nn};
 

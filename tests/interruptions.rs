@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Tracks drawn clips with the built-in model, through interruptions of the picture and hidden objects.
 
 use gstfastganseg::device::DeviceChoice;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Runs the code path of a GPU on the CPU: frames as planes, static input buffers, mattes enlarged on the device. Its
 //! results must match those of the CPU path.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Tracks a drawn clip with the built-in model; the object is covered for a second.
 
 use gstfastganseg::device::DeviceChoice;

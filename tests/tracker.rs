@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The tracker with random weights: sizes, objects, errors.
 
 use std::collections::BTreeMap;
@@ -8,8 +10,8 @@ use gstfastganseg::device::{DeviceChoice, Precision};
 use gstfastganseg::image::{FrameSource, Picture, PlaneMut, Region};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::Matte;
-use gstfastganseg::model::weights::{self, Weights};
-use gstfastganseg::model::{Config, Lite, Matching, Resnet50};
+use gstfastganseg::torch::model::weights::{self, Weights};
+use gstfastganseg::torch::model::{Config, Lite, Matching, Resnet50};
 use gstfastganseg::tracker::{MAX_OBJECTS, Options, Roi, Tracker};
 use tch::{Device, Kind, nn};
 

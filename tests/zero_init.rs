@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! `zero_init` builds networks without random numbers. A binary of its own: libtorch's random generator is global.
 
-use gstfastganseg::model::{Config, Lite, Resnet50, zero_init};
+use gstfastganseg::torch::model::{Config, Lite, Resnet50, zero_init};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Build script: sets the runtime search path of libtorch.
 
 use std::path::PathBuf;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Checks and benchmarks a GPU: compares results with the CPU in float32, and times network, tracker and pipeline,
 //! eagerly and with CUDA graphs. `scripts/bench-gpu.sh` runs it, followed by PyTorch; see `--help`.
 //!
@@ -5,7 +7,7 @@
 //! its results.
 
 mod args;
-mod footage;
+mod clips;
 mod measure;
 mod results;
 mod weights;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The measurements and checks.
 
 use std::error::Error;
@@ -15,7 +17,7 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 
 use crate::args::Args;
-use crate::footage::{I420, VideoClips};
+use crate::clips::{I420, VideoClips};
 use crate::results::{Line, Results};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Writes results as they arrive: to the terminal, as CSV, and as JSON with one object per line.
 
 use std::fs::File;

@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Weights for the measurements. The time of a network does not depend on its weights.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use gstfastganseg::model::{Config, Regressor, Resnet50, prepare, weights};
+use gstfastganseg::torch::model::{Config, Regressor, Resnet50, prepare, weights};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::args::Args;

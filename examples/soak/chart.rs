@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Draws a chart of memory over frames.
 
 use std::path::Path;

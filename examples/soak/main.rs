@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Runs a pipeline for a long time and records its memory.
 //!
 //! ```sh
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 
 use gst::prelude::*;
-use gstfastganseg::model::{Config, Lite, weights};
+use gstfastganseg::torch::model::{Config, Lite, weights};
 use gstreamer as gst;
 use tch::{Device, Kind, nn};
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Decoding a mask from any bytes gives a valid mask or an error.
 
 #![no_main]

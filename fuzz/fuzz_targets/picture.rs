@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Decoding a picture from any bytes gives a valid picture or an error.
 
 #![no_main]

@@ -1,11 +1,13 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Interpretation weights from any bytes gives valid weights or an error; filling a network with them does not panic.
 
 #![no_main]
 
 use std::path::Path;
 
-use gstfastganseg::model::weights::Weights;
-use gstfastganseg::model::{Architecture, Lite};
+use gstfastganseg::torch::model::weights::Weights;
+use gstfastganseg::torch::model::{Architecture, Lite};
 use libfuzzer_sys::fuzz_target;
 use tch::{Device, nn};
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! CUDA functions that libtorch's Rust bindings lack: streams, graphs, asynchronous copies, allocator.
 //!
 //! `shim.cpp` implements them. If a compiler and the headers are available, the build script compiles it to a

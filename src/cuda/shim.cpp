@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MPL-2.0
 // What the Rust bindings of libtorch lack on CUDA: streams, graphs, asynchronous copies and the allocator.
 // A library of its own, loaded only where a CUDA device is used. Every function returns 0, or 1 with the
 // reason to be had from fastganseg_cuda_error(); none lets an exception through.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Direct queries to NVIDIA's driver about its version and GPUs, because libtorch does not report what is missing.
 
 use std::ffi::{c_char, c_int, c_uint};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Selection of the device and the precision of the network.
 
 mod driver;
@@ -101,11 +103,8 @@ impl fmt::Display for Precision {
 }
 
 impl Precision {
-    /// The tensor kind to compute in on `device`.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for float16 on the CPU, which has no fast convolutions for it.
-    pub fn kind(self, device: Device) -> Result<Kind> {
+    /// The tensor kind to compute in on `device`. float16 is refused on the CPU, which has no fast convolutions for it.
+    pub(crate) fn kind(self, device: Device) -> Result<Kind> {
         match (self, device) {
             (Self::Float32, _) => Ok(Kind::Float),
             (Self::Bfloat16, _) => Ok(Kind::BFloat16),
@@ -149,10 +148,7 @@ fn cpu_has_bfloat16() -> bool {
 }
 
 /// Opens a device. Also returns the reason if `auto` selected the CPU.
-///
-/// # Errors
-/// [`Error::Device`] if the CUDA device of `choice` is not available.
-pub fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
+pub(crate) fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
     match choice {
         DeviceChoice::Cpu => Ok((Device::Cpu, None)),
         DeviceChoice::Cuda(index) => cuda(index)

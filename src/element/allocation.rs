@@ -1,10 +1,13 @@
-//! Buffer pools and metas agreed on with the neighbours.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Answers to ALLOCATION queries: buffer pools and metas.
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 
-/// Strides and offsets of any kind are welcome. If a buffer `waits` while the next one is filled, there have to be two.
+/// Proposes `GstVideoMeta` to upstream. If a buffer `waits` while the next one is filled, at least two buffers are
+/// requested.
 pub fn propose(query: &mut gst::query::Allocation, waits: bool) {
     if query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
@@ -16,11 +19,11 @@ pub fn propose(query: &mut gst::query::Allocation, waits: bool) {
     }
 }
 
-/// Makes sure that there is a pool for the output, of video buffers if downstream has none of its own.
-/// Returns whether downstream understands strides and offsets.
+/// Configures the pool of the output: the pool that downstream offers, otherwise a new video buffer pool. Returns
+/// whether downstream supports `GstVideoMeta`.
 ///
 /// # Errors
-/// A pool that does not take its configuration.
+/// The caps are invalid, or the new pool rejects its configuration.
 pub fn decide(query: &mut gst::query::Allocation) -> Result<bool, glib::BoolError> {
     let video_meta = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
     let Some(caps) = query.get_owned().0 else { return Ok(video_meta) };

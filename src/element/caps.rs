@@ -1,4 +1,6 @@
-//! Which formats go in, and what comes out of them.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Input and output caps.
 
 use std::sync::LazyLock;
 
@@ -9,7 +11,7 @@ use gstreamer_video::{VideoFormat, VideoFormatInfo};
 use super::Output;
 use crate::element::frame::{appended_planes, colors_in_place, has_plain_alpha};
 
-/// Offered to upstream before all others: what decoders and cameras have, and what costs least here.
+/// Formats offered to upstream first: common with decoders and cameras, and cheapest for this element.
 const PREFERRED: [VideoFormat; 19] = [
     VideoFormat::I420,
     VideoFormat::Nv12,
@@ -32,10 +34,10 @@ const PREFERRED: [VideoFormat; 19] = [
     VideoFormat::Y444,
 ];
 
-/// Fields that a conversion between kinds of formats makes untrue.
+/// Fields that a conversion between colour models invalidates.
 const COLOR_FIELDS: [&str; 2] = ["colorimetry", "chroma-site"];
 
-/// Every raw format there is, for each can be converted.
+/// All raw formats, the preferred ones first.
 fn input_formats() -> &'static [VideoFormat] {
     static FORMATS: LazyLock<Vec<VideoFormat>> = LazyLock::new(|| {
         let others = VideoFormat::iter_raw().filter(|format| !PREFERRED.contains(format));
@@ -44,14 +46,14 @@ fn input_formats() -> &'static [VideoFormat] {
     &FORMATS
 }
 
-/// Every format whose alpha can be written, and is known to GStreamer to be alpha.
+/// All formats with an alpha channel that can be written and that GStreamer flags as alpha.
 fn alpha_formats() -> &'static [VideoFormat] {
     static FORMATS: LazyLock<Vec<VideoFormat>> =
         LazyLock::new(|| input_formats().iter().copied().filter(|&format| has_alpha(format)).collect());
     &FORMATS
 }
 
-/// Whether `output` can put out `format` for input of `input`.
+/// Returns whether `output` supports the output format `format` for the input format `input`.
 pub fn allows(output: Output, input: VideoFormat, format: VideoFormat) -> bool {
     match output {
         Output::Alpha => has_alpha(format),
@@ -64,15 +66,15 @@ pub fn sink_template() -> gst::Caps {
     gst_video::VideoCapsBuilder::new().format_list(input_formats().iter().copied()).build()
 }
 
-/// All formats as on the sink, for `output=overlay` leaves them as they are.
+/// All formats as on the sink pad, because `output=overlay` keeps the format.
 pub fn src_template() -> gst::Caps {
     sink_template()
 }
 
-/// What can come out for `caps` going in, or go in for `caps` coming out.
+/// Returns the caps on the other pad for `caps` on the pad of `direction`.
 ///
-/// Formats that the chosen output rules out are let through last of all, so that the pads can be linked
-/// and [`fixate`] is asked, which is when the reason can be told.
+/// Formats that `output` does not support come last. They let the pads link, so that [`fixate`] is called and the
+/// element can post the reason.
 pub fn transform(output: Output, direction: gst::PadDirection, caps: &gst::Caps) -> gst::Caps {
     if output == Output::Overlay {
         return caps.clone();
@@ -101,8 +103,8 @@ pub fn transform(output: Output, direction: gst::PadDirection, caps: &gst::Caps)
     result
 }
 
-/// The alpha formats that `structure` can become. Of one format it is known which colours stay as they
-/// are, and then their description stays, too.
+/// Appends the alpha formats for `structure`. If its format is fixed, the colour fields are kept for the formats with
+/// the same colour model.
 fn push_alpha(out: &mut gst::CapsRef, structure: &gst::StructureRef) {
     if let Some(input) = format_of(structure) {
         let info = VideoFormatInfo::from_format(input);
@@ -134,8 +136,8 @@ fn push(out: &mut gst::CapsRef, structure: &gst::StructureRef, formats: &[VideoF
     out.append_structure(structure);
 }
 
-/// The best of what is left of the output caps, of which downstream has had its say. Empty caps if
-/// nothing is left that the chosen output can be.
+/// Chooses the best of the output caps that downstream accepts. Returns empty caps if `output` supports none of
+/// them.
 pub fn fixate(output: Output, input: &gst::Caps, caps: &gst::Caps) -> gst::Caps {
     let Some(input) = input.structure(0) else { return gst::Caps::new_empty() };
     let Some(format) = format_of(input) else { return gst::Caps::new_empty() };
@@ -156,12 +158,12 @@ pub fn fixate(output: Output, input: &gst::Caps, caps: &gst::Caps) -> gst::Caps 
     gst::Caps::from(structure)
 }
 
-/// Whether any of `caps` could take what `output` puts out, whatever its size.
-pub fn takes(output: Output, caps: &gst::Caps) -> bool {
+/// Returns whether any format of `caps` is supported by `output`.
+pub fn accepts(output: Output, caps: &gst::Caps) -> bool {
     caps.is_any()
         || caps.iter().any(|structure| {
-            let anything = !structure.has_field("format");
-            anything || formats_of(structure).iter().any(|&format| allows(output, format, format))
+            let any_format = !structure.has_field("format");
+            any_format || formats_of(structure).iter().any(|&format| allows(output, format, format))
         })
 }
 
@@ -179,7 +181,7 @@ fn formats_of(structure: &gst::StructureRef) -> Vec<VideoFormat> {
 
 fn has_alpha(format: VideoFormat) -> bool {
     let info = VideoFormatInfo::from_format(format);
-    // GStreamer 1.22 does not know that AV12 has alpha. Its compositor then takes AV12 for opaque.
+    // GStreamer 1.22 does not flag AV12 as alpha, and its compositor treats it as opaque.
     has_plain_alpha(&info) && info.has_alpha()
 }
 
@@ -191,7 +193,7 @@ fn same_sampling(a: &VideoFormatInfo, b: &VideoFormatInfo) -> bool {
     same_colors(a, b) && sampling(a) == sampling(b)
 }
 
-/// By what powers of two the chroma is smaller; 4:2:0 for grey, which can do with any.
+/// Chroma subsampling, horizontal and vertical, as powers of two. Grey counts as 4:2:0.
 fn sampling(info: &VideoFormatInfo) -> (u32, u32) {
     match (info.w_sub(), info.h_sub()) {
         ([_, x, ..], [_, y, ..]) => (*x, *y),
@@ -199,7 +201,7 @@ fn sampling(info: &VideoFormatInfo) -> (u32, u32) {
     }
 }
 
-/// How much is lost or has to be done on the way from one format to another; 0 for the same.
+/// Cost of a conversion in quality and time, 0 for equal formats.
 fn distance(from: VideoFormat, to: VideoFormat) -> u32 {
     if from == to {
         return 0;
@@ -213,7 +215,7 @@ fn distance(from: VideoFormat, to: VideoFormat) -> u32 {
     }
     let depth = |info: &VideoFormatInfo| info.depth()[0];
     let saved = |info: &VideoFormatInfo| sampling(info).0 + sampling(info).1;
-    // Grey has no chroma, which YUV has room for without any change to the luma.
+    // A conversion from grey to YUV keeps the luma.
     let foreign = !(same_colors(&a, &b) || a.is_gray() && b.is_yuv());
     4 + 400 * u32::from(foreign)
         + 40 * depth(&a).saturating_sub(depth(&b))
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn no_format_comes_out_that_gstreamer_takes_for_opaque() {
+    fn alpha_output_uses_only_formats_flagged_as_alpha() {
         gst::init().unwrap();
         for format in VideoFormat::iter_raw() {
             let known = VideoFormatInfo::from_format(format).has_alpha();
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_described_as_long_as_they_stay() {
+    fn colour_fields_are_kept_if_the_colours_do_not_change() {
         gst::init().unwrap();
         let input = gst_video::VideoInfo::builder(VideoFormat::I420, 8, 8)
             .colorimetry(&"bt709".parse().unwrap())
@@ -319,14 +321,14 @@ mod tests {
     }
 
     #[test]
-    fn without_alpha_there_is_nothing() {
+    fn downstream_without_alpha_gives_empty_caps() {
         gst::init().unwrap();
         let input =
             gst_video::VideoInfo::builder(VideoFormat::I420, 8, 8).build().unwrap().to_caps().unwrap();
         let downstream = gst_video::VideoCapsBuilder::new().format(VideoFormat::I420).build();
         let caps = transform(Output::Alpha, gst::PadDirection::Sink, &input).intersect(&downstream);
-        assert!(!caps.is_empty(), "the pads must link, for the error to be told");
+        assert!(!caps.is_empty(), "the pads must link, so that the error is posted");
         assert!(fixate(Output::Alpha, &input, &caps).is_empty());
-        assert!(!takes(Output::Alpha, &downstream) && takes(Output::Alpha, &gst::Caps::new_any()));
+        assert!(!accepts(Output::Alpha, &downstream) && accepts(Output::Alpha, &gst::Caps::new_any()));
     }
 }

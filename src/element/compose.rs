@@ -1,4 +1,6 @@
-//! How an input buffer and its matte become the output buffer.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Composes the output buffer from an input buffer and its matte.
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
@@ -13,45 +15,46 @@ use crate::image::PlaneMut;
 use crate::mask::color;
 use crate::matte::{Guide, Matte, MatteSettings, PostProcessor};
 
-/// What was negotiated, and how to get from the one format to the other.
+/// The negotiated formats, and the conversion between them.
 pub struct Composer {
     input: VideoInfo,
     output: VideoInfo,
-    /// What the formats were negotiated for.
+    /// Value of `output` that the formats were negotiated for.
     negotiated: Output,
-    way: Way,
+    conversion: Conversion,
     converter: Option<gst_video::VideoConverter>,
-    /// Where overlays of formats that cannot be tinted are drawn.
+    /// ARGB buffer, and converters to and from ARGB, for overlays on formats that cannot be tinted directly.
     tinted: Option<(gst::Buffer, VideoInfo, gst_video::VideoConverter, gst_video::VideoConverter)>,
     planes: PlanePool,
     post_processor: PostProcessor,
-    /// For formats that have alpha already, with which the matte is multiplied.
+    /// Reads the alpha of the input, which is multiplied with the matte. `None` for formats without alpha.
     alpha_reader: Option<AlphaReader>,
-    /// The planes of one or several objects, for formats in which they cannot be written at once.
+    /// Alpha planes of the objects, for formats into which alpha cannot be written directly.
     alphas: Vec<u8>,
     scratch: Vec<u8>,
 }
 
-/// How alpha gets into a buffer.
+/// How alpha is added to a buffer.
 #[derive(Debug, PartialEq)]
-enum Way {
-    /// As another memory behind those of the colours; the number is that of the input's plane.
+enum Conversion {
+    /// The alpha plane is appended as another memory. Holds the input plane for each colour plane of the output.
     Append(Vec<usize>),
-    /// Over the bytes that are alpha, or nothing at all yet.
+    /// Alpha is written into the alpha or padding bytes of the buffer.
     InPlace,
+    /// The frame is converted.
     Convert,
 }
 
-/// Another buffer on the same bytes. What came from a pool must go back with its memory shared by nobody,
-/// or the pool throws it away; so the memory here holds the buffer, which outlives it.
-fn share(buffer: &gst::Buffer) -> Result<gst::Buffer, glib::BoolError> {
+/// Returns a buffer with the same bytes, without a copy if `buffer` has a single memory. A pool discards buffers whose
+/// memory is shared, so the new memory holds a reference to the whole buffer.
+fn share_memory(buffer: &gst::Buffer) -> Result<gst::Buffer, glib::BoolError> {
     if buffer.n_memory() != 1 {
         return Ok(buffer.copy());
     }
     let mapped = buffer
         .clone()
         .into_mapped_buffer_readable()
-        .map_err(|_| glib::bool_error!("The input buffer cannot be mapped"))?;
+        .map_err(|_| glib::bool_error!("the input buffer cannot be mapped"))?;
     let mut out = gst::Buffer::new();
     {
         let out = out.make_mut();
@@ -65,24 +68,24 @@ fn share(buffer: &gst::Buffer) -> Result<gst::Buffer, glib::BoolError> {
 
 impl Composer {
     /// # Errors
-    /// Formats that cannot be converted into each other.
+    /// `input` cannot be converted to `output`.
     pub fn new(input: VideoInfo, output: VideoInfo, wanted: Output) -> Result<Self, glib::BoolError> {
         let (from, to) = (input.format(), output.format());
-        // The setting may have changed since the formats were agreed on.
+        // The property may have changed since the negotiation.
         let negotiated = [wanted, Output::Alpha, Output::Mask, Output::Overlay]
             .into_iter()
             .find(|&candidate| caps::allows(candidate, from, to))
-            .ok_or_else(|| glib::bool_error!("{from} cannot become {to}"))?;
+            .ok_or_else(|| glib::bool_error!("{from} cannot be converted to {to}"))?;
         let (from, to) = (input.format_info(), output.format_info());
-        let way = if frame::colors_in_place(&from, &to) {
-            Way::InPlace
+        let conversion = if frame::colors_in_place(&from, &to) {
+            Conversion::InPlace
         } else if let Some(planes) = frame::appended_planes(&from, &to) {
-            Way::Append(planes)
+            Conversion::Append(planes)
         } else {
-            Way::Convert
+            Conversion::Convert
         };
-        let converter = match (negotiated, &way) {
-            (Output::Alpha, Way::Convert) => Some(frame::converter(&input, &output)?),
+        let converter = match (negotiated, &conversion) {
+            (Output::Alpha, Conversion::Convert) => Some(frame::converter(&input, &output)?),
             _ => None,
         };
         let alpha_reader = match frame::has_alpha(&from) {
@@ -93,7 +96,7 @@ impl Composer {
             input,
             output,
             negotiated,
-            way,
+            conversion,
             converter,
             tinted: None,
             planes: PlanePool::default(),
@@ -108,18 +111,18 @@ impl Composer {
         &self.input
     }
 
-    /// Whether the output has the colours of the input, and in the same system.
+    /// Returns whether the output has the colours of the input in the same colour model.
     pub fn keeps_colors(&self) -> bool {
-        let system = |info: &VideoInfo| (info.is_yuv(), info.is_rgb(), info.is_gray());
+        let model = |info: &VideoInfo| (info.is_yuv(), info.is_rgb(), info.is_gray());
         matches!(self.negotiated, Output::Alpha | Output::Overlay)
-            && system(&self.input) == system(&self.output)
+            && model(&self.input) == model(&self.output)
     }
 
-    /// The output buffer. `video_meta` is whether downstream understands strides and offsets, `allocate`
-    /// gets a buffer for the output with the metadata of another.
+    /// Returns the output buffer. `video_meta` = downstream supports `GstVideoMeta`; `allocate` returns an output
+    /// buffer with the metas of its argument.
     ///
     /// # Errors
-    /// No buffer to be had, or one that does not fit its format.
+    /// No output buffer is available, or a buffer does not match its format.
     pub fn compose(
         &mut self,
         buffer: gst::Buffer,
@@ -134,12 +137,12 @@ impl Composer {
             self.negotiated
         };
         match output {
-            Output::Alpha => match &self.way {
-                Way::Append(planes) if video_meta || self.is_packed(&buffer) => {
+            Output::Alpha => match &self.conversion {
+                Conversion::Append(planes) if video_meta || self.is_packed(&buffer) => {
                     let planes = planes.clone();
                     self.append(&buffer, &planes, matte, &settings)
                 }
-                Way::InPlace => match self.relabel(buffer) {
+                Conversion::InPlace => match self.relabel(buffer) {
                     Ok(buffer) => self.write_in_place(buffer, matte, &settings),
                     Err(buffer) => self.convert(&buffer, matte, &settings, allocate),
                 },
@@ -176,18 +179,19 @@ impl Composer {
         }
     }
 
-    /// Whether the planes lie as the output's caps alone tell, so that alpha comes where it is expected.
+    /// Returns whether the planes have the offsets and strides that follow from the output caps alone, so that
+    /// alpha can be appended without a `GstVideoMeta`.
     fn is_packed(&self, buffer: &gst::BufferRef) -> bool {
         let planes = self.input.format_info().n_planes() as usize;
-        let alike = match buffer.meta::<gst_video::VideoMeta>() {
+        let same_layout = match buffer.meta::<gst_video::VideoMeta>() {
             Some(meta) => {
                 meta.offset()[..planes] == self.output.offset()[..planes]
                     && meta.stride()[..planes] == self.output.stride()[..planes]
             }
             None => true,
         };
-        let in_order = matches!(&self.way, Way::Append(order) if order.is_sorted());
-        alike && in_order && buffer.size() == self.output.offset()[planes]
+        let in_order = matches!(&self.conversion, Conversion::Append(order) if order.is_sorted());
+        same_layout && in_order && buffer.size() == self.output.offset()[planes]
     }
 
     fn append(
@@ -219,7 +223,7 @@ impl Composer {
 
         let (mut flags, mut offsets, mut strides) =
             (gst_video::VideoFrameFlags::empty(), self.input.offset().to_vec(), self.input.stride().to_vec());
-        let mut out = share(buffer)?;
+        let mut out = share_memory(buffer)?;
         {
             let out = writable(&mut out)?;
             if let Some(meta) = buffer.meta::<gst_video::VideoMeta>() {
@@ -249,7 +253,8 @@ impl Composer {
         Ok(out)
     }
 
-    /// The buffer with its bytes declared to be of the output's format, if that can be done.
+    /// Changes the format of the buffer's video meta to that of the output. Returns the buffer as the error if it
+    /// is not writable.
     fn relabel(&self, mut buffer: gst::Buffer) -> Result<gst::Buffer, gst::Buffer> {
         if self.input.format() == self.output.format() {
             return Ok(buffer);
@@ -303,10 +308,10 @@ impl Composer {
                 let mut plane = PlaneMut { data: alphas, width, height, stride: width };
                 post_processor.write_alpha(settings, matte, guide.as_ref(), &mut plane)?;
                 if self.input.has_alpha() {
-                    // The conversion has kept it.
+                    // The conversion keeps the alpha of the input.
                     frame::multiply_alpha(&mut to, alphas)?;
                 } else {
-                    // AV12, of which GStreamer 1.22 does not know that it has alpha.
+                    // GStreamer 1.22 does not flag AV12 as alpha, and the conversion drops it.
                     reader.read(&from, scratch)?;
                     plane.multiply(scratch)?;
                     frame::write_alpha::<ProcessError>(&mut to, scratch, |plane| Ok(plane.copy(alphas)?))?;
@@ -317,7 +322,7 @@ impl Composer {
         Ok(out)
     }
 
-    /// The alpha is made before the buffer is written, which is read for it.
+    /// Writes alpha into the buffer. Post-processing reads the buffer, so all alpha is computed before it is written.
     fn write_in_place(
         &mut self,
         mut buffer: gst::Buffer,
@@ -369,36 +374,36 @@ impl Composer {
             return Ok(buffer);
         }
 
-        let (plain, info, there, back) = match &mut self.tinted {
+        let (argb, info, to_argb, from_argb) = match &mut self.tinted {
             Some(tinted) => tinted,
             none => {
                 let info = VideoInfo::builder(VideoFormat::Argb, self.input.width(), self.input.height())
                     .fps(self.input.fps())
                     .interlace_mode(self.input.interlace_mode())
                     .build()?;
-                let there = frame::converter(&self.input, &info)?;
-                let back = frame::converter(&info, &self.input)?;
-                none.insert((gst::Buffer::with_size(info.size())?, info, there, back))
+                let to_argb = frame::converter(&self.input, &info)?;
+                let from_argb = frame::converter(&info, &self.input)?;
+                none.insert((gst::Buffer::with_size(info.size())?, info, to_argb, from_argb))
             }
         };
-        let plain = writable(plain)?;
+        let argb = writable(argb)?;
         {
             let from = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
-            let mut to = FrameMut::from_buffer_ref_writable(plain, info)?;
-            there.frame_ref(&from, &mut to);
+            let mut to = FrameMut::from_buffer_ref_writable(argb, info)?;
+            to_argb.frame_ref(&from, &mut to);
             for (&id, alpha) in alphas {
                 frame::tint(&mut to, alpha, size.0, color(id))?;
             }
         }
-        let from = Frame::from_buffer_ref_readable(plain, info)?;
+        let from = Frame::from_buffer_ref_readable(argb, info)?;
         let mut to = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &self.input)?;
-        back.frame_ref(&from, &mut to);
+        from_argb.frame_ref(&from, &mut to);
         drop(to);
         Ok(buffer)
     }
 }
 
-/// The alphas of all objects, or of the chosen one, one plane after the other, and their ids.
+/// Writes the alpha planes of all objects, or of the selected one, to `alphas`, one after the other. Returns their ids.
 fn tints(
     post_processor: &mut PostProcessor,
     matte: &Matte,
@@ -418,5 +423,5 @@ fn tints(
 }
 
 fn writable(buffer: &mut gst::Buffer) -> Result<&mut gst::BufferRef, glib::BoolError> {
-    buffer.get_mut().ok_or_else(|| glib::bool_error!("A buffer of our own is in use elsewhere"))
+    buffer.get_mut().ok_or_else(|| glib::bool_error!("the output buffer is shared and cannot be written"))
 }

@@ -1,10 +1,12 @@
-//! Whether a frame follows the one before closely enough for tracking to go on.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Detects discontinuities after which tracking restarts.
 
 use gstreamer as gst;
 
-/// The longest gap across which tracking goes on. Live pipelines drop frames and mark the next one as
-/// discontinuous at every turn; to begin anew each time would be to match with the reference alone.
-const LONGEST_GAP: gst::ClockTime = gst::ClockTime::from_seconds(1);
+/// Maximum gap across which tracking continues. Live pipelines often drop frames and flag the next one as
+/// discontinuous. A restart at each of them would leave only the reference in memory.
+const MAX_GAP: gst::ClockTime = gst::ClockTime::from_seconds(1);
 
 #[derive(Debug, Default)]
 pub struct Continuity {
@@ -12,20 +14,20 @@ pub struct Continuity {
     flushed: bool,
 }
 
-/// From one frame to the next, unless it is before it or too far ahead.
+/// Returns the time from one frame to the next, or `None` if it is negative or longer than [`MAX_GAP`].
 pub fn gap(last: gst::ClockTime, next: gst::ClockTime) -> Option<gst::ClockTime> {
-    next.checked_sub(last).filter(|gap| *gap <= LONGEST_GAP)
+    next.checked_sub(last).filter(|gap| *gap <= MAX_GAP)
 }
 
 impl Continuity {
-    /// What comes next is from another place.
+    /// Marks the next frame as one from another position of the stream.
     pub fn flush(&mut self) {
         self.flushed = true;
     }
 
-    /// Takes note of a frame; true if it does not follow the one before: after a flush, or if it is
-    /// marked as discontinuous and its time is earlier, much later or unknown.
-    pub fn breaks_at(&mut self, discont: bool, pts: Option<gst::ClockTime>) -> bool {
+    /// Records a frame. Returns true if it does not follow the frame before: after a flush, or if it has the
+    /// DISCONT flag and its timestamp is earlier, more than [`MAX_GAP`] later, or unknown.
+    pub fn is_break(&mut self, discont: bool, pts: Option<gst::ClockTime>) -> bool {
         let follows = self.last.zip(pts).is_some_and(|(last, pts)| gap(last, pts).is_some());
         self.last = pts;
         std::mem::take(&mut self.flushed) || (discont && !follows)
@@ -40,15 +42,15 @@ mod tests {
     fn dropped_frames_do_not_break_tracking() {
         let ms = |value| Some(gst::ClockTime::from_mseconds(value));
         let mut continuity = Continuity::default();
-        assert!(continuity.breaks_at(true, ms(0)), "the first");
-        assert!(!continuity.breaks_at(false, ms(33)));
-        assert!(!continuity.breaks_at(true, ms(133)), "frames were dropped");
-        assert!(continuity.breaks_at(true, ms(100)), "back");
-        assert!(continuity.breaks_at(true, ms(5000)), "far ahead");
-        assert!(!continuity.breaks_at(false, ms(9000)), "a slow stream");
+        assert!(continuity.is_break(true, ms(0)), "first frame");
+        assert!(!continuity.is_break(false, ms(33)));
+        assert!(!continuity.is_break(true, ms(133)), "frames were dropped");
+        assert!(continuity.is_break(true, ms(100)), "earlier");
+        assert!(continuity.is_break(true, ms(5000)), "much later");
+        assert!(!continuity.is_break(false, ms(9000)), "a slow stream");
         continuity.flush();
-        assert!(continuity.breaks_at(false, ms(9033)));
-        assert!(!continuity.breaks_at(false, ms(9066)));
-        assert!(continuity.breaks_at(true, None));
+        assert!(continuity.is_break(false, ms(9033)));
+        assert!(!continuity.is_break(false, ms(9066)));
+        assert!(continuity.is_break(true, None));
     }
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Video frames as planes of components: reading and writing alpha, tinting, and conversion to small RGB pictures.
 
 use glib::BoolError;

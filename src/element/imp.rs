@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! GObject, GstElement and GstBaseTransform implementation.
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -27,9 +29,11 @@ use super::stream::{Host, Stream};
 use super::{CAT, allocation, caps, pending, signals};
 use crate::tracker::{Launch, Options};
 
-/// Three locks. `settings` and `shared` are held for moments only, never both, and never while other elements or the
-/// application are called. `stream` is held by the streaming thread while it processes a buffer, and by no other thread
-/// but for start and stop. It is released before a buffer is pushed.
+/// State of the element behind three locks.
+///
+/// `settings` and `shared` are held briefly, never both, and never while other elements or the application are
+/// called. `stream` is held by the streaming thread while it processes a buffer, and by other threads only during
+/// start and stop. It is released before a buffer is pushed.
 #[derive(Default)]
 pub struct FastGanSeg {
     pub(super) settings: Mutex<Settings>,
@@ -95,7 +99,7 @@ impl ObjectImpl for FastGanSeg {
         }
     }
 
-    /// Called once after all properties of one call are set, so that a mask and its image are loaded together.
+    /// Called once per `g_object_set` call, so that a mask and its image are loaded together.
     fn dispatch_properties_changed(&self, pspecs: &[glib::ParamSpec]) {
         self.parent_dispatch_properties_changed(pspecs);
         let is_set = |name: &str| pspecs.iter().any(|pspec| pspec.name() == name);
@@ -117,7 +121,7 @@ impl ElementImpl for FastGanSeg {
             gst::subclass::ElementMetadata::new(
                 "Video object cut-out",
                 "Filter/Effect/Video",
-                "Cuts any object out of live video from one mask in one frame",
+                "Segments any object in live video from one mask of one frame",
                 "The fastganseg authors",
             )
         });
@@ -185,7 +189,7 @@ impl BaseTransformImpl for FastGanSeg {
             shared.latency = latency;
             shared.statistics = Statistics::default();
             shared.reset = false;
-            // A mask that was set while this one was loaded is loaded next, as if it were set while playing.
+            // A mask that was set meanwhile is loaded next, as if it were set while playing.
             let changed = shared.slot.loads() != loads_before && !shared.slot.has_early();
             let armed = shared.slot.start(reference);
             (armed, changed.then(|| shared.slot.begin_load()).flatten())
@@ -216,7 +220,7 @@ impl BaseTransformImpl for FastGanSeg {
     ) -> Option<gst::Caps> {
         let output = self.settings().output;
         let result = caps::transform(output, direction, caps);
-        gst::trace!(CAT, imp = self, "{caps} on the {direction:?} pad becomes {result}");
+        gst::trace!(CAT, imp = self, "{caps} on the {direction:?} pad is transformed to {result}");
         Some(match filter {
             Some(filter) => result.intersect_with_mode(filter, gst::CapsIntersectMode::First),
             None => result,
@@ -229,19 +233,20 @@ impl BaseTransformImpl for FastGanSeg {
         }
         let output = self.settings().output;
         let result = caps::fixate(output, caps, &othercaps);
-        gst::debug!(CAT, imp = self, "{caps} becomes {result}");
+        gst::debug!(CAT, imp = self, "{caps} is fixated to {result}");
         result
     }
 
     fn set_caps(&self, incaps: &gst::Caps, outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
         let info = |caps: &gst::Caps| {
             gst_video::VideoInfo::from_caps(caps)
-                .map_err(|error| gst::loggable_error!(CAT, "Bad caps {caps}: {error}"))
+                .map_err(|error| gst::loggable_error!(CAT, "Invalid caps {caps}: {error}"))
         };
         let output = self.settings().output;
         let input = info(incaps)?;
-        let composer = Composer::new(input.clone(), info(outcaps)?, output)
-            .map_err(|error| gst::loggable_error!(CAT, "{incaps} cannot become {outcaps}: {error}"))?;
+        let composer = Composer::new(input.clone(), info(outcaps)?, output).map_err(|error| {
+            gst::loggable_error!(CAT, "{incaps} cannot be converted to {outcaps}: {error}")
+        })?;
         let keeps_colors = composer.keeps_colors();
         let delays = {
             let mut stream = self.stream();
@@ -253,8 +258,8 @@ impl BaseTransformImpl for FastGanSeg {
             let mut shared = self.shared();
             shared.keeps_colors = keeps_colors;
             shared.qos.set_format(&input);
-            let frame = shared.qos.frame();
-            delays && shared.latency.wait(frame)
+            let frame = shared.qos.frame_duration();
+            delays && shared.latency.set_nominal_wait(frame)
         };
         if latency_changed {
             self.post_latency();
@@ -278,15 +283,15 @@ impl BaseTransformImpl for FastGanSeg {
 
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let video_meta = allocation::decide(query)
-            .map_err(|error| gst::loggable_error!(CAT, "No buffers for the output: {error}"))?;
+            .map_err(|error| gst::loggable_error!(CAT, "Cannot configure a pool for the output: {error}"))?;
         if let Some(stream) = &mut *self.stream() {
             stream.set_video_meta(video_meta);
         }
         self.parent_decide_allocation(query)
     }
 
-    /// Sizes and positions do not change, so all metas stay true except those about memory, and those about colours
-    /// that the output does not have. Called with `stream` locked.
+    /// Keeps all metas except those about memory, and those about colours if the output has other colours. Sizes and
+    /// positions do not change. Called with `stream` locked.
     fn transform_meta<'a>(
         &self,
         _outbuf: &mut gst::BufferRef,
@@ -302,7 +307,7 @@ impl BaseTransformImpl for FastGanSeg {
     fn sink_event(&self, event: gst::Event) -> bool {
         use gst::EventView;
         let (is_caps, is_eos) = (event.type_() == gst::EventType::Caps, event.type_() == gst::EventType::Eos);
-        let drained = match pending::goes_before(&event) {
+        let drained = match pending::drains_before(&event) {
             true => self.drain_before(event.type_().name()),
             false => Ok(()),
         };
@@ -311,7 +316,7 @@ impl BaseTransformImpl for FastGanSeg {
                 let lost = self.stream().as_mut().and_then(Stream::flush);
                 let mut shared = self.shared();
                 if let Some(change) = lost {
-                    shared.slot.give_back(change);
+                    shared.slot.return_change(change);
                 }
                 shared.qos.reset();
             }
@@ -323,7 +328,7 @@ impl BaseTransformImpl for FastGanSeg {
                 self.check_alpha();
             }
             EventView::StreamStart(start) => {
-                let armed = self.shared().slot.stream(start.stream_id());
+                let armed = self.shared().slot.start_stream(start.stream_id());
                 if armed {
                     self.post_reference(State::Armed, None, None);
                 }
@@ -347,7 +352,7 @@ impl BaseTransformImpl for FastGanSeg {
     }
 
     fn query(&self, direction: gst::PadDirection, query: &mut gst::QueryRef) -> bool {
-        // A serialized query is answered after all buffers before it.
+        // A serialised query is answered after all buffers before it.
         if direction == gst::PadDirection::Sink && query.is_serialized() {
             // The next buffer returns the error.
             let _ = self.drain_before(query.type_().name());
@@ -358,8 +363,8 @@ impl BaseTransformImpl for FastGanSeg {
             && let gst::QueryViewMut::Latency(query) = query.view_mut()
         {
             let (live, min, max) = query.result();
-            let own = self.shared().latency.tell(live);
-            gst::debug!(CAT, imp = self, "Latency {min} to {max:?}, live {live}, and {own} here");
+            let own = self.shared().latency.report(live);
+            gst::debug!(CAT, imp = self, "Upstream latency {min} to {max:?}, live {live}; own latency {own}");
             if live {
                 query.set(live, min.saturating_add(own), max.map(|max| max.saturating_add(own)));
             }
@@ -399,7 +404,7 @@ impl BaseTransformImpl for FastGanSeg {
             None => Ok(GenerateOutputSuccess::NoOutput),
         });
         output.map_err(|error| {
-            // The stream ends here.
+            // The stream ends with this error.
             stream.take_pending();
             self.flow_error(error, glib::function_name!())
         })
@@ -411,7 +416,7 @@ impl FastGanSeg {
         lock(&self.stream)
     }
 
-    /// Returns the flow error of a failed buffer, after posting what the user should know. `function` is the caller.
+    /// Posts the error of a buffer and returns its flow error. `function` is the caller.
     fn flow_error(&self, error: ProcessError, function: &'static str) -> gst::FlowError {
         match error {
             ProcessError::Flow(error) => error,
@@ -422,7 +427,7 @@ impl FastGanSeg {
         }
     }
 
-    /// Pushes the pending buffer, if there is one. Used when the buffer that it waits for may not come.
+    /// Pushes the pending buffer, if any. Called when the buffer that it waits for may not arrive.
     fn drain(&self) -> Result<(), gst::FlowError> {
         let output = {
             let mut stream = self.stream();
@@ -436,11 +441,11 @@ impl FastGanSeg {
         }
     }
 
-    /// Drains before an event or a query. The next buffer returns an error of the drained one.
+    /// Drains before an event or a query. If the drained buffer fails, the next buffer returns the error.
     fn drain_before(&self, what: &str) -> Result<(), gst::FlowError> {
         let drained = self.drain();
         if let Err(error) = drained {
-            gst::debug!(CAT, imp = self, "The last buffer before {what}: {error}");
+            gst::debug!(CAT, imp = self, "The last buffer before {what} failed: {error}");
             if let Some(stream) = &mut *self.stream() {
                 stream.set_drain_error(error);
             }
@@ -448,7 +453,7 @@ impl FastGanSeg {
         drained
     }
 
-    /// The signal `reset`.
+    /// Handles the signal `reset`.
     pub(super) fn reset(&self) {
         let mut shared = self.shared();
         shared.reset = true;
@@ -456,7 +461,7 @@ impl FastGanSeg {
     }
 }
 
-/// Returns how work is submitted to a GPU, from the environment variable `FASTGANSEG_LAUNCH`.
+/// Reads the environment variable `FASTGANSEG_LAUNCH`, which sets how work is submitted to a GPU.
 fn launch() -> crate::Result<Launch> {
     std::env::var("FASTGANSEG_LAUNCH").map_or(Ok(Launch::Auto), |text| text.parse())
 }

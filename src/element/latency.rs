@@ -1,4 +1,6 @@
-//! How much later than they came in buffers leave, as live pipelines are told.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Latency that the element reports to live pipelines.
 
 use std::time::Duration;
 
@@ -6,29 +8,32 @@ use gstreamer as gst;
 
 use super::statistics::Recent;
 
-/// So many of the last frames are looked at, some seconds of them.
+/// Number of frames over which times are measured, a few seconds.
 const WINDOW: usize = 128;
-/// The share of frames that take no longer than what is told. Sinks bear with a late frame now and then;
-/// by the worst of all, one hiccup would delay everything.
-const SHARE: f64 = 0.95;
-/// Frames after which there is more to go by than what the warm-up took.
-const ENOUGH: u32 = 8;
-/// Up to this frame nothing changes again: each change makes the whole pipeline wait or skip.
-const REST: u32 = 64;
+/// Quantile of the measured times that is reported. With the maximum, a single slow frame would delay the whole
+/// pipeline; sinks tolerate an occasional late frame.
+const QUANTILE: f64 = 0.95;
+/// Frames after which the measured times replace the time of the warm-up.
+const MIN_FRAMES: u32 = 8;
+/// Frame count at which the latency is checked again; the count then continues from [`MIN_FRAMES`]. Each change
+/// makes the whole pipeline wait or skip.
+const CHECK_FRAMES: u32 = 64;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
+/// Measures the latency, and decides when a change is reported.
 #[derive(Debug)]
 pub struct Latency {
-    recent: Recent,
-    /// Frames so far, beginning again at [`ENOUGH`].
+    /// Processing times of the last frames.
+    times: Recent,
+    /// Frame count, see [`CHECK_FRAMES`].
     frames: u32,
-    /// Of the warm-up, until there is more.
-    expected: Duration,
-    /// What live pipelines reckon with.
-    told: Option<Duration>,
-    /// How long each buffer waits for the next, by the rate that was agreed on.
-    wait: Duration,
-    /// From one buffer to the next, as they come.
+    /// Processing time in the warm-up.
+    warm_up_time: Duration,
+    /// Latency that was last reported to a live pipeline.
+    reported: Option<Duration>,
+    /// Time that each buffer waits for the next one, according to the negotiated frame rate.
+    nominal_wait: Duration,
+    /// Differences between the timestamps of consecutive buffers.
     gaps: Recent,
 }
 
@@ -39,72 +44,76 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// `expected` is how long a frame probably takes.
-    pub fn new(expected: Duration) -> Self {
-        let (recent, gaps) = (Recent::new(WINDOW), Recent::new(WINDOW));
-        Self { recent, frames: 0, expected, told: None, wait: Duration::ZERO, gaps }
+    /// `warm_up_time` is the processing time of a frame in the warm-up.
+    pub fn new(warm_up_time: Duration) -> Self {
+        let (times, gaps) = (Recent::new(WINDOW), Recent::new(WINDOW));
+        Self { times, frames: 0, warm_up_time, reported: None, nominal_wait: Duration::ZERO, gaps }
     }
 
-    /// From now on each buffer waits for the next, so long. True if what was told is no longer so.
-    pub fn wait(&mut self, wait: Duration) -> bool {
-        self.wait = wait;
-        self.retell()
+    /// Sets the time that each buffer waits for the next one. Returns whether the reported latency changes.
+    pub fn set_nominal_wait(&mut self, wait: Duration) -> bool {
+        self.nominal_wait = wait;
+        self.update_reported()
     }
 
-    /// A buffer has waited for the next, whose time is later by `gap`: rates vary, or are not what was agreed on. True
-    /// if what was told is no longer so, which the first gap alone tells at once.
-    pub fn waited(&mut self, gap: Duration) -> bool {
+    /// Records that a buffer has waited for the next one, whose timestamp is later by `gap`, because the frame
+    /// rate may vary or differ from the negotiated one. Returns whether the reported latency changes; of the gaps,
+    /// only the first changes it at once.
+    pub fn record_gap(&mut self, gap: Duration) -> bool {
         self.gaps.add(gap);
-        self.gaps.len() == 1 && self.retell()
+        self.gaps.len() == 1 && self.update_reported()
     }
 
-    /// For an answer to a query, in whole milliseconds. It stays the same until [`add`](Self::add) says
-    /// that it has changed.
-    pub fn tell(&mut self, live: bool) -> gst::ClockTime {
+    /// Returns the latency for a query, in whole milliseconds: the one reported before, unless the estimate differs
+    /// much from it.
+    pub fn report(&mut self, live: bool) -> gst::ClockTime {
         let estimate = self.estimate();
-        let told = match self.told {
-            Some(told) if !differs(told, estimate) => told,
+        let reported = match self.reported {
+            Some(reported) if !differs(reported, estimate) => reported,
             _ => estimate,
         };
-        self.told = live.then_some(told);
-        gst::ClockTime::try_from(told).unwrap_or(gst::ClockTime::MAX)
+        self.reported = live.then_some(reported);
+        gst::ClockTime::try_from(reported).unwrap_or(gst::ClockTime::MAX)
     }
 
-    /// A frame on which the network ran took `time`. True if what was told is no longer so, which is looked
-    /// at now and then.
+    /// Records the processing time of a frame on which the network ran. Returns whether the reported latency changes,
+    /// which is checked at [`MIN_FRAMES`] and [`CHECK_FRAMES`].
     pub fn add(&mut self, time: Duration) -> bool {
-        self.recent.add(time);
+        self.times.add(time);
         self.frames = self.frames.saturating_add(1);
-        if self.frames != ENOUGH && self.frames < REST {
+        if self.frames != MIN_FRAMES && self.frames < CHECK_FRAMES {
             return false;
         }
-        self.frames = ENOUGH;
-        self.retell()
+        self.frames = MIN_FRAMES;
+        self.update_reported()
     }
 
-    /// Whether what was told is no longer so.
-    fn retell(&mut self) -> bool {
+    /// Updates the reported latency. Returns whether it changes.
+    fn update_reported(&mut self) -> bool {
         let estimate = self.estimate();
-        let changed = self.told.is_some_and(|told| differs(told, estimate));
+        let changed = self.reported.is_some_and(|reported| differs(reported, estimate));
         if changed {
-            // It is said once, whether anybody asks again or not.
-            self.told = Some(estimate);
+            // A change is announced once, even if no query follows.
+            self.reported = Some(estimate);
         }
         changed
     }
 
     fn estimate(&self) -> Duration {
-        let measured = self.recent.quantile(SHARE).unwrap_or_default();
-        let time = if self.recent.len() < ENOUGH as usize { measured.max(self.expected) } else { measured };
-        let wait = self.gaps.quantile(SHARE).unwrap_or_default().max(self.wait);
+        let measured = self.times.quantile(QUANTILE).unwrap_or_default();
+        let time =
+            if self.times.len() < MIN_FRAMES as usize { measured.max(self.warm_up_time) } else { measured };
+        let wait = self.gaps.quantile(QUANTILE).unwrap_or_default().max(self.nominal_wait);
         let ms = (time + wait).as_nanos().div_ceil(MILLISECOND.as_nanos());
         MILLISECOND * u32::try_from(ms).unwrap_or(u32::MAX)
     }
 }
 
-/// Whether it matters: more than was told makes frames late, much less delays them for nothing.
-fn differs(told: Duration, now: Duration) -> bool {
-    now > told + (told / 5).max(2 * MILLISECOND) || now < told.mul_f64(0.6).saturating_sub(MILLISECOND)
+/// Returns whether the difference matters: a higher latency makes frames late, and a much lower one delays them
+/// unnecessarily.
+fn differs(reported: Duration, estimate: Duration) -> bool {
+    estimate > reported + (reported / 5).max(2 * MILLISECOND)
+        || estimate < reported.mul_f64(0.6).saturating_sub(MILLISECOND)
 }
 
 #[cfg(test)]
@@ -115,73 +124,73 @@ mod tests {
         Duration::from_millis(value)
     }
 
-    fn told(latency: &mut Latency) -> u64 {
-        latency.tell(true).mseconds()
+    fn reported(latency: &mut Latency) -> u64 {
+        latency.report(true).mseconds()
     }
 
     #[test]
-    fn the_warm_up_tells_first() {
+    fn the_first_latency_is_that_of_the_warm_up() {
         let mut latency = Latency::new(Duration::from_micros(20_100));
-        assert_eq!(told(&mut latency), 21, "rounded up");
+        assert_eq!(reported(&mut latency), 21, "rounded up");
         latency.add(ms(5));
-        assert_eq!(told(&mut latency), 21, "one frame tells little");
-        let news: Vec<bool> = (0..20).map(|_| latency.add(ms(5))).collect();
-        assert_eq!(news.iter().filter(|news| **news).count(), 1);
-        assert_eq!(told(&mut latency), 5);
+        assert_eq!(reported(&mut latency), 21, "one frame is not enough");
+        let changes: Vec<bool> = (0..20).map(|_| latency.add(ms(5))).collect();
+        assert_eq!(changes.iter().filter(|changes| **changes).count(), 1);
+        assert_eq!(reported(&mut latency), 5);
     }
 
     #[test]
-    fn small_changes_are_not_told() {
+    fn small_changes_are_not_reported() {
         let mut latency = Latency::new(ms(20));
-        assert_eq!(told(&mut latency), 20);
+        assert_eq!(reported(&mut latency), 20);
         for index in 0..1000 {
             assert!(!latency.add(ms(18 + index % 5)));
-            assert_eq!(told(&mut latency), 20);
+            assert_eq!(reported(&mut latency), 20);
         }
     }
 
     #[test]
-    fn one_hiccup_in_a_while_changes_nothing() {
+    fn occasional_slow_frames_change_nothing() {
         let mut latency = Latency::new(ms(20));
-        let _ = latency.tell(true);
+        let _ = latency.report(true);
         assert!(!(0..1000).any(|index| latency.add(ms(if index % 50 == 9 { 500 } else { 20 }))));
     }
 
     #[test]
-    fn what_gets_slower_is_told_once() {
+    fn a_higher_latency_is_reported_once() {
         let mut latency = Latency::new(ms(20));
-        assert_eq!(told(&mut latency), 20);
-        let mut news = 0;
+        assert_eq!(reported(&mut latency), 20);
+        let mut changes = 0;
         for index in 0..1000 {
             if latency.add(ms(if index < 200 { 20 } else { 60 })) {
-                news += 1;
-                assert_eq!(told(&mut latency), 60);
+                changes += 1;
+                assert_eq!(reported(&mut latency), 60);
             }
         }
-        assert_eq!(news, 1);
+        assert_eq!(changes, 1);
     }
 
     #[test]
-    fn frames_wait_as_long_as_they_are_apart() {
+    fn the_wait_for_the_next_frame_counts() {
         let mut latency = Latency::new(ms(20));
-        assert!(!latency.wait(ms(40)), "nobody has asked");
-        assert_eq!(told(&mut latency), 60);
-        assert!(!latency.waited(ms(40)));
-        // The camera gives ten frames a second in the dark.
-        let news = (0..200).filter(|_| latency.waited(ms(100)) | latency.add(ms(20))).count();
-        assert_eq!((news, told(&mut latency)), (1, 120));
+        assert!(!latency.set_nominal_wait(ms(40)), "no query yet");
+        assert_eq!(reported(&mut latency), 60);
+        assert!(!latency.record_gap(ms(40)));
+        // In the dark the camera delivers ten frames per second.
+        let changes = (0..200).filter(|_| latency.record_gap(ms(100)) | latency.add(ms(20))).count();
+        assert_eq!((changes, reported(&mut latency)), (1, 120));
 
         let mut latency = Latency::new(ms(20));
-        assert_eq!(told(&mut latency), 20, "the rate is not known");
-        assert!(latency.waited(ms(33)));
-        assert_eq!(told(&mut latency), 53);
+        assert_eq!(reported(&mut latency), 20, "the frame rate is unknown");
+        assert!(latency.record_gap(ms(33)));
+        assert_eq!(reported(&mut latency), 53);
     }
 
     #[test]
-    fn nobody_is_told_who_does_not_play_live() {
+    fn non_live_pipelines_get_no_latency_changes() {
         let mut latency = Latency::new(ms(20));
-        assert!(!(0..100).any(|_| latency.add(ms(90))), "nobody has asked");
-        let _ = latency.tell(false);
+        assert!(!(0..100).any(|_| latency.add(ms(90))), "no query yet");
+        let _ = latency.report(false);
         assert!(!(0..200).any(|_| latency.add(ms(900))));
     }
 }

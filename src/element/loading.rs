@@ -1,4 +1,6 @@
-//! References from files and from the signal `set-reference`.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Loads references from files and from the signal `set-reference`.
 
 use glib::subclass::prelude::*;
 use gstreamer as gst;
@@ -12,7 +14,7 @@ use super::stream::Host;
 use crate::mask::{Interpretation, ReferenceMask};
 
 impl FastGanSeg {
-    /// Reads the reference of the settings, if they have one.
+    /// Reads the reference that is set by properties, if any.
     pub(super) fn load(&self, settings: &Settings) -> crate::Result<Option<Reference>> {
         let Some(mask) = &settings.ref_mask else { return Ok(None) };
         let reference = Reference::open(mask, settings.ref_image.as_deref())?;
@@ -20,7 +22,7 @@ impl FastGanSeg {
         Ok(Some(reference))
     }
 
-    /// Reads the reference on another thread. It uses the settings of now: if it read them later, a bad file that is
+    /// Reads the reference on another thread, with the current settings. Settings read later would be wrong: a bad file
     /// set right after a good one would be loaded twice, and the good one never.
     pub(super) fn load_later(&self, load: LoadId) {
         let settings = self.settings().clone();
@@ -47,20 +49,20 @@ impl FastGanSeg {
                     gst::element_imp_warning!(
                         self,
                         gst::ResourceError::Read,
-                        ("{error}. The reference from before, if any, stays in force")
+                        ("{error}. The previous reference, if any, stays in use")
                     );
                 }
             }
         }
     }
 
-    /// The signal `set-reference`. Returns whether the mask is accepted.
+    /// Handles the signal `set-reference`. Returns whether the mask is accepted.
     pub(super) fn give_reference(&self, mask: Option<gst::Sample>, image: Option<gst::Sample>) -> bool {
         let Some(mask) = mask else {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Format,
-                ("set-reference was called without a mask: give a sample of raw video")
+                ("set-reference was called without a mask: pass a sample of raw video")
             );
             return false;
         };
@@ -68,7 +70,7 @@ impl FastGanSeg {
             Ok(reference) => {
                 self.log_reading(&reference.mask);
                 self.post_mask_warnings(reference.mask.origin(), reference.warnings());
-                let armed = self.shared().slot.give(reference);
+                let armed = self.shared().slot.set_from_application(reference);
                 if armed {
                     self.post_reference(State::Armed, None, None);
                 }
@@ -78,7 +80,7 @@ impl FastGanSeg {
                 gst::element_imp_warning!(
                     self,
                     gst::StreamError::Format,
-                    ("set-reference: {error}. The reference from before, if any, stays in force")
+                    ("set-reference: {error}. The previous reference, if any, stays in use")
                 );
                 false
             }
@@ -90,7 +92,7 @@ impl FastGanSeg {
             gst::info!(
                 CAT,
                 imp = self,
-                "{}: no value but 255 is larger than 16, so they are read as object ids, 255 being void",
+                "{}: no value except 255 is above 16, so the values are read as object ids, and 255 as void",
                 mask.origin().display()
             );
         }

@@ -1,4 +1,6 @@
-//! Messages, warnings and errors that the element posts, and what else the streaming thread needs of it.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Messages, warnings and errors that the element posts, and its implementation of [`Host`].
 
 use std::path::Path;
 use std::sync::MutexGuard;
@@ -11,9 +13,9 @@ use gstreamer_base::prelude::*;
 use gstreamer_base::subclass::base_transform::{InputBuffer, PrepareOutputBufferSuccess};
 use gstreamer_base::subclass::prelude::*;
 
-use super::downstream::{self, Fate};
+use super::downstream::{self, AlphaUse};
 use super::imp::{FastGanSeg, lock};
-use super::qos::{Late, Times};
+use super::qos::{LateFrame, Times};
 use super::reference::State;
 use super::settings::Settings;
 use super::shared::Shared;
@@ -53,10 +55,10 @@ impl Host for FastGanSeg {
         }
     }
 
-    fn account(&self, origin: Origin, total: Duration) {
+    fn record_output(&self, origin: Origin, total: Duration) {
         let latency_changed = {
             let mut shared = self.shared();
-            shared.statistics.put_out(origin, total);
+            shared.statistics.count_output(origin, total);
             matches!(origin, Origin::Network(_)) && shared.latency.add(total)
         };
         if latency_changed {
@@ -93,65 +95,64 @@ impl Host for FastGanSeg {
         gst::element_imp_warning!(
             self,
             gst::ResourceError::Settings,
-            ("There is no reference yet, so frames pass opaque: set ref-mask to a PNG of the object")
+            ("There is no reference, so frames are output opaque: set ref-mask to a PNG of the object")
         );
     }
 
-    fn post_late(&self, late: Late, buffer: &gst::BufferRef, times: Times) {
+    fn post_late(&self, late: LateFrame, buffer: &gst::BufferRef, times: Times) {
         self.post(late.message(&*self.obj(), buffer, times));
     }
 }
 
 impl FastGanSeg {
-    /// Posts a message. An element need not have a bus.
+    /// Posts a message, if the element has a bus.
     fn post(&self, message: gst::Message) {
         if self.obj().post_message(message).is_err() {
-            gst::debug!(CAT, imp = self, "There is no bus for the message");
+            gst::debug!(CAT, imp = self, "No bus for the message");
         }
     }
 
-    /// Tells why the CPU is used. Without an NVIDIA GPU that is no surprise and no warning.
+    /// Reports why the CPU is used: as a warning if the machine has an NVIDIA GPU or driver, otherwise in the log.
     pub(super) fn report_cpu(&self, reason: &str) {
         if device::has_nvidia_gpu(Path::new("/")) {
             gst::element_imp_warning!(
                 self,
                 gst::ResourceError::NotFound,
-                ("No CUDA device: {reason}. Running on the CPU; device=cpu asks for that")
+                ("No CUDA device: {reason}. Running on the CPU; set device=cpu to avoid this warning")
             );
         } else {
             gst::info!(CAT, imp = self, "No NVIDIA GPU, running on the CPU: {reason}");
         }
     }
 
-    /// Posts the flow error of the last buffer of a stream. No buffer follows that could return it.
+    /// Posts the flow error of the last buffer of a stream, because no buffer follows that could return it.
     pub(super) fn post_drain_error(&self, error: gst::FlowError) {
         if !matches!(error, gst::FlowError::Eos | gst::FlowError::Flushing) {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Failed,
-                ("The last frame of the stream was not taken: {error}"),
+                ("The last frame of the stream could not be pushed: {error}"),
                 ["streaming stopped, reason {error}"]
             );
         }
     }
 
-    /// Warns if no element downstream uses the alpha channel, because the picture is then not cut out.
+    /// Warns if no element downstream uses the alpha channel.
     pub(super) fn check_alpha(&self) {
         if !self.stream().as_ref().is_some_and(Stream::needs_alpha_check) {
             return;
         }
-        let fate = downstream::alpha_behind(self.obj().src_pad());
+        let alpha_use = downstream::alpha_use_downstream(self.obj().src_pad());
         if let Some(stream) = &mut *self.stream() {
-            stream.set_alpha_checked(fate != Fate::Unknown);
+            stream.set_alpha_checked(alpha_use != AlphaUse::Unknown);
         }
-        if let Fate::Lost { element, reason } = fate {
+        if let AlphaUse::Lost { element, reason } = alpha_use {
             gst::element_imp_warning!(
                 self,
                 gst::CoreError::Negotiation,
                 ("{element} drops the alpha channel (it {reason}), so the picture is not cut out. Put a compositor \
-                     before it to lay the object over a background, use an element that keeps alpha (avenc_ffv1, \
-                     avenc_prores_ks or pngenc write it), or set output=mask for the mask alone or \
-                     output=overlay for a look")
+                     before it to blend the object over a background, use an encoder that stores alpha (avenc_ffv1, \
+                     avenc_prores_ks, pngenc), or set output=mask for the mask or output=overlay for a preview")
             );
         }
     }
@@ -165,7 +166,7 @@ impl FastGanSeg {
         }
         let output = self.settings().output;
         let accepted = pad.peer_query_caps(None);
-        if caps::takes(output, &accepted) {
+        if caps::accepts(output, &accepted) {
             return;
         }
         let first = self.stream().as_mut().is_some_and(Stream::explain_negotiation_once);
@@ -174,17 +175,17 @@ impl FastGanSeg {
         }
         let neighbour = pad.peer().and_then(|peer| peer.parent_element()).map(|element| element.name());
         let neighbour = neighbour.as_deref().unwrap_or("downstream");
-        let compositor = downstream::compositor_behind(pad);
+        let compositor = downstream::compositor_downstream(pad);
         let (needed, remedy) = match (output, compositor) {
             // A compositor accepts alpha only if the element behind it does.
             (Output::Alpha, Some(compositor)) => (
                 ALPHA_FORMATS,
-                format!("Put a videoconvert behind {compositor}, for without one {compositor} takes no alpha either"),
+                format!("Put a videoconvert behind {compositor}; without one, {compositor} does not accept alpha"),
             ),
             (Output::Alpha, None) => (
                 ALPHA_FORMATS,
-                "Put a compositor and a videoconvert there to lay the picture over something, or set output=mask \
-                 for the mask alone or output=overlay for a look"
+                "Put a compositor and a videoconvert there to blend the object over a background, or set output=mask \
+                 for the mask or output=overlay for a preview"
                     .into(),
             ),
             (Output::Mask | Output::Labels, _) => ("GRAY8", "Put a videoconvert in between".into()),
@@ -199,8 +200,8 @@ impl FastGanSeg {
         gst::element_imp_error!(
             self,
             gst::CoreError::Negotiation,
-            ("output={output} puts out {needed}, which {neighbour} does not take. {remedy}"),
-            ["{neighbour} takes {accepted}"]
+            ("output={output} needs {needed}, which {neighbour} does not accept. {remedy}"),
+            ["{neighbour} accepts {accepted}"]
         );
     }
 }

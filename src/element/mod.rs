@@ -1,5 +1,7 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The GStreamer element `fastganseg`.
-#![doc = include_str!("element.md")]
+#![doc = include_str!("../../docs/properties.md")]
 
 mod allocation;
 mod caps;
@@ -7,7 +9,6 @@ mod compose;
 mod continuity;
 mod discont;
 mod downstream;
-
 mod frame;
 mod imp;
 mod latency;
@@ -42,7 +43,7 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 });
 
 glib::wrapper! {
-    /// Cuts the object of a reference mask out of every buffer.
+    /// Element that segments the objects of a reference mask in every buffer.
     pub struct FastGanSeg(ObjectSubclass<imp::FastGanSeg>)
         @extends gstreamer_base::BaseTransform, gst::Element, gst::Object;
 }
@@ -52,31 +53,31 @@ glib::wrapper! {
 #[enum_type(name = "GstFastGanSegOutput")]
 #[repr(i32)]
 pub enum Output {
-    /// The picture with the matte as its alpha.
+    /// The picture with the matte as its alpha channel.
     #[default]
-    #[enum_value(name = "The picture, cut out by its alpha channel", nick = "alpha")]
+    #[enum_value(name = "The picture with the mask as its alpha channel", nick = "alpha")]
     Alpha,
-    /// The matte alone, GRAY8.
-    #[enum_value(name = "The soft mask alone, grey", nick = "mask")]
+    /// The matte, GRAY8.
+    #[enum_value(name = "The soft mask, grey", nick = "mask")]
     Mask,
     /// Object ids, GRAY8.
-    #[enum_value(name = "The ids of the objects as grey values, 0 for background", nick = "labels")]
+    #[enum_value(name = "The object ids as grey values, 0 for the background", nick = "labels")]
     Labels,
     /// The picture with the objects tinted.
     #[enum_value(name = "The picture with tinted objects", nick = "overlay")]
     Overlay,
 }
 
-/// Handling of frames that are too late for the sink.
+/// Handling of frames that arrive too late at the sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstFastGanSegLatePolicy")]
 #[repr(i32)]
 pub enum LatePolicy {
-    /// The network does not run, and the last mask is used again.
+    /// The network does not run; the last mask is reused.
     #[default]
-    #[enum_value(name = "Use the last mask again and drop no frame", nick = "hold")]
+    #[enum_value(name = "Reuse the last mask and drop no frame", nick = "hold")]
     Hold,
-    /// The whole frame is dropped.
+    /// The frame is dropped.
     #[enum_value(name = "Drop the frame", nick = "drop")]
     Drop,
 }
@@ -84,7 +85,7 @@ pub enum LatePolicy {
 /// Registers the element.
 ///
 /// # Errors
-/// The name is taken.
+/// The element name is already registered.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     register_element(Some(plugin))
 }
@@ -92,7 +93,7 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
 /// Registers the element for an application that links this crate instead of loading the plugin.
 ///
 /// # Errors
-/// The name is taken.
+/// The element name is already registered.
 pub fn register_static() -> Result<(), glib::BoolError> {
     register_element(None)
 }

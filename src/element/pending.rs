@@ -1,21 +1,24 @@
-//! With frame threading, the buffer whose turn comes with the one after it.
+// SPDX-License-Identifier: MPL-2.0
+
+//! The buffer that waits for the next one, with frame threading.
 
 use gstreamer as gst;
 
 use super::reference::Change;
 use crate::tracker::Prefetched;
 
-/// A buffer, and what is known of it before its turn.
+/// An input buffer that has not been processed yet.
 pub struct PendingFrame {
     pub buffer: gst::Buffer,
-    /// What was asked for before it came.
+    /// Change of the reference before this buffer.
     pub change: Option<Change>,
-    /// It does not follow the one before it.
+    /// Tracking restarts, because the buffer does not follow the one before.
     pub restart: bool,
+    /// Result of the prefetch thread.
     pub prefetched: Option<Prefetched>,
 }
 
-/// Whether what waits must leave before an event does, as it came before it.
-pub fn goes_before(event: &gst::EventRef) -> bool {
+/// Returns whether the pending buffer must be pushed before `event`.
+pub fn drains_before(event: &gst::EventRef) -> bool {
     event.is_serialized() && event.type_() != gst::EventType::FlushStop
 }

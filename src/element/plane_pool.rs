@@ -1,31 +1,33 @@
-//! Planes that return to be used again, so that no frame allocates one.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Pool of byte planes, which avoids an allocation per frame.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// As many as a queue downstream may hold at a time; more are freed.
-const KEPT: usize = 32;
+/// Maximum number of unused planes; more are freed. A queue downstream may hold this many.
+const MAX_PLANES: usize = 32;
 
 type Store = Mutex<Vec<Vec<u8>>>;
 
-/// A store of byte planes, all of the size last asked for.
+/// Pool of planes of the size that was last requested.
 #[derive(Debug, Default)]
 pub struct PlanePool(Arc<Store>);
 
 impl PlanePool {
-    /// A plane of `size` bytes. What is in it is left over from earlier.
+    /// Returns a plane of `size` bytes with arbitrary content.
     pub fn take(&self, size: usize) -> Plane {
         let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         store.retain(|data| data.len() == size);
         let data = store.pop().unwrap_or_else(|| vec![0; size]);
-        Plane { data, home: Arc::downgrade(&self.0) }
+        Plane { data, pool: Arc::downgrade(&self.0) }
     }
 }
 
-/// Bytes that go back to their pool when dropped, if the pool is still there.
+/// Bytes that return to their pool when dropped, if the pool still exists.
 #[derive(Debug)]
 pub struct Plane {
     data: Vec<u8>,
-    home: Weak<Store>,
+    pool: Weak<Store>,
 }
 
 impl AsMut<[u8]> for Plane {
@@ -36,9 +38,9 @@ impl AsMut<[u8]> for Plane {
 
 impl Drop for Plane {
     fn drop(&mut self) {
-        let Some(home) = self.home.upgrade() else { return };
-        let mut store = home.lock().unwrap_or_else(PoisonError::into_inner);
-        if store.len() < KEPT {
+        let Some(pool) = self.pool.upgrade() else { return };
+        let mut store = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if store.len() < MAX_PLANES {
             store.push(std::mem::take(&mut self.data));
         }
     }
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn planes_come_back() {
+    fn planes_are_reused() {
         let pool = PlanePool::default();
         let mut first = pool.take(100);
         let address = first.as_mut().as_ptr();
@@ -66,7 +68,7 @@ mod tests {
         drop(returned);
         let store = Arc::downgrade(&pool.0);
         drop(pool);
-        assert!(store.upgrade().is_none(), "with the planes in it");
+        assert!(store.upgrade().is_none(), "the pool and its planes are freed");
         drop(used);
     }
 }

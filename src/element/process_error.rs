@@ -1,4 +1,6 @@
-//! Errors on their way to the bus.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Errors of buffers, and their conversion to GStreamer error messages.
 
 use std::panic::Location;
 
@@ -8,16 +10,16 @@ use crate::Error;
 
 /// Why a buffer could not be processed.
 pub enum ProcessError {
-    /// Nothing to tell anyone: the pipeline is stopping, or somebody else has told already.
+    /// Not to be posted: the pipeline is stopping, or another element has posted the error.
     Flow(gst::FlowError),
     /// To be posted as an element error.
     Error(Failure),
 }
 
-/// An error, and the line of the source that met it.
+/// An error and the source line where it occurred.
 pub struct Failure {
     cause: Cause,
-    place: &'static Location<'static>,
+    location: &'static Location<'static>,
 }
 
 enum Cause {
@@ -34,37 +36,42 @@ impl From<gst::FlowError> for ProcessError {
 impl From<Error> for ProcessError {
     #[track_caller]
     fn from(error: Error) -> Self {
-        Self::Error(Failure { cause: Cause::Error(error), place: Location::caller() })
+        Self::Error(Failure { cause: Cause::Error(error), location: Location::caller() })
     }
 }
 
 impl From<glib::BoolError> for ProcessError {
     #[track_caller]
     fn from(error: glib::BoolError) -> Self {
-        Self::Error(Failure { cause: Cause::Frame(error), place: Location::caller() })
+        Self::Error(Failure { cause: Cause::Frame(error), location: Location::caller() })
     }
 }
 
 impl Failure {
-    /// For the bus; `function` is the element's that fails.
+    /// Returns the error message. `function` is the virtual method that failed.
     pub fn message(&self, function: &'static str) -> gst::ErrorMessage {
         match &self.cause {
-            Cause::Error(error) => message_at(error, function, self.place),
+            Cause::Error(error) => message_at(error, function, self.location),
             Cause::Frame(error) => {
-                let text = format!("A frame cannot be processed: {error}");
-                at(self.place, function, &gst::StreamError::Failed, &text)
+                let text = format!("Cannot process a frame: {error}");
+                build_message(self.location, function, &gst::StreamError::Failed, &text)
             }
         }
     }
 }
 
-/// An error of the rest of this library as one of GStreamer, raised by the caller, which is in `function`.
+/// Converts an error of this library to a GStreamer error message with the caller's line. `function` is the
+/// function that failed.
 #[track_caller]
 pub fn message(error: &Error, function: &'static str) -> gst::ErrorMessage {
     message_at(error, function, Location::caller())
 }
 
-fn message_at(error: &Error, function: &'static str, place: &'static Location<'static>) -> gst::ErrorMessage {
+fn message_at(
+    error: &Error,
+    function: &'static str,
+    location: &'static Location<'static>,
+) -> gst::ErrorMessage {
     let file = match error {
         Error::Mask { path, .. }
         | Error::Picture { path, .. }
@@ -73,22 +80,22 @@ fn message_at(error: &Error, function: &'static str, place: &'static Location<'s
         _ => None,
     };
     let text = error.to_string();
-    let resource = |kind: gst::ResourceError| at(place, function, &kind, &text);
+    let resource = |kind: gst::ResourceError| build_message(location, function, &kind, &text);
     match (error, file) {
         (_, Some(path)) if !path.exists() => resource(gst::ResourceError::NotFound),
         (_, Some(_)) => resource(gst::ResourceError::Read),
         (Error::Write { .. }, _) => resource(gst::ResourceError::Write),
         (Error::Device { .. }, _) => resource(gst::ResourceError::OpenReadWrite),
         (Error::Config(_), _) => resource(gst::ResourceError::Settings),
-        _ => at(place, function, &gst::LibraryError::Failed, &text),
+        _ => build_message(location, function, &gst::LibraryError::Failed, &text),
     }
 }
 
-fn at<T: gst::MessageErrorDomain>(
-    place: &'static Location<'static>,
+fn build_message<T: gst::MessageErrorDomain>(
+    location: &'static Location<'static>,
     function: &'static str,
     kind: &T,
     text: &str,
 ) -> gst::ErrorMessage {
-    gst::ErrorMessage::new(kind, Some(text), None, place.file(), function, place.line())
+    gst::ErrorMessage::new(kind, Some(text), None, location.file(), function, location.line())
 }

@@ -1,21 +1,24 @@
-//! What the sink says of frames that came too late, and what is told about it on the bus.
+// SPDX-License-Identifier: MPL-2.0
+
+//! QoS events from the sink, and QoS messages for the bus.
 
 use std::time::Duration;
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
-/// After a late frame, this much at the most is given up to catch up.
-const MOST: gst::ClockTime = gst::ClockTime::SECOND;
-/// What [`gst::message::Qos`] calls the best quality.
-const BEST: u32 = 1_000_000;
+/// Maximum running time that is skipped after a late frame.
+const MAX_SKIP: gst::ClockTime = gst::ClockTime::SECOND;
+/// Maximum quality in a [`gst::message::Qos`].
+const MAX_QUALITY: u32 = 1_000_000;
 
-/// What the last QoS event asks for, by the rule of GStreamer's video decoders.
+/// State of the last QoS event, evaluated as in `GstVideoDecoder`.
 #[derive(Debug)]
 pub struct Qos {
+    /// Running time before which frames are late.
     earliest: Option<gst::ClockTime>,
     proportion: f64,
-    /// How long a frame lasts; zero if unknown.
+    /// Duration of a frame, zero if unknown.
     frame: gst::ClockTime,
 }
 
@@ -26,7 +29,7 @@ impl Default for Qos {
 }
 
 impl Qos {
-    /// Frames to come are of this format, of which the rate matters.
+    /// Sets the format of the next frames, of which the frame rate is used.
     pub fn set_format(&mut self, info: &gst_video::VideoInfo) {
         let fps = info.fps();
         let second = gst::ClockTime::SECOND.nseconds();
@@ -37,29 +40,31 @@ impl Qos {
         };
     }
 
-    /// How long a frame is shown; nothing where the rate varies.
-    pub fn frame(&self) -> Duration {
+    /// Duration of a frame, zero if the frame rate is variable.
+    pub fn frame_duration(&self) -> Duration {
         self.frame.into()
     }
 
-    /// What was said so far is of another place of the stream.
+    /// Discards the last QoS event, which belongs to another position of the stream.
     pub fn reset(&mut self) {
         *self = Self { frame: self.frame, ..Self::default() };
     }
 
-    /// A frame of the running time `timestamp` came to the sink by `diff` nanoseconds too late, or, being
-    /// negative, too early.
+    /// Applies a QoS event: the frame with the running time `timestamp` arrived at the sink `diff` nanoseconds late, or
+    /// early if negative.
     pub fn update(&mut self, proportion: f64, diff: i64, timestamp: Option<gst::ClockTime>) {
         let distance = gst::ClockTime::from_nseconds(diff.unsigned_abs());
         self.proportion = proportion;
         self.earliest = timestamp.map(|timestamp| match diff {
-            // Twice as far ahead, for the time it takes until that frame gets there.
-            1.. => timestamp.saturating_add(distance.saturating_mul(2).min(MOST)).saturating_add(self.frame),
+            // Twice the delay, because time passes until the next frame arrives at the sink.
+            1.. => {
+                timestamp.saturating_add(distance.saturating_mul(2).min(MAX_SKIP)).saturating_add(self.frame)
+            }
             _ => timestamp.saturating_sub(distance),
         });
     }
 
-    /// By how much a frame of that running time will be too late, if it will.
+    /// Returns by how much a frame with that running time is late, or `None` if it is in time.
     pub fn lateness(&self, running_time: Option<gst::ClockTime>) -> Option<gst::ClockTime> {
         let (earliest, time) = self.earliest.zip(running_time)?;
         (time < earliest).then(|| earliest - time)
@@ -70,7 +75,7 @@ impl Qos {
     }
 }
 
-/// When a buffer is due.
+/// Running time and stream time of a buffer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
     pub running: Option<gst::ClockTime>,
@@ -85,19 +90,19 @@ impl Times {
     }
 }
 
-/// What is told of one late buffer.
+/// Content of the QoS message about a late buffer.
 #[derive(Clone, Copy, Debug)]
-pub struct Late {
+pub struct LateFrame {
     pub jitter: gst::ClockTime,
     pub proportion: f64,
-    /// Frames in a row, this one included, that carry the mask of an earlier one; none if it is dropped.
+    /// Consecutive frames, including this one, that reuse an earlier mask; `None` if the buffer is dropped.
     pub held: Option<u32>,
-    /// Buffers put out and dropped so far.
+    /// Numbers of output and of dropped buffers.
     pub counts: (u64, u64),
 }
 
-impl Late {
-    /// The quality told is the share of frames that have a mask of their own.
+impl LateFrame {
+    /// Returns the QoS message. Its quality is the share of frames with a mask of their own.
     pub fn message(
         &self,
         source: &impl glib::object::IsA<gst::Object>,
@@ -105,7 +110,7 @@ impl Late {
         times: Times,
     ) -> gst::Message {
         let jitter = i64::try_from(self.jitter.nseconds()).unwrap_or(i64::MAX);
-        let quality = BEST / self.held.unwrap_or(0).saturating_add(1);
+        let quality = MAX_QUALITY / self.held.unwrap_or(0).saturating_add(1);
         let count = |count: u64| gst::format::Buffers::try_from(count).unwrap_or(gst::format::Buffers::MAX);
         gst::message::Qos::builder(false)
             .src(source)
@@ -139,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn late_until_the_sink_is_caught_up_with() {
+    fn frames_are_late_until_the_delay_is_made_up() {
         let mut qos = qos();
         assert_eq!(qos.lateness(Some(ms(0))), None);
         qos.update(1.5, 30_000_000, Some(ms(1000)));
@@ -154,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_a_second_is_given_up() {
+    fn at_most_a_second_is_skipped() {
         let mut qos = qos();
         qos.update(9.0, i64::MAX, Some(ms(1000)));
         assert_eq!(qos.lateness(Some(ms(1000))), Some(ms(1040)));
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_nothing_is_late() {
+    fn a_reset_discards_the_lateness_but_not_the_frame_rate() {
         let mut qos = qos();
         qos.update(2.0, 30_000_000, Some(ms(1000)));
         qos.reset();

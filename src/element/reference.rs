@@ -1,4 +1,6 @@
-//! The reference on its way from files or samples to the network, and what becomes of it there.
+// SPDX-License-Identifier: MPL-2.0
+
+//! References from files and samples, their hand-over to the streaming thread, and their state.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -12,16 +14,16 @@ use crate::mask::{MaskWarning, ReferenceMask};
 use crate::tracker::{MAX_OBJECTS, Presence};
 use crate::{Error, Result};
 
-/// A mask that was read and checked, with the picture that it was drawn on, or none for the next buffer.
+/// A checked mask, and the image that it belongs to; without an image, it belongs to the next buffer.
 #[derive(Debug)]
 pub struct Reference {
     pub mask: Arc<ReferenceMask>,
     pub image: Option<OwnedPicture>,
-    /// The shape of the mask was compared with that of a frame.
+    /// The aspect ratio of the mask was compared with that of a frame.
     compared: AtomicBool,
 }
 
-/// Streams whose own reference is kept. A stream that has not been on for longer than so many others is new again.
+/// Maximum number of streams whose own reference is kept. The least recent one is dropped.
 const MAX_STREAMS: usize = 8;
 
 impl Reference {
@@ -29,9 +31,10 @@ impl Reference {
         Self { mask: Arc::new(mask), image, compared: AtomicBool::new(false) }
     }
 
+    /// Reads a mask and its image.
+    ///
     /// # Errors
-    /// Those of [`ReferenceMask::open`] and [`OwnedPicture::open`], and more objects than the tracker
-    /// follows.
+    /// Those of [`ReferenceMask::open`], [`OwnedPicture::open`] and [`check`].
     pub fn open(mask: &Path, image: Option<&Path>) -> Result<Self> {
         let path = mask;
         let mask = ReferenceMask::open(path)?;
@@ -40,7 +43,7 @@ impl Reference {
         Ok(Self::new(mask, image))
     }
 
-    /// What is probably wrong with the mask, as far as can be told without a frame.
+    /// Returns warnings about the mask that do not depend on a frame.
     pub fn warnings(&self) -> Vec<MaskWarning> {
         let mut warnings = self.mask.warnings();
         if let Some(image) = &self.image {
@@ -51,7 +54,7 @@ impl Reference {
         warnings
     }
 
-    /// What is probably wrong with the mask if it is for a frame of this format; only once for each mask.
+    /// Returns a warning if the mask does not match a frame of this format, at most once per mask.
     pub fn frame_warning(&self, frame: &VideoInfo) -> Option<MaskWarning> {
         if self.image.is_some() || self.compared.swap(true, Ordering::Relaxed) {
             return None;
@@ -62,8 +65,10 @@ impl Reference {
     }
 }
 
+/// Checks a mask that was read from `path`.
+///
 /// # Errors
-/// More objects than the tracker follows, of a mask from `path`.
+/// The mask has more than [`MAX_OBJECTS`] objects.
 pub fn check(mask: &ReferenceMask, path: &Path) -> Result<()> {
     let count = mask.objects().len();
     if count <= MAX_OBJECTS {
@@ -72,25 +77,25 @@ pub fn check(mask: &ReferenceMask, path: &Path) -> Result<()> {
     Err(Error::Mask {
         path: path.to_owned(),
         reason: format!(
-            "it has {count} objects, and at most {MAX_OBJECTS} can be followed: remove some. If its values \
-             are no object ids, save it as greyscale"
+            "it has {count} objects, but at most {MAX_OBJECTS} can be tracked: remove some. If its values \
+             are not object ids, save it as greyscale"
         ),
     })
 }
 
-/// What has become of the reference, as it was last told.
+/// State of the reference, as last posted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// There is none.
+    /// No reference.
     #[default]
     None,
-    /// It waits for the next buffer.
+    /// The reference is for the next buffer.
     Armed,
     /// Its objects are tracked.
     Seeded,
-    /// Its objects are not in the picture.
+    /// Its objects are out of the picture.
     Lost,
-    /// They are again.
+    /// Its objects are tracked again after they were lost.
     Recovered,
 }
 
@@ -106,43 +111,46 @@ impl State {
     }
 }
 
-/// What has to happen to the network's reference before the next buffer.
+/// Change of the tracker's reference before the next buffer.
 #[derive(Debug)]
 pub enum Change {
+    /// Set a new reference.
     Arm(Arc<Reference>),
-    /// The reference has a picture, from which the objects may have moved anywhere since.
+    /// Set the reference of an earlier stream again. It has an image; the objects may have moved anywhere since.
     Resume(Arc<Reference>),
+    /// Remove the reference.
     Clear,
 }
 
-/// Where loading threads and the streaming thread meet.
+/// Passes references from loading threads and the application to the streaming thread.
 #[derive(Debug, Default)]
 pub struct ReferenceSlot {
     running: bool,
+    /// Id of the last load.
     loads: u64,
-    /// The load that is in force.
+    /// Id of the load in use. Earlier loads are out of date.
     done: u64,
-    /// Given before the start.
+    /// Reference that was given before the start.
     early: Option<Reference>,
-    /// The reference that was set last, for streams without one of their own.
+    /// Last reference that was set, used by streams without one of their own.
     reference: Option<Arc<Reference>>,
-    /// The current stream's id.
+    /// Id of the current stream.
     stream: Option<String>,
-    /// The stream ids with a reference of their own, the most recent stream last.
+    /// Ids and references of the streams that have their own, the most recent stream last.
     streams: VecDeque<(String, Arc<Reference>)>,
     change: Option<Change>,
-    /// Changes that were taken and have not happened yet.
-    travelling: u32,
+    /// Number of changes that the streaming thread has taken and not applied yet.
+    taken_changes: u32,
     state: State,
 }
 
-/// Tells one load from later ones.
+/// Id of a load. Later loads have greater ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadId(u64);
 
 impl ReferenceSlot {
-    /// Begins with what was loaded, or with what was [given](Self::give) in place of it. Tells whether that
-    /// is something.
+    /// Starts with the reference that was [set](Self::set_from_application) before, otherwise with `loaded`. Returns whether there is
+    /// a reference.
     pub fn start(&mut self, loaded: Option<Reference>) -> bool {
         let reference = self.early.take().or(loaded);
         self.running = true;
@@ -152,33 +160,33 @@ impl ReferenceSlot {
         self.reference.is_some()
     }
 
-    /// Whether nothing need be loaded for the start.
+    /// Whether a reference was given before the start, so that none has to be loaded.
     pub fn has_early(&self) -> bool {
         self.early.is_some()
     }
 
-    /// How many loads have begun; it tells whether one has since.
+    /// Number of loads that have begun.
     pub fn loads(&self) -> u64 {
         self.loads
     }
 
-    /// Forgets everything; loads that are under way come to nothing.
+    /// Clears the slot. Results of unfinished loads are ignored.
     pub fn stop(&mut self) {
         let loads = self.loads + 1;
         *self = Self { loads, done: loads, ..Self::default() };
     }
 
-    /// For a load that begins now, if anyone waits for it. Once it has finished, earlier ones are out of
-    /// date; until then they are not, for it may fail.
+    /// Begins a load. Returns `None` while stopped. Earlier loads are out of date only once this one has finished,
+    /// because it may fail.
     pub fn begin_load(&mut self) -> Option<LoadId> {
         self.loads += 1;
         self.early = None;
         self.running.then_some(LoadId(self.loads))
     }
 
-    /// Arms what needs no loading, in place of all that came before; before the start it is kept until
-    /// then. Tells whether it is armed.
-    pub fn give(&mut self, reference: Reference) -> bool {
+    /// Sets a reference that needs no loading and replaces all earlier ones. Before the start, it is kept for the
+    /// start. Returns whether it is armed.
+    pub fn set_from_application(&mut self, reference: Reference) -> bool {
         if self.running {
             self.loads += 1;
             self.done = self.loads;
@@ -189,12 +197,12 @@ impl ReferenceSlot {
         self.running
     }
 
-    /// Whether no other load has begun since.
+    /// Whether `load` is the last one that began.
     pub fn is_current(&self, load: LoadId) -> bool {
         self.running && load == LoadId(self.loads)
     }
 
-    /// Arms what was loaded, or takes the reference away; false if that is out of date.
+    /// Sets the loaded reference; `None` removes the reference. Returns false if the load is out of date.
     pub fn finish_load(&mut self, load: LoadId, reference: Option<Reference>) -> bool {
         let current = self.running && load.0 > self.done;
         if current {
@@ -204,9 +212,9 @@ impl ReferenceSlot {
         current
     }
 
-    /// Takes note of the stream that follows. If it is not the one before, its own reference arms again, or the
-    /// one that was set last if it has none. Tells whether a reference is armed.
-    pub fn stream(&mut self, id: &str) -> bool {
+    /// Handles the start of stream `id`. If it differs from the current one, its own reference is armed, or the
+    /// last one that was set if it has none. Returns whether this arms a reference.
+    pub fn start_stream(&mut self, id: &str) -> bool {
         if self.stream.as_deref() == Some(id) {
             return false;
         }
@@ -217,7 +225,7 @@ impl ReferenceSlot {
         let resumes = own.as_ref().is_some_and(|own| own.image.is_some());
         let reference = own.or_else(|| self.reference.clone());
         self.keep(reference.clone());
-        // The first stream gets what was armed by the start.
+        // The start has armed the reference of the first stream.
         if !first {
             let arm = if resumes { Change::Resume } else { Change::Arm };
             self.change(reference.map_or(Change::Clear, arm));
@@ -225,15 +233,15 @@ impl ReferenceSlot {
         !first && self.state == State::Armed
     }
 
-    /// Whether [`seeded`](Self::seeded) needs the picture on which `reference` was laid: it has none, and the
-    /// current stream may take it up again later.
+    /// Whether [`keep_seed_frame`](Self::keep_seed_frame) needs the frame that `reference` was applied to: the reference has no image and
+    /// belongs to the current stream, which may resume it later.
     pub fn needs_picture(&self, reference: &Arc<Reference>) -> bool {
         reference.image.is_none() && self.own().is_some_and(|own| Arc::ptr_eq(own, reference))
     }
 
-    /// The mask of `reference` was laid on `image` in the current stream, which takes both up again when it
-    /// comes back. Out of date if another reference was set meanwhile.
-    pub fn seeded(&mut self, reference: &Arc<Reference>, image: OwnedPicture) {
+    /// Keeps the mask of `reference` with `image`, the frame that it was applied to, for the case that the current
+    /// stream returns after another one. Has no effect if another reference was set meanwhile.
+    pub fn keep_seed_frame(&mut self, reference: &Arc<Reference>, image: OwnedPicture) {
         if self.needs_picture(reference) {
             let mask = Arc::clone(&reference.mask);
             self.keep(Some(Arc::new(Reference {
@@ -244,19 +252,19 @@ impl ReferenceSlot {
         }
     }
 
-    /// Forgets the references of all streams but the current one.
+    /// Removes the references of all streams except the current one.
     pub fn forget_other_streams(&mut self) {
         let Self { stream, streams, .. } = self;
         streams.retain(|(id, _)| Some(id) == stream.as_ref());
     }
 
-    /// The current stream's reference.
+    /// Reference of the current stream.
     fn own(&self) -> Option<&Arc<Reference>> {
         let (id, reference) = self.streams.back()?;
         (Some(id) == self.stream.as_ref()).then_some(reference)
     }
 
-    /// Makes `reference` the current stream's own.
+    /// Sets the reference of the current stream.
     fn keep(&mut self, reference: Option<Arc<Reference>>) {
         let Some(stream) = &self.stream else { return };
         self.streams.retain(|(id, _)| id != stream);
@@ -268,21 +276,22 @@ impl ReferenceSlot {
         }
     }
 
-    /// What has to happen before the next buffer; it happens once, when [`arrive`](Self::arrive) is called.
+    /// Takes the change for the next buffer. [`change_applied`](Self::change_applied) must be called when it is applied.
     pub fn take_change(&mut self) -> Option<Change> {
         let change = self.change.take();
-        self.travelling += u32::from(change.is_some());
+        self.taken_changes += u32::from(change.is_some());
         change
     }
 
-    /// A change that was taken happens now.
-    pub fn arrive(&mut self) {
-        self.travelling = self.travelling.saturating_sub(1);
+    /// Records that a taken change is applied.
+    pub fn change_applied(&mut self) {
+        self.taken_changes = self.taken_changes.saturating_sub(1);
     }
 
-    /// A change that was taken cannot happen where it should: it is for the next buffer, unless another is.
-    pub fn give_back(&mut self, change: Change) {
-        self.arrive();
+    /// Returns a taken change whose buffer was discarded. It applies to the next buffer, unless there is a newer
+    /// change.
+    pub fn return_change(&mut self, change: Change) {
+        self.change_applied();
         self.change.get_or_insert(change);
     }
 
@@ -297,18 +306,18 @@ impl ReferenceSlot {
         };
         let states = [seeded.then_some(before), (after != before).then_some(after)];
         // A reference that was armed meanwhile takes precedence.
-        if self.change.is_none() && self.travelling == 0 {
+        if self.change.is_none() && self.taken_changes == 0 {
             self.state = after;
         }
         states.into_iter().flatten()
     }
 
-    /// What was last told.
+    /// State that was last posted.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// The reference from now on, for the current stream and for those without one of their own.
+    /// Sets the reference of the current stream and of those without one of their own.
     fn set(&mut self, reference: Option<Reference>) {
         self.reference = reference.map(Arc::new);
         self.keep(self.reference.clone());
@@ -350,12 +359,12 @@ mod tests {
         let _ = slot.take_change();
         let good = slot.begin_load().unwrap();
         let _bad = slot.begin_load().unwrap();
-        assert!(slot.finish_load(good, reference()), "nothing later has come of anything");
+        assert!(slot.finish_load(good, reference()), "no later load has succeeded");
         assert!(matches!(slot.take_change(), Some(Change::Arm(_))));
     }
 
     #[test]
-    fn loads_do_not_outlive_a_stop() {
+    fn loads_end_with_a_stop() {
         let mut slot = ReferenceSlot::default();
         slot.start(None);
         let load = slot.begin_load().unwrap();
@@ -365,14 +374,14 @@ mod tests {
     }
 
     #[test]
-    fn another_stream_arms_again() {
+    fn another_stream_arms_the_reference_again() {
         let mut slot = ReferenceSlot::default();
         slot.start(reference());
-        assert!(!slot.stream("a"));
+        assert!(!slot.start_stream("a"));
         let _ = slot.take_change();
-        assert!(!slot.stream("a"));
+        assert!(!slot.start_stream("a"));
         assert!(slot.take_change().is_none());
-        assert!(slot.stream("b"));
+        assert!(slot.start_stream("b"));
         assert!(matches!(slot.take_change(), Some(Change::Arm(_))));
     }
 
@@ -380,15 +389,16 @@ mod tests {
         OwnedPicture::from_rgb(1, 1, vec![9; 3]).unwrap()
     }
 
-    /// What the next buffer of stream `id` is to arm: the mask's width, and whether tracking resumes from its picture.
+    /// Returns what the next buffer of stream `id` arms: the width of the mask, and whether tracking resumes from
+    /// its image.
     fn armed_on(slot: &mut ReferenceSlot, id: &str) -> Option<(usize, bool)> {
-        slot.stream(id);
+        slot.start_stream(id);
         let change = slot.take_change()?;
-        slot.arrive();
+        slot.change_applied();
         match change {
             Change::Arm(reference) => {
                 if slot.needs_picture(&reference) {
-                    slot.seeded(&reference, picture());
+                    slot.keep_seed_frame(&reference, picture());
                 }
                 Some((reference.mask.width(), false))
             }
@@ -398,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_comes_back_has_its_mask_and_the_picture_below_it() {
+    fn a_stream_that_returns_resumes_with_its_mask_and_frame() {
         let mut slot = ReferenceSlot::default();
         slot.start(wide(1));
         assert_eq!(armed_on(&mut slot, "a"), Some((1, false)));
@@ -409,10 +419,10 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_was_left_before_its_first_buffer_is_still_to_be_seeded() {
+    fn a_stream_without_buffers_is_seeded_when_it_returns() {
         let mut slot = ReferenceSlot::default();
         slot.start(wide(1));
-        slot.stream("a");
+        slot.start_stream("a");
         assert_eq!(armed_on(&mut slot, "b"), Some((1, false)));
         assert_eq!(armed_on(&mut slot, "a"), Some((1, false)));
     }
@@ -423,40 +433,40 @@ mod tests {
         slot.start(wide(1));
         armed_on(&mut slot, "a");
         armed_on(&mut slot, "b");
-        slot.give(wide(2).unwrap());
-        assert_eq!(armed_on(&mut slot, "a"), Some((1, true)), "its own");
-        assert_eq!(armed_on(&mut slot, "b"), Some((2, false)), "set, and not seeded yet");
+        slot.set_from_application(wide(2).unwrap());
+        assert_eq!(armed_on(&mut slot, "a"), Some((1, true)), "its own reference");
+        assert_eq!(armed_on(&mut slot, "b"), Some((2, false)), "set but not seeded yet");
         assert_eq!(armed_on(&mut slot, "c"), Some((2, false)));
         let load = slot.begin_load().unwrap();
         slot.finish_load(load, None);
-        assert_eq!(armed_on(&mut slot, "d"), Some((0, false)), "taken away");
-        assert_eq!(armed_on(&mut slot, "c"), Some((0, false)), "taken away while it was on");
+        assert_eq!(armed_on(&mut slot, "d"), Some((0, false)), "removed");
+        assert_eq!(armed_on(&mut slot, "c"), Some((0, false)), "removed while it was current");
         assert_eq!(armed_on(&mut slot, "a"), Some((1, true)));
-        slot.give(wide(3).unwrap());
-        assert_eq!(armed_on(&mut slot, "d"), Some((3, false)), "it never had one");
+        slot.set_from_application(wide(3).unwrap());
+        assert_eq!(armed_on(&mut slot, "d"), Some((3, false)), "it had no reference");
     }
 
     #[test]
     fn a_reference_set_while_another_one_is_seeded_stays() {
         let mut slot = ReferenceSlot::default();
         slot.start(wide(1));
-        slot.stream("a");
+        slot.start_stream("a");
         let Some(Change::Arm(first)) = slot.take_change() else { panic!("a reference") };
-        slot.arrive();
-        slot.give(wide(2).unwrap());
+        slot.change_applied();
+        slot.set_from_application(wide(2).unwrap());
         assert!(!slot.needs_picture(&first));
-        slot.seeded(&first, picture());
+        slot.keep_seed_frame(&first, picture());
         armed_on(&mut slot, "b");
         assert_eq!(armed_on(&mut slot, "a"), Some((2, false)));
     }
 
     #[test]
-    fn only_so_many_streams_are_kept_and_the_latest_of_them() {
+    fn only_the_latest_streams_are_kept() {
         let mut slot = ReferenceSlot::default();
         slot.start(wide(1));
         for stream in 0..20 {
             assert_eq!(armed_on(&mut slot, &stream.to_string()), Some((1, false)));
-            assert_eq!(armed_on(&mut slot, "main"), Some((1, stream > 0)), "used all the time");
+            assert_eq!(armed_on(&mut slot, "main"), Some((1, stream > 0)), "used in between");
             assert!(slot.streams.len() <= MAX_STREAMS);
         }
         assert_eq!(armed_on(&mut slot, "19"), Some((1, true)));
@@ -464,27 +474,27 @@ mod tests {
 
         slot.forget_other_streams();
         assert_eq!(armed_on(&mut slot, "19"), Some((1, false)));
-        assert_eq!(armed_on(&mut slot, "12"), Some((1, true)), "it was on");
+        assert_eq!(armed_on(&mut slot, "12"), Some((1, true)), "it is the current stream");
         slot.stop();
         slot.start(wide(1));
         assert_eq!(armed_on(&mut slot, "12"), Some((1, false)));
     }
 
-    /// The element's locks as one thread after the other takes them: settings and slot are never held
-    /// together, so all that can happen is some order of the steps between.
+    /// Simulation of three threads that set masks. The locks of settings and slot are never held together, so every
+    /// outcome corresponds to an order of the steps in between.
     #[derive(Clone, Default)]
-    struct World {
+    struct Simulation {
         setting: Option<u32>,
-        slot: Ledger,
-        /// What each thread has in hand.
+        slot: SlotHistory,
+        /// Load and mask of each thread.
         loads: [Option<LoadId>; 3],
         loading: [Option<u32>; 3],
         armed: Vec<u32>,
     }
 
-    /// [`ReferenceSlot`], which cannot be cloned for its references are files'; told apart by their width.
+    /// Steps that lead to a [`ReferenceSlot`], which cannot be cloned. References are identified by their width.
     #[derive(Clone, Default)]
-    struct Ledger(Vec<Step>);
+    struct SlotHistory(Vec<Step>);
 
     #[derive(Clone, Copy)]
     enum Step {
@@ -494,7 +504,7 @@ mod tests {
         Stop,
     }
 
-    impl Ledger {
+    impl SlotHistory {
         fn replay(&self) -> ReferenceSlot {
             let mut slot = ReferenceSlot::default();
             for step in &self.0 {
@@ -514,115 +524,121 @@ mod tests {
         Some(Reference::new(ReferenceMask::from_soft(width, 1, vec![255; width]).unwrap(), None))
     }
 
-    /// Thread `thread` sets mask `thread + 1`, which is bad if it is in `bad`: set, load, read, finish.
-    fn step(world: &mut World, thread: usize, step: usize, bad: &[u32]) {
+    /// Runs a step (set, begin load, read, finish load) of a thread that sets mask `thread + 1`. Masks in `bad`
+    /// fail to load.
+    fn step(simulation: &mut Simulation, thread: usize, step: usize, bad: &[u32]) {
         match step {
-            0 => world.setting = Some(thread as u32 + 1),
+            0 => simulation.setting = Some(thread as u32 + 1),
             1 => {
-                world.loads[thread] = world.slot.replay().begin_load();
-                world.slot.0.push(Step::Begin);
+                simulation.loads[thread] = simulation.slot.replay().begin_load();
+                simulation.slot.0.push(Step::Begin);
             }
-            2 => world.loading[thread] = world.setting,
+            2 => simulation.loading[thread] = simulation.setting,
             _ => {
-                let (Some(load), Some(mask)) = (world.loads[thread], world.loading[thread]) else {
+                let (Some(load), Some(mask)) = (simulation.loads[thread], simulation.loading[thread]) else {
                     return;
                 };
                 if !bad.contains(&mask) {
-                    if world.slot.replay().finish_load(load, wide(mask)) {
-                        world.armed.push(mask);
+                    if simulation.slot.replay().finish_load(load, wide(mask)) {
+                        simulation.armed.push(mask);
                     }
-                    world.slot.0.push(Step::Finish(load, mask));
+                    simulation.slot.0.push(Step::Finish(load, mask));
                 }
             }
         }
     }
 
-    /// Every order in which the threads can take their steps; the number of orders.
-    fn all_orders(world: &World, next: [usize; 3], bad: &[u32], check: &dyn Fn(&World)) -> usize {
+    /// Runs `check` after every possible order of the threads' steps. Returns the number of orders.
+    fn all_orders(
+        simulation: &Simulation,
+        next: [usize; 3],
+        bad: &[u32],
+        check: &dyn Fn(&Simulation),
+    ) -> usize {
         let mut orders = 0;
         for thread in 0..3 {
             if next[thread] < 4 {
-                let (mut world, mut next) = (world.clone(), next);
-                step(&mut world, thread, next[thread], bad);
+                let (mut simulation, mut next) = (simulation.clone(), next);
+                step(&mut simulation, thread, next[thread], bad);
                 next[thread] += 1;
-                orders += all_orders(&world, next, bad, check);
+                orders += all_orders(&simulation, next, bad, check);
             }
         }
         if orders == 0 {
-            check(world);
+            check(simulation);
             return 1;
         }
         orders
     }
 
     #[test]
-    fn in_every_order_the_mask_that_was_set_last_is_in_force() {
-        let mut world = World::default();
-        world.slot.0.push(Step::Start);
-        let orders = all_orders(&world, [0; 3], &[], &|world| {
-            let slot = world.slot.replay();
+    fn in_every_order_the_last_mask_set_is_used() {
+        let mut simulation = Simulation::default();
+        simulation.slot.0.push(Step::Start);
+        let orders = all_orders(&simulation, [0; 3], &[], &|simulation| {
+            let slot = simulation.slot.replay();
             let found = slot.reference.as_ref().map(|reference| reference.mask.width() as u32);
-            assert_eq!(found, world.setting);
+            assert_eq!(found, simulation.setting);
         });
         assert_eq!(orders, 34_650, "12! / 4!³");
     }
 
     #[test]
-    fn in_every_order_a_bad_mask_leaves_a_good_one() {
-        let mut world = World::default();
-        world.slot.0.push(Step::Start);
-        all_orders(&world, [0; 3], &[2], &|world| {
-            let slot = world.slot.replay();
+    fn in_every_order_a_bad_mask_does_not_replace_a_good_one() {
+        let mut simulation = Simulation::default();
+        simulation.slot.0.push(Step::Start);
+        all_orders(&simulation, [0; 3], &[2], &|simulation| {
+            let slot = simulation.slot.replay();
             let found = slot.reference.as_ref().map(|reference| reference.mask.width() as u32);
-            if world.setting != Some(2) {
-                assert_eq!(found, world.setting);
+            if simulation.setting != Some(2) {
+                assert_eq!(found, simulation.setting);
             }
-            assert_eq!(found, world.armed.last().copied());
+            assert_eq!(found, simulation.armed.last().copied());
             assert_ne!(found, Some(2));
         });
     }
 
     #[test]
-    fn in_every_order_nothing_is_loaded_into_a_stopped_element() {
-        let mut world = World::default();
-        world.slot.0.push(Step::Start);
+    fn in_every_order_a_stopped_element_loads_nothing() {
+        let mut simulation = Simulation::default();
+        simulation.slot.0.push(Step::Start);
         for cut in 0..4 {
-            let mut world = world.clone();
+            let mut simulation = simulation.clone();
             for index in 0..cut {
-                step(&mut world, 0, index, &[]);
+                step(&mut simulation, 0, index, &[]);
             }
-            world.slot.0.extend([Step::Stop, Step::Start]);
-            let stale = world.loads[0];
+            simulation.slot.0.extend([Step::Stop, Step::Start]);
+            let stale = simulation.loads[0];
             for index in cut..4 {
-                step(&mut world, 0, index, &[]);
+                step(&mut simulation, 0, index, &[]);
             }
-            assert!(stale.is_none() || world.slot.replay().reference.is_none());
+            assert!(stale.is_none() || simulation.slot.replay().reference.is_none());
         }
-        world.slot.0.push(Step::Stop);
-        all_orders(&world, [0; 3], &[], &|world| assert!(world.armed.is_empty()));
+        simulation.slot.0.push(Step::Stop);
+        all_orders(&simulation, [0; 3], &[], &|simulation| assert!(simulation.armed.is_empty()));
     }
 
     #[test]
-    fn the_last_one_given_or_loaded_wins() {
+    fn the_last_reference_given_or_loaded_wins() {
         let mut slot = ReferenceSlot::default();
-        assert!(!slot.give(reference().unwrap()), "not before the start");
+        assert!(!slot.set_from_application(reference().unwrap()), "not armed before the start");
         assert!(slot.has_early());
         assert!(slot.begin_load().is_none());
         assert!(!slot.has_early(), "a file was set later");
-        slot.give(reference().unwrap());
+        slot.set_from_application(reference().unwrap());
         assert!(slot.start(None) && !slot.has_early());
 
         let load = slot.begin_load().unwrap();
-        assert!(slot.give(reference().unwrap()));
+        assert!(slot.set_from_application(reference().unwrap()));
         assert!(!slot.finish_load(load, None), "given while the file was read");
         assert!(matches!(slot.take_change(), Some(Change::Arm(_))));
         slot.stop();
-        assert!(!slot.start(None), "it outlived a stop");
+        assert!(!slot.start(None), "a stop removes it");
     }
 
     #[test]
-    fn told_on_changes_only() {
-        let follow = |slot: &mut ReferenceSlot, seeded: bool, presence: Presence| -> Vec<State> {
+    fn states_are_posted_on_changes_only() {
+        let update = |slot: &mut ReferenceSlot, seeded: bool, presence: Presence| -> Vec<State> {
             slot.update(seeded, presence).collect()
         };
         let mut slot = ReferenceSlot::default();
@@ -630,53 +646,53 @@ mod tests {
         slot.start(reference());
         assert_eq!(slot.state(), State::Armed);
         let _ = slot.take_change();
-        slot.arrive();
-        assert_eq!(follow(&mut slot, true, Presence::Seen), [State::Seeded]);
-        assert_eq!(follow(&mut slot, false, Presence::Seen), []);
+        slot.change_applied();
+        assert_eq!(update(&mut slot, true, Presence::Seen), [State::Seeded]);
+        assert_eq!(update(&mut slot, false, Presence::Seen), []);
         for _ in 0..2 {
-            assert_eq!(follow(&mut slot, false, Presence::Lost), [State::Lost]);
-            assert_eq!(follow(&mut slot, false, Presence::Lost), []);
-            assert_eq!(follow(&mut slot, false, Presence::Seen), [State::Recovered]);
-            assert_eq!(follow(&mut slot, false, Presence::Seen), []);
+            assert_eq!(update(&mut slot, false, Presence::Lost), [State::Lost]);
+            assert_eq!(update(&mut slot, false, Presence::Lost), []);
+            assert_eq!(update(&mut slot, false, Presence::Seen), [State::Recovered]);
+            assert_eq!(update(&mut slot, false, Presence::Seen), []);
         }
         assert_eq!(slot.state(), State::Recovered);
-        assert_eq!(follow(&mut slot, true, Presence::Lost), [State::Seeded, State::Lost]);
+        assert_eq!(update(&mut slot, true, Presence::Lost), [State::Seeded, State::Lost]);
 
-        slot.give(reference().unwrap());
-        assert_eq!(follow(&mut slot, false, Presence::Seen), [], "of the old reference");
+        slot.set_from_application(reference().unwrap());
+        assert_eq!(update(&mut slot, false, Presence::Seen), [], "of the old reference");
         assert_eq!(slot.state(), State::Armed);
         let _ = slot.take_change();
-        slot.arrive();
-        assert_eq!(follow(&mut slot, true, Presence::Seen), [State::Seeded]);
-        slot.give(reference().unwrap());
+        slot.change_applied();
+        assert_eq!(update(&mut slot, true, Presence::Seen), [State::Seeded]);
+        slot.set_from_application(reference().unwrap());
         let _ = slot.take_change();
-        slot.arrive();
-        slot.give(reference().unwrap());
-        assert_eq!(follow(&mut slot, true, Presence::Seen), [State::Seeded], "armed again meanwhile");
+        slot.change_applied();
+        slot.set_from_application(reference().unwrap());
+        assert_eq!(update(&mut slot, true, Presence::Seen), [State::Seeded], "armed again meanwhile");
         assert_eq!(slot.state(), State::Armed);
     }
 
     #[test]
-    fn what_is_on_its_way_is_still_to_come() {
-        let follow = |slot: &mut ReferenceSlot, seeded: bool| {
+    fn a_taken_change_keeps_the_state_armed_until_it_is_applied() {
+        let update = |slot: &mut ReferenceSlot, seeded: bool| {
             drop(slot.update(seeded, Presence::Seen));
         };
         let mut slot = ReferenceSlot::default();
         slot.start(reference());
         let change = slot.take_change().unwrap();
-        follow(&mut slot, false);
-        assert_eq!(slot.state(), State::Armed, "a frame that came before it");
-        slot.give_back(change);
-        assert!(matches!(slot.take_change(), Some(Change::Arm(_))), "it comes with the next frame");
-        slot.arrive();
-        follow(&mut slot, true);
+        update(&mut slot, false);
+        assert_eq!(slot.state(), State::Armed, "a frame before the change");
+        slot.return_change(change);
+        assert!(matches!(slot.take_change(), Some(Change::Arm(_))), "it applies to the next frame");
+        slot.change_applied();
+        update(&mut slot, true);
         assert_eq!(slot.state(), State::Seeded);
 
-        slot.give(reference().unwrap());
+        slot.set_from_application(reference().unwrap());
         let older = slot.take_change().unwrap();
-        slot.give(reference().unwrap());
+        slot.set_from_application(reference().unwrap());
         let newest = slot.reference.clone().unwrap();
-        slot.give_back(older);
+        slot.return_change(older);
         let Some(Change::Arm(next)) = slot.take_change() else { panic!("a reference") };
         assert!(Arc::ptr_eq(&next, &newest));
     }

@@ -1,4 +1,6 @@
-//! References that come as samples of raw video, whatever their format.
+// SPDX-License-Identifier: MPL-2.0
+
+//! References from samples of raw video of any format.
 
 use std::path::Path;
 
@@ -13,56 +15,55 @@ use crate::image::{OwnedPicture, check_size};
 use crate::mask::ReferenceMask;
 use crate::{Error, Result};
 
-/// Pixels of a frame that is kept with the mask that was laid on it, 3 MiB at most. The tracker enlarges a part of
-/// the frame, but none smaller than .16 of it, to the network's size, which is 336x192 by default.
+/// Maximum number of pixels of a frame that is kept with its mask (3 MiB). The tracker enlarges crop windows of at
+/// least .16 of the frame to the network's size, by default 336x192.
 const MAX_REFERENCE_PIXELS: f64 = (1 << 20) as f64;
 
-/// What errors say in place of a path.
-const HERE: &str = "(in memory)";
+/// Used in errors in place of a path.
+const IN_MEMORY: &str = "(in memory)";
 
 impl Reference {
-    /// A mask, and the picture that it was drawn on or none for the next buffer.
+    /// Reads a mask and the image that it belongs to. Without an image, it belongs to the next buffer.
     ///
     /// # Errors
-    /// A sample that is no raw video or cannot be mapped, and those of [`ReferenceMask`] and of
-    /// [`reference::check`].
+    /// A sample is not raw video or cannot be mapped, and errors of [`ReferenceMask`] and [`reference::check`].
     pub fn from_samples(mask: &gst::SampleRef, image: Option<&gst::SampleRef>) -> Result<Self> {
-        let here = Path::new(HERE);
-        let bad = |reason: String| Error::Mask { path: here.to_owned(), reason };
-        let mask = open(mask, read_mask).map_err(bad)??;
-        reference::check(&mask, here)?;
-        let bad = |reason: String| Error::Picture { path: here.to_owned(), reason };
-        let image = image.map(|image| open(image, read_image).map_err(bad)?).transpose()?;
+        let path = Path::new(IN_MEMORY);
+        let error = |reason: String| Error::Mask { path: path.to_owned(), reason };
+        let mask = with_frame(mask, read_mask).map_err(error)??;
+        reference::check(&mask, path)?;
+        let error = |reason: String| Error::Picture { path: path.to_owned(), reason };
+        let image = image.map(|image| with_frame(image, read_image).map_err(error)?).transpose()?;
         Ok(Self::new(mask, image))
     }
 }
 
-/// Lets `read` have the picture of a sample. An error says what is wrong with the sample, and the remedy.
-fn open<T>(
+/// Calls `read` with the mapped frame of a sample. The error gives the reason and the remedy.
+fn with_frame<T>(
     sample: &gst::SampleRef,
     read: impl FnOnce(&Frame) -> Result<T, glib::BoolError>,
 ) -> Result<T, String> {
-    let caps = sample.caps().ok_or("it has no caps: set those of raw video")?;
-    // What is encoded has a video info, too, but no pictures.
+    let caps = sample.caps().ok_or("it has no caps: set raw video caps")?;
+    // Encoded formats have a video info as well.
     let info = VideoInfo::from_caps(caps)
         .ok()
         .filter(|info| info.is_valid() && VideoFormat::iter_raw().any(|format| format == info.format()))
         .ok_or_else(|| {
-            format!("its caps are {caps}: give raw video (video/x-raw), decoded and downloaded")
+            format!("its caps are {caps}: give raw video (video/x-raw), decoded and in system memory")
         })?;
     check_size(info.width() as usize, info.height() as usize)?;
-    let buffer = sample.buffer().ok_or("it has no buffer: put the picture into it")?;
+    let buffer = sample.buffer().ok_or("it has no buffer: add a buffer with the picture")?;
     let frame = Frame::from_buffer_ref_readable(buffer, &info).map_err(|error| {
         format!(
-            "its buffer of {} bytes cannot be mapped as {caps} ({error}): give it the size and strides of its \
-             caps, or a video meta",
+            "its buffer of {} bytes cannot be mapped as {caps} ({error}): use the size and strides of the \
+             caps, or add a video meta",
             buffer.size()
         )
     })?;
     read(&frame).map_err(|error| format!("it cannot be converted from {caps} ({error}): give RGBA or GRAY8"))
 }
 
-/// By its alpha, if it has any that says something, else by how bright it is.
+/// Reads a mask from the alpha channel, or from the brightness if there is no alpha or all of it is opaque.
 fn read_mask(frame: &Frame) -> Result<Result<ReferenceMask>, glib::BoolError> {
     let (width, height) = (frame.width() as usize, frame.height() as usize);
     if frame.format() == VideoFormat::Gray8 {
@@ -76,7 +77,7 @@ fn read_mask(frame: &Frame) -> Result<Result<ReferenceMask>, glib::BoolError> {
             let argb = packed(&convert(frame, VideoFormat::Argb)?)?;
             argb.chunks(4).filter_map(|pixel| pixel.first().copied()).collect()
         };
-        // A black and white mask that went through RGBA is opaque everywhere.
+        // A black and white mask that was converted to RGBA is opaque everywhere.
         if alpha.iter().any(|&value| value != 255) {
             return Ok(ReferenceMask::from_alpha(width, height, alpha));
         }
@@ -84,12 +85,12 @@ fn read_mask(frame: &Frame) -> Result<Result<ReferenceMask>, glib::BoolError> {
     Ok(ReferenceMask::from_soft(width, height, brightness(frame)?))
 }
 
-/// From black, 0, to white, 255, whatever the range of the samples.
+/// Brightness from 0 (black) to 255 (white), for any range of the samples.
 fn brightness(frame: &Frame) -> Result<Vec<u8>, glib::BoolError> {
     if !frame.format_info().is_yuv() {
         return packed(&convert(frame, VideoFormat::Gray8)?);
     }
-    // From YUV straight to grey, luma is copied with black at 16 and white at 235.
+    // A direct conversion from YUV to grey copies luma, with black at 16 and white at 235.
     let rgb = convert(frame, VideoFormat::Rgb)?;
     packed(&convert(&rgb.as_video_frame_ref(), VideoFormat::Gray8)?)
 }
@@ -98,10 +99,10 @@ fn read_image(frame: &Frame) -> Result<Result<OwnedPicture>, glib::BoolError> {
     picture(frame, (frame.width(), frame.height()))
 }
 
-/// A copy of a frame for a later start of tracking from it, smaller if the frame is large.
+/// Returns a copy of a frame from which tracking can resume later, scaled to at most [`MAX_REFERENCE_PIXELS`].
 ///
 /// # Errors
-/// A format that cannot be converted.
+/// The format cannot be converted.
 pub fn reference_picture(frame: &Frame) -> Result<Result<OwnedPicture>, glib::BoolError> {
     let (width, height) = (frame.width(), frame.height());
     let scale = (MAX_REFERENCE_PIXELS / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
@@ -114,7 +115,7 @@ fn picture(frame: &Frame, size: (u32, u32)) -> Result<Result<OwnedPicture>, glib
     Ok(OwnedPicture::from_rgb(size.0 as usize, size.1 as usize, rgb))
 }
 
-/// The bytes of a component that is one byte in each pixel and as large as the picture.
+/// Returns the bytes of a component with one byte per pixel and without subsampling.
 fn component(frame: &Frame, component: u32) -> Result<Vec<u8>, glib::BoolError> {
     let stride = usize::try_from(frame.comp_stride(component)).unwrap_or_default().max(1);
     let step = usize::try_from(frame.comp_pstride(component)).unwrap_or_default().max(1);
@@ -138,15 +139,15 @@ fn scale(
         .interlace_mode(input.interlace_mode())
         .build()?;
     let mut buffer = gst::Buffer::with_size(output.size())?;
-    let inner = buffer.get_mut().ok_or_else(|| glib::bool_error!("A new buffer is in use"))?;
+    let inner = buffer.get_mut().ok_or_else(|| glib::bool_error!("the new buffer is not writable"))?;
     let mut out = FrameMut::from_buffer_ref_writable(inner, &output)?;
     frame::converter(input, &output)?.frame_ref(frame, &mut out);
     drop(out);
     VideoFrame::from_buffer_readable(buffer, &output)
-        .map_err(|_| glib::bool_error!("A new buffer cannot be mapped"))
+        .map_err(|_| glib::bool_error!("the new buffer cannot be mapped"))
 }
 
-/// The bytes of a format of one plane, without padding.
+/// Returns the bytes of a frame with one plane, without padding.
 fn packed(frame: &VideoFrame<Readable>) -> Result<Vec<u8>, glib::BoolError> {
     let row = frame.width() as usize * usize::try_from(frame.comp_pstride(0)).unwrap_or_default();
     let stride = usize::try_from(frame.plane_stride()[0]).unwrap_or_default().max(1);
@@ -165,7 +166,7 @@ mod tests {
         20 + 9 * index as u8
     }
 
-    /// A picture whose pixels have the bytes that `pixel` makes of their number, in another format.
+    /// Returns a sample in the format `to`, converted from a frame in `from` whose pixels are `pixel(index)`.
     fn sample<const N: usize>(
         from: VideoFormat,
         to: VideoFormat,
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn alpha_of_many_formats() {
+    fn alpha_is_read_from_every_format() {
         gst::init().unwrap();
         for format in VideoFormat::iter_raw() {
             if !gst_video::VideoFormatInfo::from_format(format).has_alpha() || format == VideoFormat::Rgb8p {
@@ -214,12 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn brightness_where_there_is_no_alpha() {
+    fn brightness_is_read_from_formats_without_alpha() {
         use VideoFormat::{Bgrx, Gray16Le, I420, Nv12, Rgb, Rgba};
         for format in [Rgb, Bgrx, I420, Nv12, Gray16Le, Rgba] {
             let mask = read(&sample(VideoFormat::Rgb, format, |index| [value(index); 3]));
             let alpha = &mask.objects()[0].alpha;
-            // GStreamer's fast conversion from YUV is a little off.
+            // GStreamer's fast conversion from YUV is not exact.
             assert!(alpha.iter().zip(expected()).all(|(a, b)| a.abs_diff(b) <= 5), "{format:?}: {alpha:?}");
             let white = read(&sample(VideoFormat::Rgb, format, |_| [255; 3]));
             assert!(white.objects()[0].alpha.iter().all(|&value| value >= 250), "{format:?}");
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn large_frames_are_kept_smaller_in_their_shape() {
+    fn large_frames_are_scaled_down_with_their_aspect_ratio() {
         gst::init().unwrap();
         for ((width, height), kept) in [
             ((64, 48), (64, 48)),

@@ -1,38 +1,40 @@
-//! On which frames the network runs.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Decides on which frames the network runs.
 
 use std::time::Duration;
 
 use gstreamer as gst;
 
-/// So many late frames in a row go without the network. At 30 frames a second it is a third of a second:
-/// longer, and objects have moved too far for the mask of then to lead to them.
+/// Maximum number of consecutive late frames without the network: a third of a second at 30 frames per second. After a
+/// longer time, objects may have moved too far from the last mask.
 const MAX_CONSECUTIVE_SKIPS: u32 = 10;
 
-/// What happens to one frame.
+/// Decision about one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The network runs on it.
+    /// The network runs.
     Run,
-    /// The interval skips it, and it gets the last mask.
+    /// The interval skips the frame; it gets the last mask.
     Hold,
-    /// It is late, and gets the last mask; the number counts such frames since the network ran.
+    /// The frame is late and gets the last mask. Holds the number of such frames since the network ran.
     HoldLate(u32),
-    /// It is late, and comes to nothing.
+    /// The frame is late and is dropped.
     Drop,
 }
 
-/// What is known of a frame beforehand.
+/// Input of a decision.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameContext {
-    /// There is no mask that could be held, or it is no longer true.
+    /// There is no last mask, or it is out of date.
     pub must_run: bool,
-    /// The network runs on every frame of so many.
+    /// The network runs on every `interval`-th frame.
     pub interval: u32,
     pub late: bool,
-    /// Late frames are dropped.
+    /// LateFrame frames are dropped instead of held.
     pub drops: bool,
     pub running_time: Option<gst::ClockTime>,
-    /// How long the network takes.
+    /// Mean time of the network per frame.
     pub cost: Duration,
 }
 
@@ -40,14 +42,14 @@ pub struct FrameContext {
 pub struct Schedule {
     /// Frames since the network ran.
     since: u32,
-    /// Late ones among them.
+    /// LateFrame frames among them.
     skipped: u32,
-    /// The running time of the frame on which it ran.
+    /// Running time of the frame on which the network ran.
     ran_at: Option<gst::ClockTime>,
 }
 
 impl Schedule {
-    /// Decides on the next frame.
+    /// Decides about the next frame.
     pub fn decide(&mut self, frame: &FrameContext) -> Decision {
         self.since = self.since.saturating_add(1);
         let due = self.since >= frame.interval;
@@ -67,8 +69,7 @@ impl Schedule {
         decision
     }
 
-    /// Whether the network will run on a frame with `before` others ahead of it, where the network runs on every one of
-    /// `interval`.
+    /// Returns whether the network will run on the frame after the next `before` frames, by `interval` alone.
     pub fn due_after(&self, before: u32, interval: u32) -> bool {
         let mut since = self.since.saturating_add(1);
         for _ in 0..before {
@@ -77,13 +78,13 @@ impl Schedule {
         since >= interval
     }
 
-    /// Whether the mask has not been brought up to date for too long. A network that is slower than the
-    /// frames come gets half of the time, so that what it takes can be caught up with in the other half.
+    /// Returns whether the last mask is too old, so that the network runs even on a late frame. A network that is
+    /// slower than real time gets half of the time, so that the pipeline can catch up in the other half.
     fn starves(&self, frame: &FrameContext) -> bool {
         let cost = u64::try_from(frame.cost.as_nanos()).unwrap_or(u64::MAX);
-        let rest = gst::ClockTime::from_nseconds(cost.saturating_mul(2).min(i64::MAX as u64));
+        let min_interval = gst::ClockTime::from_nseconds(cost.saturating_mul(2).min(i64::MAX as u64));
         let passed = self.ran_at.zip(frame.running_time).and_then(|(then, now)| now.checked_sub(then));
-        self.skipped >= MAX_CONSECUTIVE_SKIPS && passed.is_none_or(|passed| passed >= rest)
+        self.skipped >= MAX_CONSECUTIVE_SKIPS && passed.is_none_or(|passed| passed >= min_interval)
     }
 }
 
@@ -102,9 +103,9 @@ mod tests {
     const LATE: FrameContext = FrameContext { late: true, ..ONTIME };
 
     #[test]
-    fn every_nth() {
+    fn the_network_runs_on_every_nth_frame() {
         let mut schedule = Schedule::default();
-        let turns = |schedule: &mut Schedule, interval: u32, count: usize| -> String {
+        let decisions = |schedule: &mut Schedule, interval: u32, count: usize| -> String {
             let mut frame = FrameContext { interval, ..ONTIME };
             (0..count)
                 .map(|index| {
@@ -113,22 +114,22 @@ mod tests {
                 })
                 .collect()
         };
-        assert_eq!(turns(&mut schedule, 1, 4), "xxxx");
-        assert_eq!(turns(&mut schedule, 3, 8), "x..x..x.");
-        assert_eq!(turns(&mut schedule, 2, 5), "x.x.x", "what must run begins anew");
+        assert_eq!(decisions(&mut schedule, 1, 4), "xxxx");
+        assert_eq!(decisions(&mut schedule, 3, 8), "x..x..x.");
+        assert_eq!(decisions(&mut schedule, 2, 5), "x.x.x", "a frame that must run restarts the interval");
         assert_eq!(schedule.decide(&FrameContext { interval: u32::MAX, ..ONTIME }), Decision::Hold);
-        assert_eq!(schedule.decide(&ONTIME), Decision::Run, "a change counts at once");
+        assert_eq!(schedule.decide(&ONTIME), Decision::Run, "a new interval applies at once");
     }
 
     #[test]
-    fn turns_are_known_a_frame_earlier() {
+    fn decisions_are_predicted_a_frame_earlier() {
         for interval in 1..5 {
             let mut schedule = Schedule::default();
             let mut expected = None;
             for index in 0..20 {
                 let (now, soon) = (schedule.due_after(0, interval), schedule.due_after(1, interval));
                 let decision = schedule.decide(&FrameContext { must_run: index == 0, interval, ..ONTIME });
-                // The first frame runs out of turn.
+                // The first frame runs regardless of the interval.
                 if index > 1 {
                     assert_eq!(expected, Some(decision == Decision::Run), "frame {index}, every {interval}");
                     assert_eq!(now, decision == Decision::Run, "frame {index}, every {interval}");
@@ -149,13 +150,13 @@ mod tests {
         assert_eq!(
             schedule.decide(&FrameContext { interval: 2, ..LATE }),
             Decision::Hold,
-            "it would not have run"
+            "the interval skips it"
         );
         assert_eq!(schedule.decide(&FrameContext { interval: 2, ..LATE }), Decision::HoldLate(1));
     }
 
     #[test]
-    fn the_mask_never_starves() {
+    fn the_network_runs_on_some_late_frames() {
         for drops in [false, true] {
             let mut schedule = Schedule::default();
             let runs = (0..44).filter(|_| schedule.decide(&FrameContext { drops, ..LATE }) == Decision::Run);

@@ -1,4 +1,6 @@
-//! The tracker, driven with video frames.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Runs the tracker on video frames.
 
 use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use crate::matte::Matte;
 use crate::tracker::{Options, Prefetched, Presence, Tracker};
 use crate::{Result, threads};
 
+/// The tracker, and its number of threads.
 pub struct Segmenter {
     tracker: Tracker,
     shrinker: Option<Shrinker>,
@@ -25,7 +28,7 @@ pub struct Segmenter {
 enum Threads {
     /// A fixed number. 0 keeps the number of the application.
     Fixed(u32),
-    /// The number that is fastest at present.
+    /// The number that is currently fastest.
     Automatic(Box<ThreadTuner>),
 }
 
@@ -40,9 +43,9 @@ impl Threads {
 
 /// Runs `f` on a temporary thread.
 ///
-/// OpenMP creates one team of threads per calling thread. If both the loading and the streaming thread own a team, there
-/// are more threads than cores, and OpenMP puts them to sleep between the operations of the network: with two threads on
-/// two cores a frame took nearly twice as long.
+/// OpenMP creates one team of threads per calling thread. If both the loading and the streaming thread own a team,
+/// there are more threads than cores, and OpenMP puts them to sleep between operations: with two threads on two
+/// cores, a frame took nearly twice as long.
 fn on_temporary_thread<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(f).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
@@ -75,17 +78,19 @@ pub struct FrameResult {
 }
 
 impl Segmenter {
+    /// Loads the model. `threads` = 0 selects the number of threads automatically.
+    ///
     /// # Errors
     /// Those of [`Tracker::new`].
     pub fn new(options: &Options, threads: u32) -> Result<Self> {
         let (tracker, mut threads) = on_temporary_thread(|| {
-            // A new thread starts with the number of the process: that of the physical cores, of `OMP_NUM_THREADS`, or
-            // of the application.
-            let most = threads::of_this_thread();
+            // A new thread inherits the number of the process: of physical cores, of `OMP_NUM_THREADS`, or of the
+            // application.
+            let max = threads::of_this_thread();
             // The prefetch thread has as many threads as the streaming thread.
-            let most = if options.frame_threading { most.div_ceil(2) } else { most };
+            let max = if options.frame_threading { max.div_ceil(2) } else { max };
             let threads = match threads {
-                0 => Threads::Automatic(Box::new(ThreadTuner::new(most))),
+                0 => Threads::Automatic(Box::new(ThreadTuner::new(max))),
                 count => Threads::Fixed(count),
             };
             threads::set_for_this_thread(threads.count());
@@ -106,34 +111,34 @@ impl Segmenter {
         &self.tracker
     }
 
-    /// Takes the reason why CUDA graphs are not used, once.
+    /// Returns the reason why CUDA graphs are not used, on the first call.
     pub fn take_graph_warning(&mut self) -> Option<String> {
         self.tracker.take_graph_warning()
     }
 
-    /// Prepares for frames of another format.
+    /// Prepares for frames in another format.
     pub fn forget_format(&mut self) {
         self.shrinker = None;
     }
 
-    /// Whether frames can be encoded before their turn.
+    /// Whether frames can be prefetched.
     pub fn can_prefetch(&self) -> bool {
         self.tracker.can_prefetch()
     }
 
-    /// Starts to encode the frame after the next on the prefetch thread.
+    /// Starts to encode the frame after the next one on the prefetch thread.
     ///
     /// # Errors
-    /// A frame that cannot be converted.
+    /// The frame cannot be converted.
     pub fn prefetch(&mut self, frame: &Frame, info: &VideoInfo) -> Result<Option<Prefetched>, ProcessError> {
         let shrinker = self.shrinker.get_or_insert_with(|| Shrinker::new(info));
         Ok(self.tracker.prefetch(&mut View::new(frame, shrinker))?)
     }
 
-    /// Segments the next frame, which has the format `info`. With `restart` tracking starts anew from the reference.
+    /// Segments the next frame, which has the format `info`. `restart` restarts tracking from the reference.
     ///
     /// # Errors
-    /// A frame that cannot be converted, or an error of libtorch.
+    /// The frame cannot be converted, or libtorch fails.
     pub fn process_frame(
         &mut self,
         (frame, prefetched): (&Frame, Option<Prefetched>),
@@ -142,7 +147,7 @@ impl Segmenter {
         restart: bool,
     ) -> Result<FrameResult, ProcessError> {
         let Self { tracker, shrinker, threads } = self;
-        // Each start of a stream may use another streaming thread.
+        // The streaming thread may change with each start of a stream.
         tracker.set_threads(threads.count());
         if let Some(Change::Clear) = change {
             tracker.clear();
@@ -167,8 +172,8 @@ impl Segmenter {
         let shrinker = shrinker.get_or_insert_with(|| Shrinker::new(info));
         let mut view = View::new(frame, shrinker);
         let begun = Instant::now();
-        // The mask of a reference that is this frame: the network need not run.
-        let mut drawn = None;
+        // Mask of a reference that belongs to this frame, for which the network does not run.
+        let mut reference_mask = None;
         if let Some(reference) = &arm {
             match &reference.image {
                 Some(image) => {
@@ -179,13 +184,13 @@ impl Segmenter {
                 }
                 None => {
                     tracker.set_reference(&mut view, &reference.mask)?;
-                    drawn = Some(&reference.mask);
+                    reference_mask = Some(&reference.mask);
                 }
             }
         } else if restart {
             tracker.restart()?;
         }
-        let (mut matte, presence, confidence) = match drawn {
+        let (mut matte, presence, confidence) = match reference_mask {
             Some(mask) => (Matte::from_mask(mask)?, Presence::Seen, 1.0),
             None => {
                 let matte = tracker.step_from(&mut view, prefetched)?;
@@ -198,18 +203,18 @@ impl Segmenter {
             }
         };
         if seeded || restart {
-            matte.set_starts_over();
+            matte.set_restart();
         }
         let time = Some(begun.elapsed());
-        let objects = objects(tracker, drawn.map(|mask| (&**mask, view.size())));
+        let objects = objects(tracker, reference_mask.map(|mask| (&**mask, view.size())));
         Ok(FrameResult { matte: Some(matte), seeded, presence, objects, confidence, time })
     }
 }
 
-/// Status of each object after the last frame. `drawn` is the mask of a reference frame and the size of that frame; the
-/// network has not processed it.
-fn objects(tracker: &Tracker, drawn: Option<(&ReferenceMask, (usize, usize))>) -> Vec<ObjectStatus> {
-    let (confidences, regions): (Vec<f64>, Vec<Option<Region>>) = match drawn {
+/// Returns the status of each object after the last frame. `reference_mask` is the mask and the size of a reference
+/// frame, which the network has not processed.
+fn objects(tracker: &Tracker, reference_mask: Option<(&ReferenceMask, (usize, usize))>) -> Vec<ObjectStatus> {
+    let (confidences, regions): (Vec<f64>, Vec<Option<Region>>) = match reference_mask {
         Some((mask, frame)) => {
             let size = (mask.width(), mask.height());
             let region = |object: &ObjectMask| object.bounds(size.0).map(|region| region.scaled(size, frame));

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Properties: definitions and values.
 
 use std::path::PathBuf;
@@ -146,7 +148,7 @@ where
     value.get().expect("GObject checks the type of properties")
 }
 
-/// Reads a path. An empty one unsets the property, which launch lines cannot do otherwise.
+/// Reads a path. An empty string unsets the property, because launch lines cannot pass NULL.
 fn path(value: &glib::Value) -> Option<PathBuf> {
     get::<Option<PathBuf>>(value).filter(|path| !path.as_os_str().is_empty())
 }
@@ -176,8 +178,9 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecString::builder("device")
                 .nick("Device")
                 .blurb(
-                    "Device of the network: auto, cpu, cuda or cuda:N. auto uses the first CUDA device, or else the \
-                     CPU with a warning; cuda fails with an explanation if CUDA is unavailable",
+                    "Device of the network: auto, cpu, cuda or cuda:N. auto uses the first usable CUDA device, or the \
+                     CPU if there is none (with a warning if an NVIDIA GPU or driver exists); cuda fails with an \
+                     explanation if CUDA is unavailable",
                 )
                 .default_value("auto")
                 .mutable_ready()
@@ -240,7 +243,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecDouble::builder("smoothing")
                 .nick("Smoothing")
-                .blurb("Weight of the mask of the frame before where nothing moves, against flicker (0 = off)")
+                .blurb("Weight of the previous mask where nothing moves, which reduces flicker (0 = off)")
                 .minimum(0.0)
                 .maximum(1.0)
                 .default_value(0.0)
@@ -254,14 +257,14 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecEnum::builder::<Roi>("roi")
                 .nick("Region of interest")
-                .blurb("Part of the picture that the network sees")
+                .blurb("Part of the picture that the network processes")
                 .mutable_ready()
                 .build(),
             glib::ParamSpecUInt::builder("network-width")
                 .nick("Network width")
                 .blurb(
-                    "Width of the network's input in pixels, a multiple of 16 (resnet50: 32). More is finer and \
-                     slower (0 = the model's own)",
+                    "Width of the network's input in pixels, a multiple of 16 (resnet50: 32). Larger values are finer \
+                     and slower (0 = the model's own)",
                 )
                 .maximum(MAX_NETWORK_SIDE)
                 .mutable_ready()
@@ -298,7 +301,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .mutable_playing()
                 .build(),
             glib::ParamSpecEnum::builder::<LatePolicy>("late-policy")
-                .nick("Late policy")
+                .nick("LateFrame policy")
                 .blurb("What to do with frames that the sink reports as late")
                 .mutable_playing()
                 .build(),
@@ -310,8 +313,8 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                 .nick("Statistics")
                 .blurb(
-                    "Counts since the start: output frames, inferences, frames with an earlier mask (held) and dropped \
-                     frames; times of the last frames; objects; threads; device; reference-state",
+                    "Counts since the start: output frames, inferences, frames with a reused mask (held), dropped \
+                     frames; times of the last frames; confidence; objects; threads; device; reference-state",
                 )
                 .read_only()
                 .build(),

@@ -1,4 +1,6 @@
-//! State that the streaming thread shares with other threads.
+// SPDX-License-Identifier: MPL-2.0
+
+//! State behind the lock `shared`.
 
 use super::latency::Latency;
 use super::qos::Qos;
@@ -13,7 +15,7 @@ pub struct Shared {
     pub qos: Qos,
     pub latency: Latency,
     pub active_device: Option<String>,
-    /// The application wants tracking to restart from the reference.
+    /// The application has requested a restart of tracking from the reference.
     pub reset: bool,
     /// Whether the output has the colours of the input. `transform_meta` reads it while `stream` is locked.
     pub keeps_colors: bool,

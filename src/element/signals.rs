@@ -1,4 +1,6 @@
-//! The action signals.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Action signals.
 
 use std::sync::LazyLock;
 
@@ -12,7 +14,7 @@ use super::FastGanSeg;
 pub fn signals() -> &'static [Signal] {
     static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
         vec![
-            // Mask and, or NULL, the picture that it was drawn on; returns whether the mask is accepted.
+            // Arguments: mask, and the image that it belongs to or NULL. Returns whether the mask is accepted.
             Signal::builder("set-reference")
                 .action()
                 .run_last()
@@ -25,7 +27,7 @@ pub fn signals() -> &'static [Signal] {
                     Some(accepted.to_value())
                 })
                 .build(),
-            // Goes on from the reference, at the next buffer, and forgets the references of other streams.
+            // Restarts tracking from the reference at the next buffer, and removes the references of other streams.
             Signal::builder("reset")
                 .action()
                 .run_last()

@@ -1,4 +1,6 @@
-//! Counts and times since the start, for the property `stats`.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Counts and times for the property `stats`.
 
 use std::time::Duration;
 
@@ -7,10 +9,10 @@ use gstreamer as gst;
 use super::reference::State;
 use super::segmenter::ObjectStatus;
 
-/// So many of the last times are looked at.
+/// Number of frames over which times are measured.
 const WINDOW: usize = 512;
 
-/// The last times of something, in bounded memory.
+/// The last `window` times, in a ring buffer.
 #[derive(Debug, Default)]
 pub struct Recent {
     times: Vec<Duration>,
@@ -35,13 +37,13 @@ impl Recent {
         self.times.len()
     }
 
-    /// Zero of none.
+    /// Mean, zero without times.
     pub fn mean(&self) -> Duration {
         let count = u32::try_from(self.times.len()).unwrap_or(u32::MAX).max(1);
         self.times.iter().sum::<Duration>() / count
     }
 
-    /// The least time that is longer than `share` (0 to 1) of the others, or nothing of none.
+    /// Quantile `share` (0 to 1) by nearest rank, `None` without times.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let mut sorted = self.times.clone();
         sorted.sort_unstable();
@@ -50,6 +52,7 @@ impl Recent {
     }
 }
 
+/// Counts and times since the start, and the status of the last frame.
 #[derive(Debug)]
 pub struct Statistics {
     frames: u64,
@@ -80,20 +83,20 @@ impl Default for Statistics {
     }
 }
 
-/// Where the mask of a frame came from.
+/// Origin of the mask of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The network, which took that long.
+    /// The network, with its time.
     Network(Duration),
     /// An earlier frame.
     Held,
-    /// There is none without a reference.
-    Nowhere,
+    /// No mask, because there is no reference.
+    NoMask,
 }
 
 impl Statistics {
-    /// A buffer is put out, for which the element took `total`.
-    pub fn put_out(&mut self, origin: Origin, total: Duration) {
+    /// Records an output buffer. `total` is the time that the element took for it.
+    pub fn count_output(&mut self, origin: Origin, total: Duration) {
         self.frames += 1;
         self.total.add(total);
         match origin {
@@ -102,22 +105,22 @@ impl Statistics {
                 self.inference.add(time);
             }
             Origin::Held => self.held += 1,
-            Origin::Nowhere => (),
+            Origin::NoMask => (),
         }
     }
 
-    /// What is to be expected of the last mask.
+    /// Sets the expected region similarity of the last mask, 0 to 1.
     pub fn set_confidence(&mut self, confidence: f64) {
         self.confidence = confidence;
     }
 
-    /// How many threads the network used for the last frame; 0 if the application decides.
+    /// Sets the number of threads of the network in the last frame; 0 = the application decides.
     pub fn set_threads(&mut self, threads: u32) {
         self.threads = threads;
     }
 
-    /// Takes note of the objects of a frame. Returns those that have left the picture or come back since the frame
-    /// before. With `seeded` they are new, and in the picture before.
+    /// Updates the objects. Returns those that have left the picture or returned since the frame before. With `seeded`,
+    /// the objects are new and count as present before.
     pub fn update_objects(&mut self, objects: Vec<ObjectStatus>, seeded: bool) -> Vec<ObjectStatus> {
         let was_present = |object: &ObjectStatus| {
             let before = self.objects.iter().find(|before| before.id == object.id && !seeded);
@@ -134,20 +137,22 @@ impl Statistics {
         &self.objects
     }
 
-    pub fn drop_one(&mut self) {
+    /// Records a dropped buffer.
+    pub fn count_drop(&mut self) {
         self.dropped += 1;
     }
 
-    /// Buffers put out and dropped.
+    /// Numbers of output and of dropped buffers.
     pub fn counts(&self) -> (u64, u64) {
         (self.frames, self.dropped)
     }
 
-    /// How long the network takes.
+    /// Mean time of the network.
     pub fn inference_time(&self) -> Duration {
         self.inference.mean()
     }
 
+    /// Returns the value of the property `stats`.
     pub fn structure(&self, device: Option<&str>, state: State) -> gst::Structure {
         let objects = self.objects.iter().map(|object| {
             gst::Structure::builder("object")
@@ -194,13 +199,13 @@ mod tests {
         for time in (1..=1000).rev() {
             recent.add(ms(time));
         }
-        assert_eq!(recent.times.len(), 100, "memory grows");
+        assert_eq!(recent.times.len(), 100, "memory is bounded");
         assert_eq!(recent.mean(), Duration::from_micros(50_500));
         assert_eq!((recent.quantile(0.5), recent.quantile(0.99)), (Some(ms(50)), Some(ms(99))));
     }
 
     #[test]
-    fn changes_of_each_object_are_told_once() {
+    fn changes_of_each_object_are_returned_once() {
         let status = |id, present| ObjectStatus { id, present, confidence: 0.5, region: None };
         gst::init().unwrap();
         let mut statistics = Statistics::default();
@@ -223,13 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_goes_out_or_is_dropped() {
+    fn buffers_are_counted_by_origin() {
         gst::init().unwrap();
         let mut statistics = Statistics::default();
-        statistics.put_out(Origin::Nowhere, ms(1));
-        statistics.put_out(Origin::Network(ms(10)), ms(14));
-        statistics.put_out(Origin::Held, ms(3));
-        statistics.drop_one();
+        statistics.count_output(Origin::NoMask, ms(1));
+        statistics.count_output(Origin::Network(ms(10)), ms(14));
+        statistics.count_output(Origin::Held, ms(3));
+        statistics.count_drop();
         let structure = statistics.structure(Some("cpu"), State::Armed);
         for (name, expected) in [("frames", 3), ("inferences", 1), ("held", 1), ("dropped", 1)] {
             assert_eq!(structure.get::<u64>(name).unwrap(), expected, "{name}");

@@ -1,4 +1,6 @@
-//! The way of one buffer through the element, and the state of the streaming thread.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Processing of buffers on the streaming thread.
 
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
@@ -13,7 +15,7 @@ use super::discont::DiscontTracker;
 use super::frame::Frame;
 use super::pending::PendingFrame;
 use super::process_error::ProcessError;
-use super::qos::{Late, Times};
+use super::qos::{LateFrame, Times};
 use super::reference::{Change, State};
 use super::sample;
 use super::schedule::{Decision, FrameContext, Schedule};
@@ -26,11 +28,11 @@ use crate::mask::MaskWarning;
 use crate::matte::Matte;
 use crate::tracker::Prefetched;
 
-/// Buffers after which the search for a user of the alpha channel ends. Elements downstream of queues agree on their
-/// formats later than this element.
+/// Maximum number of buffers at which the use of the alpha channel downstream is checked. Elements behind queues
+/// negotiate later than this element.
 const MAX_ALPHA_CHECKS: u32 = 100;
 
-/// What a stream needs of the element.
+/// Interface of the element for [`Stream`].
 pub trait Host {
     fn settings(&self) -> MutexGuard<'_, Settings>;
     fn shared(&self) -> MutexGuard<'_, Shared>;
@@ -41,18 +43,18 @@ pub trait Host {
     /// Allocates an output buffer with the metas of the input buffer.
     ///
     /// # Errors
-    /// Downstream supplies none.
+    /// Downstream returns an error.
     fn allocate(&self, buffer: &gst::BufferRef) -> Result<gst::Buffer, gst::FlowError>;
-    /// Records an output buffer and the time that it took.
-    fn account(&self, origin: Origin, total: Duration);
+    /// Records an output buffer and its processing time.
+    fn record_output(&self, origin: Origin, total: Duration);
     fn post_latency(&self);
     /// Posts the state of the reference, or of one of its objects.
     fn post_reference(&self, state: State, pts: Option<gst::ClockTime>, object: Option<u8>);
-    /// Warns about a mask that is probably wrong. It is used all the same.
+    /// Posts warnings about a mask that is probably wrong but used nevertheless.
     fn post_mask_warnings(&self, mask: &Path, warnings: Vec<MaskWarning>);
     fn warn_no_reference(&self);
     /// Posts a QoS message about a late buffer.
-    fn post_late(&self, late: Late, buffer: &gst::BufferRef, times: Times);
+    fn post_late(&self, late: LateFrame, buffer: &gst::BufferRef, times: Times);
 }
 
 /// State of the streaming thread, from start to stop.
@@ -66,14 +68,14 @@ pub struct Stream {
     matte: Option<Matte>,
     /// The buffer that waits for the next one, with frame threading.
     pending: Option<PendingFrame>,
-    /// Flow return of a buffer that was pushed before an event or a query. The next buffer returns it.
+    /// Error of a buffer that was pushed before an event or a query. The next buffer returns it.
     drain_error: Option<gst::FlowError>,
     discont: DiscontTracker,
     /// Whether downstream supports strides and offsets.
     video_meta: bool,
     no_reference_reported: bool,
     negotiation_explained: bool,
-    /// Buffers left in which to look for a user of the alpha channel.
+    /// Remaining buffers at which the use of the alpha channel is checked.
     alpha_checks: u32,
 }
 
@@ -100,7 +102,7 @@ impl Stream {
         self.segmenter.can_prefetch()
     }
 
-    /// Sets the formats of the buffers to come.
+    /// Sets the formats of the next buffers.
     pub fn set_composer(&mut self, composer: Composer, output: Output) {
         self.composer = Some(composer);
         self.negotiation_explained = false;
@@ -129,7 +131,7 @@ impl Stream {
         !std::mem::replace(&mut self.negotiation_explained, true)
     }
 
-    /// Whether it is still unknown what happens to the alpha channel downstream.
+    /// Whether the use of the alpha channel downstream is still unknown.
     pub fn needs_alpha_check(&self) -> bool {
         self.alpha_checks > 0
     }
@@ -138,17 +140,17 @@ impl Stream {
         self.alpha_checks = if conclusive { 0 } else { self.alpha_checks.saturating_sub(1) };
     }
 
-    /// Discards what belongs to the position before a flush. Returns the change of the reference that the discarded
-    /// buffer carried.
+    /// Discards the pending buffer and marks a discontinuity. Returns the change of the reference that belonged to the
+    /// buffer.
     pub fn flush(&mut self) -> Option<Change> {
         self.drain_error = None;
         self.continuity.flush();
         let lost = self.pending.take()?;
-        self.discont.miss();
+        self.discont.record_gap();
         lost.change
     }
 
-    /// Removes a DISCONT flag that `GstBaseTransform` has put on the wrong buffer.
+    /// Removes a DISCONT flag that `GstBaseTransform` set on the wrong buffer.
     pub fn correct_discont(&self, buffer: &mut gst::Buffer) {
         if self.delays() {
             self.discont.correct(buffer);
@@ -160,10 +162,10 @@ impl Stream {
         Ok(composer.input().clone())
     }
 
-    /// Takes an input buffer. Returns the frame to be processed now: this one, or with frame threading the one before.
+    /// Accepts an input buffer. Returns the frame to process now: this one, or the one before with frame threading.
     ///
     /// # Errors
-    /// A frame that cannot be converted.
+    /// The frame cannot be converted.
     pub fn submit(
         &mut self,
         element: &impl Host,
@@ -177,7 +179,7 @@ impl Stream {
         if reset {
             self.continuity.flush();
         }
-        let restart = self.continuity.breaks_at(discont, buffer.pts());
+        let restart = self.continuity.is_break(discont, buffer.pts());
         let mut frame = PendingFrame { buffer, change, restart, prefetched: None };
         if !self.delays() {
             return Ok(Some(frame));
@@ -189,7 +191,7 @@ impl Stream {
         let before = self.pending.replace(frame);
         let gap = time.zip(before.as_ref().and_then(|before| before.buffer.pts()));
         if let Some(gap) = gap.and_then(|(time, before)| continuity::gap(before, time)) {
-            let changed = element.shared().latency.waited(gap.into());
+            let changed = element.shared().latency.record_gap(gap.into());
             if changed {
                 element.post_latency();
             }
@@ -214,10 +216,10 @@ impl Stream {
         self.segmenter.prefetch(&frame, &info)
     }
 
-    /// Makes the output buffer of a frame. Returns `None` if the frame is dropped.
+    /// Returns the output buffer of a frame, or `None` if the frame is dropped.
     ///
     /// # Errors
-    /// A frame that cannot be converted, an error of libtorch, no output buffer.
+    /// The frame cannot be converted, libtorch fails, or no output buffer is available.
     pub fn process(
         &mut self,
         element: &impl Host,
@@ -229,14 +231,14 @@ impl Stream {
         let PendingFrame { buffer, change, restart, prefetched } = frame;
         let Some((matte, origin)) = self.segment(element, &buffer, (change, restart, prefetched), times)?
         else {
-            self.discont.miss();
+            self.discont.record_gap();
             return Ok(None);
         };
         let (output, settings, roi_meta) = {
             let settings = element.settings();
             (settings.output, settings.matte(), settings.roi_meta)
         };
-        // The time that downstream takes to supply a buffer does not count.
+        // The time that downstream takes to allocate a buffer does not count.
         let mut waited = Duration::ZERO;
         let allocate = |buffer: &gst::BufferRef| {
             let begun = Instant::now();
@@ -253,7 +255,7 @@ impl Stream {
             attach_regions(buffer.make_mut(), &element.shared().statistics);
         }
         self.discont.mark(&mut buffer, discont);
-        element.account(origin, begun.elapsed().saturating_sub(waited));
+        element.record_output(origin, begun.elapsed().saturating_sub(waited));
         Ok(Some(buffer))
     }
 
@@ -268,7 +270,7 @@ impl Stream {
     ) -> Result<Option<(Option<Matte>, Origin)>, ProcessError> {
         let info = self.input()?;
         if change.is_some() {
-            element.shared().slot.arrive();
+            element.shared().slot.change_applied();
         }
         let mut held = self.matte.take();
         if let Some(held) = &mut held {
@@ -303,7 +305,7 @@ impl Stream {
             let needed = element.shared().slot.needs_picture(&reference);
             if needed {
                 let picture = sample::reference_picture(&frame)??;
-                element.shared().slot.seeded(&reference, picture);
+                element.shared().slot.keep_seed_frame(&reference, picture);
             }
         }
         let (changed_objects, states): (_, Vec<State>) = {
@@ -329,7 +331,7 @@ impl Stream {
         if result.matte.is_none() && !std::mem::replace(&mut self.no_reference_reported, true) {
             element.warn_no_reference();
         }
-        Ok(Some((result.matte, result.time.map_or(Origin::Nowhere, Origin::Network))))
+        Ok(Some((result.matte, result.time.map_or(Origin::NoMask, Origin::Network))))
     }
 
     /// Decides whether the network runs on a frame, and posts a QoS message if it does not because the frame is late.
@@ -361,11 +363,11 @@ impl Stream {
             Decision::Drop => None,
         };
         if held.is_none() {
-            shared.statistics.drop_one();
+            shared.statistics.count_drop();
         }
         let counts = shared.statistics.counts();
         drop(shared);
-        let late = Late { jitter: jitter.unwrap_or_default(), proportion, held, counts };
+        let late = LateFrame { jitter: jitter.unwrap_or_default(), proportion, held, counts };
         element.post_late(late, buffer, times);
         decision
     }

@@ -1,53 +1,58 @@
-//! Chooses the number of CPU threads while frames are processed.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Selects the number of CPU threads while frames are processed.
 //!
-//! Two threads are faster than one on an idle machine, and several times slower beside a busy process, because OpenMP
-//! spins at every barrier for a thread that does not run. No property of the machine tells in advance which is the
-//! case, so the tuner measures: it tries a neighbouring number for a few frames now and then and keeps the faster one.
+//! Two threads are faster than one on an idle machine, but several times slower beside a busy process, because OpenMP
+//! spins at every barrier for a thread that does not run. Which case applies cannot be known in advance, so the tuner
+//! measures: from time to time it tries the next higher or lower number for a few frames and keeps the faster one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// More threads than this gain nothing at the network's size.
+/// Maximum number of threads. More bring no gain at the network's size.
 const MAX_THREADS: u32 = 8;
-/// Times kept of the present number of threads.
+/// Number of times kept for the current number of threads.
 const WINDOW: usize = 9;
-/// Times of the present number of threads that a comparison needs.
+/// Minimum number of times of the current number of threads for a comparison.
 const MIN_SAMPLES: usize = 5;
-/// Frames of a trial that count. The first frame after a change is not one of them: kernels are built and threads
-/// start in it.
+/// Measured frames of a trial. The first frame after a change is not measured, because it builds kernels and starts
+/// threads.
 const TRIAL_SAMPLES: usize = 3;
-/// A trial ends at its first frame that takes this many times the present time.
-const HOPELESS: f64 = 1.5;
-/// More threads must shorten a frame to this share of its time, because they take processor time from others.
-const GAIN_OF_MORE: f64 = 0.92;
-/// Fewer threads may take this many times as long.
-const LOSS_OF_FEWER: f64 = 1.02;
-/// The machine is no longer as it was at the last comparison if a frame takes this many times as long or as short.
-const CHANGED: f64 = 1.25;
-/// Time between trials at first and at the most; it doubles with each trial that changes nothing.
+/// A trial fails at the first frame that takes this many times the current time.
+const MAX_TRIAL_SLOWDOWN: f64 = 1.5;
+/// Maximum time with more threads, relative to the current time. Below 1, because they take processor time from other
+/// processes.
+const MAX_RATIO_MORE: f64 = 0.92;
+/// Maximum time with fewer threads, relative to the current time.
+const MAX_RATIO_FEWER: f64 = 1.02;
+/// The load of the machine has changed if frames take this many times as long, or as short, as at the last comparison.
+const CHANGE_RATIO: f64 = 1.25;
+/// Minimum and maximum time between trials. It doubles with each trial that fails.
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_INTERVAL: Duration = Duration::from_secs(8);
-/// Share of all time that may be lost to trials.
-const BUDGET: f64 = 0.03;
+/// Maximum share of the time that trials may cost.
+const TRIAL_BUDGET: f64 = 0.03;
 
+/// Selects the number of threads by measuring.
 #[derive(Debug)]
 pub struct ThreadTuner {
-    /// Numbers of threads to choose from, ascending.
+    /// Selectable numbers of threads, ascending.
     candidates: Vec<u32>,
+    /// Index of the current candidate.
     current: usize,
     recent: VecDeque<Duration>,
-    /// Frames that do not count because the number of threads has just changed.
+    /// Remaining frames that are not measured, because the number of threads has just changed.
     skip: usize,
     trial: Option<Trial>,
-    /// Whether the next trial is of more threads, where there are both.
+    /// Whether the next trial is of more threads, if both directions are possible.
     upward: bool,
-    /// Time a frame took at the last comparison.
+    /// Time per frame at the last comparison.
     compared: Option<Duration>,
-    /// Time that frames have taken in all.
+    /// Total time of all frames.
     now: Duration,
     next_trial: Duration,
     interval: Duration,
-    /// What trials cost beyond what the same frames would have cost, less what the budget has paid for.
+    /// Additional time that trials have cost, minus the budget since.
     debt: Duration,
 }
 
@@ -60,11 +65,11 @@ struct Trial {
 }
 
 impl ThreadTuner {
-    /// For at most `most` threads.
-    pub fn new(most: u32) -> Self {
-        let most = most.clamp(1, MAX_THREADS);
-        let mut candidates: Vec<u32> = (0..).map(|n| 1 << n).take_while(|&count| count < most).collect();
-        candidates.push(most);
+    /// Creates a tuner for at most `max` threads.
+    pub fn new(max: u32) -> Self {
+        let max = max.clamp(1, MAX_THREADS);
+        let mut candidates: Vec<u32> = (0..).map(|n| 1 << n).take_while(|&count| count < max).collect();
+        candidates.push(max);
         Self {
             candidates,
             current: 0,
@@ -80,15 +85,15 @@ impl ThreadTuner {
         }
     }
 
-    /// Threads for the next frame.
+    /// Number of threads for the next frame.
     pub fn threads(&self) -> u32 {
         self.candidates[self.trial.as_ref().map_or(self.current, |trial| trial.candidate)]
     }
 
-    /// Takes note of how long the network took for a frame with [`threads`](Self::threads).
+    /// Records the time of the network for a frame with [`threads`](Self::threads).
     pub fn record(&mut self, elapsed: Duration) {
         self.now += elapsed;
-        self.debt = self.debt.saturating_sub(elapsed.mul_f64(BUDGET));
+        self.debt = self.debt.saturating_sub(elapsed.mul_f64(TRIAL_BUDGET));
         if self.candidates.len() == 1 {
             return;
         }
@@ -98,7 +103,7 @@ impl ThreadTuner {
             if trial.frames > 1 {
                 trial.samples.push(elapsed);
             }
-            match self.verdict(&trial) {
+            match self.is_better(&trial) {
                 None => self.trial = Some(trial),
                 Some(better) => self.conclude(trial, better),
             }
@@ -118,7 +123,7 @@ impl ThreadTuner {
         let latest: Vec<Duration> = self.recent.iter().rev().take(MIN_SAMPLES).copied().collect();
         let changed = self.compared.is_some_and(|compared| {
             let ratio = median(latest.iter().copied()).as_secs_f64() / compared.as_secs_f64().max(1e-9);
-            !(1.0 / CHANGED..CHANGED).contains(&ratio)
+            !(1.0 / CHANGE_RATIO..CHANGE_RATIO).contains(&ratio)
         });
         if changed {
             self.interval = MIN_INTERVAL;
@@ -143,21 +148,21 @@ impl ThreadTuner {
         self.trial = Some(Trial { candidate, samples: Vec::new(), spent: Duration::ZERO, frames: 0 });
     }
 
-    /// Whether the candidate is better, once that is known.
-    fn verdict(&self, trial: &Trial) -> Option<bool> {
-        let present = self.present().as_secs_f64();
-        if trial.samples.iter().any(|sample| sample.as_secs_f64() > HOPELESS * present) {
+    /// Returns whether the candidate is better, or `None` if that is not known yet.
+    fn is_better(&self, trial: &Trial) -> Option<bool> {
+        let current_time = self.current_time().as_secs_f64();
+        if trial.samples.iter().any(|sample| sample.as_secs_f64() > MAX_TRIAL_SLOWDOWN * current_time) {
             return Some(false);
         }
         if trial.samples.len() < TRIAL_SAMPLES {
             return None;
         }
-        let limit = if trial.candidate > self.current { GAIN_OF_MORE } else { LOSS_OF_FEWER };
-        Some(median(trial.samples.iter().copied()).as_secs_f64() < limit * present)
+        let limit = if trial.candidate > self.current { MAX_RATIO_MORE } else { MAX_RATIO_FEWER };
+        Some(median(trial.samples.iter().copied()).as_secs_f64() < limit * current_time)
     }
 
     fn conclude(&mut self, trial: Trial, better: bool) {
-        self.debt += trial.spent.saturating_sub(self.present() * trial.frames);
+        self.debt += trial.spent.saturating_sub(self.current_time() * trial.frames);
         if better {
             self.upward = trial.candidate > self.current;
             self.current = trial.candidate;
@@ -167,16 +172,16 @@ impl ThreadTuner {
             self.interval = (2 * self.interval).min(MAX_INTERVAL);
             self.skip = 1;
         }
-        self.compared = Some(self.present());
+        self.compared = Some(self.current_time());
         self.next_trial = self.now + self.interval;
     }
 
-    fn present(&self) -> Duration {
+    fn current_time(&self) -> Duration {
         median(self.recent.iter().copied())
     }
 }
 
-/// The middle one of the times, the larger of two.
+/// Median; the upper one for an even number of times.
 fn median(times: impl IntoIterator<Item = Duration>) -> Duration {
     let mut times: Vec<Duration> = times.into_iter().collect();
     times.sort_unstable();
@@ -187,13 +192,13 @@ fn median(times: impl IntoIterator<Item = Duration>) -> Duration {
 mod tests {
     use super::*;
 
-    /// Runs frames until the given time; the share of it spent with each number of threads, and the time a frame.
+    /// Runs frames for a time. Returns the share of the time with each number of threads, and the mean time per frame.
     fn run(tuner: &mut ThreadTuner, seconds: f64, cost: impl Fn(u32) -> f64) -> (Vec<(u32, f64)>, f64) {
         let (mut spent, mut frames) = (0.0, 0);
         let mut shares: Vec<(u32, f64)> = tuner.candidates.iter().map(|&count| (count, 0.0)).collect();
         while spent < seconds {
             let threads = tuner.threads();
-            // Noise of a shared machine: every seventh frame takes longer.
+            // Every seventh frame takes longer, as on a shared machine.
             let time = cost(threads) * if frames % 7 == 3 { 1.4 } else { 1.0 };
             tuner.record(Duration::from_secs_f64(time));
             shares.iter_mut().filter(|share| share.0 == threads).for_each(|share| share.1 += time / seconds);
@@ -211,7 +216,7 @@ mod tests {
     const BUSY: fn(u32) -> f64 = |threads| [0.030, 0.110][threads as usize - 1];
 
     #[test]
-    fn the_faster_number_is_found_and_kept() {
+    fn the_faster_number_of_threads_is_kept() {
         let mut tuner = ThreadTuner::new(2);
         let (shares, _) = run(&mut tuner, 10.0, IDLE);
         assert!(share(&shares, 2) > 0.95, "{shares:?}");
@@ -221,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_gets_busy_costs_a_few_frames() {
+    fn threads_are_reduced_soon_on_a_busy_machine() {
         let mut tuner = ThreadTuner::new(2);
         run(&mut tuner, 20.0, IDLE);
         assert_eq!(tuner.threads(), 2);
@@ -234,14 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn equal_numbers_take_the_fewer_threads() {
+    fn equal_times_select_fewer_threads() {
         let mut tuner = ThreadTuner::new(2);
         let (shares, _) = run(&mut tuner, 20.0, |_| 0.02);
         assert!(share(&shares, 1) > 0.9, "{shares:?}");
     }
 
     #[test]
-    fn the_best_of_many_numbers_is_found() {
+    fn the_fastest_of_many_numbers_is_found() {
         let mut tuner = ThreadTuner::new(6);
         assert_eq!(tuner.candidates, [1, 2, 4, 6]);
         let cost = |threads: u32| 0.02 / f64::from(threads.min(4)) + 0.002 * f64::from(threads.max(4) - 4);
@@ -251,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_core_has_no_choice() {
+    fn a_single_core_uses_one_thread() {
         let mut tuner = ThreadTuner::new(1);
         let (shares, _) = run(&mut tuner, 5.0, |_| 0.03);
         assert_eq!(shares.len(), 1);

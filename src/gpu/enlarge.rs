@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Enlargement of masks on the network's device.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Records functions of tensors with fixed shapes once and replays them.
 //!
 //! A GPU runs a small network faster than a CPU can launch its several hundred kernels one by one. A CUDA graph

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Conversion of the stored planes of a frame to a picture, on the network's device.
 //!
 //! Cropping, antialiased resizing and chroma siting are linear and separable, so they are two matrix products per
@@ -63,7 +65,7 @@ impl Layout {
     }
 
     /// Returns a hash of the layout.
-    pub fn number(&self) -> u64 {
+    pub fn hash_value(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (self.format.width, self.format.height, self.format.components, &self.starts).hash(&mut hasher);
         hasher.finish()

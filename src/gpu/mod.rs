@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! GPU side of the tracker: recorded steps, upload of frames as they are stored, and enlargement of masks.
 
 mod enlarge;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Uploads the planes of a frame to the network's device with one asynchronous copy, and converts them to the
 //! input of the network there.
 
@@ -50,7 +52,7 @@ impl Upload {
     }
 
     /// Records that the host has waited for the device.
-    pub fn arrived(&mut self) {
+    pub fn mark_synchronised(&mut self) {
         self.copying = false;
     }
 
@@ -86,7 +88,8 @@ impl Upload {
         let bytes = Argument::new(&format.bytes, ArgumentUse::InPlace);
         let arguments = std::iter::once(bytes).chain(cut.tensors().into_iter().map(constant)).collect();
         let layout = &format.layout;
-        let mut results = replays.run(&(), layout.number(), arguments, || recipe(layout.clone(), kind))?;
+        let mut results =
+            replays.run(&(), layout.hash_value(), arguments, || recipe(layout.clone(), kind))?;
         results.pop().ok_or(crate::Error::NoReference)
     }
 

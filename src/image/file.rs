@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Picture files: the frame that a reference mask was drawn on.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Pictures, planes and regions, shared by the tracker, the matte and the element.
 
 mod file;

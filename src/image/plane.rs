@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Operations on the rows of a plane.
 
 use super::{PlaneMut, Region};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Frames as stored, in planes of components.
 
 use super::Picture;

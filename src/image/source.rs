@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Frames that the tracker reads by region.
 
 use super::{Picture, Planes};
@@ -47,7 +49,7 @@ pub trait FrameSource {
     /// The frame cannot be converted.
     fn crop(&mut self, region: Region, size: (usize, usize)) -> Result<Picture<'_>>;
 
-    /// As [`crop`](Self::crop), for an additional, coarse picture; it must not evict what is cached for `view`.
+    /// As [`crop`](Self::crop), for an additional, coarse picture; it must not evict what `crop` has cached.
     ///
     /// # Errors
     /// Those of [`crop`](Self::crop).

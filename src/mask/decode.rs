@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Decoding of PNG files of every bit depth and colour type, interlaced or not, to one byte per pixel.
 //!
 //! Rows are reduced to one byte per pixel as they are decoded, so that memory holds the mask only once, whatever

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Mask files of object ids as in the DAVIS benchmark: PNG whose palette index is the object id.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Reference masks, which mark the objects in one picture, and mask files of object ids.
 
 mod decode;

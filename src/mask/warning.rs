@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Warnings about masks that are usable but probably wrong.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Division of planes into blocks, so that filters skip those that they do not change.
 
 use std::ops::Range;

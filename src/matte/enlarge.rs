@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Bilinear enlargement of 8-bit masks.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Growing and shrinking of mattes: contours move by the same distance in every direction. Each result is the
 //! maximum (or minimum) within a disk of the linearly interpolated values, so edges keep their softness, and
 //! distances may be fractions of a pixel.

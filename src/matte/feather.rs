@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Feathering: two box filters in sequence per direction turn each edge into an S-shaped ramp around its position.
 
 use super::MaskView;

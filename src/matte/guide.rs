@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Guide of the edge refinement: the brightness of the frame that a matte belongs to.
 
 use std::borrow::Cow;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Mattes and their post-processing: object selection, enlargement, temporal smoothing, growth, feathering,
 //! threshold, inversion, labels. Planes are 8-bit, 0 (transparent) to 255 (opaque).
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Enlargement and refinement on the device of the network, so that only one byte per pixel has to be copied to
 //! the host. The steps are those of [`Enlarger`](super::Enlarger) and the refiner, on tensors; results differ by
 //! rounding.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Post-processing of a small matte into a plane, in this order: enlargement and refinement, temporal smoothing,
 //! growth, feathering, threshold, inversion. Smoothing comes early, because it compares the network's results of
 //! consecutive frames. The threshold comes late, because its hard edges must not be softened again.
@@ -87,7 +89,7 @@ impl PostProcessor {
             let Self { histories, expander, featherer, .. } = self;
             if smooths {
                 let history = history_of(histories, object);
-                values.values = history.smooth(values, guide, settings.smoothing, matte.starts_over());
+                values.values = history.smooth(values, guide, settings.smoothing, matte.is_restart());
             }
             match (expands, feathers) {
                 (false, false) => plane.copy(values.values)?,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Refinement of edges by a guided filter (He, Sun and Tang, *Guided Image Filtering*, 2013) in its fast form (He
 //! and Sun, *Fast Guided Filter*, 2015). Around each pixel of the small mask, alpha is modelled as a linear
 //! function of luma. The coefficients are enlarged and applied to the luma of the frame.

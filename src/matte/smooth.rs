@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Temporal smoothing: alpha stays close to that of the previous frame where the picture is still, and follows at
 //! once where luma or alpha changes by much.
 

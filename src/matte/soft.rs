@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Soft masks of one frame, and their conversion to 8-bit planes of any size.
 
 use std::sync::Arc;
@@ -21,7 +23,7 @@ pub struct Matte {
     /// Width and height of the frame that `region` is part of.
     frame: (usize, usize),
     drawn: bool,
-    starts_over: bool,
+    restart: bool,
     /// The frame on the device of the network; `None` on the CPU.
     device_frame: Option<DeviceFrame>,
 }
@@ -53,15 +55,7 @@ pub(crate) struct DeviceFrame {
 impl Matte {
     pub(crate) fn new(masks: &Tensor, ids: &[u8], region: Region, frame: (usize, usize)) -> Result<Self> {
         let masks = masks.f_to_kind(Kind::Float)?;
-        Ok(Self {
-            masks,
-            ids: ids.to_vec(),
-            region,
-            frame,
-            drawn: false,
-            starts_over: false,
-            device_frame: None,
-        })
+        Ok(Self { masks, ids: ids.to_vec(), region, frame, drawn: false, restart: false, device_frame: None })
     }
 
     /// Sets the frame that is on the device of the network, like the masks.
@@ -116,7 +110,7 @@ impl Matte {
         let ids: Vec<u8> = mask.objects().iter().map(|object| object.id).collect();
         let frame = (mask.width(), mask.height());
         let matte = Self::new(&mask_planes(mask)?, &ids, Region::whole(frame), frame)?;
-        Ok(Self { drawn: true, starts_over: true, ..matte })
+        Ok(Self { drawn: true, restart: true, ..matte })
     }
 
     /// Object ids of the reference mask.
@@ -125,13 +119,13 @@ impl Matte {
     }
 
     /// Whether this is the first frame after a new reference or a restart, and independent of earlier frames.
-    pub fn starts_over(&self) -> bool {
-        self.starts_over
+    pub fn is_restart(&self) -> bool {
+        self.restart
     }
 
     /// Marks the matte as that of the first frame after a new reference or a restart.
-    pub fn set_starts_over(&mut self) {
-        self.starts_over = true;
+    pub fn set_restart(&mut self) {
+        self.restart = true;
     }
 
     /// Whether this is the reference mask itself, not a result of the network.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Test shapes with known edges, and the position of edges in results.
 
 /// 16 rows with a vertical edge, transparent on its left. The 50 % contour is `at` pixels from the left border,

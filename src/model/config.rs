@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Network configuration. Stored in the metadata of a weights file.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Layers and tensor operations shared by all networks.
 
 use tch::{Device, Kind, Tensor, nn};

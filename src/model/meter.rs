@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Counts the multiply-accumulate operations (MACs) of a running network, layer by layer.
 
 use std::cell::RefCell;

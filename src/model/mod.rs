@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The FaSTGAN regressor, Ŷₜ = φ(Xₜ, M, Ŷₜ₋₁): a Siamese encoder-decoder that segments the objects of a reference
 //! mask in every later frame.
 //!
@@ -20,7 +22,7 @@ pub use resnet50::Resnet50;
 pub use zero_init::zero_init;
 
 use layers::{RelativeRect, channels_last};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor, nn};
 
 use crate::Result;
 
@@ -131,6 +133,38 @@ pub trait Regressor: layers::Visit + Send {
     /// Converts the trained network to its run-time form (batch normalisation folded). Call it with gradients
     /// disabled.
     fn fold(&mut self) -> Result<()>;
+
+    /// Returns another handle on a folded network, for encoding frames on another thread. `None` if the network does
+    /// no work there.
+    fn encoder_clone(&mut self) -> Result<Option<Self>>
+    where
+        Self: Sized,
+    {
+        Ok(None)
+    }
+}
+
+/// Builds the network of a configuration with weights of zero, and passes it on.
+///
+/// # Errors
+/// No network can be built from the configuration, and errors of `visitor`.
+pub fn build<V: NetworkVisitor>(path: &nn::Path, config: &Config, visitor: V) -> Result<V::Output> {
+    match config.matching {
+        Matching::Affinity => visitor.visit(zero_init(|| Lite::new(path, config))?),
+        Matching::GlobalConvolution => visitor.visit(zero_init(|| Resnet50::new(path, config))?),
+    }
+}
+
+/// What to do with a network of any type, see [`build`].
+pub trait NetworkVisitor {
+    /// Result of the visit.
+    type Output;
+
+    /// Takes the network.
+    ///
+    /// # Errors
+    /// Those of the visitor.
+    fn visit<R: Regressor + 'static>(self, network: R) -> Result<Self::Output>;
 }
 
 /// Prepares a trained network for inference: folds it, detaches its weights, moves them to `device` and `kind`,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Tensor data as slices, for CPU code that is faster than libtorch's operations.
 
 use tch::{Device, Kind, Tensor};

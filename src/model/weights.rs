@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Weights files: `.safetensors` with the network configuration in the metadata.
 //!
 //! Metadata (string to string):

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Zero initialisation of networks whose weights are loaded afterwards.
 
 use std::cell::Cell;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Construction and warm-up of a tracker.
 
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use crate::malloc;
 use crate::matte::DeviceEnlarger;
 use crate::model::layers::channels_last;
 use crate::model::weights::Weights;
-use crate::model::{Lite, Matching, Regressor, Resnet50, prepare, zero_init};
+use crate::model::{self, NetworkVisitor, Regressor, prepare};
 use crate::{Error, Result};
 
 /// GPU memory in bytes, for every 512x512 pixels of network size, that libtorch may take during the warm-up. cuDNN
@@ -38,6 +40,34 @@ impl Drop for CacheReleaseGuard {
             // An error cannot be returned here; the next user of the device gets it.
             let _ = shim.empty_cache();
         }
+    }
+}
+
+/// Makes a network ready to run.
+struct ToRunner<'a> {
+    weights: &'a Weights,
+    store: &'a nn::VarStore,
+    device: Device,
+    kind: Kind,
+    mode: Mode,
+    /// Number of threads of the prefetch thread; `None` without prefetching.
+    prefetch_threads: Option<Arc<AtomicU32>>,
+}
+
+impl NetworkVisitor for ToRunner<'_> {
+    type Output = Box<dyn ModelRunner>;
+
+    fn visit<R: Regressor + 'static>(self, mut network: R) -> Result<Self::Output> {
+        self.weights.fill(self.store)?;
+        prepare(&mut network, self.device, self.kind)?;
+        let Some(threads) = self.prefetch_threads else {
+            return Ok(Box::new(Runner::new(network, self.mode)));
+        };
+        let encoder = network.encoder_clone()?;
+        let runner = Runner::new(network, self.mode);
+        let Some(encoder) = encoder else { return Ok(Box::new(runner)) };
+        let encode = move |(image, memory)| encoder.encode_frame(&image, &memory);
+        Ok(Box::new(runner.with_prefetcher(EncodeWorker::new(encode, threads)?)))
     }
 }
 
@@ -100,31 +130,17 @@ impl Tracker {
         }
         let prefetch_threads = Arc::new(AtomicU32::new(0));
         let mut store = nn::VarStore::new(Device::Cpu);
-        let runner = match config.matching {
-            Matching::Affinity => {
-                let mut model = zero_init(|| Lite::new(&store.root(), &config))?;
-                weights.fill(&store)?;
-                prepare(&mut model, device, kind)?;
-                let prefetcher = match options.frame_threading && on_cpu {
-                    true => Some(model.shallow_clone()?),
-                    false => None,
-                };
-                let runner = Runner::new(model, mode);
-                Box::new(match prefetcher {
-                    Some(model) => runner.with_prefetcher(EncodeWorker::new(
-                        move |(image, memory)| model.encode_frame(&image, &memory),
-                        prefetch_threads.clone(),
-                    )?),
-                    None => runner,
-                }) as Box<dyn ModelRunner>
-            }
-            Matching::GlobalConvolution => {
-                let mut model = zero_init(|| Resnet50::new(&store.root(), &config))?;
-                weights.fill(&store)?;
-                prepare(&mut model, device, kind)?;
-                Box::new(Runner::new(model, mode))
-            }
+        let prefetch_threads_of_worker =
+            (options.frame_threading && on_cpu).then(|| prefetch_threads.clone());
+        let to_runner = ToRunner {
+            weights,
+            store: &store,
+            device,
+            kind,
+            mode,
+            prefetch_threads: prefetch_threads_of_worker,
         };
+        let runner = model::build(&store.root(), &config, to_runner)?;
         store.freeze();
         let mut tracker = Self {
             runner,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The part of a frame that enters the network.
 
 use crate::image::Region;

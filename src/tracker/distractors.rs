@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Removes distractor components from masks: connected components that are neither close to the object's previous
 //! position nor similar to the reference.
 
@@ -10,7 +12,7 @@ use crate::image::Region;
 
 /// Maximum motion of an object between two frames in cells. Components farther away must be similar to it.
 const MAX_MOTION: f64 = 3.0;
-/// Similarity at which a component is always kept, except in an unrelated source.
+/// Similarity at which a component is always kept, except in an unrelated scene.
 const ALWAYS_KEPT_SIMILARITY: f64 = 0.05;
 /// Maximum drop below the object's mean similarity for a component far from the object.
 const FAR_TOLERANCE: f64 = 0.03;
@@ -24,9 +26,9 @@ const MISSING_RAMP: (f64, f64) = (60.0, 210.0);
 const MIN_MAIN_SHARE: f64 = 0.03;
 /// Frames for which an object that was found again must stay similar to the reference.
 const PROBATION_FRAMES: u32 = 5;
-/// Consecutive frames that must be similar to the reference in an unrelated source.
+/// Consecutive frames that must be similar to the reference in an unrelated scene.
 const VERIFICATION_FRAMES: u32 = 10;
-/// Missing frames after which an unrelated source is treated like any other.
+/// Missing frames after which an unrelated scene is treated like any other.
 const MAX_UNVERIFIED_FRAMES: u32 = 300;
 /// Minimum ratio of an object's mean size to that of the frame before.
 const MIN_SIZE_RATIO: f64 = 0.98;
@@ -44,7 +46,7 @@ struct ObjectTrack {
     missing: u32,
     /// Remaining frames of probation.
     probation: u32,
-    /// Remaining frames of verification in an unrelated source.
+    /// Remaining frames of verification in an unrelated scene.
     unverified: u32,
     /// Centres of the object's cells in the previous frame, as fractions of the frame.
     cells: Vec<(f64, f64)>,
@@ -75,9 +77,9 @@ impl DistractorFilter {
         Self { objects: vec![ObjectTrack::default(); objects] }
     }
 
-    /// Ignores the objects' previous positions, because the next frames may show another source.
+    /// Ignores the objects' previous positions, because the next frames may show another scene.
     ///
-    /// In an `unrelated` source, components must be at least as similar to the reference as the object was, for
+    /// In an `unrelated` scene, components must be at least as similar to the reference as the object was, for
     /// several consecutive frames.
     pub fn distrust(&mut self, unrelated: bool) {
         for track in &mut self.objects {
@@ -86,7 +88,7 @@ impl DistractorFilter {
         }
     }
 
-    /// Accepts the components found after [`distrust`](Self::distrust) as the objects, unless the source is
+    /// Accepts the components found after [`distrust`](Self::distrust) as the objects, unless the scene is
     /// unrelated.
     pub fn trust(&mut self) {
         for track in &mut self.objects {
@@ -273,7 +275,7 @@ mod tests {
     const FRAME: (usize, usize) = (640, 320);
 
     /// Returns a mask with a square of ones at each column, and a similarity map with the value of each square.
-    fn source(squares: &[(i64, f64)]) -> (Tensor, Tensor) {
+    fn scene(squares: &[(i64, f64)]) -> (Tensor, Tensor) {
         let mask = Tensor::zeros([1, 1, 160, 320], (Kind::Float, Device::Cpu));
         let likeness = Tensor::full([1, 1, 10, 20], -0.5, (Kind::Float, Device::Cpu));
         for &(column, value) in squares {
@@ -285,9 +287,9 @@ mod tests {
 
     /// Returns the columns of the squares that the filter keeps.
     fn kept_columns(filter: &mut DistractorFilter, squares: &[(i64, f64)]) -> Vec<i64> {
-        let (mask, likeness) = source(squares);
+        let (mask, likeness) = scene(squares);
         let crop = CropWindow { region: Region::whole(FRAME), frame: FRAME, size: (192, 336) };
-        let stats = frame_stats::write(&mask, &likeness).unwrap();
+        let stats = frame_stats::compute(&mask, &likeness).unwrap();
         let stats = FrameStats::read(&stats, &mask, &likeness).unwrap();
         let mask = match filter.filter_components(&stats, crop) {
             Some(keep) => DistractorFilter::remove_components(&mask, &keep).unwrap(),

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Statistics of a frame in one tensor, so that the host waits for the device only once.
 
 use tch::{Device, Kind, Tensor};
@@ -13,10 +15,10 @@ pub const CELL: i64 = 8;
 /// Computes the statistics of `masks` (N, 1, H, W) and `likeness` (N, 1, H/s, W/s), both float32.
 ///
 /// The result is one flat tensor: means of the masks over [`CELL`] x [`CELL`] squares, `likeness`, and
-/// [`object_stats::numbers`].
-pub fn write(masks: &Tensor, likeness: &Tensor) -> Result<Tensor> {
+/// [`object_stats::raw_stats`].
+pub fn compute(masks: &Tensor, likeness: &Tensor) -> Result<Tensor> {
     let parts =
-        [average_pool(masks, CELL)?, likeness.shallow_clone(), object_stats::numbers(masks, likeness)?];
+        [average_pool(masks, CELL)?, likeness.shallow_clone(), object_stats::raw_stats(masks, likeness)?];
     let flat = parts.iter().map(|part| part.f_reshape([-1])).collect::<Result<Vec<_>, _>>()?;
     Ok(Tensor::f_cat(&flat, 0)?)
 }
@@ -69,7 +71,7 @@ impl FrameStats {
     pub fn objects(&self) -> Vec<ObjectStats> {
         let ((rows, columns), (height, width)) = (self.cells(), self.likeness_size);
         let start = self.objects * (rows * columns + height * width);
-        object_stats::of_numbers(self.numbers.get(start..).unwrap_or_default(), self.size)
+        object_stats::from_raw(self.numbers.get(start..).unwrap_or_default(), self.size)
     }
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Conversion of a picture to the input of the network.
 
 use tch::{Device, Kind, Tensor};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Input size of the network: follows the aspect ratio of the region at a constant number of pixels.
 //!
 //! A person who stands in a wide picture fills a fifth of its width. In a tall region with the same number of

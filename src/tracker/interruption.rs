@@ -1,7 +1,9 @@
-//! Interruptions of the picture: black or damaged frames, flashes, cuts to another source and back.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Interruptions of the picture: black or damaged frames, flashes, cuts to another scene and back.
 //!
 //! A cut is a frame that differs from the frame before it. The tracker's state from before a cut is saved. After
-//! every later cut, and when an earlier source returns, the tracker tries the saved states, each as it was and with
+//! every later cut, and when an earlier scene returns, the tracker tries the saved states, each as it was and with
 //! a search of the whole frame.
 
 use std::collections::VecDeque;
@@ -13,9 +15,9 @@ use super::thumbnail::Thumbnail;
 /// minimum is .66 between neighbouring frames and .42 between every other frame; 92 % of pairs of unrelated frames
 /// are below the threshold.
 const MAX_CUT_SIMILARITY: f64 = 0.5;
-/// A frame at least this similar to a saved source shows the same source.
+/// A frame at least this similar to a saved scene shows the same scene.
 const MIN_SAME_SIMILARITY: f64 = 0.7;
-/// A frame less similar than this to all saved scenes shows an unrelated source.
+/// A frame less similar than this to all saved scenes shows an unrelated scene.
 const MIN_RELATED_SIMILARITY: f64 = 0.5;
 /// Number of frames after a cut in which saved states are tried.
 const RETRY_FRAMES: u32 = 3;
@@ -27,9 +29,9 @@ const MAX_CANDIDATES: usize = 2;
 /// Relation of a frame to the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continuity {
-    /// The source continues.
+    /// The scene continues.
     Same,
-    /// The source changes.
+    /// The scene changes.
     Cut,
     /// The frame has a single colour.
     Blank,
@@ -48,9 +50,9 @@ pub struct Interruptions {
     saved: VecDeque<SavedScene>,
     /// Remaining frames in which saved states are tried.
     retries: u32,
-    /// The last frame showed the source of a saved state.
+    /// The last frame showed the scene of a saved state.
     same: bool,
-    /// The present source is unrelated to those of all saved states.
+    /// The current scene is unrelated to those of all saved states.
     unrelated: bool,
 }
 
@@ -70,7 +72,7 @@ impl Interruptions {
             self.keep(state, last);
         }
         let similarity =
-            self.saved.iter().map(|source| source.thumbnail.similarity(thumbnail)).reduce(f64::max);
+            self.saved.iter().map(|scene| scene.thumbnail.similarity(thumbnail)).reduce(f64::max);
         let same = similarity.is_some_and(|similarity| similarity >= MIN_SAME_SIMILARITY);
         match continuity {
             Continuity::Cut => {
@@ -89,8 +91,8 @@ impl Interruptions {
         continuity
     }
 
-    /// Saves `state` although the source continues, because the objects have vanished from one frame to the next.
-    pub fn vanished(&mut self, state: TrackerState) {
+    /// Saves `state` although the scene continues, because the objects have vanished from one frame to the next.
+    pub fn save_vanished(&mut self, state: TrackerState) {
         if let Some(last) = self.last.clone() {
             self.keep(state, last);
             self.retries = RETRY_FRAMES + 1;
@@ -98,22 +100,22 @@ impl Interruptions {
     }
 
     fn keep(&mut self, state: TrackerState, thumbnail: Thumbnail) {
-        // One state per source.
-        self.saved.retain(|source| source.thumbnail.similarity(&thumbnail) < MIN_SAME_SIMILARITY);
+        // One state per scene.
+        self.saved.retain(|scene| scene.thumbnail.similarity(&thumbnail) < MIN_SAME_SIMILARITY);
         self.saved.push_front(SavedScene { state, thumbnail });
         self.saved.truncate(MAX_SAVED);
     }
 
-    /// Returns the saved states to try in the present frame, the most similar source first.
+    /// Returns the saved states to try in the present frame, the most similar scene first.
     pub fn candidates(&self) -> Vec<&TrackerState> {
         let Some(now) = self.last.as_ref().filter(|_| self.retries > 0) else { return Vec::new() };
         let mut saved: Vec<(f64, &SavedScene)> =
-            self.saved.iter().map(|source| (source.thumbnail.similarity(now), source)).collect();
+            self.saved.iter().map(|scene| (scene.thumbnail.similarity(now), scene)).collect();
         saved.sort_by(|a, b| b.0.total_cmp(&a.0));
-        saved.into_iter().take(MAX_CANDIDATES).map(|(_, source)| &source.state).collect()
+        saved.into_iter().take(MAX_CANDIDATES).map(|(_, scene)| &scene.state).collect()
     }
 
-    /// Returns whether the source is unrelated to those in which the objects were found.
+    /// Returns whether the scene is unrelated to those in which the objects were found.
     pub fn is_unrelated(&self) -> bool {
         self.unrelated
     }

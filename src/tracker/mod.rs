@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Tracks the objects of a reference mask from frame to frame.
 
 mod build;
@@ -379,7 +381,7 @@ impl Tracker {
             }
         };
         if let Some(before) = before.filter(|_| continuity == Continuity::Same && !self.is_trusted()) {
-            interruptions.vanished(before);
+            interruptions.save_vanished(before);
         }
         self.interruptions = interruptions;
         let CropMasks { masks, crop } = step?;
@@ -492,7 +494,7 @@ impl Tracker {
         // The only wait for the device, unless components are removed.
         let stats = FrameStats::read(&stats, &masks, &likeness)?;
         if let Some(upload) = &mut self.upload {
-            upload.arrived();
+            upload.mark_synchronised();
         }
         let masks = match self.distractors.filter_components(&stats, crop) {
             None => {

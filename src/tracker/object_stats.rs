@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Statistics of an object's mask: area, certainty, bounds, and similarity to the reference.
 
 use tch::{Device, Kind, Tensor};
@@ -36,15 +38,15 @@ const OUTLIER_SHARE: f64 = 0.005;
 /// Waits for the device.
 pub fn gather(masks: &Tensor, likeness: &Tensor) -> Result<Vec<ObjectStats>> {
     let size = masks.size();
-    let numbers = numbers(masks, likeness)?.f_reshape([-1])?.f_to_device(Device::Cpu)?;
-    Ok(of_numbers(&Vec::<f32>::try_from(&numbers)?, (size[2] as usize, size[3] as usize)))
+    let raw = raw_stats(masks, likeness)?.f_reshape([-1])?.f_to_device(Device::Cpu)?;
+    Ok(from_raw(&Vec::<f32>::try_from(&raw)?, (size[2] as usize, size[3] as usize)))
 }
 
-/// Computes the input of [`of_numbers`] on the device without waiting, (N, 3 + W + H).
+/// Computes the input of [`from_raw`] on the device without waiting, (N, 3 + W + H).
 ///
 /// For each object: the sum of the mask above one half, the mean similarity under the mask, the sum of the whole
 /// mask, and the number of pixels above one half in each column and in each row.
-pub fn numbers(masks: &Tensor, likeness: &Tensor) -> Result<Tensor> {
+pub fn raw_stats(masks: &Tensor, likeness: &Tensor) -> Result<Tensor> {
     let pooled = average_pool(masks, masks.size()[2] / likeness.size()[2])?;
     let likeness = masked_mean(likeness, &pooled)?;
     let object = masks.f_gt(0.5)?.f_to_kind(Kind::Float)?;
@@ -55,11 +57,11 @@ pub fn numbers(masks: &Tensor, likeness: &Tensor) -> Result<Tensor> {
     Ok(Tensor::f_cat(&parts, 1)?)
 }
 
-/// Converts the output of [`numbers`] for masks of (height, width) to statistics.
-pub fn of_numbers(numbers: &[f32], (height, width): (usize, usize)) -> Vec<ObjectStats> {
-    let of_object = |numbers: &[f32]| {
-        let [inside, likeness, all] = [0, 1, 2].map(|index| f64::from(numbers[index]));
-        let (columns, rows) = numbers[SCALARS..].split_at(width);
+/// Converts the output of [`raw_stats`] for masks of (height, width) to statistics.
+pub fn from_raw(raw: &[f32], (height, width): (usize, usize)) -> Vec<ObjectStats> {
+    let of_object = |raw: &[f32]| {
+        let [inside, likeness, all] = [0, 1, 2].map(|index| f64::from(raw[index]));
+        let (columns, rows) = raw[SCALARS..].split_at(width);
         let pixels: f64 = columns.iter().map(|&count| f64::from(count)).sum();
         let bounds = span(columns, pixels)
             .zip(span(rows, pixels))
@@ -72,7 +74,7 @@ pub fn of_numbers(numbers: &[f32], (height, width): (usize, usize)) -> Vec<Objec
             bounds,
         }
     };
-    numbers.chunks_exact(SCALARS + width + height).map(of_object).collect()
+    raw.chunks_exact(SCALARS + width + height).map(of_object).collect()
 }
 
 /// Expected region similarity for the `similarity` implied by the soft mask.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Encodes frames ahead of time on a thread of its own.
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Presence detector: decides for each object whether it is in the picture, and suppresses the masks of lost
 //! objects.
 

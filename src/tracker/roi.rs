@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Region-of-interest planner: crops to the objects and their surroundings, and moves the region only when the
 //! objects are about to leave it.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Runs a network of any architecture and owns its reference and state.
 
 use std::any::Any;
@@ -17,7 +19,7 @@ pub struct StepOutput {
     pub masks: Tensor,
     /// Similarity to the reference, (N, 1, H/s, W/s), float32.
     pub likeness: Tensor,
-    /// Frame statistics, see [`frame_stats::write`].
+    /// Frame statistics, see [`frame_stats::compute`].
     pub stats: Tensor,
 }
 
@@ -284,7 +286,7 @@ fn run_step<R: Regressor>(
     let logits = model.step_encoded(encoded, reference, state)?;
     let masks = normalise(&logits)?;
     let likeness = model.likeness(reference, state)?;
-    let stats = frame_stats::write(&masks, &likeness)?;
+    let stats = frame_stats::compute(&masks, &likeness)?;
     Ok(StepOutput { masks, likeness, stats })
 }
 

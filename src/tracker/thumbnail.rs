@@ -1,4 +1,6 @@
-//! Low-resolution copy of a whole frame that tells a source cut from motion.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Low-resolution copy of a whole frame that tells a scene cut from motion.
 
 use crate::Result;
 use crate::image::{FrameSource, Picture, Region};

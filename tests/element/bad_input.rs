@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::Path;
 
 use gstreamer as gst;
@@ -286,7 +288,7 @@ fn errors_name_their_source_line() {
     let error = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
     let gst::MessageView::Error(error) = error.view() else { unreachable!() };
     let debug = error.debug().unwrap();
-    assert!(debug.contains("src/element/imp.rs(") && debug.contains("::generate_output"), "{debug}");
+    assert!(debug.contains("src/element/stream.rs(") && debug.contains("::generate_output"), "{debug}");
 }
 
 #[test]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Random property changes from several threads while the pipeline changes state.
 
 use std::sync::Arc;

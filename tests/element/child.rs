@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Runs tests in a process of their own: for memory measurements or GStreamer's tracers.
 
 use std::process::{Command, Output};

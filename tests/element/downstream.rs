@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Links encoders, sinks and compositors behind the element: the frame is cut out, or a message says why not.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Frame threading: the next frame is encoded while the current one is segmented, so that output is one frame late.
 
 use gst::prelude::*;

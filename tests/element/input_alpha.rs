@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Input frames with alpha.
 
 use gst::prelude::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Runs the element's code path of a GPU on the CPU.
 
 use crate::util::*;

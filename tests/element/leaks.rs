@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Finds leaked objects with GStreamer's leaks tracer.
 
 use std::process::Command;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Messages about an object that is covered for some frames.
 
 use gstreamer as gst;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Tests of the element through its public interface: pipelines, harnesses and single pads.
 
 mod bad_input;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Sixteen elements at once; each must give the same masks as alone.
 
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Masks that are probably mistakes: they are used, with a warning that names a remedy.
 
 use gst::prelude::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use gstreamer as gst;
 use gstreamer_check::Harness;
 use gstreamer_video as gst_video;

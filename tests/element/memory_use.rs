@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Resident memory of the process, and its growth.
 
 /// Resident memory in KiB; `None` without /proc.

@@ -1,11 +1,13 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Weights files of small networks, for fast tests.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use gstfastganseg::model::weights::{self, Weights};
-use gstfastganseg::model::{Config, Lite};
+use gstfastganseg::torch::model::weights::{self, Weights};
+use gstfastganseg::torch::model::{Config, Lite};
 use tch::{Device, Kind, Tensor, nn};
 
 /// Input size of both networks: width and height in pixels.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Late frames and QoS.
 
 use gst::prelude::*;

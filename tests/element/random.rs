@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Reproducible random numbers. `FASTGANSEG_SEED` sets the seed; every test prints it.
 
 /// An xorshift64* generator.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The element between two test pads, which record its output.
 
 use std::sync::{Arc, Mutex};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Properties that change while playing, and statistics.
 
 use gst::prelude::*;

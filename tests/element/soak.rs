@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Memory over thousands of frames; `make soak` plays a hundred thousand.
 
 use std::sync::atomic::{AtomicUsize, Ordering};

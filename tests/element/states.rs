@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Flushes, seeks, segments, EOS and new formats in every state, with and without a reference.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! A selector that cuts between cameras: each stream keeps its own reference.
 
 use gst::prelude::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Mask changes while playing.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Checks that pixels, alpha and timestamp of a buffer belong to the same frame.
 //!
 //! Each frame has its number drawn into it and a timestamp that identifies the number. The expected alpha is that of

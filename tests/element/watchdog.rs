@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Time limits, so that a deadlock fails one test instead of blocking all.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};

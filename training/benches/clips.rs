@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Clips per second of processor time on one thread, of 192x336 (height x width) with K = 3, as for the built-in
 //! model.
 //!

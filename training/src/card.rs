@@ -1,4 +1,6 @@
-//! A model card: what users of weights should know of them, from what the file and the run say.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Model card of a weights file, from its metadata and the configuration of its run.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,11 +9,11 @@ use crate::info::Info;
 use crate::train::TrainConfig;
 use crate::train::validate::{BY_SEQUENCE, FRAME_STEP, SCORE};
 
-/// The metadata's key of the configuration that a run was made with, TOML.
+/// Metadata key of the configuration of the run, TOML.
 const CONFIGURATION: &str = "training_config";
 
-/// What the metadata of weights need not say in the card's list of other things, for it is said elsewhere.
-const SAID: [&str; 11] = [
+/// Metadata keys that have their own place in the card.
+const LISTED: [&str; 11] = [
     "format",
     "architecture",
     "licence",
@@ -25,11 +27,11 @@ const SAID: [&str; 11] = [
     FRAME_STEP,
 ];
 
-/// Markdown for the weights in `file` of `bytes` bytes, of a run with `training` unless they say themselves how
-/// they were made. What is not known is said not to be.
+/// Returns the model card of the weights in `file` of `bytes` bytes, in Markdown. `training` is the configuration
+/// of the run, used if the metadata does not contain it. Missing values are given as "not stated".
 pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> String {
     let metadata = &info.metadata;
-    let known = |key: &str| metadata.get(key).map_or("not stated".into(), |value| cell(value));
+    let stated = |key: &str| metadata.get(key).map_or("not stated".into(), |value| cell(value));
     let [height, width] = info.config.network_size;
     let [architecture, matching, temporal_skip] = info.names();
     let mut text = format!("# {file}\n\n");
@@ -46,7 +48,7 @@ pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> Stri
     line("");
     line("| | |");
     line("|---|---|");
-    line("| task | one mask of an object in one frame in, a soft mask of it in every later frame out |");
+    line("| task | input: the mask of an object in one frame; output: its soft mask in every later frame |");
     line(&format!(
         "| network | `{architecture}`, matching {matching}, temporal skip {temporal_skip}, frames enter at \
          {height}x{width} (height x width) |"
@@ -54,20 +56,20 @@ pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> Stri
     if info.config.memory.frames > 0 {
         let memory = info.config.memory;
         line(&format!(
-            "| memory | {} frames beside the reference, one every {} |",
+            "| memory | {} frames besides the reference, one stored every {} frames |",
             memory.frames, memory.every
         ));
     }
     line(&format!(
-        "| cost | {:.2} GMAC a frame, {:.2} more for a new reference |",
+        "| cost | {:.2} GMAC per frame, {:.2} GMAC more for a new reference |",
         info.total.frame / 1e9,
         info.total.reference as f64 / 1e9
     ));
-    line(&format!("| licence | {} |", known("licence")));
-    line(&format!("| data | {} |", known("training_data")));
-    line(&format!("| steps | {} |", known("steps")));
+    line(&format!("| licence | {} |", stated("licence")));
+    line(&format!("| data | {} |", stated("training_data")));
+    line(&format!("| steps | {} |", stated("steps")));
     line(&format!("| seed | {} |", training.seed));
-    for (key, value) in metadata.iter().filter(|(key, _)| !SAID.contains(&key.as_str())) {
+    for (key, value) in metadata.iter().filter(|(key, _)| !LISTED.contains(&key.as_str())) {
         line(&format!("| {} | {} |", cell(&key.replace('_', " ")), cell(value)));
     }
     line("");
@@ -75,9 +77,9 @@ pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> Stri
     line("");
     line(&scores(metadata));
     line("");
-    line("## Parts");
+    line("## Blocks");
     line("");
-    line("| block | parameters | GMAC a frame |");
+    line("| block | parameters | GMAC per frame |");
     line("|---|---|---|");
     for block in info.blocks.iter().chain([&info.total]) {
         line(&format!("| {} | {} | {:.3} |", block.name, thousands(block.parameters), block.frame / 1e9));
@@ -85,19 +87,19 @@ pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> Stri
     line("");
     line("## Procedure");
     line("");
-    line("The whole configuration of the run, for `fastganseg-train train --config`:");
+    line("Configuration of the run, for `fastganseg-train train --config`:");
     line("");
     line("```toml");
-    let given = || toml::to_string(training).unwrap_or_default();
-    line(metadata.get(CONFIGURATION).cloned().unwrap_or_else(given).trim_end());
+    let configured = || toml::to_string(training).unwrap_or_default();
+    line(metadata.get(CONFIGURATION).cloned().unwrap_or_else(configured).trim_end());
     line("```");
     line("");
     line("## Limits");
     line("");
     line(&format!(
-        "Masks are made at {height}x{width} pixels and enlarged, so that parts thinner than a pixel there are \
-         lost. What looks like the object and touches it may be taken for it. Objects unlike those of the data \
-         above have not been tried."
+        "Masks are computed at {height}x{width} pixels and enlarged. Parts thinner than one pixel at that size are \
+         lost. Adjacent objects that look like the object may be included in its mask. Objects unlike those of the \
+         training data have not been tested."
     ));
     text
 }
@@ -107,17 +109,17 @@ fn scores(metadata: &BTreeMap<String, String>) -> String {
     let (Some(both), Some(region), Some(contour)) =
         (value(SCORE), value("validation_j"), value("validation_f"))
     else {
-        return "These weights were not validated while they were trained; `fastganseg-train eval` scores them."
+        return "These weights were not validated during training; `fastganseg-train eval` scores them."
             .into();
     };
     let by_sequence: BTreeMap<String, [f64; 2]> =
         metadata.get(BY_SEQUENCE).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
     let mut text = String::from(
-        "Of the validation sequences of the run, as the DAVIS 2017 tool scores, in per cent. These weights may \
-         have been chosen by these scores, which are a little optimistic then.\n\n",
+        "Scores on the validation sequences of the run, computed as by the DAVIS 2017 tool, in per cent. If the \
+         weights were selected by these scores, they are slightly optimistic.\n\n",
     );
     if let Some(step) = metadata.get(FRAME_STEP) {
-        let _ = writeln!(text, "One frame in {step} was shown, which is harder than all of them.\n");
+        let _ = writeln!(text, "Only one frame in {step} was used, which is harder than using all frames.\n");
     }
     text += "| sequence | J&F | J | F |\n|---|---|---|---|\n";
     let percent = |value: f64| format!("{:.1}", 100.0 * value);
@@ -135,7 +137,7 @@ fn scores(metadata: &BTreeMap<String, String>) -> String {
     text
 }
 
-/// Text that stays in its cell of a table.
+/// Escapes text for a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
@@ -169,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_as_people_write_them() {
+    fn numbers_and_sizes_are_formatted() {
         assert_eq!(thousands(51_579_426), "51,579,426");
         assert_eq!((thousands(999), thousands(0)), ("999".into(), "0".into()));
         assert_eq!(millions(1_079_495), "1.08 M");

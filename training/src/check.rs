@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Checks of configuration values.
 
 /// Result of a check; the message begins with the invalid key.

@@ -1,4 +1,6 @@
-//! How well a tracker's confidence predicts the quality of its masks.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Calibration of the tracker's confidence.
 
 use std::path::Path;
 
@@ -35,7 +37,7 @@ pub fn calibration_error(rows: &[ConfidenceRow]) -> f64 {
     let last = bins.len() - 1;
     let mut count = 0;
     for row in rows.iter().filter(|row| row.area > 0.0) {
-        // The small addend makes up for rounding: 0.15 / 0.05 is less than 3.
+        // The small addend compensates for rounding: 0.15 / 0.05 is less than 3.
         let bin = &mut bins[((row.confidence / BIN + 1e-9) as usize).min(last)];
         bin.0 += row.confidence;
         bin.1 += row.region;

@@ -1,4 +1,6 @@
-//! Folders of video frames and masks laid out as the DAVIS benchmark lays them out.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Folders of video frames and masks in the layout of the DAVIS benchmark.
 //!
 //! ```text
 //! ROOT/JPEGImages/[480p/]<sequence>/<frame>.jpg
@@ -6,9 +8,8 @@
 //! ROOT/ImageSets/2017/val.txt
 //! ```
 //!
-//! The level that names a resolution may be left out. Frames are in the order of their names. A
-//! frame may lack an annotation (YouTube-VOS annotates every fifth) and, where only masks are
-//! compared, a picture.
+//! The folder of the resolution is optional. Frames are ordered by name. A frame may lack an annotation
+//! (YouTube-VOS annotates every fifth) and, if only masks are compared, a picture.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,28 +20,27 @@ use image::RgbImage;
 
 use crate::{Error, LabelMap, Result, indexed_png};
 
-/// The folder of pictures.
+/// Folder of pictures.
 const PICTURES: &str = "JPEGImages";
-/// The folder of masks.
+/// Folder of masks.
 const ANNOTATIONS: &str = "Annotations";
-/// The resolution taken when none is named, where there is one.
-const USUAL_RESOLUTION: &str = "480p";
+/// Resolution used by default, if present.
+const DEFAULT_RESOLUTION: &str = "480p";
 
-/// Which part of a folder to read.
+/// Part of a folder to read.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// A text file with one sequence a line; `None` = `ImageSets/**/val.txt`, else every folder.
-    /// Empty lines and those that begin with `#` are skipped; DAVIS-2016 lists, which name every
-    /// frame's files, do as well.
+    /// Text file with one sequence per line; `None` = `ImageSets/**/val.txt` if present, else every folder. Empty
+    /// lines and lines that begin with `#` are skipped. Lists of DAVIS-2016, which name the files of every frame,
+    /// are valid.
     pub split: Option<PathBuf>,
-    /// Sequences by name, in this order, whatever a list says; empty = those of `split`.
+    /// Sequences by name, in this order, instead of those of a list; empty = those of `split`.
     pub sequences: Vec<String>,
-    /// The resolution's folder, such as `1080p`; `None` = `480p` where there is one, else no such
-    /// level.
+    /// Folder of the resolution, such as `1080p`; `None` = `480p` if present, else no such folder.
     pub resolution: Option<String>,
 }
 
-/// The sequences found in a folder.
+/// Sequences found in a folder.
 #[derive(Clone, Debug)]
 pub struct Dataset {
     root: PathBuf,
@@ -48,7 +48,7 @@ pub struct Dataset {
     sequences: Vec<Sequence>,
 }
 
-/// The frames of one video.
+/// Frames of one video.
 #[derive(Clone, Debug)]
 pub struct Sequence {
     name: String,
@@ -57,7 +57,7 @@ pub struct Sequence {
     frames: Vec<Frame>,
 }
 
-/// One frame's files.
+/// Files of one frame.
 #[derive(Clone, Debug, Default)]
 pub struct Frame {
     name: String,
@@ -66,29 +66,26 @@ pub struct Frame {
 }
 
 impl Dataset {
-    /// Lists the frames of the selected sequences of `root`. No picture is opened.
+    /// Lists the frames of the selected sequences of `root` without opening pictures.
     ///
     /// # Errors
-    ///
-    /// When `root`, the split or a sequence of the split is missing, or there is no sequence with
-    /// annotations. The message names the path and the remedy.
+    /// If `root`, the split or a sequence is missing, or if a sequence has no annotations. The message names the
+    /// path and the remedy.
     pub fn open(root: &Path, selection: &Selection) -> Result<Self> {
         Self::open_listed(root, selection, "val.txt")
     }
 
-    /// As [`open`](Self::open), but without a split takes the sequences of `ImageSets/**/train.txt`,
-    /// else every folder.
+    /// As [`open`](Self::open), with `ImageSets/**/train.txt` as the default list.
     ///
     /// # Errors
-    ///
     /// As [`open`](Self::open).
     pub fn open_for_training(root: &Path, selection: &Selection) -> Result<Self> {
         Self::open_listed(root, selection, "train.txt")
     }
 
-    fn open_listed(root: &Path, selection: &Selection, usual_list: &str) -> Result<Self> {
+    fn open_listed(root: &Path, selection: &Selection, default_list: &str) -> Result<Self> {
         if !root.is_dir() {
-            let reason = "there is no such folder; give one that holds Annotations and JPEGImages";
+            let reason = "no such folder; give a folder that contains Annotations and JPEGImages";
             return Err(Error::dataset(root, reason));
         }
         let resolution = selection.resolution.as_deref();
@@ -101,7 +98,7 @@ impl Dataset {
         let split = match &selection.split {
             _ if !selection.sequences.is_empty() => None,
             Some(split) => Some(split.clone()),
-            None => find_list(root, usual_list, resolution)?,
+            None => find_list(root, default_list, resolution)?,
         };
         let names = match &split {
             _ if !selection.sequences.is_empty() => selection.sequences.clone(),
@@ -109,7 +106,7 @@ impl Dataset {
             None => folders(&annotations)?,
         };
         if names.is_empty() {
-            let reason = "there is no folder of a sequence in it";
+            let reason = "it contains no folders of sequences; add them, or give another folder";
             return Err(Error::dataset(&annotations, reason));
         }
         let sequences = names.into_iter().map(|name| {
@@ -122,22 +119,22 @@ impl Dataset {
         Ok(Self { root: root.to_path_buf(), sequences: sequences.collect::<Result<_>>()?, split })
     }
 
-    /// The folder.
+    /// Returns the root folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The list from which the sequences were taken; `None` = every folder.
+    /// Returns the list of the sequences; `None` = every folder.
     pub fn split(&self) -> Option<&Path> {
         self.split.as_deref()
     }
 
-    /// The sequences, in the order of the list, or by name.
+    /// Returns the sequences, in the order of the list or by name.
     pub fn sequences(&self) -> &[Sequence] {
         &self.sequences
     }
 
-    /// The same of every `step`-th frame alone, from each sequence's first annotated one on.
+    /// Keeps every `step`-th frame, from the first annotated frame of each sequence on.
     pub fn thinned(mut self, step: usize) -> Self {
         for sequence in &mut self.sequences {
             let first = sequence.frames.iter().position(|frame| frame.annotation.is_some());
@@ -147,7 +144,7 @@ impl Dataset {
         self
     }
 
-    /// Number of frames in all sequences.
+    /// Returns the number of frames in all sequences.
     pub fn frames(&self) -> usize {
         self.sequences.iter().map(|s| s.frames.len()).sum()
     }
@@ -167,41 +164,39 @@ impl Sequence {
         Ok(Self { frames: frames.collect(), name, pictures, annotations })
     }
 
-    /// The folder's name.
+    /// Returns the name of the folder.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The frames, in order.
+    /// Returns the frames, in order.
     pub fn frames(&self) -> &[Frame] {
         &self.frames
     }
 
-    /// The annotated frames' names and masks, in order.
+    /// Returns the names and masks of the annotated frames, in order.
     pub fn annotated(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.frames.iter().filter_map(|frame| Some((frame.name(), frame.annotation()?)))
     }
 
-    /// The frames from the first annotated one on, every one with a picture: what a tracker runs
-    /// over.
+    /// Returns the frames to track: those from the first annotated frame on.
     ///
     /// # Errors
-    ///
-    /// When one of them has no picture. The message names the file that is missing.
+    /// If one of them has no picture. The message names the missing file.
     pub fn tracked(&self) -> Result<&[Frame]> {
         let first = self.frames.iter().position(|frame| frame.annotation.is_some());
         let frames = &self.frames[first.unwrap_or(self.frames.len())..];
         if !self.pictures.is_dir() {
             return Err(Error::dataset(
                 &self.pictures,
-                format!("there is no such folder; put the frames of {} there as JPEG files", self.name),
+                format!("no such folder; put the frames of {} there as JPEG files", self.name),
             ));
         }
         match frames.iter().find(|frame| frame.picture.is_none()) {
             Some(frame) => Err(Error::dataset(
                 &self.pictures.join(format!("{}.jpg", frame.name)),
                 format!(
-                    "this frame is missing, though {} annotates it; put it there",
+                    "no such file, but {} has an annotation of this frame; add the file",
                     self.annotations.display()
                 ),
             )),
@@ -213,36 +208,36 @@ impl Sequence {
         let mut nested = folders(&self.annotations).unwrap_or_default().into_iter();
         let reason = match (self.annotations.is_dir(), nested.next(), split) {
             (true, Some(inner), None) if resolution.is_none() => format!(
-                "there are only folders in it, such as {inner}; if this is a resolution, choose it \
+                "it contains only folders, such as {inner}; if this folder is a resolution, select it \
                  by name: {}",
                 self.name
             ),
-            (true, ..) => "there are no PNG masks in it; put them there, or choose sequences with a \
+            (true, ..) => "it contains no PNG masks; add them, or select sequences with a \
                            split file"
                 .to_string(),
             (false, _, Some(split)) => format!(
-                "there is no such folder; {} names it: correct the list, or choose another \
+                "no such folder, but {} lists it; correct the list, or select another \
                  resolution",
                 split.display()
             ),
-            (false, _, None) => "there is no such folder".to_string(),
+            (false, _, None) => "no such folder; correct the name of the sequence".to_string(),
         };
         Error::dataset(&self.annotations, reason)
     }
 }
 
 impl Frame {
-    /// The file's name without its ending.
+    /// Returns the file name without extension.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The picture's file.
+    /// Returns the path of the picture.
     pub fn picture(&self) -> Option<&Path> {
         self.picture.as_deref()
     }
 
-    /// The mask's file.
+    /// Returns the path of the mask.
     pub fn annotation(&self) -> Option<&Path> {
         self.annotation.as_deref()
     }
@@ -250,8 +245,7 @@ impl Frame {
     /// Opens the picture.
     ///
     /// # Errors
-    ///
-    /// When there is none, or it is broken; the message names the file.
+    /// If there is none or it is broken; the message names the file.
     pub fn read_picture(&self) -> Result<RgbImage> {
         match self.picture() {
             Some(path) => read_picture(path),
@@ -259,20 +253,18 @@ impl Frame {
         }
     }
 
-    /// Opens the mask, `None` where the frame has none.
+    /// Opens the mask; `None` if the frame has none.
     ///
     /// # Errors
-    ///
-    /// When it is broken; the message names the file.
+    /// If it is broken; the message names the file.
     pub fn read_annotation(&self) -> Result<Option<LabelMap>> {
         self.annotation().map(indexed_png::read).transpose()
     }
 
-    /// Opens picture and mask, which must be of the same size.
+    /// Opens picture and mask.
     ///
     /// # Errors
-    ///
-    /// When either is missing or broken, or their sizes differ; the message names the file.
+    /// If either is missing or broken, or if their sizes differ; the message names the file.
     pub fn read_annotated(&self) -> Result<(RgbImage, LabelMap)> {
         let picture = self.read_picture()?;
         match self.annotation() {
@@ -286,18 +278,17 @@ impl Frame {
     }
 }
 
-/// Whether a mask has the size of its picture.
+/// Checks that a mask has the size of its picture.
 ///
 /// # Errors
-///
-/// When it has another; the message names the mask.
+/// If the sizes differ; the message names the mask.
 pub(crate) fn check_size(mask: &Path, labels: &LabelMap, picture: &RgbImage) -> Result<()> {
     let size = (picture.width() as usize, picture.height() as usize);
     if size == (labels.width(), labels.height()) {
         return Ok(());
     }
     let reason = format!(
-        "{}x{} pixels, but its picture has {}x{}; give both in the same resolution",
+        "it has {}x{} pixels, but its picture has {}x{}; use the same resolution for both",
         labels.width(),
         labels.height(),
         size.0,
@@ -309,26 +300,26 @@ pub(crate) fn check_size(mask: &Path, labels: &LabelMap, picture: &RgbImage) -> 
 /// Opens a JPEG or PNG picture as RGB, as [`OwnedPicture::open`] does.
 ///
 /// # Errors
-///
-/// When it is missing, broken, too large or cut short; the message names the file.
+/// If it is missing, broken, too large or truncated; the message names the file.
 pub fn read_picture(path: &Path) -> Result<RgbImage> {
     let (width, height, data) = OwnedPicture::open(path)?.into_rgb();
     let picture = RgbImage::from_raw(width as u32, height as u32, data);
-    picture.ok_or_else(|| Error::picture(path, "it has another size than it says: save it again"))
+    picture
+        .ok_or_else(|| Error::picture(path, "its data does not have the size of its header; save it again"))
 }
 
-/// The folder that holds the sequences' folders.
+/// Returns the folder that contains the folders of the sequences.
 fn level(root: &Path, kind: &str, resolution: Option<&str>) -> Result<PathBuf> {
     let top = root.join(kind);
     if !top.is_dir() {
         return Err(Error::dataset(
             &top,
-            "there is no such folder; a DAVIS-like folder holds Annotations and JPEGImages",
+            "no such folder; a data set in the layout of DAVIS has Annotations and JPEGImages",
         ));
     }
     let Some(resolution) = resolution else {
-        let usual = top.join(USUAL_RESOLUTION);
-        return Ok(if usual.is_dir() { usual } else { top });
+        let default = top.join(DEFAULT_RESOLUTION);
+        return Ok(if default.is_dir() { default } else { top });
     };
     let path = top.join(resolution);
     if path.is_dir() {
@@ -336,17 +327,17 @@ fn level(root: &Path, kind: &str, resolution: Option<&str>) -> Result<PathBuf> {
     }
     let found = folders(&top)?;
     let found: Vec<_> = found.iter().map(String::as_str).take(8).collect();
-    Err(Error::dataset(&path, format!("there is no such resolution; {kind} has {}", found.join(", "))))
+    Err(Error::dataset(&path, format!("no such resolution; {kind} has {}", found.join(", "))))
 }
 
-/// The list `name` under `ImageSets`: of several, that of DAVIS-2017, then 2016, then of the
-/// resolution, then of none, then the first by name.
+/// Returns the list `name` under `ImageSets`. If there are several, the order of preference is the folder `2017`,
+/// `2016`, that of the resolution, `ImageSets` itself, and then the first by name.
 fn find_list(root: &Path, name: &str, resolution: Option<&str>) -> Result<Option<PathBuf>> {
     let sets = root.join("ImageSets");
     if !sets.is_dir() {
         return Ok(None);
     }
-    let resolution = resolution.unwrap_or(USUAL_RESOLUTION);
+    let resolution = resolution.unwrap_or(DEFAULT_RESOLUTION);
     for folder in ["2017", "2016", resolution, ""] {
         let list = sets.join(folder).join(name);
         if list.is_file() {
@@ -372,14 +363,14 @@ fn first_list_under(folder: &Path, name: &str, depth: usize) -> Result<Option<Pa
     Ok(None)
 }
 
-/// The sequences that a list names, each once, in order.
+/// Returns the sequences of a list in order, without duplicates.
 fn names_in(list: &Path) -> Result<Vec<String>> {
     let text = fs::read_to_string(list).map_err(|source| Error::read(list, source))?;
     let mut names = Vec::<String>::new();
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let name = sequence_in(line).ok_or_else(|| {
-            let reason = format!("{line:?} names no sequence; write one name a line");
+            let reason = format!("{line:?} is not the name of a sequence; write one name per line");
             Error::dataset(list, reason)
         })?;
         if names.last().is_none_or(|last| last != name) && !names.iter().any(|n| n == name) {
@@ -387,12 +378,12 @@ fn names_in(list: &Path) -> Result<Vec<String>> {
         }
     }
     match names.is_empty() {
-        true => Err(Error::dataset(list, "the list is empty; write the name of one sequence a line")),
+        true => Err(Error::dataset(list, "the list is empty; write one name of a sequence per line")),
         false => Ok(names),
     }
 }
 
-/// The sequence in a line such as `bear`, or `/JPEGImages/480p/bear/00000.jpg /Annotations/…`.
+/// Returns the sequence of a line such as `bear`, or `/JPEGImages/480p/bear/00000.jpg /Annotations/…`.
 fn sequence_in(line: &str) -> Option<&str> {
     let path = Path::new(line.split_whitespace().next()?);
     let name = match path.extension().is_some() && path.components().count() > 1 {
@@ -404,7 +395,7 @@ fn sequence_in(line: &str) -> Option<&str> {
     (plain && parts.next().is_none()).then_some(name)
 }
 
-/// The names of the folders in `folder`, sorted, hidden ones left out.
+/// Returns the names of the folders in `folder`, sorted, without hidden ones.
 fn folders(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(|source| Error::read(folder, source))? {
@@ -420,17 +411,17 @@ fn folders(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The files with one of these endings, by stem; none when there is no such folder.
-fn files(folder: &Path, endings: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+/// Returns the files with one of the extensions, by stem; empty if the folder does not exist.
+fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(|source| Error::read(folder, source))? {
         let path = entry.map_err(|source| Error::read(folder, source))?.path();
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        let wanted =
-            ending.is_some_and(|ending| endings.iter().any(|wanted| wanted.eq_ignore_ascii_case(ending)));
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let wanted = extension
+            .is_some_and(|extension| extensions.iter().any(|wanted| wanted.eq_ignore_ascii_case(extension)));
         if let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
             && wanted
             && !stem.starts_with('.')
@@ -472,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn every_folder_without_a_level_of_resolution() {
+    fn every_folder_is_a_sequence_without_a_resolution() {
         let root = tree(&[
             "Annotations/b/00001.png",
             "Annotations/b/00000.png",
@@ -492,14 +483,14 @@ mod tests {
     }
 
     #[test]
-    fn resolutions() {
+    fn the_default_resolution_is_480p() {
         let root = tree(&[
             "Annotations/480p/a/0.png",
             "Annotations/1080p/a/0.png",
             "Annotations/1080p/a/1.png",
             "JPEGImages/1080p/a/0.jpg",
         ]);
-        assert_eq!(open(&root).unwrap().frames(), 1, "480p unless told otherwise");
+        assert_eq!(open(&root).unwrap().frames(), 1, "480p by default");
         let mut selection = Selection { resolution: Some("1080p".into()), ..Selection::default() };
         let dataset = Dataset::open(root.path(), &selection).unwrap();
         assert_eq!(dataset.frames(), 2);
@@ -509,14 +500,14 @@ mod tests {
     }
 
     #[test]
-    fn a_resolution_that_nobody_named() {
+    fn an_unselected_resolution_is_suggested() {
         let root = tree(&["Annotations/Full-Resolution/bear/00000.png"]);
         let error = message(&root, &Selection::default());
         assert!(error.contains("by name: Full-Resolution"), "{error}");
     }
 
     #[test]
-    fn a_split_chooses_and_orders() {
+    fn a_split_selects_and_orders_sequences() {
         let root = tree(&["Annotations/a/0.png", "Annotations/b/0.png", "Annotations/c/0.png"]);
         let split = root.path().join("dev.txt");
         fs::write(&split, "\u{feff}# held out\r\nc\r\n\r\n a \nc\n").unwrap();
@@ -526,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_by_name_whatever_a_list_says() {
+    fn names_take_precedence_over_a_list() {
         let root = tree(&["Annotations/a/0.png", "Annotations/b/0.png", "ImageSets/val.txt"]);
         fs::write(root.path().join("ImageSets/val.txt"), "a\n").unwrap();
         let named = |names: &[&str]| {
@@ -540,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn every_nth_frame() {
+    fn thinning_keeps_every_nth_frame() {
         let pictures = (0..9).map(|frame| format!("JPEGImages/a/{frame}.jpg"));
         let paths: Vec<_> =
             pictures.chain((2..9).map(|frame| format!("Annotations/a/{frame}.png"))).collect();
@@ -552,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn a_davis_2016_list_names_files() {
+    fn lists_of_davis_2016_name_files() {
         let root = tree(&["Annotations/480p/bear/0.png", "Annotations/480p/cow/0.png"]);
         let lists = root.path().join("ImageSets/480p");
         fs::create_dir_all(&lists).unwrap();
@@ -562,11 +553,11 @@ mod tests {
         let dataset = open(&root).unwrap();
         assert_eq!(names(&dataset), ["cow"]);
         assert_eq!(dataset.split(), Some(lists.join("val.txt").as_path()));
-        // Training has a list of its own.
+        // Training has a separate list.
         fs::write(lists.join("train.txt"), "/JPEGImages/480p/bear/00000.jpg x\n").unwrap();
         let training = Dataset::open_for_training(root.path(), &Selection::default()).unwrap();
         assert_eq!(names(&training), ["bear"]);
-        // A newer list wins, and one in an unusual place is found.
+        // A newer list takes precedence. Lists in other folders are found.
         let newer = root.path().join("ImageSets/2017");
         fs::create_dir_all(&newer).unwrap();
         fs::write(newer.join("val.txt"), "bear\n").unwrap();
@@ -579,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn errors_name_missing_paths() {
         let root = tree(&["JPEGImages/a/0.jpg"]);
         let error = message(&root, &Selection::default());
         assert!(error.contains("Annotations") && error.contains("no such folder"), "{error}");
@@ -599,7 +590,7 @@ mod tests {
         let error = message(&root, &with_split("# nothing\n"));
         assert!(error.contains("split.txt") && error.contains("empty"), "{error}");
         let error = message(&root, &with_split("../a\n"));
-        assert!(error.contains("../a") && error.contains("one name a line"), "{error}");
+        assert!(error.contains("../a") && error.contains("one name per line"), "{error}");
         fs::remove_file(root.path().join("split.txt")).unwrap();
         let gone = Selection { split: Some(root.path().join("split.txt")), ..Selection::default() };
         assert!(message(&root, &gone).contains("split.txt"));
@@ -622,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_cut_short_are_refused() {
+    fn truncated_pictures_are_refused() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("00000.jpg");
         let noise = |x: u32, y: u32| image::Rgb([(x * x / 3 + 7 * y) as u8, (y * y / 5) as u8, 9]);
@@ -630,7 +621,7 @@ mod tests {
         assert_eq!(read_picture(&path).unwrap().dimensions(), (200, 150));
         let whole = fs::read(&path).unwrap();
         fs::write(&path, [&whole[..], &[0; 16]].concat()).unwrap();
-        assert!(read_picture(&path).is_ok(), "what follows the end does no harm");
+        assert!(read_picture(&path).is_ok(), "trailing data is ignored");
         for length in [0, 1, 2, 100, whole.len() / 2, whole.len() - 2] {
             fs::write(&path, &whole[..length]).unwrap();
             let error = read_picture(&path).unwrap_err().to_string();
@@ -639,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_files_are_named() {
+    fn errors_name_broken_files() {
         let root = tree(&["Annotations/a/0.png", "JPEGImages/a/0.jpg"]);
         let dataset = open(&root).unwrap();
         let frame = &dataset.sequences()[0].frames()[0];

@@ -1,25 +1,26 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::{Path, PathBuf};
 
-/// This crate's result.
+/// Result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in training and evaluation. Every message names the file or folder at fault
-/// and, where there is one, the remedy.
+/// Errors of training and evaluation. Messages name the file or folder concerned and, if possible, the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A single file, the model or the device.
+    /// Error of a single file, of the model or of the device.
     #[error(transparent)]
     Core(#[from] gstfastganseg::Error),
-    /// A folder of sequences that is not laid out as DAVIS is.
+    /// Folder of sequences that does not have the layout of DAVIS.
     #[error("data {}: {reason}", path.display())]
     Dataset {
-        /// The folder or list at fault.
+        /// Folder or list.
         path: PathBuf,
         /// What is wrong with it, and the remedy.
         reason: String,
     },
-    /// A training configuration that cannot be used.
+    /// Invalid training configuration.
     #[error("configuration {}: {reason}", path.display())]
     Config {
         /// The file.
@@ -27,32 +28,32 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// Data of which no clip can be made.
+    /// Error while making training clips.
     #[error("training clips: {0}")]
     Clips(String),
-    /// More broken files among the training data than the configuration lets pass.
+    /// More broken files in the training data than the configuration tolerates.
     #[error(
-        "{count} broken files, the last: {source}; mend or remove the files named above, or raise \
+        "{count} broken files, the last: {source}; repair or remove the files named above, or raise \
          data.broken_limit"
     )]
     Broken {
-        /// How many there are so far.
+        /// Number of broken files so far.
         count: usize,
-        /// What is wrong with the last.
+        /// Error of the last one.
         source: Box<Error>,
     },
-    /// A file of scalars that cannot be gone on with.
-    #[error("curve {}: {reason}; move it away to begin another", path.display())]
+    /// File of scalars that cannot be continued.
+    #[error("curve {}: {reason}; move it away to start a new one", path.display())]
     Curve {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// A chart that cannot be drawn.
+    /// Chart that cannot be drawn.
     #[error("chart: {0}")]
     Chart(String),
-    /// A checkpoint that does not fit the run.
+    /// Checkpoint that does not match the run.
     #[error("checkpoint {}: {reason}", path.display())]
     Checkpoint {
         /// The file.
@@ -60,51 +61,51 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         reason: String,
     },
-    /// A loss or gradient that is no number any more.
+    /// Loss or gradient that is not finite.
     #[error(
         "{what} diverged at step {step}: try a lower optimiser.learning_rate or critics.learning_rate, a higher \
          critics.penalty_weight, mixed_precision = false; {remedy}"
     )]
     Diverged {
-        /// Whose loss or gradient.
+        /// Name of the loss or gradient.
         what: String,
         /// The step that failed.
         step: u64,
-        /// Where the last good state is, if there is one.
+        /// Location of the last valid state, if there is one.
         remedy: String,
     },
-    /// Too little memory for a step.
+    /// Out of memory during a step.
     #[error(
         "out of memory at step {step} ({reason}): lower data.batch, data.size, data.window or \
-         critics.shape.max_channels, put the critics elsewhere with critics.device, or set mixed_precision = true on \
-         CUDA"
+         critics.shape.max_channels, move the critics to another device with critics.device, or set \
+         mixed_precision = true on CUDA"
     )]
     OutOfMemory {
         /// The step that failed.
         step: u64,
-        /// libtorch's words.
+        /// Message of libtorch.
         reason: String,
     },
-    /// Signals cannot be caught.
-    #[error("signals cannot be handled: {0}")]
+    /// Signal handler that cannot be installed.
+    #[error("cannot install the signal handler: {0}")]
     Signal(#[from] ctrlc::Error),
-    /// A call into libtorch that failed.
+    /// Error of libtorch.
     #[error("libtorch: {}", .0.to_string().lines().next().unwrap_or_default())]
     Torch(#[from] tch::TchError),
     /// Masks that cannot be compared with the ground truth.
     #[error("cannot score {what}: {reason}")]
     Score {
-        /// The sequence, frame or file.
+        /// Sequence, frame or file.
         what: String,
         /// What is wrong with it, and the remedy.
         reason: String,
     },
-    /// A fault met on the way through a video.
+    /// Error at a frame of a video.
     #[error("{place}: {source}")]
     At {
-        /// The sequence and frame.
+        /// Sequence and frame.
         place: String,
-        /// What went wrong there.
+        /// The error.
         source: Box<Error>,
     },
 }
@@ -118,7 +119,7 @@ impl Error {
         gstfastganseg::Error::Read { path: path.to_path_buf(), source }.into()
     }
 
-    /// A file that could not be written.
+    /// Returns the error of a file that could not be written.
     pub fn write(path: &Path, source: std::io::Error) -> Self {
         gstfastganseg::Error::Write { path: path.to_path_buf(), source }.into()
     }

@@ -1,4 +1,6 @@
-//! Runs a method over a data set, keeps its masks, and scores them.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Runs a method on a data set, writes its masks, and scores them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,47 +16,45 @@ use crate::report::{ContactSheet, Speed, Tile};
 use crate::score::{Flicker, FrameScore, Scores, SequenceScore, objects_of, score_frame, scored_range};
 use crate::{Error, LabelMap, Result, indexed_png};
 
-/// In the place of frames that are not shown.
-const DARK: Rgb<u8> = Rgb([40, 40, 40]);
+/// Background of sheets without frames.
+const SHEET_BACKGROUND: Rgb<u8> = Rgb([40, 40, 40]);
 
-/// What evaluation keeps.
+/// Options of an evaluation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EvalOptions {
-    /// The folder for `masks/<sequence>/<frame>.png` and `sheets/<sequence>.png`; `None` writes
-    /// nothing, as for validation while training.
+    /// Folder for `masks/<sequence>/<frame>.png` and `sheets/<sequence>.png`. `None` writes nothing, for
+    /// validation during training.
     pub out: Option<PathBuf>,
-    /// Frames on a sequence's contact sheet, evenly spaced from first to last; 0 draws none.
+    /// Frames on the contact sheet of a sequence, evenly spaced from first to last. 0 = no sheets.
     pub sheet_frames: usize,
-    /// Sheets show masks without the frames that they are of.
+    /// Sheets show masks without frames.
     pub bare_sheets: bool,
-    /// Plays each sequence forwards and backwards until so many frames are tracked, for long videos. 0 = once forwards.
+    /// Plays each sequence forwards and backwards until this number of frames is reached. 0 = once forwards.
     pub loop_frames: usize,
 }
 
-/// What evaluation found.
+/// Result of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
-    /// The measures of every sequence.
+    /// Scores of every sequence.
     pub scores: Scores,
-    /// Frames a second through [`Propagator::step`] alone, without reading and writing files.
+    /// Frames per second of [`Propagator::step`], without reading and writing files.
     pub speed: Speed,
-    /// Mean over the sequences of how much alpha flickers, of 255; nothing for methods without alpha.
+    /// Flicker of alpha, mean over the sequences, 0 to 255. `None` for methods without alpha.
     pub flicker: Option<f64>,
-    /// Confidence beside truth in every scored frame, for methods that have a confidence.
+    /// Confidence and region similarity of every object in every scored frame, for methods with a confidence.
     pub confidence: Vec<ConfidenceRow>,
 }
 
-/// Runs `propagator` over every sequence of `dataset` from its first annotated frame on, and scores
-/// what it makes of the others against the annotations. `progress` counts frames.
+/// Runs `propagator` on every sequence of `dataset` from its first annotated frame on, and scores the results
+/// against the annotations. `progress` counts frames.
 ///
-/// The masks have the size of the sequence's first annotation. The mask of the first frame is that
-/// annotation, so that the folder is a whole submission to the benchmark.
+/// The masks have the size of the sequence's first annotation. The mask of the first frame is that annotation, so the
+/// folder is a complete submission to the benchmark.
 ///
 /// # Errors
-///
-/// When a picture or annotation is missing or broken, a sequence cannot be scored (known before the
-/// first one runs), the method fails, or a file cannot be written. The message names the file, or the
-/// sequence and frame.
+/// An image or annotation is missing or broken, a sequence cannot be scored (checked before the first one runs), the
+/// method fails, or a file cannot be written. The message names the file, or the sequence and frame.
 pub fn evaluate(
     propagator: &mut dyn Propagator,
     dataset: &Dataset,
@@ -69,42 +69,42 @@ pub fn evaluate(
 
     let mut scores = Scores::default();
     let mut speed = Speed::default();
-    let (mut stepped, mut busy) = (0, Duration::ZERO);
+    let (mut steps, mut step_time) = (0, Duration::ZERO);
     let (mut flickers, mut confidence) = (Vec::new(), Vec::new());
     for sequence in dataset.sequences() {
         progress.set_message(sequence.name().to_string());
         let run = Run::of(propagator, sequence, options, progress)?;
-        let fps = per_second(run.stepped, run.busy);
+        let fps = per_second(run.steps, run.step_time);
         speed.sequences.extend(fps.map(|fps| (sequence.name().to_string(), fps)));
-        stepped += run.stepped;
-        busy += run.busy;
+        steps += run.steps;
+        step_time += run.step_time;
         flickers.extend(run.flicker);
         confidence.extend(run.confidence);
         scores.sequences.push(run.score);
     }
-    speed.total = per_second(stepped, busy);
+    speed.total = per_second(steps, step_time);
     let flicker = (!flickers.is_empty()).then(|| flickers.iter().sum::<f64>() / flickers.len() as f64);
     Ok(Evaluation { scores, speed, flicker, confidence })
 }
 
-/// Number of frames to run over; an error when the sequence could not be scored after an hour's run.
+/// Checks that the sequence can be scored. Returns its number of frames.
 fn check(sequence: &Sequence, options: &EvalOptions) -> Result<usize> {
     scored_range(sequence.name(), sequence.annotated().count())?;
     let frames = sequence.tracked()?;
-    read_first(sequence)?;
+    read_first_annotation(sequence)?;
     Ok(frames.len().max(options.loop_frames))
 }
 
-/// Index of the frame of a sequence of `count` frames that is played at `step`, forwards and backwards in turn.
+/// Returns the index of the frame at `step` if `count` frames are played forwards and backwards alternately.
 fn looped(step: usize, count: usize) -> usize {
-    let tour = (2 * count).saturating_sub(2).max(1);
-    (step % tour).min(tour - step % tour)
+    let period = (2 * count).saturating_sub(2).max(1);
+    (step % period).min(period - step % period)
 }
 
-/// The first annotation, with its number of objects.
-pub(crate) fn read_first(sequence: &Sequence) -> Result<(LabelMap, u8)> {
+/// Reads the first annotation of a sequence. Returns it with its number of objects.
+pub(crate) fn read_first_annotation(sequence: &Sequence) -> Result<(LabelMap, u8)> {
     let (_, path) = sequence.annotated().next().ok_or_else(|| {
-        Error::score(sequence.name(), "it has no annotation to begin with; put its first mask there")
+        Error::score(sequence.name(), "it has no annotation: add the mask of its first frame")
     })?;
     let first = indexed_png::read(path)?;
     let objects = objects_of(&path.display().to_string(), &first)?;
@@ -115,11 +115,12 @@ fn per_second(frames: usize, time: Duration) -> Option<f64> {
     (frames > 0 && !time.is_zero()).then(|| frames as f64 / time.as_secs_f64())
 }
 
-/// One sequence's outcome.
+/// Result of one sequence.
 struct Run {
     score: SequenceScore,
-    stepped: usize,
-    busy: Duration,
+    steps: usize,
+    /// Total time of the steps.
+    step_time: Duration,
     flicker: Option<f64>,
     confidence: Vec<ConfidenceRow>,
 }
@@ -135,17 +136,17 @@ impl Run {
         let frames = sequence.tracked()?;
         let annotated: Vec<_> = sequence.annotated().map(|(frame, _)| frame).collect();
         let scored = &annotated[scored_range(name, annotated.len())?];
-        let (first, objects) = read_first(sequence)?;
+        let (first, objects) = read_first_annotation(sequence)?;
         let (width, height) = (first.width(), first.height());
         let loops = options.loop_frames > 0;
         let played: Vec<&Frame> = match loops {
             true => (0..options.loop_frames).map(|step| &frames[looped(step, frames.len())]).collect(),
             false => frames.iter().collect(),
         };
-        let mut keep = Keep::new(options, name, played.len())?;
+        let mut writer = SequenceWriter::new(options, name, played.len())?;
         let mut confidence = Vec::new();
         let mut scores = Vec::with_capacity(scored.len());
-        let mut busy = Duration::ZERO;
+        let mut step_time = Duration::ZERO;
         let mut flicker = Flicker::default();
 
         let mut next = None;
@@ -160,14 +161,14 @@ impl Run {
             } else {
                 let begin = Instant::now();
                 if let Some(next) = &next {
-                    propagator.expect(next).map_err(|error| error.at(place()))?;
+                    propagator.prefetch(next).map_err(|error| error.at(place()))?;
                 }
                 let labels = propagator.step(&picture, width, height);
-                busy += begin.elapsed();
+                step_time += begin.elapsed();
                 labels.map_err(|error| error.at(place()))?
             };
             let mut score = None;
-            // The first and the last frame of a loop are not scored, as in a single pass.
+            // As in a single pass, the first and the last frame are not scored.
             let is_scored =
                 if loops { i > 0 && i + 1 < played.len() } else { scored.contains(&frame.name()) };
             if is_scored && let Some(truth) = frame.read_annotation()? {
@@ -188,12 +189,12 @@ impl Run {
                 scores.push((frame_name.clone(), objects));
                 flicker.add(&picture, &truth, propagator.alpha().unwrap_or_default());
             }
-            keep.frame(i, &frame_name, &picture, &labels, score)?;
+            writer.frame(i, &frame_name, &picture, &labels, score)?;
             progress.inc(1);
         }
         let score = SequenceScore::gather(name, objects, scores);
-        keep.finish(&score)?;
-        Ok(Self { score, stepped: played.len() - 1, busy, flicker: flicker.mean(), confidence })
+        writer.finish(&score)?;
+        Ok(Self { score, steps: played.len() - 1, step_time, flicker: flicker.mean(), confidence })
     }
 }
 
@@ -205,35 +206,35 @@ fn mean(objects: &[FrameScore]) -> Option<FrameScore> {
     })
 }
 
-/// Where one sequence's masks and contact sheet go.
+/// Writes the masks and the contact sheet of a sequence.
 #[derive(Default)]
-struct Keep {
+struct SequenceWriter {
     name: String,
     masks: Option<PathBuf>,
     sheet: Option<PathBuf>,
-    /// It shows masks without frames.
+    /// The sheet shows masks without frames.
     bare: bool,
-    /// The frames that go onto the sheet.
+    /// Indices of the frames on the sheet.
     chosen: Vec<usize>,
     tiles: Vec<Tile>,
 }
 
-impl Keep {
+impl SequenceWriter {
     fn new(options: &EvalOptions, name: &str, frames: usize) -> Result<Self> {
-        let mut keep = Self { name: name.to_string(), bare: options.bare_sheets, ..Self::default() };
+        let mut writer = Self { name: name.to_string(), bare: options.bare_sheets, ..Self::default() };
         let Some(out) = &options.out else {
-            return Ok(keep);
+            return Ok(writer);
         };
         let masks = out.join("masks").join(name);
         create_folder(&masks)?;
-        keep.masks = Some(masks);
+        writer.masks = Some(masks);
         if options.sheet_frames > 0 {
             let sheets = out.join("sheets");
             create_folder(&sheets)?;
-            keep.sheet = Some(sheets.join(format!("{name}.png")));
-            keep.chosen = evenly(frames, options.sheet_frames);
+            writer.sheet = Some(sheets.join(format!("{name}.png")));
+            writer.chosen = evenly_spaced(frames, options.sheet_frames);
         }
-        Ok(keep)
+        Ok(writer)
     }
 
     fn frame(
@@ -254,7 +255,8 @@ impl Keep {
                 }
                 None => frame.to_string(),
             };
-            let dark = self.bare.then(|| RgbImage::from_pixel(picture.width(), picture.height(), DARK));
+            let dark =
+                self.bare.then(|| RgbImage::from_pixel(picture.width(), picture.height(), SHEET_BACKGROUND));
             let picture = dark.as_ref().unwrap_or(picture);
             self.tiles.push(Tile::new(picture, labels, ContactSheet::TILE_WIDTH, caption));
         }
@@ -282,8 +284,8 @@ fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|source| Error::write(path, source))
 }
 
-/// At most `wanted` of the indices 0..`count`, the first and the last among them.
-fn evenly(count: usize, wanted: usize) -> Vec<usize> {
+/// Returns at most `wanted` of the indices 0..`count`, evenly spaced, including the first and the last.
+fn evenly_spaced(count: usize, wanted: usize) -> Vec<usize> {
     if wanted >= count {
         return (0..count).collect();
     }
@@ -295,16 +297,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loops_turn_at_the_first_and_the_last_frame() {
+    fn loops_reverse_at_the_first_and_the_last_frame() {
         assert_eq!((0..9).map(|step| looped(step, 4)).collect::<Vec<_>>(), [0, 1, 2, 3, 2, 1, 0, 1, 2]);
         assert_eq!((0..3).map(|step| looped(step, 1)).collect::<Vec<_>>(), [0, 0, 0]);
     }
 
     #[test]
-    fn sheets_span_the_sequence() {
-        assert_eq!(evenly(100, 4), [0, 33, 66, 99]);
-        assert_eq!(evenly(3, 12), [0, 1, 2]);
-        assert_eq!(evenly(10, 1), [0]);
-        assert_eq!(evenly(0, 3), [0; 0]);
+    fn sheet_frames_are_evenly_spaced() {
+        assert_eq!(evenly_spaced(100, 4), [0, 33, 66, 99]);
+        assert_eq!(evenly_spaced(3, 12), [0, 1, 2]);
+        assert_eq!(evenly_spaced(10, 1), [0]);
+        assert_eq!(evenly_spaced(0, 3), [0; 0]);
     }
 }

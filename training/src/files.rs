@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Atomic replacement of files.
 
 use std::fs::{self, File};
@@ -5,8 +7,8 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-/// Calls `write` with the path of a temporary file, syncs that file to disk and renames it to `path`. After an error or
-/// a crash, `path` has its previous contents.
+/// Calls `write` with the path of a temporary file, syncs that file to disk and renames it to `path`. After an
+/// error or a crash, `path` has its previous contents.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let failed = |source| Error::write(path, source);
     let mut name = path.file_name().unwrap_or_default().to_owned();

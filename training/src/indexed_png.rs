@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Masks in the format of the DAVIS benchmark: PNG whose palette index is the object id.
 
 use std::path::Path;
@@ -16,8 +18,8 @@ use crate::{LabelMap, Result};
 /// | grey or RGB with alpha, transparent or opaque | opaque is object 1 |
 ///
 /// # Errors
-/// If the file is unreadable, not a PNG or truncated, or if its colours or shades of grey do not encode ids. The message
-/// names the file and the remedy.
+/// If the file is unreadable, not a PNG or truncated, or if its colours or shades of grey do not encode ids. The
+/// message names the file and the remedy.
 pub fn read(path: &Path) -> Result<LabelMap> {
     let Labels { width, height, ids } = Labels::open(path)?;
     LabelMap::new(width, height, ids)

@@ -1,66 +1,68 @@
-//! What is in a weights file, and what its network costs: parameters and multiply-adds, counted in the layers
-//! as they run.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Contents of a weights file and the cost of its network: parameters and multiply-adds, counted in the layers
+//! during a run.
 
 use std::collections::BTreeMap;
 
-use gstfastganseg::model::meter::{Work, measure};
-use gstfastganseg::model::weights::Weights;
-use gstfastganseg::model::{Config, Lite, Matching, Regressor, Resnet50, prepare, zero_init};
+use gstfastganseg::torch::model::meter::{Work, measure};
+use gstfastganseg::torch::model::weights::Weights;
+use gstfastganseg::torch::model::{Config, Matching, NetworkVisitor, Regressor, build, prepare};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::Result;
 
-/// One block of a network.
+/// Block of a network.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Block {
-    /// Its name, which begins those of its tensors.
+    /// Name, which is the prefix of its tensors' names.
     pub name: String,
-    /// Trained numbers.
+    /// Trainable parameters.
     pub parameters: u64,
-    /// Multiply-adds of one frame by the network as the paper draws it: nothing is known beforehand of the
-    /// reference but, where there are tokens to be remembered, those of the reference alone.
+    /// Multiply-adds of one frame of the network as drawn in the paper. Global convolution matches the features of
+    /// both frames; the memory bank of affinity matching has the tokens of the reference only.
     pub drawn: u64,
-    /// Multiply-adds of one frame in use: the reference is encoded, what is linear is folded, memory is full,
-    /// and a frame is remembered now and then.
+    /// Multiply-adds of one frame at run time, with an encoded reference, folded layers and a full memory bank.
+    /// Includes the cost of adding frames to the memory bank, averaged over the frames.
     pub frame: f64,
-    /// Multiply-adds of a new reference in use.
+    /// Multiply-adds of a new reference at run time.
     pub reference: u64,
 }
 
-/// What there is to know of weights.
+/// Description of weights.
 #[derive(Clone, Debug, Serialize)]
 pub struct Info {
-    /// The network's configuration.
+    /// Configuration of the network.
     pub config: Config,
-    /// What the file says of itself, without the configuration.
+    /// Metadata of the file, without the configuration.
     pub metadata: BTreeMap<String, String>,
-    /// The network's parts, in the order in which a frame goes through them.
+    /// Blocks of the network, in the order of execution.
     pub blocks: Vec<Block>,
-    /// Of all blocks.
+    /// Sum of all blocks.
     pub total: Block,
 }
 
 impl Info {
-    /// Fills the network and runs it on one empty object at its network size.
+    /// Describes `weights`, with costs measured for one object at the input size.
     ///
     /// # Errors
-    /// Weights that do not fit their configuration, an error of libtorch.
+    /// If the weights do not match their configuration; errors of libtorch.
     pub fn of(weights: &Weights) -> Result<Self> {
         let mut metadata = weights.metadata().clone();
         metadata.retain(|key, _| key != "config");
         Self::new(weights.config(), metadata, |store| weights.fill(store))
     }
 
-    /// The same of a network without weights.
+    /// Describes a network without weights.
     ///
     /// # Errors
-    /// A configuration that no network can be built from, an error of libtorch.
+    /// If the configuration is invalid; errors of libtorch.
     pub fn of_config(config: &Config) -> Result<Self> {
         Self::new(config, BTreeMap::new(), |_| Ok(()))
     }
 
-    /// Architecture, matching and temporal skip as a configuration file has them.
+    /// Returns architecture, matching and temporal skip as spelled in a configuration file.
     pub fn names(&self) -> [String; 3] {
         let name = |value: serde_json::Result<serde_json::Value>| {
             value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
@@ -79,26 +81,31 @@ impl Info {
         fill: impl FnOnce(&nn::VarStore) -> gstfastganseg::Result<()>,
     ) -> Result<Self> {
         let _no_grad = tch::no_grad_guard();
-        // With a frame remembered after every step memory is full soon.
-        let mut hasty = config.clone();
-        hasty.memory.every = 1;
+        // Adding every frame fills the memory bank in the fewest steps.
+        let mut filling = config.clone();
+        filling.memory.every = 1;
         let store = nn::VarStore::new(Device::Cpu);
-        let costs = match config.matching {
-            Matching::Affinity => {
-                let model = zero_init(|| Lite::new(&store.root(), &hasty))?;
-                fill(&store)?;
-                Costs::of(model, config)?
-            }
-            Matching::GlobalConvolution => {
-                let model = zero_init(|| Resnet50::new(&store.root(), &hasty))?;
-                fill(&store)?;
-                Costs::of(model, config)?
-            }
-        };
+        let costs = build(&store.root(), &filling, Measure { config, store: &store, fill })?;
         let trained = store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad());
         let parameters = trained.map(|(name, tensor)| (name, tensor.numel() as u64)).collect();
         let blocks = costs.blocks(config, &parameters);
         Ok(Self { config: config.clone(), metadata, total: Block::sum(&blocks), blocks })
+    }
+}
+
+/// Measures the costs of a network.
+struct Measure<'a, F> {
+    config: &'a Config,
+    store: &'a nn::VarStore,
+    fill: F,
+}
+
+impl<F: FnOnce(&nn::VarStore) -> gstfastganseg::Result<()>> NetworkVisitor for Measure<'_, F> {
+    type Output = Costs;
+
+    fn visit<R: Regressor + 'static>(self, network: R) -> gstfastganseg::Result<Costs> {
+        (self.fill)(self.store)?;
+        Costs::of(network, self.config)
     }
 }
 
@@ -120,17 +127,17 @@ impl Block {
 
 /// Multiply-adds by layer.
 struct Costs {
-    /// The reference, and a frame after it, of the network as it is trained.
+    /// The reference and a later frame in the training form of the network.
     trained_reference: Work,
     trained_frame: Work,
-    /// The reference, a frame, and what is done to remember it, of the network as it runs.
+    /// The reference, a later frame and its addition to the memory bank in the run-time form of the network.
     reference: Work,
     frame: Work,
-    remembering: Work,
+    memorising: Work,
 }
 
 impl Costs {
-    fn of<R: Regressor>(mut model: R, config: &Config) -> Result<Self> {
+    fn of<R: Regressor>(mut model: R, config: &Config) -> gstfastganseg::Result<Self> {
         let (height, width) = config.size();
         let float = (Kind::Float, Device::Cpu);
         let image = Tensor::f_zeros([1, 3, height, width], float)?;
@@ -143,18 +150,18 @@ impl Costs {
         drop(state);
 
         prepare(&mut model, Device::Cpu, Kind::Float)?;
-        let (known, reference) = measure(|| model.reference(&image, &mask));
-        let known = known?;
-        let mut state = model.start(&known)?;
+        let (encoded, reference) = measure(|| model.reference(&image, &mask));
+        let encoded = encoded?;
+        let mut state = model.start(&encoded)?;
         for _ in 0..config.memory.frames {
-            drop(model.step(&image, &known, &mut state)?);
-            model.observe(&mask, &known, &mut state)?;
+            drop(model.step(&image, &encoded, &mut state)?);
+            model.observe(&mask, &encoded, &mut state)?;
         }
-        let (logits, frame) = measure(|| model.step(&image, &known, &mut state));
+        let (logits, frame) = measure(|| model.step(&image, &encoded, &mut state));
         drop(logits?);
-        let (observed, remembering) = measure(|| model.observe(&mask, &known, &mut state));
+        let (observed, memorising) = measure(|| model.observe(&mask, &encoded, &mut state));
         observed?;
-        Ok(Self { trained_reference, trained_frame, reference, frame, remembering })
+        Ok(Self { trained_reference, trained_frame, reference, frame, memorising })
     }
 
     fn blocks(&self, config: &Config, parameters: &BTreeMap<String, u64>) -> Vec<Block> {
@@ -178,7 +185,8 @@ impl Costs {
             add(layer, &mut |block| block.drawn += macs);
         }
         if config.matching == Matching::GlobalConvolution {
-            // The convolution is of both frames' features; that a half of it is known is our doing.
+            // In the paper, the convolution takes the features of both frames. Here, the half of the reference is
+            // computed in advance.
             for (layer, macs) in
                 self.trained_reference.iter().filter(|(layer, _)| layer.starts_with("matching"))
             {
@@ -191,14 +199,14 @@ impl Costs {
         for (layer, macs) in &self.frame {
             add(layer, &mut |block| block.frame += *macs as f64);
         }
-        for (layer, macs) in &self.remembering {
+        for (layer, macs) in &self.memorising {
             add(layer, &mut |block| block.frame += *macs as f64 / config.memory.every as f64);
         }
         blocks
     }
 }
 
-/// The blocks of a network, from the first to the last.
+/// Returns the names of a network's blocks, in order.
 fn blocks_of(matching: Matching) -> &'static [&'static str] {
     match matching {
         Matching::Affinity => &["encoder", "matching", "decoder"],
@@ -209,7 +217,7 @@ fn blocks_of(matching: Matching) -> &'static [&'static str] {
     }
 }
 
-/// The block that a layer or tensor belongs to.
+/// Returns the name of the block that a layer or tensor belongs to.
 fn block_of(matching: Matching, layer: &str) -> &str {
     let (first, rest) = layer.split_once('.').unwrap_or((layer, ""));
     if matching == Matching::GlobalConvolution && first == "encoder" {
@@ -223,7 +231,7 @@ fn block_of(matching: Matching, layer: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// Parameters, and multiply-adds in units of 10⁷, of each block of the paper's network at 512x512.
+    /// Parameters and multiply-adds, in units of 10⁷, of each block of the paper's network at 512x512.
     const PAPER: [(&str, u64, u64); 12] = [
         ("stem", 12_736, 82),
         ("layer1", 215_808, 349),
@@ -239,27 +247,27 @@ mod tests {
         ("head", 5_186, 8),
     ];
 
-    /// Multiply-adds are the same share of the pixels at any size; at an eighth of it they take no time.
+    /// Multiply-adds are proportional to the number of pixels. The test is fast at an eighth of each side.
     #[test]
-    fn the_papers_network_has_the_papers_blocks() {
+    fn blocks_of_resnet50_match_the_paper() {
         let config = Config { network_size: [64, 64], ..Config::resnet50() };
         let info = Info::of_config(&config).unwrap();
-        let found: Vec<_> = info
+        let blocks: Vec<_> = info
             .blocks
             .iter()
             .map(|block| {
                 (block.name.as_str(), block.parameters, (block.drawn as f64 * 64.0 / 1e7).round() as u64)
             })
             .collect();
-        assert_eq!(found, PAPER);
+        assert_eq!(blocks, PAPER);
         assert_eq!(info.total.parameters, 51_579_426);
         assert_eq!((info.total.drawn as f64 * 64.0 / 1e8).round(), 948.0);
         let saved = info.total.drawn as f64 - info.total.frame;
-        assert!((saved * 64.0 / 1e9 - 1.9).abs() < 0.1, "the half of the matching: {saved}");
+        assert!((saved * 64.0 / 1e9 - 1.9).abs() < 0.1, "half of the matching: {saved}");
     }
 
     #[test]
-    fn the_built_in_model() {
+    fn the_built_in_model_has_known_costs() {
         let info = Info::of(&Weights::built_in().unwrap()).unwrap();
         assert_eq!(info.total.parameters, 1_079_495);
         let names: Vec<_> = info.blocks.iter().map(|block| block.name.as_str()).collect();
@@ -270,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn more_memory_costs_more_and_a_temporal_skip_does() {
+    fn memory_and_temporal_skip_add_costs() {
         let config = Config { width: 0.125, network_size: [64, 96], ..Config::lite() };
         let cost = |change: &dyn Fn(&mut Config)| {
             let mut config = config.clone();
@@ -283,7 +291,7 @@ mod tests {
         assert!(more.frame > usual.frame);
         let rarely = cost(&|config| config.memory.every = 50);
         assert!(rarely.frame < usual.frame);
-        let without = cost(&|config| config.temporal_skip = gstfastganseg::model::TemporalSkip::Off);
+        let without = cost(&|config| config.temporal_skip = gstfastganseg::torch::model::TemporalSkip::Off);
         assert!(without.drawn < usual.drawn && without.parameters < usual.parameters);
     }
 }

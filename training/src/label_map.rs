@@ -1,7 +1,9 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use crate::{Error, Result};
 
-/// Object ids of one frame, one byte per pixel, rows without padding: 0 is background, 1..=254 are objects, 255 is void,
-/// which is scored as background.
+/// Object ids of one frame, one byte per pixel, rows without padding: 0 is background, 1..=254 are objects, 255 is
+/// void, which is scored as background.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelMap {
     width: usize,

@@ -1,12 +1,14 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Training and evaluation of the `fastganseg` regressor.
 //!
 //! Evaluation follows the DAVIS benchmark (Pont-Tuset et al., *The 2017 DAVIS Challenge on Video
 //! Object Segmentation*) and gives the official tool's numbers: [`dataset`] finds the frames,
 //! [`eval`] runs a [`Propagator`](method::Propagator) over them, [`score`] compares the masks with
-//! the ground truth, and [`report`] prints, saves and pictures the result.
+//! the ground truth, and [`report`] prints, saves and plots the result.
 //!
-//! Training takes [`clips`] of real video and of still pictures set in motion, and [`train`] fits the
-//! regressor to them.
+//! For training, [`clips`] makes clips from real video and from still pictures, and [`train`] trains the regressor
+//! on them.
 
 #![warn(missing_docs)]
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! `fastganseg-train`: trains and evaluates the regressor of the `fastganseg` element.
 
 mod commands;

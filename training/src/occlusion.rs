@@ -1,5 +1,7 @@
-//! How a tracker takes it when everything is covered for a while: does it see that the object is gone, does
-//! it leave the cover alone, and does it find the object again?
+// SPDX-License-Identifier: MPL-2.0
+
+//! Evaluation with covered frames: whether the tracker detects that the object is gone, outputs no mask on the
+//! cover, and finds the object again.
 
 use image::{Rgb, RgbImage, imageops};
 use indicatif::ProgressBar;
@@ -10,38 +12,38 @@ use crate::dataset::{Dataset, Frame, Sequence};
 use crate::method::Propagator;
 use crate::{Error, LabelMap, Result};
 
-/// Frames after the cover that are compared.
-pub const AFTER: usize = 10;
-/// Frames of the true picture in which the object is to be found again.
-pub const WITHIN: usize = 2;
-/// How much worse region similarity may be than without the cover for the object to count as found.
-pub const FOUND: f64 = 0.1;
-/// Share of the picture from which on a mask counts as one.
-const SOMETHING: f64 = 0.001;
+/// Number of frames after the cover that are scored.
+pub const SCORED_FRAMES: usize = 10;
+/// Number of frames after the cover within which the object should be found again.
+pub const MAX_FRAMES_TO_FIND: usize = 2;
+/// Maximum loss of region similarity, compared with the run without a cover, at which the object counts as found.
+pub const MAX_LOSS: f64 = 0.1;
+/// Minimum share of the frame that a mask must cover to count.
+const MIN_MASK_SHARE: f64 = 0.001;
 
-/// What covers the picture.
+/// Replacement of covered frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Cover {
-    /// The whole picture is black.
+    /// Black
     Black,
-    /// The whole picture is grey.
+    /// Grey
     Grey,
-    /// The whole picture is green, as a decoder shows a frame that it has no data for.
+    /// Green, like a decoded frame without data
     Green,
-    /// The picture is overexposed by a flash.
+    /// Overexposed by a flash
     Flash,
-    /// The last picture stays.
+    /// The last frame before the cover, repeated
     Frozen,
-    /// Most macroblocks show what is elsewhere, or grey: as after lost packets.
+    /// Most macroblocks displaced or grey, as after lost packets
     Damaged,
-    /// Another sequence is shown.
+    /// Frames of another sequence
     OtherScene,
-    /// The picture is blurred beyond recognition, but for its colours.
+    /// Strongly blurred
     Blur,
 }
 
 impl Cover {
-    /// All there are.
+    /// All covers.
     pub const ALL: [Self; 8] = [
         Self::Black,
         Self::Grey,
@@ -53,7 +55,7 @@ impl Cover {
         Self::Blur,
     ];
 
-    /// Its name in reports.
+    /// Name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Black => "black",
@@ -67,15 +69,15 @@ impl Cover {
         }
     }
 
-    /// Whether there is nothing of the object to be seen.
+    /// Whether the object is invisible.
     fn hides(self) -> bool {
         !matches!(self, Self::Frozen | Self::Flash | Self::Damaged)
     }
 
-    /// The frame with the cover. `under` is the frame itself, `last` the last one before the cover, `other` one of
-    /// another sequence, and `step` counts covered frames.
-    fn over(self, under: &RgbImage, last: &RgbImage, other: &RgbImage, step: usize) -> RgbImage {
-        let (width, height) = (under.width(), under.height());
+    /// Applies the cover to `frame`. `last` is the last frame before the cover, `other` a frame of another
+    /// sequence, and `step` the index of the covered frame.
+    fn apply(self, frame: &RgbImage, last: &RgbImage, other: &RgbImage, step: usize) -> RgbImage {
+        let (width, height) = (frame.width(), frame.height());
         let plain = |value| RgbImage::from_pixel(width, height, Rgb(value));
         let scaled =
             |picture: &RgbImage| imageops::resize(picture, width, height, imageops::FilterType::Triangle);
@@ -84,19 +86,19 @@ impl Cover {
             Self::Grey => plain([128; 3]),
             Self::Green => plain([0, 135, 0]),
             Self::Flash => {
-                let mut picture = under.clone();
+                let mut picture = frame.clone();
                 picture.iter_mut().for_each(|value| *value = value.saturating_mul(2).saturating_add(110));
                 picture
             }
             Self::Frozen => last.clone(),
-            Self::Damaged => damaged(under, step),
+            Self::Damaged => damaged(frame, step),
             Self::OtherScene => scaled(other),
-            Self::Blur => scaled(&imageops::thumbnail(under, 8, 5)),
+            Self::Blur => scaled(&imageops::thumbnail(frame, 8, 5)),
         }
     }
 }
 
-/// A picture whose macroblocks are moved or grey, three of four, with a fixed pattern for each step.
+/// Returns the picture with three of four macroblocks displaced or grey, in a fixed pattern for each step.
 fn damaged(picture: &RgbImage, step: usize) -> RgbImage {
     const BLOCK: u32 = 16;
     let (width, height) = picture.dimensions();
@@ -123,42 +125,42 @@ fn damaged(picture: &RgbImage, step: usize) -> RgbImage {
     result
 }
 
-/// One sequence with one cover.
+/// Result of one sequence with one cover.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
-    /// The sequence.
+    /// Name of the sequence.
     pub sequence: String,
-    /// What covered it.
+    /// The cover.
     pub cover: Cover,
-    /// Covered frames.
+    /// Number of covered frames.
     pub length: usize,
-    /// Covered frames until it was known that the object is gone; none if it never was.
+    /// Number of covered frames until the tracker reported the object as lost; `None` if it did not.
     pub lost_after: Option<usize>,
-    /// Share of the covered frames that got a mask although nothing of the object was to be seen.
+    /// Share of the covered frames with a mask although the object was invisible.
     pub hallucinated: f64,
-    /// Region similarity in each of the [`AFTER`] frames after the cover, and without it in the same frames.
+    /// Region similarity in each of the [`SCORED_FRAMES`] frames after the cover, and in the same frames without a cover.
     pub after: Vec<(f64, f64)>,
 }
 
 impl Case {
-    /// Frames of the true picture until region similarity was within [`FOUND`] of that without the cover.
+    /// Number of frames after the cover until the region similarity was within [`MAX_LOSS`] of that without a cover.
     pub fn found_after(&self) -> Option<usize> {
-        self.after.iter().position(|(with, without)| with >= &(without - FOUND)).map(|index| index + 1)
+        self.after.iter().position(|(with, without)| with >= &(without - MAX_LOSS)).map(|index| index + 1)
     }
 
-    /// How much less region similarity is than without the cover, from frame [`WITHIN`] on; negative if it is more.
+    /// Mean loss of region similarity compared with no cover, from frame [`MAX_FRAMES_TO_FIND`] on. Negative for a gain.
     pub fn deficit(&self) -> f64 {
-        let rest = self.after.get(WITHIN - 1..).unwrap_or_default();
+        let rest = self.after.get(MAX_FRAMES_TO_FIND - 1..).unwrap_or_default();
         rest.iter().map(|(with, without)| without - with).sum::<f64>() / rest.len().max(1) as f64
     }
 }
 
-/// Covers some frames in the midst of every sequence, each of `lengths` with each of `covers`. Time goes on under the
-/// cover as far as the sequence is long enough to leave frames for after it. Where frames have no annotation, what
-/// the tracker finds without a cover takes its place.
+/// Covers frames in the middle of every sequence, for each combination of `covers` and `lengths`. The sequence
+/// continues under the cover as long as enough frames remain after it. For frames without annotation, the mask of
+/// the tracker without a cover is used as ground truth.
 ///
 /// # Errors
-/// A sequence too short or without a first mask, a broken file, a network that fails.
+/// A sequence is too short or has no first mask, a file is broken, or the network fails.
 pub fn measure(
     tracker: &mut Tracker,
     dataset: &Dataset,
@@ -183,27 +185,28 @@ pub fn measure(
     Ok(cases)
 }
 
-/// A sequence without a cover, and the tracker's state where covers begin.
+/// Results of a sequence without a cover, and the tracker's state at the first covered frame.
 struct Run<'a> {
     sequence: &'a Sequence,
     frames: &'a [Frame],
     other: &'a [Frame],
     covered_from: usize,
     state: TrackerState,
-    /// What is object in each frame, and how similar the tracker's mask is to it.
+    /// Ground truth of each frame.
     truth: Vec<LabelMap>,
+    /// Region similarity of the tracker's mask in each frame.
     similarity: Vec<f64>,
 }
 
 impl<'a> Run<'a> {
     fn new(tracker: &mut Tracker, sequence: &'a Sequence, other: &'a Sequence) -> Result<Self> {
         let frames = sequence.tracked()?;
-        let least = AFTER + WITHIN + 2;
-        if frames.len() < least {
-            let reason = format!("it has {} frames, and {least} are needed", frames.len());
+        let min_frames = SCORED_FRAMES + MAX_FRAMES_TO_FIND + 2;
+        if frames.len() < min_frames {
+            let reason = format!("it has {} frames, but {min_frames} are needed", frames.len());
             return Err(Error::score(sequence.name(), reason));
         }
-        let covered_from = (frames.len() / 3).clamp(2, frames.len() - AFTER);
+        let covered_from = (frames.len() / 3).clamp(2, frames.len() - SCORED_FRAMES);
         let first = frames[0].read_annotation()?.unwrap_or_else(|| LabelMap::background(1, 1)).without_void();
         tracker.start(&frames[0].read_picture()?, &first)?;
         let mut state = None;
@@ -227,23 +230,23 @@ impl<'a> Run<'a> {
 
     fn case(&self, tracker: &mut Tracker, cover: Cover, length: usize) -> Result<Case> {
         let Self { sequence, frames, other, covered_from, .. } = *self;
-        let shown_from = (covered_from + length).min(frames.len() - AFTER);
+        let shown_from = (covered_from + length).min(frames.len() - SCORED_FRAMES);
         let last = frames[covered_from - 1].read_picture()?;
         tracker.restore_state(&self.state)?;
         let (mut lost_after, mut masks) = (None, 0);
         for step in 0..length {
-            let under = frames[(covered_from + step).min(shown_from)].read_picture()?;
+            let frame = frames[(covered_from + step).min(shown_from)].read_picture()?;
             let scene = other[step % other.len()].read_picture()?;
-            let labels = follow(tracker, &cover.over(&under, &last, &scene, step))?;
+            let labels = follow(tracker, &cover.apply(&frame, &last, &scene, step))?;
             let object = labels.ids().iter().filter(|&&id| id != 0).count();
-            let something = object as f64 > SOMETHING * labels.ids().len() as f64;
-            masks += usize::from(something && cover.hides());
+            let has_mask = object as f64 > MIN_MASK_SHARE * labels.ids().len() as f64;
+            masks += usize::from(has_mask && cover.hides());
             if lost_after.is_none() && tracker.presence() == Presence::Lost {
                 lost_after = Some(step + 1);
             }
         }
-        let mut after = Vec::with_capacity(AFTER);
-        for (index, frame) in frames.iter().enumerate().skip(shown_from).take(AFTER) {
+        let mut after = Vec::with_capacity(SCORED_FRAMES);
+        for (index, frame) in frames.iter().enumerate().skip(shown_from).take(SCORED_FRAMES) {
             let labels = follow(tracker, &frame.read_picture()?)?;
             let similarity = similarity(&labels, &self.truth[index]);
             after.push((similarity, self.similarity[index]));
@@ -258,7 +261,7 @@ fn follow(tracker: &mut Tracker, picture: &RgbImage) -> Result<LabelMap> {
     Propagator::step(tracker, picture, width, height)
 }
 
-/// Intersection over union of everything that is object.
+/// Intersection over union of all objects together.
 fn similarity(labels: &LabelMap, truth: &LabelMap) -> f64 {
     let (mut both, mut either) = (0usize, 0usize);
     for (a, b) in labels.ids().iter().zip(truth.ids()) {

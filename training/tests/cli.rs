@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The binary as a user runs it.
 
 use std::path::Path;

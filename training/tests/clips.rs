@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Training clips from generated data sets in every layout.
 
 use std::collections::BTreeSet;

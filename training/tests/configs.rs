@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The shipped configurations.
 
 use std::path::PathBuf;
 
 use fastganseg_training::train::TrainConfig;
-use gstfastganseg::model::TemporalSkip;
+use gstfastganseg::torch::model::TemporalSkip;
 
 fn shipped(name: &str) -> TrainConfig {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("configs").join(name);

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Evaluation over a small made-up data set: masks written, scores equal to those of the masks.
 
 use std::fs;
@@ -150,7 +152,7 @@ fn broken_and_missing_pictures_are_named() {
     assert!(message.contains("both/00003.jpg") && message.contains("again"), "{message}");
     fs::remove_file(&path).unwrap();
     let message = error(root.path());
-    assert!(message.contains("both/00003.jpg") && message.contains("missing"), "{message}");
+    assert!(message.contains("both/00003.jpg") && message.contains("no such file"), "{message}");
     fs::remove_dir_all(root.path().join("JPEGImages")).unwrap();
     let message = error(root.path());
     assert!(message.contains("JPEGImages") && message.contains("JPEG files"), "{message}");

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Scoring of folders of masks: results equal those of the official DAVIS-2017 tool, and errors name the file.
 
 use std::fs;

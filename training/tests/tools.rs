@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The commands around training, as a user runs them: a data set drawn here, a tiny network.
 
 use std::collections::BTreeMap;
@@ -7,7 +9,7 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 
 use fastganseg_training::{LabelMap, indexed_png};
-use gstfastganseg::model::{Config, Lite, weights};
+use gstfastganseg::torch::model::{Config, Lite, weights};
 use image::{Rgb, RgbImage};
 use tch::nn::VarStore;
 use tch::{Device, Kind};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Training runs of a few steps with a generated data set and a tiny network.
 
 use std::fs;
@@ -6,7 +8,7 @@ use std::process::{Command, Output};
 
 use fastganseg_training::LabelMap;
 use fastganseg_training::indexed_png;
-use gstfastganseg::model::weights::Weights;
+use gstfastganseg::torch::model::weights::Weights;
 use image::{Rgb, RgbImage};
 
 const WIDTH: u32 = 96;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Validation during training, with a generated data set and a tiny network.
 
 use std::collections::BTreeMap;
@@ -10,8 +12,8 @@ use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::train::validate::{BEST, BY_SEQUENCE, SCORE, Validation, Validator};
 use fastganseg_training::{LabelMap, indexed_png};
 use gstfastganseg::device::{DeviceChoice, Precision};
-use gstfastganseg::model::weights::Weights;
-use gstfastganseg::model::{Config, Lite};
+use gstfastganseg::torch::model::weights::Weights;
+use gstfastganseg::torch::model::{Config, Lite};
 use gstfastganseg::tracker::{Options, Tracker};
 use image::{Rgb, RgbImage};
 use indicatif::ProgressBar;

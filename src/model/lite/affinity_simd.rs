@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Softmax readout on the CPU: two passes over each row of the affinity matrix while the row is in the cache,
 //! instead of eight passes over the whole matrix.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Image encoder without mask input: MobileNetV2, or ResNet-50 in the large variant.
 
 use tch::{Tensor, nn};

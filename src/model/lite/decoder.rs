@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Decoder: slim refine blocks from stride 16 to stride 2, with the paper's temporal skip at stride 4.
 
 use tch::{Kind, Tensor, nn};

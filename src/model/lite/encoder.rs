@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! MobileNetV2 (Sandler et al., 2018) up to block 13, with batch normalisation folded into the convolutions.
 //! Tensor names are those of torchvision, so that its ImageNet weights load by name.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Features of a frame, and what is computed from them.
 
 use tch::Tensor;

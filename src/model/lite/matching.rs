@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Affinity matching: every position of the current frame is compared with the positions of the reference, the
 //! memory and the previous frame, and reads their masks and features by a softmax over the similarities.
 

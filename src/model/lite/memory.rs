@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Memory bank: tokens of frames with a known mask.
 
 use std::collections::VecDeque;

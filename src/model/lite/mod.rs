@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! `lite`: the built-in regressor, real-time on two CPU cores.
 //!
 //! It follows the paper (Siamese encoder, previous mask as input, refine blocks, temporal skip), with MobileNetV2
@@ -185,29 +187,6 @@ impl Lite {
     fn kind(&self) -> Kind {
         self.decoder.kind()
     }
-
-    /// Returns another handle on the same weights, for another thread.
-    ///
-    /// # Errors
-    /// [`Error::Torch`] when memory runs out.
-    pub fn shallow_clone(&mut self) -> Result<Self> {
-        let store = nn::VarStore::new(tch::Device::Cpu);
-        let mut other = zero_init(|| Self::new(&store.root(), &self.config))?;
-        other.fold()?;
-        let mut weights = Vec::new();
-        self.visit(&mut |tensor| {
-            weights.push(tensor.shallow_clone());
-            Ok(())
-        })?;
-        let mut weights = weights.into_iter();
-        other.visit(&mut |tensor| {
-            if let Some(weight) = weights.next() {
-                *tensor = weight;
-            }
-            Ok(())
-        })?;
-        Ok(other)
-    }
 }
 
 impl Regressor for Lite {
@@ -368,6 +347,25 @@ impl Regressor for Lite {
 
     fn fold(&mut self) -> Result<()> {
         self.encoder.fold()
+    }
+
+    fn encoder_clone(&mut self) -> Result<Option<Self>> {
+        let store = nn::VarStore::new(tch::Device::Cpu);
+        let mut other = zero_init(|| Self::new(&store.root(), &self.config))?;
+        other.fold()?;
+        let mut weights = Vec::new();
+        self.visit(&mut |tensor| {
+            weights.push(tensor.shallow_clone());
+            Ok(())
+        })?;
+        let mut weights = weights.into_iter();
+        other.visit(&mut |tensor| {
+            if let Some(weight) = weights.next() {
+                *tensor = weight;
+            }
+            Ok(())
+        })?;
+        Ok(Some(other))
     }
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Memory tokens: keys for matching, values for reading.
 
 use tch::Tensor;

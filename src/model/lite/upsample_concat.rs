@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Upsampling of coarse features and concatenation with finer ones, the first step of every refine block.
 
 use tch::Tensor;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! ResNet-50 with a mask input, the Siamese encoder of frame and reference; or without one, up to stride 16.
 //!
 //! Deep Residual Learning for Image Recognition, He et al., 2016, with the stride on the 3x3 convolution. Tensor

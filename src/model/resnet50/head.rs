@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! End of the decoder: the temporal skip connection and the two-class head.
 
 use tch::{Kind, Tensor, nn};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Global convolution: large separable kernels compare the current frame with the reference. Their receptive field
 //! covers the whole object however far it moves.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! `resnet50`: the paper's regressor.
 //!
 //! A Siamese ResNet-50 encodes the current frame with the previous mask, and the reference frame with its mask. A

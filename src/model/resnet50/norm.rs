@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Batch normalisation with frozen statistics, and its folding into the preceding convolution.
 
 use tch::{Kind, Tensor, nn};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Refine blocks: bring the matching result to higher resolution along the skip connections of the encoder.
 
 use tch::{Tensor, nn};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::PathBuf;
 
 use tch::nn::{self, OptimizerConfig, VarStore};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Counts broken files of training data up to a limit.
 
 use std::collections::BTreeSet;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Cache of decoded pictures, limited in bytes.
 
 use std::sync::Arc;
@@ -33,8 +35,8 @@ impl Cache {
         Self(quick_cache::sync::Cache::with_weighter((bytes / TYPICAL) as usize, bytes, Bytes))
     }
 
-    /// Returns the picture and reads it if it is not in the cache. Threads that request the same picture wait for the
-    /// one that reads it.
+    /// Returns the picture and reads it if it is not in the cache. Threads that request the same picture wait for
+    /// the one that reads it.
     ///
     /// # Errors
     /// Those of `read`.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Random changes of brightness, contrast, saturation and tint.
 
 use tch::Tensor;

@@ -1,5 +1,7 @@
-//! Distractors in clips of real video: objects cut out of stills that move in front of the tracked object or behind
-//! it. They teach the network that an adjacent object is not part of the tracked one.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Distractors in clips of real video: objects cut out of stills that move in front of the tracked object or
+//! behind it. They teach the network that an adjacent object is not part of the tracked one.
 
 use tch::{Kind, Tensor};
 
@@ -16,8 +18,8 @@ use crate::Result;
 /// Minimum share of the reference's pixels that the tracked object must cover.
 const MIN_COVERAGE: f64 = 0.004;
 
-/// Adds the object of `still` to `clip`. Returns `clip` unchanged if that object is too small, or if it would hide too
-/// much of the tracked object.
+/// Adds the object of `still` to `clip`. Returns `clip` unchanged if that object is too small, or if it would hide
+/// too much of the tracked object.
 pub fn add_distractor(clip: Clip, still: &Still, settings: &Synthetic, random: &mut Random) -> Result<Clip> {
     let shape = clip.masks.size();
     let (frames, size): (_, Size) = (shape[0] as usize, (shape[2], shape[3]));
@@ -51,8 +53,8 @@ pub fn add_distractor(clip: Clip, still: &Still, settings: &Synthetic, random: &
     if coverage(&composed[0].mask)? < MIN_COVERAGE { Ok(clip) } else { Clip::from_frames(&composed) }
 }
 
-/// Returns the centroid (x, y) of a mask (1, 1, H, W) relative to the centre of the clip, as fractions of its width and
-/// height.
+/// Returns the centroid (x, y) of a mask (1, 1, H, W) relative to the centre of the clip, as fractions of its
+/// width and height.
 fn centroid(mask: &Tensor) -> Result<(f64, f64)> {
     let weight = mask.f_sum(Kind::Float)?.double_value(&[]);
     if weight < 1.0 {

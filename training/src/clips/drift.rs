@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Random motion over the frames of a clip.
 
 use super::Size;
@@ -26,8 +28,8 @@ pub fn walk(frames: usize, amplitude: f64, random: &mut Random) -> Vec<Drift> {
     path
 }
 
-/// Returns the motion in pixels per frame, to the right and down. The reference, frame 0, is not continuous with the
-/// other frames, so it takes the velocity of frame 1.
+/// Returns the motion in pixels per frame, to the right and down. The reference, frame 0, is not continuous with
+/// the other frames, so it takes the velocity of frame 1.
 pub fn velocity(path: &[Drift], frame: usize, size: Size) -> (f64, f64) {
     let frame = frame.max(1);
     let (before, after) = (frame.saturating_sub(1).max(1), (frame + 1).min(path.len() - 1));
@@ -41,7 +43,7 @@ pub fn velocity(path: &[Drift], frame: usize, size: Size) -> (f64, f64) {
 pub struct Bends(Vec<Spline>);
 
 impl Bends {
-    /// Draws the splines, the first of which is the identity; `None` if the draw is not to bend.
+    /// Draws the splines, the first of which is the identity; `None` if this draw does not bend.
     pub fn draw(frames: usize, settings: &Synthetic, random: &mut Random) -> Result<Option<Self>> {
         if !random.chance(settings.thin_plate) || settings.bend == 0.0 {
             return Ok(None);

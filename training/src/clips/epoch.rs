@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Length of an epoch: clips themselves are drawn at random without end.
 
 use super::Mix;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Resampling of pictures: affine transforms, waves and thin-plate splines.
 
 use tch::{Kind, Tensor};
@@ -43,7 +45,8 @@ pub struct Wave {
 /// Distance between the pixels at which a spline is evaluated.
 const SPLINE_STEP: i64 = 4;
 
-/// Sampling grid (1, H, W, 2): the position of every output pixel in the source, x and y in [-1, 1] inside the source.
+/// Sampling grid (1, H, W, 2): the position of every output pixel in the source, x and y in [-1, 1] inside the
+/// source.
 #[derive(Debug)]
 pub struct Grid(Tensor);
 
@@ -77,8 +80,9 @@ impl Grid {
         Ok(Self(across.f_add(&down)?))
     }
 
-    /// Returns the grid with the source bent by `spline`, which maps the displaced position of a point to its position
-    /// in the source. The displacement is smooth, so it is computed at every [`SPLINE_STEP`]th pixel and interpolated.
+    /// Returns the grid with the source bent by `spline`, which maps the displaced position of a point to its
+    /// position in the source. The displacement is smooth, so it is computed at every [`SPLINE_STEP`]th pixel and
+    /// interpolated.
     pub fn bent(&self, spline: &Spline) -> Result<Self> {
         let fine = self.0.f_permute([0, 3, 1, 2])?;
         let (height, width) = (fine.size()[2], fine.size()[3]);

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Moving object in one frame, composed over a picture.
 
 use tch::Tensor;
@@ -23,7 +25,8 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Renders the object with its mask as alpha. `shutter` is the exposure time as a fraction of the frame interval.
+    /// Renders the object with its mask as alpha. `shutter` is the exposure time as a fraction of the frame
+    /// interval.
     pub fn sharp(object: &MovingObject, frame: usize, size: Size, shutter: f64) -> Result<Self> {
         let (picture, mask) = object.at(frame, size)?;
         Self::with_motion_blur(&picture, &mask, &mask, object, frame, size, shutter)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Lighting changes over a clip. They apply to images only, not to masks.
 
 use tch::{Device, Kind, Tensor};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Batches of clips, prepared in advance by background threads.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Reads `meta.json` of YouTube-VOS, which lists the frames in which each object is annotated.
 
 use std::collections::BTreeMap;

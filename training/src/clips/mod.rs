@@ -1,4 +1,7 @@
-//! Training clips: short sequences of frames with their masks, taken from real video or rendered from still pictures.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Training clips: short sequences of frames with their masks, taken from real video or rendered from still
+//! pictures.
 
 mod broken;
 mod cache;

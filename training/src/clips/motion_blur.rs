@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Motion blur.
 
 use std::collections::BTreeMap;
@@ -9,8 +11,8 @@ use crate::Result;
 /// Maximum length of the blur, pixels.
 const MAX_LENGTH: f64 = 24.0;
 
-/// Averages (N, C, H, W) along the motion (x, y) during the exposure, in pixels, half of it before and half after the
-/// frame. Borders are replicated.
+/// Averages (N, C, H, W) along the motion (x, y) during the exposure, in pixels, half of it before and half after
+/// the frame. Borders are replicated.
 pub fn motion_blur(x: &Tensor, motion: (f64, f64)) -> Result<Tensor> {
     let length = motion.0.hypot(motion.1);
     if length < 0.5 {
@@ -30,8 +32,8 @@ pub fn motion_blur(x: &Tensor, motion: (f64, f64)) -> Result<Tensor> {
     Ok(sum)
 }
 
-/// Returns the weight of each pixel offset: steps of one pixel along the longer axis of the motion, each distributed
-/// over two pixels of the other axis.
+/// Returns the weight of each pixel offset: steps of one pixel along the longer axis of the motion, each
+/// distributed over two pixels of the other axis.
 fn line(motion: (f64, f64)) -> BTreeMap<(i64, i64), f64> {
     let steep = motion.1.abs() > motion.0.abs();
     let (long, short) = if steep { (motion.1, motion.0) } else { (motion.0, motion.1) };

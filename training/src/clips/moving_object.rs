@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Moving cut-out: it translates, rotates, bends and waves over the frames of a clip.
 
 use tch::Tensor;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Opens the sources of the section `[data]` of a configuration.
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,8 +19,8 @@ impl Mix {
     /// Opens all sources, reads those that are kept in memory, and prints a summary of each on stderr.
     ///
     /// # Errors
-    /// If a source is missing or unreadable, or if there are more broken files than the limit; the message names the
-    /// file or folder.
+    /// If a source is missing or unreadable, or if there are more broken files than the limit; the message names
+    /// the file or folder.
     pub fn open(data: &Data, seed: u64) -> Result<Self> {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files, {eta} remaining");
         let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Perturbation of the previous mask, so that it resembles a prediction.
 
 use tch::{Device, Kind, Tensor};
@@ -7,8 +9,8 @@ use super::random::Random;
 use super::settings::{Border, Perturbation};
 use crate::Result;
 
-/// Returns a perturbed version of `mask` (1, 1, H, W): exact or empty in a share of the draws, else displaced, dilated or
-/// eroded, and blurred, in some draws with holes or false blobs.
+/// Returns a perturbed version of `mask` (1, 1, H, W): exact or empty in a share of the draws, else displaced,
+/// dilated or eroded, and blurred, in some draws with holes or false blobs.
 pub fn perturb(mask: &Tensor, settings: &Perturbation, random: &mut Random) -> Result<Tensor> {
     let Perturbation { strength, exact, empty } = *settings;
     let draw = random.uniform(0.0, 1.0);

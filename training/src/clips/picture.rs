@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Pictures and masks in memory: bytes, shrunk to the size limit of their source.
 
 use std::sync::Arc;
@@ -35,8 +37,8 @@ pub struct Still {
 }
 
 impl Picture {
-    /// Packs a picture and its labels of the same size, shrunk to fit `limit` if larger, with the masks of the ids in
-    /// `objects`.
+    /// Packs a picture and its labels of the same size, shrunk to fit `limit` if larger, with the masks of the ids
+    /// in `objects`.
     pub fn new(picture: &RgbImage, labels: &LabelMap, objects: &[u8], limit: Size) -> Result<Self> {
         let from = (i64::from(picture.height()), i64::from(picture.width()));
         let to = shrunk(from, limit);

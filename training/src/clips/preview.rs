@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Contact sheet of training clips.
 
 use image::{Rgb, RgbImage};
@@ -12,8 +14,8 @@ use crate::report::{ContactSheet, Tile};
 /// Tint of the pixels whose ground truth is unknown.
 const UNKNOWN: Rgb<u8> = Rgb([255, 0, 255]);
 
-/// Returns a contact sheet of the clips of the first `batches` steps of a run, frame by frame, with their masks. Pixels
-/// whose ground truth is unknown are tinted magenta.
+/// Returns a contact sheet of the clips of the first `batches` steps of a run, frame by frame, with their masks.
+/// Pixels whose ground truth is unknown are tinted magenta.
 ///
 /// # Errors
 /// Errors of the data or configuration, as in a training run.

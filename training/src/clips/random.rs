@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Random numbers for clips, seeded by run and clip.
 
 use rand::rngs::StdRng;

@@ -1,5 +1,7 @@
-//! Thin-plate splines: the smoothest maps of the plane that interpolate given pairs of points (Bookstein, *Principal
-//! Warps*, 1989).
+// SPDX-License-Identifier: MPL-2.0
+
+//! Thin-plate splines: the smoothest maps of the plane that interpolate given pairs of points (Bookstein,
+//! *Principal Warps*, 1989).
 
 use tch::{Device, Kind, Tensor};
 
@@ -21,7 +23,7 @@ impl Spline {
     /// Returns the map from `from[i]` to `to[i]`.
     ///
     /// # Errors
-    /// If all points of `from` are collinear or two of them are equal.
+    /// If there is no such map, for example if all points of `from` are collinear.
     pub fn through(from: &[Point], to: &[Point]) -> Result<Self> {
         let n = from.len() as i64;
         let tensor = |points: &[Point]| -> Result<Tensor> {

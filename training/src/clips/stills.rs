@@ -1,5 +1,7 @@
-//! Still pictures with objects: photos with the mask of one object, and photos with a region map, of which any region of
-//! suitable size can serve as the object.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Still pictures with objects: photos with the mask of one object, and photos with a region map, of which any
+//! region of suitable size can serve as the object.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
-//! Synthetic clips, rendered from still pictures: an object moves, rotates and bends over a moving background, optionally
-//! with a second object in front of it or behind it, and with lighting changes.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Synthetic clips, rendered from still pictures: an object moves, rotates and bends over a moving background,
+//! optionally with a second object in front of it or behind it, and with lighting changes.
 
 use tch::Tensor;
 
@@ -50,7 +52,7 @@ impl SyntheticClips {
             if coverage(&frames[0].mask)? < MIN_COVERAGE.0 || coverage(&frames[1].mask)? < MIN_COVERAGE.1 {
                 continue;
             }
-            // Drawn last, so that the masks do not depend on the lighting settings.
+            // DrawResult last, so that the masks do not depend on the lighting settings.
             let lighting = Lighting::draw(frames.len(), &self.settings, random);
             for (number, frame) in frames.iter_mut().enumerate() {
                 frame.image = lighting.apply(&frame.image, number)?;

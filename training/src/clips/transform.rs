@@ -1,5 +1,7 @@
-//! Placement of video frames in a clip: one transform for the window, another for the reference, of the whole picture or
-//! of a close-up that resembles a region of interest.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Placement of video frames in a clip: one transform for the window, another for the reference, of the whole
+//! picture or of a close-up that resembles a region of interest.
 
 use tch::{Kind, Tensor};
 
@@ -89,8 +91,8 @@ impl Canvas {
         (width * height).sqrt().recip()
     }
 
-    /// Returns the shift that moves a point of a picture, given as fractions of its sides from its centre, as close to
-    /// the clip's centre as possible without showing a border.
+    /// Returns the shift that moves a point of a picture, given as fractions of its sides from its centre, as
+    /// close to the clip's centre as possible without showing a border.
     fn towards(&self, (x, y): (f64, f64), placement: &Placement) -> (f64, f64) {
         let (width, height) = self.sides(placement.scale);
         let axis = |at: f64, side: f64| {

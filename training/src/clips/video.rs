@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Annotated video: sequences of frames with known objects, decoded on demand.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,8 +63,8 @@ pub struct Reading {
 }
 
 impl Video {
-    /// Finds the sequences and objects of `source`, which has the index `index` among the sources. With the layout of
-    /// DAVIS, an object that covers less than the share `min_share` of every picture is left out.
+    /// Finds the sequences and objects of `source`, which has the index `index` among the sources. With the layout
+    /// of DAVIS, an object that covers less than the share `min_share` of every picture is left out.
     ///
     /// # Errors
     /// If the folder does not have the expected layout, or if too many files are broken.
@@ -269,7 +271,8 @@ fn shares(labels: &LabelMap) -> Vec<(u8, f64)> {
     (1..LabelMap::VOID).map(share).filter(|(_, share)| *share > 0.0).collect()
 }
 
-/// Returns the objects of a sequence as listed in `meta.json`. In other frames, they may be visible without a mask.
+/// Returns the objects of a sequence as listed in `meta.json`. In other frames, they may be visible without a
+/// mask.
 fn from_meta(meta: &[(u8, &[String])], frames: &[dataset::Frame], objects: Objects) -> Vec<Object> {
     let place = |name: &String| frames.binary_search_by(|frame| frame.name().cmp(name)).ok();
     let mut known: Vec<(u8, BTreeSet<usize>)> =

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Clips of real video: a window of frames and a reference from the same sequence.
 
 use tch::Tensor;
@@ -66,8 +68,8 @@ impl VideoClips {
     }
 }
 
-/// Returns the reference of `clip` followed by the frames of `other_clip`, which do not show its object. If `wrong_object`,
-/// the previous mask is that of the other clip's object, else it is empty.
+/// Returns the reference of `clip` followed by the frames of `other_clip`, which do not show its object. If
+/// `wrong_object`, the previous mask is that of the other clip's object, else it is empty.
 fn with_absent_object(clip: &Clip, other_clip: &Clip, wrong_object: bool) -> Result<Clip> {
     let rest = clip.masks.size()[0] - 1;
     let joined = |clip: &Tensor, other_clip: &Tensor| -> Result<Tensor> {

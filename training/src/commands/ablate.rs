@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::PathBuf;
 
 use fastganseg_training::train::{Interrupt, ablate};
@@ -5,10 +7,10 @@ use fastganseg_training::{Result, allocator};
 
 use super::Recipe;
 
-/// Trains one configuration without critics, with each and with both, and compares their scores.
+/// Trains one configuration without critics, with each critic and with both, and compares the scores.
 ///
-/// The configuration needs `[critics]` and `[validation]`. Every run has the same seed and as many regressor steps, in
-/// a folder of OUT; finished ones are not run again. Leaves ablation.csv and ablation.png in OUT.
+/// The configuration needs `[critics]` and `[validation]`. All runs have the same seed and number of regressor
+/// steps, each in a folder of OUT; finished runs are not repeated. Writes OUT/ablation.csv and OUT/ablation.png.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -19,7 +21,7 @@ pub struct Args {
     out: PathBuf,
 }
 
-/// Trains all and prints the table.
+/// Runs the trainings and prints the table.
 pub fn run(args: &Args) -> Result<()> {
     allocator::keep_freed_memory();
     let config = args.recipe.open()?;

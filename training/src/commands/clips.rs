@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::PathBuf;
 
 use fastganseg_training::Result;
@@ -5,24 +7,24 @@ use fastganseg_training::clips::preview;
 
 use super::Recipe;
 
-/// Draws the clips that a configuration trains on, with their masks, to be looked at.
+/// Draws the training clips of a configuration with their masks.
 ///
-/// Where the truth is not known (void, or beyond a picture's border) they are magenta.
+/// Pixels without ground truth (void, or outside the image) are magenta.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     recipe: Recipe,
 
-    /// The picture, PNG
+    /// Output picture, PNG
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Training steps to draw
+    /// Number of training steps to draw
     #[arg(long, value_name = "N", default_value_t = 2)]
     batches: u64,
 }
 
-/// Draws and saves.
+/// Draws the clips and writes the picture.
 pub fn run(args: &Args) -> Result<()> {
     let config = args.recipe.open()?;
     preview(&config.data, config.seed, args.batches)?.save(&args.out)?;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -5,7 +7,7 @@ use clap::ValueEnum;
 use fastganseg_training::confidence::{calibration_error, rank_correlation, write_confidence};
 use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::method::{Frozen, PostProcessed, Propagator, Threaded};
-use fastganseg_training::occlusion::{Case, Cover, WITHIN, measure};
+use fastganseg_training::occlusion::{Case, Cover, MAX_FRAMES_TO_FIND, measure};
 use fastganseg_training::report::{table, write_csv};
 use fastganseg_training::{Error, Result};
 use gstfastganseg::matte::{self, MatteSettings};
@@ -13,27 +15,27 @@ use gstfastganseg::matte::{self, MatteSettings};
 use super::model::Model;
 use super::{Data, frame_bar};
 
-/// Runs a model over a data set, keeps its masks, and scores them.
+/// Runs a model on a data set, writes its masks, and scores them.
 ///
-/// Writes OUT/masks/SEQUENCE/FRAME.png, OUT/scores.csv and OUT/sheets/SEQUENCE.png, and prints a table. Frames a second
-/// are those of the model alone, without reading and writing files.
+/// Writes OUT/masks/SEQUENCE/FRAME.png, OUT/scores.csv and OUT/sheets/SEQUENCE.png, and prints a table. Frames per
+/// second are measured without reading and writing files.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     data: Data,
 
-    /// Folder for masks, measures and contact sheets
+    /// Folder for masks, scores and contact sheets
     #[arg(long, value_name = "DIR", required_unless_present = "cover")]
     out: Option<PathBuf>,
 
-    /// What propagates the first mask
+    /// Method that propagates the first mask
     #[arg(long, value_enum, default_value_t = Method::Model)]
     method: Method,
 
     #[command(flatten)]
     model: Model,
 
-    /// How masks are enlarged to the size of the annotations before they are thresholded, as in the element
+    /// Enlarge masks to the size of the annotations like the element, then threshold them
     /// [default: bilinear, then the most probable object of each pixel]
     #[arg(long, value_enum)]
     edges: Option<Edges>,
@@ -42,19 +44,20 @@ pub struct Args {
     #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, requires = "edges")]
     smoothing: f64,
 
-    /// Encodes each frame before the mask of the frame before is known, as the element's frame-threading does
+    /// Prefetch each frame, like the element with frame-threading
     #[arg(long, conflicts_with = "edges")]
     frame_threading: bool,
 
-    /// Plays each sequence forwards and backwards until N frames are tracked: long videos. J-Decay then tells the drift
+    /// Play each sequence forwards and backwards until N frames are tracked. J-Decay then measures the drift in
+    /// long videos
     #[arg(long = "loop", value_name = "N", default_value_t = 0)]
     loop_frames: usize,
 
-    /// Also writes the tracker's confidence beside the true region similarity of every object in every frame, CSV
+    /// Also write confidence and region similarity of every object in every scored frame, CSV
     #[arg(long, value_name = "FILE")]
     confidence: Option<PathBuf>,
 
-    /// Instead of scoring, covers the picture in the middle of every sequence and reports how the tracker recovers. Only
+    /// Instead of scoring, cover frames in the middle of every sequence and report how the tracker recovers. Only
     /// the first frame needs an annotation
     #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',', conflicts_with_all = ["edges", "frame_threading", "loop_frames", "confidence"])]
     cover: Vec<Cover>,
@@ -67,24 +70,24 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 12)]
     sheet_frames: usize,
 
-    /// Contact sheets show the masks without the frames, to be published where the videos may not be
+    /// Contact sheets without the frames, for data sets whose frames may not be published
     #[arg(long)]
     bare_sheets: bool,
 }
 
-/// What can be evaluated.
+/// Evaluated methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Method {
-    /// The trained regressor
+    /// The trained model
     Model,
-    /// The first mask, repeated: the lower bound
+    /// The first mask, repeated, as a lower bound
     Frozen,
 }
 
-/// Ways to enlarge a mask.
+/// Enlargement of masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Edges {
-    /// Edges follow those of the picture
+    /// Edges follow those of the frame
     Refine,
     /// Bilinear
     Bilinear,
@@ -94,10 +97,10 @@ impl Args {
     fn propagator(&self) -> Result<Box<dyn Propagator>> {
         if self.method == Method::Frozen {
             if self.model.model.is_some() {
-                let reason = "--model goes with --method model; frozen has no weights";
+                let reason = "--model needs --method model: frozen has no weights";
                 return Err(gstfastganseg::Error::Config(reason.into()).into());
             }
-            eprintln!("the first mask, repeated");
+            eprintln!("method: the first mask, repeated");
             return Ok(Box::new(Frozen::default()));
         }
         let tracker = self.model.tracker(self.frame_threading)?;
@@ -112,7 +115,7 @@ impl Args {
     }
 }
 
-/// Prints the table, writes the files.
+/// Evaluates, prints the table, and writes the files.
 pub fn run(args: &Args) -> Result<()> {
     if !args.cover.is_empty() {
         return cover(args);
@@ -148,17 +151,17 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
     eprintln!("masks: {}", out.join("masks").display());
-    eprintln!("measures: {}", csv.display());
+    eprintln!("scores: {}", csv.display());
     if args.sheet_frames > 0 {
         eprintln!("contact sheets: {}", out.join("sheets").display());
     }
     Ok(())
 }
 
-/// Prints a line for each sequence, cover and length, and the means.
+/// Evaluates with covers. Prints a line for each sequence, cover and length, and the means.
 fn cover(args: &Args) -> Result<()> {
     if args.method != Method::Model {
-        return Err(Error::from(gstfastganseg::Error::Config("--cover goes with --method model".into())));
+        return Err(Error::from(gstfastganseg::Error::Config("--cover needs --method model".into())));
     }
     let dataset = args.data.open()?;
     let mut tracker = args.model.tracker(false)?;
@@ -180,7 +183,7 @@ fn cover(args: &Args) -> Result<()> {
             frames(case.lost_after),
             100.0 * case.hallucinated,
             frames(case.found_after()),
-            case.after.get(WITHIN - 1).map_or(0.0, |(with, without)| without - with),
+            case.after.get(MAX_FRAMES_TO_FIND - 1).map_or(0.0, |(with, without)| without - with),
             case.deficit(),
         );
     }
@@ -200,11 +203,12 @@ fn print_means<'a>(name: &str, cases: impl Iterator<Item = &'a Case>) {
         cases.iter().map(|case| of(case)).sum::<f64>() / cases.len().max(1) as f64
     };
     println!(
-        "{name}: {} cases, frames with a false mask {:.1} %, found within {WITHIN} frames {:.1} %, ever {:.1} %, \
-         region similarity less by {:.3} after that",
+        "{name}: {} cases, frames with a false mask {:.1} %, found within {MAX_FRAMES_TO_FIND} frames {:.1} %, ever {:.1} %, \
+         mean loss of region similarity after that {:.3}",
         cases.len(),
         100.0 * mean(&|case| case.hallucinated),
-        100.0 * mean(&|case| f64::from(case.found_after().is_some_and(|frames| frames <= WITHIN))),
+        100.0
+            * mean(&|case| f64::from(case.found_after().is_some_and(|frames| frames <= MAX_FRAMES_TO_FIND))),
         100.0 * mean(&|case| f64::from(case.found_after().is_some())),
         mean(&Case::deficit),
     );

@@ -1,40 +1,40 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::PathBuf;
 
 use fastganseg_training::card::card;
 use fastganseg_training::info::Info;
 use fastganseg_training::train::export;
 use fastganseg_training::{Error, Result};
-use gstfastganseg::model::weights::Weights;
+use gstfastganseg::torch::model::weights::Weights;
 
 use super::Recipe;
 use super::model::size;
 
-/// Writes final weights: half precision, with metadata, and a model card if wanted.
-///
-/// The configuration's `[metadata]` goes into the file.
+/// Writes the final weights in half precision, with the `[metadata]` of the configuration, and optionally a model card.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Weights of a run, .safetensors
+    /// Weights of a training run, .safetensors
     #[arg(long, value_name = "FILE")]
     model: PathBuf,
 
     #[command(flatten)]
     recipe: Recipe,
 
-    /// The final weights, .safetensors
+    /// Output file of the final weights, .safetensors
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Also write a model card: configuration, data, licence, scores and cost of these weights, Markdown
+    /// Also write a model card (configuration, data, licence, scores, cost), Markdown
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
 
-    /// Size at which frames enter the network in use [default: that of training]
+    /// Default input size of the network in the element [default: that of training]
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
     network_size: Option<[i64; 2]>,
 }
 
-/// Reads, changes, writes.
+/// Converts the weights, and writes them and the model card.
 pub fn run(args: &Args) -> Result<()> {
     let mut weights = Weights::open(&args.model)?;
     if let Some(size) = args.network_size {

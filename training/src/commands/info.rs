@@ -1,29 +1,30 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 use fastganseg_training::info::{Block, Info};
 use fastganseg_training::{Error, Result};
-use gstfastganseg::model::Config;
-use gstfastganseg::model::weights::Weights;
+use gstfastganseg::torch::model::Config;
+use gstfastganseg::torch::model::weights::Weights;
 
-/// Tells what is in a weights file: configuration, metadata, parameters and multiply-adds.
+/// Prints the configuration, metadata, parameters and multiply-adds of a weights file.
 ///
-/// Multiply-adds are counted in the layers as they run on one object. DRAWN is a frame as the paper draws the
-/// network, FRAME one in use (what is known of the reference is not computed again, memory is full), REFERENCE
-/// what a new reference takes.
+/// Multiply-adds are counted in the layers for one object. `drawn` is a frame of the network as drawn in the paper,
+/// `frame` a frame in use (cached reference, full memory), `reference` a new reference.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 #[command(group = clap::ArgGroup::new("network").required(true))]
 pub struct Args {
-    /// The weights, .safetensors
+    /// Weights, .safetensors
     #[arg(value_name = "FILE", group = "network")]
     file: Option<PathBuf>,
 
-    /// The built-in lite model in the place of a file
+    /// Use the built-in lite model
     #[arg(long, group = "network")]
     built_in: bool,
 
-    /// A network without weights in the place of a file: the paper's, or the built-in one's
+    /// Use a network without weights
     #[arg(long, value_enum, group = "network")]
     architecture: Option<Architecture>,
 
@@ -34,15 +35,15 @@ pub struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Architecture {
-    /// The paper's
+    /// Network of the paper
     Resnet50,
-    /// The built-in model's
+    /// Network of the built-in model
     Lite,
-    /// The built-in model's with a ResNet-50 for features
+    /// Network of the built-in model with a ResNet-50 encoder
     Large,
 }
 
-/// Reads, runs the network once, prints.
+/// Runs the network once and prints the information.
 pub fn run(args: &Args) -> Result<()> {
     let info = match (&args.file, args.architecture) {
         (Some(path), _) => Info::of(&Weights::open(path)?)?,

@@ -1,4 +1,6 @@
-//! The subcommands of `fastganseg-train`, one a file.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Subcommands of `fastganseg-train`, one per file.
 
 pub mod ablate;
 pub mod clips;
@@ -17,24 +19,24 @@ use fastganseg_training::dataset::{Dataset, Selection};
 use fastganseg_training::train::TrainConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Which sequences to take.
+/// Selection of sequences.
 #[derive(Debug, clap::Args)]
 pub struct Data {
     /// Folder with JPEGImages/[480p/]SEQUENCE/*.jpg and Annotations/[480p/]SEQUENCE/*.png
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
 
-    /// Text file with one sequence a line [default: ImageSets/**/val.txt, else every folder]
+    /// Text file with one sequence per line [default: ImageSets/**/val.txt, otherwise every folder]
     #[arg(long, value_name = "FILE")]
     split: Option<PathBuf>,
 
-    /// Folder of the resolution, such as 1080p [default: 480p where there is one, else none]
+    /// Folder of the resolution, such as 1080p [default: 480p if it exists, otherwise none]
     #[arg(long, value_name = "NAME")]
     resolution: Option<String>,
 }
 
 impl Data {
-    /// Lists the sequences, and says on stderr which they are.
+    /// Opens the data set and prints a summary to stderr.
     fn open(&self) -> Result<Dataset> {
         let selection = Selection {
             split: self.split.clone(),
@@ -52,14 +54,14 @@ impl Data {
     }
 }
 
-/// A run's configuration.
+/// Configuration of a run.
 #[derive(Debug, clap::Args)]
 pub struct Recipe {
-    /// The run's configuration, TOML
+    /// Configuration of the run, TOML
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 
-    /// Changes a value of the configuration, such as optimiser.learning_rate=1e-4
+    /// Override a value of the configuration, such as optimiser.learning_rate=1e-4
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
@@ -70,7 +72,7 @@ impl Recipe {
     }
 }
 
-/// A bar that counts frames, with speed and time left; nothing where stderr is no terminal.
+/// Returns a progress bar that counts frames. It is hidden if stderr is not a terminal.
 fn frame_bar() -> ProgressBar {
     let style =
         ProgressStyle::with_template("{wide_bar} {pos}/{len} frames  {per_sec}  {eta} left  {msg:24!}");

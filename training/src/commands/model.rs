@@ -1,60 +1,62 @@
-//! The options of every command that runs a model.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Options of commands that run a model.
 
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use fastganseg_training::Result;
 use gstfastganseg::device::{DeviceChoice, Precision, has_nvidia_gpu};
-use gstfastganseg::model::weights::Weights;
+use gstfastganseg::torch::model::weights::Weights;
 use gstfastganseg::tracker::{Options, Roi, Tracker};
 
-/// Which model, and how it is run.
+/// Model and its options.
 #[derive(Debug, clap::Args)]
 pub struct Model {
     /// Weights of the model, .safetensors [default: the built-in lite model]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
-    /// Size at which frames enter the network [default: the model's own]
+    /// Input size of the network [default: the model's own]
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
     network_size: Option<[i64; 2]>,
 
-    /// Predicted frames kept in memory beside the first [default: the model's own]
+    /// Number of predicted frames in memory, in addition to the first [default: the model's own]
     #[arg(long, value_name = "N")]
     memory_frames: Option<usize>,
 
-    /// Frames from one that is kept in memory to the next [default: the model's own]
+    /// Interval of frames that are added to memory [default: the model's own]
     #[arg(long, value_name = "N")]
     memory_every: Option<usize>,
 
-    /// Positions at stride 8 that are kept of each of them and of the first [default: the model's own]
+    /// Tokens (positions at stride 8) of each frame in memory [default: the model's own]
     #[arg(long, value_name = "N")]
     memory_tokens: Option<i64>,
 
-    /// Whether to look closely at the objects' surroundings
+    /// Region of interest that the network processes
     #[arg(long, value_enum, default_value_t = RoiChoice::Auto)]
     roi: RoiChoice,
 
-    /// auto, cpu, cuda or cuda:N
+    /// Device: auto, cpu, cuda or cuda:N
     #[arg(long, default_value_t)]
     device: DeviceChoice,
 
-    /// auto, float32, bfloat16 or float16
+    /// Number format: auto, float32, bfloat16 or float16
     #[arg(long, default_value_t)]
     precision: Precision,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum RoiChoice {
-    /// Where that shows more of them, in the shape that suits them
+    /// The objects' surroundings, in the aspect ratio of the objects
     Auto,
-    /// The same in the shape of the picture
+    /// The objects' surroundings, in the aspect ratio of the frame
     Frame,
-    /// Always the whole picture
+    /// Always the whole frame
     Off,
 }
 
-/// Reads `192x336`.
+/// Parses a size such as `192x336`.
 pub fn size(text: &str) -> std::result::Result<[i64; 2], String> {
     let sides: Option<Vec<i64>> = text.split('x').map(|side| side.parse().ok()).collect();
     match sides.as_deref() {
@@ -64,7 +66,7 @@ pub fn size(text: &str) -> std::result::Result<[i64; 2], String> {
 }
 
 impl Model {
-    /// Loads the weights.
+    /// Loads the weights and applies the options.
     fn weights(&self) -> Result<Weights> {
         let mut weights = match &self.model {
             Some(path) => Weights::open(path)?,
@@ -79,7 +81,7 @@ impl Model {
         Ok(weights)
     }
 
-    /// Loads the model and prints what runs to stderr.
+    /// Loads the model and prints its name, size, device and precision to stderr.
     pub fn tracker(&self, frame_threading: bool) -> Result<Tracker> {
         let weights = self.weights()?;
         let roi = match self.roi {

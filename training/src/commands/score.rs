@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -7,7 +9,7 @@ use fastganseg_training::score::score_folder;
 
 use super::{Data, frame_bar};
 
-/// Scores masks that are there already, as the official DAVIS-2017 tool does.
+/// Scores existing masks like the official DAVIS-2017 tool.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -17,12 +19,12 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     masks: PathBuf,
 
-    /// Also write the measures of every object, sequence and the whole as CSV
+    /// Also write the scores of every object and sequence and the global scores, CSV
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
 }
 
-/// Prints the table.
+/// Scores the masks and prints the table.
 pub fn run(args: &Args) -> Result<()> {
     let dataset = args.data.open()?;
     let begin = Instant::now();
@@ -35,7 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
     print!("{}", table(&scores, &Speed::default()));
     if let Some(path) = &args.csv {
         write_csv(path, &scores, &Speed::default())?;
-        eprintln!("measures: {}", path.display());
+        eprintln!("scores: {}", path.display());
     }
     Ok(())
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::PathBuf;
 
 use fastganseg_training::train::{self, Interrupt};
@@ -5,22 +7,22 @@ use fastganseg_training::{Result, allocator};
 
 use super::Recipe;
 
-/// Trains a model, and goes on where an interrupted run in the same folder stopped.
+/// Trains a model, or resumes an interrupted run in the same folder.
 ///
-/// Leaves in OUT the weights (model.safetensors, and best.safetensors where it validates), the state to go on from
-/// (checkpoint.safetensors), the curve (curve.csv, curve.png, TensorBoard's events) and the configuration as it was
-/// used (config.toml). Ctrl-C saves and stops.
+/// Writes to OUT the weights (model.safetensors, and best.safetensors with validation), the checkpoint
+/// (checkpoint.safetensors), the training curve (curve.csv, curve.png, TensorBoard events) and the effective
+/// configuration (config.toml). Ctrl-C saves a checkpoint and stops.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     recipe: Recipe,
 
-    /// Folder for weights, checkpoint and curve
+    /// Folder for weights, checkpoint and training curve
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
-/// Trains to the end, or until a signal.
+/// Trains until the last step or a signal.
 pub fn run(args: &Args) -> Result<()> {
     allocator::keep_freed_memory();
     let config = args.recipe.open()?;

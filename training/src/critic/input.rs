@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Inputs of the critics: pictures multiplied by masks, X·Y.
 
 use tch::Tensor;
@@ -7,7 +9,8 @@ use crate::Result;
 /// Returns the single frames for D_S, (K·B, 3, H, W), from `images` (K, B, 3, H, W) in [0, 1] and `masks`
 /// (K, B, 1, H, W).
 ///
-/// The picture is scaled to [−1, 1] before it is masked; in [0, 1], a mask over black pixels would have no gradient.
+/// The picture is scaled to [−1, 1] before it is masked; in [0, 1], a mask over black pixels would have no
+/// gradient.
 ///
 /// # Errors
 /// If the shapes do not match.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Critics of FaSTGAN, used in training only. D_S takes single frames, D_T all K frames of a window at once. Both
 //! distinguish pictures masked by true masks from pictures masked by the regressor's.
 

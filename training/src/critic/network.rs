@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Layers of a critic.
 
-use gstfastganseg::model::layers::{Conv, ConvSpec, Padding};
+use gstfastganseg::torch::model::layers::{Conv, ConvSpec, Padding};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
 
@@ -37,9 +39,9 @@ impl Shape {
     }
 }
 
-/// Wasserstein critic: six 4x4 convolutions with stride 2, padding 1 and bias, each followed by a LeakyReLU of slope
-/// .01, then a 3x3 convolution without bias to a score map. There is no normalisation: it would couple the samples of
-/// a batch, but the gradient penalty needs the gradient of each sample.
+/// Wasserstein critic: six 4x4 convolutions with stride 2, padding 1 and bias, each followed by a LeakyReLU of
+/// slope .01, then a 3x3 convolution without bias to a score map. There is no normalisation: it would couple the
+/// samples of a batch, but the gradient penalty needs the gradient of each sample.
 #[derive(Debug)]
 pub struct Critic {
     layers: Vec<Conv>,
@@ -64,11 +66,11 @@ impl Critic {
         Self { layers, scores }
     }
 
-    /// Masked pictures (N, C, H, W) in [-1, 1], float32, to a map of scores (N, 1, H/64, W/64), the higher the
-    /// more real.
+    /// Returns the score map (N, 1, H/64, W/64) of masked pictures (N, C, H, W) in [-1, 1], float32. Real pictures
+    /// have higher scores.
     ///
     /// # Errors
-    /// Other channels than its own, sides under [`MIN_SIDE`](Self::MIN_SIDE), too little memory.
+    /// If C is wrong, if H or W is below [`MIN_SIDE`](Self::MIN_SIDE), or if memory runs out.
     pub fn map(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = x.shallow_clone();
         for layer in &self.layers {
@@ -94,7 +96,7 @@ mod tests {
 
     fn parameters(inputs: i64, shape: Shape) -> usize {
         let store = nn::VarStore::new(Device::Cpu);
-        gstfastganseg::model::zero_init(|| Critic::new(&store.root(), inputs, shape));
+        gstfastganseg::torch::model::zero_init(|| Critic::new(&store.root(), inputs, shape));
         store.variables().values().map(Tensor::numel).sum()
     }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Gradient penalty (Gulrajani et al., *Improved Training of Wasserstein GANs*, 2017).
 
 use serde::{Deserialize, Serialize};
@@ -19,10 +21,11 @@ pub enum Reduce {
     Mean,
 }
 
-/// Returns E (‖∇D(x̂)‖ − 1)² with x̂ = ε·real + (1 − ε)·fake, the second term of equations 3 and 4 without its weight.
+/// Returns E (‖∇D(x̂)‖ − 1)² with x̂ = ε·real + (1 − ε)·fake, the second term of equations 3 and 4 without its
+/// weight.
 ///
-/// `map` returns the critic's score map (N, 1, h, w) of samples (N, C, H, W); `epsilon` is (N, 1, 1, 1) in [0, 1]. The
-/// result is differentiable with respect to the critic's weights only.
+/// `map` returns the critic's score map (N, 1, h, w) of samples (N, C, H, W); `epsilon` is (N, 1, 1, 1) in [0, 1].
+/// The result is differentiable with respect to the critic's weights only.
 ///
 /// # Errors
 /// Errors of `map`; out of memory.

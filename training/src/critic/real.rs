@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Real masks of the critics. A true mask is 0 or 1, the regressor's is soft; noise on the true masks prevents the
 //! critics from using this difference.
 
@@ -29,8 +31,8 @@ pub struct RealMaskNoise {
 }
 
 impl RealMaskNoise {
-    /// Returns the real masks Y' for the true masks Y and the regressor's masks Ŷ, all (K, B, 1, H, W) in [0, 1], without
-    /// gradient. Noise comes from libtorch's generator and has the statistics of each frame.
+    /// Returns the real masks Y' for the true masks Y and the regressor's masks Ŷ, all (K, B, 1, H, W) in [0, 1],
+    /// without gradient. Noise comes from libtorch's generator and has the statistics of each frame.
     ///
     /// # Errors
     /// If the shapes do not match.

@@ -1,4 +1,6 @@
-//! What evaluation compares: ways to carry the first frame's mask through a video.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Methods to evaluate: each propagates the mask of the first frame through a video.
 
 mod post_processed;
 mod threaded;
@@ -14,33 +16,30 @@ use image::RgbImage;
 
 use crate::{LabelMap, Result};
 
-/// Carries the object ids of one frame to the frames after it, one at a time, without look-ahead.
+/// Propagates the object ids of one frame to the next frames, one at a time.
 pub trait Propagator {
-    /// Begins a video: `labels` are the ids of `picture`, its first frame. Void is to be taken as
-    /// unknown. All that is known of another video is forgotten.
+    /// Starts a video and discards the state of the previous one. `labels` are the ids of `picture`, its first
+    /// frame; void is unknown.
     ///
     /// # Errors
-    ///
-    /// When the model cannot follow these objects.
+    /// The method cannot track these objects.
     fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()>;
 
-    /// Shows the frame after the next, so that it can be begun with. Nothing is to be learnt of the next from it.
+    /// Prefetches the frame after the next one. The result of the next frame must not depend on it.
     ///
     /// # Errors
-    ///
-    /// When the network fails.
-    fn expect(&mut self, _picture: &RgbImage) -> Result<()> {
+    /// The network fails.
+    fn prefetch(&mut self, _picture: &RgbImage) -> Result<()> {
         Ok(())
     }
 
-    /// The ids of the next frame, `width` x `height` of them.
+    /// Returns the ids of the next frame as a map of `width` x `height`.
     ///
     /// # Errors
-    ///
-    /// Before [`start`](Self::start), or when the network fails.
+    /// [`start`](Self::start) was not called, or the network fails.
     fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap>;
 
-    /// The soft alpha that the last ids were taken from, 0 to 255, of all objects together, if this makes any.
+    /// Soft alpha of all objects in the last frame, 0 to 255; `None` for methods without alpha.
     fn alpha(&self) -> Option<&[u8]> {
         None
     }
@@ -79,7 +78,7 @@ fn as_picture(picture: &RgbImage) -> Picture<'_> {
     Picture { data: picture.as_raw(), width, height, stride: 3 * width }
 }
 
-/// Repeats the first mask: the floor under every method, and a measure of how much a video moves.
+/// Repeats the first mask. It is a lower bound, and a measure of the motion in a video.
 #[derive(Clone, Debug, Default)]
 pub struct Frozen {
     first: Option<LabelMap>,

@@ -1,4 +1,6 @@
-//! The tracker with the post-processing that the element does.
+// SPDX-License-Identifier: MPL-2.0
+
+//! The tracker with the post-processing of the element.
 
 use gstfastganseg::image::PlaneMut;
 use gstfastganseg::mask::ReferenceMask;
@@ -9,19 +11,19 @@ use image::RgbImage;
 use super::{Propagator, as_picture};
 use crate::{LabelMap, Result};
 
-/// Ids by the objects' post_processed alpha planes: where none reaches one half is background.
+/// Takes ids from the objects' post-processed alpha planes: the largest alpha wins, and below one half is background.
 #[derive(Debug)]
 pub struct PostProcessed {
     tracker: Tracker,
     settings: MatteSettings,
     post_processor: PostProcessor,
-    /// The greatest alpha of all objects in the last frame.
+    /// Maximum alpha over all objects in the last frame.
     alpha: Vec<u8>,
     plane: Vec<u8>,
 }
 
 impl PostProcessed {
-    /// Of `settings`, all but the object counts.
+    /// Uses all of `settings` except the selected object.
     pub fn new(tracker: Tracker, settings: MatteSettings) -> Self {
         let settings = MatteSettings { object: 0, ..settings };
         Self {
@@ -53,9 +55,9 @@ impl Propagator for PostProcessed {
         for &id in matte.object_ids() {
             let out = &mut PlaneMut { data: plane, width, height, stride: width };
             post_processor.write_object(settings, &matte, id, guide.as_ref(), out)?;
-            for ((label, most), &value) in labels.ids_mut().iter_mut().zip(alpha.iter_mut()).zip(&*plane) {
-                if value > *most {
-                    *most = value;
+            for ((label, max), &value) in labels.ids_mut().iter_mut().zip(alpha.iter_mut()).zip(&*plane) {
+                if value > *max {
+                    *max = value;
                     *label = if value >= 128 { id } else { 0 };
                 }
             }

@@ -1,4 +1,6 @@
-//! The tracker as the element has it with frame threading.
+// SPDX-License-Identifier: MPL-2.0
+
+//! The tracker with frame threading, as in the element.
 
 use gstfastganseg::tracker::{Prefetched, Tracker};
 use image::RgbImage;
@@ -6,17 +8,18 @@ use image::RgbImage;
 use super::{Propagator, as_picture, labels_of};
 use crate::{LabelMap, Result};
 
-/// Looks at each frame where the objects were expected a frame earlier.
+/// Encodes each frame with the crop window that was planned a frame earlier.
 #[derive(Debug)]
 pub struct Threaded {
     tracker: Tracker,
-    /// Of the frame to be stepped next, and of the one after it.
+    /// Prefetched encoding of the next frame.
     now: Option<Prefetched>,
+    /// Prefetched encoding of the frame after it.
     next: Option<Prefetched>,
 }
 
 impl Threaded {
-    /// `tracker` is one that looks prefetched; with another this is no different from it.
+    /// `tracker` should support prefetching; otherwise the result equals that of the tracker alone.
     pub fn new(tracker: Tracker) -> Self {
         Self { tracker, now: None, next: None }
     }
@@ -28,7 +31,7 @@ impl Propagator for Threaded {
         self.tracker.start(picture, labels)
     }
 
-    fn expect(&mut self, picture: &RgbImage) -> Result<()> {
+    fn prefetch(&mut self, picture: &RgbImage) -> Result<()> {
         self.next = self.tracker.prefetch(&mut as_picture(picture))?;
         Ok(())
     }

@@ -1,4 +1,6 @@
-//! What charts are drawn on: a picture in memory, with a font of our own so that none need be installed.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Charts and text on a picture in memory. The font is built in, so none has to be installed.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -10,14 +12,14 @@ use plotters::style::{FontStyle, register_font};
 
 use crate::{Error, Result};
 
-/// The one font of all charts.
+/// Font of all charts.
 pub const FONT: &str = "sans-serif";
-/// Lines and texts.
+/// Colour of lines and text.
 pub const INK: RGBColor = RGBColor(40, 40, 40);
-/// Lines to read values by.
+/// Colour of grid lines.
 pub const GRID: RGBColor = RGBColor(225, 225, 225);
 
-/// Colours that people with any colour vision can tell apart (Okabe and Ito, 2008).
+/// Colours of series, distinguishable with colour blindness (Okabe and Ito, 2008).
 pub const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -28,26 +30,26 @@ pub const COLOURS: [RGBColor; 7] = [
     RGBColor(90, 90, 90),
 ];
 
-/// A part of a picture that is being drawn.
+/// Drawing area of a picture.
 pub type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-/// What a drawing function returns.
-pub type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+/// Result of a drawing function.
+pub type DrawResult = std::result::Result<(), Box<dyn std::error::Error>>;
 
-/// The colour of the series with that number.
+/// Returns the colour of the series `index`.
 pub fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
-/// A white picture of `width` x `height` pixels on which `draw` drew.
+/// Calls `draw` on a white picture of `width` x `height` pixels and returns the picture.
 ///
 /// # Errors
-/// [`Error::Chart`] with what `draw` failed with.
-pub fn paint(width: u32, height: u32, draw: impl FnOnce(&Area) -> Drawn) -> Result<RgbImage> {
+/// [`Error::Chart`] if `draw` fails.
+pub fn paint(width: u32, height: u32, draw: impl FnOnce(&Area) -> DrawResult) -> Result<RgbImage> {
     register()?;
     let mut pixels = vec![0; 3 * width as usize * height as usize];
     {
         let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
-        let whole = || -> Drawn {
+        let whole = || -> DrawResult {
             area.fill(&WHITE)?;
             draw(&area)?;
             Ok(area.present()?)
@@ -61,10 +63,10 @@ fn register() -> Result<()> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     let registered = *REGISTERED
         .get_or_init(|| register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT).is_ok());
-    if registered { Ok(()) } else { Err(Error::Chart("the font cannot be read".into())) }
+    if registered { Ok(()) } else { Err(Error::Chart("the built-in font cannot be loaded".into())) }
 }
 
-/// Writes a line of text whose top left corner is given into a picture.
+/// Draws a line of text with its top left corner at (`x`, `y`).
 ///
 /// # Errors
 /// The font cannot be loaded.
@@ -78,10 +80,10 @@ pub fn write_text(picture: &mut RgbImage, text: &str, (x, y): (u32, u32), colour
     area.draw(&text).map_err(|error| Error::Chart(error.to_string()))
 }
 
-/// Writes a picture as PNG; it appears under its name when it is complete.
+/// Writes a picture as PNG, atomically.
 ///
 /// # Errors
-/// A file that cannot be written.
+/// The file cannot be written.
 pub fn save_png(picture: &RgbImage, path: &Path) -> Result<()> {
     let partial = path.with_extension("png.part");
     picture
@@ -95,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_leaves_ink() {
+    fn text_is_drawn() {
         let picture = paint(60, 30, |area| {
             area.draw(&Text::new("J&F 84", (2, 4), (FONT, 16).into_font()))?;
             Ok(())
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_wrong_is_told() {
+    fn errors_name_the_cause() {
         let error = paint(8, 8, |_| Err("no such series".into())).unwrap_err().to_string();
         assert!(error.contains("no such series"), "{error}");
         let error = save_png(&RgbImage::new(1, 1), Path::new("/nonexistent-folder/a.png")).unwrap_err();

@@ -1,4 +1,6 @@
-//! What a person sees of an evaluation: a table, a CSV file, and a contact sheet a sequence.
+// SPDX-License-Identifier: MPL-2.0
+
+//! Reports of an evaluation: a table, a CSV file, and a contact sheet per sequence.
 
 pub(crate) mod canvas;
 pub(crate) mod pixels;
@@ -15,19 +17,19 @@ pub use table::table;
 
 use crate::score::Summary;
 
-/// Frames a second by sequence, and over all: empty where nothing was run.
+/// Frames per second; empty if no method was run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Speed {
-    /// Frames a second of each sequence.
+    /// Frames per second of each sequence.
     pub sequences: BTreeMap<String, f64>,
-    /// Frames of all sequences over the time of all.
+    /// Frames per second over all sequences.
     pub total: Option<f64>,
 }
 
-/// A column's name, and where its number comes from.
+/// Name of a column, and the function that returns its value.
 type Measure = (&'static str, fn(&Summary) -> f64);
 
-/// The columns of numbers of table and CSV, in the benchmark's order.
+/// Columns of scores in table and CSV, in the order of the benchmark.
 const MEASURES: [Measure; 7] = [
     ("J&F-Mean", Summary::region_and_contour),
     ("J-Mean", |summary| summary.region.mean),
@@ -42,7 +44,7 @@ const MEASURES: [Measure; 7] = [
 mod tests_support {
     use crate::score::{FrameScore, ObjectScore, Scores, SequenceScore};
 
-    /// Two frames of one object, and one frame of two.
+    /// Returns a sequence with two frames of one object, and one with one frame of two objects.
     pub fn two_sequences() -> Scores {
         let frame = |region, contour| FrameScore { region, contour };
         let sequence = |name: &str, objects: &[&[FrameScore]]| SequenceScore {

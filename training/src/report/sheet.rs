@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::Path;
 
 use gstfastganseg::mask::color;
@@ -9,9 +11,9 @@ use crate::{Error, LabelMap, Result};
 
 /// Share of the object's colour in a tinted pixel.
 const TINT: f32 = 0.4;
-/// Pixels between tiles.
+/// Gap between tiles in pixels.
 const GAP: u32 = 4;
-/// Height of the line of text above a picture.
+/// Height of the caption above a picture in pixels.
 const CAPTION: u32 = 18;
 const PAPER: Rgb<u8> = Rgb([24, 24, 24]);
 const INK: Rgb<u8> = Rgb([240, 240, 240]);
@@ -24,8 +26,8 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// Scales `picture` to `width` pixels across, tints the objects of `labels` (any size) in the
-    /// colours of the DAVIS palette, and draws the objects' outlines.
+    /// Scales `picture` to a width of `width` pixels, tints the objects of `labels` (of any size) in the colours of the
+    /// DAVIS palette, and draws their outlines.
     pub fn new(picture: &RgbImage, labels: &LabelMap, width: u32, caption: impl Into<String>) -> Self {
         let width = width.max(1);
         let height = u64::from(width) * u64::from(picture.height()) / u64::from(picture.width().max(1));
@@ -53,7 +55,7 @@ fn tint(image: &mut RgbImage, labels: &LabelMap) {
             let Rgb(pixel) = image.get_pixel_mut(x as u32, y as u32);
             for (value, colour) in pixel.iter_mut().zip(colour) {
                 *value = if outline {
-                    // The palette is dark: halfway to white, an outline shows on the tint.
+                    // The palette is dark; outlines are lightened to be visible on the tint.
                     colour / 2 + 127
                 } else {
                     (f32::from(*value) * (1.0 - TINT) + f32::from(colour) * TINT) as u8
@@ -63,7 +65,7 @@ fn tint(image: &mut RgbImage, labels: &LabelMap) {
     }
 }
 
-/// Frames of one sequence side by side, with their captions, under a title.
+/// Frames of one sequence in rows, with captions and a title.
 #[derive(Clone, Debug)]
 pub struct ContactSheet {
     title: String,
@@ -71,9 +73,9 @@ pub struct ContactSheet {
 }
 
 impl ContactSheet {
-    /// Tiles in a row.
+    /// Tiles per row.
     const COLUMNS: usize = 4;
-    /// A good width of a tile.
+    /// Default width of a tile in pixels.
     pub const TILE_WIDTH: u32 = 320;
 
     /// An empty sheet.
@@ -81,12 +83,12 @@ impl ContactSheet {
         Self { title: title.into(), tiles: Vec::new() }
     }
 
-    /// Adds a tile after the last.
+    /// Appends a tile.
     pub fn push(&mut self, tile: Tile) {
         self.tiles.push(tile);
     }
 
-    /// Draws the whole sheet. Text that is wider than its place is cut off.
+    /// Draws the sheet. Text that is too wide is cut off.
     ///
     /// # Errors
     /// The font cannot be loaded.
@@ -103,7 +105,7 @@ impl ContactSheet {
         for (i, tile) in self.tiles.iter().enumerate() {
             let x = GAP + (i % columns) as u32 * (width + GAP);
             let y = CAPTION + GAP + (i / columns) as u32 * (height + GAP);
-            // A caption ends with its tile.
+            // Captions are cut off at the width of the tile.
             let mut caption = RgbImage::from_pixel(width, CAPTION, PAPER);
             write_text(&mut caption, &tile.caption, (0, 0), INK)?;
             imageops::replace(&mut sheet, &caption, x.into(), y.into());
@@ -115,8 +117,7 @@ impl ContactSheet {
     /// Writes the sheet as PNG.
     ///
     /// # Errors
-    ///
-    /// When the file cannot be written.
+    /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let saved = self.draw()?.save_with_format(path, image::ImageFormat::Png);
         saved.map_err(|source| Error::write(path, std::io::Error::other(source)))
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_in_rows_of_four_with_captions() {
+    fn sheets_have_rows_of_four_tiles_with_captions() {
         let mut sheet = ContactSheet::new("bear");
         for i in 0..5 {
             sheet.push(tile(&i.to_string()));
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_sizes() {
+    fn extreme_sizes_are_drawn() {
         let thin = Tile::new(&RgbImage::new(1, 5000), &LabelMap::background(1, 1), 10, "");
         assert_eq!(thin.image.dimensions(), (10, 40));
         let flat = Tile::new(&RgbImage::new(5000, 1), &LabelMap::background(1, 1), 10, "");
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn is_saved_as_png() {
+    fn sheets_are_saved_as_png() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bear.png");
         let mut sheet = ContactSheet::new("bear");

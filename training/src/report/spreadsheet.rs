@@ -1,18 +1,18 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::Path;
 
 use super::{MEASURES, Speed};
 use crate::score::{Scores, Summary};
 use crate::{Error, Result};
 
-/// Writes the measures to `path` as CSV, unrounded, each a share of 1.
+/// Writes the scores to `path` as CSV, unrounded, 0 to 1.
 ///
-/// One row for every object, then one for every sequence (the mean over its objects), then the
-/// global one (the mean over all objects), told apart by the column `scope`. The column `fps` is empty
-/// where nothing was run.
+/// There is a row for every object, then for every sequence (mean over its objects), then the global row (mean over all
+/// objects). The column `scope` distinguishes them. The column `fps` is empty if no method was run.
 ///
 /// # Errors
-///
-/// When the file cannot be written.
+/// The file cannot be written.
 pub fn write_csv(path: &Path, scores: &Scores, speed: &Speed) -> Result<()> {
     let failed = |source: csv::Error| Error::write(path, std::io::Error::other(source));
     let mut writer = csv::Writer::from_path(path).map_err(failed)?;
@@ -44,8 +44,7 @@ pub fn write_csv(path: &Path, scores: &Scores, speed: &Speed) -> Result<()> {
 /// Writes rows of fields to `path` as CSV.
 ///
 /// # Errors
-///
-/// When the file cannot be written.
+/// The file cannot be written.
 pub fn write_rows<Row: AsRef<[String]>>(path: &Path, rows: impl IntoIterator<Item = Row>) -> Result<()> {
     let failed = |source: csv::Error| Error::write(path, std::io::Error::other(source));
     let mut writer = csv::Writer::from_path(path).map_err(failed)?;
@@ -61,7 +60,7 @@ mod tests {
     use crate::report::tests_support::two_sequences;
 
     #[test]
-    fn objects_then_sequences_then_global() {
+    fn rows_are_objects_then_sequences_then_global() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("scores.csv");
         let sequences = [("bear".to_string(), 31.256)].into();
@@ -94,7 +93,7 @@ global,,,3,0.5416666666666666,0.6666666666666666,0.6666666666666666,0,0.41666666
     }
 
     #[test]
-    fn names_the_file_it_cannot_write() {
+    fn errors_name_the_file() {
         let path = Path::new("/nonexistent-folder/scores.csv");
         let error = write_csv(path, &two_sequences(), &Speed::default()).unwrap_err();
         assert!(error.to_string().contains("/nonexistent-folder/scores.csv"));

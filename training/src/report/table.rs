@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::fmt::Write;
 
 use super::{MEASURES, Speed};
 use crate::score::{Scores, Summary};
 
-/// A table for the terminal: a row a sequence (means over its objects) and the benchmark's global
-/// row (means over all objects), in percent; frames a second where known.
+/// Formats the scores in percent as a table: a row per sequence (mean over its objects) and the global row (mean
+/// over all objects), with frames per second if known.
 pub fn table(scores: &Scores, speed: &Speed) -> String {
     let mut rows = vec![header(speed)];
     for sequence in &scores.sequences {
@@ -42,7 +44,7 @@ fn row(
     cells
 }
 
-/// Names to the left, numbers to the right, a rule under the head and above the last row.
+/// Aligns names left and numbers right, with a rule below the header and above the last row.
 fn lay_out(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
@@ -71,7 +73,7 @@ mod tests {
     use crate::report::tests_support::two_sequences;
 
     #[test]
-    fn columns_line_up() {
+    fn columns_are_aligned() {
         let text = table(&two_sequences(), &Speed::default());
         let expected = "\
 sequence     objects  frames  J&F-Mean  J-Mean  J-Recall  J-Decay  F-Mean  F-Recall  F-Decay
@@ -85,7 +87,7 @@ global             3       3      54.2    66.7      66.7      0.0    41.7      1
     }
 
     #[test]
-    fn frames_a_second_where_known() {
+    fn speed_is_shown_if_known() {
         let sequences = [("bear".to_string(), 31.25)].into();
         let text = table(&two_sequences(), &Speed { sequences, total: Some(30.0) });
         let lines: Vec<_> = text.lines().collect();

@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use crate::LabelMap;
 
-/// Pixels of one object in one frame, one bit per pixel. Rows are padded to whole words; bits beyond the width are 0.
+/// Pixels of one object in one frame, one bit each. Rows are padded to whole words; bits beyond the width are 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bitmap {
     width: usize,
@@ -64,9 +66,9 @@ impl Bitmap {
         pairs.map(|(a, b)| u64::from((a | b).count_ones())).sum()
     }
 
-    /// Returns the pixels that differ from their eastern, southern or south-eastern neighbour (DAVIS `seg2bmap`). In the
-    /// last row, only the eastern neighbour counts, in the last column, only the southern one. The last pixel of the
-    /// last row is never a boundary.
+    /// Returns the pixels that differ from their eastern, southern or south-eastern neighbour (DAVIS `seg2bmap`).
+    /// In the last row, only the eastern neighbour counts, in the last column, only the southern one. The last
+    /// pixel of the last row is never a boundary.
     pub fn boundary(&self) -> Self {
         let mut boundary = Self::new(self.width, self.height);
         if self.words == 0 {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Temporal flicker of alpha at static pixels.
 
 use image::RgbImage;
@@ -9,8 +11,8 @@ const MAX_CHANGE: u8 = 2;
 /// Maximum distance from an object's contour, pixels.
 const MAX_DISTANCE: usize = 8;
 
-/// Mean change of alpha, 0 to 255, from one frame to the next, over the static pixels near a contour: those whose colour
-/// and true id do not change.
+/// Mean change of alpha, 0 to 255, from one frame to the next, over the static pixels near a contour: those whose
+/// colour and true id do not change.
 #[derive(Clone, Debug, Default)]
 pub struct Flicker {
     last: Option<(RgbImage, LabelMap, Vec<u8>)>,

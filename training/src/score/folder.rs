@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
@@ -11,9 +13,9 @@ use crate::{Error, Result, indexed_png};
 /// threads of the current rayon pool. `progress` counts scored frames.
 ///
 /// # Errors
-/// If a mask of a scored frame is missing, is not a valid mask PNG, differs in size from its annotation, or has an id
-/// above those of the first annotation; if a sequence has fewer than three annotations, or no object in the first. The
-/// message names the file or sequence.
+/// If a mask of a scored frame is missing, is not a valid mask PNG, differs in size from its annotation, or has an
+/// id above those of the first annotation; if a sequence has fewer than three annotations, or no object in the
+/// first. The message names the file or sequence.
 pub fn score_folder(dataset: &Dataset, masks: &Path, progress: &ProgressBar) -> Result<Scores> {
     let frames: usize =
         dataset.sequences().iter().map(|sequence| sequence.annotated().count().saturating_sub(2)).sum();
@@ -59,8 +61,5 @@ fn missing_folder(masks: &Path, sequence: &str) -> Error {
     } else {
         format!("use the folder that holds {sequence}/<frame>.png, or a split without this sequence")
     };
-    Error::score(
-        masks.join(sequence).display().to_string(),
-        format!("no such folder of masks; {remedy}"),
-    )
+    Error::score(masks.join(sequence).display().to_string(), format!("no such folder of masks; {remedy}"))
 }

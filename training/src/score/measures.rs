@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use super::Bitmap;
 
 /// Maximum distance of matching boundaries, as a share of the frame's diagonal.
@@ -28,8 +30,8 @@ pub fn region_similarity(prediction: &Bitmap, truth: &Bitmap) -> f64 {
 }
 
 /// Contour accuracy F = 2PR / (P+R): precision P is the share of the prediction's boundary that lies within the
-/// [tolerance](contour_tolerance) of the true one, recall R the reverse. Two masks without a boundary score 1; if only
-/// one of them has a boundary, the score is 0.
+/// [tolerance](contour_tolerance) of the true one, recall R the reverse. Two masks without a boundary score 1; if
+/// only one of them has a boundary, the score is 0.
 pub fn contour_accuracy(prediction: &Bitmap, truth: &Bitmap) -> f64 {
     let (ours, theirs) = (prediction.boundary(), truth.boundary());
     match (ours.count(), theirs.count()) {
@@ -94,9 +96,9 @@ mod tests {
         let score = FrameScore::of(&a, &b);
         assert_eq!(score.region, 90.0 / 110.0);
         assert_eq!(score.contour, 1.0);
-        // Three columns apart: a boundary is the ring of an 11x11 square, 40 pixels. On each horizontal side, 8 pixels
-        // are common and a ninth is adjacent to the other's end. Of the vertical side inside the other square, only the
-        // two end pixels match.
+        // Three columns apart: a boundary is the ring of an 11x11 square, 40 pixels. On each horizontal side, 8
+        // pixels are common and a ninth is adjacent to the other's end. Of the vertical side inside the other
+        // square, only the two end pixels match.
         let c = square(80, 60, 23, 20, 10);
         let score = FrameScore::of(&a, &c);
         assert_eq!(score.region, 70.0 / 130.0);

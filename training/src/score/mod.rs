@@ -1,9 +1,11 @@
-//! Measures of the DAVIS-2017 benchmark, equal to those of the official tool: region similarity J, contour accuracy F,
-//! their mean, recall and decay (Perazzi et al. 2016 §5, Pont-Tuset et al. 2017).
+// SPDX-License-Identifier: MPL-2.0
+
+//! Measures of the DAVIS-2017 benchmark, equal to those of the official tool: region similarity J, contour
+//! accuracy F, their mean, recall and decay (Perazzi et al. 2016 §5, Pont-Tuset et al. 2017).
 //!
-//! The first and the last annotated frame of a sequence are not scored. The objects are those of the first annotation,
-//! numbered 1 to its largest id. Void pixels count as background. Results over several objects are unweighted means,
-//! independent of the lengths of their sequences.
+//! The first and the last annotated frame of a sequence are not scored. The objects are those of the first
+//! annotation, numbered 1 to its largest id. Void pixels count as background. Results over several objects are
+//! unweighted means, independent of the lengths of their sequences.
 
 mod bitmap;
 mod flicker;
@@ -125,8 +127,8 @@ impl Summary {
 /// Compares one frame with the ground truth and returns one entry for each of the objects 1..=`objects`.
 ///
 /// # Errors
-/// If the sizes differ, or if the prediction has an id above `objects`, which the benchmark refuses. `what` names the
-/// prediction in the message.
+/// If the sizes differ, or if the prediction has an id above `objects`, which the benchmark refuses. `what` names
+/// the prediction in the message.
 pub fn score_frame(
     what: &str,
     prediction: &LabelMap,
@@ -166,12 +168,12 @@ pub fn score_frame(
         .collect())
 }
 
-/// Scores a sequence in memory, with one prediction for each ground-truth frame, from the first frame (the reference) to
-/// the last. As in the benchmark, the first and the last frame are not scored.
+/// Scores a sequence in memory, with one prediction for each ground-truth frame, from the first frame (the
+/// reference) to the last. As in the benchmark, the first and the last frame are not scored.
 ///
 /// # Errors
-/// If the numbers of frames differ, if there are fewer than three, if the first ground truth has no object, or if a
-/// frame cannot be compared (see [`score_frame`]).
+/// If the numbers of frames differ, if there are fewer than three, if the first ground truth has no object, or if
+/// a frame cannot be compared (see [`score_frame`]).
 pub fn score_sequence(name: &str, predictions: &[LabelMap], truth: &[LabelMap]) -> Result<SequenceScore> {
     if predictions.len() != truth.len() {
         return Err(Error::score(

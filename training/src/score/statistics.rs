@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 /// Mean, recall and decay of a measure over the frames of one object (Perazzi et al., *A Benchmark
 /// Dataset and Evaluation Methodology for Video Object Segmentation*, §5), or their unweighted means over
 /// objects.
@@ -40,8 +42,8 @@ impl Statistics {
     }
 }
 
-/// Returns the official tool's edges of four bins over `frames` ≥ 1 values: rint(linspace(1, n, 5) + 1e-10) − 1. Bin i
-/// holds the frames from edge i to edge i + 1, inclusive.
+/// Returns the official tool's edges of four bins over `frames` ≥ 1 values: rint(linspace(1, n, 5) + 1e-10) − 1.
+/// Bin i holds the frames from edge i to edge i + 1, inclusive.
 fn quarters(frames: usize) -> [usize; 5] {
     let step = (frames - 1) as f64 / 4.0;
     std::array::from_fn(|i| {

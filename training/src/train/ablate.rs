@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Ablation of the critics, as in Table 1 of the paper: one configuration trained without critics, with each
 //! critic and with both, all with the same seed and the same number of regressor steps.
 
@@ -14,7 +16,7 @@ use super::record::CURVE;
 use super::record::curve::Curve;
 use super::run::run;
 use super::validate::FinalScores;
-use crate::report::canvas::{Area, Drawn, FONT, GRID, INK, colour, paint};
+use crate::report::canvas::{Area, DrawResult, FONT, GRID, INK, colour, paint};
 use crate::{Error, Result, report};
 
 /// J&F of the paper's full model on the validation set of DAVIS 2016, per cent. The figures of the paper's other
@@ -178,7 +180,7 @@ impl Ablation {
         })
     }
 
-    fn curves(&self, area: &Area) -> Drawn {
+    fn curves(&self, area: &Area) -> DrawResult {
         let values = || self.rows.iter().flat_map(|row| &row.curve).map(|point| point.1);
         let (low, high) = values().fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
         let (low, high) = if low < high { (low, high) } else { (0.0, 100.0) };

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Adam with decoupled weight decay (Loshchilov and Hutter, 2019), with state that checkpoints can store.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Checkpoint file of a run: weights and optimiser moments of every network, and the step. The file is replaced
 //! atomically. The random numbers of a step depend on the seed and the step only, so a checkpoint does not store
 //! them.

@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Configuration of a training run, a TOML file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gstfastganseg::device::DeviceChoice;
-use gstfastganseg::model::Config;
+use gstfastganseg::torch::model::Config;
 use serde::{Deserialize, Serialize};
 
 use super::adam::{Betas, Rates};

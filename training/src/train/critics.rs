@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The critics of a run with their weights and optimisers.
 
 use gstfastganseg::device;
@@ -173,7 +175,7 @@ impl Critics {
     /// Creates randomly initialised critics for K = `window` predicted frames. `device` is that of the regressor.
     pub fn new(settings: &CriticSettings, window: usize, device: Device) -> Result<Self> {
         let device = match &settings.device {
-            Some(choice) => device::open(choice.parse()?)?.0,
+            Some(choice) => gstfastganseg::torch::open_device(choice.parse()?)?.0,
             None => device,
         };
         let rates = Rates {

@@ -1,13 +1,26 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Export of the weights of a training run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use gstfastganseg::model::weights::{self, Weights};
-use gstfastganseg::model::{Lite, Matching, Resnet50, zero_init};
+use gstfastganseg::torch::model::weights::{self, Weights};
+use gstfastganseg::torch::model::{NetworkVisitor, Regressor, build};
 use tch::{Device, Kind, nn};
 
 use crate::Result;
+
+/// Keeps the variables of a network, which the store holds.
+struct Variables;
+
+impl NetworkVisitor for Variables {
+    type Output = ();
+
+    fn visit<R: Regressor + 'static>(self, _: R) -> gstfastganseg::Result<()> {
+        Ok(())
+    }
+}
 
 /// Writes `weights` with their configuration to `out` in half precision. `metadata` is added to that of the
 /// weights.
@@ -17,10 +30,7 @@ use crate::Result;
 pub fn export(weights: &Weights, metadata: &BTreeMap<String, String>, out: &Path) -> Result<()> {
     let config = weights.config();
     let store = nn::VarStore::new(Device::Cpu);
-    match config.matching {
-        Matching::Affinity => drop(zero_init(|| Lite::new(&store.root(), config))?),
-        Matching::GlobalConvolution => drop(zero_init(|| Resnet50::new(&store.root(), config))?),
-    }
+    build(&store.root(), config, Variables)?;
     weights.fill(&store)?;
     let mut all = weights.metadata().clone();
     all.extend(metadata.clone());

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Interruption of a run without loss of its state.
 
 use std::process;

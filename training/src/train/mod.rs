@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Training of the regressor, supervised or with the critics of the paper.
 
 mod ablate;

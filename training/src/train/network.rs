@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The regressor of a run, of either architecture.
 
 use std::path::Path;
 
-use gstfastganseg::model::layers::channels_last;
-use gstfastganseg::model::weights::{self, Weights};
-use gstfastganseg::model::{Architecture, Lite, Matching, Resnet50};
+use gstfastganseg::torch::model::layers::channels_last;
+use gstfastganseg::torch::model::weights::{self, Weights};
+use gstfastganseg::torch::model::{Architecture, Lite, Matching, Resnet50};
 use tch::{Tensor, nn};
 
 use super::config::TrainConfig;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Remedies for errors of libtorch.
 
 use crate::Error;
@@ -9,7 +11,8 @@ const OUT_OF_MEMORY: [&str; 3] = ["out of memory", "can't allocate memory", "not
 /// other errors unchanged.
 pub fn explain_out_of_memory(error: Error, step: u64) -> Error {
     let text = match &error {
-        Error::Torch(inner) | Error::Core(gstfastganseg::Error::Torch(inner)) => inner.to_string(),
+        Error::Torch(inner) => inner.to_string(),
+        Error::Core(gstfastganseg::Error::Torch(message)) => message.clone(),
         _ => return error,
     };
     match text.lines().find(|line| OUT_OF_MEMORY.iter().any(|words| line.contains(words))) {
@@ -32,7 +35,7 @@ mod tests {
             assert!(message.contains(words), "{message}");
         }
         let cuda = TchError::Torch("CUDA out of memory. Tried to allocate 2.00 GiB.\nat ...".into());
-        let message = explain_out_of_memory(gstfastganseg::Error::Torch(cuda).into(), 3).to_string();
+        let message = explain_out_of_memory(gstfastganseg::Error::from(cuda).into(), 3).to_string();
         assert!(message.contains("2.00 GiB") && !message.contains("at ..."), "{message}");
     }
 

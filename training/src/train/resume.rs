@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Checks whether a run can be resumed from the checkpoint in its folder.
 
 use std::collections::BTreeMap;

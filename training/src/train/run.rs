@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! A training run from start to end.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The learning rate schedule.
 
 /// Linear warm-up, a constant rate, then polynomial decay to zero at the end of the run.

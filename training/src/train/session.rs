@@ -1,11 +1,13 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! State of a run in progress.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use gstfastganseg::device::{self, Precision};
-use gstfastganseg::model::weights;
+use gstfastganseg::device::Precision;
+use gstfastganseg::torch::{self, model::weights};
 use gstfastganseg::tracker::Options;
 use indicatif::{ProgressBar, ProgressStyle};
 use tch::{Device, Kind, Tensor, nn};
@@ -63,7 +65,7 @@ impl Session {
         if resumes {
             resume::check(config, out)?;
         }
-        let (device, warning) = device::open(config.device.parse()?)?;
+        let (device, warning) = gstfastganseg::torch::open_device(config.device.parse()?)?;
         if let Some(warning) = warning {
             eprintln!("training on the CPU: {warning}");
         }
@@ -258,7 +260,7 @@ impl Session {
 /// The kind of mixed precision: bfloat16, or float32 on a processor without bfloat16 instructions, where libtorch
 /// takes a hundred times as long.
 fn mixed_kind(device: Device) -> Result<Kind> {
-    let native = device.is_cuda() || Precision::Auto.kind(device)? == Kind::BFloat16;
+    let native = device.is_cuda() || torch::kind(Precision::Auto, device)? == Kind::BFloat16;
     if !native {
         eprintln!("training in float32: this processor has no bfloat16 instructions");
     }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! One training step: the steps of each critic, then one step of the regressor on equation 5.
 
 use tch::{Kind, Tensor};

@@ -1,11 +1,13 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Validation during training, with the tracker that the element uses, and the best weights so far.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use gstfastganseg::model::Config;
-use gstfastganseg::model::weights::{self, Weights};
+use gstfastganseg::torch::model::Config;
+use gstfastganseg::torch::model::weights::{self, Weights};
 use gstfastganseg::tracker::{Options, Tracker};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};

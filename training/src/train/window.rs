@@ -1,14 +1,16 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Unrolling of a window, for every regressor. The K frames are predicted in order, each from the predicted soft
 //! mask and the temporal skip of the previous frame; the gradient flows through both. The frame before the window
 //! supplies the first mask only, and the recurrent state starts at zero.
 
 use std::collections::VecDeque;
 
-use gstfastganseg::model::layers::channels_last;
-use gstfastganseg::model::lite::features::Features;
-use gstfastganseg::model::lite::matching::Biases;
-use gstfastganseg::model::lite::memory::{Selection, Tokens, remember};
-use gstfastganseg::model::{Lite, Regressor, Resnet50, resnet50};
+use gstfastganseg::torch::model::layers::channels_last;
+use gstfastganseg::torch::model::lite::features::Features;
+use gstfastganseg::torch::model::lite::matching::Biases;
+use gstfastganseg::torch::model::lite::memory::{Selection, Tokens, remember};
+use gstfastganseg::torch::model::{Lite, Regressor, Resnet50, resnet50};
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
@@ -178,7 +180,7 @@ impl Unroll for Lite {
 
 #[cfg(test)]
 mod tests {
-    use gstfastganseg::model::{Config, TemporalSkip};
+    use gstfastganseg::torch::model::{Config, TemporalSkip};
     use tch::nn;
 
     use super::*;

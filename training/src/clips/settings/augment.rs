@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Checked, interval, must, share, within};
 
-/// Augmentation of windows of video: one transform for all frames of a window, another for the reference. The defaults
-/// are the settings of `lite`.
+/// Augmentation of windows of video: one transform for all frames of a window, another for the reference. The
+/// defaults are the settings of `lite`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augment {
@@ -38,8 +40,8 @@ pub struct Augment {
     /// Distances between the frames of a window, in annotated frames. One entry is drawn for each window; repeated
     /// entries are drawn more often.
     pub frame_steps: Vec<usize>,
-    /// Probability that the reference is the first frame that shows the object; else it is drawn from all frames that
-    /// show it.
+    /// Probability that the reference is the first frame that shows the object; else it is drawn from all frames
+    /// that show it.
     pub first_reference: f64,
     /// Transform of the reference in relation to the window's.
     pub reference: ReferenceTransform,
@@ -73,7 +75,7 @@ pub enum Border {
 pub enum ReferenceTransform {
     /// Small random change of the window's transform.
     Near,
-    /// Drawn independently from the same distribution.
+    /// DrawResult independently from the same distribution.
     Independent,
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Section `[data]` of a run's configuration: sources of the clips and their augmentation.
 
 mod augment;

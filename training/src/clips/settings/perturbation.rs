@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Checked, must, share, within};
 
-/// Perturbation of the mask of the previous frame, so that it resembles a prediction: it is displaced, dilated or eroded,
-/// and blurred, and sometimes has holes or false blobs.
+/// Perturbation of the mask of the previous frame, so that it resembles a prediction: it is displaced, dilated or
+/// eroded, and blurred, and sometimes has holes or false blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Perturbation {

@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Checked, interval, share, within};
 
-/// Rendering of synthetic clips from stills. The defaults are the settings of `lite`: affine motion and waves, without
-/// thin-plate splines, motion blur or lighting changes.
+/// Rendering of synthetic clips from stills. The defaults are the settings of `lite`: affine motion and waves,
+/// without thin-plate splines, motion blur or lighting changes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Synthetic {
@@ -13,8 +15,8 @@ pub struct Synthetic {
     pub wave: f64,
     /// Probability, for each object and each background, of bending by a thin-plate spline.
     pub thin_plate: f64,
-    /// Standard deviation of the displacement of the spline's control points over a whole clip, as a fraction of the
-    /// sides of the object or picture.
+    /// Standard deviation of the displacement of the spline's control points over a whole clip, as a fraction of
+    /// the sides of the object or picture.
     pub bend: f64,
     /// Probability of a second object, in half of the cases in front of the first.
     pub second_object: f64,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Adversarial losses of critics and regressor, equations 3 and 4.
 //!
 //! A critic minimises −(E D(real) − E D(fake)) + λ_gp·GP. The regressor minimises −E D(fake), the only term that

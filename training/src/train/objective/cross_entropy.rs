@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Cross-entropy of soft masks, equation 2.
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The objective of the regressor, equation 5: L = λ_CE·L_CE + λ_S·L_S + λ_T·L_T.
 
 mod adversarial;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Soft region similarity.
 
 use tch::{Kind, Tensor};

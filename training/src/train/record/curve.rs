@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The curve of a run in CSV: one column per scalar, one row every few steps.
 
 use std::fs::{self, OpenOptions};

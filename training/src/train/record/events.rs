@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Event files of TensorBoard: TFRecords of `Event` messages.
 
 use std::fs::{File, OpenOptions};

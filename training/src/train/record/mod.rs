@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Record of a run: scalars in `curve.csv`, `curve.png` and TensorBoard's event files, and images of predicted
 //! masks.
 

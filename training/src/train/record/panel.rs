@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Panel of a training window: each frame with its true and its predicted mask.
 
 use image::{DynamicImage, GrayImage, RgbImage};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Plot of the curve: one chart per group of scalars.
 
 use image::RgbImage;
@@ -6,7 +8,7 @@ use plotters::style::{Color, TextStyle};
 
 use super::curve::Row;
 use crate::Result;
-use crate::report::canvas::{Area, Drawn, FONT, GRID, INK, colour, paint};
+use crate::report::canvas::{Area, DrawResult, FONT, GRID, INK, colour, paint};
 
 /// Scalars without a chart.
 const HIDDEN: [&str; 1] = ["seconds"];
@@ -69,7 +71,7 @@ fn charts(columns: &[String], rows: &[Row]) -> Vec<Chart> {
     charts
 }
 
-fn draw_chart(area: &Area, chart: &Chart) -> Drawn {
+fn draw_chart(area: &Area, chart: &Chart) -> DrawResult {
     let points = || chart.series.iter().flat_map(|(_, values)| values);
     let last = points().map(|point| point.0).fold(1.0, f64::max);
     let (low, high) = span(points().map(|point| point.1));

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! The messages of TensorFlow's `event.proto` and `summary.proto` that TensorBoard needs for scalars and images.
 
 #[derive(Clone, PartialEq, prost::Message)]

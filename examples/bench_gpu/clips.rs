@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Clips in memory, drawn by `examples/demo_clip.rs`.
 
 #[path = "../demo_clip.rs"]
@@ -26,7 +28,7 @@ impl VideoClips {
             frames: count.max(60),
             rate: 30,
         };
-        let scene = demo_clip::FrameSource::new(clip);
+        let scene = demo_clip::Scene::new(clip);
         let (width, height) = (factor * clip.width, factor * clip.height);
         let mut mask = Vec::new();
         let frames = (0..count)
@@ -96,7 +98,7 @@ fn enlarge(pixels: &[u8], width: usize, factor: usize, bytes: usize) -> Vec<u8> 
     all
 }
 
-/// FrameSource of an I420 frame. `view` returns the RGB frame from which it was converted.
+/// Scene of an I420 frame. `view` returns the RGB frame from which it was converted.
 pub struct I420<'a> {
     pub data: &'a [u8],
     pub picture: Picture<'a>,
