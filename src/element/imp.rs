@@ -2,7 +2,7 @@
 
 //! GObject, GstElement and GstBaseTransform implementation.
 
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::time::Instant;
 
 use glib::subclass::Signal;
@@ -22,8 +22,9 @@ use super::process_error::{self, ProcessError};
 use super::qos::Qos;
 use super::reference::State;
 use super::segmenter::Segmenter;
+use super::selector::Selector;
 use super::settings::{self, Settings};
-use super::shared::Shared;
+use super::shared::{Shared, lock};
 use super::statistics::Statistics;
 use super::stream::{Host, Stream};
 use super::{CAT, allocation, caps, pending, signals};
@@ -39,10 +40,8 @@ pub struct FastGanSeg {
     pub(super) settings: Mutex<Settings>,
     pub(super) shared: Mutex<Shared>,
     stream: Mutex<Option<Stream>>,
-}
-
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// It has a lock of its own, held for moments only.
+    pub(super) selector: Selector,
 }
 
 #[glib::object_subclass]
@@ -103,6 +102,9 @@ impl ObjectImpl for FastGanSeg {
     fn dispatch_properties_changed(&self, pspecs: &[glib::ParamSpec]) {
         self.parent_dispatch_properties_changed(pspecs);
         let is_set = |name: &str| pspecs.iter().any(|pspec| pspec.name() == name);
+        if is_set("ref-box") || is_set("ref-points") {
+            self.arm_prompt();
+        }
         // An image without a mask file does not replace a mask from a signal.
         if is_set("ref-mask") || (is_set("ref-image") && self.settings().ref_mask.is_some()) {
             let load = self.shared().slot.begin_load();
@@ -158,6 +160,11 @@ impl BaseTransformImpl for FastGanSeg {
 
         let device = settings.device.parse().map_err(message)?;
         let reference = if early { None } else { self.load(&settings).map_err(message)? };
+        let prompt = settings.prompt().map_err(message)?;
+        if prompt.is_some() && reference.is_some() {
+            self.warn_prompt_unused();
+        }
+        let prompt = prompt.filter(|_| reference.is_none() && !early);
         let options = Options {
             model: settings.model_file.clone(),
             device,
@@ -189,6 +196,8 @@ impl BaseTransformImpl for FastGanSeg {
             shared.latency = latency;
             shared.statistics = Statistics::default();
             shared.reset = false;
+            shared.selecting = 0;
+            shared.prompt = prompt;
             // A mask that was set meanwhile is loaded next, as if it were set while playing.
             let changed = shared.slot.loads() != loads_before && !shared.slot.has_early();
             let armed = shared.slot.start(reference);
@@ -205,7 +214,11 @@ impl BaseTransformImpl for FastGanSeg {
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        self.shared().slot.stop();
+        {
+            let mut shared = self.shared();
+            shared.slot.stop();
+            shared.prompt = None;
+        }
         self.stream().take();
         self.shared().active_device = None;
         self.obj().notify("active-device");

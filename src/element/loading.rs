@@ -1,17 +1,25 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Loads references from files and from the signal `set-reference`.
+//! Loads references from files, from the signal `set-reference` and from selections.
 
 use glib::subclass::prelude::*;
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use gstreamer_base::prelude::*;
 
 use super::CAT;
+use super::frame::Frame;
 use super::imp::FastGanSeg;
+use super::sample;
+use super::selector::Job;
 use super::reference::{LoadId, Reference, State};
 use super::settings::Settings;
 use super::stream::Host;
+use crate::Error;
+use crate::device::DeviceChoice;
+use crate::image::OwnedPicture;
 use crate::mask::{Interpretation, ReferenceMask};
+use crate::model::prompt::{Point, Prompt, Rect};
 
 impl FastGanSeg {
     /// Reads the reference that is set by properties, if any.
@@ -85,6 +93,106 @@ impl FastGanSeg {
                 false
             }
         }
+    }
+
+    /// Selects the object of `ref-box` and `ref-points` in the next buffer.
+    pub(super) fn arm_prompt(&self) {
+        let (prompt, has_mask) = {
+            let settings = self.settings();
+            (settings.prompt(), settings.ref_mask.is_some())
+        };
+        match prompt {
+            Ok(None) => self.shared().prompt = None,
+            Ok(Some(_)) if has_mask => self.warn_prompt_unused(),
+            Ok(prompt) => self.shared().prompt = prompt,
+            // The start reports it.
+            Err(_) if !self.shared().slot.is_running() => (),
+            Err(error) => self.warn_selection(&error),
+        }
+    }
+
+    /// The signals `select-box` and `select-point`: selects in the next buffer. A point is added to those that were
+    /// given for the same buffer.
+    pub(super) fn select_next(&self, rect: Option<Rect>, point: Option<Point>) {
+        let mut shared = self.shared();
+        let prompt = shared.prompt.get_or_insert_default();
+        prompt.rect = rect.or(prompt.rect);
+        prompt.points.extend(point);
+    }
+
+    /// Makes a reference of what `prompt` selects in `frame` or in `ref-image`.
+    ///
+    /// # Errors
+    /// A prompt outside of the picture, a picture that cannot be read, and errors of libtorch.
+    pub(super) fn try_select(&self, prompt: Prompt, frame: &Frame) -> crate::Result<()> {
+        let (ref_image, device) = {
+            let settings = self.settings();
+            (settings.ref_image.clone(), settings.device.parse::<DeviceChoice>()?)
+        };
+        let (picture, prompt) = match &ref_image {
+            Some(path) => {
+                let picture = OwnedPicture::open(path)?;
+                let view = picture.as_picture();
+                prompt.check((view.width, view.height))?;
+                (picture, prompt)
+            }
+            None => {
+                let size = (frame.width() as usize, frame.height() as usize);
+                prompt.check(size)?;
+                let bad = |error: glib::BoolError| Error::Config(format!("the frame cannot be converted: {error}"));
+                let picture = sample::reference_picture(frame).map_err(bad)??;
+                let view = picture.as_picture();
+                let scale = (view.width as f64 / size.0 as f64, view.height as f64 / size.1 as f64);
+                let size = (view.width, view.height);
+                (picture, prompt.scaled(scale, size))
+            }
+        };
+        if !self.is_live() {
+            let (mask, picture) = self.selector.select(picture, prompt, device)?;
+            let image = ref_image.is_some().then_some(picture);
+            self.shared().slot.set_from_application(Reference::new(mask, image));
+            self.post_reference(State::Armed, None, None);
+            return Ok(());
+        }
+        self.shared().selecting += 1;
+        let weak = self.obj().downgrade();
+        let done = Box::new(move |mask: crate::Result<ReferenceMask>, picture| {
+            let Some(obj) = weak.upgrade() else { return };
+            let element = obj.imp();
+            let armed = {
+                let mut shared = element.shared();
+                shared.selecting = shared.selecting.saturating_sub(1);
+                mask.map(|mask| shared.slot.set_from_application(Reference::new(mask, Some(picture))))
+            };
+            match armed {
+                Ok(true) => element.post_reference(State::Armed, None, None),
+                Ok(false) => (),
+                Err(error) => element.warn_selection(&error),
+            }
+        });
+        self.selector.queue(Job { picture, prompt, done }, device)
+    }
+
+    /// Whether upstream is live. Then frames must not wait.
+    fn is_live(&self) -> bool {
+        let mut query = gst::query::Latency::new();
+        self.obj().sink_pad().peer_query(&mut query) && query.result().0
+    }
+
+    pub(super) fn warn_selection(&self, error: &Error) {
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::Settings,
+            ("Nothing is selected: {error}. The earlier reference, if any, stays in use")
+        );
+    }
+
+    pub(super) fn warn_prompt_unused(&self) {
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::Settings,
+            ("ref-mask is set, so ref-box and ref-points are not used: unset ref-mask to select with them")
+        );
     }
 
     fn log_reading(&self, mask: &ReferenceMask) {

@@ -14,16 +14,18 @@ use gstreamer_base::subclass::base_transform::{InputBuffer, PrepareOutputBufferS
 use gstreamer_base::subclass::prelude::*;
 
 use super::downstream::{self, AlphaUse};
-use super::imp::{FastGanSeg, lock};
+use super::frame::Frame;
+use super::imp::FastGanSeg;
 use super::qos::{LateFrame, Times};
 use super::reference::State;
 use super::settings::Settings;
-use super::shared::Shared;
+use super::shared::{Shared, lock};
 use super::statistics::Origin;
 use super::stream::{Host, Stream};
 use super::{CAT, Output, caps};
 use crate::device;
 use crate::mask::MaskWarning;
+use crate::model::prompt::Prompt;
 
 const ALPHA_FORMATS: &str = "a format with alpha (A420, AYUV, RGBA, ...)";
 
@@ -97,6 +99,14 @@ impl Host for FastGanSeg {
             gst::ResourceError::Settings,
             ("There is no reference, so frames are output opaque: set ref-mask to a PNG of the object")
         );
+    }
+
+    fn select(&self, prompt: Prompt, frame: &Frame) -> crate::Result<()> {
+        match self.try_select(prompt, frame) {
+            Err(error) if self.shared().slot.state() != State::None => self.warn_selection(&error),
+            result => return result,
+        }
+        Ok(())
     }
 
     fn post_late(&self, late: LateFrame, buffer: &gst::BufferRef, times: Times) {

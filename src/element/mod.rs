@@ -22,6 +22,7 @@ mod reference;
 mod sample;
 mod schedule;
 mod segmenter;
+mod selector;
 mod settings;
 mod shared;
 mod signals;

@@ -197,6 +197,11 @@ impl ReferenceSlot {
         self.running
     }
 
+    /// Whether the element is started.
+    pub fn is_running(&self) -> bool {
+        self.running
+    }
+
     /// Whether `load` is the last one that began.
     pub fn is_current(&self, load: LoadId) -> bool {
         self.running && load == LoadId(self.loads)

@@ -11,6 +11,8 @@ use gstreamer::prelude::*;
 
 use super::{Edges, LatePolicy, Output, Precision, Roi};
 use crate::matte::MatteSettings;
+use crate::model::prompt::{Point, Prompt, Rect};
+use crate::{Error, Result};
 
 /// Maximum of `feather` and `expand` in pixels. Control bindings need a bound.
 const MAX_EDGE_PIXELS: f64 = 100.0;
@@ -43,6 +45,10 @@ pub struct Settings {
     pub inference_interval: u32,
     pub late_policy: LatePolicy,
     pub roi_meta: bool,
+    /// Elements of `ref-box`.
+    pub ref_box: Vec<f64>,
+    /// Elements of `ref-points`.
+    pub ref_points: Vec<Vec<f64>>,
 }
 
 impl Default for Settings {
@@ -69,6 +75,8 @@ impl Default for Settings {
             inference_interval: 1,
             late_policy: LatePolicy::default(),
             roi_meta: false,
+            ref_box: Vec::new(),
+            ref_points: Vec::new(),
         }
     }
 }
@@ -84,6 +92,33 @@ impl Settings {
             smoothing: self.smoothing,
             edges: self.edges,
         }
+    }
+
+    /// Returns what `ref-box` and `ref-points` select, if they are set.
+    ///
+    /// # Errors
+    /// A wrong number of elements, or a value that is no number.
+    pub fn prompt(&self) -> Result<Option<Prompt>> {
+        if self.ref_box.is_empty() && self.ref_points.is_empty() {
+            return Ok(None);
+        }
+        let bad = |reason: String| Error::Config(reason);
+        let rect = match self.ref_box[..] {
+            [] => None,
+            [x, y, width, height] => Some(Rect { x, y, width, height }),
+            _ => {
+                let count = self.ref_box.len();
+                return Err(bad(format!("ref-box has {count} elements: give <x, y, width, height> in pixels")));
+            }
+        };
+        let point = |point: &Vec<f64>| match point[..] {
+            [x, y, label] if label == 0.0 || label == 1.0 => Ok(Point { x, y, positive: label == 1.0 }),
+            _ => Err(bad(format!(
+                "ref-points has the element {point:?}: give <x, y, label> in pixels, label 1 on the object, 0 elsewhere"
+            ))),
+        };
+        let points = self.ref_points.iter().map(point).collect::<Result<_>>()?;
+        Ok(Some(Prompt { points, rect, mask: None }))
     }
 
     pub fn set(&mut self, name: &str, value: &glib::Value) {
@@ -109,6 +144,8 @@ impl Settings {
             "inference-interval" => self.inference_interval = get(value),
             "late-policy" => self.late_policy = get(value),
             "roi-meta" => self.roi_meta = get(value),
+            "ref-box" => self.ref_box = numbers(value),
+            "ref-points" => self.ref_points = elements(value).iter().map(|point| numbers(point)).collect(),
             _ => unreachable!("GObject knows no property {name}"),
         }
     }
@@ -136,6 +173,8 @@ impl Settings {
             "inference-interval" => self.inference_interval.to_value(),
             "late-policy" => self.late_policy.to_value(),
             "roi-meta" => self.roi_meta.to_value(),
+            "ref-box" => gst::Array::new(&self.ref_box).to_value(),
+            "ref-points" => gst::Array::new(self.ref_points.iter().map(gst::Array::new)).to_value(),
             _ => unreachable!("GObject knows no property {name}"),
         }
     }
@@ -146,6 +185,19 @@ where
     <T::Checker as glib::value::ValueTypeChecker>::Error: std::fmt::Debug,
 {
     value.get().expect("GObject checks the type of properties")
+}
+
+/// Elements of a `GstValueArray`, none of another type.
+fn elements(value: &glib::Value) -> Vec<glib::SendValue> {
+    value.get::<gst::Array>().map(|array| array.as_slice().to_vec()).unwrap_or_default()
+}
+
+/// Numbers of a `GstValueArray`. NaN stands for what is no number.
+fn numbers(value: &glib::Value) -> Vec<f64> {
+    let number = |value: &glib::SendValue| {
+        value.transform::<f64>().ok().and_then(|value| value.get::<f64>().ok()).unwrap_or(f64::NAN)
+    };
+    elements(value).iter().map(number).collect()
 }
 
 /// Reads a path. An empty string unsets the property, because launch lines cannot pass NULL.
@@ -168,6 +220,22 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecString::builder("ref-image")
                 .nick("Reference image")
                 .blurb("PNG or JPEG that ref-mask belongs to, rotated by its EXIF orientation (unset = the next buffer)")
+                .mutable_playing()
+                .build(),
+            gst::ParamSpecArray::builder("ref-box")
+                .nick("Reference box")
+                .blurb(
+                    "Box around the object in ref-image or, if that is unset, in the next buffer: <x, y, width, height> \
+                     in pixels. Takes the place of ref-mask",
+                )
+                .mutable_playing()
+                .build(),
+            gst::ParamSpecArray::builder("ref-points")
+                .nick("Reference points")
+                .blurb(
+                    "Points on the object (label 1) and beside it (label 0) in the same picture as ref-box: \
+                     <<x, y, label>, ...> in pixels. Alone or together with ref-box",
+                )
                 .mutable_playing()
                 .build(),
             glib::ParamSpecString::builder("model-file")

@@ -2,10 +2,13 @@
 
 //! State behind the lock `shared`.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use super::latency::Latency;
 use super::qos::Qos;
 use super::reference::ReferenceSlot;
 use super::statistics::Statistics;
+use crate::model::prompt::Prompt;
 
 /// State that the streaming thread shares with other threads.
 #[derive(Default)]
@@ -17,6 +20,15 @@ pub struct Shared {
     pub active_device: Option<String>,
     /// The application has requested a restart of tracking from the reference.
     pub reset: bool,
+    /// What to select in the next buffer.
+    pub prompt: Option<Prompt>,
+    /// Number of selections that are not finished.
+    pub selecting: u32,
     /// Whether the output has the colours of the input. `transform_meta` reads it while `stream` is locked.
     pub keeps_colors: bool,
+}
+
+/// Locks a mutex. A panic of another thread does not matter: state is replaced as a whole.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

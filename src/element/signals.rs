@@ -10,6 +10,7 @@ use glib::subclass::prelude::*;
 use gstreamer as gst;
 
 use super::FastGanSeg;
+use crate::model::prompt::{Point, Rect};
 
 pub fn signals() -> &'static [Signal] {
     static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
@@ -25,6 +26,29 @@ pub fn signals() -> &'static [Signal] {
                     let accepted = element(values)
                         .is_some_and(|element| element.imp().give_reference(sample(1), sample(2)));
                     Some(accepted.to_value())
+                })
+                .build(),
+            // Arguments: x, y, width, height in pixels of the next buffer.
+            Signal::builder("select-box")
+                .action()
+                .run_last()
+                .param_types([f64::static_type(); 4])
+                .class_handler(|values| {
+                    let [x, y, width, height] = [1, 2, 3, 4].map(|index| number(values, index));
+                    element(values)?.imp().select_next(Some(Rect { x, y, width, height }), None);
+                    None
+                })
+                .build(),
+            // Arguments: x, y in pixels of the next buffer; whether the point is on the object.
+            Signal::builder("select-point")
+                .action()
+                .run_last()
+                .param_types([f64::static_type(), f64::static_type(), bool::static_type()])
+                .class_handler(|values| {
+                    let [x, y] = [1, 2].map(|index| number(values, index));
+                    let positive = values.get(3).is_some_and(|value| value.get() == Ok(true));
+                    element(values)?.imp().select_next(None, Some(Point { x, y, positive }));
+                    None
                 })
                 .build(),
             // Restarts tracking from the reference at the next buffer, and removes the references of other streams.
@@ -45,4 +69,8 @@ pub fn signals() -> &'static [Signal] {
 
 fn element(values: &[glib::Value]) -> Option<FastGanSeg> {
     values.first()?.get().ok()
+}
+
+fn number(values: &[glib::Value], index: usize) -> f64 {
+    values.get(index).and_then(|value| value.get().ok()).unwrap_or(f64::NAN)
 }

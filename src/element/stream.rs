@@ -26,6 +26,7 @@ use super::statistics::{Origin, Statistics};
 use super::{CAT, LatePolicy, Output};
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
+use crate::model::prompt::Prompt;
 use crate::tracker::Prefetched;
 
 /// Maximum number of buffers at which the use of the alpha channel downstream is checked. Elements behind queues
@@ -53,6 +54,12 @@ pub trait Host {
     /// Posts warnings about a mask that is probably wrong but used nevertheless.
     fn post_mask_warnings(&self, mask: &Path, warnings: Vec<MaskWarning>);
     fn warn_no_reference(&self);
+    /// Makes the reference that `prompt` selects in the next buffer, `frame`, or in `ref-image`. In live pipelines it
+    /// arrives later.
+    ///
+    /// # Errors
+    /// The selection fails, and there is no earlier reference.
+    fn select(&self, prompt: Prompt, frame: &Frame) -> crate::Result<()>;
     /// Posts a QoS message about a late buffer.
     fn post_late(&self, late: LateFrame, buffer: &gst::BufferRef, times: Times);
 }
@@ -172,6 +179,11 @@ impl Stream {
         buffer: gst::Buffer,
     ) -> Result<Option<PendingFrame>, ProcessError> {
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
+        let prompt = element.shared().prompt.take();
+        if let Some(prompt) = prompt {
+            let info = self.input()?;
+            element.select(prompt, &Frame::from_buffer_ref_readable(&buffer, &info)?)?;
+        }
         let (change, reset) = {
             let mut shared = element.shared();
             (shared.slot.take_change(), std::mem::take(&mut shared.reset))
@@ -328,7 +340,8 @@ impl Stream {
         for state in others {
             element.post_reference(state, buffer.pts(), None);
         }
-        if result.matte.is_none() && !std::mem::replace(&mut self.no_reference_reported, true) {
+        let selecting = element.shared().selecting > 0;
+        if result.matte.is_none() && !selecting && !std::mem::replace(&mut self.no_reference_reported, true) {
             element.warn_no_reference();
         }
         Ok(Some((result.matte, result.time.map_or(Origin::NoMask, Origin::Network))))

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Masks from boxes and clicks, made by the prompt network on a thread of its own.
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use super::shared::lock;
+use crate::device::{self, DeviceChoice, Precision};
+use crate::image::OwnedPicture;
+use crate::mask::ReferenceMask;
+use crate::model::prompt::{Prompt, PromptNetwork};
+use crate::{Error, Result};
+
+/// Time without jobs after which the network is unloaded.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// A picture and what to select in it.
+pub struct Job {
+    pub picture: OwnedPicture,
+    pub prompt: Prompt,
+    /// Called with the mask on the thread of the selector.
+    pub done: Box<dyn FnOnce(Result<ReferenceMask>, OwnedPicture) + Send>,
+}
+
+/// Queue of a thread that starts with the first job and ends when it has been idle.
+#[derive(Default)]
+pub struct Selector(Mutex<Option<Sender<Job>>>);
+
+impl Selector {
+    /// Queues a job.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn queue(&self, job: Job, device: DeviceChoice) -> Result<()> {
+        let mut jobs = lock(&self.0);
+        let job = match jobs.as_ref().map(|jobs| jobs.send(job)) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(unsent)) => unsent.0,
+            None => job,
+        };
+        let (sender, receiver) = channel();
+        std::thread::Builder::new()
+            .name("fastganseg-sel".into())
+            .spawn(move || work(&receiver, device))
+            .map_err(|error| Error::Config(format!("the selection thread cannot be started: {error}")))?;
+        // The new thread waits for it.
+        let _ = sender.send(job);
+        *jobs = Some(sender);
+        Ok(())
+    }
+
+    /// Selects and waits for the mask.
+    ///
+    /// # Errors
+    /// Those of the network, and of starting the thread.
+    pub fn select(&self, picture: OwnedPicture, prompt: Prompt, device: DeviceChoice) -> Result<(ReferenceMask, OwnedPicture)> {
+        let (sender, receiver) = channel();
+        let done = Box::new(move |mask, picture| drop(sender.send((mask, picture))));
+        self.queue(Job { picture, prompt, done }, device)?;
+        let ended = |_| Error::Config("the selection thread has ended: please report it".into());
+        let (mask, picture) = receiver.recv().map_err(ended)?;
+        Ok((mask?, picture))
+    }
+}
+
+fn work(jobs: &Receiver<Job>, device: DeviceChoice) {
+    let mut network = None;
+    while let Ok(Job { picture, prompt, done }) = jobs.recv_timeout(IDLE) {
+        let mask = select(&mut network, device, &picture, &prompt);
+        done(mask, picture);
+    }
+}
+
+fn select(
+    network: &mut Option<PromptNetwork>,
+    device: DeviceChoice,
+    picture: &OwnedPicture,
+    prompt: &Prompt,
+) -> Result<ReferenceMask> {
+    let network = match network {
+        Some(network) => network,
+        None => {
+            let device = device::open(device)?.0;
+            let kind = Precision::Auto.kind(device)?;
+            network.insert(PromptNetwork::load(device, kind)?)
+        }
+    };
+    let view = picture.as_picture();
+    let selection = network.select(&view, prompt)?;
+    ReferenceMask::from_soft(view.width, view.height, selection.alpha)
+}
