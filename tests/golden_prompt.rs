@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gstfastganseg::image::OwnedPicture;
 use gstfastganseg::model::prompt::{Embedding, Point, Prompt, PromptNetwork, Rect};
@@ -37,24 +37,20 @@ fn picture() -> OwnedPicture {
 /// Logits of the first disc, as `mask_prompt` in the script.
 fn mask_prompt() -> Tensor {
     let positions = (0..256i64).flat_map(|y| (0..256i64).map(move |x| (x, y)));
-    let logit = |(x, y): (i64, i64)| {
-        ((37 * 37 - (x - 95).pow(2) - (y - 75).pow(2)) as f32 / 64.0).clamp(-16.0, 16.0)
-    };
+    let logit =
+        |(x, y): (i64, i64)| ((37 * 37 - (x - 95).pow(2) - (y - 75).pow(2)) as f32 / 64.0).clamp(-16.0, 16.0);
     Tensor::from_slice(&positions.map(logit).collect::<Vec<_>>()).reshape([256, 256])
 }
 
-/// Tensors are not shared between threads by themselves; nothing writes to these.
-struct Shared(PromptNetwork, Embedding);
-// SAFETY: libtorch tensors may be read by several threads.
-unsafe impl Sync for Shared {}
-
-fn encoded() -> &'static Shared {
-    static SHARED: OnceLock<Shared> = OnceLock::new();
-    SHARED.get_or_init(|| {
+/// The network and the encoded picture, shared by all tests.
+fn encoded() -> MutexGuard<'static, (PromptNetwork, Embedding)> {
+    static ENCODED: OnceLock<Mutex<(PromptNetwork, Embedding)>> = OnceLock::new();
+    let encode = || {
         let network = PromptNetwork::load(Device::Cpu, Kind::Float).unwrap();
         let embedding = network.encode(&picture().as_picture()).unwrap();
-        Shared(network, embedding)
-    })
+        Mutex::new((network, embedding))
+    };
+    ENCODED.get_or_init(encode).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn golden(name: &str) -> Tensor {
@@ -75,8 +71,10 @@ fn every_fifth(x: &Tensor) -> Tensor {
 }
 
 fn compare(name: &str, prompt: &Prompt) {
-    let Shared(network, embedding) = encoded();
-    let candidates = network.decode(embedding, prompt).unwrap();
+    let candidates = {
+        let (network, embedding) = &*encoded();
+        network.decode(embedding, prompt).unwrap()
+    };
     let logits: Vec<_> = candidates.iter().map(|candidate| every_fifth(&candidate.logits)).collect();
     assert_close(name, &Tensor::stack(&logits, 0), &golden(&format!("{name}.logits")), 1e-3);
     let iou: Vec<_> = candidates.iter().map(|candidate| candidate.iou as f32).collect();
@@ -89,8 +87,8 @@ fn point(x: f64, y: f64, positive: bool) -> Point {
 
 #[test]
 fn embedding() {
-    let Shared(_, embedding) = encoded();
-    assert_close("embedding", &every_fifth(embedding.features()), &golden("embedding"), 1e-3);
+    let features = every_fifth(encoded().1.features());
+    assert_close("embedding", &features, &golden("embedding"), 1e-3);
 }
 
 #[test]

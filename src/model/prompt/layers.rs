@@ -34,8 +34,7 @@ impl<'a> Store<'a> {
     pub fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor> {
         let name = format!("{}{name}", self.prefix);
         let refuse = |reason| Error::Weights { path: super::ORIGIN.into(), reason };
-        let tensor =
-            self.tensors.get(&name).ok_or_else(|| refuse(format!("tensor `{name}` is missing")))?;
+        let tensor = self.tensors.get(&name).ok_or_else(|| refuse(format!("tensor `{name}` is missing")))?;
         if tensor.size() != shape {
             let found = tensor.size();
             return Err(refuse(format!("tensor `{name}`: expected shape {shape:?}, found {found:?}")));
@@ -68,7 +67,10 @@ impl Linear {
     /// # Errors
     /// [`Error::Weights`] if a tensor is missing or of another shape.
     pub fn new(store: &Store, inputs: i64, outputs: i64) -> Result<Self> {
-        Ok(Self { weight: store.tensor("weight", &[outputs, inputs])?, bias: store.tensor("bias", &[outputs])? })
+        Ok(Self {
+            weight: store.tensor("weight", &[outputs, inputs])?,
+            bias: store.tensor("bias", &[outputs])?,
+        })
     }
 
     /// Maps (…, inputs) to (…, outputs).
@@ -118,7 +120,9 @@ impl Mlp {
     pub fn new(store: &Store, names: &[&str], sizes: &[i64]) -> Result<Self> {
         let layers = names.iter().zip(sizes.windows(2));
         Ok(Self(
-            layers.map(|(name, size)| Linear::new(&store.at(name), size[0], size[1])).collect::<Result<_>>()?,
+            layers
+                .map(|(name, size)| Linear::new(&store.at(name), size[0], size[1]))
+                .collect::<Result<_>>()?,
         ))
     }
 

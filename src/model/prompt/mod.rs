@@ -216,8 +216,9 @@ impl PromptNetwork {
         let iou: Vec<f32> = Vec::try_from(iou.f_to_device(Device::Cpu)?)?;
         let logits = logits.f_to_device(Device::Cpu)?.f_unbind(0)?;
         let candidates = logits.into_iter().zip(iou);
-        Ok(candidates
-            .map(|(logits, iou)| Candidate { logits, iou: f64::from(iou), placement })
-            .collect())
+        Ok(candidates.map(|(logits, iou)| Candidate { logits, iou: f64::from(iou), placement }).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

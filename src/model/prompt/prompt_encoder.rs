@@ -56,9 +56,8 @@ impl PromptEncoder {
     /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store) -> Result<Self> {
         let masks = store.at("mask_downscaling");
-        let half = |inputs, outputs| {
-            ConvSpec::square(inputs, outputs, 2).stride(2).padding(Padding::Zeros(0, 0))
-        };
+        let half =
+            |inputs, outputs| ConvSpec::square(inputs, outputs, 2).stride(2).padding(Padding::Zeros(0, 0));
         let norm = |index, channels| LayerNorm::new(&masks.at(index), channels, EPSILON);
         let mut labels = (0..4)
             .map(|index| store.at("point_embeddings").at(index).tensor("weight", &[1, EMBEDDING]))
