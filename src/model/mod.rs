@@ -11,6 +11,7 @@ pub mod config;
 pub mod layers;
 pub mod lite;
 pub mod meter;
+pub mod prompt;
 pub mod resnet50;
 mod tensor_slices;
 pub mod weights;

@@ -132,6 +132,16 @@ impl Weights {
     }
 }
 
+/// Reads every tensor of a `.safetensors` file in memory as float32; error messages name it `origin`.
+///
+/// # Errors
+/// [`Error::Weights`] if it is not safetensors, or a tensor is not F32, F16 or BF16, or not finite.
+pub(super) fn read_tensors(bytes: &[u8], origin: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let container = Container::new(origin, bytes.to_vec())?;
+    let tensors = container.header.tensors();
+    tensors.into_iter().map(|(name, info)| Ok((name.clone(), container.value(&name, info)?))).collect()
+}
+
 /// Returns the checked configuration, or the reason why there is none, without the file name.
 fn read_config(metadata: &BTreeMap<String, String>) -> Result<Config, String> {
     let config = metadata.get("config").ok_or(

@@ -1,0 +1,51 @@
+//! Masks that the decoder proposes.
+
+use tch::{Kind, Tensor};
+
+use super::input::Placement;
+use crate::Result;
+
+/// Distance of the two thresholds of the stability score from that of the mask, in logits.
+const STABILITY_OFFSET: f64 = 1.0;
+
+/// One mask of the decoder.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Logits at a quarter of the network's input, (256, 256) float32 on the CPU. Positive values are the object; the
+    /// padding at the right or bottom is included.
+    pub logits: Tensor,
+    /// IoU with the object as the network predicts it, about 0 to 1.
+    pub iou: f64,
+    pub(super) placement: Placement,
+}
+
+impl Candidate {
+    /// Returns the IoU of the masks at two thresholds around zero, 0 to 1: high for clear borders.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn stability(&self) -> Result<f64> {
+        let logits = self.placement.valid(&self.logits)?;
+        let count = |threshold: f64| -> Result<f64> {
+            Ok(logits.f_gt(threshold)?.f_sum(Kind::Float)?.f_double_value(&[])?)
+        };
+        let larger = count(-STABILITY_OFFSET)?;
+        Ok(if larger > 0.0 { count(STABILITY_OFFSET)? / larger } else { 0.0 })
+    }
+
+    /// Returns soft alpha at the size of the encoded picture, 0 to 255, row by row.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn alpha(&self) -> Result<Vec<u8>> {
+        to_alpha(&self.placement.to_picture(&self.logits)?)
+    }
+}
+
+/// Converts logits to bytes; positive logits become at least 128.
+pub fn to_alpha(logits: &Tensor) -> Result<Vec<u8>> {
+    let alpha = logits.f_sigmoid()?.f_mul_scalar(255.0)?.f_round()?.f_to_kind(Kind::Uint8)?.f_contiguous()?;
+    let mut bytes = vec![0; alpha.numel()];
+    alpha.f_copy_data(&mut bytes, alpha.numel())?;
+    Ok(bytes)
+}

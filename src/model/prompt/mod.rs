@@ -1,0 +1,224 @@
+//! `prompt`: selects an object in a picture from points or a box.
+//!
+//! It is MobileSAM (Zhang et al., arXiv:2306.14289), a distilled Segment Anything (Kirillov et al., ICCV 2023), for
+//! inference. The encoder sees the picture once, at 1024x1024; decoding a prompt takes a small part of its time. The
+//! encoder computes in the chosen kind, everything else in float32.
+
+mod candidate;
+mod decoder;
+mod encoder;
+mod input;
+mod layers;
+mod prompt_encoder;
+mod select;
+mod transformer;
+mod window;
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+pub use self::candidate::Candidate;
+use self::decoder::MaskDecoder;
+use self::encoder::ImageEncoder;
+use self::input::{LOGITS, Placement, SIDE};
+use self::layers::Store;
+use self::prompt_encoder::{Label, Location, PromptEncoder};
+pub use self::select::Selection;
+use super::weights::read_tensors;
+use crate::image::{Picture, check_size};
+use crate::{Error, Result};
+
+/// Weights file.
+const BUILT_IN: &[u8] = include_bytes!("../../../models/prompt.safetensors");
+/// Name of the weights file in messages.
+const ORIGIN: &str = "(built-in prompt network)";
+/// Maximum number of points in a prompt.
+pub const MAX_POINTS: usize = 64;
+
+/// A point of a prompt, in pixels of the picture from its top left corner; the centre of the first pixel is at
+/// (0.5, 0.5).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Horizontal position.
+    pub x: f64,
+    /// Vertical position.
+    pub y: f64,
+    /// Whether the point is on the object; if not, it is on something else.
+    pub positive: bool,
+}
+
+/// A box around the object, in pixels of the picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rect {
+    /// Left edge.
+    pub x: f64,
+    /// Top edge.
+    pub y: f64,
+    /// Width.
+    pub width: f64,
+    /// Height.
+    pub height: f64,
+}
+
+/// What a user tells about the object: at least one positive point, or a box.
+#[derive(Debug, Default)]
+pub struct Prompt {
+    /// Points on the object and beside it, at most [`MAX_POINTS`].
+    pub points: Vec<Point>,
+    /// Box around the object.
+    pub rect: Option<Rect>,
+    /// Logits of an earlier mask of the same picture to be refined, as in [`Candidate::logits`].
+    pub mask: Option<Tensor>,
+}
+
+impl Prompt {
+    /// Checks the prompt against the width and height of its picture.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it has no positive point and no box, too many points, a point or box outside of the
+    /// picture, an empty box, a value that is not finite, or a mask of another shape.
+    pub fn check(&self, (width, height): (usize, usize)) -> Result<()> {
+        let (w, h) = (width as f64, height as f64);
+        let refuse = |reason: String| Err(Error::Config(reason));
+        if self.rect.is_none() && !self.points.iter().any(|point| point.positive) {
+            return refuse("the prompt has neither a box nor a point on the object: give one of them".into());
+        }
+        if self.points.len() > MAX_POINTS {
+            return refuse(format!("the prompt has {} points: at most {MAX_POINTS}", self.points.len()));
+        }
+        for Point { x, y, .. } in &self.points {
+            if !((0.0..=w).contains(x) && (0.0..=h).contains(y)) {
+                return refuse(format!("the point ({x}, {y}) is outside of the picture of {width}x{height}"));
+            }
+        }
+        if let Some(Rect { x, y, width: rect_width, height: rect_height }) = self.rect {
+            let size = format!("{rect_width}x{rect_height} at ({x}, {y})");
+            if ![x, y, rect_width, rect_height].into_iter().all(f64::is_finite) {
+                return refuse(format!("the box {size} is not finite"));
+            }
+            if rect_width <= 0.0 || rect_height <= 0.0 {
+                return refuse(format!("the box {size} is empty"));
+            }
+            if x < 0.0 || y < 0.0 || x + rect_width > w || y + rect_height > h {
+                return refuse(format!("the box {size} is not inside the picture of {width}x{height}"));
+            }
+        }
+        if let Some(mask) = &self.mask
+            && mask.size() != [LOGITS, LOGITS]
+        {
+            return refuse(format!("the mask of a prompt has the shape {:?}, not 256x256", mask.size()));
+        }
+        Ok(())
+    }
+
+    /// Returns the locations that the network gets.
+    fn locations(&self, placement: &Placement) -> Vec<Location> {
+        let locate = |x: f64, y: f64, label| {
+            let (x, y) = placement.to_input((x, y));
+            Location { x, y, label }
+        };
+        let points = self.points.iter().map(|point| {
+            locate(point.x, point.y, if point.positive { Label::Positive } else { Label::Negative })
+        });
+        let mut locations: Vec<_> = points.collect();
+        match self.rect {
+            Some(rect) => locations.extend([
+                locate(rect.x, rect.y, Label::TopLeft),
+                locate(rect.x + rect.width, rect.y + rect.height, Label::BottomRight),
+            ]),
+            None => locations.push(Location { x: 0.0, y: 0.0, label: Label::Padding }),
+        }
+        locations
+    }
+}
+
+/// An encoded picture.
+#[derive(Debug)]
+pub struct Embedding {
+    /// (1, 256, 64, 64) float32.
+    features: Tensor,
+    placement: Placement,
+}
+
+impl Embedding {
+    /// The features, (1, 256, 64, 64) float32 on the device of the network.
+    pub fn features(&self) -> &Tensor {
+        &self.features
+    }
+}
+
+/// The network.
+#[derive(Debug)]
+pub struct PromptNetwork {
+    encoder: ImageEncoder,
+    prompts: PromptEncoder,
+    decoder: MaskDecoder,
+    /// Encoded positions of the embedding, (1, 64 * 64, 256).
+    positions: Tensor,
+    kind: Kind,
+}
+
+impl PromptNetwork {
+    /// Loads the built-in weights. The encoder computes in `kind`.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] if the device or its memory is not available.
+    pub fn load(device: Device, kind: Kind) -> Result<Self> {
+        let _guard = tch::no_grad_guard();
+        let tensors = read_tensors(BUILT_IN, Path::new(ORIGIN))?;
+        let store = Store::new(&tensors, device, Kind::Float);
+        let prompts = PromptEncoder::new(&store.at("prompt_encoder"))?;
+        Ok(Self {
+            encoder: ImageEncoder::new(&Store::new(&tensors, device, kind).at("image_encoder"))?,
+            positions: prompts.grid(SIDE / 16)?,
+            decoder: MaskDecoder::new(&store.at("mask_decoder"))?,
+            prompts,
+            kind,
+        })
+    }
+
+    /// Encodes a picture of any size up to [`MAX_SIDE`](crate::image::MAX_SIDE) and
+    /// [`MAX_PIXELS`](crate::image::MAX_PIXELS).
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the picture is larger, or does not fit in its data.
+    pub fn encode(&self, picture: &Picture) -> Result<Embedding> {
+        let _guard = tch::no_grad_guard();
+        let size = (picture.width, picture.height);
+        check_size(size.0, size.1).map_err(|reason| Error::Config(format!("the picture: {reason}")))?;
+        let placement = Placement::new(size);
+        let input = placement.input(picture)?.f_to_device(self.prompts.device())?.f_to_kind(self.kind)?;
+        let features = self.encoder.forward(&input)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+        Ok(Embedding { features, placement })
+    }
+
+    /// Returns the masks for a prompt in pixels of the encoded picture. The first suits prompts that define the
+    /// object, such as a box or several points; the others are a part, a larger part and the whole of what is at an
+    /// ambiguous point.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`Prompt::check`].
+    pub fn decode(&self, embedding: &Embedding, prompt: &Prompt) -> Result<Vec<Candidate>> {
+        let _guard = tch::no_grad_guard();
+        let placement = embedding.placement;
+        prompt.check(placement.picture())?;
+        let locations = self.prompts.locations(&prompt.locations(&placement))?;
+        let dense = match &prompt.mask {
+            Some(mask) => {
+                let mask = mask.f_to_device(self.prompts.device())?.f_to_kind(Kind::Float)?;
+                self.prompts.mask(&mask.f_reshape([1, 1, LOGITS, LOGITS])?)?
+            }
+            None => self.prompts.no_mask()?,
+        };
+        let features = embedding.features.f_add(&dense)?;
+        let (logits, iou) = self.decoder.forward(&features, &self.positions, &locations)?;
+        let iou: Vec<f32> = Vec::try_from(iou.f_to_device(Device::Cpu)?)?;
+        let logits = logits.f_to_device(Device::Cpu)?.f_unbind(0)?;
+        let candidates = logits.into_iter().zip(iou);
+        Ok(candidates.map(|(logits, iou)| Candidate { logits, iou: f64::from(iou), placement }).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Selection of one mask for a prompt.
+
+use tch::{Kind, Tensor};
+
+use super::candidate::{Candidate, to_alpha};
+use super::{Embedding, Point, Prompt, PromptNetwork, Rect};
+use crate::image::{FrameSource, Picture, Region};
+use crate::model::layers::zeros;
+use crate::{Error, Result};
+
+/// Width and height of the crop by those of the box.
+const CROP: f64 = 2.0;
+/// A crop of more than this share of the picture adds nothing to the whole picture.
+const MAX_CROP: f64 = 0.8;
+/// Logits are limited to this magnitude before they are averaged.
+const LIMIT: f64 = 10.0;
+/// Candidate of the largest extent.
+const WHOLE: usize = 3;
+/// A largest candidate that covers more than this share of the picture is its background.
+const MAX_OBJECT: f64 = 0.7;
+
+/// The mask of the selected object.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Soft alpha at the size of the picture, 0 to 255, row by row.
+    pub alpha: Vec<u8>,
+    /// IoU with the object as the network predicts it, about 0 to 1.
+    pub iou: f64,
+}
+
+impl PromptNetwork {
+    /// Returns the mask of the object that the prompt selects.
+    ///
+    /// The whole picture is encoded and decoded, then a crop of twice the box, or without a box, twice the bounds of
+    /// the first mask, which is then part of the prompt. The logits of both are averaged.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) if the prompt or the picture is invalid: see [`Prompt::check`] and
+    /// [`encode`](Self::encode).
+    pub fn select(&self, picture: &Picture, prompt: &Prompt) -> Result<Selection> {
+        prompt.check((picture.width, picture.height))?;
+        self.select_encoded(picture, &self.encode(picture)?, prompt)
+    }
+
+    /// As [`select`](Self::select), with the picture already encoded, for another prompt on the same picture.
+    ///
+    /// # Errors
+    /// Those of [`select`](Self::select).
+    pub fn select_encoded(
+        &self,
+        picture: &Picture,
+        embedding: &Embedding,
+        prompt: &Prompt,
+    ) -> Result<Selection> {
+        let _guard = tch::no_grad_guard();
+        let size = (picture.width, picture.height);
+        prompt.check(size)?;
+        if embedding.placement.picture() != size {
+            return Err(Error::Config("the encoded picture has another size than the picture".into()));
+        }
+        let first = match prompt.rect {
+            Some(_) => best(self.decode(embedding, prompt)?)?,
+            None => self.decode_points(embedding, prompt)?,
+        };
+        let logits = first.placement.to_picture(&first.logits)?;
+        let region = match prompt.rect {
+            Some(rect) => Some(rect),
+            None => bounds(&logits)?,
+        };
+        let region = region.map(|rect| crop_around(rect, &prompt.points, size));
+        let area = |region: Region| (region.width * region.height) as f64;
+        let worthwhile = |region: &Region| area(*region) <= MAX_CROP * area(Region::whole(size));
+        let Some(region) = region.filter(worthwhile) else {
+            return Ok(Selection { alpha: to_alpha(&logits)?, iou: first.iou });
+        };
+
+        let mut source = *picture;
+        let embedding = self.encode(&source.crop(region, (region.width, region.height))?)?;
+        let mut moved = prompt.moved_into(region);
+        if prompt.rect.is_none() {
+            moved.mask = Some(embedding.placement.to_logits(&part(&logits, region)?)?);
+        }
+        let candidates = self.decode(&embedding, &moved)?;
+        let second = if prompt.points.len() == 1 && prompt.rect.is_none() {
+            whole(candidates)?
+        } else {
+            best(candidates)?
+        };
+        let close = second.placement.to_picture(&second.logits)?;
+        let mean = zeros(&logits.size(), &logits)?.f_sub_scalar(LIMIT)?;
+        part(&mean, region)?.f_copy_(&close.f_clamp(-LIMIT, LIMIT)?)?;
+        let mean = logits.f_clamp(-LIMIT, LIMIT)?.f_add(&mean)?.f_mul_scalar(0.5)?;
+        Ok(Selection { alpha: to_alpha(&mean)?, iou: 0.5 * (first.iou + second.iou) })
+    }
+
+    /// Decodes points one after the other, as a user gives them, each with the mask of those before. Begins with the
+    /// first positive point.
+    fn decode_points(&self, embedding: &Embedding, prompt: &Prompt) -> Result<Candidate> {
+        let mut points = prompt.points.clone();
+        if let Some(first) = points.iter().position(|point| point.positive) {
+            points[..=first].rotate_right(1);
+        }
+        let decode = |count: usize, mask: Option<Tensor>| {
+            self.decode(embedding, &Prompt { points: points[..count].to_vec(), rect: None, mask })
+        };
+        let mut candidate = match &prompt.mask {
+            Some(mask) => best(decode(1, Some(mask.shallow_clone()))?)?,
+            None => whole(decode(1, None)?)?,
+        };
+        for count in 2..=points.len() {
+            candidate = best(decode(count, Some(candidate.logits))?)?;
+        }
+        Ok(candidate)
+    }
+}
+
+/// Returns the candidate of the highest predicted IoU times stability.
+fn best(mut candidates: Vec<Candidate>) -> Result<Candidate> {
+    let scores = candidates.iter().map(|candidate| Ok(candidate.iou * candidate.stability()?));
+    let scores = scores.collect::<Result<Vec<f64>>>()?;
+    let index = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+    Ok(candidates.swap_remove(index.unwrap_or_default()))
+}
+
+/// Returns the candidate of the largest extent, or if it is the background, the [`best`] of the others.
+fn whole(mut candidates: Vec<Candidate>) -> Result<Candidate> {
+    let largest = candidates.swap_remove(WHOLE);
+    let logits = largest.placement.valid(&largest.logits)?;
+    let share = logits.f_gt(0.0)?.f_mean(Kind::Float)?.f_double_value(&[])?;
+    if share > MAX_OBJECT { best(candidates) } else { Ok(largest) }
+}
+
+/// Returns the bounding box of the positive logits (H, W).
+fn bounds(logits: &Tensor) -> Result<Option<Rect>> {
+    let range = |over: i64| -> Result<Option<(f64, f64)>> {
+        let positive: Vec<bool> = Vec::try_from(logits.f_amax([over], false)?.f_gt(0.0)?)?;
+        let first = positive.iter().position(|&positive| positive);
+        let last = positive.iter().rposition(|&positive| positive);
+        Ok(first.zip(last).map(|(first, last)| (first as f64, (last + 1 - first) as f64)))
+    };
+    let axes = range(0)?.zip(range(1)?);
+    Ok(axes.map(|((x, width), (y, height))| Rect { x, y, width, height }))
+}
+
+/// Returns a region of [`CROP`] times the width and height of `rect` that has the points, clipped to the picture.
+fn crop_around(rect: Rect, points: &[Point], (width, height): (usize, usize)) -> Region {
+    let axis = |start: f64, length: f64, side: usize, points: &mut dyn Iterator<Item = f64>| {
+        let margin = 0.5 * (CROP - 1.0) * length;
+        let range = (start - margin, start + length + margin);
+        let (first, last) = points.fold(range, |(first, last), at| (first.min(at), last.max(at)));
+        let first = (first.max(0.0).floor() as usize).min(side - 1);
+        (first, (last.ceil() as usize).clamp(first + 1, side) - first)
+    };
+    let (x, width) = axis(rect.x, rect.width, width, &mut points.iter().map(|point| point.x));
+    let (y, height) = axis(rect.y, rect.height, height, &mut points.iter().map(|point| point.y));
+    Region { x, y, width, height }
+}
+
+impl Prompt {
+    /// The prompt without its mask, in pixels of the part of the picture at `region`.
+    fn moved_into(&self, region: Region) -> Self {
+        let (x, y, width, height) =
+            (region.x as f64, region.y as f64, region.width as f64, region.height as f64);
+        let points = self.points.iter().map(|point| Point { x: point.x - x, y: point.y - y, ..*point });
+        let rect = self.rect.map(|rect| {
+            let (left, top) = (rect.x - x, rect.y - y);
+            // Rounding must not move an edge out of the region.
+            Rect {
+                x: left,
+                y: top,
+                width: rect.width.min(width - left),
+                height: rect.height.min(height - top),
+            }
+        });
+        Self { points: points.collect(), rect, mask: None }
+    }
+}
+
+/// Returns the part of `plane` (H, W) at `region`, which shares its memory.
+fn part(plane: &Tensor, region: Region) -> Result<Tensor> {
+    let rows = plane.f_narrow(0, region.y as i64, region.height as i64)?;
+    Ok(rows.f_narrow(1, region.x as i64, region.width as i64)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crops_are_twice_the_box_inside_the_picture() {
+        let rect = Rect { x: 40.0, y: 10.0, width: 20.0, height: 20.0 };
+        let size = (100, 80);
+        assert_eq!(crop_around(rect, &[], size), Region { x: 30, y: 0, width: 40, height: 40 });
+        let points = [Point { x: 99.5, y: 60.0, positive: false }];
+        assert_eq!(crop_around(rect, &points, size), Region { x: 30, y: 0, width: 70, height: 60 });
+        let corner = Rect { x: 99.5, y: 79.5, width: 0.5, height: 0.5 };
+        assert_eq!(crop_around(corner, &[], size), Region { x: 99, y: 79, width: 1, height: 1 });
+    }
+
+    #[test]
+    fn bounds_are_those_of_positive_logits() {
+        let logits = Tensor::full([6, 9], -1.0, (Kind::Float, tch::Device::Cpu));
+        assert_eq!(bounds(&logits).unwrap(), None);
+        let _ = logits.narrow(0, 2, 3).narrow(1, 4, 2).fill_(3.0);
+        assert_eq!(bounds(&logits).unwrap(), Some(Rect { x: 4.0, y: 2.0, width: 2.0, height: 3.0 }));
+    }
+
+    #[test]
+    fn prompts_move_with_the_crop() {
+        let prompt = Prompt {
+            points: vec![Point { x: 12.0, y: 9.5, positive: true }],
+            rect: Some(Rect { x: 10.0, y: 5.0, width: 20.0, height: 10.0 }),
+            mask: None,
+        };
+        let region = Region { x: 4, y: 2, width: 30, height: 20 };
+        let moved = prompt.moved_into(region);
+        assert_eq!(moved.points[0], Point { x: 8.0, y: 7.5, positive: true });
+        assert_eq!(moved.rect, Some(Rect { x: 6.0, y: 3.0, width: 20.0, height: 10.0 }));
+        moved.check((region.width, region.height)).unwrap();
+    }
+}

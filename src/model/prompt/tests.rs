@@ -1,0 +1,117 @@
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use super::*;
+use crate::image::OwnedPicture;
+
+const SIZE: (usize, usize) = (64, 48);
+
+fn network() -> MutexGuard<'static, PromptNetwork> {
+    static NETWORK: OnceLock<Mutex<PromptNetwork>> = OnceLock::new();
+    let load = || Mutex::new(PromptNetwork::load(Device::Cpu, Kind::Float).unwrap());
+    NETWORK.get_or_init(load).lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A red disc of radius 8 at (44, 16) on green.
+fn inside(x: usize, y: usize) -> bool {
+    (x as f64 + 0.5 - 44.0).hypot(y as f64 + 0.5 - 16.0) < 8.0
+}
+
+fn disc() -> OwnedPicture {
+    let pixels = (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| (x, y)));
+    let rgb = pixels.flat_map(|(x, y)| if inside(x, y) { [220, 40, 30] } else { [40, 150, 60] });
+    OwnedPicture::from_rgb(SIZE.0, SIZE.1, rgb.collect()).unwrap()
+}
+
+fn point(x: f64, y: f64, positive: bool) -> Prompt {
+    Prompt { points: vec![Point { x, y, positive }], ..Prompt::default() }
+}
+
+fn rect(x: f64, y: f64, width: f64, height: f64) -> Prompt {
+    Prompt { rect: Some(Rect { x, y, width, height }), ..Prompt::default() }
+}
+
+fn iou(alpha: &[u8]) -> f64 {
+    assert_eq!(alpha.len(), SIZE.0 * SIZE.1);
+    let pixels = (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| inside(x, y)));
+    let (mut both, mut any) = (0, 0);
+    for (alpha, inside) in alpha.iter().zip(pixels) {
+        both += u32::from(*alpha > 127 && inside);
+        any += u32::from(*alpha > 127 || inside);
+    }
+    f64::from(both) / f64::from(any)
+}
+
+#[test]
+fn prompts_that_select_nothing_are_refused() {
+    let nan = f64::NAN;
+    for (prompt, word) in [
+        (Prompt::default(), "neither a box nor a point"),
+        (point(5.0, 5.0, false), "neither a box nor a point"),
+        (point(64.5, 5.0, true), "outside"),
+        (point(5.0, -0.5, true), "outside"),
+        (point(nan, 5.0, true), "outside"),
+        (point(5.0, f64::INFINITY, true), "outside"),
+        (rect(5.0, 5.0, 0.0, 5.0), "empty"),
+        (rect(5.0, 5.0, 5.0, -5.0), "empty"),
+        (rect(60.0, 5.0, 5.0, 5.0), "not inside"),
+        (rect(-1.0, 5.0, 5.0, 5.0), "not inside"),
+        (rect(nan, 5.0, 5.0, 5.0), "not finite"),
+        (rect(5.0, 5.0, f64::INFINITY, 5.0), "not finite"),
+        (
+            Prompt { points: vec![Point { x: 1.0, y: 1.0, positive: true }; 65], ..Prompt::default() },
+            "at most 64",
+        ),
+        (
+            Prompt {
+                mask: Some(Tensor::zeros([64, 64], (Kind::Float, Device::Cpu))),
+                ..point(5.0, 5.0, true)
+            },
+            "256",
+        ),
+    ] {
+        let error = prompt.check(SIZE).unwrap_err();
+        assert!(matches!(error, Error::Config(_)));
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    for prompt in [point(0.0, 0.0, true), point(64.0, 48.0, true), rect(0.0, 0.0, 64.0, 48.0)] {
+        prompt.check(SIZE).unwrap();
+    }
+}
+
+#[test]
+fn bad_prompts_and_pictures_are_refused_before_encoding() {
+    let picture = disc();
+    let error = network().select(&picture.as_picture(), &point(5.0, 50.0, true)).unwrap_err();
+    assert!(error.to_string().contains("outside"), "{error}");
+    for picture in [
+        Picture { data: &[0; 10], width: 2, height: 2, stride: 6 },
+        Picture { data: &[], width: 0, height: 2, stride: 0 },
+        Picture { data: &[0; 10], width: 1 << 40, height: 1 << 40, stride: 6 },
+    ] {
+        assert!(matches!(network().encode(&picture), Err(Error::Config(_))), "{picture:?}");
+    }
+}
+
+#[test]
+fn a_box_and_a_click_select_a_disc() {
+    let picture = disc();
+    for prompt in [rect(36.0, 8.0, 16.0, 16.0), point(44.0, 16.0, true)] {
+        let selection = network().select(&picture.as_picture(), &prompt).unwrap();
+        let score = iou(&selection.alpha);
+        println!("IoU {score:.3}, predicted {:.3}", selection.iou);
+        assert!(score > 0.9, "{prompt:?}: {score}");
+        assert!(selection.iou > 0.8);
+    }
+}
+
+#[test]
+fn candidates_have_the_size_of_the_picture() {
+    let network = network();
+    let embedding = network.encode(&disc().as_picture()).unwrap();
+    let candidates = network.decode(&embedding, &rect(36.0, 8.0, 16.0, 16.0)).unwrap();
+    assert_eq!(candidates.len(), 4);
+    assert!(iou(&candidates[0].alpha().unwrap()) > 0.9);
+    let stability = candidates[0].stability().unwrap();
+    assert!((0.8..=1.0).contains(&stability), "{stability}");
+    assert!(network.decode(&embedding, &point(70.0, 5.0, true)).is_err());
+}
