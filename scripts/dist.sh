@@ -29,9 +29,10 @@ scripts/install.sh "$stage/lib/gstreamer-1.0"
 install -m 755 "$target/release/fastganseg-train" "$stage/bin/"
 chrpath -r '$ORIGIN/../fastganseg' "$stage/lib/gstreamer-1.0/libgstfastganseg.so" >/dev/null
 chrpath -r '$ORIGIN/../lib/fastganseg' "$stage/bin/fastganseg-train" >/dev/null
-cp -R pipelines README.md CHANGELOG.md "$stage/"
+cp -R pipelines docs README.md CHANGELOG.md "$stage/"
 cp LICENSE "$stage/licences/fastganseg-MPL-2.0.txt"
-cp models/MODEL_CARD.md "$stage/licences/built-in-weights.md"
+cp models/MODEL_CARD.md "$stage/licences/lite-weights.md"
+cp models/PROMPT_CARD.md "$stage/licences/prompt-weights.md"
 for licence in .libtorch/torch-*.dist-info/licenses/{LICENSE,NOTICE}; do
   [ -e "$licence" ] && cp "$licence" "$stage/licences/libtorch-$(basename "$licence")"
 done

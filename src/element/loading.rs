@@ -6,13 +6,14 @@ use glib::subclass::prelude::*;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_base::prelude::*;
+use gstreamer_video::prelude::*;
 
 use super::CAT;
 use super::frame::Frame;
 use super::imp::FastGanSeg;
+use super::reference::{LoadId, Reference, State};
 use super::sample;
 use super::selector::Job;
-use super::reference::{LoadId, Reference, State};
 use super::settings::Settings;
 use super::stream::Host;
 use crate::Error;
@@ -139,7 +140,8 @@ impl FastGanSeg {
             None => {
                 let size = (frame.width() as usize, frame.height() as usize);
                 prompt.check(size)?;
-                let bad = |error: glib::BoolError| Error::Config(format!("the frame cannot be converted: {error}"));
+                let bad =
+                    |error: glib::BoolError| Error::Config(format!("the frame cannot be converted: {error}"));
                 let picture = sample::reference_picture(frame).map_err(bad)??;
                 let view = picture.as_picture();
                 let scale = (view.width as f64 / size.0 as f64, view.height as f64 / size.1 as f64);

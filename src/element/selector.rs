@@ -35,9 +35,11 @@ impl Selector {
     /// The thread cannot be started.
     pub fn queue(&self, job: Job, device: DeviceChoice) -> Result<()> {
         let mut jobs = lock(&self.0);
-        let job = match jobs.as_ref().map(|jobs| jobs.send(job)) {
-            Some(Ok(())) => return Ok(()),
-            Some(Err(unsent)) => unsent.0,
+        let job = match jobs.as_ref() {
+            Some(jobs) => match jobs.send(job) {
+                Ok(()) => return Ok(()),
+                Err(unsent) => unsent.0,
+            },
             None => job,
         };
         let (sender, receiver) = channel();
@@ -55,7 +57,12 @@ impl Selector {
     ///
     /// # Errors
     /// Those of the network, and of starting the thread.
-    pub fn select(&self, picture: OwnedPicture, prompt: Prompt, device: DeviceChoice) -> Result<(ReferenceMask, OwnedPicture)> {
+    pub fn select(
+        &self,
+        picture: OwnedPicture,
+        prompt: Prompt,
+        device: DeviceChoice,
+    ) -> Result<(ReferenceMask, OwnedPicture)> {
         let (sender, receiver) = channel();
         let done = Box::new(move |mask, picture| drop(sender.send((mask, picture))));
         self.queue(Job { picture, prompt, done }, device)?;

@@ -108,7 +108,9 @@ impl Settings {
             [x, y, width, height] => Some(Rect { x, y, width, height }),
             _ => {
                 let count = self.ref_box.len();
-                return Err(bad(format!("ref-box has {count} elements: give <x, y, width, height> in pixels")));
+                return Err(bad(format!(
+                    "ref-box has {count} elements: give <x, y, width, height> in pixels"
+                )));
             }
         };
         let point = |point: &Vec<f64>| match point[..] {

@@ -23,6 +23,7 @@ mod qos;
 mod random;
 mod reference;
 mod rig;
+mod selection;
 mod settings;
 mod signals;
 mod soak;

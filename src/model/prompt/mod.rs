@@ -112,6 +112,26 @@ impl Prompt {
         Ok(())
     }
 
+    /// The same prompt for the picture scaled by `scale` to the width and height `size`. The mask is dropped.
+    #[cfg(feature = "plugin")]
+    pub(crate) fn scaled(&self, scale: (f64, f64), (width, height): (usize, usize)) -> Self {
+        // Rounding must not move anything out of the picture.
+        let x = |at: f64| (at * scale.0).min(width as f64);
+        let y = |at: f64| (at * scale.1).min(height as f64);
+        let points =
+            self.points.iter().map(|point| Point { x: x(point.x), y: y(point.y), ..*point }).collect();
+        let rect = self.rect.map(|rect| {
+            let (left, top) = (x(rect.x), y(rect.y));
+            Rect {
+                x: left,
+                y: top,
+                width: x(rect.x + rect.width) - left,
+                height: y(rect.y + rect.height) - top,
+            }
+        });
+        Self { points, rect, mask: None }
+    }
+
     /// Returns the locations that the network gets.
     fn locations(&self, placement: &Placement) -> Vec<Location> {
         let locate = |x: f64, y: f64, label| {

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! References from boxes and points.
+
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_check::Harness;
+use gstreamer_video::VideoFormat;
+
+use crate::util::*;
+
+const SIZE: (u32, u32) = (320, 180);
+/// Left, top, width and height of the object.
+const OBJECT: (usize, usize, usize, usize) = (120, 50, 80, 90);
+
+fn inside(x: usize, y: usize) -> bool {
+    let (left, top, width, height) = OBJECT;
+    (left..left + width).contains(&x) && (top..top + height).contains(&y)
+}
+
+/// A striped orange rectangle on a textured green background, RGB.
+fn picture(number: u64) -> gst::Buffer {
+    let pixel = |i: usize| {
+        let (x, y) = (i % SIZE.0 as usize, i / SIZE.0 as usize);
+        if inside(x, y) {
+            if x / 9 % 2 == 0 { [235, 140, 30] } else { [215, 120, 25] }
+        } else {
+            let shade = ((x / 23 * 31 + y / 17 * 57) % 40) as u8;
+            [40 + shade, 95 + shade, 50 + shade / 2]
+        }
+    };
+    let mut buffer =
+        gst::Buffer::from_mut_slice((0..(SIZE.0 * SIZE.1) as usize).flat_map(pixel).collect::<Vec<u8>>());
+    stamp(&mut buffer, number);
+    buffer
+}
+
+fn rectangle(values: [f64; 4]) -> gst::Array {
+    gst::Array::new(values)
+}
+
+fn tight() -> [f64; 4] {
+    let (x, y, width, height) = OBJECT;
+    [x, y, width, height].map(|value| value as f64)
+}
+
+fn points(values: &[[f64; 3]]) -> gst::Array {
+    gst::Array::new(values.iter().map(|point| gst::Array::new(*point)))
+}
+
+fn new_element() -> gst::Element {
+    let element = element();
+    element.set_property("device", "cpu");
+    element
+}
+
+fn start(element: &gst::Element) -> Harness {
+    let mut harness = harness(element, &info(VideoFormat::Rgb, SIZE.0, SIZE.1).to_caps().unwrap());
+    // A harness is live unless told otherwise.
+    harness.set_live(false);
+    harness
+}
+
+/// Intersection over union of the alpha of the next frame with the object.
+fn overlap(harness: &mut Harness, number: u64) -> f64 {
+    harness.push(picture(number)).unwrap();
+    let alpha = alpha(&harness.pull().unwrap(), &src_info(harness));
+    let truth = (0..alpha.len()).map(|i| inside(i % SIZE.0 as usize, i / SIZE.0 as usize));
+    let (mut both, mut either) = (0, 0);
+    for (value, truth) in alpha.iter().zip(truth) {
+        both += usize::from(*value > 127 && truth);
+        either += usize::from(*value > 127 || truth);
+    }
+    both as f64 / either.max(1) as f64
+}
+
+#[test]
+fn a_box_selects_the_object_of_the_first_frame() {
+    let element = new_element();
+    let bus = bus(&element);
+    element.set_property("ref-box", rectangle(tight()));
+    let mut harness = start(&element);
+    for number in 0..3 {
+        let overlap = overlap(&mut harness, number);
+        assert!(overlap > 0.9, "frame {number}: {overlap}");
+    }
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+    assert_no_messages(&bus);
+}
+
+#[test]
+fn points_select_and_signals_select_anew_while_playing() {
+    let element = new_element();
+    element.set_property("ref-points", points(&[[160.0, 95.0, 1.0], [20.0, 20.0, 0.0]]));
+    let mut harness = start(&element);
+    let first = overlap(&mut harness, 0);
+    assert!(first > 0.8, "{first}");
+    element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+    let second = overlap(&mut harness, 1);
+    assert!(second > 0.9, "{second}");
+    element.emit_by_name::<()>("select-point", &[&160.0, &95.0, &true]);
+    let third = overlap(&mut harness, 2);
+    assert!(third > 0.8, "{third}");
+}
+
+#[test]
+fn invalid_selections_at_the_start_are_errors() {
+    for (name, value, words) in [
+        ("ref-box", gst::Array::new([1.0, 2.0, 3.0]), "3 elements"),
+        ("ref-points", points(&[[1.0, 2.0, 0.5]]), "label 1"),
+        ("ref-points", gst::Array::new([1.0]), "ref-points"),
+    ] {
+        let element = new_element();
+        let bus = bus(&element);
+        element.set_property(name, value);
+        assert!(element.set_state(gst::State::Paused).is_err(), "{name}");
+        let error = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
+        let gst::MessageView::Error(error) = error.view() else { unreachable!() };
+        assert!(error.error().to_string().contains(words), "{words}: {}", error.error());
+        element.set_state(gst::State::Null).unwrap();
+    }
+}
+
+#[test]
+fn a_selection_outside_the_first_frame_ends_the_stream_and_a_later_one_is_a_warning() {
+    for values in [[10.0, 10.0, 400.0, 20.0], [f64::NAN, 0.0, 5.0, 5.0], [5.0, 5.0, 0.0, 9.0]] {
+        let element = new_element();
+        let bus = bus(&element);
+        element.set_property("ref-box", rectangle(values));
+        let mut harness = start(&element);
+        assert!(harness.push(picture(0)).is_err(), "{values:?}");
+        let error = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
+        let gst::MessageView::Error(error) = error.view() else { unreachable!() };
+        assert!(error.error().to_string().contains("the box"), "{}", error.error());
+    }
+    let files = Files::new();
+    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
+    let element = with_mask(&mask);
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    assert!(overlap(&mut harness, 0) > 0.99);
+    element.emit_by_name::<()>("select-point", &[&999.0, &10.0, &true]);
+    assert!(overlap(&mut harness, 1) > 0.8, "the earlier reference stays");
+    let warning = bus.pop_filtered(&[gst::MessageType::Warning]).unwrap();
+    let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
+    assert!(warning.error().to_string().contains("outside"), "{}", warning.error());
+}
+
+#[test]
+fn ref_mask_takes_precedence_over_a_box() {
+    let files = Files::new();
+    let left = files.mask("left.png", (320, 180), |x, _| if x < 160 { 255 } else { 0 });
+    let element = with_mask(&left);
+    let bus = bus(&element);
+    element.set_property("ref-box", rectangle(tight()));
+    let mut harness = start(&element);
+    assert!(overlap(&mut harness, 0) < 0.5);
+    let warning = bus.pop_filtered(&[gst::MessageType::Warning]).unwrap();
+    let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
+    assert!(warning.error().to_string().contains("ref-mask is set"), "{}", warning.error());
+}
+
+#[test]
+fn live_frames_do_not_wait_for_a_selection() {
+    let element = new_element();
+    let bus = bus(&element);
+    element.set_property("ref-box", rectangle(tight()));
+    let mut harness = start(&element);
+    harness.set_live(true);
+    harness.push(picture(0)).unwrap();
+    let first = alpha(&harness.pull().unwrap(), &src_info(&harness));
+    assert!(first.iter().all(|&value| value == 255), "opaque until the mask is there");
+    let begun = Instant::now();
+    let found = (1..).find(|&number| {
+        std::thread::sleep(Duration::from_millis(30));
+        overlap(&mut harness, number) > 0.8 || begun.elapsed() > Duration::from_secs(60)
+    });
+    assert!(found.is_some_and(|number| number > 1) && begun.elapsed() < Duration::from_secs(60), "{found:?}");
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+}
