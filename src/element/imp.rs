@@ -18,6 +18,7 @@ use gstreamer_video as gst_video;
 
 use super::compose::Composer;
 use super::latency::Latency;
+use super::navigation::Gestures;
 use super::process_error::{self, ProcessError};
 use super::qos::Qos;
 use super::reference::State;
@@ -198,6 +199,8 @@ impl BaseTransformImpl for FastGanSeg {
             shared.reset = false;
             shared.selecting = 0;
             shared.prompt = prompt;
+            shared.corrects = false;
+            shared.gestures = Gestures::default();
             // A mask that was set meanwhile is loaded next, as if it were set while playing.
             let changed = shared.slot.loads() != loads_before && !shared.slot.has_early();
             let armed = shared.slot.start(reference);
@@ -271,6 +274,7 @@ impl BaseTransformImpl for FastGanSeg {
             let mut shared = self.shared();
             shared.keeps_colors = keeps_colors;
             shared.qos.set_format(&input);
+            shared.frame_size = (input.width(), input.height());
             let frame = shared.qos.frame_duration();
             delays && shared.latency.set_nominal_wait(frame)
         };
@@ -360,6 +364,10 @@ impl BaseTransformImpl for FastGanSeg {
             let (kind, proportion, diff, timestamp) = qos.get();
             gst::log!(CAT, imp = self, "{kind:?}: {timestamp:?} was late by {diff} ns, {proportion}");
             self.shared().qos.update(proportion, diff, timestamp);
+        }
+        let interactive = self.settings().interactive;
+        if interactive && self.handle_navigation(&event) {
+            return true;
         }
         self.parent_src_event(event)
     }

@@ -2,15 +2,19 @@
 
 //! Loads references from files, from the signal `set-reference` and from selections.
 
+use std::time::Instant;
+
 use glib::subclass::prelude::*;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_base::prelude::*;
+use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 
 use super::CAT;
 use super::frame::Frame;
 use super::imp::FastGanSeg;
+use super::navigation::Gesture;
 use super::reference::{LoadId, Reference, State};
 use super::sample;
 use super::selector::Job;
@@ -18,9 +22,10 @@ use super::settings::Settings;
 use super::stream::Host;
 use crate::Error;
 use crate::device::DeviceChoice;
-use crate::image::OwnedPicture;
+use crate::image::{OwnedPicture, PlaneMut};
 use crate::mask::{Interpretation, ReferenceMask};
-use crate::model::prompt::{Point, Prompt, Rect};
+use crate::matte::Matte;
+use crate::model::prompt::{Point, Prompt, Rect, mask_prompt};
 
 impl FastGanSeg {
     /// Reads the reference that is set by properties, if any.
@@ -125,10 +130,16 @@ impl FastGanSeg {
     ///
     /// # Errors
     /// A prompt outside of the picture, a picture that cannot be read, and errors of libtorch.
-    pub(super) fn try_select(&self, prompt: Prompt, frame: &Frame) -> crate::Result<()> {
-        let (ref_image, device) = {
+    pub(super) fn try_select(
+        &self,
+        prompt: Prompt,
+        frame: &Frame,
+        corrected: Option<&Matte>,
+    ) -> crate::Result<()> {
+        let (ref_image, device, interactive) = {
             let settings = self.settings();
-            (settings.ref_image.clone(), settings.device.parse::<DeviceChoice>()?)
+            let ref_image = settings.ref_image.clone().filter(|_| !settings.interactive);
+            (ref_image, settings.device.parse::<DeviceChoice>()?, settings.interactive)
         };
         let (picture, prompt) = match &ref_image {
             Some(path) => {
@@ -139,7 +150,9 @@ impl FastGanSeg {
             }
             None => {
                 let size = (frame.width() as usize, frame.height() as usize);
-                prompt.check(size)?;
+                if corrected.is_none() {
+                    prompt.check(size)?;
+                }
                 let bad =
                     |error: glib::BoolError| Error::Config(format!("the frame cannot be converted: {error}"));
                 let picture = sample::reference_picture(frame).map_err(bad)??;
@@ -149,7 +162,14 @@ impl FastGanSeg {
                 (picture, prompt.scaled(scale, size))
             }
         };
-        if !self.is_live() {
+        let mut prompt = prompt;
+        if let Some(matte) = corrected {
+            let (width, height) = (picture.as_picture().width, picture.as_picture().height);
+            let mut alpha = vec![0; width * height];
+            matte.write_alpha(None, &mut PlaneMut { data: &mut alpha, width, height, stride: width })?;
+            prompt.mask = Some(mask_prompt(&alpha, (width, height))?);
+        }
+        if !self.is_live() && !interactive {
             let (mask, picture) = self.selector.select(picture, prompt, device)?;
             let image = ref_image.is_some().then_some(picture);
             self.shared().slot.set_from_application(Reference::new(mask, image));
@@ -164,7 +184,7 @@ impl FastGanSeg {
             let armed = {
                 let mut shared = element.shared();
                 shared.selecting = shared.selecting.saturating_sub(1);
-                mask.map(|mask| shared.slot.set_from_application(Reference::new(mask, Some(picture))))
+                mask.map(|mask| shared.slot.set_selected(Reference::new(mask, Some(picture))))
             };
             match armed {
                 Ok(true) => element.post_reference(State::Armed, None, None),
@@ -173,6 +193,37 @@ impl FastGanSeg {
             }
         });
         self.selector.queue(Job { picture, prompt, done }, device)
+    }
+
+    /// Turns mouse and key events into selections. Returns whether the event is handled and must not be passed on.
+    pub(super) fn handle_navigation(&self, event: &gst::EventRef) -> bool {
+        let Ok(event) = gst_video::NavigationEvent::parse(event) else { return false };
+        let mut shared = self.shared();
+        let size = (f64::from(shared.frame_size.0), f64::from(shared.frame_size.1));
+        let Some(gesture) = shared.gestures.update(&event, size, Instant::now()) else { return false };
+        let is_tracked = matches!(shared.slot.state(), State::Seeded | State::Recovered);
+        let prompt = |points: Vec<Point>, rect| Some(Prompt { points, rect, mask: None });
+        match gesture {
+            None => (),
+            Some(Gesture::Clear) => {
+                shared.prompt = None;
+                shared.slot.clear();
+            }
+            Some(Gesture::Box(rect)) => {
+                (shared.prompt, shared.corrects) = (prompt(Vec::new(), Some(rect)), false)
+            }
+            Some(Gesture::New(point)) => {
+                (shared.prompt, shared.corrects) = (prompt(vec![point], None), false)
+            }
+            Some(Gesture::Point(point)) if is_tracked => {
+                shared.prompt.get_or_insert_default().points.push(point);
+                shared.corrects = true;
+            }
+            Some(Gesture::Point(point)) if point.positive => shared.prompt = prompt(vec![point], None),
+            // There is nothing to remove it from.
+            Some(Gesture::Point(_)) => (),
+        }
+        true
     }
 
     /// Whether upstream is live. Then frames must not wait.

@@ -25,6 +25,7 @@ use super::stream::{Host, Stream};
 use super::{CAT, Output, caps};
 use crate::device;
 use crate::mask::MaskWarning;
+use crate::matte::Matte;
 use crate::model::prompt::Prompt;
 
 const ALPHA_FORMATS: &str = "a format with alpha (A420, AYUV, RGBA, ...)";
@@ -101,9 +102,11 @@ impl Host for FastGanSeg {
         );
     }
 
-    fn select(&self, prompt: Prompt, frame: &Frame) -> crate::Result<()> {
-        match self.try_select(prompt, frame) {
-            Err(error) if self.shared().slot.state() != State::None => self.warn_selection(&error),
+    fn select(&self, prompt: Prompt, frame: &Frame, corrected: Option<&Matte>) -> crate::Result<()> {
+        let interactive = self.settings().interactive;
+        let keeps_on = interactive || self.shared().slot.state() != State::None;
+        match self.try_select(prompt, frame, corrected) {
+            Err(error) if keeps_on => self.warn_selection(&error),
             result => return result,
         }
         Ok(())

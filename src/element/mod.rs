@@ -14,6 +14,7 @@ mod imp;
 mod latency;
 mod loading;
 mod messages;
+mod navigation;
 mod pending;
 mod plane_pool;
 mod process_error;

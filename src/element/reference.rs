@@ -197,6 +197,27 @@ impl ReferenceSlot {
         self.running
     }
 
+    /// Sets a mask that was selected in an earlier picture, in place of all that came before. Tracking searches the whole
+    /// next frame. Returns whether the element is started; if not, nothing is set.
+    pub fn set_selected(&mut self, reference: Reference) -> bool {
+        if self.running {
+            self.loads += 1;
+            self.done = self.loads;
+            let reference = Arc::new(reference);
+            self.reference = Some(reference.clone());
+            self.keep(self.reference.clone());
+            self.change(Change::Resume(reference));
+        }
+        self.running
+    }
+
+    /// Removes the reference. Loads that are not finished are out of date.
+    pub fn clear(&mut self) {
+        self.loads += 1;
+        self.done = self.loads;
+        self.set(None);
+    }
+
     /// Whether the element is started.
     pub fn is_running(&self) -> bool {
         self.running

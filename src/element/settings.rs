@@ -45,6 +45,7 @@ pub struct Settings {
     pub inference_interval: u32,
     pub late_policy: LatePolicy,
     pub roi_meta: bool,
+    pub interactive: bool,
     /// Elements of `ref-box`.
     pub ref_box: Vec<f64>,
     /// Elements of `ref-points`.
@@ -75,6 +76,7 @@ impl Default for Settings {
             inference_interval: 1,
             late_policy: LatePolicy::default(),
             roi_meta: false,
+            interactive: false,
             ref_box: Vec::new(),
             ref_points: Vec::new(),
         }
@@ -146,6 +148,7 @@ impl Settings {
             "inference-interval" => self.inference_interval = get(value),
             "late-policy" => self.late_policy = get(value),
             "roi-meta" => self.roi_meta = get(value),
+            "interactive" => self.interactive = get(value),
             "ref-box" => self.ref_box = numbers(value),
             "ref-points" => self.ref_points = elements(value).iter().map(|point| numbers(point)).collect(),
             _ => unreachable!("GObject knows no property {name}"),
@@ -175,6 +178,7 @@ impl Settings {
             "inference-interval" => self.inference_interval.to_value(),
             "late-policy" => self.late_policy.to_value(),
             "roi-meta" => self.roi_meta.to_value(),
+            "interactive" => self.interactive.to_value(),
             "ref-box" => gst::Array::new(&self.ref_box).to_value(),
             "ref-points" => gst::Array::new(self.ref_points.iter().map(gst::Array::new)).to_value(),
             _ => unreachable!("GObject knows no property {name}"),
@@ -373,6 +377,14 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecEnum::builder::<LatePolicy>("late-policy")
                 .nick("LateFrame policy")
                 .blurb("What to do with frames that the sink reports as late")
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecBoolean::builder("interactive")
+                .nick("Interactive")
+                .blurb(
+                    "Select and correct with the mouse: click or drag a box to select, click to add, right click to \
+                     remove, double click to select anew, Escape to clear",
+                )
                 .mutable_playing()
                 .build(),
             glib::ParamSpecBoolean::builder("roi-meta")

@@ -5,6 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::latency::Latency;
+use super::navigation::Gestures;
 use super::qos::Qos;
 use super::reference::ReferenceSlot;
 use super::statistics::Statistics;
@@ -22,6 +23,11 @@ pub struct Shared {
     pub reset: bool,
     /// What to select in the next buffer.
     pub prompt: Option<Prompt>,
+    /// Whether the prompt corrects the present mask.
+    pub corrects: bool,
+    pub gestures: Gestures,
+    /// Width and height of the picture; zero until caps are set.
+    pub frame_size: (u32, u32),
     /// Number of selections that are not finished.
     pub selecting: u32,
     /// Whether the output has the colours of the input. `transform_meta` reads it while `stream` is locked.

@@ -54,12 +54,12 @@ pub trait Host {
     /// Posts warnings about a mask that is probably wrong but used nevertheless.
     fn post_mask_warnings(&self, mask: &Path, warnings: Vec<MaskWarning>);
     fn warn_no_reference(&self);
-    /// Makes the reference that `prompt` selects in the next buffer, `frame`, or in `ref-image`. In live pipelines it
-    /// arrives later.
+    /// Makes the reference that `prompt` selects in the next buffer, `frame`, or in `ref-image`. In live and interactive
+    /// pipelines it arrives later. The prompt refines the matte `corrected`, if there is one.
     ///
     /// # Errors
     /// The selection fails, and there is no earlier reference.
-    fn select(&self, prompt: Prompt, frame: &Frame) -> crate::Result<()>;
+    fn select(&self, prompt: Prompt, frame: &Frame, corrected: Option<&Matte>) -> crate::Result<()>;
     /// Posts a QoS message about a late buffer.
     fn post_late(&self, late: LateFrame, buffer: &gst::BufferRef, times: Times);
 }
@@ -179,10 +179,14 @@ impl Stream {
         buffer: gst::Buffer,
     ) -> Result<Option<PendingFrame>, ProcessError> {
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
-        let prompt = element.shared().prompt.take();
+        let (prompt, corrects) = {
+            let mut shared = element.shared();
+            (shared.prompt.take(), std::mem::take(&mut shared.corrects))
+        };
         if let Some(prompt) = prompt {
             let info = self.input()?;
-            element.select(prompt, &Frame::from_buffer_ref_readable(&buffer, &info)?)?;
+            let corrected = self.matte.as_ref().filter(|_| corrects);
+            element.select(prompt, &Frame::from_buffer_ref_readable(&buffer, &info)?, corrected)?;
         }
         let (change, reset) = {
             let mut shared = element.shared();

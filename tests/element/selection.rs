@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_check::Harness;
-use gstreamer_video::VideoFormat;
+use gstreamer_video::{NavigationEvent, NavigationModifierType, VideoFormat};
 
 use crate::util::*;
 
@@ -179,4 +179,77 @@ fn live_frames_do_not_wait_for_a_selection() {
     });
     assert!(found.is_some_and(|number| number > 1) && begun.elapsed() < Duration::from_secs(60), "{found:?}");
     assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+}
+
+/// Presses a button at one position and releases it at another.
+fn drag(harness: &mut Harness, button: i32, from: (f64, f64), to: (f64, f64)) {
+    let modifiers = NavigationModifierType::empty();
+    let press = NavigationEvent::MouseButtonPress { button, x: from.0, y: from.1, modifier_state: modifiers };
+    let release = NavigationEvent::MouseButtonRelease { button, x: to.0, y: to.1, modifier_state: modifiers };
+    for event in [press, release] {
+        let event = gst::event::Navigation::new(event.structure());
+        assert!(harness.push_upstream_event(event));
+    }
+}
+
+/// Pushes frames until `wanted` accepts the overlap with the object, for a minute at most.
+fn wait_for(harness: &mut Harness, number: &mut u64, wanted: impl Fn(f64) -> bool) {
+    let begun = Instant::now();
+    loop {
+        *number += 1;
+        let overlap = overlap(harness, *number);
+        if wanted(overlap) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{overlap}");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+/// Pushes a frame, in which the selection is made, and one in which it becomes the reference.
+fn wait_for_seed(harness: &mut Harness, number: &mut u64, bus: &gst::Bus) {
+    for state in ["armed", "seeded"] {
+        *number += 1;
+        overlap(harness, *number);
+        assert_eq!(next_message(bus), state);
+    }
+}
+
+#[test]
+fn the_mouse_selects_corrects_and_clears() {
+    let element = new_element();
+    let bus = bus(&element);
+    element.set_property("interactive", true);
+    let mut harness = start(&element);
+    let mut number = 0;
+    let opaque = |overlap: f64| overlap < 0.2;
+    wait_for(&mut harness, &mut number, opaque);
+    let upstream = harness.upstream_events_received();
+
+    // A click.
+    drag(&mut harness, 1, (160.0, 95.0), (160.0, 95.0));
+    wait_for(&mut harness, &mut number, |overlap| overlap > 0.8);
+    let states: Vec<String> = (0..3).map(|_| next_message(&bus)).collect();
+    assert_eq!(
+        states[1..],
+        ["armed", "seeded"],
+        "the first message warns that there is no reference: {states:?}"
+    );
+    // A right click beside the object corrects nothing; the mask stays that of the object.
+    drag(&mut harness, 3, (20.0, 20.0), (20.0, 20.0));
+    wait_for_seed(&mut harness, &mut number, &bus);
+    wait_for(&mut harness, &mut number, |overlap| overlap > 0.8);
+    // A box.
+    drag(&mut harness, 1, (115.0, 45.0), (205.0, 145.0));
+    wait_for_seed(&mut harness, &mut number, &bus);
+    wait_for(&mut harness, &mut number, |overlap| overlap > 0.9);
+    // Escape.
+    let key =
+        NavigationEvent::KeyPress { key: "Escape".into(), modifier_state: NavigationModifierType::empty() };
+    assert!(harness.push_upstream_event(gst::event::Navigation::new(key.structure())));
+    wait_for(&mut harness, &mut number, opaque);
+    assert_eq!(reference_state(&element), "none");
+    assert_eq!(harness.upstream_events_received(), upstream, "handled events are not passed on");
+    drag(&mut harness, 1, (-5.0, 10.0), (-5.0, 10.0));
+    assert_eq!(harness.upstream_events_received(), upstream + 2, "events beside the picture are");
 }

@@ -76,12 +76,12 @@ impl Prompt {
     /// Checks the prompt against the width and height of its picture.
     ///
     /// # Errors
-    /// [`Error::Config`] if it has no positive point and no box, too many points, a point or box outside of the
+    /// [`Error::Config`] if it has no positive point, no box and no mask, too many points, a point or box outside of the
     /// picture, an empty box, a value that is not finite, or a mask of another shape.
     pub fn check(&self, (width, height): (usize, usize)) -> Result<()> {
         let (w, h) = (width as f64, height as f64);
         let refuse = |reason: String| Err(Error::Config(reason));
-        if self.rect.is_none() && !self.points.iter().any(|point| point.positive) {
+        if self.rect.is_none() && self.mask.is_none() && !self.points.iter().any(|point| point.positive) {
             return refuse("the prompt has neither a box nor a point on the object: give one of them".into());
         }
         if self.points.len() > MAX_POINTS {
@@ -151,6 +151,18 @@ impl Prompt {
         }
         locations
     }
+}
+
+/// Returns a mask prompt from soft alpha, 0 to 255, of a picture of (width, height) pixels.
+///
+/// # Errors
+/// [`Error::Torch`] for alpha of another size.
+#[cfg(feature = "plugin")]
+pub(crate) fn mask_prompt(alpha: &[u8], size: (usize, usize)) -> Result<Tensor> {
+    let _guard = tch::no_grad_guard();
+    let alpha = Tensor::f_from_data_size(alpha, &[size.1 as i64, size.0 as i64], Kind::Uint8)?;
+    let share = alpha.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
+    Placement::new(size).to_logits(&share.f_logit(1e-4)?)
 }
 
 /// An encoded picture.
