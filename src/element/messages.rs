@@ -98,7 +98,7 @@ impl Host for FastGanSeg {
         gst::element_imp_warning!(
             self,
             gst::ResourceError::Settings,
-            ("There is no reference, so frames are output opaque: set ref-mask to a PNG of the object")
+            ("There is no reference, so frames are output opaque: set ref-mask to a PNG of the object, or ref-box to a box around it")
         );
     }
 

@@ -344,7 +344,8 @@ impl Stream {
         for state in others {
             element.post_reference(state, buffer.pts(), None);
         }
-        let selecting = element.shared().selecting > 0;
+        let interactive = element.settings().interactive;
+        let selecting = interactive || element.shared().selecting > 0;
         if result.matte.is_none() && !selecting && !std::mem::replace(&mut self.no_reference_reported, true) {
             element.warn_no_reference();
         }
