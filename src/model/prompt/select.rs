@@ -35,7 +35,7 @@ impl PromptNetwork {
     /// the first mask, which is then part of the prompt. The logits of both are averaged.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the prompt or the picture is invalid: see [`Prompt::check`] and
+    /// [`Error::Config`] if the prompt or the picture is invalid: see [`Prompt::check`] and
     /// [`encode`](Self::encode).
     pub fn select(&self, picture: &Picture, prompt: &Prompt) -> Result<Selection> {
         prompt.check((picture.width, picture.height))?;
