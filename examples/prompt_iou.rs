@@ -133,7 +133,7 @@ fn iou(mask: &[bool], truth: &[bool]) -> f64 {
 fn bounds(mask: &[bool], width: usize) -> Option<Rect> {
     let inside = || (0..mask.len()).filter(|&index| mask[index]);
     let (left, right) = (inside().map(|at| at % width).min()?, inside().map(|at| at % width).max()?);
-    let (top, bottom) = (inside().next()? / width, inside().last()? / width);
+    let (top, bottom) = (inside().next()? / width, inside().next_back()? / width);
     Some(Rect {
         x: left as f64,
         y: top as f64,
