@@ -233,6 +233,13 @@ fn scripts_write_every_frame() {
 }
 
 #[test]
+fn the_picking_script_plays_a_clip_without_a_mask() {
+    let folder = clip_folder();
+    let pick = format!("env SINK=fakesink {}/pipelines/pick.sh in.mp4", env!("CARGO_MANIFEST_DIR"));
+    run(&pick, folder.path()).unwrap();
+}
+
+#[test]
 fn lossless_export_keeps_ten_bits_and_colours() {
     let folder = clip_folder();
     let folder = folder.path();

@@ -7,6 +7,7 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use gstreamer_video::{VideoFormat, VideoInfo};
 
+use super::marks::Marks;
 use super::plane_pool::PlanePool;
 use super::process_error::ProcessError;
 use super::{Output, caps};
@@ -31,6 +32,8 @@ pub struct Composer {
     alpha_reader: Option<AlphaReader>,
     /// Alpha planes of the objects, for formats into which alpha cannot be written directly.
     alphas: Vec<u8>,
+    /// Marks to be drawn in the next overlay.
+    marks: Option<Marks>,
     scratch: Vec<u8>,
 }
 
@@ -103,8 +106,14 @@ impl Composer {
             post_processor: PostProcessor::default(),
             alpha_reader,
             alphas: Vec::new(),
+            marks: None,
             scratch: Vec::new(),
         })
+    }
+
+    /// Sets marks to be drawn in the next overlay.
+    pub fn set_marks(&mut self, marks: Option<Marks>) {
+        self.marks = marks;
     }
 
     pub fn input(&self) -> &VideoInfo {
@@ -354,21 +363,26 @@ impl Composer {
         matte: Option<&Matte>,
         settings: &MatteSettings,
     ) -> Result<gst::Buffer, ProcessError> {
-        let Some(matte) = matte else {
-            self.post_processor.restart();
-            return Ok(buffer);
-        };
         let size = (self.input.width() as usize, self.input.height() as usize);
-        let tints = {
+        let mut layers = {
             let frame = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
             let guide = frame::guide(&frame);
             tints(&mut self.post_processor, matte, settings, guide.as_ref(), size, &mut self.alphas)?
         };
-        let alphas = tints.iter().zip(self.alphas.chunks_exact(size.0 * size.1));
+        if let Some(marks) = self.marks.take() {
+            marks.draw(size, |color, values| {
+                layers.push((color, u8::MAX));
+                self.alphas.extend_from_slice(values);
+            });
+        }
+        if layers.is_empty() {
+            return Ok(buffer);
+        }
+        let layers = layers.into_iter().zip(self.alphas.chunks_exact(size.0 * size.1));
         if frame::can_tint(&self.input.format_info()) {
             let mut mapped = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &self.input)?;
-            for (&id, alpha) in alphas {
-                frame::tint(&mut mapped, alpha, size.0, color(id))?;
+            for (color, alpha) in layers {
+                frame::tint(&mut mapped, alpha, size.0, color)?;
             }
             drop(mapped);
             return Ok(buffer);
@@ -391,8 +405,8 @@ impl Composer {
             let from = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
             let mut to = FrameMut::from_buffer_ref_writable(argb, info)?;
             to_argb.frame_ref(&from, &mut to);
-            for (&id, alpha) in alphas {
-                frame::tint(&mut to, alpha, size.0, color(id))?;
+            for (color, alpha) in layers {
+                frame::tint(&mut to, alpha, size.0, color)?;
             }
         }
         let from = Frame::from_buffer_ref_readable(argb, info)?;
@@ -403,15 +417,21 @@ impl Composer {
     }
 }
 
-/// Writes the alpha planes of all objects, or of the selected one, to `alphas`, one after the other. Returns their ids.
+/// Writes the alpha planes of all objects, or of the selected one, to `alphas`, one after the other. Returns their
+/// colours and the strength of the tint.
 fn tints(
     post_processor: &mut PostProcessor,
-    matte: &Matte,
+    matte: Option<&Matte>,
     settings: &MatteSettings,
     guide: Option<&Guide>,
     (width, height): (usize, usize),
     alphas: &mut Vec<u8>,
-) -> Result<Vec<u8>, ProcessError> {
+) -> Result<Vec<([u8; 3], u8)>, ProcessError> {
+    alphas.clear();
+    let Some(matte) = matte else {
+        post_processor.restart();
+        return Ok(Vec::new());
+    };
     let chosen = |id: &u8| settings.object == 0 || settings.object == *id;
     let ids: Vec<u8> = matte.object_ids().iter().copied().filter(chosen).collect();
     alphas.resize(ids.len() * width * height, 0);
@@ -419,7 +439,7 @@ fn tints(
         let mut plane = PlaneMut { data, width, height, stride: width };
         post_processor.write_object(settings, matte, id, guide, &mut plane)?;
     }
-    Ok(ids)
+    Ok(ids.into_iter().map(|id| (color(id), frame::TINT)).collect())
 }
 
 fn writable(buffer: &mut gst::Buffer) -> Result<&mut gst::BufferRef, glib::BoolError> {

@@ -15,7 +15,7 @@ use crate::image::{
 use crate::matte::Guide;
 
 /// Strength of the tint of objects, of 255.
-const TINT: i64 = 140;
+pub const TINT: u8 = 140;
 /// Pixels up to which frames are converted by one thread; for small frames, waking others costs more than it
 /// saves.
 const MAX_SINGLE_THREADED: u32 = 1920 * 1088;
@@ -346,7 +346,12 @@ fn colors(info: &VideoFormatInfo) -> usize {
 ///
 /// # Errors
 /// The frame cannot be mapped.
-pub fn tint(frame: &mut FrameMut, alpha: &[u8], width: usize, color: [u8; 3]) -> Result<(), BoolError> {
+pub fn tint(
+    frame: &mut FrameMut,
+    alpha: &[u8],
+    width: usize,
+    (color, strength): ([u8; 3], u8),
+) -> Result<(), BoolError> {
     let format = frame.format_info();
     let target = samples(frame.info(), color);
     let rows = alpha.len() / width.max(1);
@@ -355,7 +360,7 @@ pub fn tint(frame: &mut FrameMut, alpha: &[u8], width: usize, color: [u8; 3]) ->
         let target = target[c];
         Component::of(frame, c as u32)?.update(|x, y, value| {
             let (x, y) = ((x << x_step).min(width - 1), (y << y_step).min(rows - 1));
-            let weight = i64::from(alpha[y * width + x]) * TINT;
+            let weight = i64::from(alpha[y * width + x]) * i64::from(strength);
             value + (i64::from(target - value) * weight / (255 * 255)) as i32
         });
     }
@@ -1004,12 +1009,12 @@ mod tests {
             convert(&small, &rgb, &mut buffer, &info);
             {
                 let mut frame = FrameMut::from_buffer_ref_writable(buffer.get_mut().unwrap(), &info).unwrap();
-                tint(&mut frame, &[255; 64], 8, [200, 0, 50]).unwrap();
+                tint(&mut frame, &[255; 64], 8, ([200, 0, 50], TINT)).unwrap();
             }
             convert(&buffer, &info, &mut small, &rgb);
             let map = small.map_readable().unwrap();
             for (value, target) in map[..3].iter().zip([200, 0, 50]) {
-                let expected = 100 + (target - 100) * TINT as i32 / 255;
+                let expected = 100 + (target - 100) * i32::from(TINT) / 255;
                 assert!(
                     (i32::from(*value) - expected).abs() <= 4,
                     "{format:?}: {:?}, wanted {expected}",

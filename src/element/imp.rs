@@ -201,6 +201,8 @@ impl BaseTransformImpl for FastGanSeg {
             shared.prompt = prompt;
             shared.corrects = false;
             shared.gestures = Gestures::default();
+            shared.marks = None;
+            shared.save_mask = false;
             // A mask that was set meanwhile is loaded next, as if it were set while playing.
             let changed = shared.slot.loads() != loads_before && !shared.slot.has_early();
             let armed = shared.slot.start(reference);

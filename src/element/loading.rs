@@ -12,8 +12,10 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 
 use super::CAT;
+use super::correction::Correction;
 use super::frame::Frame;
 use super::imp::FastGanSeg;
+use super::marks::Marks;
 use super::navigation::Gesture;
 use super::reference::{LoadId, Reference, State};
 use super::sample;
@@ -22,10 +24,28 @@ use super::settings::Settings;
 use super::stream::Host;
 use crate::Error;
 use crate::device::DeviceChoice;
-use crate::image::{OwnedPicture, PlaneMut};
+use crate::image::OwnedPicture;
 use crate::mask::{Interpretation, ReferenceMask};
 use crate::matte::Matte;
-use crate::model::prompt::{Point, Prompt, Rect, mask_prompt};
+use crate::model::prompt::{Point, Prompt, Rect};
+
+/// A signal that gives a reference.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ReferenceSignal {
+    /// `set-reference`: tracking starts anew.
+    Set,
+    /// `add-reference`: earlier references stay in use.
+    Add,
+}
+
+impl ReferenceSignal {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Set => "set-reference",
+            Self::Add => "add-reference",
+        }
+    }
+}
 
 impl FastGanSeg {
     /// Reads the reference that is set by properties, if any.
@@ -70,35 +90,51 @@ impl FastGanSeg {
         }
     }
 
-    /// Handles the signal `set-reference`. Returns whether the mask is accepted.
-    pub(super) fn give_reference(&self, mask: Option<gst::Sample>, image: Option<gst::Sample>) -> bool {
-        let Some(mask) = mask else {
+    /// Handles the signals `set-reference` and `add-reference`. Returns whether the mask is accepted.
+    pub(super) fn give_reference(
+        &self,
+        signal: ReferenceSignal,
+        mask: Option<gst::Sample>,
+        image: Option<gst::Sample>,
+    ) -> bool {
+        let accepted = match &mask {
+            Some(mask) => self.try_give_reference(signal, mask, image.as_deref()),
+            None => Err(Error::Config("there is no mask: pass a sample of raw video".into())),
+        };
+        if let Err(error) = &accepted {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Format,
-                ("set-reference was called without a mask: pass a sample of raw video")
+                ("{}: {error}. The previous reference, if any, stays in use", signal.name())
             );
-            return false;
-        };
-        match Reference::from_samples(&mask, image.as_deref()) {
-            Ok(reference) => {
-                self.log_reading(&reference.mask);
-                self.post_mask_warnings(reference.mask.origin(), reference.warnings());
-                let armed = self.shared().slot.set_from_application(reference);
-                if armed {
-                    self.post_reference(State::Armed, None, None);
-                }
-                true
-            }
-            Err(error) => {
-                gst::element_imp_warning!(
-                    self,
-                    gst::StreamError::Format,
-                    ("set-reference: {error}. The previous reference, if any, stays in use")
-                );
-                false
-            }
         }
+        accepted.is_ok()
+    }
+
+    fn try_give_reference(
+        &self,
+        signal: ReferenceSignal,
+        mask: &gst::SampleRef,
+        image: Option<&gst::SampleRef>,
+    ) -> crate::Result<()> {
+        let reference = Reference::from_samples(mask, image)?;
+        self.log_reading(&reference.mask);
+        let (origin, warnings) = (reference.mask.origin().to_owned(), reference.warnings());
+        let armed = {
+            let mut shared = self.shared();
+            match signal {
+                ReferenceSignal::Set => shared.slot.set_from_application(reference),
+                ReferenceSignal::Add => {
+                    shared.slot.add(reference)?;
+                    true
+                }
+            }
+        };
+        self.post_mask_warnings(&origin, warnings);
+        if armed {
+            self.post_reference(State::Armed, None, None);
+        }
+        Ok(())
     }
 
     /// Selects the object of `ref-box` and `ref-points` in the next buffer.
@@ -136,11 +172,13 @@ impl FastGanSeg {
         frame: &Frame,
         corrected: Option<&Matte>,
     ) -> crate::Result<()> {
-        let (ref_image, device, interactive) = {
+        let (ref_image, device, interactive, object) = {
             let settings = self.settings();
             let ref_image = settings.ref_image.clone().filter(|_| !settings.interactive);
-            (ref_image, settings.device.parse::<DeviceChoice>()?, settings.interactive)
+            let object = settings.matte().object;
+            (ref_image, settings.device.parse::<DeviceChoice>()?, settings.interactive, object)
         };
+        self.shared().marks = Some(Marks::new(&prompt));
         let (picture, prompt) = match &ref_image {
             Some(path) => {
                 let picture = OwnedPicture::open(path)?;
@@ -162,16 +200,18 @@ impl FastGanSeg {
                 (picture, prompt.scaled(scale, size))
             }
         };
-        let mut prompt = prompt;
-        if let Some(matte) = corrected {
-            let (width, height) = (picture.as_picture().width, picture.as_picture().height);
-            let mut alpha = vec![0; width * height];
-            matte.write_alpha(None, &mut PlaneMut { data: &mut alpha, width, height, stride: width })?;
-            prompt.mask = Some(mask_prompt(&alpha, (width, height))?);
-        }
+        let (prompt, correction) = match corrected {
+            Some(matte) => {
+                let size = (picture.as_picture().width, picture.as_picture().height);
+                let correction = Correction::new(matte, &prompt.points, object, size)?;
+                (correction.prompt(prompt)?, Some(correction))
+            }
+            None => (prompt, None),
+        };
         if !self.is_live() && !interactive {
             let (mask, picture) = self.selector.select(picture, prompt, device)?;
             let image = ref_image.is_some().then_some(picture);
+            self.shared().marks = None;
             self.shared().slot.set_from_application(Reference::new(mask, image));
             self.post_reference(State::Armed, None, None);
             return Ok(());
@@ -181,10 +221,25 @@ impl FastGanSeg {
         let done = Box::new(move |mask: crate::Result<ReferenceMask>, picture| {
             let Some(obj) = weak.upgrade() else { return };
             let element = obj.imp();
+            let mask = mask.and_then(|mask| match correction {
+                Some(correction) => correction.apply(&mask).map(|mask| (mask, true)),
+                None => Ok((mask, false)),
+            });
             let armed = {
                 let mut shared = element.shared();
                 shared.selecting = shared.selecting.saturating_sub(1);
-                mask.map(|mask| shared.slot.set_selected(Reference::new(mask, Some(picture))))
+                let is_last = shared.selecting == 0;
+                if let Some(marks) = shared.marks.as_mut().filter(|_| is_last) {
+                    marks.finish();
+                }
+                let running = shared.slot.is_running();
+                mask.and_then(|(mask, corrects)| {
+                    let reference = Reference::new(mask, Some(picture));
+                    match corrects && running {
+                        true => shared.slot.add(reference).map(|()| true),
+                        false => Ok(shared.slot.set_selected(reference)),
+                    }
+                })
             };
             match armed {
                 Ok(true) => element.post_reference(State::Armed, None, None),
@@ -198,7 +253,13 @@ impl FastGanSeg {
     /// Turns mouse and key events into selections. Returns whether the event is handled and must not be passed on.
     pub(super) fn handle_navigation(&self, event: &gst::EventRef) -> bool {
         let Ok(event) = gst_video::NavigationEvent::parse(event) else { return false };
+        let saves = self.settings().mask_location.is_some()
+            && matches!(&event, gst_video::NavigationEvent::KeyPress { key, .. } if key == "s");
         let mut shared = self.shared();
+        shared.save_mask |= saves;
+        if saves {
+            return true;
+        }
         let size = (f64::from(shared.frame_size.0), f64::from(shared.frame_size.1));
         let Some(gesture) = shared.gestures.update(&event, size, Instant::now()) else { return false };
         let is_tracked = matches!(shared.slot.state(), State::Seeded | State::Recovered);

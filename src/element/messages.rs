@@ -20,6 +20,7 @@ use super::qos::{LateFrame, Times};
 use super::reference::State;
 use super::settings::Settings;
 use super::shared::{Shared, lock};
+use super::snapshot::Snapshot;
 use super::statistics::Origin;
 use super::stream::{Host, Stream};
 use super::{CAT, Output, caps};
@@ -82,6 +83,36 @@ impl Host for FastGanSeg {
             .build();
         gst::info!(CAT, imp = self, "{structure}");
         self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());
+    }
+
+    fn save(&self, snapshot: Option<Snapshot>) {
+        let location = self.settings().mask_location.clone();
+        match (snapshot, location) {
+            (Some(snapshot), Some(path)) => self.obj().call_async(move |obj| {
+                let element = obj.imp();
+                match snapshot.save(&path) {
+                    Ok(frame) => {
+                        let structure = gst::Structure::builder("fastganseg-saved")
+                            .field("mask", path.display().to_string())
+                            .field("frame", frame.display().to_string())
+                            .build();
+                        element.post(gst::message::Element::builder(structure).src(obj).build());
+                    }
+                    Err(error) => {
+                        gst::element_imp_warning!(
+                            element,
+                            gst::ResourceError::Write,
+                            ("The mask is not saved: {error}. Set mask-location to a file in a writable folder")
+                        );
+                    }
+                }
+            }),
+            _ => gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("There is no mask to save yet: select an object first")
+            ),
+        }
     }
 
     fn post_mask_warnings(&self, mask: &Path, warnings: Vec<MaskWarning>) {

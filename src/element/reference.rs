@@ -11,7 +11,7 @@ use gstreamer_video::VideoInfo;
 
 use crate::image::OwnedPicture;
 use crate::mask::{MaskWarning, ReferenceMask};
-use crate::tracker::{MAX_OBJECTS, Presence};
+use crate::tracker::{MAX_ADDED_REFERENCES, MAX_OBJECTS, Presence};
 use crate::{Error, Result};
 
 /// A checked mask, and the image that it belongs to; without an image, it belongs to the next buffer.
@@ -111,15 +111,50 @@ impl State {
     }
 }
 
-/// Change of the tracker's reference before the next buffer.
+/// References of the same objects: the first, and those that were added to it. Empty without a reference.
+type References = Vec<Arc<Reference>>;
+
+/// Adds references. The first and the newest [`MAX_ADDED_REFERENCES`] others are kept.
+fn extend(references: &mut References, added: impl IntoIterator<Item = Arc<Reference>>) {
+    references.extend(added);
+    let surplus = references.len().saturating_sub(1 + MAX_ADDED_REFERENCES);
+    references.drain(1..1 + surplus);
+}
+
+/// Change of the tracker's references before the next buffer.
 #[derive(Debug)]
 pub enum Change {
-    /// Set a new reference.
-    Arm(Arc<Reference>),
-    /// Set the reference of an earlier stream again. It has an image; the objects may have moved anywhere since.
-    Resume(Arc<Reference>),
-    /// Remove the reference.
+    /// Set new references.
+    Arm(References),
+    /// Set the references of an earlier stream again. They have images; the objects may have moved anywhere since.
+    Resume(References),
+    /// Add references to the present ones.
+    Add(References),
+    /// Remove all references.
     Clear,
+}
+
+impl Change {
+    /// Returns the change that has the effect of this one and then of `next`.
+    fn then(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::Arm(mut references), Self::Add(added)) => {
+                extend(&mut references, added);
+                Self::Arm(references)
+            }
+            (Self::Resume(mut references), Self::Add(added)) => {
+                extend(&mut references, added);
+                Self::Resume(references)
+            }
+            (Self::Add(mut references), Self::Add(added)) => {
+                references.extend(added);
+                let surplus = references.len().saturating_sub(MAX_ADDED_REFERENCES);
+                references.drain(..surplus);
+                Self::Add(references)
+            }
+            (_, next) => next,
+        }
+    }
 }
 
 /// Passes references from loading threads and the application to the streaming thread.
@@ -132,12 +167,12 @@ pub struct ReferenceSlot {
     done: u64,
     /// Reference that was given before the start.
     early: Option<Reference>,
-    /// Last reference that was set, used by streams without one of their own.
-    reference: Option<Arc<Reference>>,
+    /// References that were set last, used by streams without their own.
+    references: References,
     /// Id of the current stream.
     stream: Option<String>,
     /// Ids and references of the streams that have their own, the most recent stream last.
-    streams: VecDeque<(String, Arc<Reference>)>,
+    streams: VecDeque<(String, References)>,
     change: Option<Change>,
     /// Number of changes that the streaming thread has taken and not applied yet.
     taken_changes: u32,
@@ -157,7 +192,7 @@ impl ReferenceSlot {
         self.loads += 1;
         self.done = self.loads;
         self.set(reference);
-        self.reference.is_some()
+        !self.references.is_empty()
     }
 
     /// Whether a reference was given before the start, so that none has to be loaded.
@@ -203,12 +238,36 @@ impl ReferenceSlot {
         if self.running {
             self.loads += 1;
             self.done = self.loads;
-            let reference = Arc::new(reference);
-            self.reference = Some(reference.clone());
-            self.keep(self.reference.clone());
-            self.change(Change::Resume(reference));
+            self.references = vec![Arc::new(reference)];
+            self.keep(self.references.clone());
+            self.change(Change::Resume(self.references.clone()));
         }
         self.running
+    }
+
+    /// Adds a reference to those of the current stream. Without any, it becomes the reference.
+    ///
+    /// # Errors
+    /// The element is not started, or the mask has an object that the first reference does not have.
+    pub fn add(&mut self, reference: Reference) -> Result<()> {
+        if !self.running {
+            let reason = "a reference can be added once the element is started: use set-reference before";
+            return Err(Error::Config(reason.into()));
+        }
+        let own = self.own().unwrap_or(&self.references);
+        let Some(first) = own.first() else {
+            self.set_from_application(reference);
+            return Ok(());
+        };
+        let ids: Vec<u8> = first.mask.objects().iter().map(|object| object.id).collect();
+        reference.mask.check_ids(&ids)?;
+        let added = Arc::new(reference);
+        let mut references = own.clone();
+        extend(&mut references, [added.clone()]);
+        self.references = references.clone();
+        self.keep(references);
+        self.change(Change::Add(vec![added]));
+        Ok(())
     }
 
     /// Removes the reference. Loads that are not finished are out of date.
@@ -247,14 +306,17 @@ impl ReferenceSlot {
         let first = self.stream.is_none();
         self.stream = Some(id.to_owned());
         let own = self.streams.iter().position(|(known, _)| known == id);
-        let own = own.and_then(|index| self.streams.remove(index)).map(|(_, reference)| reference);
-        let resumes = own.as_ref().is_some_and(|own| own.image.is_some());
-        let reference = own.or_else(|| self.reference.clone());
-        self.keep(reference.clone());
+        let own = own.and_then(|index| self.streams.remove(index)).map(|(_, references)| references);
+        let resumes = own.as_ref().is_some_and(|own| own.iter().all(|reference| reference.image.is_some()));
+        let references = own.unwrap_or_else(|| self.references.clone());
+        self.keep(references.clone());
         // The start has armed the reference of the first stream.
         if !first {
-            let arm = if resumes { Change::Resume } else { Change::Arm };
-            self.change(reference.map_or(Change::Clear, arm));
+            self.change(match references.is_empty() {
+                true => Change::Clear,
+                false if resumes => Change::Resume(references),
+                false => Change::Arm(references),
+            });
         }
         !first && self.state == State::Armed
     }
@@ -262,19 +324,21 @@ impl ReferenceSlot {
     /// Whether [`keep_seed_frame`](Self::keep_seed_frame) needs the frame that `reference` was applied to: the reference has no image and
     /// belongs to the current stream, which may resume it later.
     pub fn needs_picture(&self, reference: &Arc<Reference>) -> bool {
-        reference.image.is_none() && self.own().is_some_and(|own| Arc::ptr_eq(own, reference))
+        let is_same = |other: &Arc<Reference>| Arc::ptr_eq(other, reference);
+        reference.image.is_none() && self.own().is_some_and(|own| own.iter().any(is_same))
     }
 
     /// Keeps the mask of `reference` with `image`, the frame that it was applied to, for the case that the current
     /// stream returns after another one. Has no effect if another reference was set meanwhile.
     pub fn keep_seed_frame(&mut self, reference: &Arc<Reference>, image: OwnedPicture) {
-        if self.needs_picture(reference) {
-            let mask = Arc::clone(&reference.mask);
-            self.keep(Some(Arc::new(Reference {
-                mask,
-                image: Some(image),
-                compared: AtomicBool::new(true),
-            })));
+        if !self.needs_picture(reference) {
+            return;
+        }
+        let mask = Arc::clone(&reference.mask);
+        let seeded = Arc::new(Reference { mask, image: Some(image), compared: AtomicBool::new(true) });
+        let own = self.streams.back_mut().into_iter().flat_map(|(_, references)| references);
+        for other in own.filter(|other| Arc::ptr_eq(other, reference)) {
+            *other = seeded.clone();
         }
     }
 
@@ -284,18 +348,18 @@ impl ReferenceSlot {
         streams.retain(|(id, _)| Some(id) == stream.as_ref());
     }
 
-    /// Reference of the current stream.
-    fn own(&self) -> Option<&Arc<Reference>> {
-        let (id, reference) = self.streams.back()?;
-        (Some(id) == self.stream.as_ref()).then_some(reference)
+    /// References of the current stream.
+    fn own(&self) -> Option<&References> {
+        let (id, references) = self.streams.back()?;
+        (Some(id) == self.stream.as_ref()).then_some(references)
     }
 
-    /// Sets the reference of the current stream.
-    fn keep(&mut self, reference: Option<Arc<Reference>>) {
+    /// Sets the references of the current stream.
+    fn keep(&mut self, references: References) {
         let Some(stream) = &self.stream else { return };
         self.streams.retain(|(id, _)| id != stream);
-        if let Some(reference) = reference {
-            self.streams.push_back((stream.clone(), reference));
+        if !references.is_empty() {
+            self.streams.push_back((stream.clone(), references));
         }
         if self.streams.len() > MAX_STREAMS {
             self.streams.pop_front();
@@ -318,7 +382,10 @@ impl ReferenceSlot {
     /// change.
     pub fn return_change(&mut self, change: Change) {
         self.change_applied();
-        self.change.get_or_insert(change);
+        self.change = Some(match self.change.take() {
+            Some(next) => change.then(next),
+            None => change,
+        });
     }
 
     /// Updates the state after a frame. `seeded` = a mask became the reference with it. Returns the states to post, in
@@ -345,14 +412,20 @@ impl ReferenceSlot {
 
     /// Sets the reference of the current stream and of those without one of their own.
     fn set(&mut self, reference: Option<Reference>) {
-        self.reference = reference.map(Arc::new);
-        self.keep(self.reference.clone());
-        self.change(self.reference.clone().map_or(Change::Clear, Change::Arm));
+        self.references = reference.into_iter().map(Arc::new).collect();
+        self.keep(self.references.clone());
+        self.change(match self.references.is_empty() {
+            true => Change::Clear,
+            false => Change::Arm(self.references.clone()),
+        });
     }
 
     fn change(&mut self, change: Change) {
         self.state = if matches!(change, Change::Clear) { State::None } else { State::Armed };
-        self.change = Some(change);
+        self.change = Some(match self.change.take() {
+            Some(before) => before.then(change),
+            None => change,
+        });
     }
 }
 
@@ -422,14 +495,18 @@ mod tests {
         let change = slot.take_change()?;
         slot.change_applied();
         match change {
-            Change::Arm(reference) => {
-                if slot.needs_picture(&reference) {
-                    slot.keep_seed_frame(&reference, picture());
+            Change::Arm(references) => {
+                for reference in &references {
+                    slot.keep_seed_frame(reference, picture());
                 }
-                Some((reference.mask.width(), false))
+                Some((references[0].mask.width(), false))
             }
-            Change::Resume(reference) => Some((reference.mask.width(), reference.image.is_some())),
+            Change::Resume(references) => {
+                let resumes = references.iter().all(|reference| reference.image.is_some());
+                Some((references[0].mask.width(), resumes))
+            }
             Change::Clear => Some((0, false)),
+            Change::Add(_) => panic!("a stream arms all its references"),
         }
     }
 
@@ -480,8 +557,8 @@ mod tests {
         let Some(Change::Arm(first)) = slot.take_change() else { panic!("a reference") };
         slot.change_applied();
         slot.set_from_application(wide(2).unwrap());
-        assert!(!slot.needs_picture(&first));
-        slot.keep_seed_frame(&first, picture());
+        assert!(!slot.needs_picture(&first[0]));
+        slot.keep_seed_frame(&first[0], picture());
         armed_on(&mut slot, "b");
         assert_eq!(armed_on(&mut slot, "a"), Some((2, false)));
     }
@@ -603,7 +680,7 @@ mod tests {
         simulation.slot.0.push(Step::Start);
         let orders = all_orders(&simulation, [0; 3], &[], &|simulation| {
             let slot = simulation.slot.replay();
-            let found = slot.reference.as_ref().map(|reference| reference.mask.width() as u32);
+            let found = slot.references.first().map(|reference| reference.mask.width() as u32);
             assert_eq!(found, simulation.setting);
         });
         assert_eq!(orders, 34_650, "12! / 4!³");
@@ -615,7 +692,7 @@ mod tests {
         simulation.slot.0.push(Step::Start);
         all_orders(&simulation, [0; 3], &[2], &|simulation| {
             let slot = simulation.slot.replay();
-            let found = slot.reference.as_ref().map(|reference| reference.mask.width() as u32);
+            let found = slot.references.first().map(|reference| reference.mask.width() as u32);
             if simulation.setting != Some(2) {
                 assert_eq!(found, simulation.setting);
             }
@@ -638,7 +715,7 @@ mod tests {
             for index in cut..4 {
                 step(&mut simulation, 0, index, &[]);
             }
-            assert!(stale.is_none() || simulation.slot.replay().reference.is_none());
+            assert!(stale.is_none() || simulation.slot.replay().references.is_empty());
         }
         simulation.slot.0.push(Step::Stop);
         all_orders(&simulation, [0; 3], &[], &|simulation| assert!(simulation.armed.is_empty()));
@@ -717,9 +794,68 @@ mod tests {
         slot.set_from_application(reference().unwrap());
         let older = slot.take_change().unwrap();
         slot.set_from_application(reference().unwrap());
-        let newest = slot.reference.clone().unwrap();
+        let newest = slot.references[0].clone();
         slot.return_change(older);
         let Some(Change::Arm(next)) = slot.take_change() else { panic!("a reference") };
-        assert!(Arc::ptr_eq(&next, &newest));
+        assert!(Arc::ptr_eq(&next[0], &newest));
+    }
+
+    fn widths(references: &[Arc<Reference>]) -> Vec<usize> {
+        references.iter().map(|reference| reference.mask.width()).collect()
+    }
+
+    #[test]
+    fn the_first_reference_and_the_newest_others_are_kept() {
+        let mut slot = ReferenceSlot::default();
+        slot.start(wide(1));
+        slot.start_stream("a");
+        for width in 2..9 {
+            slot.add(wide(width).unwrap()).unwrap();
+        }
+        let Some(Change::Arm(armed)) = slot.take_change() else { panic!("the first is armed as well") };
+        assert_eq!(widths(&armed), [1, 5, 6, 7, 8]);
+        slot.change_applied();
+        armed.iter().for_each(|reference| slot.keep_seed_frame(reference, picture()));
+        for width in 9..14 {
+            slot.add(wide(width).unwrap()).unwrap();
+        }
+        let Some(Change::Add(added)) = slot.take_change() else { panic!("the others are added") };
+        assert_eq!(widths(&added), [10, 11, 12, 13]);
+        slot.change_applied();
+        slot.start_stream("b");
+        slot.start_stream("a");
+        let Some(Change::Arm(own)) = slot.take_change() else { panic!("the stream's own references") };
+        assert_eq!(widths(&own), [1, 10, 11, 12, 13]);
+        slot.set_from_application(wide(3).unwrap());
+        let Some(Change::Arm(new)) = slot.take_change() else { panic!("a new start") };
+        assert_eq!(widths(&new), [3]);
+    }
+
+    #[test]
+    fn a_discarded_buffer_returns_references_in_their_order() {
+        let mut slot = ReferenceSlot::default();
+        slot.start(wide(1));
+        let first = slot.take_change().unwrap();
+        slot.add(wide(2).unwrap()).unwrap();
+        slot.return_change(first);
+        let Some(Change::Arm(references)) = slot.take_change() else { panic!("both") };
+        assert_eq!(widths(&references), [1, 2]);
+    }
+
+    #[test]
+    fn references_are_added_only_to_the_same_objects() {
+        let mask = |labels: &[u8]| {
+            Reference::new(ReferenceMask::from_labels(labels.len(), 1, labels).unwrap(), None)
+        };
+        let mut slot = ReferenceSlot::default();
+        assert!(slot.add(mask(&[1])).is_err(), "before the start");
+        slot.start(None);
+        slot.add(mask(&[0, 1, 2])).unwrap();
+        assert!(matches!(slot.take_change(), Some(Change::Arm(_))), "the first one");
+        slot.add(mask(&[2, 0, 0])).unwrap();
+        let error = slot.add(mask(&[2, 3, 0])).unwrap_err().to_string();
+        assert!(error.contains("object 3"), "{error}");
+        slot.clear();
+        slot.add(mask(&[3])).unwrap();
     }
 }

@@ -95,7 +95,11 @@ fn brightness(frame: &Frame) -> Result<Vec<u8>, glib::BoolError> {
     packed(&convert(&rgb.as_video_frame_ref(), VideoFormat::Gray8)?)
 }
 
-fn read_image(frame: &Frame) -> Result<Result<OwnedPicture>, glib::BoolError> {
+/// Returns a copy of a frame.
+///
+/// # Errors
+/// The format cannot be converted.
+pub fn read_image(frame: &Frame) -> Result<Result<OwnedPicture>, glib::BoolError> {
     picture(frame, (frame.width(), frame.height()))
 }
 

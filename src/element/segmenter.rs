@@ -11,7 +11,7 @@ use super::process_error::ProcessError;
 use super::reference::Change;
 use super::thread_tuner::ThreadTuner;
 use crate::element::frame::{Frame, Shrinker, View};
-use crate::image::{FrameSource, Region};
+use crate::image::{FrameSource, OwnedPicture, Region};
 use crate::mask::{ObjectMask, ReferenceMask};
 use crate::matte::Matte;
 use crate::tracker::{Options, Prefetched, Presence, Tracker};
@@ -152,12 +152,15 @@ impl Segmenter {
         if let Some(Change::Clear) = change {
             tracker.clear();
         }
-        let resumes = matches!(change, Some(Change::Resume(_)));
-        let arm = match change {
-            Some(Change::Arm(reference) | Change::Resume(reference)) => Some(reference),
-            _ => None,
+        let (adds, resumes) =
+            (matches!(change, Some(Change::Add(_))), matches!(change, Some(Change::Resume(_))));
+        let references = match change {
+            Some(Change::Arm(references) | Change::Resume(references) | Change::Add(references)) => {
+                references
+            }
+            _ => Vec::new(),
         };
-        let seeded = arm.is_some();
+        let seeded = !references.is_empty();
         if !seeded && !tracker.has_reference() {
             return Ok(FrameResult {
                 matte: None,
@@ -174,20 +177,25 @@ impl Segmenter {
         let begun = Instant::now();
         // Mask of a reference that belongs to this frame, for which the network does not run.
         let mut reference_mask = None;
-        if let Some(reference) = &arm {
-            match &reference.image {
-                Some(image) => {
-                    tracker.set_reference(&mut image.as_picture(), &reference.mask)?;
-                    if resumes {
-                        tracker.search_whole_frame(view.size());
-                    }
-                }
-                None => {
-                    tracker.set_reference(&mut view, &reference.mask)?;
-                    reference_mask = Some(&reference.mask);
-                }
+        for (index, reference) in references.iter().enumerate() {
+            let added = index > 0 || (adds && tracker.has_reference());
+            let mut image = reference.image.as_ref().map(OwnedPicture::as_picture);
+            let source: &mut dyn FrameSource = match &mut image {
+                Some(image) => image,
+                None => &mut view,
+            };
+            if added {
+                tracker.add_reference(source, &reference.mask)?;
+            } else {
+                tracker.set_reference(source, &reference.mask)?;
             }
-        } else if restart {
+            // An added mask may lack objects that are tracked.
+            reference_mask = (reference.image.is_none() && !added).then_some(&reference.mask);
+            if reference.image.is_some() && (added || resumes) {
+                tracker.search_whole_frame(view.size());
+            }
+        }
+        if !seeded && restart {
             tracker.restart()?;
         }
         let (mut matte, presence, confidence) = match reference_mask {

@@ -46,6 +46,7 @@ pub struct Settings {
     pub late_policy: LatePolicy,
     pub roi_meta: bool,
     pub interactive: bool,
+    pub mask_location: Option<PathBuf>,
     /// Elements of `ref-box`.
     pub ref_box: Vec<f64>,
     /// Elements of `ref-points`.
@@ -77,6 +78,7 @@ impl Default for Settings {
             late_policy: LatePolicy::default(),
             roi_meta: false,
             interactive: false,
+            mask_location: None,
             ref_box: Vec::new(),
             ref_points: Vec::new(),
         }
@@ -149,6 +151,7 @@ impl Settings {
             "late-policy" => self.late_policy = get(value),
             "roi-meta" => self.roi_meta = get(value),
             "interactive" => self.interactive = get(value),
+            "mask-location" => self.mask_location = path(value),
             "ref-box" => self.ref_box = numbers(value),
             "ref-points" => self.ref_points = elements(value).iter().map(|point| numbers(point)).collect(),
             _ => unreachable!("GObject knows no property {name}"),
@@ -179,6 +182,7 @@ impl Settings {
             "late-policy" => self.late_policy.to_value(),
             "roi-meta" => self.roi_meta.to_value(),
             "interactive" => self.interactive.to_value(),
+            "mask-location" => self.mask_location.to_value(),
             "ref-box" => gst::Array::new(&self.ref_box).to_value(),
             "ref-points" => gst::Array::new(self.ref_points.iter().map(gst::Array::new)).to_value(),
             _ => unreachable!("GObject knows no property {name}"),
@@ -384,6 +388,13 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .blurb(
                     "Select and correct with the mouse: click or drag a box to select, click to add, right click to \
                      remove, double click to select anew, Escape to clear",
+                )
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecString::builder("mask-location")
+                .nick("Mask location")
+                .blurb(
+                    "PNG to which the key s saves the mask of the current frame, with interactive. The frame is saved                      beside it as NAME-frame.png (unset = the key is passed on)",
                 )
                 .mutable_playing()
                 .build(),

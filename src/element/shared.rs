@@ -5,6 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::latency::Latency;
+use super::marks::Marks;
 use super::navigation::Gestures;
 use super::qos::Qos;
 use super::reference::ReferenceSlot;
@@ -26,6 +27,10 @@ pub struct Shared {
     /// Whether the prompt corrects the present mask.
     pub corrects: bool,
     pub gestures: Gestures,
+    /// The user wants the next frame and its mask to be saved.
+    pub save_mask: bool,
+    /// Marks of the last selection, for the overlay.
+    pub marks: Option<Marks>,
     /// Width and height of the picture; zero until caps are set.
     pub frame_size: (u32, u32),
     /// Number of selections that are not finished.

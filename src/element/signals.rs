@@ -10,24 +10,14 @@ use glib::subclass::prelude::*;
 use gstreamer as gst;
 
 use super::FastGanSeg;
+use super::loading::ReferenceSignal;
 use crate::model::prompt::{Point, Rect};
 
 pub fn signals() -> &'static [Signal] {
     static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
         vec![
-            // Arguments: mask, and the image that it belongs to or NULL. Returns whether the mask is accepted.
-            Signal::builder("set-reference")
-                .action()
-                .run_last()
-                .param_types([gst::Sample::static_type(), gst::Sample::static_type()])
-                .return_type::<bool>()
-                .class_handler(|values| {
-                    let sample = |index: usize| values.get(index)?.get::<Option<gst::Sample>>().ok()?;
-                    let accepted = element(values)
-                        .is_some_and(|element| element.imp().give_reference(sample(1), sample(2)));
-                    Some(accepted.to_value())
-                })
-                .build(),
+            reference_signal(ReferenceSignal::Set),
+            reference_signal(ReferenceSignal::Add),
             // Arguments: x, y, width, height in pixels of the next buffer.
             Signal::builder("select-box")
                 .action()
@@ -65,6 +55,22 @@ pub fn signals() -> &'static [Signal] {
         ]
     });
     &SIGNALS
+}
+
+/// Arguments: mask, and the image that it belongs to or NULL. Returns whether the mask is accepted.
+fn reference_signal(signal: ReferenceSignal) -> Signal {
+    Signal::builder(signal.name())
+        .action()
+        .run_last()
+        .param_types([gst::Sample::static_type(), gst::Sample::static_type()])
+        .return_type::<bool>()
+        .class_handler(move |values| {
+            let sample = |index: usize| values.get(index)?.get::<Option<gst::Sample>>().ok()?;
+            let accepted = element(values)
+                .is_some_and(|element| element.imp().give_reference(signal, sample(1), sample(2)));
+            Some(accepted.to_value())
+        })
+        .build()
 }
 
 fn element(values: &[glib::Value]) -> Option<FastGanSeg> {

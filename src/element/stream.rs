@@ -3,7 +3,7 @@
 //! Processing of buffers on the streaming thread.
 
 use std::path::Path;
-use std::sync::{Arc, MutexGuard};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -13,6 +13,7 @@ use super::compose::Composer;
 use super::continuity::{self, Continuity};
 use super::discont::DiscontTracker;
 use super::frame::Frame;
+use super::marks::Marks;
 use super::pending::PendingFrame;
 use super::process_error::ProcessError;
 use super::qos::{LateFrame, Times};
@@ -22,6 +23,7 @@ use super::schedule::{Decision, FrameContext, Schedule};
 use super::segmenter::Segmenter;
 use super::settings::Settings;
 use super::shared::Shared;
+use super::snapshot::Snapshot;
 use super::statistics::{Origin, Statistics};
 use super::{CAT, LatePolicy, Output};
 use crate::mask::MaskWarning;
@@ -60,6 +62,8 @@ pub trait Host {
     /// # Errors
     /// The selection fails, and there is no earlier reference.
     fn select(&self, prompt: Prompt, frame: &Frame, corrected: Option<&Matte>) -> crate::Result<()>;
+    /// Saves a frame and its mask at `mask-location`, on another thread. `None` if there is no mask.
+    fn save(&self, snapshot: Option<Snapshot>);
     /// Posts a QoS message about a late buffer.
     fn post_late(&self, late: LateFrame, buffer: &gst::BufferRef, times: Times);
 }
@@ -250,6 +254,12 @@ impl Stream {
             self.discont.record_gap();
             return Ok(None);
         };
+        let save_mask = std::mem::take(&mut element.shared().save_mask);
+        if save_mask {
+            let info = self.input()?;
+            let frame = Frame::from_buffer_ref_readable(&buffer, &info)?;
+            element.save(matte.as_ref().map(|matte| Snapshot::new(&frame, matte)).transpose()?);
+        }
         let (output, settings, roi_meta) = {
             let settings = element.settings();
             (settings.output, settings.matte(), settings.roi_meta)
@@ -264,6 +274,9 @@ impl Stream {
         };
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
         let composer = self.composer.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+        if output == Output::Overlay {
+            composer.set_marks(element.shared().marks.clone().filter(Marks::are_visible));
+        }
         let mut buffer =
             composer.compose(buffer, matte.as_ref(), (output, settings), self.video_meta, allocate)?;
         self.matte = matte;
@@ -302,22 +315,20 @@ impl Stream {
         }
 
         let armed = match &change {
-            Some(Change::Arm(reference)) => {
-                element.post_mask_warnings(
-                    reference.mask.origin(),
-                    reference.frame_warning(&info).into_iter().collect(),
-                );
-                Some(Arc::clone(reference))
-            }
-            _ => None,
+            Some(Change::Arm(references) | Change::Add(references)) => references.clone(),
+            _ => Vec::new(),
         };
+        for reference in &armed {
+            let warning = reference.frame_warning(&info);
+            element.post_mask_warnings(reference.mask.origin(), warning.into_iter().collect());
+        }
         let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
         let threads = self.segmenter.threads();
         let mut result = self.segmenter.process_frame((&frame, prefetched), &info, change, restart)?;
         if let Some(reason) = self.segmenter.take_graph_warning() {
             gst::debug!(CAT, "{reason}");
         }
-        if let Some(reference) = armed {
+        for reference in armed {
             let needed = element.shared().slot.needs_picture(&reference);
             if needed {
                 let picture = sample::reference_picture(&frame)??;

@@ -130,6 +130,43 @@ impl ReferenceMask {
         Self::from_values(width, height, Kind::Index, labels.to_vec())
     }
 
+    /// Mask from soft planes of the objects, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`Error::Mask`] if the size is too large, if a plane does not match it, or if no plane has foreground.
+    pub fn from_objects(width: usize, height: usize, objects: Vec<ObjectMask>) -> Result<Self> {
+        let origin = Path::new(IN_MEMORY);
+        check_size(width, height).map_err(|reason| bad(origin, reason))?;
+        if let Some(object) = objects.iter().find(|object| object.alpha.len() != width * height) {
+            let count = object.alpha.len();
+            return Err(bad(origin, format!("{count} values do not match {width}x{height} pixels")));
+        }
+        let reading = Interpretation::Ids;
+        let has_foreground = |object: &ObjectMask| object.alpha.iter().any(|&value| value > 0);
+        let objects: Vec<ObjectMask> = objects.into_iter().filter(has_foreground).collect();
+        if objects.is_empty() {
+            return Err(bad(origin, no_foreground(reading)));
+        }
+        Ok(Self { width, height, objects, reading, origin: origin.to_owned() })
+    }
+
+    /// Checks that the mask has no object beside those of a reference, `ids`.
+    ///
+    /// # Errors
+    /// [`Error::Mask`] with the id of another object.
+    pub fn check_ids(&self, ids: &[u8]) -> Result<()> {
+        match self.objects.iter().find(|object| !ids.contains(&object.id)) {
+            None => Ok(()),
+            Some(object) => Err(bad(
+                &self.origin,
+                format!(
+                    "it has an object {} that the reference does not have ({ids:?}): set it as a new reference",
+                    object.id
+                ),
+            )),
+        }
+    }
+
     fn from_values(width: usize, height: usize, kind: Kind, values: Vec<u8>) -> Result<Self> {
         let origin = Path::new(IN_MEMORY);
         Values { width, height, kind, values }.into_mask(origin).map_err(|reason| bad(origin, reason))

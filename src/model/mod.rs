@@ -68,8 +68,18 @@ pub trait Regressor: layers::Visit + Send {
     /// Adds another view of the reference frame, so that content visible only in that view is matched too.
     fn add_view(&self, image: &Tensor, masks: &Tensor, reference: &mut Self::Reference) -> Result<()>;
 
+    /// Adds the reference of another frame, with the same objects in the same order. Networks with a memory match with
+    /// all references, others with the one that was added last.
+    fn add_reference(&self, added: &Self::Reference, reference: &mut Self::Reference) -> Result<()>;
+
     /// Returns the state at the reference frame: its mask, its features, a temporal skip of zeros.
     fn start(&self, reference: &Self::Reference) -> Result<Self::State>;
+
+    /// Returns the state at the frame of `added`, which is one of those that were [added](Self::add_reference) to
+    /// `reference`.
+    fn start_at(&self, added: &Self::Reference, _reference: &Self::Reference) -> Result<Self::State> {
+        self.start(added)
+    }
 
     /// Processes one frame, `image` (1 or N, 3, H, W). Returns logits (N, 1, H, W) float32; their sigmoid is the
     /// soft mask.

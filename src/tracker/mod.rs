@@ -34,6 +34,7 @@ pub use self::options::{Launch, Options, Roi};
 pub use self::presence::Presence;
 use self::presence::PresenceDetector;
 use self::roi::{Bounds, RoiPlanner};
+pub use self::runner::MAX_ADDED_REFERENCES;
 use self::runner::{ModelRunner, StepInput, StepOutput};
 use self::thumbnail::Thumbnail;
 use crate::cuda::{Memory, StreamGuard};
@@ -203,14 +204,57 @@ impl Tracker {
                 objects.len()
             )));
         }
-        let masks = mask_planes(mask)?;
-        let mask_size = (mask.width(), mask.height());
+        let (views, crop) = self.reference_views(source, &mask_planes(mask)?)?;
+        self.runner.set_reference(&views)?;
+        self.ids = objects.iter().map(|object| object.id).collect();
+        self.reference_crop = Some(crop);
+        self.reset();
+        Ok(())
+    }
+
+    /// Adds another picture and its mask to the reference, and continues tracking from that picture. Objects without
+    /// pixels in the mask are not in the picture. The first reference and the newest [`MAX_ADDED_REFERENCES`] others
+    /// are kept; the paper's network compares with the newest only.
+    ///
+    /// # Errors
+    /// [`Error::NoReference`] before [`set_reference`](Self::set_reference), [`Error::Config`] for an object that the
+    /// reference does not have, and errors of libtorch and of the conversion of the picture.
+    pub fn add_reference(&mut self, source: &mut dyn FrameSource, mask: &ReferenceMask) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
+        if self.ids.is_empty() {
+            return Err(Error::NoReference);
+        }
+        mask.check_ids(&self.ids)?;
+        let planes = mask_planes(mask)?;
+        let absent = planes.f_narrow(0, 0, 1)?.f_zeros_like()?;
+        let plane = |id: &u8| match mask.objects().iter().position(|object| object.id == *id) {
+            Some(index) => planes.f_narrow(0, index as i64, 1),
+            None => Ok(absent.shallow_clone()),
+        };
+        let planes: Vec<Tensor> = self.ids.iter().map(plane).collect::<Result<_, _>>()?;
+        let (views, crop) = self.reference_views(source, &Tensor::f_cat(&planes, 0)?)?;
+        self.runner.add_reference(&views)?;
+        self.reset();
+        (self.last_crop, self.next_crop) = (Some(crop), Some(crop));
+        Ok(())
+    }
+
+    /// Returns the views of a reference picture, each with its masks, and the crop window of the first. `masks` is
+    /// (N, 1, height, width) at any size.
+    fn reference_views(
+        &mut self,
+        source: &mut dyn FrameSource,
+        masks: &Tensor,
+    ) -> Result<(Vec<(Tensor, Tensor)>, CropWindow)> {
+        let mask_size = (masks.size()[3] as usize, masks.size()[2] as usize);
         let frame = source.size();
-        let bounds = bounds(&object_stats::gather(&masks, &masks.f_zeros_like()?)?);
+        let bounds = bounds(&object_stats::gather(masks, &masks.f_zeros_like()?)?);
         let region = match self.roi {
             Roi::Auto | Roi::Frame => self.roi_planner.begin(bounds, frame),
             Roi::Off => Region::whole(frame),
         };
+        let crop = CropWindow { region, frame, size: self.input_sizes.of(region) };
         let mut regions = vec![region];
         if region != Region::whole(frame) {
             // Background outside of the region may enter it later and must not be taken for an object.
@@ -231,12 +275,7 @@ impl Tracker {
             // The image of the next view may overwrite this one.
             views.push((if self.runner.reuses_memory() { copy_of(&image)? } else { image }, masks));
         }
-        self.runner.set_reference(&views)?;
-        self.ids = objects.iter().map(|object| object.id).collect();
-        self.reference_crop = Some(CropWindow { region, frame, size: self.input_sizes.of(region) });
-        self.object_stats.clear();
-        self.reset();
-        Ok(())
+        Ok((views, crop))
     }
 
     /// Returns whether a reference with at least one object is set.
@@ -249,7 +288,7 @@ impl Tracker {
         &self.ids
     }
 
-    /// Restarts tracking from the reference, as after a seek.
+    /// Restarts tracking from the first reference, as after a seek. References that were added stay in use.
     ///
     /// # Errors
     /// An error of libtorch.

@@ -3,6 +3,7 @@
 //! Runs a network of any architecture and owns its reference and state.
 
 use std::any::Any;
+use std::collections::VecDeque;
 
 use tch::{Kind, Tensor};
 
@@ -41,7 +42,10 @@ pub trait ModelRunner: Send {
     /// `views` are pairs of image and masks: first the view that tracking starts from, then other views of the
     /// same frame.
     fn set_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()>;
-    /// Resets the state to that of the reference.
+    /// Adds the reference of another frame and continues tracking from that frame. The first reference and the newest
+    /// [`MAX_ADDED_REFERENCES`] others are kept. `views` as in [`set_reference`](Self::set_reference).
+    fn add_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()>;
+    /// Resets the state to that of the first reference.
     fn restart(&mut self) -> Result<()>;
     /// Removes reference and state.
     fn clear(&mut self);
@@ -76,6 +80,9 @@ struct Saved<S> {
     has_stepped: bool,
 }
 
+/// Maximum number of references beside the first one. Each takes time in every step.
+pub const MAX_ADDED_REFERENCES: usize = 4;
+
 /// Maximum number of plans. There is one for each number of objects and length of the memory.
 const MAX_PLANS: usize = 12;
 
@@ -84,7 +91,12 @@ type Prefetcher<R> = EncodeWorker<(Tensor, <R as Regressor>::MemoryRef), <R as R
 
 pub struct Runner<R: Regressor> {
     model: R,
+    /// All references together, and the state.
     tracked: Option<(R::Reference, R::State)>,
+    /// The reference that was set.
+    first: Option<R::Reference>,
+    /// The references that were added to it, the newest last.
+    added: VecDeque<R::Reference>,
     /// The state comes from a step, so it has all tensors of [`Regressor::visit_inputs`].
     has_stepped: bool,
     replays: PlanCache<R>,
@@ -96,6 +108,8 @@ impl<R: Regressor> Runner<R> {
         Self {
             model,
             tracked: None,
+            first: None,
+            added: VecDeque::new(),
             has_stepped: false,
             replays: PlanCache::new(mode, 0, MAX_PLANS),
             prefetcher: None,
@@ -110,13 +124,26 @@ impl<R: Regressor> Runner<R> {
 
 impl<R: Regressor + 'static> ModelRunner for Runner<R> {
     fn set_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()> {
-        let [(image, masks), others @ ..] = views else { return Err(Error::NoReference) };
-        let mut reference = self.model.reference(image, masks)?;
-        for (image, masks) in others {
-            self.model.add_view(image, masks, &mut reference)?;
-        }
+        let reference = self.reference(views)?;
         let state = self.model.start(&reference)?;
+        self.first = Some(reference.shallow_clone());
+        self.added.clear();
         self.tracked = Some((reference, state));
+        self.has_stepped = false;
+        Ok(())
+    }
+
+    fn add_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()> {
+        let mut joined = self.first.as_ref().ok_or(Error::NoReference)?.shallow_clone();
+        let newest = self.reference(views)?;
+        let dropped = (self.added.len() + 1).saturating_sub(MAX_ADDED_REFERENCES);
+        for added in self.added.iter().skip(dropped).chain([&newest]) {
+            self.model.add_reference(added, &mut joined)?;
+        }
+        let state = self.model.start_at(&newest, &joined)?;
+        self.added.drain(..dropped);
+        self.added.push_back(newest);
+        self.tracked = Some((joined, state));
         self.has_stepped = false;
         Ok(())
     }
@@ -130,7 +157,8 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
     }
 
     fn clear(&mut self) {
-        self.tracked = None;
+        (self.tracked, self.first) = (None, None);
+        self.added.clear();
     }
 
     fn step(&mut self, input: StepInput) -> Result<StepOutput> {
@@ -228,6 +256,15 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
 }
 
 impl<R: Regressor> Runner<R> {
+    fn reference(&self, views: &[(Tensor, Tensor)]) -> Result<R::Reference> {
+        let [(image, masks), others @ ..] = views else { return Err(Error::NoReference) };
+        let mut reference = self.model.reference(image, masks)?;
+        for (image, masks) in others {
+            self.model.add_view(image, masks, &mut reference)?;
+        }
+        Ok(reference)
+    }
+
     /// Returns a copy of the state that later steps do not write to.
     fn detached(&self, reference: &R::Reference, state: &R::State) -> Result<R::State> {
         let mut state = state.shallow_clone();

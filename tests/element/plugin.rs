@@ -70,7 +70,7 @@ fn gst_inspect_shows_every_property() {
         let found = lines.next().unwrap();
         assert!(found.contains(flags), "{name}: {found}");
     }
-    for signal in ["\"set-reference\"", "\"reset\""] {
+    for signal in ["\"set-reference\"", "\"add-reference\"", "\"select-point\"", "\"reset\""] {
         assert!(text.contains(signal), "no {signal} in {text}");
     }
 }

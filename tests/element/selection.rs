@@ -248,3 +248,176 @@ fn the_mouse_selects_corrects_and_clears() {
     drag(&mut harness, 1, (-5.0, 10.0), (-5.0, 10.0));
     assert_eq!(harness.upstream_events_received(), upstream + 2, "events beside the picture are");
 }
+
+/// The background of [`picture`] with a blue, chequered square that has nothing of the object.
+fn other_look(number: u64) -> gst::Buffer {
+    let mut buffer = picture(number);
+    let pixels = buffer.get_mut().unwrap();
+    let mut pixels = pixels.map_writable().unwrap();
+    for (i, pixel) in pixels.chunks_exact_mut(3).enumerate() {
+        let (x, y) = (i % SIZE.0 as usize, i / SIZE.0 as usize);
+        let shade = ((x / 23 * 31 + y / 17 * 57) % 40) as u8;
+        pixel.copy_from_slice(&match (inside_other(x, y), (x / 8 + y / 8) % 2) {
+            (true, 0) => [25, 30, 210],
+            (true, _) => [120, 150, 250],
+            (false, _) => [40 + shade, 95 + shade, 50 + shade / 2],
+        });
+    }
+    drop(pixels);
+    buffer
+}
+
+fn inside_other(x: usize, y: usize) -> bool {
+    (40..110).contains(&x) && (90..160).contains(&y)
+}
+
+/// Intersection over union of the alpha of a buffer with `truth`.
+fn overlap_with(harness: &mut Harness, buffer: gst::Buffer, truth: fn(usize, usize) -> bool) -> f64 {
+    harness.push(buffer).unwrap();
+    let alpha = alpha(&harness.pull().unwrap(), &src_info(harness));
+    let (mut both, mut either) = (0, 0);
+    for (i, value) in alpha.iter().enumerate() {
+        let truth = truth(i % SIZE.0 as usize, i / SIZE.0 as usize);
+        both += usize::from(*value > 127 && truth);
+        either += usize::from(*value > 127 || truth);
+    }
+    f64::from(both as u32) / f64::from(either.max(1) as u32)
+}
+
+#[test]
+fn an_added_reference_shows_another_look_and_the_first_one_stays_in_use() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
+    let element = with_mask(&mask);
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    let mut number = 0;
+    let mut frames = |harness: &mut Harness, other: bool| -> Vec<f64> {
+        let mut frame = || {
+            number += 1;
+            match other {
+                true => overlap_with(harness, other_look(number), inside_other),
+                false => overlap_with(harness, picture(number), inside),
+            }
+        };
+        [(); 6].map(|()| frame()).to_vec()
+    };
+    let first = frames(&mut harness, false);
+    assert!(first.iter().all(|&overlap| overlap > 0.9), "{first:?}");
+    let unknown = frames(&mut harness, true);
+    assert!(unknown.iter().all(|&overlap| overlap < 0.5), "the reference does not show it: {unknown:?}");
+    let values = (0..SIZE.0 * SIZE.1).map(|i| (i % SIZE.0, i / SIZE.0));
+    let values = values.map(|(x, y)| if inside_other(x as usize, y as usize) { 255 } else { 0 }).collect();
+    let other = sample(VideoFormat::Gray8, values);
+    assert!(element.emit_by_name::<bool>("add-reference", &[&other, &None::<gst::Sample>]));
+    let added = frames(&mut harness, true);
+    assert!(added.iter().all(|&overlap| overlap > 0.8), "{added:?}");
+    let before = frames(&mut harness, false);
+    assert!(before[2..].iter().all(|&overlap| overlap > 0.8), "the first look: {before:?}");
+    let after = frames(&mut harness, true);
+    assert!(after[2..].iter().all(|&overlap| overlap > 0.8), "the added look: {after:?}");
+
+    let two = sample(VideoFormat::Gray8, (0..SIZE.0 * SIZE.1).map(|i| (i % 3) as u8).collect());
+    assert!(!element.emit_by_name::<bool>("add-reference", &[&two, &None::<gst::Sample>]));
+    let warning = bus.pop_filtered(&[gst::MessageType::Warning]).unwrap();
+    let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
+    let text = warning.error().to_string();
+    assert!(text.contains("add-reference") && text.contains("object 2"), "{text}");
+}
+
+#[test]
+fn a_click_corrects_the_nearest_of_several_objects() {
+    let files = Files::new();
+    let labels = |x: usize, y: usize| match (inside(x, y), x < 160) {
+        (true, true) => 1,
+        (true, false) => 2,
+        (false, _) => 0,
+    };
+    let element = with_mask(&files.mask("mask.png", (320, 180), labels));
+    element.set_property("interactive", true);
+    element.set_property_from_str("output", "labels");
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    let mut number = 0;
+    let mut areas = |harness: &mut Harness| {
+        number += 1;
+        harness.push(picture(number)).unwrap();
+        let buffer = harness.pull().unwrap();
+        let labels = buffer.map_readable().unwrap();
+        [1, 2].map(|id| labels.iter().filter(|&&label| label == id).count() as f64 / (40.0 * 90.0))
+    };
+    let before = areas(&mut harness);
+    assert!(before.iter().all(|area| (0.9..1.1).contains(area)), "{before:?}");
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+    // The right half does not belong to the left object, but the whole rectangle looks like one.
+    drag(&mut harness, 1, (125.0, 95.0), (125.0, 95.0));
+    areas(&mut harness);
+    assert_eq!(next_message(&bus), "armed");
+    areas(&mut harness);
+    assert_eq!(next_message(&bus), "seeded");
+    let after = areas(&mut harness);
+    assert!(after[0] + after[1] > 1.8, "both objects are still there as a whole: {after:?}");
+    let stats = element.property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<gst::Array>("objects").unwrap().len(), 2, "{stats}");
+}
+
+#[test]
+fn the_overlay_shows_points_while_the_mask_is_computed() {
+    let element = new_element();
+    element.set_property("interactive", true);
+    element.set_property_from_str("output", "overlay");
+    let mut harness = start(&element);
+    let pixel = |harness: &mut Harness, number: u64| {
+        harness.push(picture(number)).unwrap();
+        let buffer = harness.pull().unwrap();
+        let map = buffer.map_readable().unwrap();
+        let start = 3 * (95 * SIZE.0 as usize + 150);
+        [map[start], map[start + 1], map[start + 2]]
+    };
+    let plain = pixel(&mut harness, 0);
+    drag(&mut harness, 1, (150.5, 95.5), (150.5, 95.5));
+    assert_eq!(pixel(&mut harness, 1), [40, 220, 60], "was {plain:?}");
+}
+
+#[test]
+fn a_key_saves_the_mask_and_the_frame_for_later_use() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
+    let element = with_mask(&mask);
+    let bus = bus(&element);
+    element.set_property("interactive", true);
+    let mut harness = start(&element);
+    assert!(overlap(&mut harness, 0) > 0.9);
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+    let key = NavigationEvent::KeyPress { key: "s".into(), modifier_state: NavigationModifierType::empty() };
+    let press = |harness: &mut Harness| {
+        assert!(harness.push_upstream_event(gst::event::Navigation::new(key.structure())));
+    };
+    let upstream = harness.upstream_events_received();
+    press(&mut harness);
+    assert_eq!(harness.upstream_events_received(), upstream + 1, "passed on without a location");
+
+    let saved = files.path("saved.png");
+    element.set_property("mask-location", saved.to_str().unwrap());
+    press(&mut harness);
+    overlap(&mut harness, 1);
+    let message =
+        bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &[gst::MessageType::Element]).unwrap();
+    let structure = message.structure().unwrap();
+    assert_eq!(structure.name(), "fastganseg-saved");
+    let frame: String = structure.get("frame").unwrap();
+    assert!(frame.ends_with("saved-frame.png"), "{frame}");
+    let again = with_mask(&saved);
+    again.set_property("ref-image", &frame);
+    let later = overlap(&mut start(&again), 2);
+    assert!(later > 0.9, "{later}");
+
+    element.set_property("mask-location", files.path("no/folder/mask.png").to_str().unwrap());
+    press(&mut harness);
+    overlap(&mut harness, 3);
+    let warning =
+        bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &[gst::MessageType::Warning]).unwrap();
+    let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
+    let text = warning.error().to_string();
+    assert!(text.contains("no/folder/mask.png") && text.contains("mask-location"), "{text}");
+}

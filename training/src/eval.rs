@@ -14,6 +14,7 @@ use crate::dataset::{Dataset, Frame, Sequence};
 use crate::method::Propagator;
 use crate::report::{ContactSheet, Speed, Tile};
 use crate::score::{Flicker, FrameScore, Scores, SequenceScore, objects_of, score_frame, scored_range};
+use crate::simulated_user::{FirstMask, SimulatedUser};
 use crate::{Error, LabelMap, Result, indexed_png};
 
 /// Background of sheets without frames.
@@ -31,6 +32,11 @@ pub struct EvalOptions {
     pub bare_sheets: bool,
     /// Plays each sequence forwards and backwards until this number of frames is reached. 0 = once forwards.
     pub loop_frames: usize,
+    /// What the user gives in the first frame of each sequence.
+    pub first: FirstMask,
+    /// Number of corrections of each sequence, at even intervals: the user clicks on the largest error of the worst frame
+    /// so far, and the corrected mask becomes another reference for the frames that follow.
+    pub corrections: usize,
 }
 
 /// Result of an evaluation.
@@ -44,13 +50,15 @@ pub struct Evaluation {
     pub flicker: Option<f64>,
     /// Confidence and region similarity of every object in every scored frame, for methods with a confidence.
     pub confidence: Vec<ConfidenceRow>,
+    /// Mean intersection over union of the first masks with the annotations.
+    pub first_mask: f64,
 }
 
 /// Runs `propagator` on every sequence of `dataset` from its first annotated frame on, and scores the results
 /// against the annotations. `progress` counts frames.
 ///
-/// The masks have the size of the sequence's first annotation. The mask of the first frame is that annotation, so the
-/// folder is a complete submission to the benchmark.
+/// The masks have the size of the sequence's first annotation. The mask of the first frame is that annotation, unless
+/// [`EvalOptions::first`] says otherwise, so the folder is a complete submission to the benchmark.
 ///
 /// # Errors
 /// An image or annotation is missing or broken, a sequence cannot be scored (checked before the first one runs), the
@@ -71,20 +79,25 @@ pub fn evaluate(
     let mut speed = Speed::default();
     let (mut steps, mut step_time) = (0, Duration::ZERO);
     let (mut flickers, mut confidence) = (Vec::new(), Vec::new());
+    let mut first_masks = Vec::new();
+    let has_user = options.first != FirstMask::Mask || options.corrections > 0;
+    let user = has_user.then(SimulatedUser::new).transpose()?;
     for sequence in dataset.sequences() {
         progress.set_message(sequence.name().to_string());
-        let run = Run::of(propagator, sequence, options, progress)?;
+        let run = Run::of(propagator, sequence, (options, user.as_ref()), progress)?;
         let fps = per_second(run.steps, run.step_time);
         speed.sequences.extend(fps.map(|fps| (sequence.name().to_string(), fps)));
         steps += run.steps;
         step_time += run.step_time;
         flickers.extend(run.flicker);
         confidence.extend(run.confidence);
+        first_masks.push(run.first_mask);
         scores.sequences.push(run.score);
     }
     speed.total = per_second(steps, step_time);
     let flicker = (!flickers.is_empty()).then(|| flickers.iter().sum::<f64>() / flickers.len() as f64);
-    Ok(Evaluation { scores, speed, flicker, confidence })
+    let first_mask = first_masks.iter().sum::<f64>() / first_masks.len().max(1) as f64;
+    Ok(Evaluation { scores, speed, flicker, confidence, first_mask })
 }
 
 /// Checks that the sequence can be scored. Returns its number of frames.
@@ -123,13 +136,15 @@ struct Run {
     step_time: Duration,
     flicker: Option<f64>,
     confidence: Vec<ConfidenceRow>,
+    /// Intersection over union of the first mask with the annotation.
+    first_mask: f64,
 }
 
 impl Run {
     fn of(
         propagator: &mut dyn Propagator,
         sequence: &Sequence,
-        options: &EvalOptions,
+        (options, user): (&EvalOptions, Option<&SimulatedUser>),
         progress: &ProgressBar,
     ) -> Result<Self> {
         let name = sequence.name();
@@ -149,6 +164,8 @@ impl Run {
         let mut step_time = Duration::ZERO;
         let mut flicker = Flicker::default();
 
+        let mut first_mask = 1.0;
+        let mut correctable: Vec<Correctable> = Vec::new();
         let mut next = None;
         for (i, frame) in played.iter().enumerate() {
             let frame_name = if loops { format!("{i:05}") } else { frame.name().to_string() };
@@ -156,8 +173,12 @@ impl Run {
             next = played.get(i + 1).map(|frame| frame.read_picture()).transpose()?;
             let place = || format!("{name}, frame {}", frame.name());
             let labels = if i == 0 {
-                propagator.start(&picture, &first).map_err(|error| error.at(place()))?;
-                first.without_void()
+                let mut start = first.clone();
+                if let Some(user) = user {
+                    (start, first_mask) = user.select(&picture, &first, options.first)?;
+                }
+                propagator.start(&picture, &start).map_err(|error| error.at(place()))?;
+                start.without_void()
             } else {
                 let begin = Instant::now();
                 if let Some(next) = &next {
@@ -191,10 +212,56 @@ impl Run {
             }
             writer.frame(i, &frame_name, &picture, &labels, score)?;
             progress.inc(1);
+            let Some(user) = user.filter(|_| options.corrections > 0) else { continue };
+            if let Some(score) = score {
+                correctable.push(Correctable { frame, labels, region: score.region });
+            }
+            if corrects_after(i, played.len(), options.corrections) {
+                correct(propagator, user, &mut correctable).map_err(|error| error.at(place()))?;
+            }
         }
         let score = SequenceScore::gather(name, objects, scores);
         writer.finish(&score)?;
-        Ok(Self { score, steps: played.len() - 1, step_time, flicker: flicker.mean(), confidence })
+        Ok(Self {
+            score,
+            steps: played.len() - 1,
+            step_time,
+            flicker: flicker.mean(),
+            confidence,
+            first_mask,
+        })
+    }
+}
+
+/// A frame that the user may correct.
+struct Correctable<'a> {
+    frame: &'a Frame,
+    labels: LabelMap,
+    /// Region similarity.
+    region: f64,
+}
+
+/// Whether the user makes one of `count` corrections after step `i` of `steps`.
+fn corrects_after(i: usize, steps: usize, count: usize) -> bool {
+    let made = |step: usize| step * (count + 1) / steps;
+    made(i + 1) > made(i) && i + 1 < steps
+}
+
+/// Lets the user correct the worst of the frames. It is not corrected again.
+fn correct(
+    propagator: &mut dyn Propagator,
+    user: &SimulatedUser,
+    frames: &mut Vec<Correctable>,
+) -> Result<()> {
+    let worst = (0..frames.len()).min_by(|&a, &b| frames[a].region.total_cmp(&frames[b].region));
+    let Some(Correctable { frame, labels, .. }) = worst.map(|index| frames.swap_remove(index)) else {
+        return Ok(());
+    };
+    let Some(truth) = frame.read_annotation()? else { return Ok(()) };
+    let picture = frame.read_picture()?;
+    match user.correct(&picture, &labels, &truth)? {
+        Some(corrected) => propagator.correct(&picture, &corrected),
+        None => Ok(()),
     }
 }
 
@@ -300,6 +367,14 @@ mod tests {
     fn loops_reverse_at_the_first_and_the_last_frame() {
         assert_eq!((0..9).map(|step| looped(step, 4)).collect::<Vec<_>>(), [0, 1, 2, 3, 2, 1, 0, 1, 2]);
         assert_eq!((0..3).map(|step| looped(step, 1)).collect::<Vec<_>>(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn corrections_are_evenly_spaced() {
+        let after = |count: usize| (0..12).filter(|&i| corrects_after(i, 12, count)).collect::<Vec<_>>();
+        assert_eq!(after(0), [0; 0]);
+        assert_eq!(after(1), [5]);
+        assert_eq!(after(3), [2, 5, 8]);
     }
 
     #[test]

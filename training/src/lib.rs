@@ -15,6 +15,7 @@
 pub mod allocator;
 pub mod card;
 mod check;
+mod clicks;
 pub mod clips;
 pub mod confidence;
 pub mod critic;
@@ -29,6 +30,7 @@ pub mod method;
 pub mod occlusion;
 pub mod report;
 pub mod score;
+pub mod simulated_user;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -51,7 +51,7 @@ pub struct Reference {
     features: Features,
     /// Tokens of the view that tracking starts from.
     tokens: Tokens,
-    /// Tokens of all views.
+    /// Tokens of all views and of the references that were added.
     views: Tokens,
     biases: Biases,
 }
@@ -212,6 +212,15 @@ impl Regressor for Lite {
         let tokens = self.tokens(&features, masks, Selection::Fixed)?;
         reference.views = reference.views.with_coarse(&tokens)?;
         Ok(())
+    }
+
+    fn add_reference(&self, added: &Reference, reference: &mut Reference) -> Result<()> {
+        reference.views = Tokens::concatenate(&[&reference.views, &added.views])?;
+        Ok(())
+    }
+
+    fn start_at(&self, added: &Reference, reference: &Reference) -> Result<State> {
+        Ok(State { memory: reference.views.shallow_clone(), ..self.start(added)? })
     }
 
     fn start(&self, reference: &Reference) -> Result<State> {

@@ -144,6 +144,12 @@ impl Regressor for Resnet50 {
         Ok(())
     }
 
+    fn add_reference(&self, added: &Reference, reference: &mut Reference) -> Result<()> {
+        let Reference { appearance, half, .. } = added.shallow_clone();
+        (reference.appearance, reference.half) = (appearance, half);
+        Ok(())
+    }
+
     fn start(&self, reference: &Reference) -> Result<State> {
         let size = reference.masks.size();
         let temporal = match &self.temporal {

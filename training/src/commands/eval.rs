@@ -9,6 +9,7 @@ use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::method::{Frozen, PostProcessed, Propagator, Threaded};
 use fastganseg_training::occlusion::{Case, Cover, MAX_FRAMES_TO_FIND, measure};
 use fastganseg_training::report::{table, write_csv};
+use fastganseg_training::simulated_user::FirstMask;
 use fastganseg_training::{Error, Result};
 use gstfastganseg::matte::{self, MatteSettings};
 
@@ -53,13 +54,23 @@ pub struct Args {
     #[arg(long = "loop", value_name = "N", default_value_t = 0)]
     loop_frames: usize,
 
+    /// What a simulated user gives in the first frame of each sequence: the true mask, the bounding box of each object, or
+    /// N clicks on each object. The prompt network makes the masks
+    #[arg(long, value_name = "mask|box|points:N", default_value = "mask")]
+    first: FirstMask,
+
+    /// Corrections of each sequence by a simulated user, at even intervals: one click on the worst frame so far, whose mask
+    /// becomes another reference
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["loop_frames", "cover"])]
+    corrections: usize,
+
     /// Also write confidence and region similarity of every object in every scored frame, CSV
     #[arg(long, value_name = "FILE")]
     confidence: Option<PathBuf>,
 
     /// Instead of scoring, cover frames in the middle of every sequence and report how the tracker recovers. Only
     /// the first frame needs an annotation
-    #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',', conflicts_with_all = ["edges", "frame_threading", "loop_frames", "confidence"])]
+    #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',', conflicts_with_all = ["edges", "frame_threading", "loop_frames", "confidence", "first"])]
     cover: Vec<Cover>,
 
     /// Numbers of covered frames, one run for each
@@ -127,6 +138,8 @@ pub fn run(args: &Args) -> Result<()> {
         sheet_frames: args.sheet_frames,
         bare_sheets: args.bare_sheets,
         loop_frames: args.loop_frames,
+        first: args.first,
+        corrections: args.corrections,
     };
     let begin = Instant::now();
     let bar = frame_bar();
@@ -138,6 +151,9 @@ pub fn run(args: &Args) -> Result<()> {
     write_csv(&csv, &evaluation.scores, &evaluation.speed)?;
     eprintln!("done in {:.1} s", begin.elapsed().as_secs_f64());
     print!("{}", table(&evaluation.scores, &evaluation.speed));
+    if args.first != FirstMask::Mask {
+        println!("first masks: mean intersection over union {:.3}", evaluation.first_mask);
+    }
     if let Some(flicker) = evaluation.flicker {
         println!("flicker of still pixels near contours: {flicker:.2} of 255");
     }

@@ -39,6 +39,14 @@ pub trait Propagator {
     /// [`start`](Self::start) was not called, or the network fails.
     fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap>;
 
+    /// Adds a reference, a picture with the ids of the same objects, in the next frame. The objects may have moved since.
+    ///
+    /// # Errors
+    /// The method takes no further references, or the network fails.
+    fn correct(&mut self, _picture: &RgbImage, _labels: &LabelMap) -> Result<()> {
+        Err(gstfastganseg::Error::Config("this method takes no corrections".into()).into())
+    }
+
     /// Soft alpha of all objects in the last frame, 0 to 255; `None` for methods without alpha.
     fn alpha(&self) -> Option<&[u8]> {
         None
@@ -61,6 +69,13 @@ impl Propagator for Tracker {
         labels_of(&matte, width, height)
     }
 
+    fn correct(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
+        let mask = ReferenceMask::from_labels(labels.width(), labels.height(), labels.ids())?;
+        self.add_reference(&mut as_picture(picture), &mask)?;
+        self.search_whole_frame((picture.width() as usize, picture.height() as usize));
+        Ok(())
+    }
+
     fn object_stats(&self) -> Vec<(u8, ObjectStats)> {
         self.object_ids().iter().copied().zip(Tracker::object_stats(self).iter().copied()).collect()
     }
@@ -73,7 +88,7 @@ fn labels_of(matte: &Matte, width: usize, height: usize) -> Result<LabelMap> {
     Ok(labels)
 }
 
-fn as_picture(picture: &RgbImage) -> Picture<'_> {
+pub(crate) fn as_picture(picture: &RgbImage) -> Picture<'_> {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     Picture { data: picture.as_raw(), width, height, stride: 3 * width }
 }

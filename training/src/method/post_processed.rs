@@ -43,6 +43,10 @@ impl Propagator for PostProcessed {
         Ok(self.tracker.set_reference(&mut as_picture(picture), &mask)?)
     }
 
+    fn correct(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
+        self.tracker.correct(picture, labels)
+    }
+
     fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap> {
         let mut picture = as_picture(picture);
         let matte = self.tracker.step(&mut picture)?;

@@ -36,6 +36,11 @@ impl Propagator for Threaded {
         Ok(())
     }
 
+    fn correct(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
+        (self.now, self.next) = (None, None);
+        self.tracker.correct(picture, labels)
+    }
+
     fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap> {
         let matte = self.tracker.step_from(&mut as_picture(picture), self.now.take())?;
         self.now = self.next.take();

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+# Selects an object of a clip or camera with the mouse, and saves its mask.
+set -euo pipefail
+
+usage() {
+  cat <<'EOF'
+usage: pipelines/pick.sh IN [MASK.png]
+
+  IN    a video file, or a camera such as /dev/video0
+  MASK  PNG to which the key s saves the mask (default: mask.png); the frame is saved beside it as MASK-frame.png
+
+Click on the object, or drag a box around it. Then click to add to the object, right click to remove from it, double
+click to select another object, Escape to clear.
+
+Environment:
+  SINK  GStreamer sink that opens a window (default: autovideosink)
+EOF
+}
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
+[ $# -eq 1 ] || [ $# -eq 2 ] || { usage >&2; exit 2; }
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+need_elements fastganseg "${SINK:-autovideosink}"
+if [ -c "$1" ]; then
+  source=(v4l2src "device=$1")
+  upright=()
+else
+  need_files "$1"
+  has_video "$1" || fail "$1 has no video that GStreamer can decode"
+  source=(filesrc "location=$1")
+  turn_upright "$1"
+fi
+exec gst-launch-1.0 -m "${source[@]}" ! decodebin "${upright[@]}" ! fastganseg interactive=true output=overlay \
+  mask-location="${2:-mask.png}" ! queue ! videoconvert ! "${SINK:-autovideosink}"

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Saves a frame and its mask as files for `ref-image` and `ref-mask`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use image::{ExtendedColorType, ImageFormat};
+
+use super::frame::Frame;
+use super::process_error::ProcessError;
+use super::sample;
+use crate::image::{OwnedPicture, PlaneMut};
+use crate::mask::Labels;
+use crate::matte::Matte;
+use crate::{Error, Result};
+
+/// A frame and its mask.
+pub struct Snapshot {
+    picture: OwnedPicture,
+    mask: Mask,
+}
+
+/// Values of a mask, with the size of the picture.
+enum Mask {
+    /// Alpha of a single object.
+    Soft(Vec<u8>),
+    /// Ids of several objects.
+    Labels(Vec<u8>),
+}
+
+impl Snapshot {
+    /// Copies a frame and its matte.
+    ///
+    /// # Errors
+    /// The frame cannot be converted, and errors of libtorch.
+    pub fn new(frame: &Frame, matte: &Matte) -> Result<Self, ProcessError> {
+        let picture = sample::read_image(frame)??;
+        let (width, height) = (picture.as_picture().width, picture.as_picture().height);
+        let mut data = vec![0; width * height];
+        let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
+        let mask = match matte.object_ids() {
+            [_] => {
+                matte.write_alpha(None, &mut plane)?;
+                Mask::Soft(data)
+            }
+            _ => {
+                matte.write_labels(&mut plane)?;
+                Mask::Labels(data)
+            }
+        };
+        Ok(Self { picture, mask })
+    }
+
+    /// Writes the mask to `path`, and the frame beside it. Returns the path of the frame.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn save(self, path: &Path) -> Result<PathBuf> {
+        let (width, height, rgb) = self.picture.into_rgb();
+        let write = |path: &Path, data: &[u8], color: ExtendedColorType| {
+            image::save_buffer_with_format(path, data, width as u32, height as u32, color, ImageFormat::Png)
+                .map_err(|error| Error::Write { path: path.to_owned(), source: io::Error::other(error) })
+        };
+        match &self.mask {
+            Mask::Soft(alpha) => write(path, alpha, ExtendedColorType::L8)?,
+            Mask::Labels(ids) => Labels::save(path, width, height, ids)?,
+        }
+        let mut name = path.file_stem().unwrap_or_default().to_owned();
+        name.push("-frame.png");
+        let frame = path.with_file_name(name);
+        write(&frame, &rgb, ExtendedColorType::Rgb8)?;
+        Ok(frame)
+    }
+}
