@@ -99,7 +99,7 @@ impl FastGanSeg {
     ) -> bool {
         let accepted = match &mask {
             Some(mask) => self.try_give_reference(signal, mask, image.as_deref()),
-            None => Err(Error::Config("there is no mask: pass a sample of raw video".into())),
+            None => Err(Error::Config("it was called without a mask: pass a sample of raw video".into())),
         };
         if let Err(error) = &accepted {
             gst::element_imp_warning!(

@@ -284,6 +284,14 @@ fn overlap_with(harness: &mut Harness, buffer: gst::Buffer, truth: fn(usize, usi
     f64::from(both as u32) / f64::from(either.max(1) as u32)
 }
 
+/// A grey mask of the size of [`picture`].
+fn grey_sample(value: fn(usize, usize) -> u8) -> gst::Sample {
+    let width = SIZE.0 as usize;
+    let values: Vec<u8> = (0..width * SIZE.1 as usize).map(|i| value(i % width, i / width)).collect();
+    let caps = info(VideoFormat::Gray8, SIZE.0, SIZE.1).to_caps().unwrap();
+    gst::Sample::builder().buffer(&gst::Buffer::from_slice(values)).caps(&caps).build()
+}
+
 #[test]
 fn an_added_reference_shows_another_look_and_the_first_one_stays_in_use() {
     let files = Files::new();
@@ -306,9 +314,7 @@ fn an_added_reference_shows_another_look_and_the_first_one_stays_in_use() {
     assert!(first.iter().all(|&overlap| overlap > 0.9), "{first:?}");
     let unknown = frames(&mut harness, true);
     assert!(unknown.iter().all(|&overlap| overlap < 0.5), "the reference does not show it: {unknown:?}");
-    let values = (0..SIZE.0 * SIZE.1).map(|i| (i % SIZE.0, i / SIZE.0));
-    let values = values.map(|(x, y)| if inside_other(x as usize, y as usize) { 255 } else { 0 }).collect();
-    let other = sample(VideoFormat::Gray8, values);
+    let other = grey_sample(|x, y| if inside_other(x, y) { 255 } else { 0 });
     assert!(element.emit_by_name::<bool>("add-reference", &[&other, &None::<gst::Sample>]));
     let added = frames(&mut harness, true);
     assert!(added.iter().all(|&overlap| overlap > 0.8), "{added:?}");
@@ -317,7 +323,7 @@ fn an_added_reference_shows_another_look_and_the_first_one_stays_in_use() {
     let after = frames(&mut harness, true);
     assert!(after[2..].iter().all(|&overlap| overlap > 0.8), "the added look: {after:?}");
 
-    let two = sample(VideoFormat::Gray8, (0..SIZE.0 * SIZE.1).map(|i| (i % 3) as u8).collect());
+    let two = grey_sample(|x, _| (x % 3) as u8);
     assert!(!element.emit_by_name::<bool>("add-reference", &[&two, &None::<gst::Sample>]));
     let warning = bus.pop_filtered(&[gst::MessageType::Warning]).unwrap();
     let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };

@@ -10,6 +10,7 @@ use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::method::{Frozen, Propagator};
 use fastganseg_training::report::{Speed, table};
 use fastganseg_training::score::score_folder;
+use fastganseg_training::simulated_user::FirstMask;
 use fastganseg_training::{LabelMap, Result, indexed_png};
 use gstfastganseg::device::DeviceChoice;
 use gstfastganseg::tracker::{Options, Tracker};
@@ -132,6 +133,35 @@ fn the_built_in_model() {
     let second = Dataset::open(root.path(), &second).unwrap();
     let alone = evaluate(&mut tracker, &second, &EvalOptions::default(), &ProgressBar::hidden()).unwrap();
     assert_eq!(alone.scores.sequences[0], evaluation.scores.sequences[1]);
+}
+
+#[test]
+fn a_simulated_user_selects_and_corrects() {
+    tch::set_num_threads(1);
+    let root = data();
+    let split = root.path().join("first.txt");
+    fs::write(&split, "both\n").unwrap();
+    let selection = Selection { split: Some(split), ..Selection::default() };
+    let dataset = Dataset::open(root.path(), &selection).unwrap();
+    let run = |propagator: &mut dyn Propagator, first: FirstMask, corrections: usize| {
+        let options = EvalOptions { first, corrections, ..EvalOptions::default() };
+        evaluate(propagator, &dataset, &options, &ProgressBar::hidden())
+    };
+    for first in [FirstMask::Box, FirstMask::Points(1)] {
+        let evaluation = run(&mut Frozen::default(), first, 0).unwrap();
+        assert!((0.7..=1.0).contains(&evaluation.first_mask), "{first:?}: {}", evaluation.first_mask);
+        let still = evaluation.scores.sequences[0].objects[1].summary();
+        assert!((0.7..=1.0).contains(&still.region.mean), "the selected mask is propagated: {still:?}");
+    }
+    let error = run(&mut Frozen::default(), FirstMask::Mask, 1).unwrap_err().to_string();
+    assert!(error.contains("no corrections"), "{error}");
+
+    let options = Options { device: DeviceChoice::Cpu, ..Options::default() };
+    let mut tracker = Tracker::new(&options).unwrap();
+    let corrected = run(&mut tracker, FirstMask::Mask, 2).unwrap();
+    assert_eq!(corrected.first_mask, 1.0);
+    let summary = corrected.scores.summary();
+    assert!(summary.region.mean > 0.5, "{summary:?}");
 }
 
 /// What `evaluate` says of a damaged data set.
