@@ -52,9 +52,10 @@ impl Correction {
     ///
     /// # Errors
     /// No object is left, or another size.
-    pub fn apply(mut self, corrected: &ReferenceMask) -> Result<ReferenceMask> {
+    pub fn apply(&self, corrected: &ReferenceMask) -> Result<ReferenceMask> {
         let Some(corrected) = corrected.objects().first() else { return Err(Error::NoReference) };
-        for (index, object) in self.objects.iter_mut().enumerate() {
+        let mut objects = self.objects.clone();
+        for (index, object) in objects.iter_mut().enumerate() {
             if index == self.index {
                 object.alpha.clone_from(&corrected.alpha);
             } else {
@@ -63,7 +64,7 @@ impl Correction {
                 }
             }
         }
-        ReferenceMask::from_objects(self.size.0, self.size.1, self.objects)
+        ReferenceMask::from_objects(self.size.0, self.size.1, objects)
     }
 }
 

@@ -19,7 +19,7 @@ use super::marks::Marks;
 use super::navigation::Gesture;
 use super::reference::{LoadId, Reference, State};
 use super::sample;
-use super::selector::Job;
+use super::selector::{Job, Step};
 use super::settings::Settings;
 use super::stream::Host;
 use crate::Error;
@@ -218,36 +218,61 @@ impl FastGanSeg {
         }
         self.shared().selecting += 1;
         let weak = self.obj().downgrade();
-        let done = Box::new(move |mask: crate::Result<ReferenceMask>, picture| {
+        // The preliminary mask, which the last one replaces.
+        let mut before = None;
+        let done = Box::new(move |mask: crate::Result<ReferenceMask>, picture: &OwnedPicture, step| {
             let Some(obj) = weak.upgrade() else { return };
             let element = obj.imp();
-            let mask = mask.and_then(|mask| match correction {
-                Some(correction) => correction.apply(&mask).map(|mask| (mask, true)),
-                None => Ok((mask, false)),
-            });
-            let armed = {
-                let mut shared = element.shared();
-                shared.selecting = shared.selecting.saturating_sub(1);
-                let is_last = shared.selecting == 0;
-                if let Some(marks) = shared.marks.as_mut().filter(|_| is_last) {
-                    marks.finish();
-                }
-                let running = shared.slot.is_running();
-                mask.and_then(|(mask, corrects)| {
-                    let reference = Reference::new(mask, Some(picture));
-                    match corrects && running {
-                        true => shared.slot.add(reference).map(|()| true),
-                        false => Ok(shared.slot.set_selected(reference)),
-                    }
-                })
-            };
-            match armed {
-                Ok(true) => element.post_reference(State::Armed, None, None),
-                Ok(false) => (),
-                Err(error) => element.warn_selection(&error),
+            let set = |mask| element.set_selected(mask, picture.clone(), correction.as_ref(), before);
+            let set = mask.and_then(set);
+            if step == Step::Last {
+                element.finish_selection();
+            }
+            match set {
+                Ok(load) => before = load.or(before),
+                Err(error) if step == Step::Last => element.warn_selection(&error),
+                Err(_) => (),
             }
         });
         self.selector.queue(Job { picture, prompt, done }, device)
+    }
+
+    /// Sets a selected mask. `before` is its preliminary mask, which must still be in use. Returns the id of the mask, or
+    /// `None` if it is not used.
+    fn set_selected(
+        &self,
+        mask: ReferenceMask,
+        picture: OwnedPicture,
+        correction: Option<&Correction>,
+        before: Option<LoadId>,
+    ) -> crate::Result<Option<LoadId>> {
+        let mask = correction.map_or(Ok(mask.clone()), |correction| correction.apply(&mask))?;
+        let reference = Reference::new(mask, Some(picture));
+        let load = {
+            let mut shared = self.shared();
+            let slot = &mut shared.slot;
+            if before.is_some_and(|before| !slot.is_current(before)) || !slot.is_running() {
+                return Ok(None);
+            }
+            match correction {
+                Some(_) => {
+                    slot.add(reference)?;
+                    None
+                }
+                None => slot.set_selected(reference),
+            }
+        };
+        self.post_reference(State::Armed, None, None);
+        Ok(load)
+    }
+
+    fn finish_selection(&self) {
+        let mut shared = self.shared();
+        shared.selecting = shared.selecting.saturating_sub(1);
+        let is_last = shared.selecting == 0;
+        if let Some(marks) = shared.marks.as_mut().filter(|_| is_last) {
+            marks.finish();
+        }
     }
 
     /// Turns mouse and key events into selections. Returns whether the event is handled and must not be passed on.

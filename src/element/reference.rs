@@ -233,16 +233,17 @@ impl ReferenceSlot {
     }
 
     /// Sets a mask that was selected in an earlier picture, in place of all that came before. Tracking searches the whole
-    /// next frame. Returns whether the element is started; if not, nothing is set.
-    pub fn set_selected(&mut self, reference: Reference) -> bool {
-        if self.running {
-            self.loads += 1;
-            self.done = self.loads;
-            self.references = vec![Arc::new(reference)];
-            self.keep(self.references.clone());
-            self.change(Change::Resume(self.references.clone()));
+    /// next frame. Returns `None`, and sets nothing, if the element is not started.
+    pub fn set_selected(&mut self, reference: Reference) -> Option<LoadId> {
+        if !self.running {
+            return None;
         }
-        self.running
+        self.loads += 1;
+        self.done = self.loads;
+        self.references = vec![Arc::new(reference)];
+        self.keep(self.references.clone());
+        self.change(Change::Resume(self.references.clone()));
+        Some(LoadId(self.loads))
     }
 
     /// Adds a reference to those of the current stream. Without any, it becomes the reference.

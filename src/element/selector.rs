@@ -10,7 +10,7 @@ use super::shared::lock;
 use crate::device::{self, DeviceChoice, Precision};
 use crate::image::OwnedPicture;
 use crate::mask::ReferenceMask;
-use crate::model::prompt::{Prompt, PromptNetwork};
+use crate::model::prompt::{Prompt, PromptNetwork, Selection};
 use crate::{Error, Result};
 
 /// Time without jobs after which the network is unloaded.
@@ -20,8 +20,16 @@ const IDLE: Duration = Duration::from_secs(60);
 pub struct Job {
     pub picture: OwnedPicture,
     pub prompt: Prompt,
-    /// Called with the mask on the thread of the selector.
-    pub done: Box<dyn FnOnce(Result<ReferenceMask>, OwnedPicture) + Send>,
+    /// Called with each mask on the thread of the selector: with a preliminary one if it takes long, and with the last.
+    pub done: Box<dyn FnMut(Result<ReferenceMask>, &OwnedPicture, Step) + Send>,
+}
+
+/// Step of a selection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A better mask follows.
+    Preliminary,
+    Last,
 }
 
 /// Queue of a thread that starts with the first job and ends when it has been idle.
@@ -64,7 +72,12 @@ impl Selector {
         device: DeviceChoice,
     ) -> Result<(ReferenceMask, OwnedPicture)> {
         let (sender, receiver) = channel();
-        let done = Box::new(move |mask, picture| drop(sender.send((mask, picture))));
+        let done = Box::new(move |mask, picture: &OwnedPicture, step| {
+            if step == Step::Last {
+                // The caller waits.
+                let _ = sender.send((mask, picture.clone()));
+            }
+        });
         self.queue(Job { picture, prompt, done }, device)?;
         let ended = |_| Error::Config("the selection thread has ended: please report it".into());
         let (mask, picture) = receiver.recv().map_err(ended)?;
@@ -74,9 +87,11 @@ impl Selector {
 
 fn work(jobs: &Receiver<Job>, device: DeviceChoice) {
     let mut network = None;
-    while let Ok(Job { picture, prompt, done }) = jobs.recv_timeout(IDLE) {
-        let mask = select(&mut network, device, &picture, &prompt);
-        done(mask, picture);
+    while let Ok(Job { picture, prompt, mut done }) = jobs.recv_timeout(IDLE) {
+        let mask = select(&mut network, device, &picture, &prompt, &mut |mask| {
+            done(mask, &picture, Step::Preliminary);
+        });
+        done(mask, &picture, Step::Last);
     }
 }
 
@@ -85,6 +100,7 @@ fn select(
     device: DeviceChoice,
     picture: &OwnedPicture,
     prompt: &Prompt,
+    preliminary: &mut dyn FnMut(Result<ReferenceMask>),
 ) -> Result<ReferenceMask> {
     let network = match network {
         Some(network) => network,
@@ -95,6 +111,6 @@ fn select(
         }
     };
     let view = picture.as_picture();
-    let selection = network.select(&view, prompt)?;
-    ReferenceMask::from_soft(view.width, view.height, selection.alpha)
+    let mask = |selection: Selection| ReferenceMask::from_soft(view.width, view.height, selection.alpha);
+    mask(network.select_in_steps(&view, prompt, |selection| preliminary(mask(selection)))?)
 }

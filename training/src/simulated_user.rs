@@ -62,29 +62,26 @@ impl SimulatedUser {
         let size = (picture.width() as usize, picture.height() as usize);
         let truth_in_picture = truth.resized(size.0, size.1);
         let view = as_picture(picture);
-        let embedding = self.0.encode(&view)?;
+        let mut embedding = None;
         let mut masks = Vec::new();
         for id in 1..=truth.largest() {
             let object = pixels_of(&truth_in_picture, id);
             let Some(rect) = bounds(&object, size.0) else { continue };
-            let select = |prompt: &Prompt| -> Result<Vec<u8>> {
-                Ok(self.0.select_encoded(&view, &embedding, prompt)?.alpha)
-            };
-            let alpha = match first {
-                FirstMask::Points(count) => {
-                    let mut alpha = vec![0; object.len()];
-                    let mut prompt = Prompt::default();
-                    for _ in 0..count {
-                        let Some(point) = click(&is_inside(&alpha), &object, size.0) else { break };
-                        prompt.points.push(point);
-                        alpha = select(&prompt)?;
-                    }
-                    alpha
+            let mut alpha = vec![0; object.len()];
+            if let FirstMask::Points(count) = first {
+                let embedding = match &mut embedding {
+                    Some(embedding) => embedding,
+                    none => none.insert(self.0.encode(&view)?),
+                };
+                let mut prompt = Prompt::default();
+                for _ in 0..count {
+                    let Some(point) = click(&is_inside(&alpha), &object, size.0) else { break };
+                    prompt.points.push(point);
+                    alpha = self.0.select_encoded(&view, embedding, &prompt, |_| ())?.alpha;
                 }
-                FirstMask::Box | FirstMask::Mask => {
-                    select(&Prompt { rect: Some(rect), ..Prompt::default() })?
-                }
-            };
+            } else {
+                alpha = self.0.select(&view, &Prompt { rect: Some(rect), ..Prompt::default() })?.alpha;
+            }
             masks.push((id, alpha));
         }
         let labels = combined(size, &masks)?.resized(truth.width(), truth.height());
