@@ -5,7 +5,7 @@
 use crate::image::PlaneMut;
 use crate::mask::{ObjectMask, ReferenceMask};
 use crate::matte::Matte;
-use crate::model::prompt::{Point, Prompt, mask_prompt};
+use crate::model::prompt::Point;
 use crate::{Error, Result};
 
 /// The masks of all objects of a frame, one of which is corrected.
@@ -40,12 +40,9 @@ impl Correction {
         Ok(Self { objects, index, size })
     }
 
-    /// Returns a prompt that refines the mask of the object.
-    ///
-    /// # Errors
-    /// An error of libtorch.
-    pub fn prompt(&self, prompt: Prompt) -> Result<Prompt> {
-        Ok(Prompt { mask: Some(mask_prompt(&self.objects[self.index].alpha, self.size)?), ..prompt })
+    /// Alpha of the object to correct, 0 to 255.
+    pub fn alpha(&self) -> &[u8] {
+        &self.objects[self.index].alpha
     }
 
     /// Returns the masks with the corrected one, of the same size, which takes its pixels from the other objects.

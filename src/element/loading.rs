@@ -19,7 +19,7 @@ use super::marks::Marks;
 use super::navigation::Gesture;
 use super::reference::{LoadId, Reference, State};
 use super::sample;
-use super::selector::{Job, Step};
+use super::selector::{Job, Step, Task};
 use super::settings::Settings;
 use super::stream::Host;
 use crate::Error;
@@ -200,16 +200,17 @@ impl FastGanSeg {
                 (picture, prompt.scaled(scale, size))
             }
         };
-        let (prompt, correction) = match corrected {
+        let (task, correction) = match corrected {
             Some(matte) => {
                 let size = (picture.as_picture().width, picture.as_picture().height);
                 let correction = Correction::new(matte, &prompt.points, object, size)?;
-                (correction.prompt(prompt)?, Some(correction))
+                let alpha = correction.alpha().to_vec();
+                (Task::Correct { alpha, points: prompt.points }, Some(correction))
             }
-            None => (prompt, None),
+            None => (Task::Select(prompt), None),
         };
         if !self.is_live() && !interactive {
-            let (mask, picture) = self.selector.select(picture, prompt, device)?;
+            let (mask, picture) = self.selector.select(picture, task, device)?;
             let image = ref_image.is_some().then_some(picture);
             self.shared().marks = None;
             self.shared().slot.set_from_application(Reference::new(mask, image));
@@ -234,7 +235,7 @@ impl FastGanSeg {
                 Err(_) => (),
             }
         });
-        self.selector.queue(Job { picture, prompt, done }, device)
+        self.selector.queue(Job { picture, task, done }, device)
     }
 
     /// Sets a selected mask. `before` is its preliminary mask, which must still be in use. Returns the id of the mask, or

@@ -10,16 +10,26 @@ use super::shared::lock;
 use crate::device::{self, DeviceChoice, Precision};
 use crate::image::OwnedPicture;
 use crate::mask::ReferenceMask;
-use crate::model::prompt::{Prompt, PromptNetwork, Selection};
+use crate::model::prompt::{Point, Prompt, PromptNetwork, Selection};
 use crate::{Error, Result};
 
 /// Time without jobs after which the network is unloaded.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// What to do with a picture.
+pub enum Task {
+    Select(Prompt),
+    /// Correct a mask, alpha from 0 to 255 at the size of the picture.
+    Correct {
+        alpha: Vec<u8>,
+        points: Vec<Point>,
+    },
+}
+
 /// A picture and what to select in it.
 pub struct Job {
     pub picture: OwnedPicture,
-    pub prompt: Prompt,
+    pub task: Task,
     /// Called with each mask on the thread of the selector: with a preliminary one if it takes long, and with the last.
     pub done: Box<dyn FnMut(Result<ReferenceMask>, &OwnedPicture, Step) + Send>,
 }
@@ -68,7 +78,7 @@ impl Selector {
     pub fn select(
         &self,
         picture: OwnedPicture,
-        prompt: Prompt,
+        task: Task,
         device: DeviceChoice,
     ) -> Result<(ReferenceMask, OwnedPicture)> {
         let (sender, receiver) = channel();
@@ -78,7 +88,7 @@ impl Selector {
                 let _ = sender.send((mask, picture.clone()));
             }
         });
-        self.queue(Job { picture, prompt, done }, device)?;
+        self.queue(Job { picture, task, done }, device)?;
         let ended = |_| Error::Config("the selection thread has ended: please report it".into());
         let (mask, picture) = receiver.recv().map_err(ended)?;
         Ok((mask?, picture))
@@ -87,19 +97,19 @@ impl Selector {
 
 fn work(jobs: &Receiver<Job>, device: DeviceChoice) {
     let mut network = None;
-    while let Ok(Job { picture, prompt, mut done }) = jobs.recv_timeout(IDLE) {
-        let mask = select(&mut network, device, &picture, &prompt, &mut |mask| {
+    while let Ok(Job { picture, task, mut done }) = jobs.recv_timeout(IDLE) {
+        let mask = run(&mut network, device, &picture, &task, &mut |mask| {
             done(mask, &picture, Step::Preliminary);
         });
         done(mask, &picture, Step::Last);
     }
 }
 
-fn select(
+fn run(
     network: &mut Option<PromptNetwork>,
     device: DeviceChoice,
     picture: &OwnedPicture,
-    prompt: &Prompt,
+    task: &Task,
     preliminary: &mut dyn FnMut(Result<ReferenceMask>),
 ) -> Result<ReferenceMask> {
     let network = match network {
@@ -112,5 +122,12 @@ fn select(
     };
     let view = picture.as_picture();
     let mask = |selection: Selection| ReferenceMask::from_soft(view.width, view.height, selection.alpha);
-    mask(network.select_in_steps(&view, prompt, |selection| preliminary(mask(selection)))?)
+    match task {
+        Task::Select(prompt) => {
+            mask(network.select_in_steps(&view, prompt, |selection| preliminary(mask(selection)))?)
+        }
+        Task::Correct { alpha, points } => {
+            ReferenceMask::from_soft(view.width, view.height, network.correct(&view, alpha, points)?)
+        }
+    }
 }

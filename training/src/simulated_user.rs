@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use gstfastganseg::torch::model::prompt::{MAX_POINTS, Prompt, PromptNetwork, mask_prompt};
+use gstfastganseg::torch::model::prompt::{MAX_POINTS, Prompt, PromptNetwork};
 use image::RgbImage;
 
 use crate::clicks::{bounds, click};
@@ -114,8 +114,7 @@ impl SimulatedUser {
         let (mask, object) = (pixels_of(&labels_in_picture, id), pixels_of(&truth, id));
         let Some(point) = click(&mask, &object, size.0) else { return Ok(None) };
         let alpha: Vec<u8> = mask.iter().map(|&inside| if inside { 255 } else { 0 }).collect();
-        let prompt = Prompt { points: vec![point], rect: None, mask: Some(mask_prompt(&alpha, size)?) };
-        let alpha = self.0.select(&as_picture(picture), &prompt)?.alpha;
+        let alpha = self.0.correct(&as_picture(picture), &alpha, &[point])?;
         let mut corrected = labels_in_picture;
         for (label, value) in corrected.ids_mut().iter_mut().zip(alpha) {
             *label = match (value > 127, *label == id) {

@@ -5,6 +5,7 @@
 //! encoder computes in the chosen kind, everything else in float32.
 
 mod candidate;
+mod correct;
 mod decoder;
 mod encoder;
 mod input;
@@ -157,7 +158,7 @@ impl Prompt {
 ///
 /// # Errors
 /// [`Error::Torch`] for alpha of another size.
-pub fn mask_prompt(alpha: &[u8], size: (usize, usize)) -> Result<Tensor> {
+fn mask_prompt(alpha: &[u8], size: (usize, usize)) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let alpha = Tensor::f_from_data_size(alpha, &[size.1 as i64, size.0 as i64], Kind::Uint8)?;
     let share = alpha.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;

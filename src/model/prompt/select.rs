@@ -3,7 +3,6 @@
 use tch::{Kind, Tensor};
 
 use super::candidate::{Candidate, to_alpha};
-use super::input::Placement;
 use super::{Embedding, Point, Prompt, PromptNetwork, Rect};
 use crate::image::{FrameSource, Picture, Region};
 use crate::model::layers::zeros;
@@ -32,9 +31,8 @@ pub struct Selection {
 impl PromptNetwork {
     /// Returns the mask of the object that the prompt selects.
     ///
-    /// If a box or an earlier mask tells where the object is, a crop of twice its size is encoded. Otherwise the whole
-    /// picture is encoded, and then a crop of twice the bounds of the first mask, with that mask as part of the prompt. The
-    /// logits of both are averaged.
+    /// The whole picture is encoded and decoded, then a crop of twice the box, or without a box, twice the bounds of
+    /// the first mask, which is then part of the prompt. The logits of both are averaged.
     ///
     /// # Errors
     /// [`Error::Config`] if the prompt or the picture is invalid: see [`Prompt::check`] and
@@ -43,8 +41,8 @@ impl PromptNetwork {
         self.select_in_steps(picture, prompt, |_| ())
     }
 
-    /// As [`select`](Self::select). If the picture is encoded twice, calls `preliminary` with the first mask, about half
-    /// way.
+    /// As [`select`](Self::select). If a crop is encoded as well, calls `preliminary` with the mask of the whole picture,
+    /// after about half the time.
     ///
     /// # Errors
     /// Those of [`select`](Self::select).
@@ -54,16 +52,12 @@ impl PromptNetwork {
         prompt: &Prompt,
         preliminary: impl FnOnce(Selection),
     ) -> Result<Selection> {
-        let size = (picture.width, picture.height);
-        prompt.check(size)?;
-        match known_region(prompt, size)? {
-            Some(region) => self.select_in(picture, prompt, region),
-            None => self.select_encoded(picture, &self.encode(picture)?, prompt, preliminary),
-        }
+        prompt.check((picture.width, picture.height))?;
+        self.select_encoded(picture, &self.encode(picture)?, prompt, preliminary)
     }
 
-    /// As [`select_in_steps`](Self::select_in_steps) for points, with the picture already encoded, for another prompt on the
-    /// same picture.
+    /// As [`select_in_steps`](Self::select_in_steps), with the picture already encoded, for another prompt on the same
+    /// picture.
     ///
     /// # Errors
     /// Those of [`select`](Self::select).
@@ -91,48 +85,30 @@ impl PromptNetwork {
             None => bounds(&logits)?,
         };
         let region = rect.map(|rect| crop_around(rect, &prompt.points, size));
-        let Some(region) = region.filter(|region| is_worthwhile(region, size)) else {
+        let area = |region: Region| (region.width * region.height) as f64;
+        let Some(region) = region.filter(|region| area(*region) <= MAX_CROP * area(Region::whole(size)))
+        else {
             return Ok(selection);
         };
         preliminary(selection);
-        let (close, iou) = self.decode_crop(picture, prompt, region, Some(&logits))?;
-        let mean = logits.f_clamp(-LIMIT, LIMIT)?.f_add(&close)?.f_mul_scalar(0.5)?;
-        Ok(Selection { alpha: to_alpha(&mean)?, iou: 0.5 * (first.iou + iou) })
-    }
 
-    /// Selects in a crop of the picture.
-    fn select_in(&self, picture: &Picture, prompt: &Prompt, region: Region) -> Result<Selection> {
-        let _guard = tch::no_grad_guard();
-        let earlier = match &prompt.mask {
-            Some(mask) => Some(Placement::new((picture.width, picture.height)).to_picture(mask)?),
-            None => None,
-        };
-        let (logits, iou) = self.decode_crop(picture, prompt, region, earlier.as_ref())?;
-        Ok(Selection { alpha: to_alpha(&logits)?, iou })
-    }
-
-    /// Decodes a prompt in a crop of the picture. `mask` is the mask of the whole picture to refine, logits (H, W). Returns
-    /// logits of the whole picture, limited to [`LIMIT`], and the predicted IoU.
-    fn decode_crop(
-        &self,
-        picture: &Picture,
-        prompt: &Prompt,
-        region: Region,
-        mask: Option<&Tensor>,
-    ) -> Result<(Tensor, f64)> {
         let mut source = *picture;
         let embedding = self.encode(&source.crop(region, (region.width, region.height))?)?;
         let mut moved = prompt.moved_into(region);
-        if let Some(mask) = mask.filter(|_| prompt.rect.is_none()) {
-            moved.mask = Some(embedding.placement.to_logits(&part(mask, region)?)?);
+        if prompt.rect.is_none() {
+            moved.mask = Some(embedding.placement.to_logits(&part(&logits, region)?)?);
         }
         let candidates = self.decode(&embedding, &moved)?;
-        let is_click = prompt.points.len() == 1 && prompt.rect.is_none() && prompt.mask.is_none();
-        let candidate = if is_click { whole(candidates)? } else { best(candidates)? };
-        let close = candidate.placement.to_picture(&candidate.logits)?;
-        let logits = zeros(&[picture.height as i64, picture.width as i64], &close)?.f_sub_scalar(LIMIT)?;
-        part(&logits, region)?.f_copy_(&close.f_clamp(-LIMIT, LIMIT)?)?;
-        Ok((logits, candidate.iou))
+        let second = if prompt.points.len() == 1 && prompt.rect.is_none() && prompt.mask.is_none() {
+            whole(candidates)?
+        } else {
+            best(candidates)?
+        };
+        let close = second.placement.to_picture(&second.logits)?;
+        let mean = zeros(&logits.size(), &logits)?.f_sub_scalar(LIMIT)?;
+        part(&mean, region)?.f_copy_(&close.f_clamp(-LIMIT, LIMIT)?)?;
+        let mean = logits.f_clamp(-LIMIT, LIMIT)?.f_add(&mean)?.f_mul_scalar(0.5)?;
+        Ok(Selection { alpha: to_alpha(&mean)?, iou: 0.5 * (first.iou + second.iou) })
     }
 
     /// Decodes points one after the other, as a user gives them, each with the mask of those before. Begins with the
@@ -154,23 +130,6 @@ impl PromptNetwork {
         }
         Ok(candidate)
     }
-}
-
-/// Returns the crop for a prompt that tells where the object is, unless it is almost the whole picture.
-fn known_region(prompt: &Prompt, size: (usize, usize)) -> Result<Option<Region>> {
-    let rect = match (&prompt.mask, prompt.rect) {
-        (_, Some(rect)) => Some(rect),
-        (Some(mask), None) => bounds(&Placement::new(size).to_picture(mask)?)?,
-        (None, None) => None,
-    };
-    let region = rect.map(|rect| crop_around(rect, &prompt.points, size));
-    Ok(region.filter(|region| is_worthwhile(region, size)))
-}
-
-/// Whether a crop shows the object clearly larger than the whole picture of `size` does.
-fn is_worthwhile(region: &Region, size: (usize, usize)) -> bool {
-    let area = |region: Region| (region.width * region.height) as f64;
-    area(*region) <= MAX_CROP * area(Region::whole(size))
 }
 
 /// Returns the candidate of the highest predicted IoU times stability.

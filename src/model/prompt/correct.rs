@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Corrections of a mask by clicks.
+
+use tch::{Kind, Tensor};
+
+use super::{Point, Prompt, PromptNetwork, mask_prompt};
+use crate::image::Picture;
+use crate::{Error, Result};
+
+/// Parts of a change that are narrower than this share of the picture's shorter side, and that lead away from the click,
+/// are not made: they belong to other places of the contour.
+const NARROW: f64 = 1.0 / 100.0;
+
+impl PromptNetwork {
+    /// Returns `alpha`, the mask of an object in `picture` at its size (0 to 255), corrected at `points`. The network may
+    /// draw the whole object in another way; only the changed areas at the points are taken.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the points, the mask or the picture are invalid, see [`Prompt::check`].
+    pub fn correct(&self, picture: &Picture, alpha: &[u8], points: &[Point]) -> Result<Vec<u8>> {
+        let size = (picture.width, picture.height);
+        if alpha.len() != size.0 * size.1 {
+            return Err(Error::Config("the mask has another size than the picture".into()));
+        }
+        let mask = Some(mask_prompt(alpha, size)?);
+        let selection = self.select(picture, &Prompt { points: points.to_vec(), rect: None, mask })?;
+        let mut corrected = alpha.to_vec();
+        for point in points {
+            apply_at(&mut corrected, &selection.alpha, size, point)?;
+        }
+        Ok(corrected)
+    }
+}
+
+/// Changes `mask` to `wanted` in the changed area at the point. If the mask has the point's label there already, all of
+/// `wanted` is taken.
+fn apply_at(mask: &mut Vec<u8>, wanted: &[u8], size: (usize, usize), point: &Point) -> Result<()> {
+    let (width, height) = size;
+    let position = |at: f64, length: usize| (at.max(0.0) as usize).min(length - 1);
+    let start = position(point.y, height) * width + position(point.x, width);
+    let is_inside = |value: u8| value > 127;
+    if is_inside(mask[start]) == point.positive {
+        mask.copy_from_slice(wanted);
+        return Ok(());
+    }
+    let changed = |(before, after): (&u8, &u8)| {
+        is_inside(*before) != point.positive && is_inside(*after) == point.positive
+    };
+    let changes: Vec<bool> = mask.iter().zip(wanted).map(changed).collect();
+    let area = area_at(&changes, size, start)?;
+    for ((value, wanted), changes) in mask.iter_mut().zip(wanted).zip(area) {
+        if changes {
+            *value = if point.positive { (*value).max(*wanted) } else { (*value).min(*wanted) };
+        }
+    }
+    Ok(())
+}
+
+/// Returns the connected area of `changes` at the pixel `start`, without what only narrow parts connect with it.
+fn area_at(changes: &[bool], (width, height): (usize, usize), start: usize) -> Result<Vec<bool>> {
+    if !changes[start] {
+        return Ok(vec![false; changes.len()]);
+    }
+    let radius = ((NARROW * width.min(height) as f64 / 2.0).round() as i64).max(1);
+    let bytes: Vec<u8> = changes.iter().map(|&change| u8::from(change)).collect();
+    let plane = Tensor::f_from_data_size(&bytes, &[1, 1, height as i64, width as i64], Kind::Uint8)?
+        .f_to_kind(Kind::Float)?;
+    let core = to_bools(&dilate(&plane.f_neg()?, radius)?.f_neg()?)?;
+    if !core[start] {
+        return Ok(connected(changes, width, start));
+    }
+    let core: Vec<f32> =
+        connected(&core, width, start).into_iter().map(|core| f32::from(u8::from(core))).collect();
+    let core = Tensor::f_from_slice(&core)?.f_reshape([1, 1, height as i64, width as i64])?;
+    let grown = to_bools(&dilate(&core, radius + 1)?)?;
+    Ok(grown.iter().zip(changes).map(|(&grown, &change)| grown && change).collect())
+}
+
+fn dilate(plane: &Tensor, radius: i64) -> Result<Tensor> {
+    let side = 2 * radius + 1;
+    Ok(plane.f_max_pool2d([side, side], [1, 1], [radius, radius], [1, 1], false)?)
+}
+
+fn to_bools(plane: &Tensor) -> Result<Vec<bool>> {
+    Ok(Vec::try_from(plane.f_gt(0.5)?.f_reshape([-1])?)?)
+}
+
+/// Returns the 4-connected pixels of `mask`, with rows of `width`, that contain `start`.
+fn connected(mask: &[bool], width: usize, start: usize) -> Vec<bool> {
+    let mut found = vec![false; mask.len()];
+    let mut next = vec![start];
+    while let Some(at) = next.pop() {
+        if !mask[at] || std::mem::replace(&mut found[at], true) {
+            continue;
+        }
+        let x = at % width;
+        next.extend((x > 0).then(|| at - 1));
+        next.extend((x + 1 < width).then_some(at + 1));
+        next.extend(at.checked_sub(width));
+        next.extend((at + width < mask.len()).then_some(at + width));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: (usize, usize) = (40, 20);
+
+    fn mask(inside: impl Fn(usize, usize) -> bool) -> Vec<u8> {
+        (0..SIZE.0 * SIZE.1).map(|i| if inside(i % SIZE.0, i / SIZE.0) { 255 } else { 0 }).collect()
+    }
+
+    fn corrected(before: &[u8], wanted: &[u8], x: f64, positive: bool) -> Vec<u8> {
+        let mut corrected = before.to_vec();
+        apply_at(&mut corrected, wanted, SIZE, &Point { x, y: 10.5, positive }).unwrap();
+        corrected
+    }
+
+    #[test]
+    fn only_the_area_at_the_click_changes() {
+        let left = |x: usize, y: usize| (2..12).contains(&x) && (4..16).contains(&y);
+        let right = |x: usize, y: usize| (20..30).contains(&x) && (4..16).contains(&y);
+        // A line of one pixel connects the right area with a further one.
+        let further = |x: usize, y: usize| (y == 10 && (30..34).contains(&x)) || x >= 34;
+        let before = mask(left);
+        let wanted = mask(|x, y| right(x, y) || further(x, y));
+        let with_right = mask(|x, y| left(x, y) || right(x, y));
+        let result = corrected(&before, &wanted, 25.5, true);
+        let differences = result.iter().zip(&with_right).filter(|(a, b)| a != b).count();
+        assert!(differences <= 2, "the left one stays, the further one is not added: {differences}");
+        assert_eq!(corrected(&with_right, &before, 25.5, false), before, "removed");
+        assert_eq!(corrected(&before, &before, 25.5, true), before, "the network does not agree");
+        assert_eq!(corrected(&before, &wanted, 5.5, true), wanted, "it is inside already");
+    }
+}
