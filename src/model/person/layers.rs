@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Layers of the person network. Feature maps are (1, C, H, W), channels last.
+//! Layers of the person network. Feature maps are (N, C, H, W), channels last.
 
 use tch::{Kind, Tensor};
 
@@ -40,14 +40,14 @@ impl Attention {
         })
     }
 
-    /// Maps (1, C, H, W) to (1, C, 1, 1), 0 to 1.
+    /// Maps (N, C, H, W) to (N, C, 1, 1), 0 to 1.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let hidden = self.reduce.forward(&mean(x)?)?.f_relu()?;
         Ok(self.expand.forward(&hidden)?.f_sigmoid()?)
     }
 }
 
-/// Mean over positions, (1, C, 1, 1).
+/// Mean over positions, (N, C, 1, 1).
 fn mean(x: &Tensor) -> Result<Tensor> {
     Ok(x.f_mean_dim([2i64, 3].as_slice(), true, None::<Kind>)?)
 }
@@ -94,7 +94,7 @@ impl Block {
         })
     }
 
-    /// Maps (1, inputs, H, W) to (1, outputs, H / stride, W / stride). The input is added if the shapes are equal.
+    /// Maps (N, inputs, H, W) to (N, outputs, H / stride, W / stride). The input is added if the shapes are equal.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let BlockSpec { inputs, outputs, stride, activation, .. } = self.spec;
         let hidden = activation.apply(self.expand.forward(x)?)?;
@@ -132,7 +132,7 @@ impl Head {
         })
     }
 
-    /// Maps (1, inputs, H, W) to (1, outputs, H, W).
+    /// Maps (N, inputs, H, W) to (N, outputs, H, W).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let weights = self.attention.forward(&mean(x)?)?.f_sigmoid()?;
         Ok(self.conv.forward(x)?.f_relu_()?.f_mul_(&weights)?)
@@ -162,7 +162,7 @@ impl DecoderBlock {
         })
     }
 
-    /// Maps `x` (1, inputs, H, W) and `skip` (1, C, 2H, 2W) to (1, C, 2H, 2W).
+    /// Maps `x` (N, inputs, H, W) and `skip` (N, C, 2H, 2W) to (N, C, 2H, 2W).
     pub fn forward(&self, x: &Tensor, skip: &Tensor) -> Result<Tensor> {
         // The original enlarges first. The order does not change the result: the weights of an interpolation add to 1.
         let x = double(&self.reduce.forward(x)?)?;

@@ -15,7 +15,8 @@ use crate::model::layers::resize;
 const THRESHOLD: f32 = 0.5;
 /// Probability that rounds to alpha 1; positions below it are transparent.
 const VISIBLE: f32 = 0.5 / 255.0;
-/// Smallest share of the picture that counts as a person.
+/// Smallest share of the picture that counts as a person. The network is meant for people up to two metres away, who
+/// cover more.
 pub const MIN_SHARE: f64 = 0.02;
 
 /// Mask of all people in a picture.
@@ -56,24 +57,57 @@ impl PersonMask {
     /// Returns the person that covers most of the picture, or `None` if nobody covers [`MIN_SHARE`] of it. People whose
     /// masks touch count as one.
     ///
+    /// The mask alone does not tell whether there is a person at all: see
+    /// [`find_person`](super::PersonNetwork::find_person).
+    ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn largest_person(&self) -> Result<Option<Person>> {
+        self.largest()?.map(Largest::into_person).transpose()
+    }
+
+    /// As [`largest_person`](Self::largest_person), at the size of the mask.
+    pub(super) fn largest(&self) -> Result<Option<Largest>> {
         let size = (HEIGHT as usize, WIDTH as usize);
         let values: Vec<f32> = Vec::try_from(self.probability.f_flatten(0, 1)?)?;
         let components = connected_components(size, |position| values[position] > THRESHOLD);
         let largest = (0..components.len()).max_by_key(|&index| components[index].len());
         let share = |index: usize| components[index].len() as f64 / values.len() as f64;
         let Some(largest) = largest.filter(|&index| share(index) >= MIN_SHARE) else { return Ok(None) };
-        let owners = owners(&values, &components, size);
-        let kept = values.iter().zip(owners);
+        let kept = values.iter().zip(owners(&values, &components, size));
         let kept = kept.map(|(&value, owner)| if owner == Some(largest) { value } else { 0.0 });
         let probability = Tensor::f_from_slice(&kept.collect::<Vec<_>>())?.f_reshape([HEIGHT, WIDTH])?;
-        Ok(Some(Person {
+        Ok(Some(Largest {
+            mask: Self { probability, picture: self.picture },
             region: bounds(&components[largest], size).scaled((size.1, size.0), self.picture),
             share: share(largest),
-            alpha: Self { probability, picture: self.picture }.alpha()?,
         }))
+    }
+}
+
+/// The largest person of a mask, at the size of the mask.
+#[derive(Debug)]
+pub struct Largest {
+    mask: PersonMask,
+    region: Region,
+    share: f64,
+}
+
+impl Largest {
+    /// Returns the IoU of two masks (144, 256) where this person is.
+    pub fn agreement(&self, masks: [&Tensor; 2]) -> Result<f64> {
+        let here = self.mask.probability.f_gt(0.0)?;
+        let count = |mask: &Tensor| -> Result<f64> {
+            let inside = mask.f_gt(f64::from(THRESHOLD))?.f_logical_and(&here)?;
+            Ok(inside.f_sum(Kind::Float)?.f_double_value(&[])?)
+        };
+        let [a, b] = masks;
+        Ok(count(&a.f_minimum(b)?)? / count(&a.f_maximum(b)?)?.max(1.0))
+    }
+
+    /// Enlarges the mask to the picture.
+    pub fn into_person(self) -> Result<Person> {
+        Ok(Person { region: self.region, share: self.share, alpha: self.mask.alpha()? })
     }
 }
 
@@ -159,6 +193,18 @@ mod tests {
         let alpha = mask(&regions).largest_person().unwrap().unwrap().alpha;
         let at = |x: usize| alpha[180 * 640 + x];
         assert_eq!((at(0), at(300), at(366), at(386), at(639)), (255, 26, 26, 0, 0));
+    }
+
+    #[test]
+    fn agreement_counts_the_person_alone() {
+        let person = [128, 44, 80, 100];
+        let beside = mask(&[(person, 0.9), ([0, 0, 50, 50], 0.8)]).probability;
+        let shifted = mask(&[([138, 44, 80, 100], 0.9)]).probability;
+        let mean = (&beside + &shifted) * 0.5;
+        let largest = PersonMask { probability: mean, picture: PICTURE }.largest().unwrap().unwrap();
+        let agreement = largest.agreement([&beside, &shifted]).unwrap();
+        assert!((agreement - 70.0 / 90.0).abs() < 1e-6, "{agreement}");
+        assert_eq!(largest.agreement([&beside, &beside]).unwrap(), 1.0);
     }
 
     #[test]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 use super::*;
 use crate::image::OwnedPicture;
 
@@ -10,7 +12,7 @@ fn the_network_has_106_401_parameters() {
 #[test]
 fn a_missing_tensor_is_named() {
     let mut tensors = read_tensors(BUILT_IN, Path::new(ORIGIN)).unwrap();
-    tensors.remove("encoder.blocks.3.attention.expand.bias").unwrap();
+    assert!(tensors.remove("encoder.blocks.3.attention.expand.bias").is_some());
     let store = Store::new(&tensors, Path::new(ORIGIN), (Device::Cpu, Kind::Float));
     let error = Block::new(&store.at("encoder").at("blocks").at(3), BLOCKS[3]).unwrap_err();
     assert!(error.to_string().contains("encoder.blocks.3.attention.expand.bias"), "{error}");
@@ -25,6 +27,7 @@ fn bad_pictures_are_refused() {
         Picture { data: &[0; 10], width: 1 << 40, height: 1 << 40, stride: 6 },
     ] {
         assert!(matches!(network.segment(&picture), Err(Error::Config(_))), "{picture:?}");
+        assert!(matches!(network.find_person(&picture), Err(Error::Config(_))), "{picture:?}");
     }
 }
 
@@ -37,5 +40,6 @@ fn pictures_of_any_size_give_masks_of_theirs() {
         assert_eq!(mask.probability.size(), [HEIGHT, WIDTH]);
         assert_eq!(mask.alpha().unwrap().len(), width * height);
         assert!(mask.largest_person().unwrap().is_none(), "a grey picture shows nobody");
+        assert!(network.find_person(&picture.as_picture()).unwrap().is_none());
     }
 }
