@@ -15,14 +15,13 @@ The golden outputs are those of onnxruntime in float32 with the weights rounded 
 
 import argparse
 import hashlib
-import json
-import struct
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import numpy_helper
+from write_safetensors import save
 
 SHA256 = {
     "encoder.onnx": "18348d144bd357285285dbd75dacd8c44a2789ea63c5edbc908e681516e95246",
@@ -127,23 +126,6 @@ def convert(model, module):
                 lambda x, index=index: x[:, index],
             )
     return tensors
-
-
-def save(path, tensors, metadata):
-    names = {np.dtype(np.float16): "F16", np.dtype(np.float32): "F32"}
-    header, start = {"__metadata__": metadata}, 0
-    for name in sorted(tensors):
-        value = tensors[name]
-        end = start + value.nbytes
-        header[name] = {"dtype": names[value.dtype], "shape": list(value.shape), "data_offsets": [start, end]}
-        start = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name in sorted(tensors):
-            file.write(np.ascontiguousarray(tensors[name]).tobytes())
-    print(f"{path}: {len(tensors)} tensors, {path.stat().st_size} bytes")
 
 
 def picture():

@@ -33,6 +33,7 @@ cp -R pipelines docs README.md CHANGELOG.md "$stage/"
 cp LICENSE "$stage/licences/fastganseg-MPL-2.0.txt"
 cp models/MODEL_CARD.md "$stage/licences/lite-weights.md"
 cp models/PROMPT_CARD.md "$stage/licences/prompt-weights.md"
+cp models/PERSON_CARD.md "$stage/licences/person-weights.md"
 for licence in .libtorch/torch-*.dist-info/licenses/{LICENSE,NOTICE}; do
   [ -e "$licence" ] && cp "$licence" "$stage/licences/libtorch-$(basename "$licence")"
 done

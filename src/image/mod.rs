@@ -2,11 +2,13 @@
 
 //! Pictures, planes and regions, shared by the tracker, the matte and the element.
 
+mod components;
 mod file;
 mod plane;
 mod planes;
 mod source;
 
+pub(crate) use self::components::{connected_components, neighbours};
 pub(crate) use self::file::check_size;
 pub use self::file::{MAX_PIXELS, MAX_SIDE, OwnedPicture};
 #[cfg(feature = "plugin")]

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::meter;
 use super::zero_init::unless_zero_init;
 use crate::Result;
+use crate::image::Picture;
 
 /// Access to every tensor of a network, for conversion to another device, kind or memory layout.
 pub trait Visit {
@@ -54,7 +55,8 @@ macro_rules! visit_fields {
 pub enum Padding {
     /// Zeros: rows above and below, columns left and right.
     Zeros(i64, i64),
-    /// TensorFlow's "SAME" at stride 2 on even sizes: one row below, one column to the right.
+    /// TensorFlow's "SAME" at stride 2 on even sizes: one row more below than above, one column more to the right than
+    /// to the left.
     TensorflowSame,
 }
 
@@ -195,13 +197,16 @@ impl Conv {
         };
         let stride = [self.spec.stride, self.spec.stride];
         let groups = self.spec.groups;
+        let (below, right) = (self.spec.kernel.0 / 2, self.spec.kernel.1 / 2);
         let (x, weight, padding) = match self.spec.padding {
             Padding::Zeros(rows, columns) => (x.shallow_clone(), weight, [rows, columns]),
             // On the CPU padding the kernel costs a fraction of padding the image, which copies it.
             Padding::TensorflowSame if groups == self.spec.inputs && x.device() == Device::Cpu => {
-                (x.shallow_clone(), weight.f_constant_pad_nd([1, 0, 1, 0])?, [1, 1])
+                (x.shallow_clone(), weight.f_constant_pad_nd([1, 0, 1, 0])?, [below, right])
             }
-            Padding::TensorflowSame => (x.f_constant_pad_nd([0, 1, 0, 1])?, weight, [0, 0]),
+            Padding::TensorflowSame => {
+                (x.f_constant_pad_nd([right - 1, right, below - 1, below])?, weight, [0, 0])
+            }
         };
         let y = x.f_conv2d(&weight, bias.as_ref(), stride, padding, [1, 1], groups)?;
         meter::count(&self.name, || {
@@ -215,6 +220,25 @@ impl Conv {
 /// Returns the prefix of the names of a path's tensors in weights files.
 pub(crate) fn name_of(path: &nn::Path) -> String {
     path.components().collect::<Vec<_>>().join(".")
+}
+
+/// Returns a picture as (1, 3, H, W) bytes, channels last, on the CPU.
+///
+/// # Errors
+/// [`Error::Config`](crate::Error::Config) if the picture does not fit in its data.
+pub fn picture_tensor(picture: &Picture) -> Result<Tensor> {
+    picture.check()?;
+    let Picture { data, width, height, stride } = *picture;
+    let row = 3 * width;
+    let shape = [1, height as i64, width as i64, 3];
+    let pixels = if stride == row {
+        Tensor::f_from_data_size(&data[..row * height], &shape, Kind::Uint8)?
+    } else {
+        let rows = data.chunks(stride).take(height);
+        let packed: Vec<u8> = rows.flat_map(|line| &line[..row]).copied().collect();
+        Tensor::f_from_data_size(&packed, &shape, Kind::Uint8)?
+    };
+    Ok(pixels.f_permute([0, 3, 1, 2])?)
 }
 
 /// Resizes bilinearly to (height, width), pixel centres at half-integers.
@@ -308,16 +332,18 @@ mod tests {
     fn tensorflow_padding_is_below_and_to_the_right() {
         tch::manual_seed(2);
         let store = nn::VarStore::new(Device::Cpu);
-        let spec = ConvSpec::square(6, 6, 3).stride(2).padding(Padding::TensorflowSame);
-        for spec in [spec, spec.depthwise()] {
-            let conv = Conv::new(&(store.root() / spec.groups), spec);
-            let x = Tensor::randn([2, 6, 8, 14], (Kind::Float, Device::Cpu));
-            let y = conv.forward(&x).unwrap();
-            assert_eq!(y.size(), [2, 6, 4, 7]);
-            let (weight, bias) = (&conv.weight, conv.bias.as_ref());
-            let padded = x.constant_pad_nd([0, 1, 0, 1]);
-            let expected = padded.conv2d(weight, bias, [2, 2], [0, 0], [1, 1], spec.groups);
-            assert!((y - expected).abs().max().double_value(&[]) < 1e-5);
+        for (side, padding) in [(3, [0, 1, 0, 1]), (5, [1, 2, 1, 2])] {
+            let spec = ConvSpec::square(6, 6, side).stride(2).padding(Padding::TensorflowSame);
+            for spec in [spec, spec.depthwise()] {
+                let conv = Conv::new(&(store.root() / side / spec.groups), spec);
+                let x = Tensor::randn([2, 6, 8, 14], (Kind::Float, Device::Cpu));
+                let y = conv.forward(&x).unwrap();
+                assert_eq!(y.size(), [2, 6, 4, 7]);
+                let (weight, bias) = (&conv.weight, conv.bias.as_ref());
+                let padded = x.constant_pad_nd(padding);
+                let expected = padded.conv2d(weight, bias, [2, 2], [0, 0], [1, 1], spec.groups);
+                assert!((y - expected).abs().max().double_value(&[]) < 1e-5);
+            }
         }
     }
 

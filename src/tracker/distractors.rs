@@ -8,7 +8,7 @@ use tch::Tensor;
 use super::CropWindow;
 use super::frame_stats::{CELL, FrameStats};
 use crate::Result;
-use crate::image::Region;
+use crate::image::{Region, connected_components};
 
 /// Maximum motion of an object between two frames in cells. Components farther away must be similar to it.
 const MAX_MOTION: f64 = 3.0;
@@ -235,34 +235,16 @@ fn centre(cell: usize, (rows, columns): (usize, usize), crop: CropWindow) -> (f6
 }
 
 /// Returns the 8-connected components of the cells above 0.1.
-fn components(mask: &[f32], likeness: &[f32], (rows, columns): (usize, usize)) -> Vec<Component> {
-    let mut seen = vec![false; mask.len()];
-    let mut components = Vec::new();
-    for start in 0..mask.len() {
-        if seen[start] || mask[start] < 0.1 {
-            continue;
-        }
+fn components(mask: &[f32], likeness: &[f32], size: (usize, usize)) -> Vec<Component> {
+    let components = connected_components(size, |cell| mask[cell] >= 0.1).into_iter().map(|cells| {
         let mut component = Component::default();
-        let mut open = vec![start];
-        seen[start] = true;
-        while let Some(cell) = open.pop() {
-            component.cells.push(cell);
+        for &cell in &cells {
             component.weight += f64::from(mask[cell]);
             component.likeness += f64::from(mask[cell] * likeness[cell]);
-            let (row, column) = (cell / columns, cell % columns);
-            for row in row.saturating_sub(1)..(row + 2).min(rows) {
-                for column in column.saturating_sub(1)..(column + 2).min(columns) {
-                    let next = row * columns + column;
-                    if !seen[next] && mask[next] >= 0.1 {
-                        seen[next] = true;
-                        open.push(next);
-                    }
-                }
-            }
         }
-        components.push(component);
-    }
-    components
+        Component { cells, ..component }
+    });
+    components.collect()
 }
 
 #[cfg(test)]

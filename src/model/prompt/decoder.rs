@@ -3,9 +3,10 @@
 use tch::Tensor;
 
 use super::encoder::EMBEDDING;
-use super::layers::{LayerNorm, Mlp, Store, gelu};
+use super::layers::{LayerNorm, Mlp, gelu};
 use super::transformer::Transformer;
 use crate::Result;
+use crate::model::store::Store;
 
 /// Masks per prompt: one for unambiguous prompts, and three of different extent.
 pub const MASKS: i64 = 4;

@@ -2,10 +2,11 @@
 
 use tch::Tensor;
 
-use super::layers::{LayerNorm, Store, gelu};
+use super::layers::{LayerNorm, gelu};
 use super::window::Block;
 use crate::Result;
 use crate::model::layers::{Conv, ConvSpec};
+use crate::model::store::Store;
 
 /// Channels, blocks and window side of the stages; the first stage is convolutional.
 const STAGES: [(i64, usize, i64); 4] = [(64, 2, 0), (128, 2, 7), (160, 6, 14), (320, 2, 7)];

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use crate::Result;
 use crate::image::Picture;
-use crate::model::layers::{channels_last, resize};
+use crate::model::layers::{channels_last, picture_tensor, resize};
 
 /// Rows and columns of the network's input.
 pub const SIDE: i64 = 1024;
@@ -47,13 +47,7 @@ impl Placement {
 
     /// Returns the input (1, 3, [`SIDE`], [`SIDE`]) for a picture: float32, channels last, on the CPU.
     pub fn input(&self, picture: &Picture) -> Result<Tensor> {
-        picture.check()?;
-        let row = 3 * picture.width;
-        let rows = picture.data.chunks(picture.stride).take(picture.height);
-        let packed: Vec<u8> = rows.flat_map(|line| &line[..row]).copied().collect();
-        let (width, height) = (picture.width as i64, picture.height as i64);
-        let image = Tensor::f_from_data_size(&packed, &[1, height, width, 3], Kind::Uint8)?;
-        let image = image.f_permute([0, 3, 1, 2])?;
+        let image = picture_tensor(picture)?;
         let (width, height) = self.scaled;
         let image = if image.size()[2..] == [height, width] {
             image

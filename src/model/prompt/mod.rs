@@ -23,9 +23,9 @@ pub use self::candidate::Candidate;
 use self::decoder::MaskDecoder;
 use self::encoder::ImageEncoder;
 use self::input::{LOGITS, Placement, SIDE};
-use self::layers::Store;
 use self::prompt_encoder::{Label, Location, PromptEncoder};
 pub use self::select::Selection;
+use super::store::Store;
 use super::weights::read_tensors;
 use crate::image::{Picture, check_size};
 use crate::{Error, Result};
@@ -199,10 +199,11 @@ impl PromptNetwork {
     pub fn load(device: Device, kind: Kind) -> Result<Self> {
         let _guard = tch::no_grad_guard();
         let tensors = read_tensors(BUILT_IN, Path::new(ORIGIN))?;
-        let store = Store::new(&tensors, device, Kind::Float);
+        let root = |kind| Store::new(&tensors, Path::new(ORIGIN), (device, kind));
+        let store = root(Kind::Float);
         let prompts = PromptEncoder::new(&store.at("prompt_encoder"))?;
         Ok(Self {
-            encoder: ImageEncoder::new(&Store::new(&tensors, device, kind).at("image_encoder"))?,
+            encoder: ImageEncoder::new(&root(kind).at("image_encoder"))?,
             positions: prompts.grid(SIDE / 16)?,
             decoder: MaskDecoder::new(&store.at("mask_decoder"))?,
             prompts,

@@ -5,9 +5,10 @@ use std::f64::consts::TAU;
 use tch::{Device, Kind, Tensor};
 
 use super::encoder::EMBEDDING;
-use super::layers::{LayerNorm, Store, gelu};
+use super::layers::{LayerNorm, gelu};
 use crate::Result;
 use crate::model::layers::{Conv, ConvSpec, Padding};
+use crate::model::store::Store;
 
 const EPSILON: f64 = 1e-6;
 

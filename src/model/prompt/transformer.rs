@@ -2,8 +2,9 @@
 
 use tch::Tensor;
 
-use super::layers::{LayerNorm, Linear, Mlp, Store, join_heads, split_heads};
+use super::layers::{LayerNorm, Linear, Mlp, join_heads, split_heads};
 use crate::Result;
+use crate::model::store::Store;
 
 const HEADS: i64 = 8;
 const LAYERS: i64 = 2;

@@ -2,9 +2,10 @@
 
 use tch::Tensor;
 
-use super::layers::{LayerNorm, Linear, Store, gelu, join_heads};
+use super::layers::{LayerNorm, Linear, gelu, join_heads};
 use crate::Result;
 use crate::model::layers::{Conv, ConvSpec};
+use crate::model::store::Store;
 
 const EPSILON: f64 = 1e-5;
 /// Channels of an attention head.
