@@ -16,6 +16,7 @@ use gstreamer_base::subclass::base_transform::{BaseTransformMode, GenerateOutput
 use gstreamer_base::subclass::prelude::*;
 use gstreamer_video as gst_video;
 
+use super::auto_reference::AutoReference;
 use super::compose::Composer;
 use super::latency::Latency;
 use super::navigation::Gestures;
@@ -203,6 +204,7 @@ impl BaseTransformImpl for FastGanSeg {
             shared.gestures = Gestures::default();
             shared.marks = None;
             shared.save_mask = false;
+            shared.auto = AutoReference::default();
             // A mask that was set meanwhile is loaded next, as if it were set while playing.
             let changed = shared.slot.loads() != loads_before && !shared.slot.has_early();
             let armed = shared.slot.start(reference);

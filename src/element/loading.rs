@@ -19,7 +19,7 @@ use super::marks::Marks;
 use super::navigation::Gesture;
 use super::reference::{LoadId, Reference, State};
 use super::sample;
-use super::selector::{Job, Step, Task};
+use super::selector::{Networks, Task};
 use super::settings::Settings;
 use super::stream::Host;
 use crate::Error;
@@ -27,6 +27,7 @@ use crate::device::DeviceChoice;
 use crate::image::OwnedPicture;
 use crate::mask::{Interpretation, ReferenceMask};
 use crate::matte::Matte;
+use crate::model::person::Person;
 use crate::model::prompt::{Point, Prompt, Rect};
 
 /// A signal that gives a reference.
@@ -210,32 +211,103 @@ impl FastGanSeg {
             None => (Task::Select(prompt), None),
         };
         if !self.is_live() && !interactive {
-            let (mask, picture) = self.selector.select(picture, task, device)?;
+            let select = move |networks: &mut Networks| {
+                let mask = networks.run(&task, &picture, |_| ())?;
+                Ok((mask, picture))
+            };
+            let (mask, picture) = self.selector.run(select, device)?;
             let image = ref_image.is_some().then_some(picture);
             self.shared().marks = None;
-            self.shared().slot.set_from_application(Reference::new(mask, image));
-            self.post_reference(State::Armed, None, None);
+            self.arm_selected(Reference::new(mask, image));
             return Ok(());
         }
         self.shared().selecting += 1;
         let weak = self.obj().downgrade();
-        // The preliminary mask, which the last one replaces.
-        let mut before = None;
-        let done = Box::new(move |mask: crate::Result<ReferenceMask>, picture: &OwnedPicture, step| {
+        let select = move |networks: &mut Networks| {
+            // The preliminary mask, which the last one replaces.
+            let mut before = None;
+            let mut set = |mask: crate::Result<ReferenceMask>, is_last: bool| {
+                let Some(obj) = weak.upgrade() else { return };
+                let element = obj.imp();
+                let set = |mask| element.set_selected(mask, picture.clone(), correction.as_ref(), before);
+                let set = mask.and_then(set);
+                if is_last {
+                    element.finish_selection();
+                }
+                match set {
+                    Ok(load) => before = load.or(before),
+                    Err(error) if is_last => element.warn_selection(&error),
+                    Err(_) => (),
+                }
+            };
+            let mask = networks.run(&task, &picture, |mask| set(mask, false));
+            set(mask, true);
+        };
+        self.selector.queue(Box::new(select), device)
+    }
+
+    /// Arms a mask that was selected in the next buffer, or in the reference's own image.
+    fn arm_selected(&self, reference: Reference) {
+        self.shared().slot.set_from_application(reference);
+        self.post_reference(State::Armed, None, None);
+    }
+
+    /// Searches for a person in `frame`, the next buffer, to become the reference. In live pipelines that happens later.
+    ///
+    /// # Errors
+    /// The frame cannot be converted, and errors of libtorch.
+    pub(super) fn try_find_person(&self, frame: &Frame) -> crate::Result<()> {
+        let device = self.settings().device.parse::<DeviceChoice>()?;
+        let bad = |error: glib::BoolError| Error::Config(format!("the frame cannot be converted: {error}"));
+        let picture = sample::reference_picture(frame).map_err(bad)??;
+        if !self.is_live() {
+            let find = move |networks: &mut Networks| {
+                let person = networks.find_person(&picture)?;
+                person.map(|person| networks.refine_person(&picture, &person)).transpose()
+            };
+            let mask = self.selector.run(find, device)?;
+            self.shared().auto.finish_search(None, false);
+            if let Some(mask) = mask {
+                self.arm_selected(Reference::new(mask, None));
+            }
+            return Ok(());
+        }
+        let weak = self.obj().downgrade();
+        let find = move |networks: &mut Networks| {
+            let found = networks.find_person(&picture);
             let Some(obj) = weak.upgrade() else { return };
             let element = obj.imp();
-            let set = |mask| element.set_selected(mask, picture.clone(), correction.as_ref(), before);
-            let set = mask.and_then(set);
-            if step == Step::Last {
-                element.finish_selection();
+            let region = found.as_ref().ok().and_then(|found| found.as_ref()).map(|person| person.region);
+            let confirmed = element.shared().auto.finish_search(region, true);
+            let set = match found {
+                Ok(Some(person)) if confirmed => element.set_person(networks, &person, &picture),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = set {
+                element.warn_selection(&error);
             }
-            match set {
-                Ok(load) => before = load.or(before),
-                Err(error) if step == Step::Last => element.warn_selection(&error),
-                Err(_) => (),
-            }
-        });
-        self.selector.queue(Job { picture, task, done }, device)
+        };
+        self.selector.queue(Box::new(find), device)
+    }
+
+    /// Makes a person the reference: at once, and then with better edges. A reference that was set meanwhile stays.
+    fn set_person(
+        &self,
+        networks: &mut Networks,
+        person: &Person,
+        picture: &OwnedPicture,
+    ) -> crate::Result<()> {
+        let is_wanted = matches!(self.shared().slot.state(), State::None | State::Lost);
+        if !is_wanted {
+            return Ok(());
+        }
+        let (width, height) = (picture.as_picture().width, picture.as_picture().height);
+        let mask = ReferenceMask::from_soft(width, height, person.alpha.clone())?;
+        let before = self.set_selected(mask, picture.clone(), None, None)?;
+        let refined = networks.refine_person(picture, person)?;
+        self.set_selected(refined, picture.clone(), None, before)?;
+        Ok(())
     }
 
     /// Sets a selected mask. `before` is its preliminary mask, which must still be in use. Returns the id of the mask, or

@@ -85,6 +85,10 @@ impl Host for FastGanSeg {
         self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());
     }
 
+    fn find_person(&self, frame: &Frame) -> crate::Result<()> {
+        self.try_find_person(frame)
+    }
+
     fn save(&self, snapshot: Option<Snapshot>) {
         let location = self.settings().mask_location.clone();
         match (snapshot, location) {

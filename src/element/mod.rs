@@ -4,6 +4,7 @@
 #![doc = include_str!("../../docs/properties.md")]
 
 mod allocation;
+mod auto_reference;
 mod caps;
 mod compose;
 mod continuity;
@@ -87,6 +88,20 @@ pub enum LatePolicy {
     Drop,
 }
 
+/// Reference without a mask or a selection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstFastGanSegRefAuto")]
+#[repr(i32)]
+pub enum RefAuto {
+    /// Nothing.
+    #[default]
+    #[enum_value(name = "Nothing", nick = "none")]
+    None,
+    /// The largest person in front of the camera.
+    #[enum_value(name = "The largest person in front of the camera", nick = "person")]
+    Person,
+}
+
 /// Registers the element.
 ///
 /// # Errors
@@ -110,6 +125,7 @@ fn register_element(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError>
         LatePolicy::static_type(),
         Precision::static_type(),
         Edges::static_type(),
+        RefAuto::static_type(),
         Roi::static_type(),
     ] {
         type_.mark_as_plugin_api(gst::PluginAPIFlags::empty());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Masks from boxes and clicks, made by the prompt network on a thread of its own.
+//! The networks that make references, on a thread of their own.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -10,13 +10,25 @@ use super::shared::lock;
 use crate::device::{self, DeviceChoice, Precision};
 use crate::image::OwnedPicture;
 use crate::mask::ReferenceMask;
+use crate::model::person::{Person, PersonNetwork};
 use crate::model::prompt::{Point, Prompt, PromptNetwork, Selection};
 use crate::{Error, Result};
 
-/// Time without jobs after which the network is unloaded.
+/// Time without jobs after which the networks are unloaded.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// Work for the thread.
+pub type Job = Box<dyn FnOnce(&mut Networks) + Send>;
+
+/// The networks, loaded when they are first used.
+pub struct Networks {
+    device: DeviceChoice,
+    prompt: Option<PromptNetwork>,
+    person: Option<PersonNetwork>,
+}
+
 /// What to do with a picture.
+#[derive(Debug)]
 pub enum Task {
     Select(Prompt),
     /// Correct a mask, alpha from 0 to 255 at the size of the picture.
@@ -26,20 +38,67 @@ pub enum Task {
     },
 }
 
-/// A picture and what to select in it.
-pub struct Job {
-    pub picture: OwnedPicture,
-    pub task: Task,
-    /// Called with each mask on the thread of the selector: with a preliminary one if it takes long, and with the last.
-    pub done: Box<dyn FnMut(Result<ReferenceMask>, &OwnedPicture, Step) + Send>,
+impl Networks {
+    fn prompt(&mut self) -> Result<&PromptNetwork> {
+        let device = self.device;
+        load(&mut self.prompt, device, PromptNetwork::load)
+    }
+
+    /// Runs a task. Calls `preliminary` with a first mask if a better one follows.
+    ///
+    /// # Errors
+    /// The device is not available, the task does not fit the picture, and errors of libtorch.
+    pub fn run(
+        &mut self,
+        task: &Task,
+        picture: &OwnedPicture,
+        mut preliminary: impl FnMut(Result<ReferenceMask>),
+    ) -> Result<ReferenceMask> {
+        let network = self.prompt()?;
+        let view = picture.as_picture();
+        let mask = |alpha: Vec<u8>| ReferenceMask::from_soft(view.width, view.height, alpha);
+        match task {
+            Task::Select(prompt) => {
+                let first = |selection: Selection| preliminary(mask(selection.alpha));
+                mask(network.select_in_steps(&view, prompt, first)?.alpha)
+            }
+            Task::Correct { alpha, points } => mask(network.correct(&view, alpha, points)?),
+        }
+    }
+
+    /// Finds the largest person in front of the camera, if there is one.
+    ///
+    /// # Errors
+    /// The device is not available, and errors of libtorch.
+    pub fn find_person(&mut self, picture: &OwnedPicture) -> Result<Option<Person>> {
+        let device = self.device;
+        load(&mut self.person, device, PersonNetwork::load)?.find_person(&picture.as_picture())
+    }
+
+    /// Returns the mask of a person, with better edges.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn refine_person(&mut self, picture: &OwnedPicture, person: &Person) -> Result<ReferenceMask> {
+        let view = picture.as_picture();
+        let alpha = self.prompt()?.refine(&view, &person.alpha, person.region)?;
+        ReferenceMask::from_soft(view.width, view.height, alpha)
+    }
 }
 
-/// Step of a selection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// A better mask follows.
-    Preliminary,
-    Last,
+fn load<T>(
+    network: &mut Option<T>,
+    choice: DeviceChoice,
+    load: impl FnOnce(tch::Device, tch::Kind) -> Result<T>,
+) -> Result<&T> {
+    match network {
+        Some(network) => Ok(network),
+        None => {
+            let device = device::open(choice)?.0;
+            let kind = Precision::Auto.kind(device)?;
+            Ok(network.insert(load(device, kind)?))
+        }
+    }
 }
 
 /// Queue of a thread that starts with the first job and ends when it has been idle.
@@ -71,63 +130,25 @@ impl Selector {
         Ok(())
     }
 
-    /// Selects and waits for the mask.
+    /// Runs a job and waits for its result.
     ///
     /// # Errors
-    /// Those of the network, and of starting the thread.
-    pub fn select(
+    /// Those of the job, and of starting the thread.
+    pub fn run<T: Send + 'static>(
         &self,
-        picture: OwnedPicture,
-        task: Task,
+        job: impl FnOnce(&mut Networks) -> Result<T> + Send + 'static,
         device: DeviceChoice,
-    ) -> Result<(ReferenceMask, OwnedPicture)> {
+    ) -> Result<T> {
         let (sender, receiver) = channel();
-        let done = Box::new(move |mask, picture: &OwnedPicture, step| {
-            if step == Step::Last {
-                // The caller waits.
-                let _ = sender.send((mask, picture.clone()));
-            }
-        });
-        self.queue(Job { picture, task, done }, device)?;
+        self.queue(Box::new(move |networks| drop(sender.send(job(networks)))), device)?;
         let ended = |_| Error::Config("the selection thread has ended: please report it".into());
-        let (mask, picture) = receiver.recv().map_err(ended)?;
-        Ok((mask?, picture))
+        receiver.recv().map_err(ended)?
     }
 }
 
 fn work(jobs: &Receiver<Job>, device: DeviceChoice) {
-    let mut network = None;
-    while let Ok(Job { picture, task, mut done }) = jobs.recv_timeout(IDLE) {
-        let mask = run(&mut network, device, &picture, &task, &mut |mask| {
-            done(mask, &picture, Step::Preliminary);
-        });
-        done(mask, &picture, Step::Last);
-    }
-}
-
-fn run(
-    network: &mut Option<PromptNetwork>,
-    device: DeviceChoice,
-    picture: &OwnedPicture,
-    task: &Task,
-    preliminary: &mut dyn FnMut(Result<ReferenceMask>),
-) -> Result<ReferenceMask> {
-    let network = match network {
-        Some(network) => network,
-        None => {
-            let device = device::open(device)?.0;
-            let kind = Precision::Auto.kind(device)?;
-            network.insert(PromptNetwork::load(device, kind)?)
-        }
-    };
-    let view = picture.as_picture();
-    let mask = |selection: Selection| ReferenceMask::from_soft(view.width, view.height, selection.alpha);
-    match task {
-        Task::Select(prompt) => {
-            mask(network.select_in_steps(&view, prompt, |selection| preliminary(mask(selection)))?)
-        }
-        Task::Correct { alpha, points } => {
-            ReferenceMask::from_soft(view.width, view.height, network.correct(&view, alpha, points)?)
-        }
+    let mut networks = Networks { device, prompt: None, person: None };
+    while let Ok(job) = jobs.recv_timeout(IDLE) {
+        job(&mut networks);
     }
 }

@@ -4,12 +4,13 @@
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use glib::prelude::*;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::{Edges, LatePolicy, Output, Precision, Roi};
+use super::{Edges, LatePolicy, Output, Precision, RefAuto, Roi};
 use crate::matte::MatteSettings;
 use crate::model::prompt::{Point, Prompt, Rect};
 use crate::{Error, Result};
@@ -20,6 +21,9 @@ const MAX_EDGE_PIXELS: f64 = 100.0;
 const MAX_NETWORK_SIDE: u32 = 4096;
 
 const MAX_THREADS: u32 = 1024;
+/// Default and maximum of `ref-auto-timeout` in seconds.
+const REF_AUTO_TIMEOUT: f64 = 5.0;
+const MAX_TIMEOUT: f64 = 1e6;
 
 /// Values of the properties.
 #[derive(Clone, Debug)]
@@ -47,6 +51,9 @@ pub struct Settings {
     pub roi_meta: bool,
     pub interactive: bool,
     pub mask_location: Option<PathBuf>,
+    pub ref_auto: RefAuto,
+    /// Seconds.
+    pub ref_auto_timeout: f64,
     /// Elements of `ref-box`.
     pub ref_box: Vec<f64>,
     /// Elements of `ref-points`.
@@ -79,6 +86,8 @@ impl Default for Settings {
             roi_meta: false,
             interactive: false,
             mask_location: None,
+            ref_auto: RefAuto::default(),
+            ref_auto_timeout: REF_AUTO_TIMEOUT,
             ref_box: Vec::new(),
             ref_points: Vec::new(),
         }
@@ -96,6 +105,10 @@ impl Settings {
             smoothing: self.smoothing,
             edges: self.edges,
         }
+    }
+
+    pub fn ref_auto_timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.ref_auto_timeout)
     }
 
     /// Returns what `ref-box` and `ref-points` select, if they are set.
@@ -152,6 +165,8 @@ impl Settings {
             "roi-meta" => self.roi_meta = get(value),
             "interactive" => self.interactive = get(value),
             "mask-location" => self.mask_location = path(value),
+            "ref-auto" => self.ref_auto = get(value),
+            "ref-auto-timeout" => self.ref_auto_timeout = get(value),
             "ref-box" => self.ref_box = numbers(value),
             "ref-points" => self.ref_points = elements(value).iter().map(|point| numbers(point)).collect(),
             _ => unreachable!("GObject knows no property {name}"),
@@ -183,6 +198,8 @@ impl Settings {
             "roi-meta" => self.roi_meta.to_value(),
             "interactive" => self.interactive.to_value(),
             "mask-location" => self.mask_location.to_value(),
+            "ref-auto" => self.ref_auto.to_value(),
+            "ref-auto-timeout" => self.ref_auto_timeout.to_value(),
             "ref-box" => gst::Array::new(&self.ref_box).to_value(),
             "ref-points" => gst::Array::new(self.ref_points.iter().map(gst::Array::new)).to_value(),
             _ => unreachable!("GObject knows no property {name}"),
@@ -246,6 +263,22 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                     "Points on the object (label 1) and beside it (label 0) in the same picture as ref-box: \
                      <<x, y, label>, ...> in pixels. Alone or together with ref-box",
                 )
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecEnum::builder::<RefAuto>("ref-auto")
+                .nick("Automatic reference")
+                .blurb(
+                    "What becomes the reference without a mask or a selection: nothing, or the largest person in front of \
+                     the camera",
+                )
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecDouble::builder("ref-auto-timeout")
+                .nick("Automatic reference timeout")
+                .blurb("Seconds for which the reference must be lost before ref-auto takes another person")
+                .minimum(0.0)
+                .maximum(MAX_TIMEOUT)
+                .default_value(REF_AUTO_TIMEOUT)
                 .mutable_playing()
                 .build(),
             glib::ParamSpecString::builder("model-file")

@@ -4,6 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::auto_reference::AutoReference;
 use super::latency::Latency;
 use super::marks::Marks;
 use super::navigation::Gestures;
@@ -27,6 +28,7 @@ pub struct Shared {
     /// Whether the prompt corrects the present mask.
     pub corrects: bool,
     pub gestures: Gestures,
+    pub auto: AutoReference,
     /// The user wants the next frame and its mask to be saved.
     pub save_mask: bool,
     /// Marks of the last selection, for the overlay.

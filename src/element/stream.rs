@@ -25,7 +25,7 @@ use super::settings::Settings;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::statistics::{Origin, Statistics};
-use super::{CAT, LatePolicy, Output};
+use super::{CAT, LatePolicy, Output, RefAuto};
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
 use crate::model::prompt::Prompt;
@@ -62,6 +62,11 @@ pub trait Host {
     /// # Errors
     /// The selection fails, and there is no earlier reference.
     fn select(&self, prompt: Prompt, frame: &Frame, corrected: Option<&Matte>) -> crate::Result<()>;
+    /// Searches for a person in the next buffer, `frame`, to become the reference. In live pipelines it arrives later.
+    ///
+    /// # Errors
+    /// The frame cannot be converted, and errors of libtorch.
+    fn find_person(&self, frame: &Frame) -> crate::Result<()>;
     /// Saves a frame and its mask at `mask-location`, on another thread. `None` if there is no mask.
     fn save(&self, snapshot: Option<Snapshot>);
     /// Posts a QoS message about a late buffer.
@@ -191,6 +196,23 @@ impl Stream {
             let info = self.input()?;
             let corrected = self.matte.as_ref().filter(|_| corrects);
             element.select(prompt, &Frame::from_buffer_ref_readable(&buffer, &info)?, corrected)?;
+        }
+        let (ref_auto, timeout) = {
+            let settings = element.settings();
+            (settings.ref_auto, settings.ref_auto_timeout())
+        };
+        if ref_auto == RefAuto::Person {
+            let now = Times::of(&buffer, &element.segment()).running.map(Duration::from);
+            let searches = {
+                let mut shared = element.shared();
+                let state = shared.slot.state();
+                let is_idle = shared.selecting == 0 && shared.prompt.is_none();
+                is_idle && shared.auto.begins_search(now, state, timeout)
+            };
+            if searches {
+                let info = self.input()?;
+                element.find_person(&Frame::from_buffer_ref_readable(&buffer, &info)?)?;
+            }
         }
         let (change, reset) = {
             let mut shared = element.shared();
@@ -356,6 +378,7 @@ impl Stream {
             element.post_reference(state, buffer.pts(), None);
         }
         let interactive = element.settings().interactive;
+        let interactive = interactive || element.settings().ref_auto != RefAuto::None;
         let selecting = interactive || element.shared().selecting > 0;
         if result.matte.is_none() && !selecting && !std::mem::replace(&mut self.no_reference_reported, true) {
             element.warn_no_reference();

@@ -18,6 +18,7 @@ mod mask_warnings;
 mod memory;
 mod memory_use;
 mod model;
+mod person;
 mod plugin;
 mod qos;
 mod random;

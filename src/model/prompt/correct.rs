@@ -4,13 +4,16 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Point, Prompt, PromptNetwork, mask_prompt};
-use crate::image::Picture;
+use super::{Point, Prompt, PromptNetwork, Rect, mask_prompt};
+use crate::image::{Picture, Region};
 use crate::{Error, Result};
 
 /// Parts of a change that are narrower than this share of the picture's shorter side, and that lead away from the click,
 /// are not made: they belong to other places of the contour.
 const NARROW: f64 = 1.0 / 100.0;
+
+/// Minimum intersection over union of a rough mask and the refined mask of the same object.
+const MIN_REFINED: f64 = 0.7;
 
 impl PromptNetwork {
     /// Returns `alpha`, the mask of an object in `picture` at its size (0 to 255), corrected at `points`. The network may
@@ -30,6 +33,29 @@ impl PromptNetwork {
             apply_at(&mut corrected, &selection.alpha, size, point)?;
         }
         Ok(corrected)
+    }
+}
+
+impl PromptNetwork {
+    /// Returns `alpha`, a rough mask of an object in `picture` at its size (0 to 255) with its bounds, with better edges. If
+    /// the network takes something else for the object, returns `alpha` itself.
+    ///
+    /// # Errors
+    /// As [`correct`](Self::correct).
+    pub fn refine(&self, picture: &Picture, alpha: &[u8], bounds: Region) -> Result<Vec<u8>> {
+        let size = (picture.width, picture.height);
+        let [x, y, width, height] = [bounds.x, bounds.y, bounds.width, bounds.height].map(|side| side as f64);
+        let prompt = Prompt {
+            points: Vec::new(),
+            rect: Some(Rect { x, y, width, height }),
+            mask: Some(mask_prompt(alpha, size)?),
+        };
+        let refined = self.select(picture, &prompt)?.alpha;
+        let pairs = || alpha.iter().zip(&refined).map(|(before, after)| (*before > 127, *after > 127));
+        let both = pairs().filter(|(before, after)| *before && *after).count();
+        let either = pairs().filter(|(before, after)| *before || *after).count();
+        let is_same = both as f64 >= MIN_REFINED * either as f64;
+        Ok(if is_same { refined } else { alpha.to_vec() })
     }
 }
 

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! References without a selection: the person in front of a camera.
+
+use std::time::Duration;
+
+use super::reference::State;
+use crate::image::Region;
+
+/// Minimum time between frames in which a person is searched.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Number of consecutive searches of a live stream that must find a person in the same place, so that neither somebody
+/// who walks past nor a mistake of one frame is taken.
+const CONFIRMATIONS: u32 = 3;
+/// Minimum intersection over union of the bounds of the same person in consecutive searches.
+const SAME_PLACE: f64 = 0.6;
+
+/// Decides when a person is searched, and whether the one that was found becomes the reference.
+#[derive(Debug, Default)]
+pub struct AutoReference {
+    /// A search is not finished.
+    searching: bool,
+    /// Running time of the last search.
+    last: Option<Duration>,
+    /// Running time since which all objects have been lost.
+    lost: Option<Duration>,
+    /// Bounds of the person that was found last, and the number of consecutive searches that have found them.
+    found: Option<(Region, u32)>,
+}
+
+impl AutoReference {
+    /// Whether to search in the frame at this running time: if there is no reference, or if it has been lost for the
+    /// `timeout`.
+    pub fn begins_search(&mut self, now: Option<Duration>, state: State, timeout: Duration) -> bool {
+        let now = now.unwrap_or_default();
+        self.lost = (state == State::Lost).then(|| self.lost.unwrap_or(now));
+        let is_wanted = match state {
+            State::None => true,
+            State::Lost => self.lost.is_some_and(|lost| now.saturating_sub(lost) >= timeout),
+            State::Armed | State::Seeded | State::Recovered => false,
+        };
+        if !is_wanted {
+            self.found = None;
+        }
+        // Running time restarts with a flush.
+        let is_due = self.last.is_none_or(|last| now < last || now - last >= INTERVAL);
+        let begins = is_wanted && is_due && !self.searching;
+        if begins {
+            self.searching = true;
+            self.last = Some(now);
+        }
+        begins
+    }
+
+    /// Takes the result of a search, the bounds of a person. Returns whether the person becomes the reference.
+    pub fn finish_search(&mut self, region: Option<Region>, live: bool) -> bool {
+        self.searching = false;
+        self.found = region.map(|region| match self.found {
+            Some((before, count)) if overlap(before, region) >= SAME_PLACE => (region, count + 1),
+            _ => (region, 1),
+        });
+        self.found.is_some_and(|(_, count)| !live || count >= CONFIRMATIONS)
+    }
+}
+
+/// Intersection over union.
+fn overlap(a: Region, b: Region) -> f64 {
+    let axis = |a: usize, a_length: usize, b: usize, b_length: usize| {
+        (a + a_length).min(b + b_length).saturating_sub(a.max(b)) as f64
+    };
+    let both = axis(a.x, a.width, b.x, b.width) * axis(a.y, a.height, b.y, b.height);
+    let area = |region: Region| (region.width * region.height) as f64;
+    both / (area(a) + area(b) - both).max(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERSON: Region = Region { x: 40, y: 20, width: 60, height: 100 };
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    fn at(milliseconds: u64) -> Option<Duration> {
+        Some(Duration::from_millis(milliseconds))
+    }
+
+    #[test]
+    fn a_live_person_is_confirmed_in_the_same_place() {
+        let mut auto = AutoReference::default();
+        let elsewhere = Region { x: 140, ..PERSON };
+        for (time, region, becomes) in [
+            (0, Some(PERSON), false),
+            (200, Some(elsewhere), false),
+            (400, Some(PERSON), false),
+            (600, Some(PERSON), false),
+            (800, None, false),
+            (1000, Some(PERSON), false),
+            (1200, Some(PERSON), false),
+            (1400, Some(Region { x: 44, ..PERSON }), true),
+        ] {
+            assert!(auto.begins_search(at(time), State::None, TIMEOUT));
+            assert!(!auto.begins_search(at(time + 300), State::None, TIMEOUT), "it is searching");
+            assert_eq!(auto.finish_search(region, true), becomes, "{time}");
+            assert!(!auto.begins_search(at(time + 100), State::None, TIMEOUT), "too soon");
+        }
+        assert!(auto.begins_search(at(0), State::None, TIMEOUT), "after a seek");
+        assert!(AutoReference::default().finish_search(Some(PERSON), false), "offline, frames wait");
+    }
+
+    #[test]
+    fn another_person_is_searched_when_the_first_one_has_been_lost_for_the_timeout() {
+        let mut auto = AutoReference::default();
+        let mut searches = |time: u64, state: State| {
+            let searches = auto.begins_search(at(time), state, TIMEOUT);
+            if searches {
+                auto.finish_search(None, true);
+            }
+            searches
+        };
+        for state in [State::Armed, State::Seeded, State::Recovered] {
+            assert!(!searches(1000, state));
+        }
+        assert!(!searches(2000, State::Lost) && !searches(6900, State::Lost));
+        assert!(!searches(6950, State::Recovered), "back in time");
+        assert!(!searches(7000, State::Lost) && !searches(11_900, State::Lost));
+        assert!(searches(12_000, State::Lost) && !searches(12_100, State::Lost));
+        assert!(searches(12_200, State::Lost));
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The person in front of the camera as the reference.
+
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_check::Harness;
+use gstreamer_video::VideoFormat;
+
+use crate::util::*;
+
+const SIZE: (u32, u32) = (256, 144);
+
+/// A head and shoulders on a gradient, `shift` pixels to the right; without them from a shift of a whole picture on.
+fn picture(number: u64, shift: i64) -> gst::Buffer {
+    let pixel = |i: i64| {
+        let (x, y) = (i % 256 - shift, i / 256);
+        let ellipse = |u: i64, v: i64, across: i64, down: i64, radius: i64| {
+            (x - u).pow(2) * across + (y - v).pow(2) * down < radius.pow(2)
+        };
+        let eye = |u: i64| (x - u).pow(2) + (y - 56).pow(2) < 6;
+        let head = ellipse(120, 58, 16, 9, 96);
+        let pixel = if (x - 120).abs() < 7 && (y - 74).abs() < 2 {
+            [160, 70, 70]
+        } else if eye(111) || eye(129) {
+            [40, 30, 30]
+        } else if head && y < 42 {
+            [60, 40, 30]
+        } else if head {
+            [220, 170, 140]
+        } else if (x - 120).abs() < 11 && y > 70 && y < 112 {
+            [200, 150, 125]
+        } else if ellipse(120, 150, 4, 9, 140) {
+            [40, 50, 110]
+        } else {
+            [90 + (x + shift) * 60 / 255, 120 + y * 60 / 143, 150]
+        };
+        pixel.map(|value| value as u8)
+    };
+    let mut buffer = gst::Buffer::from_mut_slice((0..256 * 144).flat_map(pixel).collect::<Vec<u8>>());
+    stamp(&mut buffer, number);
+    buffer
+}
+
+fn start(element: &gst::Element, live: bool) -> Harness {
+    let mut harness = harness(element, &info(VideoFormat::Rgb, SIZE.0, SIZE.1).to_caps().unwrap());
+    harness.set_live(live);
+    harness
+}
+
+fn new_element() -> gst::Element {
+    let element = element();
+    element.set_property("device", "cpu");
+    element.set_property_from_str("ref-auto", "person");
+    element
+}
+
+/// Alpha of a frame with the person at a shift: of the middle of the face, and of the top left corner.
+fn face_and_corner(harness: &mut Harness, number: u64, shift: i64) -> (u8, u8) {
+    harness.push(picture(number, shift)).unwrap();
+    let alpha = alpha(&harness.pull().unwrap(), &src_info(harness));
+    (alpha[60 * 256 + (120 + shift).min(255) as usize], alpha[5 * 256 + 5])
+}
+
+#[test]
+fn the_first_frame_with_a_person_becomes_the_reference() {
+    let element = new_element();
+    let bus = bus(&element);
+    let mut harness = start(&element, false);
+    for number in 0..8 {
+        assert_eq!(face_and_corner(&mut harness, number, 300), (255, 255), "nobody is there");
+    }
+    for number in 8..18 {
+        let (face, corner) = face_and_corner(&mut harness, number, 0);
+        // Searched five times a second.
+        if number >= 14 {
+            assert!(face > 200 && corner < 20, "frame {number}: {face} {corner}");
+        }
+    }
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+    assert_no_messages(&bus);
+}
+
+#[test]
+fn live_frames_pass_until_the_person_is_confirmed() {
+    let element = new_element();
+    let bus = bus(&element);
+    let mut harness = start(&element, true);
+    assert_eq!(face_and_corner(&mut harness, 0, 0), (255, 255));
+    let begun = Instant::now();
+    for number in 1.. {
+        std::thread::sleep(Duration::from_millis(30));
+        let (face, corner) = face_and_corner(&mut harness, number, 0);
+        if face > 200 && corner < 20 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{face} {corner}");
+    }
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+}
+
+#[test]
+fn a_mask_takes_precedence_over_the_person() {
+    let files = Files::new();
+    let element =
+        with_mask(&files.mask("mask.png", (256, 144), |x, y| if x < 40 && y < 40 { 255 } else { 0 }));
+    element.set_property_from_str("ref-auto", "person");
+    let (face, corner) = face_and_corner(&mut start(&element, false), 0, 0);
+    assert_eq!((face, corner), (0, 255));
+}
