@@ -21,6 +21,7 @@ use super::reference::{LoadId, Reference, State};
 use super::sample;
 use super::selector::{Networks, Task};
 use super::settings::Settings;
+use super::signals::ReferenceSignal;
 use super::stream::Host;
 use crate::Error;
 use crate::device::DeviceChoice;
@@ -29,24 +30,6 @@ use crate::mask::{Interpretation, ReferenceMask};
 use crate::matte::Matte;
 use crate::model::person::Person;
 use crate::model::prompt::{Point, Prompt, Rect};
-
-/// A signal that gives a reference.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum ReferenceSignal {
-    /// `set-reference`: tracking starts anew.
-    Set,
-    /// `add-reference`: earlier references stay in use.
-    Add,
-}
-
-impl ReferenceSignal {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Set => "set-reference",
-            Self::Add => "add-reference",
-        }
-    }
-}
 
 impl FastGanSeg {
     /// Reads the reference that is set by properties, if any.

@@ -10,8 +10,25 @@ use glib::subclass::prelude::*;
 use gstreamer as gst;
 
 use super::FastGanSeg;
-use super::loading::ReferenceSignal;
 use crate::model::prompt::{Point, Rect};
+
+/// A signal that gives a reference.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ReferenceSignal {
+    /// `set-reference`: tracking starts anew.
+    Set,
+    /// `add-reference`: earlier references stay in use.
+    Add,
+}
+
+impl ReferenceSignal {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Set => "set-reference",
+            Self::Add => "add-reference",
+        }
+    }
+}
 
 pub fn signals() -> &'static [Signal] {
     static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
