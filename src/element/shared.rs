@@ -4,6 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::background::BackgroundSlot;
 use super::latency::Latency;
 use super::navigation::Gestures;
 use super::qos::Qos;
@@ -15,6 +16,7 @@ use crate::model::prompt::Prompt;
 #[derive(Default)]
 pub struct Shared {
     pub slot: ReferenceSlot,
+    pub background: BackgroundSlot,
     pub statistics: Statistics,
     pub qos: Qos,
     pub latency: Latency,

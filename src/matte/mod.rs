@@ -1,29 +1,36 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Mattes and their post-processing: object selection, enlargement, temporal smoothing, growth, feathering,
-//! threshold, inversion, labels. Planes are 8-bit, 0 (transparent) to 255 (opaque).
+//! threshold, inversion, labels; and the colours of soft edges and of the background. Planes are 8-bit, 0 (transparent)
+//! to 255 (opaque).
 
+mod background_blur;
 mod blocks;
 mod enlarge;
 mod expand;
 mod feather;
+mod foreground;
 mod guide;
 mod on_device;
 mod post_process;
 mod refine;
 mod smooth;
 mod soft;
+mod subsample;
 #[cfg(test)]
 mod testing;
 
+pub use self::background_blur::BackgroundBlur;
 pub use self::enlarge::Enlarger;
 pub use self::expand::MAX_EXPAND;
 pub use self::feather::MAX_FEATHER;
+pub use self::foreground::ForegroundEstimator;
 pub use self::guide::Guide;
 pub(crate) use self::on_device::{BoxAverage, enlarge as enlarge_on_device};
 pub use self::post_process::PostProcessor;
 pub use self::soft::Matte;
 pub(crate) use self::soft::{DeviceEnlarger, DeviceFrame, mask_planes, shrink};
+pub use self::subsample::subsample;
 use crate::Result;
 use crate::image::PlaneMut;
 
