@@ -50,15 +50,12 @@ impl SamplesMut<'_> {
     /// Copies the samples from `column` of row `y` on to `out`. The samples must be inside the component, and
     /// [`check`](Self::check) must have succeeded.
     pub fn read(&self, y: usize, column: usize, out: &mut [u8]) {
-        fn read<const STEP: usize>(row: &[u8], out: &mut [u8]) {
-            out.iter_mut().zip(row.chunks(STEP)).for_each(|(out, sample)| *out = sample[0]);
-        }
         let row = &self.data[y * self.stride..][..self.row_bytes()][column * self.step..];
         match self.step {
             1 => out.copy_from_slice(&row[..out.len()]),
-            2 => read::<2>(row, out),
-            3 => read::<3>(row, out),
-            4 => read::<4>(row, out),
+            2 => gather::<2>(row, out),
+            3 => gather::<3>(row, out),
+            4 => gather::<4>(row, out),
             step => out.iter_mut().zip(row.iter().step_by(step)).for_each(|(out, sample)| *out = *sample),
         }
     }
@@ -88,36 +85,60 @@ impl SamplesMut<'_> {
     /// # Errors
     /// Those of [`check`](Self::check).
     pub fn lay_over<'a>(&mut self, alpha: &[u8], under: impl Fn(usize) -> &'a [u8]) -> Result<()> {
-        fn lay<const STEP: usize>(row: &mut [u8], alpha: &[u8], under: &[u8]) {
-            let samples = row.chunks_mut(STEP).zip(alpha.iter().zip(under));
-            samples.for_each(|(sample, (&alpha, &under))| sample[0] = mix(sample[0], under, alpha));
-        }
         self.check()?;
         let (width, step, bytes) = (self.width, self.step, self.row_bytes());
         for (y, alpha) in alpha.chunks_exact(width).take(self.height).enumerate() {
             let row = &mut self.data[y * self.stride..][..bytes];
             let runs = row.chunks_mut(RUN * step).zip(alpha.chunks(RUN).zip(under(y).chunks(RUN)));
             for (row, (alpha, under)) in runs {
-                if alpha.iter().fold(255, |all, &alpha| all & alpha) == 255 {
-                    continue;
-                }
                 match step {
-                    1 => row
-                        .iter_mut()
-                        .zip(alpha.iter().zip(under))
-                        .for_each(|(sample, (&alpha, &under))| *sample = mix(*sample, under, alpha)),
-                    2 => lay::<2>(row, alpha, under),
-                    3 => lay::<3>(row, alpha, under),
-                    4 => lay::<4>(row, alpha, under),
-                    _ => row
-                        .iter_mut()
-                        .step_by(step)
-                        .zip(alpha.iter().zip(under))
-                        .for_each(|(sample, (&alpha, &under))| *sample = mix(*sample, under, alpha)),
+                    _ if alpha.iter().fold(255, |all, &alpha| all & alpha) == 255 => (),
+                    1 => mix_all(row, under, alpha),
+                    2 => lay_run::<2>(row, under, alpha),
+                    3 => lay_run::<3>(row, under, alpha),
+                    4 => lay_run::<4>(row, under, alpha),
+                    _ => {
+                        let samples = row.iter_mut().step_by(step).zip(under.iter().zip(alpha));
+                        samples.for_each(|(over, (&under, &alpha))| *over = mix(*over, under, alpha));
+                    }
                 }
             }
         }
         Ok(())
+    }
+}
+
+fn mix_all(over: &mut [u8], under: &[u8], alpha: &[u8]) {
+    let samples = over.iter_mut().zip(under.iter().zip(alpha));
+    samples.for_each(|(over, (&under, &alpha))| *over = mix(*over, under, alpha));
+}
+
+/// Lays at most [`RUN`] samples over others. Packed samples are mixed several at a time.
+fn lay_run<const STEP: usize>(row: &mut [u8], under: &[u8], alpha: &[u8]) {
+    let mut run = [0; RUN];
+    let run = &mut run[..alpha.len()];
+    let mixed = if alpha.iter().all(|&alpha| alpha == 0) {
+        under
+    } else {
+        gather::<STEP>(row, run);
+        mix_all(run, under, alpha);
+        run
+    };
+    if let (Some((row, _)), Ok(mixed)) = (row.split_at_mut_checked((RUN - 1) * STEP + 1), <&[u8; RUN]>::try_from(mixed)) {
+        // Without checks of the bounds.
+        (0..RUN).for_each(|i| row[i * STEP] = mixed[i]);
+    } else {
+        row.chunks_mut(STEP).zip(mixed).for_each(|(sample, &value)| sample[0] = value);
+    }
+}
+
+fn gather<const STEP: usize>(row: &[u8], out: &mut [u8]) {
+    for (out, row) in out.chunks_mut(RUN).zip(row.chunks(RUN * STEP)) {
+        match (row.split_at_checked((RUN - 1) * STEP + 1), <&mut [u8; RUN]>::try_from(&mut *out)) {
+            // Without checks of the bounds.
+            (Some((row, _)), Ok(out)) => (0..RUN).for_each(|i| out[i] = row[i * STEP]),
+            _ => out.iter_mut().zip(row.chunks(STEP)).for_each(|(out, sample)| *out = sample[0]),
+        }
     }
 }
 
