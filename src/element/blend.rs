@@ -10,6 +10,7 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use gstreamer_video::{VideoFormat, VideoInfo};
 
+use super::Foreground;
 use super::background::Background;
 use super::frame::{self, Component, Frame, FrameMut};
 use super::process_error::ProcessError;
@@ -71,30 +72,13 @@ impl Blender {
         let info = frame.info().clone();
         for c in 0..frame::colors(&info.format_info()) {
             let alpha = self.alpha.at(alpha, &info, c);
-            if let Some(mut samples) = Component::of(frame, c as u32)?.bytes() {
-                self.estimator.estimate(&mut samples, alpha)?;
-                continue;
-            }
-            let [before, after] = &mut self.bytes;
-            before.clear();
-            frame::read_component(frame, c, before)?;
-            after.clone_from(before);
-            let MaskView { width, height, .. } = alpha;
-            let mut samples = SamplesMut { data: after, width, height, stride: width, step: 1 };
-            self.estimator.estimate(&mut samples, alpha)?;
-            let mut component = Component::of(frame, c as u32)?;
-            let scale = 1 << (component.depth - 8);
-            let largest = (1 << component.depth) - 1;
-            component.update(|x, y, value| {
-                let (before, after) = (before[y * width + x], after[y * width + x]);
-                let change = scale * (i32::from(after) - i32::from(before));
-                ((value & largest) + change).clamp(0, largest)
-            });
+            estimate_component(&mut self.estimator, &mut self.bytes, frame, c, alpha)?;
         }
         Ok(())
     }
 
-    /// Lays the frame over a background. `alpha` has the size of the frame. The alpha of the frame becomes opaque.
+    /// Lays the frame over a background, with the colours `foreground` in soft edges. `alpha` has the size of the
+    /// frame. The alpha of the frame becomes opaque.
     ///
     /// # Errors
     /// The frame cannot be mapped, or the picture cannot be converted.
@@ -103,56 +87,92 @@ impl Blender {
         frame: &mut FrameMut,
         alpha: MaskView,
         background: &Arc<Background>,
+        foreground: Foreground,
     ) -> Result<(), ProcessError> {
         let info = frame.info().clone();
         let format = info.format_info();
         for c in 0..frame::colors(&format) {
             let alpha = self.alpha.at(alpha, &info, c);
-            match &**background {
+            let row;
+            // The rows of the background and their distance.
+            let (under, stride) = match &**background {
                 Background::Color(color) => {
                     let value = frame::samples(&info, *color)[c] >> (format.depth()[c] - 8);
-                    let row = vec![value.clamp(0, 255) as u8; alpha.width];
-                    lay_component(&mut Component::of(frame, c as u32)?, alpha, |_| &row)?;
+                    row = vec![value.clamp(0, 255) as u8; alpha.width];
+                    (&row[..], 0)
                 }
                 Background::Picture(picture) => {
                     let fits = |converted: &ConvertedPicture| {
                         Arc::ptr_eq(&converted.background, background) && converted.info == info
                     };
-                    if !self.picture.as_ref().is_some_and(fits) {
-                        let (background, info) = (background.clone(), info.clone());
-                        let planes = cover(picture, &info)?;
-                        self.picture = Some(ConvertedPicture { background, info, planes });
-                    }
-                    let plane = self.picture.as_ref().map_or(&[][..], |picture| &picture.planes[c]);
-                    let row = |y: usize| &plane[y * alpha.width..];
-                    lay_component(&mut Component::of(frame, c as u32)?, alpha, row)?;
+                    let converted = match self.picture.take().filter(fits) {
+                        Some(converted) => converted,
+                        None => ConvertedPicture {
+                            background: background.clone(),
+                            info: info.clone(),
+                            planes: cover(picture, &info)?,
+                        },
+                    };
+                    (&self.picture.insert(converted).planes[c][..], alpha.width)
                 }
+                // The colours of soft edges hold the old background, so they are read before they are estimated.
                 Background::Blur(sigma) => {
                     let side = f64::from(info.width().min(info.height()));
                     let sigma = sigma.unwrap_or(DEFAULT_BLUR * side).max(1.0);
-                    let sigma = (sigma / f64::from(1 << format.w_sub()[c]), sigma / f64::from(1 << format.h_sub()[c]));
-                    let bytes = &mut self.bytes[0];
+                    let reduced = |subsampling: u32| sigma / f64::from(1 << subsampling);
+                    let sigma = (reduced(format.w_sub()[c]), reduced(format.h_sub()[c]));
                     let mut component = Component::of(frame, c as u32)?;
                     let plane = match component.bytes() {
                         Some(samples) => self.blur.blur(&samples, alpha, sigma)?,
                         None => {
+                            let bytes = &mut self.bytes[0];
                             bytes.clear();
                             frame::read_component(frame, c, bytes)?;
-                            let MaskView { width, height, .. } = alpha;
-                            let samples = SamplesMut { data: bytes, width, height, stride: width, step: 1 };
-                            self.blur.blur(&samples, alpha, sigma)?
+                            self.blur.blur(&packed(bytes, alpha), alpha, sigma)?
                         }
                     };
-                    let row = |y: usize| &plane.data[y * plane.stride..];
-                    lay_component(&mut Component::of(frame, c as u32)?, alpha, row)?;
+                    (&*plane.data, plane.stride)
                 }
+            };
+            if foreground == Foreground::Estimate {
+                estimate_component(&mut self.estimator, &mut self.bytes, frame, c, alpha)?;
             }
+            lay_component(&mut Component::of(frame, c as u32)?, alpha, |y| &under[y * stride..])?;
         }
         if frame::has_plain_alpha(&format) {
             frame::write_alpha::<ProcessError>(frame, &mut self.bytes[0], |plane| Ok(plane.fill(255)?))?;
         }
         Ok(())
     }
+}
+
+/// Packed samples of the size of `alpha`.
+fn packed<'a>(data: &'a mut [u8], alpha: MaskView) -> SamplesMut<'a> {
+    SamplesMut { data, width: alpha.width, height: alpha.height, stride: alpha.width, step: 1 }
+}
+
+fn estimate_component(
+    estimator: &mut ForegroundEstimator,
+    [before, after]: &mut [Vec<u8>; 2],
+    frame: &mut FrameMut,
+    c: usize,
+    alpha: MaskView,
+) -> Result<(), ProcessError> {
+    if let Some(mut samples) = Component::of(frame, c as u32)?.bytes() {
+        return Ok(estimator.estimate(&mut samples, alpha)?);
+    }
+    before.clear();
+    frame::read_component(frame, c, before)?;
+    after.clone_from(before);
+    estimator.estimate(&mut packed(after, alpha), alpha)?;
+    let mut component = Component::of(frame, c as u32)?;
+    let (scale, largest) = (1 << (component.depth - 8), (1 << component.depth) - 1);
+    component.update(|x, y, value| {
+        let index = y * alpha.width + x;
+        let change = scale * (i32::from(after[index]) - i32::from(before[index]));
+        ((value & largest) + change).clamp(0, largest)
+    });
+    Ok(())
 }
 
 /// Lays a component over bytes. `under` returns a row of them.

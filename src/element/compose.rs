@@ -70,7 +70,7 @@ impl Unpacked {
         Ok(Self {
             buffer: gst::Buffer::with_size(info.size())?,
             unpack: frame::converter(packed, &info)?,
-            pack: frame::converter(&info, packed)?,
+            pack: frame::exact_converter(&info, packed)?,
             info,
         })
     }
@@ -492,10 +492,7 @@ impl Composer {
         }
         let alpha = MaskView { values: alphas, width, height };
         Unpacked::edit(unpacked, input, buffer, |frame| {
-            if request.foreground == Foreground::Estimate {
-                blender.estimate_foreground(frame, alpha)?;
-            }
-            blender.lay_over(frame, alpha, background)
+            blender.lay_over(frame, alpha, background, request.foreground)
         })
     }
 
