@@ -487,6 +487,10 @@ impl Composer {
             post_processor.write_alpha(&request.matte, matte, frame::guide(&frame).as_ref(), &mut plane)?;
             if let Some(reader) = alpha_reader {
                 reader.read(&frame, scratch)?;
+                // GStreamer 1.22 reads the largest value of two bits as 192.
+                if input.format_info().depth().get(3) == Some(&2) {
+                    scratch.iter_mut().for_each(|alpha| *alpha = *alpha / 64 * 85);
+                }
                 plane.multiply(scratch)?;
             }
         }

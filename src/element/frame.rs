@@ -241,12 +241,8 @@ impl AlphaReader {
                 converter.frame_ref(frame, &mut argb);
                 let stride = usize::try_from(argb.plane_stride()[0]).unwrap_or_default().max(1);
                 let width = argb.width() as usize;
-                // GStreamer 1.22 does not extend two bits to all ones.
-                let bits = frame.format_info().depth().get(3).map_or(8, |&depth| depth.clamp(1, 8));
-                let largest = (1u32 << bits) - 1;
-                let whole = |&value: &u8| (u32::from(value >> (8 - bits)) * 255 / largest) as u8;
                 for row in argb.plane_data(0)?.chunks(stride).take(argb.height() as usize) {
-                    alpha.extend(row.iter().step_by(4).take(width).map(whole));
+                    alpha.extend(row.iter().step_by(4).take(width));
                 }
                 Ok(())
             }

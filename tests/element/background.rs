@@ -231,11 +231,9 @@ fn backgrounds_change_while_playing() {
     assert_eq!(format, VideoFormat::A420);
 
     element.set_property("background", "color:#00ff00");
-    harness.push(picture(&info, 1, |_, _| grey)).unwrap();
-    let buffer = harness.pull().unwrap();
-    let out = src_info(&harness);
-    assert_eq!(out.format(), VideoFormat::I420);
-    assert!(close(rgba(&buffer, &out)[0], [0, 255, 0], 4));
+    let (pixels, format) = push(&mut harness, &info, 1, grey);
+    assert_eq!(format, VideoFormat::I420);
+    assert!(close(pixels[0], [0, 255, 0], 4) && close(pixels[24 * 64 + 32], grey, 4));
     let mut number = 2;
     let mut push = |harness: &mut Harness| {
         number += 1;
