@@ -82,7 +82,8 @@ fn colours(alpha: MaskView, luma: &[u8], step: usize, subsampling: u32) -> [f64;
             };
             // Both need it, in turn or together.
             let subsample_ms = 1e3 * begin.elapsed().as_secs_f64();
-            let mut data: Vec<u8> = luma.iter().cycle().take(step * alpha.width * alpha.height).copied().collect();
+            let mut data: Vec<u8> =
+                luma.iter().cycle().take(step * alpha.width * alpha.height).copied().collect();
             let stride = step * alpha.width;
             let mut samples =
                 SamplesMut { data: &mut data, width: alpha.width, height: alpha.height, stride, step };

@@ -51,7 +51,9 @@ impl FromStr for Value {
                 let sigma = sigma.parse().ok().filter(|sigma| SIGMAS.contains(sigma));
                 Background::Blur(Some(sigma.ok_or_else(|| bad("has a wrong SIGMA"))?))
             }
-            ("color", Some(color)) => Background::Color(parse_color(color).ok_or_else(|| bad("has a wrong colour"))?),
+            ("color", Some(color)) => {
+                Background::Color(parse_color(color).ok_or_else(|| bad("has a wrong colour"))?)
+            }
             ("image", Some(path)) if !path.is_empty() => return Ok(Self::File(path.into())),
             ("image", _) => return Err(bad("has no path")),
             _ => return Err(bad("is not known")),
@@ -208,11 +210,31 @@ mod tests {
     #[test]
     fn bad_values_name_the_remedy() {
         for text in [
-            "", "Blur", "blur:", "blur:0", "blur:1001", "blur:nan", "blur:x", "color", "color:", "color:red",
-            "color:#12345", "color:#+12345", "color:#1234567", "color:#äää", "image", "image:", "green", ":", "blur ",
+            "",
+            "Blur",
+            "blur:",
+            "blur:0",
+            "blur:1001",
+            "blur:nan",
+            "blur:x",
+            "color",
+            "color:",
+            "color:red",
+            "color:#12345",
+            "color:#+12345",
+            "color:#1234567",
+            "color:#äää",
+            "image",
+            "image:",
+            "green",
+            ":",
+            "blur ",
         ] {
             let error = load(text).unwrap_err().to_string();
-            assert!(error.contains(&format!("background={text} ")) && error.contains("color:#rrggbb"), "{error}");
+            assert!(
+                error.contains(&format!("background={text} ")) && error.contains("color:#rrggbb"),
+                "{error}"
+            );
         }
         let error = load("image:/nowhere/a.png").unwrap_err().to_string();
         assert!(error.contains("/nowhere/a.png"), "{error}");

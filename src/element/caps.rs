@@ -164,7 +164,8 @@ pub fn accepts(mode: Mode, input: Option<&gst::Caps>, caps: &gst::Caps) -> bool 
     caps.is_any()
         || caps.iter().any(|structure| {
             let any_format = !structure.has_field("format");
-            any_format || formats_of(structure).iter().any(|&format| allows(mode, input.unwrap_or(format), format))
+            any_format
+                || formats_of(structure).iter().any(|&format| allows(mode, input.unwrap_or(format), format))
         })
 }
 

@@ -124,7 +124,9 @@ fn lay_run<const STEP: usize>(row: &mut [u8], under: &[u8], alpha: &[u8]) {
         mix_all(run, under, alpha);
         run
     };
-    if let (Some((row, _)), Ok(mixed)) = (row.split_at_mut_checked((RUN - 1) * STEP + 1), <&[u8; RUN]>::try_from(mixed)) {
+    if let (Some((row, _)), Ok(mixed)) =
+        (row.split_at_mut_checked((RUN - 1) * STEP + 1), <&[u8; RUN]>::try_from(mixed))
+    {
         // Without checks of the bounds.
         (0..RUN).for_each(|i| row[i * STEP] = mixed[i]);
     } else {
@@ -176,9 +178,15 @@ mod tests {
     #[test]
     fn samples_that_exceed_the_data_are_errors() {
         let mut data = [0; 20];
-        for (width, height, stride, step) in
-            [(4, 2, 16, 4), (7, 3, 7, 1), (0, 1, 8, 1), (1, 0, 8, 1), (4, 2, 8, 4), (2, 1, 8, 0), (usize::MAX, 2, 8, 2)]
-        {
+        for (width, height, stride, step) in [
+            (4, 2, 16, 4),
+            (7, 3, 7, 1),
+            (0, 1, 8, 1),
+            (1, 0, 8, 1),
+            (4, 2, 8, 4),
+            (2, 1, 8, 0),
+            (usize::MAX, 2, 8, 2),
+        ] {
             let samples = SamplesMut { data: &mut data, width, height, stride, step };
             assert!(samples.check().is_err(), "{width}x{height}, stride {stride}, step {step}");
         }

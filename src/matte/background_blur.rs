@@ -67,12 +67,7 @@ impl BackgroundBlur {
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) if the samples do not fit in their data.
-    pub fn blur(
-        &mut self,
-        samples: &SamplesMut,
-        alpha: MaskView,
-        sigma: (f64, f64),
-    ) -> Result<PlaneMut<'_>> {
+    pub fn blur(&mut self, samples: &SamplesMut, alpha: MaskView, sigma: (f64, f64)) -> Result<PlaneMut<'_>> {
         samples.check()?;
         let (x_axis, y_axis) = (Axis::new(sigma.0), Axis::new(sigma.1));
         let (across, down) = (samples.width.div_ceil(x_axis.side()), samples.height.div_ceil(y_axis.side()));
@@ -82,7 +77,8 @@ impl BackgroundBlur {
             filter_columns(field, &mut self.scratch, across, &y_axis.kernel());
         }
         self.cells.clear();
-        let mean = |(value, weight): (&f32, &f32)| if *weight > 0.0 { (value / weight + 0.5) as u8 } else { 0 };
+        let mean =
+            |(value, weight): (&f32, &f32)| if *weight > 0.0 { (value / weight + 0.5) as u8 } else { 0 };
         self.cells.extend(self.values.iter().zip(&self.weights).map(mean));
 
         let (width, height) = (across * x_axis.side(), down * y_axis.side());
@@ -93,7 +89,13 @@ impl BackgroundBlur {
         Ok(plane)
     }
 
-    fn sum_cells(&mut self, samples: &SamplesMut, alpha: MaskView, (x_axis, y_axis): (Axis, Axis), across: usize) {
+    fn sum_cells(
+        &mut self,
+        samples: &SamplesMut,
+        alpha: MaskView,
+        (x_axis, y_axis): (Axis, Axis),
+        across: usize,
+    ) {
         let (width, height) = (samples.width, samples.height);
         let (side, rows) = (x_axis.side(), y_axis.side());
         self.weights.clear();
@@ -170,7 +172,8 @@ mod tests {
         let mut data = pixels.to_vec();
         let samples = SamplesMut { data: &mut data, width, height, stride: width, step: 1 };
         let mut blur = BackgroundBlur::default();
-        let mut plane = blur.blur(&samples, MaskView { values: alpha, width, height }, (sigma, sigma)).unwrap();
+        let mut plane =
+            blur.blur(&samples, MaskView { values: alpha, width, height }, (sigma, sigma)).unwrap();
         plane.rows().unwrap().take(height).flat_map(|row| row[..width].to_vec()).collect()
     }
 

@@ -88,7 +88,8 @@ fn every_format_is_kept() {
                 let buffer = picture(&info, 0, |_, _| color);
                 rgba(&buffer, &info)[0]
             };
-            let (object, behind) = (color(GREEN), color(if background == "blur" { GREEN } else { [0xc0, 0, 0x40] }));
+            let (object, behind) =
+                (color(GREEN), color(if background == "blur" { GREEN } else { [0xc0, 0, 0x40] }));
             let tolerance = if grey { 4 } else { 3 };
             let is = |pixel: [u8; 4], color: [u8; 4]| {
                 close(pixel, [color[0], color[1], color[2]], tolerance) && pixel[3] == color[3]
@@ -132,7 +133,11 @@ fn small_odd_and_large_sizes() {
                 .ok();
                 assert_eq!(outcome.samples.len(), 2, "{format} {size:?} {background}");
                 for (sample, info) in outcome.samples.iter().zip(outcome.infos()) {
-                    assert_eq!(sample.buffer().unwrap().size(), info.size(), "{format} {size:?} {background}");
+                    assert_eq!(
+                        sample.buffer().unwrap().size(),
+                        info.size(),
+                        "{format} {size:?} {background}"
+                    );
                 }
             }
         }
@@ -153,7 +158,9 @@ fn a_blurred_background_does_not_have_the_colours_of_the_object() {
         png::BitDepth::Eight,
         &(0..64 * 48).map(|i| soft(i % 64, i / 64)).collect::<Vec<_>>(),
     );
-    for format in [VideoFormat::Rgb, VideoFormat::I420, VideoFormat::Nv12, VideoFormat::Yuy2, VideoFormat::Gbr] {
+    for format in
+        [VideoFormat::Rgb, VideoFormat::I420, VideoFormat::Nv12, VideoFormat::Yuy2, VideoFormat::Gbr]
+    {
         let element = with_background(&mask, "blur:4");
         element.set_property_from_str("foreground", "estimate");
         let info = info(format, 64, 48);
@@ -352,7 +359,8 @@ fn input_with_alpha_becomes_opaque() {
     let element = with_background(&files.mask("mask.png", (64, 48), |_, _| 255), "color:#0000ff");
     let info = info(VideoFormat::Rgba, 64, 48);
     let mut harness = harness(&element, &info.to_caps().unwrap());
-    let bytes = (0..64 * 48).flat_map(|i| [200, 100, 0, if i % 64 < 32 { 255 } else { 102 }]).collect::<Vec<u8>>();
+    let bytes =
+        (0..64 * 48).flat_map(|i| [200, 100, 0, if i % 64 < 32 { 255 } else { 102 }]).collect::<Vec<u8>>();
     let mut buffer = gst::Buffer::from_mut_slice(bytes);
     stamp(&mut buffer, 0);
     harness.push(buffer).unwrap();
@@ -472,7 +480,11 @@ fn colours_are_not_copied_without_soft_edges() {
         let out = harness.pull().unwrap();
         let address = |buffer: &gst::BufferRef| buffer.peek_memory(0).map_readable().unwrap().as_ptr();
         assert_eq!(address(&kept) == address(&out), shared);
-        assert_eq!(*kept.map_readable().unwrap(), *frame(&info, 0).map_readable().unwrap(), "the input is unchanged");
+        assert_eq!(
+            *kept.map_readable().unwrap(),
+            *frame(&info, 0).map_readable().unwrap(),
+            "the input is unchanged"
+        );
         if shared {
             assert_eq!(plane(&out, &src_info(&harness), 1, 1), plane(&kept, &info, 1, 1));
         }

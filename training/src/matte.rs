@@ -97,7 +97,8 @@ fn read_alpha(path: &Path) -> Result<AlphaPlane> {
     let picture = image::open(path)
         .map_err(|error| bad(format!("it cannot be decoded ({error}): write 8-bit grey PNG")))?
         .into_luma8();
-    AlphaPlane::new(picture.width() as usize, picture.into_raw()).ok_or_else(|| bad("it has no pixels".into()))
+    AlphaPlane::new(picture.width() as usize, picture.into_raw())
+        .ok_or_else(|| bad("it has no pixels".into()))
 }
 
 /// Scores the mattes `mattes/<sequence>/<frame>.png`, which exist already.
@@ -159,7 +160,9 @@ impl Matter {
             let mut values = truth.values().to_vec();
             if index == 0 {
                 let mask = ReferenceMask::open(&path)?;
-                self.tracker.set_reference(&mut view, &mask).map_err(|error| Error::from(error).at(place()))?;
+                self.tracker
+                    .set_reference(&mut view, &mask)
+                    .map_err(|error| Error::from(error).at(place()))?;
             } else {
                 let matte = self.tracker.step(&mut view).map_err(|error| Error::from(error).at(place()))?;
                 let mut plane = PlaneMut { data: &mut values, width, height, stride: width };

@@ -116,7 +116,8 @@ fn mattes() -> tempfile::TempDir {
 #[test]
 fn matte_prints_the_errors_of_existing_mattes() {
     let root = mattes();
-    let (data, mattes, csv) = (path(root.path(), "data"), path(root.path(), "mattes"), path(root.path(), "m.csv"));
+    let (data, mattes, csv) =
+        (path(root.path(), "data"), path(root.path(), "mattes"), path(root.path(), "m.csv"));
     let output = run(&["matte", "--data", &data, "--mattes", &mattes, "--csv", &csv]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let table = text(&output.stdout);
@@ -141,7 +142,11 @@ fn matte_prints_the_errors_of_existing_mattes() {
     let missing = root.path().join("mattes/two/00003.png");
     std::fs::remove_file(&missing).unwrap();
     let output = run(&["matte", "--data", &data, "--mattes", &mattes]);
-    assert!(!output.status.success() && text(&output.stderr).contains("00003.png"), "{}", text(&output.stderr));
+    assert!(
+        !output.status.success() && text(&output.stderr).contains("00003.png"),
+        "{}",
+        text(&output.stderr)
+    );
     let output = run(&["matte", "--data", &mattes]);
     assert!(text(&output.stderr).contains("SEQUENCE/alpha"), "{}", text(&output.stderr));
 }

@@ -82,7 +82,8 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let bar = frame_bar();
     bar.set_length(sequences.iter().map(|sequence| sequence.frames() as u64 - 1).sum());
-    let mut rows = vec![["sequence".to_owned()].into_iter().chain(MEASURES.map(|(name, ..)| name.into())).collect()];
+    let mut rows =
+        vec![["sequence".to_owned()].into_iter().chain(MEASURES.map(|(name, ..)| name.into())).collect()];
     let mut scores = Vec::new();
     for sequence in &sequences {
         bar.set_message(sequence.name().to_owned());

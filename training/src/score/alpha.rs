@@ -29,7 +29,8 @@ pub struct AlphaPlane {
 impl AlphaPlane {
     /// Returns the plane of `values`, rows of `width` bytes; `None` if there is no pixel or the last row is not full.
     pub fn new(width: usize, values: Vec<u8>) -> Option<Self> {
-        (!values.is_empty() && width > 0 && values.len().is_multiple_of(width)).then_some(Self { width, values })
+        (!values.is_empty() && width > 0 && values.len().is_multiple_of(width))
+            .then_some(Self { width, values })
     }
 
     /// Columns and rows.
@@ -174,12 +175,15 @@ fn band(truth: &AlphaPlane) -> impl Iterator<Item = bool> {
     let near = |is: fn(u8) -> bool| {
         let (width, height) = truth.size();
         let flags: Vec<bool> = truth.values.iter().map(|&alpha| is(alpha)).collect();
-        let rows: Vec<bool> = flags.chunks_exact(width).flat_map(|row| any_within(row.iter().copied())).collect();
+        let rows: Vec<bool> =
+            flags.chunks_exact(width).flat_map(|row| any_within(row.iter().copied())).collect();
         let columns: Vec<Vec<bool>> =
             (0..width).map(|x| any_within(rows[x..].iter().step_by(width).copied())).collect();
         (0..width * height).map(move |i| columns[i % width][i / width])
     };
-    near(|alpha| alpha >= EDGE.0).zip(near(|alpha| alpha < EDGE.1)).map(|(object, background)| object && background)
+    near(|alpha| alpha >= EDGE.0)
+        .zip(near(|alpha| alpha < EDGE.1))
+        .map(|(object, background)| object && background)
 }
 
 /// Whether there is a flag at most [`BAND`] positions away.
@@ -221,7 +225,11 @@ fn gradient(plane: &AlphaPlane) -> Vec<f64> {
         let rows: Vec<f64> = (0..values.len())
             .map(|i| {
                 let row = &values[i / width * width..][..width];
-                along_rows.iter().enumerate().map(|(tap, weight)| weight * row[place(i % width, tap, width)]).sum()
+                along_rows
+                    .iter()
+                    .enumerate()
+                    .map(|(tap, weight)| weight * row[place(i % width, tap, width)])
+                    .sum()
             })
             .collect();
         (0..values.len())
@@ -315,7 +323,8 @@ mod tests {
 
     #[test]
     fn differences_are_means_over_all_pixels() {
-        let errors = AlphaErrors::of("m", &plane(2, &[0, 51, 255, 255]), &plane(2, &[0, 0, 255, 153])).unwrap();
+        let errors =
+            AlphaErrors::of("m", &plane(2, &[0, 51, 255, 255]), &plane(2, &[0, 0, 255, 153])).unwrap();
         assert!((errors.mad - (0.2 + 0.4) / 4.0).abs() < 1e-12);
         assert!((errors.mse - (0.04 + 0.16) / 4.0).abs() < 1e-12);
         assert_eq!(errors.band, Some(errors.mad), "all of it is within the band");
@@ -323,7 +332,8 @@ mod tests {
 
     #[test]
     fn the_band_is_ten_pixels_to_each_side_of_the_edge() {
-        let truth: Vec<u8> = (0..100).map(|x| [0, 128, 255][usize::from(x >= 50) + usize::from(x >= 53)]).collect();
+        let truth: Vec<u8> =
+            (0..100).map(|x| [0, 128, 255][usize::from(x >= 50) + usize::from(x >= 53)]).collect();
         let inside: Vec<usize> =
             band(&plane(100, &truth)).enumerate().filter(|(_, inside)| *inside).map(|(x, _)| x).collect();
         assert_eq!(inside, (40..63).collect::<Vec<_>>());
@@ -347,7 +357,8 @@ mod tests {
         }
         let response = moment / derivative_norm.sqrt() * gaussian.iter().sum::<f64>() / norm;
         assert!((gradient[20 * 40 + 20] - response * 5.0 / 255.0).abs() < 1e-9, "{}", gradient[820]);
-        let step = |at: usize| plane(40, &(0..40 * 40).map(|i| 255 * u8::from(i % 40 >= at)).collect::<Vec<_>>());
+        let step =
+            |at: usize| plane(40, &(0..40 * 40).map(|i| 255 * u8::from(i % 40 >= at)).collect::<Vec<_>>());
         assert_eq!(gradient_error(&step(20), &step(20)), 0.0);
         assert!(gradient_error(&step(20), &step(21)) < gradient_error(&step(20), &step(24)));
     }
