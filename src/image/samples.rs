@@ -29,6 +29,8 @@ impl SamplesMut<'_> {
         (self.width - 1) * self.step + 1
     }
 
+    /// Checks the size.
+    ///
     /// # Errors
     /// [`Error::Config`] if the data is too short for the size, rows overlap, or there is no sample.
     pub fn check(&self) -> Result<()> {
@@ -49,7 +51,7 @@ impl SamplesMut<'_> {
 
     /// Copies the samples from `column` of row `y` on to `out`. The samples must be inside the component, and
     /// [`check`](Self::check) must have succeeded.
-    pub fn read(&self, y: usize, column: usize, out: &mut [u8]) {
+    pub(crate) fn read(&self, y: usize, column: usize, out: &mut [u8]) {
         let row = &self.data[y * self.stride..][..self.row_bytes()][column * self.step..];
         match self.step {
             1 => out.copy_from_slice(&row[..out.len()]),
@@ -61,7 +63,7 @@ impl SamplesMut<'_> {
     }
 
     /// The samples from `column` of row `y` on. The conditions are those of [`read`](Self::read).
-    pub fn row_mut(&mut self, y: usize, column: usize) -> impl Iterator<Item = &mut u8> {
+    pub(crate) fn row_mut(&mut self, y: usize, column: usize) -> impl Iterator<Item = &mut u8> {
         let bytes = self.row_bytes();
         self.data[y * self.stride..][..bytes][column * self.step..].iter_mut().step_by(self.step)
     }

@@ -66,9 +66,9 @@ impl BackgroundBlur {
     /// the result is 0. The returned plane is at least as large as the component.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the samples do not fit in their data.
+    /// [`Error::Config`](crate::Error::Config) if the samples do not fit in their data, or `alpha` has another size.
     pub fn blur(&mut self, samples: &SamplesMut, alpha: MaskView, sigma: (f64, f64)) -> Result<PlaneMut<'_>> {
-        samples.check()?;
+        alpha.check_for(samples)?;
         let (x_axis, y_axis) = (Axis::new(sigma.0), Axis::new(sigma.1));
         let (across, down) = (samples.width.div_ceil(x_axis.side()), samples.height.div_ceil(y_axis.side()));
         self.sum_cells(samples, alpha, (x_axis, y_axis), across);
@@ -209,12 +209,12 @@ mod tests {
         let alpha: Vec<u8> =
             (0..width * height).map(|i| (255.0 * (24.5 - distance(i)).clamp(0.0, 1.0)) as u8).collect();
         let pixels: Vec<u8> = alpha.iter().map(|&alpha| crate::image::mix(250, 80, alpha)).collect();
-        for sigma in [2.0, 4.0, 12.0, 30.0] {
+        for sigma in [4.0, 12.0, 30.0] {
             let after = blurred(&pixels, &alpha, width, sigma);
             for (i, (&value, &alpha)) in after.iter().zip(&alpha).enumerate() {
                 // As far as it shows through.
                 let error = f64::from(value.abs_diff(80)) * f64::from(255 - alpha) / 255.0;
-                assert!(error < 6.0, "sigma {sigma} at {i}: {value} behind {alpha}");
+                assert!(error < 5.0, "sigma {sigma} at {i}: {value} behind {alpha}");
             }
         }
     }

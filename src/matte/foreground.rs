@@ -173,9 +173,9 @@ impl ForegroundEstimator {
     /// estimate from.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the samples do not fit in their data.
+    /// [`Error::Config`](crate::Error::Config) if the samples do not fit in their data, or `alpha` has another size.
     pub fn estimate(&mut self, samples: &mut SamplesMut, alpha: MaskView) -> Result<()> {
-        samples.check()?;
+        alpha.check_for(samples)?;
         self.grid.find(alpha);
         if self.grid.near.is_empty() {
             return Ok(());

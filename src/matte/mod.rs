@@ -31,8 +31,8 @@ pub use self::post_process::PostProcessor;
 pub use self::soft::Matte;
 pub(crate) use self::soft::{DeviceEnlarger, DeviceFrame, mask_planes, shrink};
 pub use self::subsample::subsample;
-use crate::Result;
-use crate::image::PlaneMut;
+use crate::image::{PlaneMut, SamplesMut};
+use crate::{Error, Result};
 
 /// Settings of the matte, which can change from frame to frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -76,6 +76,23 @@ pub struct MaskView<'a> {
     pub width: usize,
     /// Rows.
     pub height: usize,
+}
+
+impl MaskView<'_> {
+    /// Checks that the mask has the size of `samples`, and that both fit in their data.
+    fn check_for(&self, samples: &SamplesMut) -> Result<()> {
+        samples.check()?;
+        let Self { width, height, values } = *self;
+        if (width, height) == (samples.width, samples.height) && values.len() == width * height {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "alpha of {width}x{height} in {} bytes does not match samples of {}x{}",
+            values.len(),
+            samples.width,
+            samples.height
+        )))
+    }
 }
 
 impl MatteSettings {
