@@ -430,8 +430,10 @@ mod tests {
         ForegroundEstimator::default().estimate(&mut samples, alpha).unwrap();
         let read = |i: usize| data[i / WIDTH * stride + i % WIDTH * step];
         let after = (0..WIDTH * HEIGHT).map(read).collect();
-        let others =
-            data.iter().enumerate().filter(|(i, _)| i % stride >= WIDTH * step || i % stride % step != 0);
+        let others = data
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| i % stride >= WIDTH * step || !(i % stride).is_multiple_of(step));
         assert!(others.map(|(_, value)| value).all(|&value| value == 7), "other bytes are unchanged");
         (pixels, after)
     }
