@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Time to write a matte into an 8-bit plane, by post-processing step.
+//! Time to write a matte into an 8-bit plane, by post-processing step; and time of `foreground=estimate` and
+//! `background=blur` after that.
 //!
 //! Run with `cargo bench --bench matte`. Prints the minimum of many runs, as other programs may use the machine.
 
 use std::time::Instant;
 
-use gstfastganseg::image::{Picture, PlaneMut};
+use gstfastganseg::image::{Picture, PlaneMut, SamplesMut};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::Matte;
-use gstfastganseg::matte::{Edges, Guide, MatteSettings, PostProcessor};
+use gstfastganseg::matte::{
+    BackgroundBlur, Edges, ForegroundEstimator, Guide, MaskView, MatteSettings, PostProcessor, subsample,
+};
 use gstfastganseg::tracker::{Options, Tracker};
 
 const SIZES: [(&str, usize, usize); 3] = [("720p", 1280, 720), ("1080p", 1920, 1080), ("2160p", 3840, 2160)];
@@ -50,7 +53,53 @@ fn main() {
             }
             println!("{size:>6} {name:<12} {min_ms:>7.2}");
         }
+        let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
+        let mut post_processor = PostProcessor::default();
+        post_processor.write_alpha(&bilinear, Some(&matte), None, &mut plane).expect("a plane");
+        let alpha = MaskView { values: &data, width, height };
+        for (format, step, subsampling) in [("I420", 1, 1), ("RGBx", 4, 0)] {
+            let [estimate_ms, blur_ms] = colours(alpha, &lumas[0], step, subsampling);
+            println!("{size:>6} foreground=estimate, {format} {estimate_ms:>7.2}");
+            println!("{size:>6} background=blur, {format} {blur_ms:>7.2}");
+        }
     }
+}
+
+/// Minimum ms of the estimate of three components, and of the blur with its blending. The last two components have half
+/// the size if `subsampling` is 1; all have `step` bytes from sample to sample.
+fn colours(alpha: MaskView, luma: &[u8], step: usize, subsampling: u32) -> [f64; 2] {
+    let MaskView { width, height, .. } = alpha;
+    let (mut estimator, mut blur) = (ForegroundEstimator::default(), BackgroundBlur::default());
+    let mut reduced = Vec::new();
+    let mut min_ms = [f64::MAX; 2];
+    for _ in 0..RUNS {
+        let mut times_ms = [0.0; 2];
+        for component in 0..3 {
+            let begin = Instant::now();
+            let alpha = match component {
+                1.. if subsampling > 0 => subsample(alpha, (subsampling, subsampling), &mut reduced),
+                _ => alpha,
+            };
+            // Both need it, in turn or together.
+            let subsample_ms = 1e3 * begin.elapsed().as_secs_f64();
+            let mut data: Vec<u8> =
+                luma.iter().cycle().take(step * alpha.width * alpha.height).copied().collect();
+            let stride = step * alpha.width;
+            let mut samples =
+                SamplesMut { data: &mut data, width: alpha.width, height: alpha.height, stride, step };
+            let begin = Instant::now();
+            estimator.estimate(&mut samples, alpha).expect("samples");
+            times_ms[0] += subsample_ms + 1e3 * begin.elapsed().as_secs_f64();
+            let begin = Instant::now();
+            // The default of the element.
+            let sigma = width.min(height) as f64 / 40.0 * alpha.width as f64 / width as f64;
+            let under = blur.blur(&samples, alpha, (sigma, sigma)).expect("samples");
+            samples.lay_over(alpha.values, |y| &under.data[y * under.stride..]).expect("samples");
+            times_ms[1] += subsample_ms + 1e3 * begin.elapsed().as_secs_f64();
+        }
+        min_ms.iter_mut().zip(times_ms).for_each(|(min, time)| *min = min.min(time));
+    }
+    min_ms
 }
 
 /// Matte of the network for a bright disk on a dark background.

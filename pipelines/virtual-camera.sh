@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
-# Cuts an object out of a webcam live, as a virtual camera for video conferences and recorders.
+# Lays an object of a webcam over a blurred background, a picture or a colour, as a virtual camera for video conferences
+# and recorders.
 set -euo pipefail
 
 usage() {
@@ -8,7 +9,8 @@ usage() {
 usage: pipelines/virtual-camera.sh MASK.png [BACKGROUND] [CAMERA] [VIRTUAL]
 
   MASK        PNG of the object in the camera's first frame, or of an object in REF_IMAGE
-  BACKGROUND  a picture file, or checker, black, white   (default: black)
+  BACKGROUND  a picture file, a colour (#rrggbb), blur, or blur:SIGMA in pixels
+                                                         (default: blur)
   CAMERA      the input camera                           (default: /dev/video0)
   VIRTUAL     the output device, of v4l2loopback         (default: /dev/video10)
 
@@ -24,31 +26,26 @@ EOF
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
 if [ $# -lt 1 ] || [ $# -gt 4 ]; then usage >&2; exit 2; fi
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-background=${2:-black}
+background=${2:-blur}
 camera=${3:-/dev/video0}
 virtual=${4:-/dev/video10}
 size=${SIZE:-1280x720}
 need_files "$1" ${REF_IMAGE:+"$REF_IMAGE"}
-need_elements fastganseg compositor v4l2src v4l2sink
+need_elements fastganseg v4l2src v4l2sink
 [ -c "$camera" ] || fail "camera $camera does not exist: list cameras with ls /dev/video*"
 [ -c "$virtual" ] || fail "virtual camera $virtual does not exist: --help shows how to create it"
 [[ $size =~ ^[0-9]+x[0-9]+$ ]] || fail "SIZE is $size: use WIDTHxHEIGHT, for instance 1280x720"
 
-behind=()
 case $background in
-  checker | black | white | transparent) ;;
+  blur | blur:*) ;;
+  '#'*) background=color:$background ;;
   *)
     need_files "$background"
-    # A picture: a layer of its own, repeated as a still.
-    behind=(filesrc "location=$background" ! decodebin ! imagefreeze is-live=true ! videoconvert ! videoscale
-      ! "video/x-raw,width=${size%x*},height=${size#*x},framerate=30/1" ! queue ! mix.sink_0)
-    background=black
+    background=image:$background
     ;;
 esac
 exec gst-launch-1.0 \
   v4l2src device="$camera" ! decodebin ! videoconvertscale ! "video/x-raw,width=${size%x*},height=${size#*x}" \
   ! queue leaky=downstream max-size-buffers=1 \
-  ! fastganseg ref-mask="$1" ref-image="${REF_IMAGE:-}" ! queue ! mix.sink_1 \
-  "${behind[@]}" \
-  compositor name=mix background="$background" sink_1::zorder=1 \
+  ! fastganseg ref-mask="$1" ref-image="${REF_IMAGE:-}" background="$background" \
   ! videoconvert ! video/x-raw,format=YUY2 ! v4l2sink device="$virtual" sync=false

@@ -8,7 +8,7 @@ use gstreamer as gst;
 use gstreamer_video as gst_video;
 use gstreamer_video::{VideoFormat, VideoFormatInfo};
 
-use super::Output;
+use super::Mode;
 use crate::element::frame::{appended_planes, colors_in_place, has_plain_alpha};
 
 /// Formats offered to upstream first: common with decoders and cameras, and cheapest for this element.
@@ -53,12 +53,12 @@ fn alpha_formats() -> &'static [VideoFormat] {
     &FORMATS
 }
 
-/// Returns whether `output` supports the output format `format` for the input format `input`.
-pub fn allows(output: Output, input: VideoFormat, format: VideoFormat) -> bool {
-    match output {
-        Output::Alpha => has_alpha(format),
-        Output::Mask | Output::Labels => format == VideoFormat::Gray8,
-        Output::Overlay => format == input,
+/// Returns whether `mode` supports the output format `format` for the input format `input`.
+pub fn allows(mode: Mode, input: VideoFormat, format: VideoFormat) -> bool {
+    match mode {
+        Mode::Alpha => has_alpha(format),
+        Mode::Mask | Mode::Labels => format == VideoFormat::Gray8,
+        Mode::Overlay | Mode::Background => format == input,
     }
 }
 
@@ -66,17 +66,17 @@ pub fn sink_template() -> gst::Caps {
     gst_video::VideoCapsBuilder::new().format_list(input_formats().iter().copied()).build()
 }
 
-/// All formats as on the sink pad, because `output=overlay` keeps the format.
+/// All formats as on the sink pad, because `output=overlay` and `background` keep the format.
 pub fn src_template() -> gst::Caps {
     sink_template()
 }
 
 /// Returns the caps on the other pad for `caps` on the pad of `direction`.
 ///
-/// Formats that `output` does not support come last. They let the pads link, so that [`fixate`] is called and the
+/// Formats that `mode` does not support come last. They let the pads link, so that [`fixate`] is called and the
 /// element can post the reason.
-pub fn transform(output: Output, direction: gst::PadDirection, caps: &gst::Caps) -> gst::Caps {
-    if output == Output::Overlay {
+pub fn transform(mode: Mode, direction: gst::PadDirection, caps: &gst::Caps) -> gst::Caps {
+    if matches!(mode, Mode::Overlay | Mode::Background) {
         return caps.clone();
     }
     let mut result = gst::Caps::new_empty();
@@ -87,11 +87,11 @@ pub fn transform(output: Output, direction: gst::PadDirection, caps: &gst::Caps)
             .map(|(structure, _)| structure)
     };
     for structure in structures() {
-        match (direction, output) {
+        match (direction, mode) {
             (gst::PadDirection::Src, _) => {
                 push(out, structure, input_formats(), &COLOR_FIELDS);
             }
-            (_, Output::Alpha) => push_alpha(out, structure),
+            (_, Mode::Alpha) => push_alpha(out, structure),
             _ => push(out, structure, &[VideoFormat::Gray8], &COLOR_FIELDS),
         }
     }
@@ -136,9 +136,9 @@ fn push(out: &mut gst::CapsRef, structure: &gst::StructureRef, formats: &[VideoF
     out.append_structure(structure);
 }
 
-/// Chooses the best of the output caps that downstream accepts. Returns empty caps if `output` supports none of
+/// Chooses the best of the output caps that downstream accepts. Returns empty caps if `mode` supports none of
 /// them.
-pub fn fixate(output: Output, input: &gst::Caps, caps: &gst::Caps) -> gst::Caps {
+pub fn fixate(mode: Mode, input: &gst::Caps, caps: &gst::Caps) -> gst::Caps {
     let Some(input) = input.structure(0) else { return gst::Caps::new_empty() };
     let Some(format) = format_of(input) else { return gst::Caps::new_empty() };
     let colorimetry = |structure: &gst::StructureRef| structure.get::<String>("colorimetry").ok();
@@ -147,7 +147,7 @@ pub fn fixate(output: Output, input: &gst::Caps, caps: &gst::Caps) -> gst::Caps 
     let best = caps
         .iter()
         .flat_map(|structure| formats_of(structure).into_iter().map(move |format| (structure, format)))
-        .filter(|&(_, candidate)| allows(output, format, candidate))
+        .filter(|&(_, candidate)| allows(mode, format, candidate))
         .min_by_key(|&(structure, candidate)| {
             (distance(format, candidate), colorimetry(structure) != wanted_colorimetry)
         });
@@ -158,12 +158,14 @@ pub fn fixate(output: Output, input: &gst::Caps, caps: &gst::Caps) -> gst::Caps 
     gst::Caps::from(structure)
 }
 
-/// Returns whether any format of `caps` is supported by `output`.
-pub fn accepts(output: Output, caps: &gst::Caps) -> bool {
+/// Returns whether any format of `caps` is supported by `mode`. `input` are the input caps, if they are known.
+pub fn accepts(mode: Mode, input: Option<&gst::Caps>, caps: &gst::Caps) -> bool {
+    let input = input.and_then(|input| format_of(input.structure(0)?));
     caps.is_any()
         || caps.iter().any(|structure| {
             let any_format = !structure.has_field("format");
-            any_format || formats_of(structure).iter().any(|&format| allows(output, format, format))
+            any_format
+                || formats_of(structure).iter().any(|&format| allows(mode, input.unwrap_or(format), format))
         })
 }
 
@@ -232,8 +234,8 @@ mod tests {
 
     fn nearest(input: VideoFormat) -> VideoFormat {
         let input = gst_video::VideoInfo::builder(input, 8, 8).build().unwrap().to_caps().unwrap();
-        let caps = transform(Output::Alpha, gst::PadDirection::Sink, &input);
-        let chosen = fixate(Output::Alpha, &input, &caps);
+        let caps = transform(Mode::Alpha, gst::PadDirection::Sink, &input);
+        let chosen = fixate(Mode::Alpha, &input, &caps);
         gst_video::VideoInfo::from_caps(&chosen).unwrap().format()
     }
 
@@ -272,10 +274,10 @@ mod tests {
         gst::init().unwrap();
         for format in VideoFormat::iter_raw() {
             let known = VideoFormatInfo::from_format(format).has_alpha();
-            assert!(known || !allows(Output::Alpha, VideoFormat::Nv12, format), "{format:?}");
+            assert!(known || !allows(Mode::Alpha, VideoFormat::Nv12, format), "{format:?}");
         }
         let nv12 = gst_video::VideoInfo::builder(VideoFormat::Nv12, 8, 8).build().unwrap().to_caps().unwrap();
-        let offered = transform(Output::Alpha, gst::PadDirection::Sink, &nv12);
+        let offered = transform(Mode::Alpha, gst::PadDirection::Sink, &nv12);
         let alpha = |structure: &gst::StructureRef| {
             formats_of(structure).into_iter().filter(|&format| has_alpha(format)).count()
         };
@@ -309,8 +311,8 @@ mod tests {
         };
         let only = |format: VideoFormat| {
             let downstream = gst_video::VideoCapsBuilder::new().format(format).build();
-            let caps = transform(Output::Alpha, gst::PadDirection::Sink, &input);
-            fixate(Output::Alpha, &input, &downstream.intersect(&caps))
+            let caps = transform(Mode::Alpha, gst::PadDirection::Sink, &input);
+            fixate(Mode::Alpha, &input, &downstream.intersect(&caps))
         };
         let bt709 = || Some("bt709".to_owned());
         assert_eq!(fields(&only(VideoFormat::A420)), ("A420".into(), bt709(), Some("mpeg2".into())));
@@ -326,9 +328,13 @@ mod tests {
         let input =
             gst_video::VideoInfo::builder(VideoFormat::I420, 8, 8).build().unwrap().to_caps().unwrap();
         let downstream = gst_video::VideoCapsBuilder::new().format(VideoFormat::I420).build();
-        let caps = transform(Output::Alpha, gst::PadDirection::Sink, &input).intersect(&downstream);
+        let caps = transform(Mode::Alpha, gst::PadDirection::Sink, &input).intersect(&downstream);
         assert!(!caps.is_empty(), "the pads must link, so that the error is posted");
-        assert!(fixate(Output::Alpha, &input, &caps).is_empty());
-        assert!(!accepts(Output::Alpha, &downstream) && accepts(Output::Alpha, &gst::Caps::new_any()));
+        assert!(fixate(Mode::Alpha, &input, &caps).is_empty());
+        assert!(!accepts(Mode::Alpha, None, &downstream));
+        assert!(accepts(Mode::Alpha, None, &gst::Caps::new_any()));
+        assert!(accepts(Mode::Background, Some(&input), &downstream));
+        let rgb = gst_video::VideoCapsBuilder::new().format(VideoFormat::Rgb).build();
+        assert!(!accepts(Mode::Background, Some(&input), &rgb) && accepts(Mode::Background, None, &rgb));
     }
 }

@@ -2,30 +2,46 @@
 
 //! Composes the output buffer from an input buffer and its matte.
 
+use std::sync::Arc;
+
 use gstreamer as gst;
 use gstreamer_video as gst_video;
+use gstreamer_video::VideoInfo;
 use gstreamer_video::prelude::*;
-use gstreamer_video::{VideoFormat, VideoInfo};
 
+use super::background::Background;
+use super::blend::Blender;
 use super::marks::Marks;
 use super::plane_pool::PlanePool;
 use super::process_error::ProcessError;
-use super::{Output, caps};
+use super::{AlphaMode, Foreground, Mode, caps};
 use crate::element::frame::{self, AlphaReader, Frame, FrameMut};
 use crate::image::PlaneMut;
 use crate::mask::color;
-use crate::matte::{Guide, Matte, MatteSettings, PostProcessor};
+use crate::matte::{ForegroundEstimator, Guide, MaskView, Matte, MatteSettings, PostProcessor};
+
+/// What to make of a frame.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub mode: Mode,
+    pub matte: MatteSettings,
+    pub foreground: Foreground,
+    pub alpha_mode: AlphaMode,
+    pub background: Option<Arc<Background>>,
+}
 
 /// The negotiated formats, and the conversion between them.
 pub struct Composer {
     input: VideoInfo,
     output: VideoInfo,
-    /// Value of `output` that the formats were negotiated for.
-    negotiated: Output,
+    /// Mode that the formats were negotiated for.
+    negotiated: Mode,
     conversion: Conversion,
     converter: Option<gst_video::VideoConverter>,
-    /// ARGB buffer, and converters to and from ARGB, for overlays on formats that cannot be tinted directly.
-    tinted: Option<(gst::Buffer, VideoInfo, gst_video::VideoConverter, gst_video::VideoConverter)>,
+    unpacked: Option<Unpacked>,
+    blender: Blender,
+    /// The last background. It is used until caps are negotiated without one.
+    background: Option<Arc<Background>>,
     planes: PlanePool,
     post_processor: PostProcessor,
     /// Reads the alpha of the input, which is multiplied with the matte. `None` for formats without alpha.
@@ -35,6 +51,61 @@ pub struct Composer {
     /// Marks to be drawn in the next overlay.
     marks: Option<Marks>,
     scratch: Vec<u8>,
+}
+
+/// A frame in the unpacked format of GStreamer, and the conversions to and from it. For formats whose colours are no
+/// separate bytes or words.
+struct Unpacked {
+    buffer: gst::Buffer,
+    info: VideoInfo,
+    unpack: gst_video::VideoConverter,
+    pack: gst_video::VideoConverter,
+}
+
+impl Unpacked {
+    fn new(packed: &VideoInfo) -> Result<Self, glib::BoolError> {
+        let format = packed.format_info().unpack_format();
+        let info = VideoInfo::builder(format, packed.width(), packed.height())
+            .fps(packed.fps())
+            .interlace_mode(packed.interlace_mode())
+            .colorimetry(&packed.colorimetry())
+            .build()?;
+        Ok(Self {
+            buffer: gst::Buffer::with_size(info.size())?,
+            unpack: frame::converter(packed, &info)?,
+            pack: frame::exact_converter(&info, packed)?,
+            info,
+        })
+    }
+
+    /// Calls `change` with the colours of `buffer` as separate bytes or words.
+    fn edit(
+        this: &mut Option<Self>,
+        info: &VideoInfo,
+        mut buffer: gst::Buffer,
+        change: impl FnOnce(&mut FrameMut) -> Result<(), ProcessError>,
+    ) -> Result<gst::Buffer, ProcessError> {
+        if frame::has_plain_colors(&info.format_info()) {
+            change(&mut FrameMut::from_buffer_ref_writable(buffer.make_mut(), info)?)?;
+            return Ok(buffer);
+        }
+        let unpacked = match this {
+            Some(unpacked) => unpacked,
+            none => none.insert(Self::new(info)?),
+        };
+        let inner = writable(&mut unpacked.buffer)?;
+        {
+            let from = Frame::from_buffer_ref_readable(&buffer, info)?;
+            let mut to = FrameMut::from_buffer_ref_writable(inner, &unpacked.info)?;
+            unpacked.unpack.frame_ref(&from, &mut to);
+            change(&mut to)?;
+        }
+        let from = Frame::from_buffer_ref_readable(inner, &unpacked.info)?;
+        let mut to = FrameMut::from_buffer_ref_writable(buffer.make_mut(), info)?;
+        unpacked.pack.frame_ref(&from, &mut to);
+        drop(to);
+        Ok(buffer)
+    }
 }
 
 /// How alpha is added to a buffer.
@@ -72,10 +143,10 @@ fn share_memory(buffer: &gst::Buffer) -> Result<gst::Buffer, glib::BoolError> {
 impl Composer {
     /// # Errors
     /// `input` cannot be converted to `output`.
-    pub fn new(input: VideoInfo, output: VideoInfo, wanted: Output) -> Result<Self, glib::BoolError> {
+    pub fn new(input: VideoInfo, output: VideoInfo, wanted: Mode) -> Result<Self, glib::BoolError> {
         let (from, to) = (input.format(), output.format());
-        // The property may have changed since the negotiation.
-        let negotiated = [wanted, Output::Alpha, Output::Mask, Output::Overlay]
+        // The properties may have changed since the negotiation.
+        let negotiated = [wanted, Mode::Alpha, Mode::Mask, Mode::Background]
             .into_iter()
             .find(|&candidate| caps::allows(candidate, from, to))
             .ok_or_else(|| glib::bool_error!("{from} cannot be converted to {to}"))?;
@@ -88,7 +159,7 @@ impl Composer {
             Conversion::Convert
         };
         let converter = match (negotiated, &conversion) {
-            (Output::Alpha, Conversion::Convert) => Some(frame::converter(&input, &output)?),
+            (Mode::Alpha, Conversion::Convert) => Some(frame::converter(&input, &output)?),
             _ => None,
         };
         let alpha_reader = match frame::has_alpha(&from) {
@@ -101,7 +172,9 @@ impl Composer {
             negotiated,
             conversion,
             converter,
-            tinted: None,
+            unpacked: None,
+            blender: Blender::default(),
+            background: None,
             planes: PlanePool::default(),
             post_processor: PostProcessor::default(),
             alpha_reader,
@@ -123,8 +196,13 @@ impl Composer {
     /// Returns whether the output has the colours of the input in the same colour model.
     pub fn keeps_colors(&self) -> bool {
         let model = |info: &VideoInfo| (info.is_yuv(), info.is_rgb(), info.is_gray());
-        matches!(self.negotiated, Output::Alpha | Output::Overlay)
+        matches!(self.negotiated, Mode::Alpha | Mode::Overlay | Mode::Background)
             && model(&self.input) == model(&self.output)
+    }
+
+    /// Returns the output format if it has alpha but no RGB colours, so that they cannot be premultiplied.
+    pub fn straight_format(&self) -> Option<gst_video::VideoFormat> {
+        (self.negotiated == Mode::Alpha && !self.output.is_rgb()).then(|| self.output.format())
     }
 
     /// Returns the output buffer. `video_meta` = downstream supports `GstVideoMeta`; `allocate` returns an output
@@ -136,28 +214,35 @@ impl Composer {
         &mut self,
         buffer: gst::Buffer,
         matte: Option<&Matte>,
-        (wanted, settings): (Output, MatteSettings),
+        request: &Request,
         video_meta: bool,
         allocate: impl FnOnce(&gst::BufferRef) -> Result<gst::Buffer, gst::FlowError>,
     ) -> Result<gst::Buffer, ProcessError> {
-        let output = if caps::allows(wanted, self.input.format(), self.output.format()) {
-            wanted
+        let mode = if caps::allows(request.mode, self.input.format(), self.output.format()) {
+            request.mode
         } else {
             self.negotiated
         };
-        match output {
-            Output::Alpha => match &self.conversion {
-                Conversion::Append(planes) if video_meta || self.is_packed(&buffer) => {
-                    let planes = planes.clone();
-                    self.append(&buffer, &planes, matte, &settings)
+        let settings = &request.matte;
+        match mode {
+            Mode::Alpha => {
+                let buffer = match &self.conversion {
+                    Conversion::Append(planes) if video_meta || self.is_packed(&buffer) => {
+                        let planes = planes.clone();
+                        self.append(buffer, &planes, matte, request)?
+                    }
+                    Conversion::InPlace => match self.relabel(buffer) {
+                        Ok(buffer) => self.write_in_place(buffer, matte, request)?,
+                        Err(buffer) => self.convert(&buffer, matte, request, allocate)?,
+                    },
+                    _ => self.convert(&buffer, matte, request, allocate)?,
+                };
+                match request.alpha_mode {
+                    AlphaMode::Premultiplied if self.output.is_rgb() => self.premultiply(buffer),
+                    _ => Ok(buffer),
                 }
-                Conversion::InPlace => match self.relabel(buffer) {
-                    Ok(buffer) => self.write_in_place(buffer, matte, &settings),
-                    Err(buffer) => self.convert(&buffer, matte, &settings, allocate),
-                },
-                _ => self.convert(&buffer, matte, &settings, allocate),
-            },
-            Output::Mask | Output::Labels => {
+            }
+            Mode::Mask | Mode::Labels => {
                 let mut out = allocate(&buffer)?;
                 let mut mapped = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.output)?;
                 let mut plane = PlaneMut {
@@ -166,10 +251,10 @@ impl Composer {
                     stride: mapped.plane_stride()[0] as usize,
                     data: mapped.plane_data_mut(0)?,
                 };
-                if output == Output::Mask {
+                if mode == Mode::Mask {
                     let frame = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
                     self.post_processor.write_alpha(
-                        &settings,
+                        settings,
                         matte,
                         frame::guide(&frame).as_ref(),
                         &mut plane,
@@ -184,7 +269,8 @@ impl Composer {
                 drop(mapped);
                 Ok(out)
             }
-            Output::Overlay => self.overlay(buffer, matte, &settings),
+            Mode::Overlay => self.overlay(buffer, matte, settings),
+            Mode::Background => self.replace_background(buffer, matte, request),
         }
     }
 
@@ -205,11 +291,12 @@ impl Composer {
 
     fn append(
         &mut self,
-        buffer: &gst::Buffer,
+        mut buffer: gst::Buffer,
         order: &[usize],
         matte: Option<&Matte>,
-        settings: &MatteSettings,
+        request: &Request,
     ) -> Result<gst::Buffer, ProcessError> {
+        let settings = &request.matte;
         let format = self.output.format_info();
         let plane_index = order.len();
         let stride = self.output.stride()[plane_index];
@@ -217,22 +304,30 @@ impl Composer {
         let (width, height) = (self.output.width() as usize, self.output.height() as usize);
 
         let mut plane = self.planes.take(size);
-        let frame = Frame::from_buffer_ref_readable(buffer, &self.input)?;
+        let frame = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
         let guide = frame::guide(&frame);
-        if format.depth()[3] == 8 {
-            let mut alpha = PlaneMut { data: plane.as_mut(), width, height, stride: stride as usize };
+        let mut alpha = PlaneMut { data: plane.as_mut(), width, height, stride: stride as usize };
+        if format.depth()[3] == 8 && request.foreground == Foreground::Input {
             self.post_processor.write_alpha(settings, matte, guide.as_ref(), &mut alpha)?;
         } else {
-            self.scratch.resize(width * height, 0);
-            let mut alpha = PlaneMut { data: &mut self.scratch, width, height, stride: width };
-            self.post_processor.write_alpha(settings, matte, guide.as_ref(), &mut alpha)?;
-            frame::widen_plane(&self.scratch, width, &self.output, plane.as_mut());
+            self.alphas.resize(width * height, 0);
+            let mut packed = PlaneMut { data: &mut self.alphas, width, height, stride: width };
+            self.post_processor.write_alpha(settings, matte, guide.as_ref(), &mut packed)?;
+            match format.depth()[3] {
+                8 => alpha.copy(&self.alphas)?,
+                _ => frame::widen_plane(&self.alphas, width, &self.output, plane.as_mut()),
+            }
         }
         drop(frame);
+        let packed = MaskView { values: &self.alphas, width, height };
+        if request.foreground == Foreground::Estimate && ForegroundEstimator::has_soft_edges(packed) {
+            let mut mapped = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &self.input)?;
+            self.blender.estimate_foreground(&mut mapped, packed)?;
+        }
 
         let (mut flags, mut offsets, mut strides) =
             (gst_video::VideoFrameFlags::empty(), self.input.offset().to_vec(), self.input.stride().to_vec());
-        let mut out = share_memory(buffer)?;
+        let mut out = share_memory(&buffer)?;
         {
             let out = writable(&mut out)?;
             if let Some(meta) = buffer.meta::<gst_video::VideoMeta>() {
@@ -294,7 +389,7 @@ impl Composer {
         &mut self,
         buffer: &gst::Buffer,
         matte: Option<&Matte>,
-        settings: &MatteSettings,
+        request: &Request,
         allocate: impl FnOnce(&gst::BufferRef) -> Result<gst::Buffer, gst::FlowError>,
     ) -> Result<gst::Buffer, ProcessError> {
         let mut out = allocate(buffer)?;
@@ -306,26 +401,33 @@ impl Composer {
         let mut to = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.output)?;
         converter.frame_ref(&from, &mut to);
         let guide = frame::guide(&from);
-        let Self { post_processor, alpha_reader, alphas, scratch, .. } = self;
-        match alpha_reader {
-            None => frame::write_alpha::<ProcessError>(&mut to, scratch, |plane| {
+        let Self { post_processor, alpha_reader, alphas, scratch, blender, .. } = self;
+        let settings = &request.matte;
+        let (width, height) = (self.output.width() as usize, self.output.height() as usize);
+        if alpha_reader.is_none() && request.foreground == Foreground::Input {
+            frame::write_alpha::<ProcessError>(&mut to, scratch, |plane| {
                 Ok(post_processor.write_alpha(settings, matte, guide.as_ref(), plane)?)
-            })?,
-            Some(reader) => {
-                let (width, height) = (self.output.width() as usize, self.output.height() as usize);
-                alphas.resize(width * height, 0);
-                let mut plane = PlaneMut { data: alphas, width, height, stride: width };
-                post_processor.write_alpha(settings, matte, guide.as_ref(), &mut plane)?;
-                if self.input.has_alpha() {
-                    // The conversion keeps the alpha of the input.
-                    frame::multiply_alpha(&mut to, alphas)?;
-                } else {
-                    // GStreamer 1.22 does not flag AV12 as alpha, and the conversion drops it.
+            })?;
+            drop(to);
+            return Ok(out);
+        }
+        alphas.resize(width * height, 0);
+        let mut plane = PlaneMut { data: alphas, width, height, stride: width };
+        post_processor.write_alpha(settings, matte, guide.as_ref(), &mut plane)?;
+        match alpha_reader {
+            // The conversion keeps the alpha of the input.
+            Some(_) if self.input.has_alpha() => frame::multiply(&mut to, 3, alphas)?,
+            reader => {
+                // GStreamer 1.22 does not flag AV12 as alpha, and the conversion drops it.
+                if let Some(reader) = reader {
                     reader.read(&from, scratch)?;
                     plane.multiply(scratch)?;
-                    frame::write_alpha::<ProcessError>(&mut to, scratch, |plane| Ok(plane.copy(alphas)?))?;
                 }
+                frame::write_alpha::<ProcessError>(&mut to, scratch, |plane| Ok(plane.copy(alphas)?))?;
             }
+        }
+        if request.foreground == Foreground::Estimate {
+            blender.estimate_foreground(&mut to, MaskView { values: alphas, width, height })?;
         }
         drop(to);
         Ok(out)
@@ -336,10 +438,11 @@ impl Composer {
         &mut self,
         mut buffer: gst::Buffer,
         matte: Option<&Matte>,
-        settings: &MatteSettings,
+        request: &Request,
     ) -> Result<gst::Buffer, ProcessError> {
+        let settings = &request.matte;
         let (width, height) = (self.output.width() as usize, self.output.height() as usize);
-        let Self { post_processor, alpha_reader, alphas, scratch, output, .. } = self;
+        let Self { post_processor, alpha_reader, alphas, scratch, output, blender, .. } = self;
         alphas.resize(width * height, 0);
         {
             let frame = Frame::from_buffer_ref_readable(&buffer, output)?;
@@ -351,15 +454,64 @@ impl Composer {
             None => {
                 frame::write_alpha::<ProcessError>(&mut mapped, scratch, |plane| Ok(plane.copy(alphas)?))?
             }
-            Some(_) => frame::multiply_alpha(&mut mapped, alphas)?,
+            Some(_) => frame::multiply(&mut mapped, 3, alphas)?,
+        }
+        if request.foreground == Foreground::Estimate {
+            blender.estimate_foreground(&mut mapped, MaskView { values: alphas, width, height })?;
         }
         drop(mapped);
         Ok(buffer)
     }
 
+    fn premultiply(&mut self, mut buffer: gst::Buffer) -> Result<gst::Buffer, ProcessError> {
+        let mut mapped = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &self.output)?;
+        frame::premultiply(&mut mapped, &mut self.alphas)?;
+        drop(mapped);
+        Ok(buffer)
+    }
+
+    /// Lays the object over the background of the request. Without one, the frame does not change.
+    fn replace_background(
+        &mut self,
+        buffer: gst::Buffer,
+        matte: Option<&Matte>,
+        request: &Request,
+    ) -> Result<gst::Buffer, ProcessError> {
+        if request.background.is_some() {
+            self.background.clone_from(&request.background);
+        }
+        let Self { post_processor, alpha_reader, alphas, scratch, blender, unpacked, input, .. } = self;
+        let background = match &self.background {
+            Some(background) if matte.is_some() || alpha_reader.is_some() => background,
+            _ => {
+                post_processor.restart();
+                return Ok(buffer);
+            }
+        };
+        let (width, height) = (input.width() as usize, input.height() as usize);
+        alphas.resize(width * height, 0);
+        {
+            let frame = Frame::from_buffer_ref_readable(&buffer, input)?;
+            let mut plane = PlaneMut { data: alphas, width, height, stride: width };
+            post_processor.write_alpha(&request.matte, matte, frame::guide(&frame).as_ref(), &mut plane)?;
+            if let Some(reader) = alpha_reader {
+                reader.read(&frame, scratch)?;
+                // GStreamer 1.22 reads the largest value of two bits as 192.
+                if input.format_info().depth().get(3) == Some(&2) {
+                    scratch.iter_mut().for_each(|alpha| *alpha = *alpha / 64 * 85);
+                }
+                plane.multiply(scratch)?;
+            }
+        }
+        let alpha = MaskView { values: alphas, width, height };
+        Unpacked::edit(unpacked, input, buffer, |frame| {
+            blender.lay_over(frame, alpha, background, request.foreground)
+        })
+    }
+
     fn overlay(
         &mut self,
-        mut buffer: gst::Buffer,
+        buffer: gst::Buffer,
         matte: Option<&Matte>,
         settings: &MatteSettings,
     ) -> Result<gst::Buffer, ProcessError> {
@@ -379,41 +531,12 @@ impl Composer {
             return Ok(buffer);
         }
         let layers = layers.into_iter().zip(self.alphas.chunks_exact(size.0 * size.1));
-        if frame::can_tint(&self.input.format_info()) {
-            let mut mapped = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &self.input)?;
+        Unpacked::edit(&mut self.unpacked, &self.input, buffer, |frame| {
             for (color, alpha) in layers {
-                frame::tint(&mut mapped, alpha, size.0, color)?;
+                frame::tint(frame, alpha, size.0, color)?;
             }
-            drop(mapped);
-            return Ok(buffer);
-        }
-
-        let (argb, info, to_argb, from_argb) = match &mut self.tinted {
-            Some(tinted) => tinted,
-            none => {
-                let info = VideoInfo::builder(VideoFormat::Argb, self.input.width(), self.input.height())
-                    .fps(self.input.fps())
-                    .interlace_mode(self.input.interlace_mode())
-                    .build()?;
-                let to_argb = frame::converter(&self.input, &info)?;
-                let from_argb = frame::converter(&info, &self.input)?;
-                none.insert((gst::Buffer::with_size(info.size())?, info, to_argb, from_argb))
-            }
-        };
-        let argb = writable(argb)?;
-        {
-            let from = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
-            let mut to = FrameMut::from_buffer_ref_writable(argb, info)?;
-            to_argb.frame_ref(&from, &mut to);
-            for (color, alpha) in layers {
-                frame::tint(&mut to, alpha, size.0, color)?;
-            }
-        }
-        let from = Frame::from_buffer_ref_readable(argb, info)?;
-        let mut to = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &self.input)?;
-        from_argb.frame_ref(&from, &mut to);
-        drop(to);
-        Ok(buffer)
+            Ok(())
+        })
     }
 }
 

@@ -9,8 +9,9 @@ use gstreamer_video::prelude::*;
 use gstreamer_video::video_frame::Writable;
 use gstreamer_video::{VideoFormat, VideoFormatInfo, VideoFrame, VideoFrameRef, VideoInfo};
 
+use super::process_error::ProcessError;
 use crate::image::{
-    Colors, Component as Samples, FrameSource, Picture, PlaneFormat, PlaneMut, Planes, Region, product,
+    Colors, Component as Samples, FrameSource, Picture, PlaneFormat, PlaneMut, Planes, Region, SamplesMut,
 };
 use crate::matte::Guide;
 
@@ -109,20 +110,22 @@ fn little_endian(info: &VideoFormatInfo) -> bool {
 }
 
 /// Location and storage of the samples of one component of a frame.
-struct Component<'a> {
+pub struct Component<'a> {
     data: &'a mut [u8],
-    width: usize,
-    height: usize,
+    pub width: usize,
+    pub height: usize,
     row: usize,
     pixel: usize,
     offset: usize,
-    depth: u32,
+    pub depth: u32,
     shift: u32,
     little_endian: bool,
 }
 
 impl<'a> Component<'a> {
-    fn of(frame: &'a mut FrameMut, component: u32) -> Result<Self, BoolError> {
+    /// # Errors
+    /// The frame cannot be mapped.
+    pub fn of(frame: &'a mut FrameMut, component: u32) -> Result<Self, BoolError> {
         let format = frame.format_info();
         let index = component as usize;
         let plane = format.plane()[index];
@@ -146,8 +149,15 @@ impl<'a> Component<'a> {
         self.pixel == 1 && self.offset == 0 && self.depth == 8
     }
 
+    /// The samples, if each is a byte.
+    pub fn bytes(&mut self) -> Option<SamplesMut<'_>> {
+        let Self { width, height, row: stride, pixel: step, .. } = *self;
+        let data = self.data.get_mut(self.offset..).filter(|_| self.depth == 8 && self.shift == 0)?;
+        Some(SamplesMut { data, width, height, stride, step })
+    }
+
     /// Replaces each sample by `change(x, y, sample)`; samples have the depth of the component.
-    fn update(&mut self, mut change: impl FnMut(usize, usize, i32) -> i32) {
+    pub fn update(&mut self, mut change: impl FnMut(usize, usize, i32) -> i32) {
         let Self { width, height, pixel, offset, depth, shift, little_endian, .. } = *self;
         let bytes = if depth > 8 { 2 } else { 1 };
         for (y, row) in self.data.chunks_mut(self.row.max(1)).take(height).enumerate() {
@@ -169,25 +179,30 @@ impl<'a> Component<'a> {
     }
 }
 
-/// Multiplies the alpha of a frame by `matte`, packed rows of one byte per pixel.
+/// Multiplies a component of a frame, without subsampling, by `matte`, packed rows of one byte per pixel.
 ///
 /// # Errors
 /// The frame cannot be mapped.
-pub fn multiply_alpha(frame: &mut FrameMut, matte: &[u8]) -> Result<(), BoolError> {
-    let mut alpha = Component::of(frame, 3)?;
-    let width = alpha.width;
-    if alpha.depth == 8 && alpha.shift == 0 {
-        let Component { row, pixel, offset, .. } = alpha;
-        for (row, matte) in alpha.data.chunks_mut(row.max(1)).zip(matte.chunks_exact(width.max(1))) {
-            let samples = row.get_mut(offset..).unwrap_or_default().iter_mut().step_by(pixel.max(1));
-            samples.zip(matte).for_each(|(sample, &matte)| *sample = product(*sample, matte));
-        }
-        return Ok(());
+pub fn multiply(frame: &mut FrameMut, component: u32, matte: &[u8]) -> Result<(), ProcessError> {
+    let mut component = Component::of(frame, component)?;
+    let width = component.width;
+    if let Some(mut samples) = component.bytes() {
+        return Ok(samples.multiply(matte)?);
     }
     // Bits beyond the depth are ignored.
-    let largest = (1 << alpha.depth) - 1;
-    alpha.update(|x, y, value| ((value & largest) * i32::from(matte[y * width + x]) + 127) / 255);
+    let largest = (1 << component.depth) - 1;
+    component.update(|x, y, value| ((value & largest) * i32::from(matte[y * width + x]) + 127) / 255);
     Ok(())
+}
+
+/// Multiplies the colours of an RGB frame by its alpha. `alpha` is a buffer.
+///
+/// # Errors
+/// The frame cannot be mapped.
+pub fn premultiply(frame: &mut FrameMut, alpha: &mut Vec<u8>) -> Result<(), ProcessError> {
+    alpha.clear();
+    read_component(frame, 3, alpha)?;
+    (0..3).try_for_each(|component| multiply(frame, component, alpha))
 }
 
 /// Reads the alpha of frames of one format.
@@ -236,7 +251,14 @@ impl AlphaReader {
 }
 
 /// Appends the samples of a plain component as bytes.
-fn read_component(frame: &Frame, component: usize, values: &mut Vec<u8>) -> Result<(), BoolError> {
+///
+/// # Errors
+/// The frame cannot be mapped.
+pub fn read_component<T>(
+    frame: &VideoFrameRef<T>,
+    component: usize,
+    values: &mut Vec<u8>,
+) -> Result<(), BoolError> {
     let (format, info) = (frame.format_info(), frame.info());
     let plane = format.plane()[component];
     let stride = usize::try_from(frame.plane_stride()[plane as usize])
@@ -332,13 +354,14 @@ fn widen(value: u8, depth: u32) -> i32 {
     (wide >> (16 - depth)) as i32
 }
 
-/// Whether [`tint`] supports a format.
-pub fn can_tint(info: &VideoFormatInfo) -> bool {
+/// Whether the samples of all colours are separate bytes or words, as [`Component`] needs them.
+pub fn has_plain_colors(info: &VideoFormatInfo) -> bool {
     // GStreamer's table and its conversion disagree about which component of VYUY is V.
     info.format() != VideoFormat::Vyuy && (0..colors(info)).all(|c| is_plain(info, c))
 }
 
-fn colors(info: &VideoFormatInfo) -> usize {
+/// Number of components that are colours.
+pub fn colors(info: &VideoFormatInfo) -> usize {
     info.n_components().min(3) as usize
 }
 
@@ -368,7 +391,7 @@ pub fn tint(
 }
 
 /// Converts a colour to samples of a format with its colorimetry: R, G, B or Y, U, V or grey.
-fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
+pub fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
     let [r, g, b] = color.map(|value| f64::from(value) / 255.0);
     let format = info.format_info();
     let colorimetry = info.colorimetry();
@@ -602,7 +625,7 @@ fn planes<'a>(frame: &'a Frame) -> Option<Planes<'a>> {
     if !(format.is_rgb() || format.is_yuv()) || colors != 3 || !(0..3).all(plain) {
         return None;
     }
-    // As in `can_tint`.
+    // As in `has_plain_colors`.
     if format.format() == VideoFormat::Vyuy
         || info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive
     {
@@ -671,6 +694,20 @@ fn part_converter(
 pub fn converter(input: &VideoInfo, output: &VideoInfo) -> Result<gst_video::VideoConverter, BoolError> {
     let mut config = gst_video::VideoConverterConfig::new();
     config.set_threads(threads(input));
+    gst_video::VideoConverter::new(input, output, Some(config))
+}
+
+/// As [`converter`], without dithering, so that samples that do not change in an unpacked format are those of before.
+///
+/// # Errors
+/// The pair of formats is not supported.
+pub fn exact_converter(
+    input: &VideoInfo,
+    output: &VideoInfo,
+) -> Result<gst_video::VideoConverter, BoolError> {
+    let mut config = gst_video::VideoConverterConfig::new();
+    config.set_threads(threads(input));
+    config.set_dither_method(gst_video::VideoDitherMethod::None);
     gst_video::VideoConverter::new(input, output, Some(config))
 }
 
@@ -999,7 +1036,7 @@ mod tests {
         gst::init().unwrap();
         for format in VideoFormat::iter_raw() {
             let format_info = VideoFormatInfo::from_format(format);
-            if !can_tint(&format_info) || !(format_info.is_rgb() || format_info.is_yuv()) {
+            if !has_plain_colors(&format_info) || !(format_info.is_rgb() || format_info.is_yuv()) {
                 continue;
             }
             let info = VideoInfo::builder(format, 8, 8).build().unwrap();

@@ -29,7 +29,7 @@ use super::settings::{self, Settings};
 use super::shared::{Shared, lock};
 use super::statistics::Statistics;
 use super::stream::{Host, Stream};
-use super::{CAT, allocation, caps, pending, signals};
+use super::{CAT, Mode, allocation, caps, pending, signals};
 use crate::tracker::{Launch, Options};
 
 /// State of the element behind three locks.
@@ -83,8 +83,10 @@ impl ObjectImpl for FastGanSeg {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         self.settings().set(pspec.name(), value);
-        if pspec.name() == "output" {
-            self.obj().reconfigure_src();
+        match pspec.name() {
+            "output" => self.obj().reconfigure_src(),
+            "background" => self.change_background(),
+            _ => (),
         }
     }
 
@@ -190,6 +192,7 @@ impl BaseTransformImpl for FastGanSeg {
         }
         let latency = Latency::new(tracker.warm_step_time());
         let active_device = Some(tracker.active_device());
+        self.start_background().map_err(message)?;
         *self.stream() = Some(Stream::new(segmenter));
         let (armed, load) = {
             let mut shared = self.shared();
@@ -224,6 +227,7 @@ impl BaseTransformImpl for FastGanSeg {
         {
             let mut shared = self.shared();
             shared.slot.stop();
+            shared.background.stop();
             shared.prompt = None;
         }
         self.stream().take();
@@ -238,8 +242,7 @@ impl BaseTransformImpl for FastGanSeg {
         caps: &gst::Caps,
         filter: Option<&gst::Caps>,
     ) -> Option<gst::Caps> {
-        let output = self.settings().output;
-        let result = caps::transform(output, direction, caps);
+        let result = caps::transform(self.mode(), direction, caps);
         gst::trace!(CAT, imp = self, "{caps} on the {direction:?} pad is transformed to {result}");
         Some(match filter {
             Some(filter) => result.intersect_with_mode(filter, gst::CapsIntersectMode::First),
@@ -251,8 +254,7 @@ impl BaseTransformImpl for FastGanSeg {
         if direction != gst::PadDirection::Sink {
             return self.parent_fixate_caps(direction, caps, othercaps);
         }
-        let output = self.settings().output;
-        let result = caps::fixate(output, caps, &othercaps);
+        let result = caps::fixate(self.mode(), caps, &othercaps);
         gst::debug!(CAT, imp = self, "{caps} is fixated to {result}");
         result
     }
@@ -262,16 +264,16 @@ impl BaseTransformImpl for FastGanSeg {
             gst_video::VideoInfo::from_caps(caps)
                 .map_err(|error| gst::loggable_error!(CAT, "Invalid caps {caps}: {error}"))
         };
-        let output = self.settings().output;
+        let mode = self.mode();
         let input = info(incaps)?;
-        let composer = Composer::new(input.clone(), info(outcaps)?, output).map_err(|error| {
+        let composer = Composer::new(input.clone(), info(outcaps)?, mode).map_err(|error| {
             gst::loggable_error!(CAT, "{incaps} cannot be converted to {outcaps}: {error}")
         })?;
         let keeps_colors = composer.keeps_colors();
         let delays = {
             let mut stream = self.stream();
             let stream = stream.as_mut().ok_or_else(|| gst::loggable_error!(CAT, "Not started"))?;
-            stream.set_composer(composer, output);
+            stream.set_composer(composer, mode);
             stream.delays()
         };
         let latency_changed = {
@@ -437,6 +439,12 @@ impl BaseTransformImpl for FastGanSeg {
 }
 
 impl FastGanSeg {
+    pub(super) fn mode(&self) -> Mode {
+        let output = self.settings().output;
+        let has_background = self.shared().background.current().is_some();
+        Mode::new(output, has_background)
+    }
+
     pub(super) fn stream(&self) -> MutexGuard<'_, Option<Stream>> {
         lock(&self.stream)
     }

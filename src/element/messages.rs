@@ -12,6 +12,7 @@ use gstreamer::prelude::*;
 use gstreamer_base::prelude::*;
 use gstreamer_base::subclass::base_transform::{InputBuffer, PrepareOutputBufferSuccess};
 use gstreamer_base::subclass::prelude::*;
+use gstreamer_video::VideoFormat;
 
 use super::downstream::{self, AlphaUse};
 use super::frame::Frame;
@@ -23,7 +24,7 @@ use super::shared::{Shared, lock};
 use super::snapshot::Snapshot;
 use super::statistics::Origin;
 use super::stream::{Host, Stream};
-use super::{CAT, Output, caps};
+use super::{CAT, Mode, caps};
 use crate::device;
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
@@ -137,6 +138,15 @@ impl Host for FastGanSeg {
         );
     }
 
+    fn warn_not_premultiplied(&self, format: VideoFormat) {
+        gst::element_imp_warning!(
+            self,
+            gst::CoreError::Negotiation,
+            ("alpha-mode=premultiplied needs an RGB format, but the output is {format}, so its colours are not multiplied \
+                 with alpha: put video/x-raw,format=RGBA behind this element, or set alpha-mode=straight")
+        );
+    }
+
     fn select(&self, prompt: Prompt, frame: &Frame, corrected: Option<&Matte>) -> crate::Result<()> {
         let interactive = self.settings().interactive;
         let keeps_on = interactive || self.shared().slot.state() != State::None;
@@ -198,8 +208,8 @@ impl FastGanSeg {
             gst::element_imp_warning!(
                 self,
                 gst::CoreError::Negotiation,
-                ("{element} drops the alpha channel (it {reason}), so the picture is not cut out. Put a compositor \
-                     before it to blend the object over a background, use an encoder that stores alpha (avenc_ffv1, \
+                ("{element} drops the alpha channel (it {reason}), so the picture is not cut out. Set background to lay \
+                     the object over one, put a compositor before {element} to blend it there, use an encoder that stores alpha (avenc_ffv1, \
                      avenc_prores_ks, pngenc), or set output=mask for the mask or output=overlay for a preview")
             );
         }
@@ -212,9 +222,9 @@ impl FastGanSeg {
         if pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
             return;
         }
-        let output = self.settings().output;
+        let mode = self.mode();
         let accepted = pad.peer_query_caps(None);
-        if caps::accepts(output, &accepted) {
+        if caps::accepts(mode, obj.sink_pad().current_caps().as_ref(), &accepted) {
             return;
         }
         let first = self.stream().as_mut().is_some_and(Stream::explain_negotiation_once);
@@ -224,31 +234,34 @@ impl FastGanSeg {
         let neighbour = pad.peer().and_then(|peer| peer.parent_element()).map(|element| element.name());
         let neighbour = neighbour.as_deref().unwrap_or("downstream");
         let compositor = downstream::compositor_downstream(pad);
-        let (needed, remedy) = match (output, compositor) {
+        let (needed, remedy) = match (mode, compositor) {
             // A compositor accepts alpha only if the element behind it does.
-            (Output::Alpha, Some(compositor)) => (
+            (Mode::Alpha, Some(compositor)) => (
                 ALPHA_FORMATS,
                 format!("Put a videoconvert behind {compositor}; without one, {compositor} does not accept alpha"),
             ),
-            (Output::Alpha, None) => (
+            (Mode::Alpha, None) => (
                 ALPHA_FORMATS,
-                "Put a compositor and a videoconvert there to blend the object over a background, or set output=mask \
-                 for the mask or output=overlay for a preview"
+                "Set background to lay the object over a colour, a picture or the blurred picture; or put a compositor \
+                 and a videoconvert there; or set output=mask for the mask or output=overlay for a preview"
                     .into(),
             ),
-            (Output::Mask | Output::Labels, _) => ("GRAY8", "Put a videoconvert in between".into()),
-            (Output::Overlay, _) => ("the format of the input", "Put a videoconvert in between".into()),
+            (Mode::Mask | Mode::Labels, _) => ("GRAY8", "Put a videoconvert in between".into()),
+            (Mode::Overlay | Mode::Background, _) => {
+                ("the format of the input", "Put a videoconvert in between".into())
+            }
         };
-        let output = match output {
-            Output::Alpha => "alpha",
-            Output::Mask => "mask",
-            Output::Labels => "labels",
-            Output::Overlay => "overlay",
+        let property = match mode {
+            Mode::Alpha => "output=alpha",
+            Mode::Mask => "output=mask",
+            Mode::Labels => "output=labels",
+            Mode::Overlay => "output=overlay",
+            Mode::Background => "background",
         };
         gst::element_imp_error!(
             self,
             gst::CoreError::Negotiation,
-            ("output={output} needs {needed}, which {neighbour} does not accept. {remedy}"),
+            ("{property} needs {needed}, which {neighbour} does not accept. {remedy}"),
             ["{neighbour} accepts {accepted}"]
         );
     }

@@ -5,6 +5,8 @@
 
 mod allocation;
 mod auto_reference;
+mod background;
+mod blend;
 mod caps;
 mod compose;
 mod continuity;
@@ -74,6 +76,57 @@ pub enum Output {
     Overlay,
 }
 
+/// What is made of a frame and its matte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Alpha,
+    Mask,
+    Labels,
+    Overlay,
+    /// The object over the background of the property, in the format of the input.
+    Background,
+}
+
+impl Mode {
+    fn new(output: Output, has_background: bool) -> Self {
+        match output {
+            Output::Alpha if has_background => Self::Background,
+            Output::Alpha => Self::Alpha,
+            Output::Mask => Self::Mask,
+            Output::Labels => Self::Labels,
+            Output::Overlay => Self::Overlay,
+        }
+    }
+}
+
+/// Colours of the object's soft edges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstFastGanSegForeground")]
+#[repr(i32)]
+pub enum Foreground {
+    /// Those of the input, which are mixed with the old background.
+    #[default]
+    #[enum_value(name = "The colours of the input", nick = "input")]
+    Input,
+    /// Estimates of the object's colours.
+    #[enum_value(name = "Estimate the object's colours in soft edges", nick = "estimate")]
+    Estimate,
+}
+
+/// Relation of colours and alpha.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstFastGanSegAlphaMode")]
+#[repr(i32)]
+pub enum AlphaMode {
+    /// Colours do not depend on alpha.
+    #[default]
+    #[enum_value(name = "Colours are independent of alpha", nick = "straight")]
+    Straight,
+    /// Colours are multiplied with alpha.
+    #[enum_value(name = "Colours are multiplied with alpha (RGB formats)", nick = "premultiplied")]
+    Premultiplied,
+}
+
 /// Handling of frames that arrive too late at the sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstFastGanSegLatePolicy")]
@@ -123,6 +176,8 @@ fn register_element(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError>
     for type_ in [
         Output::static_type(),
         LatePolicy::static_type(),
+        Foreground::static_type(),
+        AlphaMode::static_type(),
         Precision::static_type(),
         Edges::static_type(),
         RefAuto::static_type(),

@@ -10,7 +10,7 @@ use glib::prelude::*;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::{Edges, LatePolicy, Output, Precision, RefAuto, Roi};
+use super::{AlphaMode, Edges, Foreground, LatePolicy, Output, Precision, RefAuto, Roi};
 use crate::matte::MatteSettings;
 use crate::model::prompt::{Point, Prompt, Rect};
 use crate::{Error, Result};
@@ -34,6 +34,9 @@ pub struct Settings {
     pub device: String,
     pub precision: Precision,
     pub output: Output,
+    pub background: Option<String>,
+    pub foreground: Foreground,
+    pub alpha_mode: AlphaMode,
     pub object: u32,
     pub threshold: f64,
     pub invert: bool,
@@ -69,6 +72,9 @@ impl Default for Settings {
             device: "auto".into(),
             precision: Precision::default(),
             output: Output::default(),
+            background: None,
+            foreground: Foreground::default(),
+            alpha_mode: AlphaMode::default(),
             object: 0,
             threshold: 0.0,
             invert: false,
@@ -148,6 +154,10 @@ impl Settings {
             "device" => self.device = get::<Option<String>>(value).unwrap_or_else(|| "auto".into()),
             "precision" => self.precision = get(value),
             "output" => self.output = get(value),
+            // An empty string unsets it, as with paths.
+            "background" => self.background = get::<Option<String>>(value).filter(|text| !text.is_empty()),
+            "foreground" => self.foreground = get(value),
+            "alpha-mode" => self.alpha_mode = get(value),
             "object" => self.object = get(value),
             "threshold" => self.threshold = get(value),
             "invert" => self.invert = get(value),
@@ -181,6 +191,9 @@ impl Settings {
             "device" => self.device.to_value(),
             "precision" => self.precision.to_value(),
             "output" => self.output.to_value(),
+            "background" => self.background.to_value(),
+            "foreground" => self.foreground.to_value(),
+            "alpha-mode" => self.alpha_mode.to_value(),
             "object" => self.object.to_value(),
             "threshold" => self.threshold.to_value(),
             "invert" => self.invert.to_value(),
@@ -309,6 +322,25 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecEnum::builder::<Output>("output")
                 .nick("Output")
                 .blurb("The picture with alpha, the mask, object ids, or the picture with tinted objects")
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecString::builder("background")
+                .nick("Background")
+                .blurb(
+                    "What the object is laid over: blur, blur:SIGMA (in pixels), color:#rrggbb or image:PATH (PNG or \
+                     JPEG, scaled to cover the frame). The output is then the format of the input (unset = \
+                     transparent)",
+                )
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecEnum::builder::<Foreground>("foreground")
+                .nick("Foreground")
+                .blurb("Colours of soft edges: as in the input, or free of the colours of the old background")
+                .mutable_playing()
+                .build(),
+            glib::ParamSpecEnum::builder::<AlphaMode>("alpha-mode")
+                .nick("Alpha mode")
+                .blurb("Whether the colours of the output are multiplied with its alpha (RGB formats only)")
                 .mutable_playing()
                 .build(),
             glib::ParamSpecUInt::builder("object")

@@ -5,6 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::auto_reference::AutoReference;
+use super::background::BackgroundSlot;
 use super::latency::Latency;
 use super::marks::Marks;
 use super::navigation::Gestures;
@@ -17,6 +18,7 @@ use crate::model::prompt::Prompt;
 #[derive(Default)]
 pub struct Shared {
     pub slot: ReferenceSlot,
+    pub background: BackgroundSlot,
     pub statistics: Statistics,
     pub qos: Qos,
     pub latency: Latency,

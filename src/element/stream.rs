@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
-use super::compose::Composer;
+use super::compose::{Composer, Request};
 use super::continuity::{self, Continuity};
 use super::discont::DiscontTracker;
 use super::frame::Frame;
@@ -25,7 +25,7 @@ use super::settings::Settings;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::statistics::{Origin, Statistics};
-use super::{CAT, LatePolicy, Output, RefAuto};
+use super::{AlphaMode, CAT, LatePolicy, Mode, RefAuto};
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
 use crate::model::prompt::Prompt;
@@ -56,6 +56,8 @@ pub trait Host {
     /// Posts warnings about a mask that is probably wrong but used nevertheless.
     fn post_mask_warnings(&self, mask: &Path, warnings: Vec<MaskWarning>);
     fn warn_no_reference(&self);
+    /// Warns that the colours of the output format `format` are not premultiplied.
+    fn warn_not_premultiplied(&self, format: gst_video::VideoFormat);
     /// Makes the reference that `prompt` selects in the next buffer, `frame`, or in `ref-image`. In live and interactive
     /// pipelines it arrives later. The prompt refines the matte `corrected`, if there is one.
     ///
@@ -90,6 +92,7 @@ pub struct Stream {
     /// Whether downstream supports strides and offsets.
     video_meta: bool,
     no_reference_reported: bool,
+    not_premultiplied_reported: bool,
     negotiation_explained: bool,
     /// Remaining buffers at which the use of the alpha channel is checked.
     alpha_checks: u32,
@@ -108,6 +111,7 @@ impl Stream {
             discont: DiscontTracker::default(),
             video_meta: false,
             no_reference_reported: false,
+            not_premultiplied_reported: false,
             negotiation_explained: false,
             alpha_checks: 0,
         }
@@ -119,10 +123,10 @@ impl Stream {
     }
 
     /// Sets the formats of the next buffers.
-    pub fn set_composer(&mut self, composer: Composer, output: Output) {
+    pub fn set_composer(&mut self, composer: Composer, mode: Mode) {
         self.composer = Some(composer);
         self.negotiation_explained = false;
-        self.alpha_checks = if output == Output::Alpha { MAX_ALPHA_CHECKS } else { 0 };
+        self.alpha_checks = if mode == Mode::Alpha { MAX_ALPHA_CHECKS } else { 0 };
         self.segmenter.forget_format();
     }
 
@@ -282,9 +286,17 @@ impl Stream {
             let frame = Frame::from_buffer_ref_readable(&buffer, &info)?;
             element.save(matte.as_ref().map(|matte| Snapshot::new(&frame, matte)).transpose()?);
         }
-        let (output, settings, roi_meta) = {
+        let background = element.shared().background.current().cloned();
+        let (request, roi_meta) = {
             let settings = element.settings();
-            (settings.output, settings.matte(), settings.roi_meta)
+            let request = Request {
+                mode: Mode::new(settings.output, background.is_some()),
+                matte: settings.matte(),
+                foreground: settings.foreground,
+                alpha_mode: settings.alpha_mode,
+                background,
+            };
+            (request, settings.roi_meta)
         };
         // The time that downstream takes to allocate a buffer does not count.
         let mut waited = Duration::ZERO;
@@ -296,12 +308,17 @@ impl Stream {
         };
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
         let composer = self.composer.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
-        if output == Output::Overlay {
+        if request.mode == Mode::Overlay {
             composer.set_marks(element.shared().marks.clone().filter(Marks::are_visible));
         }
-        let mut buffer =
-            composer.compose(buffer, matte.as_ref(), (output, settings), self.video_meta, allocate)?;
+        let mut buffer = composer.compose(buffer, matte.as_ref(), &request, self.video_meta, allocate)?;
         self.matte = matte;
+        if request.alpha_mode == AlphaMode::Premultiplied
+            && let Some(format) = composer.straight_format()
+            && !std::mem::replace(&mut self.not_premultiplied_reported, true)
+        {
+            element.warn_not_premultiplied(format);
+        }
         if roi_meta {
             attach_regions(buffer.make_mut(), &element.shared().statistics);
         }

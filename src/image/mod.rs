@@ -6,14 +6,17 @@ mod components;
 mod file;
 mod plane;
 mod planes;
+mod samples;
 mod source;
 
 pub(crate) use self::components::{connected_components, neighbours};
 pub(crate) use self::file::check_size;
 pub use self::file::{MAX_PIXELS, MAX_SIDE, OwnedPicture};
-#[cfg(feature = "plugin")]
+#[cfg(test)]
+pub(crate) use self::plane::mix;
 pub(crate) use self::plane::product;
 pub use self::planes::{Colors, Component, PlaneFormat, Planes};
+pub use self::samples::SamplesMut;
 pub use self::source::{FrameSource, Region};
 use crate::{Error, Result};
 

@@ -58,23 +58,33 @@ impl PlaneMut<'_> {
 }
 
 /// Product of two bytes in which 255 is 1.0, rounded.
-#[cfg(feature = "plugin")]
+#[inline(always)]
 pub(crate) fn product(a: u8, b: u8) -> u8 {
-    let product = u32::from(a) * u32::from(b) + 128;
-    ((product + (product >> 8)) >> 8) as u8
+    mix(a, 0, b)
+}
+
+/// `over` with the opacity `alpha`, where 255 is 1.0, in front of `under`, rounded.
+#[inline(always)]
+pub(crate) fn mix(over: u8, under: u8, alpha: u8) -> u8 {
+    // The sum is at most 255², so all of it fits in 16 bits.
+    let sum = u16::from(over) * u16::from(alpha) + u16::from(under) * u16::from(255 - alpha) + 128;
+    ((sum + (sum >> 8)) >> 8) as u8
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[cfg(feature = "plugin")]
     #[test]
-    fn products_are_rounded() {
+    fn products_and_mixtures_are_rounded() {
         for a in 0..=255u8 {
             for b in 0..=255u8 {
                 let exact = f64::from(a) * f64::from(b) / 255.0;
                 assert_eq!(f64::from(product(a, b)), exact.round(), "{a} * {b}");
+                for under in [0, 1, 100, 254, 255] {
+                    let exact = exact + f64::from(under) * f64::from(255 - b) / 255.0;
+                    assert_eq!(f64::from(mix(a, under, b)), exact.round(), "{a} over {under}, {b}");
+                }
             }
         }
     }

@@ -1,31 +1,38 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Mattes and their post-processing: object selection, enlargement, temporal smoothing, growth, feathering,
-//! threshold, inversion, labels. Planes are 8-bit, 0 (transparent) to 255 (opaque).
+//! threshold, inversion, labels; and the colours of soft edges and of the background. Planes are 8-bit, 0 (transparent)
+//! to 255 (opaque).
 
+mod background_blur;
 mod blocks;
 mod enlarge;
 mod expand;
 mod feather;
+mod foreground;
 mod guide;
 mod on_device;
 mod post_process;
 mod refine;
 mod smooth;
 mod soft;
+mod subsample;
 #[cfg(test)]
 mod testing;
 
+pub use self::background_blur::BackgroundBlur;
 pub use self::enlarge::Enlarger;
 pub use self::expand::MAX_EXPAND;
 pub use self::feather::MAX_FEATHER;
+pub use self::foreground::ForegroundEstimator;
 pub use self::guide::Guide;
 pub(crate) use self::on_device::{BoxAverage, enlarge as enlarge_on_device};
 pub use self::post_process::PostProcessor;
 pub use self::soft::Matte;
 pub(crate) use self::soft::{DeviceEnlarger, DeviceFrame, mask_planes, shrink};
-use crate::Result;
-use crate::image::PlaneMut;
+pub use self::subsample::subsample;
+use crate::image::{PlaneMut, SamplesMut};
+use crate::{Error, Result};
 
 /// Settings of the matte, which can change from frame to frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -69,6 +76,23 @@ pub struct MaskView<'a> {
     pub width: usize,
     /// Rows.
     pub height: usize,
+}
+
+impl MaskView<'_> {
+    /// Checks that the mask has the size of `samples`, and that both fit in their data.
+    fn check_for(&self, samples: &SamplesMut) -> Result<()> {
+        samples.check()?;
+        let Self { width, height, values } = *self;
+        if (width, height) == (samples.width, samples.height) && values.len() == width * height {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "alpha of {width}x{height} in {} bytes does not match samples of {}x{}",
+            values.len(),
+            samples.width,
+            samples.height
+        )))
+    }
 }
 
 impl MatteSettings {

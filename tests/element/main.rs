@@ -2,6 +2,7 @@
 
 //! Tests of the element through its public interface: pipelines, harnesses and single pads.
 
+mod background;
 mod bad_input;
 mod chaos;
 mod child;

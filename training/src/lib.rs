@@ -26,6 +26,7 @@ mod files;
 pub mod indexed_png;
 pub mod info;
 mod label_map;
+pub mod matte;
 pub mod method;
 pub mod occlusion;
 pub mod report;

@@ -22,6 +22,7 @@ enum Command {
     Eval(commands::eval::Args),
     Export(commands::export::Args),
     Info(commands::info::Args),
+    Matte(commands::matte::Args),
     Score(commands::score::Args),
     Train(commands::train::Args),
 }
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Info(args) => commands::info::run(&args),
+        Command::Matte(args) => commands::matte::run(&args),
         Command::Score(args) => commands::score::run(&args),
         Command::Train(args) => commands::train::run(&args),
     };

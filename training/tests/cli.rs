@@ -78,3 +78,89 @@ fn errors_end_with_a_message_and_status_1() {
     let message = text(&run(&frozen).stderr);
     assert!(message.contains("--model") && message.contains("frozen"), "{message}");
 }
+
+/// Two sequences of five frames with their alpha, and mattes that lag behind it.
+fn mattes() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (sequence, name) in ["one", "two"].into_iter().enumerate() {
+        let sequence = sequence as i32;
+        let folder = |kind: &str| root.path().join(kind).join(name);
+        let folders = [root.path().join("data").join(name).join("alpha"), folder("mattes")];
+        let frames = root.path().join("data").join(name).join("frame");
+        folders.iter().chain([&frames]).for_each(|folder| std::fs::create_dir_all(folder).unwrap());
+        for frame in 0..5 {
+            let distance = |x: i32, y: i32, centre: i32| {
+                (x - centre - (2 + sequence) * frame).abs() + (y - 16 - sequence).abs()
+            };
+            let mut alpha = image::GrayImage::new(64, 40);
+            let mut matte = alpha.clone();
+            let mut picture = image::RgbImage::new(64, 40);
+            for (x, y) in (0..64).flat_map(|x| (0..40).map(move |y| (x, y))) {
+                let (column, row) = (x as i32, y as i32);
+                let value = (128 + 20 * (12 - distance(column, row, 20))).clamp(0, 255) as u8;
+                alpha[(x, y)].0 = [value];
+                picture[(x, y)].0 = [value, 255 - value, value / 2];
+                let blob = (50..53).contains(&x) && (36..38).contains(&y);
+                let late = 128 + 12 * (13 - distance(column, row, 21)) - frame % 2 * 10;
+                matte[(x, y)].0 = [if blob { 200 } else { late.clamp(0, 255) as u8 }];
+            }
+            let file = format!("{frame:05}.png");
+            alpha.save(folders[0].join(&file)).unwrap();
+            matte.save(folders[1].join(&file)).unwrap();
+            picture.save(frames.join(&file)).unwrap();
+        }
+    }
+    root
+}
+
+#[test]
+fn matte_prints_the_errors_of_existing_mattes() {
+    let root = mattes();
+    let (data, mattes, csv) =
+        (path(root.path(), "data"), path(root.path(), "mattes"), path(root.path(), "m.csv"));
+    let output = run(&["matte", "--data", &data, "--mattes", &mattes, "--csv", &csv]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["sequence", "MAD", "MSE", "Grad", "Conn", "dtSSD", "band"]);
+    // Computed in Python with OpenCV.
+    let expected = [
+        ("one", [47.99, 8.876, 0.154, 0.108, 5.23, 59.6]),
+        ("two", [48.64, 8.993, 0.155, 0.109, 6.92, 59.4]),
+        ("all", [48.32, 8.934, 0.154, 0.108, 6.07, 59.5]),
+    ];
+    let rounding = [0.005, 0.001, 0.001, 0.001, 0.005, 0.05];
+    for (row, (name, values)) in rows[1..].iter().zip(expected) {
+        assert_eq!(row[0], name);
+        for ((found, expected), rounding) in row[1..].iter().zip(values).zip(rounding) {
+            let found: f64 = found.parse().unwrap();
+            assert!((found - expected).abs() <= rounding + 1e-9, "{name}: {found}, not {expected}\n{table}");
+        }
+    }
+    assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 4);
+
+    let missing = root.path().join("mattes/two/00003.png");
+    std::fs::remove_file(&missing).unwrap();
+    let output = run(&["matte", "--data", &data, "--mattes", &mattes]);
+    assert!(
+        !output.status.success() && text(&output.stderr).contains("00003.png"),
+        "{}",
+        text(&output.stderr)
+    );
+    let output = run(&["matte", "--data", &mattes]);
+    assert!(text(&output.stderr).contains("SEQUENCE/alpha"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn matte_runs_a_model() {
+    let root = mattes();
+    let (data, out) = (path(root.path(), "data"), path(root.path(), "out"));
+    let output =
+        run(&["matte", "--data", &data, "--out", &out, "--network-size", "64x96", "--precision", "float32"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).lines().count(), 4);
+    let first = |folder: &str| std::fs::read(root.path().join(folder).join("00000.png")).unwrap();
+    let pixels = |bytes: &[u8]| image::load_from_memory(bytes).unwrap().into_luma8();
+    assert_eq!(pixels(&first("out/one")), pixels(&first("data/one/alpha")), "the reference");
+    assert!(root.path().join("out/two/00004.png").is_file());
+}

@@ -7,6 +7,7 @@ pub mod clips;
 pub mod eval;
 pub mod export;
 pub mod info;
+pub mod matte;
 pub mod model;
 pub mod score;
 pub mod train;

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Measures of the DAVIS-2017 benchmark, equal to those of the official tool: region similarity J, contour
+//! Errors of mattes ([`MatteScorer`]), and measures of the DAVIS-2017 benchmark, equal to those of the official tool: region similarity J, contour
 //! accuracy F, their mean, recall and decay (Perazzi et al. 2016 §5, Pont-Tuset et al. 2017).
 //!
 //! The first and the last annotated frame of a sequence are not scored. The objects are those of the first
 //! annotation, numbered 1 to its largest id. Void pixels count as background. Results over several objects are
 //! unweighted means, independent of the lengths of their sequences.
 
+mod alpha;
 mod bitmap;
 mod flicker;
 mod folder;
 mod measures;
 mod statistics;
 
+pub use alpha::{AlphaErrors, AlphaPlane, MatteScore, MatteScorer};
 pub use bitmap::Bitmap;
 pub use flicker::Flicker;
 pub use folder::score_folder;

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use fastganseg_training::Result;
+use fastganseg_training::matte::{Matter, score_mattes, sequences};
+use fastganseg_training::report::write_rows;
+use fastganseg_training::score::MatteScore;
+use gstfastganseg::matte::{self, MatteSettings};
+
+use super::frame_bar;
+use super::model::Model;
+
+/// Makes mattes of videos whose alpha is known, and prints their errors.
+///
+/// DIR has SEQUENCE/frame/FRAME.png (or .jpg) and SEQUENCE/alpha/FRAME.png, grey, of the same size. The alpha of the
+/// first frame is the reference mask and is not scored. MAD, MSE and band x 1000, dtSSD x 100; Grad and Conn are
+/// thousandths of the sum over the pixels of a frame (Rhemann et al. 2009, Erofeev et al. 2015).
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder with SEQUENCE/frame/*.png and SEQUENCE/alpha/*.png
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+
+    /// Score the existing mattes DIR/SEQUENCE/FRAME.png instead of those of a model
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "model", "edges", "smoothing"])]
+    mattes: Option<PathBuf>,
+
+    /// Also write the mattes, OUT/SEQUENCE/FRAME.png
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Also write the table, CSV
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+
+    #[command(flatten)]
+    model: Model,
+
+    /// Enlargement of the network's mask, as in the element
+    #[arg(long, value_enum, default_value_t = Edges::Refine)]
+    edges: Edges,
+
+    /// Smoothing of alpha over time, 0 to 1
+    #[arg(long, value_name = "STRENGTH", default_value_t = 0.0)]
+    smoothing: f64,
+}
+
+/// Enlargement of masks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Edges {
+    /// As the element does by default
+    Refine,
+    /// Bilinear
+    Bilinear,
+}
+
+/// Name, factor and value of each measure.
+const MEASURES: [(&str, f64, fn(&MatteScore) -> Option<f64>); 6] = [
+    ("MAD", 1e3, |score| Some(score.errors.mad)),
+    ("MSE", 1e3, |score| Some(score.errors.mse)),
+    ("Grad", 1.0, |score| Some(score.errors.gradient)),
+    ("Conn", 1.0, |score| Some(score.errors.connectivity)),
+    ("dtSSD", 1e2, |score| Some(score.flicker)),
+    ("band", 1e3, |score| score.errors.band),
+];
+
+/// Scores every sequence and prints the table.
+pub fn run(args: &Args) -> Result<()> {
+    let sequences = sequences(&args.data)?;
+    let mut matter = match args.mattes {
+        Some(_) => None,
+        None => {
+            let edges = match args.edges {
+                Edges::Refine => matte::Edges::Refine,
+                Edges::Bilinear => matte::Edges::Bilinear,
+            };
+            let settings = MatteSettings { edges, smoothing: args.smoothing, ..MatteSettings::default() };
+            Some(Matter::new(args.model.tracker(false)?, settings))
+        }
+    };
+    let bar = frame_bar();
+    bar.set_length(sequences.iter().map(|sequence| sequence.frames() as u64 - 1).sum());
+    let mut rows =
+        vec![["sequence".to_owned()].into_iter().chain(MEASURES.map(|(name, ..)| name.into())).collect()];
+    let mut scores = Vec::new();
+    for sequence in &sequences {
+        bar.set_message(sequence.name().to_owned());
+        let score = match (&mut matter, &args.mattes) {
+            (Some(matter), _) => matter.score(sequence, args.out.as_deref(), &bar)?,
+            (None, mattes) => score_mattes(sequence, mattes.as_deref().unwrap_or(&args.data), &bar)?,
+        };
+        rows.push(row(sequence.name(), &score));
+        scores.push(score);
+    }
+    rows.push(row("all", &MatteScore::mean(scores.iter())));
+    bar.finish_and_clear();
+    let width = rows.iter().map(|row| row[0].chars().count()).max().unwrap_or(0);
+    for row in &rows {
+        let values: String = row[1..].iter().map(|value| format!(" {value:>8}")).collect();
+        println!("{:width$}{values}", row[0]);
+    }
+    if let Some(path) = &args.csv {
+        write_rows(path, rows)?;
+        eprintln!("table: {}", path.display());
+    }
+    Ok(())
+}
+
+fn row(name: &str, score: &MatteScore) -> Vec<String> {
+    let values = MEASURES.map(|(_, factor, measure)| {
+        measure(score).map_or_else(String::new, |value| format!("{:.3}", factor * value))
+    });
+    [name.to_owned()].into_iter().chain(values).collect()
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Mattes of videos whose alpha is known.
+//!
+//! ```text
+//! ROOT/<sequence>/frame/<frame>.png or .jpg
+//! ROOT/<sequence>/alpha/<frame>.png
+//! ```
+//!
+//! The alpha of the first frame is the reference mask. That frame is not scored.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gstfastganseg::image::{OwnedPicture, PlaneMut};
+use gstfastganseg::mask::ReferenceMask;
+use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
+use gstfastganseg::tracker::Tracker;
+use indicatif::ProgressBar;
+
+use crate::score::{AlphaPlane, MatteScore, MatteScorer};
+use crate::{Error, Result};
+
+/// A video with its alpha.
+#[derive(Clone, Debug)]
+pub struct MatteSequence {
+    name: String,
+    folder: PathBuf,
+    /// Names of the frames without extension, in order.
+    frames: Vec<String>,
+}
+
+impl MatteSequence {
+    /// Name of its folder.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of frames.
+    pub fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    fn alpha(&self, frame: &str) -> PathBuf {
+        self.folder.join("alpha").join(format!("{frame}.png"))
+    }
+
+    fn picture(&self, frame: &str) -> Result<OwnedPicture> {
+        let path = |extension: &str| self.folder.join("frame").join(format!("{frame}.{extension}"));
+        let found = ["png", "jpg", "jpeg"].map(path).into_iter().find(|path| path.is_file());
+        Ok(OwnedPicture::open(&found.unwrap_or_else(|| path("png")))?)
+    }
+}
+
+/// Lists the sequences of `root` by name.
+///
+/// # Errors
+/// There is no sequence, or one has fewer than three frames with alpha.
+pub fn sequences(root: &Path) -> Result<Vec<MatteSequence>> {
+    let mut found = Vec::new();
+    for name in entries(root, |path| path.join("alpha").is_dir())? {
+        let folder = root.join(&name);
+        let is_png = |path: &Path| path.extension().is_some_and(|extension| extension == "png");
+        let frames = entries(&folder.join("alpha"), is_png)?;
+        if frames.len() < 3 {
+            let reason = "it has fewer than 3 PNG: add the alpha of every frame; the first one is not scored";
+            return Err(Error::dataset(&folder.join("alpha"), reason));
+        }
+        found.push(MatteSequence { name, folder, frames });
+    }
+    if found.is_empty() {
+        let reason = "it has no sequences: give a folder with SEQUENCE/frame/*.png and SEQUENCE/alpha/*.png";
+        return Err(Error::dataset(root, reason));
+    }
+    Ok(found)
+}
+
+/// Names without extension of the entries of `folder` that `accepts` likes, sorted.
+fn entries(folder: &Path, accepts: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
+    let failed = |source| Error::read(folder, source);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if accepts(&path) {
+            // Names of folders may have dots.
+            let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+            names.extend(name.map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Reads a grey PNG.
+fn read_alpha(path: &Path) -> Result<AlphaPlane> {
+    let bad = |reason: String| Error::picture(path, reason);
+    let picture = image::open(path)
+        .map_err(|error| bad(format!("it cannot be decoded ({error}): write 8-bit grey PNG")))?
+        .into_luma8();
+    AlphaPlane::new(picture.width() as usize, picture.into_raw())
+        .ok_or_else(|| bad("it has no pixels".into()))
+}
+
+/// Scores the mattes `mattes/<sequence>/<frame>.png`, which exist already.
+///
+/// # Errors
+/// A file is missing, cannot be read or has another size than the alpha.
+pub fn score_mattes(sequence: &MatteSequence, mattes: &Path, progress: &ProgressBar) -> Result<MatteScore> {
+    let mut scorer = MatteScorer::default();
+    for frame in &sequence.frames[1..] {
+        let path = mattes.join(&sequence.name).join(format!("{frame}.png"));
+        let truth = read_alpha(&sequence.alpha(frame))?;
+        scorer.add(&path.display().to_string(), read_alpha(&path)?, truth)?;
+        progress.inc(1);
+    }
+    finish(&scorer, sequence)
+}
+
+fn finish(scorer: &MatteScorer, sequence: &MatteSequence) -> Result<MatteScore> {
+    scorer.finish().ok_or_else(|| Error::score(sequence.name(), "it has fewer than 3 frames: add frames"))
+}
+
+/// Mattes of a model, with the post-processing of the element.
+#[derive(Debug)]
+pub struct Matter {
+    tracker: Tracker,
+    settings: MatteSettings,
+}
+
+impl Matter {
+    /// Runs `tracker`; `settings` are those of the element.
+    pub fn new(tracker: Tracker, settings: MatteSettings) -> Self {
+        Self { tracker, settings }
+    }
+
+    /// Makes the mattes of a sequence and scores them. With `out`, writes them as `out/<sequence>/<frame>.png`, that of
+    /// the first frame included.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, sizes differ, or the network fails.
+    pub fn score(
+        &mut self,
+        sequence: &MatteSequence,
+        out: Option<&Path>,
+        progress: &ProgressBar,
+    ) -> Result<MatteScore> {
+        let folder = out.map(|out| out.join(&sequence.name));
+        if let Some(folder) = &folder {
+            fs::create_dir_all(folder).map_err(|source| Error::write(folder, source))?;
+        }
+        let mut post_processor = PostProcessor::default();
+        let mut scorer = MatteScorer::default();
+        for (index, frame) in sequence.frames.iter().enumerate() {
+            let place = || format!("{}, frame {frame}", sequence.name);
+            let path = sequence.alpha(frame);
+            let truth = read_alpha(&path)?;
+            let (width, height) = truth.size();
+            let picture = sequence.picture(frame)?;
+            let mut view = picture.as_picture();
+            let mut values = truth.values().to_vec();
+            if index == 0 {
+                let mask = ReferenceMask::open(&path)?;
+                self.tracker
+                    .set_reference(&mut view, &mask)
+                    .map_err(|error| Error::from(error).at(place()))?;
+            } else {
+                let matte = self.tracker.step(&mut view).map_err(|error| Error::from(error).at(place()))?;
+                let mut plane = PlaneMut { data: &mut values, width, height, stride: width };
+                let guide = Guide::from_picture(&view);
+                post_processor.write_alpha(&self.settings, Some(&matte), guide.as_ref(), &mut plane)?;
+            }
+            if let Some(folder) = &folder {
+                let path = folder.join(format!("{frame}.png"));
+                let size = (width as u32, height as u32);
+                image::save_buffer(&path, &values, size.0, size.1, image::ColorType::L8)
+                    .map_err(|error| Error::write(&path, std::io::Error::other(error)))?;
+            }
+            if let Some(matte) = AlphaPlane::new(width, values).filter(|_| index > 0) {
+                scorer.add(&place(), matte, truth)?;
+                progress.inc(1);
+            }
+        }
+        finish(&scorer, sequence)
+    }
+}
