@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
-# Lays an object of a webcam over a blurred background, a picture or a colour, as a virtual camera for video conferences
-# and recorders.
+# Lays the person before a webcam, or an object, over a blurred background, a picture or a colour, as a virtual camera for
+# video conferences and recorders.
 set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: pipelines/virtual-camera.sh MASK.png [BACKGROUND] [CAMERA] [VIRTUAL]
+usage: pipelines/virtual-camera.sh [BACKGROUND] [CAMERA] [VIRTUAL]
 
-  MASK        PNG of the object in the camera's first frame, or of an object in REF_IMAGE
   BACKGROUND  a picture file, a colour (#rrggbb), blur, or blur:SIGMA in pixels
                                                          (default: blur)
   CAMERA      the input camera                           (default: /dev/video0)
   VIRTUAL     the output device, of v4l2loopback         (default: /dev/video10)
 
 Environment:
+  MASK        PNG of an object in the camera's first frame, or in REF_IMAGE (default: the person before the camera)
   REF_IMAGE   the picture MASK was drawn on, for instance a snapshot of the camera:
               gst-launch-1.0 v4l2src num-buffers=30 ! videoconvert ! video/x-raw,width=1280,height=720 ! jpegenc ! multifilesink location=snapshot.jpg
   SIZE        the size of the camera's frames            (default: 1280x720)
@@ -24,13 +24,13 @@ To create a virtual camera:
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
-if [ $# -lt 1 ] || [ $# -gt 4 ]; then usage >&2; exit 2; fi
+if [ $# -gt 3 ]; then usage >&2; exit 2; fi
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-background=${2:-blur}
-camera=${3:-/dev/video0}
-virtual=${4:-/dev/video10}
+background=${1:-blur}
+camera=${2:-/dev/video0}
+virtual=${3:-/dev/video10}
 size=${SIZE:-1280x720}
-need_files "$1" ${REF_IMAGE:+"$REF_IMAGE"}
+need_files ${MASK:+"$MASK"} ${REF_IMAGE:+"$REF_IMAGE"}
 need_elements fastganseg v4l2src v4l2sink
 [ -c "$camera" ] || fail "camera $camera does not exist: list cameras with ls /dev/video*"
 [ -c "$virtual" ] || fail "virtual camera $virtual does not exist: --help shows how to create it"
@@ -44,8 +44,10 @@ case $background in
     background=image:$background
     ;;
 esac
+reference=(ref-auto=person)
+[ -z "${MASK:-}" ] || reference=(ref-mask="$MASK" ref-image="${REF_IMAGE:-}")
 exec gst-launch-1.0 \
   v4l2src device="$camera" ! decodebin ! videoconvertscale ! "video/x-raw,width=${size%x*},height=${size#*x}" \
   ! queue leaky=downstream max-size-buffers=1 \
-  ! fastganseg ref-mask="$1" ref-image="${REF_IMAGE:-}" background="$background" \
+  ! fastganseg "${reference[@]}" background="$background" \
   ! videoconvert ! video/x-raw,format=YUY2 ! v4l2sink device="$virtual" sync=false
