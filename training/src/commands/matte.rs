@@ -56,8 +56,10 @@ enum Edges {
     Bilinear,
 }
 
-/// Name, factor and value of each measure.
-const MEASURES: [(&str, f64, fn(&MatteScore) -> Option<f64>); 6] = [
+/// Name, factor and value of a measure.
+type Measure = (&'static str, f64, fn(&MatteScore) -> Option<f64>);
+
+const MEASURES: [Measure; 6] = [
     ("MAD", 1e3, |score| Some(score.errors.mad)),
     ("MSE", 1e3, |score| Some(score.errors.mse)),
     ("Grad", 1.0, |score| Some(score.errors.gradient)),
