@@ -4,7 +4,7 @@
 //! with mouse, touch and keyboard, and saves. Reads the saved masks, and runs the command that the page prints.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -82,33 +82,37 @@ impl Browser {
         Some(browser)
     }
 
-    /// Sends one command of the protocol and returns its value.
-    fn request(&self, method: &str, path: &str, body: &Value) -> Value {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    /// Sends one command of the protocol and returns its answer.
+    fn send(&self, method: &str, path: &str, body: &Value) -> io::Result<Value> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         let body = body.to_string();
+        let length = body.len();
         write!(
             stream,
-            "{method} /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
+            "{method} /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+        )?;
         let mut stream = BufReader::new(stream);
         let mut length = 0;
         loop {
             let mut line = String::new();
-            stream.read_line(&mut line).unwrap();
+            stream.read_line(&mut line)?;
             match line.trim_end().split_once(':') {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                    length = value.trim().parse().unwrap();
+                    length = value.trim().parse().map_err(io::Error::other)?;
                 }
                 None if line.trim_end().is_empty() => break,
                 _ => (),
             }
         }
         let mut answer = vec![0; length];
-        stream.read_exact(&mut answer).unwrap();
-        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        stream.read_exact(&mut answer)?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// Sends one command of the protocol and returns its value.
+    fn request(&self, method: &str, path: &str, body: &Value) -> Value {
+        let answer = self.send(method, path, body).unwrap();
         assert!(answer["value"]["error"].is_null(), "{path}: {answer}");
         answer["value"].clone()
     }
@@ -221,10 +225,10 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        if !self.session.is_empty() && !std::thread::panicking() {
-            self.request("DELETE", &format!("session/{}", self.session), &json!({}));
+        // The browser outlives its driver, unless the session is ended.
+        if !self.session.is_empty() {
+            let _ = self.send("DELETE", &format!("session/{}", self.session), &json!({}));
         }
-        // Ends the browser, too.
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
