@@ -41,6 +41,12 @@ lint: setup ## Check formatting and lints; warnings are errors
 	# Model, tracker and trainer must build without GStreamer.
 	cargo clippy --package fastganseg-training --all-targets -- -D warnings
 
+# Needs cargo-deny: cargo install cargo-deny --locked. `cargo deny --workspace check advisories` reads the advisory
+# database from GitHub, so it is not part of this check, which needs no other network than the crates registry.
+.PHONY: deny
+deny: ## Check licences and sources of the dependencies
+	cargo deny --workspace check bans licenses sources
+
 .PHONY: doc
 doc: setup ## Build the documentation in target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
@@ -75,6 +81,11 @@ uninstall: ## Remove the installed plugin
 .PHONY: dist
 dist: setup ## Pack an archive that runs where GStreamer is installed
 	@scripts/dist.sh
+
+# Needs cargo-deb: cargo install cargo-deb
+.PHONY: deb
+deb: setup ## Pack a Debian package: target/dist/fastganseg_*.deb
+	@scripts/dist.sh --deb
 
 .PHONY: clean
 clean: ## Remove build output and the demo's files, but not libtorch

@@ -5,14 +5,17 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: scripts/dist.sh
+usage: scripts/dist.sh [--deb]
 
 Packs the plugin, the trainer, libtorch's CPU libraries, the scripts of pipelines/ and the licences into
 target/dist/fastganseg-VERSION-linux-x86_64.tar.xz. The archive runs from any folder on x86-64 Linux with glibc 2.36 or
 newer (as on the build machine) and GStreamer 1.22 or newer.
+
+  --deb   pack a package for Debian 12, Debian 13 and derivatives instead: target/dist/fastganseg_VERSION-1_amd64.deb
 EOF
 }
-case ${1:-} in -h | --help) usage; exit 0 ;; '') ;; *) usage >&2; exit 2 ;; esac
+deb=no
+case ${1:-} in -h | --help) usage; exit 0 ;; --deb) deb=yes ;; '') ;; *) usage >&2; exit 2 ;; esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -22,6 +25,8 @@ stage=$target/dist/$name
 
 command -v chrpath >/dev/null ||
   { echo "dist: error: chrpath is missing (on Debian and Ubuntu: apt install chrpath)" >&2; exit 1; }
+[ $deb = no ] || command -v cargo-deb >/dev/null ||
+  { echo "dist: error: cargo-deb is missing: cargo install cargo-deb" >&2; exit 1; }
 cargo build --release --workspace
 rm -rf "$stage"
 mkdir -p "$stage/bin" "$stage/lib/gstreamer-1.0" "$stage/licences"
@@ -43,5 +48,12 @@ for binary in "$stage"/bin/* "$stage"/lib/gstreamer-1.0/*; do
     exit 1
   fi
 done
+if [ $deb = yes ]; then
+  # Cargo.toml names the files below target/dist/deb. The trainer looks for libtorch in /usr/lib/fastganseg.
+  mkdir -p target/dist
+  ln -sfn "$(realpath "$stage")" target/dist/deb
+  ln -sfn x86_64-linux-gnu/fastganseg "$stage/libtorch"
+  exec cargo deb --no-build --no-strip --compress-system --compress-type gzip --fast --output "$target/dist/"
+fi
 tar -C "$target/dist" -cf - "$name" | xz -T0 -3 >"$target/dist/$name.tar.xz"
 echo "$target/dist/$name.tar.xz"

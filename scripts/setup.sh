@@ -21,6 +21,10 @@ PACKAGES=(
   gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav
   ffmpeg
 )
+# `make test` drives docs/mask.html in a browser.
+if [ -n "${FASTGANSEG_REQUIRE_ALL:-}" ] && ! command -v chromedriver >/dev/null; then
+  PACKAGES+=(chromium chromium-driver)
+fi
 
 usage() {
   cat <<EOF
@@ -40,6 +44,8 @@ Environment:
   APT=0         do not install system packages: GStreamer is installed by other means
   LIBTORCH=DIR  use your own libtorch $TORCH; nothing is downloaded
   PYTHON=EXE    the Python whose pip downloads libtorch (any version with pip 21 or newer)
+  FASTGANSEG_REQUIRE_ALL=1
+                also install what only tests need: Chromium and its driver (make test sets this)
 EOF
 }
 
@@ -125,6 +131,8 @@ apt_install() {
     die "apt-get could not install: $*" \
       "No network? Check the connection and any proxy (Acquire::http::Proxy in /etc/apt/apt.conf.d)." \
       "No such package? Ubuntu keeps some in 'universe': sudo add-apt-repository universe" \
+      "No chromium? Ubuntu lacks the package: put Google Chrome and its chromedriver in PATH, or skip the tests of" \
+      "  docs/mask.html: make test FASTGANSEG_REQUIRE_ALL=" \
       "Disk full? See: df -h / /var"
 }
 

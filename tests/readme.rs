@@ -14,6 +14,7 @@ use gstreamer as gst;
 #[allow(dead_code)]
 #[path = "../examples/demo_clip.rs"]
 mod demo_clip;
+mod phone_video;
 
 /// Elements that need hardware or a display, and their replacements.
 const REPLACEMENTS: [(&str, &str); 5] = [
@@ -175,29 +176,15 @@ fn script(arguments: &str, folder: &Path) -> Result<(), String> {
     run(&format!("{}/pipelines/{arguments}", env!("CARGO_MANIFEST_DIR")), folder)
 }
 
-/// An MP4 whose video is marked as rotated by 90 degrees, in the matrix of its track header (`tkhd`), as phones do.
-fn rotated(mp4: &[u8]) -> Vec<u8> {
-    const MATRIX: [i32; 9] = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30];
-    let mut rotated = mp4.to_vec();
-    let headers = mp4.windows(4).enumerate().filter(|(_, bytes)| *bytes == b"tkhd").map(|(at, _)| at + 4);
-    for header in headers {
-        let matrix = header + if mp4[header] == 0 { 40 } else { 52 };
-        let has_width = mp4[matrix + 36..][..4] != [0; 4];
-        if has_width {
-            let bytes: Vec<u8> = MATRIX.iter().flat_map(|value| value.to_be_bytes()).collect();
-            rotated[matrix..][..36].copy_from_slice(&bytes);
-        }
-    }
-    assert_ne!(rotated, mp4);
-    rotated
-}
-
 #[test]
 fn scripts_turn_videos_with_a_rotation_tag_upright() {
     let folder = clip_folder();
     let folder = folder.path();
-    std::fs::write(folder.join("phone.mp4"), rotated(&std::fs::read(folder.join("in.mp4")).unwrap()))
-        .unwrap();
+    std::fs::write(
+        folder.join("phone.mp4"),
+        phone_video::rotated(&std::fs::read(folder.join("in.mp4")).unwrap()),
+    )
+    .unwrap();
     let mask = image::open(folder.join("mask.png")).unwrap();
     mask.rotate90().save(folder.join("upright.png")).unwrap();
     for (arguments, output) in [

@@ -321,6 +321,8 @@ impl Stream {
         }
         if roi_meta {
             attach_regions(buffer.make_mut(), &element.shared().statistics);
+            #[cfg(feature = "v1_24")]
+            attach_detections(buffer.make_mut(), &element.shared().statistics);
         }
         self.discont.mark(&mut buffer, discont);
         element.record_output(origin, begun.elapsed().saturating_sub(waited));
@@ -456,5 +458,31 @@ fn attach_regions(buffer: &mut gst::BufferRef, statistics: &Statistics) {
                 .field("confidence", object.confidence)
                 .build(),
         );
+    }
+}
+
+/// Attaches an object detection of GstAnalytics for each object that is present, to the relation meta of the buffer if
+/// it has one.
+#[cfg(feature = "v1_24")]
+fn attach_detections(buffer: &mut gst::BufferRef, statistics: &Statistics) {
+    use gstreamer_analytics::{AnalyticsRelationMeta, AnalyticsRelationMetaODExt};
+
+    let detections: Vec<_> = (statistics.objects().iter().filter(|object| object.present))
+        .filter_map(|object| Some((object.id, object.region?, object.confidence)))
+        .collect();
+    if detections.is_empty() {
+        return;
+    }
+    if buffer.meta::<AnalyticsRelationMeta>().is_none() {
+        AnalyticsRelationMeta::add(buffer);
+    }
+    let Some(mut meta) = buffer.meta_mut::<AnalyticsRelationMeta>() else { return };
+    for (id, region, confidence) in detections {
+        let [x, y, width, height] = [region.x, region.y, region.width, region.height]
+            .map(|length| i32::try_from(length).unwrap_or(i32::MAX));
+        let kind = glib::Quark::from_str(format!("object-{id}"));
+        if let Err(error) = meta.add_od_mtd(kind, x, y, width, height, confidence as f32) {
+            gst::warning!(CAT, "the detection of object {id} is not attached: {error}");
+        }
     }
 }

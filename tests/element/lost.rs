@@ -70,6 +70,49 @@ fn present_objects_have_a_region_of_interest() {
     }
 }
 
+#[cfg(feature = "v1_24")]
+#[test]
+fn present_objects_are_object_detections() {
+    use gstreamer_analytics::prelude::*;
+    use gstreamer_analytics::{AnalyticsODMtd, AnalyticsRelationMeta};
+
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (WIDTH, HEIGHT), inside));
+    let info = info(VideoFormat::Rgb, WIDTH as u32, HEIGHT as u32);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    harness.push(picture(0)).unwrap();
+    assert!(harness.pull().unwrap().meta::<AnalyticsRelationMeta>().is_none(), "off by default");
+    element.set_property("roi-meta", true);
+    for number in 1..9 {
+        let mut picture = picture(number);
+        let detected_upstream = number == 2;
+        if detected_upstream {
+            let mut meta = AnalyticsRelationMeta::add(picture.get_mut().unwrap());
+            meta.add_od_mtd(glib::Quark::from_str("dog"), 1, 2, 3, 4, 0.5).unwrap();
+        }
+        harness.push(picture).unwrap();
+        let buffer = harness.pull().unwrap();
+        let mut kinds = Vec::new();
+        if let Some(meta) = buffer.meta::<AnalyticsRelationMeta>() {
+            for detection in meta.iter::<AnalyticsODMtd>() {
+                kinds.push(detection.obj_type().unwrap().as_str().to_owned());
+                if kinds.last().unwrap() == "object-1" {
+                    let at = detection.location().unwrap();
+                    let near = |a: i32, b: i32| (a - b).abs() <= 8;
+                    assert!(near(at.x, 155) && near(at.y, 85) && near(at.w, 90) && near(at.h, 90), "{at:?}");
+                    assert!(at.loc_conf_lvl > 0.3 && at.loc_conf_lvl <= 1.0, "{at:?}");
+                }
+            }
+        }
+        if number >= COVERED.start + 2 {
+            assert!(kinds.is_empty(), "frame {number}: {kinds:?}");
+        } else if number < COVERED.start {
+            let expected: &[&str] = if detected_upstream { &["dog", "object-1"] } else { &["object-1"] };
+            assert_eq!(kinds, expected, "frame {number}");
+        }
+    }
+}
+
 #[test]
 fn a_covered_object_is_announced_as_lost_and_recovered() {
     let files = Files::new();
