@@ -8,7 +8,7 @@ usage() {
 usage: scripts/demo.sh [CLIP MASK]
 
 Installs the dependencies, builds the plugin, and cuts an object out of a clip:
-  CLIP   a video GStreamer can decode       (default: a clip drawn by examples/demo_clip.rs)
+  CLIP   a video GStreamer can decode       (default: examples/clips/dog.mp4)
   MASK   PNG of the object in CLIP's first frame: white on black, or a picture with alpha
 
 Writes demo/cutout.mp4, the object over a checkerboard with the clip's sound, and
@@ -54,7 +54,7 @@ step 1 "Setting up"
 scripts/setup.sh
 
 step 2 "Building (the first time takes some minutes)"
-cargo build --profile "$profile" --lib --example demo_clip --example contact_sheet
+cargo build --profile "$profile" --lib --example contact_sheet
 GST_PLUGIN_PATH=$(realpath "$built")
 export GST_PLUGIN_PATH
 . pipelines/common.sh
@@ -62,14 +62,10 @@ need_elements fastganseg
 
 mkdir -p demo
 step 3 "The clip"
-if [ -n "$clip" ]; then
-  has_video "$clip" || die "$clip has no video that GStreamer can decode" "Inspect it with: gst-discoverer-1.0 $clip"
-  echo "$clip, with mask $mask"
-else
-  clip=demo/clip.mp4
-  mask=demo/mask.png
-  "$built/examples/demo_clip" "$clip" "$mask"
-fi
+clip=${clip:-examples/clips/dog.mp4}
+mask=${mask:-examples/clips/dog-mask.png}
+has_video "$clip" || die "$clip has no video that GStreamer can decode" "Inspect it with: gst-discoverer-1.0 $clip"
+echo "$clip, with mask $mask"
 
 step 4 "Cutting out"
 rm -f demo/cutout.mp4 demo/contact-sheet.png
