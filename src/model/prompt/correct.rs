@@ -61,7 +61,7 @@ impl PromptNetwork {
 
 /// Changes `mask` to `wanted` in the changed area at the point. If the mask has the point's label there already, all of
 /// `wanted` is taken.
-fn apply_at(mask: &mut Vec<u8>, wanted: &[u8], size: (usize, usize), point: &Point) -> Result<()> {
+fn apply_at(mask: &mut [u8], wanted: &[u8], size: (usize, usize), point: &Point) -> Result<()> {
     let (width, height) = size;
     let position = |at: f64, length: usize| (at.max(0.0) as usize).min(length - 1);
     let start = position(point.y, height) * width + position(point.x, width);
