@@ -56,7 +56,7 @@ fn compile_nccl(libtorch: &Path, out: &Path) -> Result<(), String> {
     let toolkit = env::var_os("CUDA_HOME").map(PathBuf::from);
     let folders: Vec<PathBuf> =
         wheels.map(|entry| entry.path()).chain(toolkit).map(|folder| folder.join("include")).collect();
-    for header in ["nccl.h", "cuda_runtime_api.h", "cublas_v2.h", "cusparse.h", "cusolverDn.h"] {
+    for header in ["nccl.h", "cuda_runtime_api.h", "cublas_v2.h", "cusparse.h", "cusolverDn.h", "nv/target"] {
         if !folders.iter().any(|folder| folder.join(header).exists()) {
             return Err(format!("{header} is neither beside libtorch nor in CUDA_HOME"));
         }
@@ -65,6 +65,8 @@ fn compile_nccl(libtorch: &Path, out: &Path) -> Result<(), String> {
     for folder in folders {
         command.arg("-I").arg(folder);
     }
+    // NVIDIA's wheels lack two headers.
+    command.args(["-idirafter", "../src/cuda/include"]);
     command.args(["-DUSE_C10D_NCCL", "-DUSE_NCCL"]).arg(format!("{SOURCES}/nccl.cpp"));
     command.args(["-Wl,--no-as-needed", "-ltorch_cuda", "-lc10_cuda", "-ltorch_cpu", "-lc10"]);
     finish(command, out)

@@ -17,8 +17,8 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -36,9 +36,14 @@ int attempt(F&& f) {
   return fastganseg::attempt(reason, std::forward<F>(f));
 }
 
-/// The reducer warns if every parameter has a gradient, which is the normal case here.
-struct Silent : c10::WarningHandler {
-  void process(const c10::Warning&) override {}
+// Drops the warnings of the reducer: that every parameter has a gradient, which is the normal case here, and that
+// gradients of depthwise kernels have other strides of dimensions of size 1.
+struct Filter : c10::WarningHandler {
+  void process(const c10::Warning& warning) override {
+    if (std::strstr(warning.source_location().file, "reducer") == nullptr) {
+      c10::WarningHandler::process(warning);
+    }
+  }
 };
 
 std::vector<at::Tensor> list(at::Tensor** tensors, size_t count) {
@@ -192,8 +197,9 @@ void fastganseg_distributed_reducer_free(c10d::Reducer* reducer) {
 // The next backward pass from `loss` averages the gradients over all ranks.
 int fastganseg_distributed_reducer_prepare(c10d::Reducer* reducer, const at::Tensor* loss) {
   return attempt([&] {
-    Silent silent;
-    c10::WarningUtils::WarningHandlerGuard guard(&silent);
+    // For this thread, which runs the backward pass.
+    static Filter filter;
+    c10::WarningUtils::set_warning_handler(&filter);
     reducer->prepare_for_forward();
     reducer->prepare_for_backward({*loss});
   });

@@ -48,9 +48,10 @@ pub fn run(config: &TrainConfig, out: &Path, interrupt: &Interrupt, ranks: &Rank
         session.validate()?;
     }
     let outcome = Outcome { complete: session.done >= end, scores: session.scores() };
-    if !outcome.complete && ranks.is_first() {
-        eprintln!("stopped after {} of {end} steps; run the same command to resume", session.done);
-    }
+    let done = session.done;
     session.close()?;
+    if !outcome.complete && ranks.is_first() {
+        eprintln!("stopped after {done} of {end} steps; run the same command to resume");
+    }
     Ok(outcome)
 }

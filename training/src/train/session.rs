@@ -51,8 +51,9 @@ pub struct Session {
     /// Images, true masks and predicted masks of the first clip of the last step.
     preview: Option<[Tensor; 3]>,
     ranks: Ranks,
-    /// Time of waiting for clips.
+    /// Time of waiting for clips, and of all steps of this process.
     waited: Duration,
+    trained: Duration,
     /// Steps of this process.
     steps: u64,
     /// Number of completed steps.
@@ -153,6 +154,7 @@ impl Session {
             preview: None,
             ranks,
             waited: Duration::ZERO,
+            trained: Duration::ZERO,
             steps: 0,
             done,
         })
@@ -188,6 +190,7 @@ impl Session {
         }
         self.done += 1;
         self.steps += 1;
+        self.trained += begun.elapsed();
         let Some(recorder) = &mut self.recorder else { return Ok(losses.stop) };
         self.preview = preview(&batches, &losses)?;
         for (name, value) in &losses.scalars {
@@ -309,6 +312,17 @@ impl Session {
     pub fn close(self) -> Result<()> {
         self.bar.abandon();
         let Some(recorder) = self.recorder else { return Ok(()) };
+        if self.steps > 0 {
+            let seconds = self.trained.as_secs_f64();
+            let clips = self.steps * self.config.batches() * self.config.data.batch as u64;
+            eprintln!(
+                "{} steps in {seconds:.1} s, {:.2} clips/s on {} ranks, {:.1} % of the time waiting for clips",
+                self.steps,
+                clips as f64 / seconds,
+                self.ranks.count(),
+                100.0 * self.waited.as_secs_f64() / seconds
+            );
+        }
         recorder.draw()
     }
 }
