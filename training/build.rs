@@ -65,7 +65,8 @@ fn compile_nccl(libtorch: &Path, out: &Path) -> Result<(), String> {
     for folder in folders {
         command.arg("-I").arg(folder);
     }
-    // NVIDIA's wheels lack two headers.
+    // NVIDIA's wheels lack two headers, which have this definition.
+    command.arg("-D__forceinline__=inline __attribute__((always_inline))");
     command.args(["-idirafter", "../src/cuda/include"]);
     command.args(["-DUSE_C10D_NCCL", "-DUSE_NCCL"]).arg(format!("{SOURCES}/nccl.cpp"));
     command.args(["-Wl,--no-as-needed", "-ltorch_cuda", "-lc10_cuda", "-ltorch_cpu", "-lc10"]);

@@ -126,7 +126,7 @@ fn assert_same_curve(fixture: &Fixture, one: &str, other: &str) {
         let [one, other] = [&one, &other].map(|curve| column(curve, name));
         assert_eq!(one.len(), other.len(), "{name}");
         for (one, other) in one.iter().zip(&other) {
-            assert!((one - other).abs() <= 1e-4 * one.abs() + 1e-6, "{name}: {one} and {other}");
+            assert!((one - other).abs() <= 1e-3 * one.abs() + 1e-5, "{name}: {one} and {other}");
         }
     }
 }
