@@ -6,6 +6,7 @@ set -euo pipefail
 TORCH=2.11.0
 CUDA_RUNTIME=13.0.96
 CUDA_CUPTI=13.0.85
+CUDA_CCCL=13.0.85
 GSTREAMER=1.22
 GLIBC=2.28
 # Disk space for the download and the unpacked files together, in MiB.
@@ -285,6 +286,8 @@ else
       work=$(mktemp -d "$(dirname "$real")/.libtorch.part.XXXXXX")
       sed -n 's/^Requires-Dist: \(\(nvidia-\|cuda-toolkit\).*\)/\1/p' \
         "$real/torch-$TORCH.dist-info/METADATA" >"$work/requirements.txt"
+      # Headers of the training program's NCCL support.
+      echo "nvidia-cuda-cccl==$CUDA_CCCL" >>"$work/requirements.txt"
       say "downloading the CUDA libraries (2.7 GB) into .libtorch/"
       fetch "$work" --requirement "$work/requirements.txt" || cannot_fetch "the CUDA libraries"
       rm -f "$real/.cuda-complete"

@@ -43,7 +43,7 @@ fn main() {
 }
 
 fn time(name: &str, data: Data) {
-    let mix = Mix::open(&data, 1).expect("clips");
+    let mix = Mix::open(&data, 1, true).expect("clips");
     mix.batch(0).expect("a batch");
     // Processor time, since other programs may use the machine.
     let start = ThreadTime::now();

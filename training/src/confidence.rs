@@ -11,7 +11,7 @@ use crate::report::write_rows;
 const BIN: f64 = 0.05;
 
 /// One object in one scored frame.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ConfidenceRow {
     /// Name of the sequence.
     pub sequence: String,

@@ -89,6 +89,9 @@ pub enum Error {
     /// Signal handler that cannot be installed.
     #[error("cannot install the signal handler: {0}")]
     Signal(#[from] ctrlc::Error),
+    /// Error of the work on several ranks.
+    #[error("{0}")]
+    Ranks(String),
     /// Error of libtorch.
     #[error("libtorch: {}", .0.to_string().lines().next().unwrap_or_default())]
     Torch(#[from] tch::TchError),

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
 use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
 
 use crate::confidence::ConfidenceRow;
 use crate::dataset::{Dataset, Frame, Sequence};
+use crate::distributed::Ranks;
 use crate::method::Propagator;
 use crate::report::{ContactSheet, Speed, Tile};
 use crate::score::{Flicker, FrameScore, Scores, SequenceScore, objects_of, score_frame, scored_range};
@@ -55,38 +57,44 @@ pub struct Evaluation {
 }
 
 /// Runs `propagator` on every sequence of `dataset` from its first annotated frame on, and scores the results
-/// against the annotations. `progress` counts frames.
+/// against the annotations. The ranks share the sequences; each writes the masks of its own and returns the results of
+/// all. `progress` counts the frames of this rank.
 ///
 /// The masks have the size of the sequence's first annotation. The mask of the first frame is that annotation, unless
 /// [`EvalOptions::first`] says otherwise, so the folder is a complete submission to the benchmark.
 ///
 /// # Errors
 /// An image or annotation is missing or broken, a sequence cannot be scored (checked before the first one runs), the
-/// method fails, or a file cannot be written. The message names the file, or the sequence and frame.
+/// method fails, a file cannot be written, or another rank has ended. The message names the file, or the sequence and
+/// frame.
 pub fn evaluate(
     propagator: &mut dyn Propagator,
     dataset: &Dataset,
     options: &EvalOptions,
     progress: &ProgressBar,
+    ranks: &Ranks,
 ) -> Result<Evaluation> {
-    let mut frames = 0;
-    for sequence in dataset.sequences() {
-        frames += check(sequence, options)?;
+    let sequences = dataset.sequences();
+    let frames: Vec<usize> =
+        sequences.iter().map(|sequence| check(sequence, options)).collect::<Result<_>>()?;
+    let share = ranks.share(&frames);
+    progress.set_length(share.iter().map(|&index| frames[index] as u64).sum());
+    let has_user = options.first != FirstMask::Mask || options.corrections > 0;
+    let user = has_user.then(SimulatedUser::new).transpose()?;
+    let mut own = Vec::with_capacity(share.len());
+    for index in share {
+        progress.set_message(sequences[index].name().to_string());
+        own.push((index, Run::of(propagator, &sequences[index], (options, user.as_ref()), progress)?));
     }
-    progress.set_length(frames as u64);
 
     let mut scores = Scores::default();
     let mut speed = Speed::default();
     let (mut steps, mut step_time) = (0, Duration::ZERO);
     let (mut flickers, mut confidence) = (Vec::new(), Vec::new());
     let mut first_masks = Vec::new();
-    let has_user = options.first != FirstMask::Mask || options.corrections > 0;
-    let user = has_user.then(SimulatedUser::new).transpose()?;
-    for sequence in dataset.sequences() {
-        progress.set_message(sequence.name().to_string());
-        let run = Run::of(propagator, sequence, (options, user.as_ref()), progress)?;
+    for run in ranks.gather_shares(own)? {
         let fps = per_second(run.steps, run.step_time);
-        speed.sequences.extend(fps.map(|fps| (sequence.name().to_string(), fps)));
+        speed.sequences.extend(fps.map(|fps| (run.score.name.clone(), fps)));
         steps += run.steps;
         step_time += run.step_time;
         flickers.extend(run.flicker);
@@ -129,6 +137,7 @@ fn per_second(frames: usize, time: Duration) -> Option<f64> {
 }
 
 /// Result of one sequence.
+#[derive(Serialize, Deserialize)]
 struct Run {
     score: SequenceScore,
     steps: usize,

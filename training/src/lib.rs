@@ -20,6 +20,7 @@ pub mod clips;
 pub mod confidence;
 pub mod critic;
 pub mod dataset;
+pub mod distributed;
 mod error;
 pub mod eval;
 mod files;

@@ -7,6 +7,7 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fastganseg_training::distributed::{Place, exit_now};
 
 #[derive(Debug, Parser)]
 #[command(name = "fastganseg-train", version, about = "Trains and evaluates the fastganseg regressor")]
@@ -40,9 +41,15 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => match Place::from_environment() {
+            Ok(Some(place)) => {
+                eprintln!("rank {}: error: {error}", place.rank);
+                exit_now(1)
+            }
+            _ => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }

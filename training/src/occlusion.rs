@@ -5,10 +5,12 @@
 
 use image::{Rgb, RgbImage, imageops};
 use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
 
 use gstfastganseg::tracker::{Presence, Tracker, TrackerState};
 
 use crate::dataset::{Dataset, Frame, Sequence};
+use crate::distributed::Ranks;
 use crate::method::Propagator;
 use crate::{Error, LabelMap, Result};
 
@@ -22,7 +24,7 @@ pub const MAX_LOSS: f64 = 0.1;
 const MIN_MASK_SHARE: f64 = 0.001;
 
 /// Replacement of covered frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 pub enum Cover {
     /// Black
     Black,
@@ -126,7 +128,7 @@ fn damaged(picture: &RgbImage, step: usize) -> RgbImage {
 }
 
 /// Result of one sequence with one cover.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// Name of the sequence.
     pub sequence: String,
@@ -157,21 +159,25 @@ impl Case {
 
 /// Covers frames in the middle of every sequence, for each combination of `covers` and `lengths`. The sequence
 /// continues under the cover as long as enough frames remain after it. For frames without annotation, the mask of
-/// the tracker without a cover is used as ground truth.
+/// the tracker without a cover is used as ground truth. The ranks share the sequences; each returns the results of all.
 ///
 /// # Errors
-/// A sequence is too short or has no first mask, a file is broken, or the network fails.
+/// A sequence is too short or has no first mask, a file is broken, the network fails, or another rank has ended.
 pub fn measure(
     tracker: &mut Tracker,
     dataset: &Dataset,
     covers: &[Cover],
     lengths: &[usize],
     bar: &ProgressBar,
+    ranks: &Ranks,
 ) -> Result<Vec<Case>> {
     let sequences = dataset.sequences();
-    bar.set_length((sequences.len() * covers.len() * lengths.len()) as u64);
-    let mut cases = Vec::new();
-    for (index, sequence) in sequences.iter().enumerate() {
+    let frames: Vec<usize> = sequences.iter().map(|sequence| sequence.frames().len()).collect();
+    let share = ranks.share(&frames);
+    bar.set_length((share.len() * covers.len() * lengths.len()) as u64);
+    let mut own = Vec::with_capacity(share.len());
+    for index in share {
+        let (sequence, mut cases) = (&sequences[index], Vec::new());
         bar.set_message(sequence.name().to_string());
         let other = &sequences[(index + 1) % sequences.len()];
         let run = Run::new(tracker, sequence, other)?;
@@ -181,8 +187,9 @@ pub fn measure(
                 bar.inc(1);
             }
         }
+        own.push((index, cases));
     }
-    Ok(cases)
+    Ok(ranks.gather_shares(own)?.concat())
 }
 
 /// Results of a sequence without a cover, and the tracker's state at the first covered frame.

@@ -145,7 +145,7 @@ fn data(text: &str) -> Data {
 }
 
 fn open(text: &str) -> Result<Mix> {
-    Mix::open(&data(text), 11)
+    Mix::open(&data(text), 11, false)
 }
 
 fn message(text: &str) -> String {
@@ -447,13 +447,13 @@ fn images_of_another_shape_are_stretched_or_cropped() {
     let wide = "window = 2\nbatch = 4\nsize = [64, 48]\n";
     let area_with = |more: &str| {
         let data: Data = toml::from_str(&format!("{wide}{text}{more}")).unwrap();
-        let mix = Mix::open(&data, 1).unwrap();
+        let mix = Mix::open(&data, 1, false).unwrap();
         area(&mix.batch(0).unwrap().masks.get(0))
     };
     assert_eq!(area_with("fit = \"stretch\"\n"), 4.0 * 2.0 * 192.0, "twice as high");
     let text = text.replace("follow = false", "follow = true");
     let data: Data = toml::from_str(&format!("{wide}{text}")).unwrap();
-    let covered = area(&Mix::open(&data, 1).unwrap().batch(0).unwrap().masks.get(0));
+    let covered = area(&Mix::open(&data, 1, false).unwrap().batch(0).unwrap().masks.get(0));
     let complete = 4.0 * 4.0 * 192.0;
     assert!(covered > 0.8 * complete && covered <= complete, "twice as large, almost complete: {covered}");
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fastganseg_training::dataset::{Dataset, Selection};
+use fastganseg_training::distributed::Ranks;
 use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::method::{Frozen, Propagator};
 use fastganseg_training::report::{Speed, table};
@@ -81,7 +82,8 @@ fn frozen_first_mask() {
     let dataset = open(root.path());
     let out = root.path().join("out");
     let bar = ProgressBar::hidden();
-    let evaluation = evaluate(&mut Frozen::default(), &dataset, &options(&out), &bar).unwrap();
+    let evaluation =
+        evaluate(&mut Frozen::default(), &dataset, &options(&out), &bar, &Ranks::single()).unwrap();
     assert_eq!(bar.position(), 7 + 5);
 
     let scores = &evaluation.scores;
@@ -102,10 +104,11 @@ fn frozen_first_mask() {
     assert_eq!(evaluation.speed.sequences.len(), 2);
 
     // The written masks give the same scores, and so does a run that writes nothing.
-    let again = score_folder(&dataset, &out.join("masks"), &ProgressBar::hidden()).unwrap();
+    let again = score_folder(&dataset, &out.join("masks"), &ProgressBar::hidden(), &Ranks::single()).unwrap();
     assert_eq!(again, evaluation.scores);
     let quiet = EvalOptions::default();
-    let bare = evaluate(&mut Frozen::default(), &dataset, &quiet, &ProgressBar::hidden()).unwrap();
+    let bare =
+        evaluate(&mut Frozen::default(), &dataset, &quiet, &ProgressBar::hidden(), &Ranks::single()).unwrap();
     assert_eq!(bare.scores, evaluation.scores);
     assert!(table(&bare.scores, &Speed::default()).contains("global"));
 }
@@ -119,8 +122,9 @@ fn the_built_in_model() {
     let options_of_tracker = Options { device: DeviceChoice::Cpu, ..Options::default() };
     let mut tracker = Tracker::new(&options_of_tracker).unwrap();
     let out = root.path().join("out");
-    let evaluation = evaluate(&mut tracker, &dataset, &options(&out), &ProgressBar::hidden()).unwrap();
-    let again = score_folder(&dataset, &out.join("masks"), &ProgressBar::hidden()).unwrap();
+    let evaluation =
+        evaluate(&mut tracker, &dataset, &options(&out), &ProgressBar::hidden(), &Ranks::single()).unwrap();
+    let again = score_folder(&dataset, &out.join("masks"), &ProgressBar::hidden(), &Ranks::single()).unwrap();
     assert_eq!(again, evaluation.scores);
     // Bright squares on a dark ground: any trained model follows them.
     let summary = evaluation.scores.summary();
@@ -131,7 +135,9 @@ fn the_built_in_model() {
     fs::write(&split, "sparse\n").unwrap();
     let second = Selection { split: Some(split), ..Selection::default() };
     let second = Dataset::open(root.path(), &second).unwrap();
-    let alone = evaluate(&mut tracker, &second, &EvalOptions::default(), &ProgressBar::hidden()).unwrap();
+    let alone =
+        evaluate(&mut tracker, &second, &EvalOptions::default(), &ProgressBar::hidden(), &Ranks::single())
+            .unwrap();
     assert_eq!(alone.scores.sequences[0], evaluation.scores.sequences[1]);
 }
 
@@ -145,7 +151,7 @@ fn a_simulated_user_selects_and_corrects() {
     let dataset = Dataset::open(root.path(), &selection).unwrap();
     let run = |propagator: &mut dyn Propagator, first: FirstMask, corrections: usize| {
         let options = EvalOptions { first, corrections, ..EvalOptions::default() };
-        evaluate(propagator, &dataset, &options, &ProgressBar::hidden())
+        evaluate(propagator, &dataset, &options, &ProgressBar::hidden(), &Ranks::single())
     };
     for first in [FirstMask::Box, FirstMask::Points(1)] {
         let evaluation = run(&mut Frozen::default(), first, 0).unwrap();
@@ -168,7 +174,7 @@ fn a_simulated_user_selects_and_corrects() {
 fn error(root: &Path) -> String {
     let dataset = open(root);
     let bar = ProgressBar::hidden();
-    let outcome = evaluate(&mut Frozen::default(), &dataset, &EvalOptions::default(), &bar);
+    let outcome = evaluate(&mut Frozen::default(), &dataset, &EvalOptions::default(), &bar, &Ranks::single());
     outcome.unwrap_err().to_string()
 }
 
@@ -194,7 +200,7 @@ fn a_sequence_that_cannot_be_scored_is_known_before_the_first_runs() {
     fs::remove_file(root.path().join("Annotations/480p/sparse/00004.png")).unwrap();
     let dataset = open(root.path());
     let bar = ProgressBar::hidden();
-    let outcome = evaluate(&mut Frozen::default(), &dataset, &EvalOptions::default(), &bar);
+    let outcome = evaluate(&mut Frozen::default(), &dataset, &EvalOptions::default(), &bar, &Ranks::single());
     let message = outcome.unwrap_err().to_string();
     assert!(message.contains("sparse") && message.contains("at least 3"), "{message}");
     assert_eq!(bar.position(), 0);
@@ -213,7 +219,8 @@ fn a_method_that_fails_tells_where() {
     }
     let root = data();
     let dataset = open(root.path());
-    let outcome = evaluate(&mut Fails, &dataset, &EvalOptions::default(), &ProgressBar::hidden());
+    let outcome =
+        evaluate(&mut Fails, &dataset, &EvalOptions::default(), &ProgressBar::hidden(), &Ranks::single());
     let message = outcome.unwrap_err().to_string();
     assert!(message.contains("both, frame 00001"), "{message}");
 }
@@ -224,7 +231,8 @@ fn an_output_folder_that_cannot_be_made_is_named() {
     let out = root.path().join("taken");
     fs::write(&out, "a file").unwrap();
     let dataset = open(root.path());
-    let outcome = evaluate(&mut Frozen::default(), &dataset, &options(&out), &ProgressBar::hidden());
+    let outcome =
+        evaluate(&mut Frozen::default(), &dataset, &options(&out), &ProgressBar::hidden(), &Ranks::single());
     let message = outcome.unwrap_err().to_string();
     assert!(message.contains("taken"), "{message}");
 }

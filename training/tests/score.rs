@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fastganseg_training::dataset::{Dataset, Selection};
+use fastganseg_training::distributed::Ranks;
 use fastganseg_training::score::{Scores, score_folder};
 use fastganseg_training::{LabelMap, indexed_png};
 use indicatif::ProgressBar;
@@ -41,7 +42,7 @@ fn equals_the_official_tool() {
     let expected = fs::read_to_string(root.join("expected.json")).unwrap();
     let expected: Value = serde_json::from_str(&expected).unwrap();
     let dataset = Dataset::open(&root, &Selection::default()).unwrap();
-    let scores = score_folder(&dataset, &root.join("res"), &ProgressBar::hidden()).unwrap();
+    let scores = score_folder(&dataset, &root.join("res"), &ProgressBar::hidden(), &Ranks::single()).unwrap();
 
     let number = |value: &Value| value.as_f64().unwrap();
     let global = scores.summary();
@@ -104,7 +105,7 @@ impl Example {
     fn score_in(&self, masks: &str) -> fastganseg_training::Result<Scores> {
         let dataset = Dataset::open(self.root.path(), &Selection::default())?;
         let masks = self.root.path().join(masks);
-        score_folder(&dataset, &masks, &ProgressBar::hidden())
+        score_folder(&dataset, &masks, &ProgressBar::hidden(), &Ranks::single())
     }
 
     fn score(&self) -> fastganseg_training::Result<Scores> {

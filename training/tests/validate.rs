@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fastganseg_training::dataset::{Dataset, Selection};
+use fastganseg_training::distributed::Ranks;
 use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::train::validate::{BEST, BY_SEQUENCE, SCORE, Validation, Validator};
 use fastganseg_training::{LabelMap, indexed_png};
@@ -85,7 +86,7 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     assert_eq!([10, 15, 20, 25].map(|done| validator.is_due(done, 25)), [true, false, true, true]);
 
     let metadata = BTreeMap::from([("licence".to_owned(), "CC0-1.0".to_owned())]);
-    let validated = validator.run(&empty_masks(), &config(), &metadata, 10).unwrap();
+    let validated = validator.run(&empty_masks(), &config(), &metadata, 10, &Ranks::single()).unwrap();
     let empty_score = validated.scores.summary().region_and_contour();
     assert!(validated.is_best && empty_score < 0.01, "{empty_score}");
 
@@ -93,7 +94,7 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     let full_masks = network(2);
     let mut bias = full_masks.variables()["decoder.head.bias"].shallow_clone();
     let _ = tch::no_grad(|| bias.fill_(20.0));
-    let validated = validator.run(&full_masks, &config(), &metadata, 20).unwrap();
+    let validated = validator.run(&full_masks, &config(), &metadata, 20, &Ranks::single()).unwrap();
     assert!(validated.is_best);
     let best = Weights::open(&folder.path().join(BEST)).unwrap();
     assert_eq!((best.metadata()["steps"].as_str(), best.metadata()["licence"].as_str()), ("20", "CC0-1.0"));
@@ -108,15 +109,16 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     let mut tracker = Tracker::from_weights(&best, &options()).unwrap();
     let dataset = Dataset::open(folder.path(), &Selection::default()).unwrap();
     let evaluated =
-        evaluate(&mut tracker, &dataset, &EvalOptions::default(), &ProgressBar::hidden()).unwrap();
+        evaluate(&mut tracker, &dataset, &EvalOptions::default(), &ProgressBar::hidden(), &Ranks::single())
+            .unwrap();
     assert_eq!(evaluated.scores, validated.scores);
 
     // Worse weights do not replace the file, even after a restart.
     let bytes = fs::read(folder.path().join(BEST)).unwrap();
-    assert!(!validator.run(&empty_masks(), &config(), &metadata, 30).unwrap().is_best);
+    assert!(!validator.run(&empty_masks(), &config(), &metadata, 30, &Ranks::single()).unwrap().is_best);
     let mut resumed = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
     assert_eq!(resumed.best(), Some(score));
-    assert!(!resumed.run(&empty_masks(), &config(), &metadata, 40).unwrap().is_best);
+    assert!(!resumed.run(&empty_masks(), &config(), &metadata, 40, &Ranks::single()).unwrap().is_best);
     assert!(bytes == fs::read(folder.path().join(BEST)).unwrap());
     let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert_eq!(files.len(), 3, "images, annotations and the best weights: {files:?}");
@@ -137,7 +139,7 @@ fn validation_does_not_change_random_numbers_threads_and_gradients() {
     };
     let expected = draw_after(&mut || ());
     let drawn = draw_after(&mut || {
-        validator.run(&store, &config(), &BTreeMap::new(), 10).unwrap();
+        validator.run(&store, &config(), &BTreeMap::new(), 10, &Ranks::single()).unwrap();
     });
     assert!(expected.equal(&drawn));
     assert_eq!(tch::get_num_threads(), threads);
@@ -155,7 +157,7 @@ fn frame_step_and_sequences_select_the_frames() {
     let settings = Validation { sequences: vec!["right".into()], frame_step: 2, ..settings(folder.path()) };
     let mut validator = Validator::open(&settings, &options(), folder.path()).unwrap();
     assert_eq!(validator.frames(), 5);
-    let validated = validator.run(&network(4), &config(), &BTreeMap::new(), 10).unwrap();
+    let validated = validator.run(&network(4), &config(), &BTreeMap::new(), 10, &Ranks::single()).unwrap();
     assert_eq!(validated.scores.sequences[0].name, "right");
     assert_eq!(validated.scores.sequences[0].frames, ["00002", "00004", "00006"]);
 }

@@ -30,6 +30,31 @@ pub struct Batch {
     pub valid: Tensor,
     /// (B, 1, H, W), perturbed mask of the previous frame, in place of a prediction.
     pub previous: Tensor,
+    /// Seed of random numbers for the whole batch, equal on all ranks.
+    pub seed: i64,
+    /// Seeds of random numbers for each clip.
+    pub seeds: Vec<i64>,
+}
+
+impl Batch {
+    /// Joins what `draw` returns for each clip by its index along dimension `dim`. Before each call, libtorch's
+    /// generator is seeded with the clip's seed and `purpose`, so that random numbers do not depend on the
+    /// distribution of clips over ranks.
+    ///
+    /// # Errors
+    /// Those of `draw`.
+    pub fn draw(
+        &self,
+        purpose: i64,
+        dim: i64,
+        mut draw: impl FnMut(i64) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let parts = self.seeds.iter().zip(0..).map(|(seed, clip)| {
+            tch::manual_seed(seed.wrapping_add(purpose));
+            draw(clip)
+        });
+        Ok(Tensor::f_cat(&parts.collect::<Result<Vec<_>>>()?, dim)?)
+    }
 }
 
 /// Sources and settings of the training clips.
@@ -40,8 +65,10 @@ pub struct Mix {
     pub(super) perturbation: Perturbation,
     /// Predicted frames per clip, K.
     pub(super) steps: usize,
-    /// Clips per batch.
+    /// Clips per batch on all ranks.
     pub(super) clips: usize,
+    /// This rank and the number of ranks.
+    pub(super) ranks: (usize, usize),
     pub(super) sizes: Vec<Size>,
     /// Seed of all draws, together with the number of the clip.
     pub(super) seed: u64,
@@ -61,25 +88,39 @@ impl Mix {
         Ok(clip)
     }
 
-    /// Returns the batch of a step, which depends on the settings and the step only.
+    /// Restricts the batches to the clips of `rank` of `ranks`, which must divide the number of clips.
+    pub fn for_rank(self, rank: usize, ranks: usize) -> Self {
+        Self { ranks: (rank, ranks), ..self }
+    }
+
+    /// Returns the batch of a step, which depends on the settings, the step and the rank only. The batches of all
+    /// ranks together are that of a single process.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let _no_grad = tch::no_grad_guard();
         let (mut images, mut masks, mut valid, mut previous) = (vec![], vec![], vec![], vec![]);
         // A separate generator keeps the clips' draws independent of the sizes.
-        let size = *Random::new(!self.seed, step).pick(&self.sizes);
-        for index in 0..self.clips as u64 {
+        let mut random = Random::new(!self.seed, step);
+        let size = *random.pick(&self.sizes);
+        let seed = random.seed();
+        let mut seeds = vec![];
+        let (rank, ranks) = self.ranks;
+        let clips = self.clips / ranks;
+        for index in (rank * clips) as u64..((rank + 1) * clips) as u64 {
             let mut random = Random::new(self.seed, step * self.clips as u64 + index);
             let clip = self.clip(size, &mut random)?;
             previous.push(perturb(&clip.masks.f_narrow(0, 1, 1)?, &self.perturbation, &mut random)?);
             images.push(clip.images);
             masks.push(clip.masks);
             valid.push(clip.valid);
+            seeds.push(random.seed());
         }
         Ok(Batch {
             images: Tensor::f_stack(&images, 1)?,
             masks: Tensor::f_stack(&masks, 1)?,
             valid: Tensor::f_stack(&valid, 1)?,
             previous: Tensor::f_cat(&previous, 0)?,
+            seed,
+            seeds,
         })
     }
 }

@@ -16,14 +16,16 @@ use super::window::VideoClips;
 use crate::Result;
 
 impl Mix {
-    /// Opens all sources, reads those that are kept in memory, and prints a summary of each on stderr.
+    /// Opens all sources and reads those that are kept in memory. Prints a summary of each on stderr if `report` is
+    /// set.
     ///
     /// # Errors
     /// If a source is missing or unreadable, or if there are more broken files than the limit; the message names
     /// the file or folder.
-    pub fn open(data: &Data, seed: u64) -> Result<Self> {
+    pub fn open(data: &Data, seed: u64, report: bool) -> Result<Self> {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files, {eta} remaining");
-        let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar = if report { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let reading = Reading {
             cache: Cache::new(data.cache.saturating_mul(1 << 20)),
             broken: Broken::new(data.broken_limit),
@@ -49,7 +51,9 @@ impl Mix {
                     summary
                 }
             };
-            bar.suspend(|| eprintln!("{name}: {summary}"));
+            if report {
+                bar.suspend(|| eprintln!("{name}: {summary}"));
+            }
         }
         bar.finish_and_clear();
         Ok(Self {
@@ -58,6 +62,7 @@ impl Mix {
             perturbation: data.perturbation,
             steps: data.window,
             clips: data.batch,
+            ranks: (0, 1),
             sizes: data.sizes(),
             seed,
         })

@@ -20,7 +20,7 @@ const UNKNOWN: Rgb<u8> = Rgb([255, 0, 255]);
 /// # Errors
 /// Errors of the data or configuration, as in a training run.
 pub fn preview(data: &Data, seed: u64, batches: u64) -> Result<ContactSheet> {
-    let mix = Mix::open(data, seed)?;
+    let mix = Mix::open(data, seed, true)?;
     let mut sheet = ContactSheet::new(format!("training clips, seed {seed}"));
     for step in 0..batches {
         let batch = mix.batch(step)?;

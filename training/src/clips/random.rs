@@ -30,6 +30,11 @@ impl Random {
         self.0.sample(StandardNormal)
     }
 
+    /// Returns a seed for another generator.
+    pub fn seed(&mut self) -> i64 {
+        self.0.random()
+    }
+
     /// Returns an integer in 0..`n`; `n` must not be 0.
     pub fn below(&mut self, n: usize) -> usize {
         self.0.random_range(0..n)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use fastganseg_training::train::{Interrupt, ablate};
 use fastganseg_training::{Result, allocator};
 
-use super::Recipe;
+use super::{Processes, Recipe};
 
 /// Trains one configuration without critics, with each critic and with both, and compares the scores.
 ///
@@ -19,14 +19,22 @@ pub struct Args {
     /// Folder for the runs and their comparison
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+
+    #[command(flatten)]
+    processes: Processes,
 }
 
 /// Runs the trainings and prints the table.
 pub fn run(args: &Args) -> Result<()> {
     allocator::keep_freed_memory();
     let config = args.recipe.open()?;
-    if let Some(ablation) = ablate(&config, &args.out, &Interrupt::on_signals()?)? {
-        print!("{}", ablation.table());
-    }
-    Ok(())
+    args.processes.run(
+        || config.shared_settings(),
+        |ranks| {
+            if let Some(ablation) = ablate(&config, &args.out, &Interrupt::on_signals()?, ranks)? {
+                print!("{}", ablation.table());
+            }
+            Ok(())
+        },
+    )
 }

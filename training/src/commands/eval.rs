@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use fastganseg_training::confidence::{calibration_error, rank_correlation, write_confidence};
+use fastganseg_training::distributed::Ranks;
 use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::method::{Frozen, PostProcessed, Propagator, Threaded};
 use fastganseg_training::occlusion::{Case, Cover, MAX_FRAMES_TO_FIND, measure};
@@ -14,7 +15,7 @@ use fastganseg_training::{Error, Result};
 use gstfastganseg::matte::{self, MatteSettings};
 
 use super::model::Model;
-use super::{Data, frame_bar};
+use super::{Data, Processes, arguments, frame_bar};
 
 /// Runs a model on a data set, writes its masks, and scores them.
 ///
@@ -84,6 +85,9 @@ pub struct Args {
     /// Contact sheets without the frames, for data sets whose frames may not be published
     #[arg(long)]
     bare_sheets: bool,
+
+    #[command(flatten)]
+    processes: Processes,
 }
 
 /// Evaluated methods.
@@ -105,16 +109,18 @@ enum Edges {
 }
 
 impl Args {
-    fn propagator(&self) -> Result<Box<dyn Propagator>> {
+    fn propagator(&self, ranks: &Ranks) -> Result<Box<dyn Propagator>> {
         if self.method == Method::Frozen {
             if self.model.model.is_some() {
                 let reason = "--model needs --method model: frozen has no weights";
                 return Err(gstfastganseg::Error::Config(reason.into()).into());
             }
-            eprintln!("method: the first mask, repeated");
+            if ranks.is_first() {
+                eprintln!("method: the first mask, repeated");
+            }
             return Ok(Box::new(Frozen::default()));
         }
-        let tracker = self.model.tracker(self.frame_threading)?;
+        let tracker = self.model.tracker(self.frame_threading, ranks)?;
         let edges = match self.edges {
             None if self.frame_threading => return Ok(Box::new(Threaded::new(tracker))),
             None => return Ok(Box::new(tracker)),
@@ -128,11 +134,15 @@ impl Args {
 
 /// Evaluates, prints the table, and writes the files.
 pub fn run(args: &Args) -> Result<()> {
-    if !args.cover.is_empty() {
-        return cover(args);
-    }
-    let dataset = args.data.open()?;
-    let mut propagator = args.propagator()?;
+    args.processes.run(arguments, |ranks| match args.cover.is_empty() {
+        true => eval(args, ranks),
+        false => cover(args, ranks),
+    })
+}
+
+fn eval(args: &Args, ranks: &Ranks) -> Result<()> {
+    let dataset = args.data.open(ranks)?;
+    let mut propagator = args.propagator(ranks)?;
     let options = EvalOptions {
         out: args.out.clone(),
         sheet_frames: args.sheet_frames,
@@ -142,10 +152,13 @@ pub fn run(args: &Args) -> Result<()> {
         corrections: args.corrections,
     };
     let begin = Instant::now();
-    let bar = frame_bar();
-    let evaluation = evaluate(propagator.as_mut(), &dataset, &options, &bar);
+    let bar = frame_bar(ranks);
+    let evaluation = evaluate(propagator.as_mut(), &dataset, &options, &bar, ranks);
     bar.finish_and_clear();
     let evaluation = evaluation?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let out = args.out.clone().unwrap_or_default();
     let csv = out.join("scores.csv");
     write_csv(&csv, &evaluation.scores, &evaluation.speed)?;
@@ -175,16 +188,19 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Evaluates with covers. Prints a line for each sequence, cover and length, and the means.
-fn cover(args: &Args) -> Result<()> {
+fn cover(args: &Args, ranks: &Ranks) -> Result<()> {
     if args.method != Method::Model {
         return Err(Error::from(gstfastganseg::Error::Config("--cover needs --method model".into())));
     }
-    let dataset = args.data.open()?;
-    let mut tracker = args.model.tracker(false)?;
-    let bar = frame_bar();
-    let cases = measure(&mut tracker, &dataset, &args.cover, &args.cover_length, &bar);
+    let dataset = args.data.open(ranks)?;
+    let mut tracker = args.model.tracker(false, ranks)?;
+    let bar = frame_bar(ranks);
+    let cases = measure(&mut tracker, &dataset, &args.cover, &args.cover_length, &bar, ranks);
     bar.finish_and_clear();
     let cases = cases?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     println!(
         "{:24} {:12} {:>6} {:>6} {:>10} {:>6} {:>8} {:>8}",
         "sequence", "cover", "frames", "lost", "false mask", "found", "second", "deficit"

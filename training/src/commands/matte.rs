@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use fastganseg_training::Result;
+use fastganseg_training::distributed::Ranks;
 use fastganseg_training::matte::{Matter, score_mattes, sequences};
 use fastganseg_training::report::write_rows;
 use fastganseg_training::score::MatteScore;
@@ -70,6 +71,7 @@ const MEASURES: [Measure; 6] = [
 
 /// Scores every sequence and prints the table.
 pub fn run(args: &Args) -> Result<()> {
+    let ranks = Ranks::single();
     let sequences = sequences(&args.data)?;
     let mut matter = match args.mattes {
         Some(_) => None,
@@ -79,10 +81,10 @@ pub fn run(args: &Args) -> Result<()> {
                 Edges::Bilinear => matte::Edges::Bilinear,
             };
             let settings = MatteSettings { edges, smoothing: args.smoothing, ..MatteSettings::default() };
-            Some(Matter::new(args.model.tracker(false)?, settings))
+            Some(Matter::new(args.model.tracker(false, &ranks)?, settings))
         }
     };
-    let bar = frame_bar();
+    let bar = frame_bar(&ranks);
     bar.set_length(sequences.iter().map(|sequence| sequence.frames() as u64 - 1).sum());
     let mut rows =
         vec![["sequence".to_owned()].into_iter().chain(MEASURES.map(|(name, ..)| name.into())).collect()];

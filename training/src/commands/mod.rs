@@ -12,11 +12,13 @@ pub mod model;
 pub mod score;
 pub mod train;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use fastganseg_training::Result;
 use fastganseg_training::dataset::{Dataset, Selection};
+use fastganseg_training::distributed::{Ranks, launch};
 use fastganseg_training::train::TrainConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -37,8 +39,8 @@ pub struct Data {
 }
 
 impl Data {
-    /// Opens the data set and prints a summary to stderr.
-    fn open(&self) -> Result<Dataset> {
+    /// Opens the data set and prints a summary to stderr on rank 0.
+    fn open(&self, ranks: &Ranks) -> Result<Dataset> {
         let selection = Selection {
             split: self.split.clone(),
             resolution: self.resolution.clone(),
@@ -50,6 +52,9 @@ impl Data {
             None => "every folder".to_string(),
         };
         let count = dataset.sequences().len();
+        if !ranks.is_first() {
+            return Ok(dataset);
+        }
         eprintln!("{}: {count} sequences, {} frames, {chosen}", self.data.display(), dataset.frames());
         Ok(dataset)
     }
@@ -73,8 +78,43 @@ impl Recipe {
     }
 }
 
-/// Returns a progress bar that counts frames. It is hidden if stderr is not a terminal.
-fn frame_bar() -> ProgressBar {
+/// Number of processes.
+#[derive(Debug, clap::Args)]
+pub struct Processes {
+    /// Start N processes on this machine that share the work. torchrun and srun start them themselves, also on several
+    /// machines; see docs/distributed.md
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    ranks: u16,
+}
+
+impl Processes {
+    /// Runs `work` in each process. `settings` returns what must be equal in all of them; by default the arguments of
+    /// the command.
+    fn run(
+        &self,
+        settings: impl FnOnce() -> Result<BTreeMap<String, String>>,
+        work: impl FnOnce(&Ranks) -> Result<()>,
+    ) -> Result<()> {
+        if self.ranks > 1 && launch(self.ranks.into())? {
+            return Ok(());
+        }
+        let ranks = Ranks::join(settings()?)?;
+        let result = work(&ranks);
+        ranks.finish(result)
+    }
+}
+
+/// The arguments of the command.
+fn arguments() -> Result<BTreeMap<String, String>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    Ok(BTreeMap::from([("arguments".to_owned(), arguments.join(" "))]))
+}
+
+/// Returns a progress bar that counts frames. It is hidden if stderr is not a terminal, and on ranks above 0.
+fn frame_bar(ranks: &Ranks) -> ProgressBar {
+    if !ranks.is_first() {
+        return ProgressBar::hidden();
+    }
     let style =
         ProgressStyle::with_template("{wide_bar} {pos}/{len} frames  {per_sec}  {eta} left  {msg:24!}");
     let bar = ProgressBar::no_length();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use fastganseg_training::Result;
+use fastganseg_training::distributed::Ranks;
 use gstfastganseg::device::{DeviceChoice, Precision, has_nvidia_gpu};
 use gstfastganseg::torch::model::weights::Weights;
 use gstfastganseg::tracker::{Options, Roi, Tracker};
@@ -81,17 +82,20 @@ impl Model {
         Ok(weights)
     }
 
-    /// Loads the model and prints its name, size, device and precision to stderr.
-    pub fn tracker(&self, frame_threading: bool) -> Result<Tracker> {
+    /// Loads the model and prints its name, size, device and precision to stderr on rank 0.
+    pub fn tracker(&self, frame_threading: bool, ranks: &Ranks) -> Result<Tracker> {
         let weights = self.weights()?;
         let roi = match self.roi {
             RoiChoice::Auto => Roi::Auto,
             RoiChoice::Frame => Roi::Frame,
             RoiChoice::Off => Roi::Off,
         };
-        let (device, precision) = (self.device, self.precision);
+        let (device, precision) = (ranks.device(self.device)?, self.precision);
         let options = Options { device, precision, roi, frame_threading, ..Options::default() };
         let tracker = Tracker::from_weights(&weights, &options)?;
+        if !ranks.is_first() {
+            return Ok(tracker);
+        }
         if let Some(reason) = tracker.device_warning().filter(|_| has_nvidia_gpu(Path::new("/"))) {
             eprintln!("warning: running on the CPU: {reason}");
         }

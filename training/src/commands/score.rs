@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use fastganseg_training::Result;
+use fastganseg_training::distributed::Ranks;
 use fastganseg_training::report::{Speed, table, write_csv};
 use fastganseg_training::score::score_folder;
 
-use super::{Data, frame_bar};
+use super::{Data, Processes, arguments, frame_bar};
 
 /// Scores existing masks like the official DAVIS-2017 tool.
 #[derive(Debug, clap::Args)]
@@ -22,16 +23,26 @@ pub struct Args {
     /// Also write the scores of every object and sequence and the global scores, CSV
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+
+    #[command(flatten)]
+    processes: Processes,
 }
 
 /// Scores the masks and prints the table.
 pub fn run(args: &Args) -> Result<()> {
-    let dataset = args.data.open()?;
+    args.processes.run(arguments, |ranks| score(args, ranks))
+}
+
+fn score(args: &Args, ranks: &Ranks) -> Result<()> {
+    let dataset = args.data.open(ranks)?;
     let begin = Instant::now();
-    let bar = frame_bar();
-    let scores = score_folder(&dataset, &args.masks, &bar);
+    let bar = frame_bar(ranks);
+    let scores = score_folder(&dataset, &args.masks, &bar, ranks);
     bar.finish_and_clear();
     let scores = scores?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let seconds = begin.elapsed().as_secs_f64();
     eprintln!("{} objects scored in {seconds:.1} s", scores.objects());
     print!("{}", table(&scores, &Speed::default()));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use fastganseg_training::train::{self, Interrupt};
 use fastganseg_training::{Result, allocator};
 
-use super::Recipe;
+use super::{Processes, Recipe};
 
 /// Trains a model, or resumes an interrupted run in the same folder.
 ///
@@ -20,11 +20,17 @@ pub struct Args {
     /// Folder for weights, checkpoint and training curve
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+
+    #[command(flatten)]
+    processes: Processes,
 }
 
 /// Trains until the last step or a signal.
 pub fn run(args: &Args) -> Result<()> {
     allocator::keep_freed_memory();
     let config = args.recipe.open()?;
-    train::run(&config, &args.out, &Interrupt::on_signals()?).map(drop)
+    args.processes.run(
+        || config.shared_settings(),
+        |ranks| train::run(&config, &args.out, &Interrupt::on_signals()?, ranks).map(drop),
+    )
 }

@@ -32,15 +32,23 @@ pub struct RealMaskNoise {
 
 impl RealMaskNoise {
     /// Returns the real masks Y' for the true masks Y and the regressor's masks Ŷ, all (K, B, 1, H, W) in [0, 1],
-    /// without gradient. Noise comes from libtorch's generator and has the statistics of each frame.
+    /// without gradient. Noise has the statistics of each frame; `normal` returns standard normal numbers of the
+    /// same shape.
     ///
     /// # Errors
-    /// If the shapes do not match.
-    pub fn apply(&self, truth: &Tensor, predicted: &Tensor) -> Result<Tensor> {
+    /// If the shapes do not match; those of `normal`.
+    pub fn apply(
+        &self,
+        truth: &Tensor,
+        predicted: &Tensor,
+        normal: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
         let noisy = match self.noise {
-            Noise::Residual => truth.f_add(&noise_like(&predicted.f_sub(truth)?)?)?.f_clamp(0.0, 1.0)?,
-            Noise::Literal => truth.f_add(&noise_like(predicted)?)?.f_clamp(0.0, 1.0)?,
+            Noise::Residual => {
+                truth.f_add(&noise_like(&predicted.f_sub(truth)?, &normal()?)?)?.f_clamp(0.0, 1.0)?
+            }
+            Noise::Literal => truth.f_add(&noise_like(predicted, &normal()?)?)?.f_clamp(0.0, 1.0)?,
             Noise::Off => truth.shallow_clone(),
         };
         let close = truth.f_sub(predicted)?.f_abs()?.f_lt(self.overwrite)?;
@@ -48,12 +56,12 @@ impl RealMaskNoise {
     }
 }
 
-/// Returns Gaussian noise with the mean and variance of every frame of `x` (K, B, 1, H, W).
-fn noise_like(x: &Tensor) -> Result<Tensor> {
+/// Returns standard normal numbers with the mean and variance of every frame of `x` (K, B, 1, H, W).
+fn noise_like(x: &Tensor, normal: &Tensor) -> Result<Tensor> {
     let frame = [2i64, 3, 4];
     let mean = x.f_mean_dim(frame.as_slice(), true, None::<Kind>)?;
     let deviation = x.f_sub(&mean)?.f_square()?.f_mean_dim(frame.as_slice(), true, None::<Kind>)?.f_sqrt()?;
-    Ok(x.f_randn_like()?.f_mul(&deviation)?.f_add(&mean)?)
+    Ok(normal.f_mul(&deviation)?.f_add(&mean)?)
 }
 
 #[cfg(test)]
@@ -73,11 +81,12 @@ mod tests {
         let truth = row(&[1.0, 1.0, 0.0, 0.0, 1.0]);
         let predicted = row(&[0.9, 0.7, 0.2, 0.26, 0.76]).set_requires_grad(true);
         let noise = RealMaskNoise { overwrite: 0.25, noise: Noise::Off };
-        let real = noise.apply(&truth, &predicted).unwrap();
+        let unused = || unreachable!();
+        let real = noise.apply(&truth, &predicted, unused).unwrap();
         assert!(real.equal(&row(&[0.9, 1.0, 0.2, 0.0, 0.76])), "{real}");
         assert!(!real.requires_grad(), "real masks have no gradient");
         let off = RealMaskNoise { overwrite: 0.0, noise: Noise::Off };
-        assert!(off.apply(&truth, &predicted).unwrap().equal(&truth));
+        assert!(off.apply(&truth, &predicted, unused).unwrap().equal(&truth));
     }
 
     #[test]
@@ -86,7 +95,7 @@ mod tests {
         let spread = Tensor::from_slice(&[0.1f32, 0.4]).reshape([2, 1, 1, 1, 1]);
         let middle = Tensor::from_slice(&[0.3f32, -0.2]).reshape([2, 1, 1, 1, 1]);
         let x = (Tensor::rand([2, 1, 1, 200, 200], FLOAT) - 0.5) * &spread + &middle;
-        let noise = noise_like(&x).unwrap();
+        let noise = noise_like(&x, &x.randn_like()).unwrap();
         for frame in 0..2 {
             let of = |x: &Tensor| {
                 let x = x.get(frame);
@@ -108,7 +117,9 @@ mod tests {
         // The regressor is 0.3 too low everywhere: the error has a mean and no variance.
         let truth = Tensor::full([1, 1, 1, 50, 50], 0.8, FLOAT);
         let predicted = &truth - 0.3;
-        let apply = |noise| RealMaskNoise { overwrite: 0.0, noise }.apply(&truth, &predicted).unwrap();
+        let normal = || Ok(truth.f_randn_like()?);
+        let apply =
+            |noise| RealMaskNoise { overwrite: 0.0, noise }.apply(&truth, &predicted, normal).unwrap();
         let mean = |x: Tensor| x.mean(Kind::Float).double_value(&[]);
         assert!((mean(apply(Noise::Residual)) - 0.5).abs() < 1e-5);
         assert!((mean(apply(Noise::Literal)) - 1.0).abs() < 1e-5, "0.8 + 0.5, clamped");

@@ -7,22 +7,31 @@ use rayon::prelude::*;
 
 use super::{Scores, SequenceScore, objects_of, score_frame, scored_range};
 use crate::dataset::{Dataset, Sequence};
+use crate::distributed::Ranks;
 use crate::{Error, Result, indexed_png};
 
 /// Scores the masks `masks/<sequence>/<frame>.png` against the annotations of `dataset`, on all
-/// threads of the current rayon pool. `progress` counts scored frames.
+/// threads of the current rayon pool. The ranks share the sequences; each returns the scores of all. `progress` counts
+/// the scored frames of this rank.
 ///
 /// # Errors
 /// If a mask of a scored frame is missing, is not a valid mask PNG, differs in size from its annotation, or has an
 /// id above those of the first annotation; if a sequence has fewer than three annotations, or no object in the
-/// first. The message names the file or sequence.
-pub fn score_folder(dataset: &Dataset, masks: &Path, progress: &ProgressBar) -> Result<Scores> {
-    let frames: usize =
-        dataset.sequences().iter().map(|sequence| sequence.annotated().count().saturating_sub(2)).sum();
-    progress.set_length(frames as u64);
-    let sequences = dataset.sequences().par_iter();
-    let sequences = sequences.map(|sequence| score_sequence(sequence, masks, progress));
-    Ok(Scores { sequences: sequences.collect::<Result<_>>()? })
+/// first; if another rank has ended. The message names the file or sequence.
+pub fn score_folder(
+    dataset: &Dataset,
+    masks: &Path,
+    progress: &ProgressBar,
+    ranks: &Ranks,
+) -> Result<Scores> {
+    let sequences = dataset.sequences();
+    let frames: Vec<usize> =
+        sequences.iter().map(|sequence| sequence.annotated().count().saturating_sub(2)).collect();
+    let share = ranks.share(&frames);
+    progress.set_length(share.iter().map(|&index| frames[index] as u64).sum());
+    let own =
+        share.into_par_iter().map(|index| Ok((index, score_sequence(&sequences[index], masks, progress)?)));
+    Ok(Scores { sequences: ranks.gather_shares(own.collect::<Result<_>>()?)? })
 }
 
 fn score_sequence(sequence: &Sequence, masks: &Path, progress: &ProgressBar) -> Result<SequenceScore> {

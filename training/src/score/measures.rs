@@ -6,7 +6,7 @@ use super::Bitmap;
 const TOLERANCE: f64 = 0.008;
 
 /// Scores of one object's mask in one frame.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct FrameScore {
     /// Region similarity J, 0..=1.
     pub region: f64,

@@ -20,12 +20,13 @@ pub use flicker::Flicker;
 pub use folder::score_folder;
 pub use measures::{FrameScore, contour_accuracy, contour_tolerance, region_similarity};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 pub use statistics::Statistics;
 
 use crate::{Error, LabelMap, Result};
 
 /// Measures of one object over the scored frames of a sequence.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ObjectScore {
     /// Id of the object, from 1.
     pub id: u8,
@@ -44,7 +45,7 @@ impl ObjectScore {
 }
 
 /// Measures of a sequence.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SequenceScore {
     /// Name of the sequence.
     pub name: String,

@@ -16,6 +16,7 @@ use super::record::CURVE;
 use super::record::curve::Curve;
 use super::run::run;
 use super::validate::FinalScores;
+use crate::distributed::Ranks;
 use crate::report::canvas::{Area, DrawResult, FONT, GRID, INK, colour, paint};
 use crate::{Error, Result, report};
 
@@ -77,13 +78,18 @@ pub struct Ablation {
 }
 
 /// Trains all four variants in subfolders of `out` and writes `ablation.csv` and `ablation.png` there. A variant
-/// with a checkpoint is resumed. Returns `None` if `interrupt` stopped a run.
+/// with a checkpoint is resumed. Returns `None` if `interrupt` stopped a run, and on ranks above 0.
 ///
 /// # Errors
 /// [`Error::Core`] if the configuration lacks one of the critics or `[validation]`, gives its length in epochs, or
 /// has runs that end without a validation; [`Error::Curve`] if a finished run has no scores; the errors of
 /// [`run`].
-pub fn ablate(config: &TrainConfig, out: &Path, interrupt: &Interrupt) -> Result<Option<Ablation>> {
+pub fn ablate(
+    config: &TrainConfig,
+    out: &Path,
+    interrupt: &Interrupt,
+    ranks: &Ranks,
+) -> Result<Option<Ablation>> {
     let refuse = |reason: &str| Err(Error::Core(gstfastganseg::Error::Config(reason.into())));
     let Some(steps) = config.steps else {
         return refuse(
@@ -106,17 +112,25 @@ pub fn ablate(config: &TrainConfig, out: &Path, interrupt: &Interrupt) -> Result
     }
     let mut rows = Vec::new();
     for variant in VARIANTS {
-        eprintln!("{}:", variant.name);
+        if ranks.is_first() {
+            eprintln!("{}:", variant.name);
+        }
         let folder = out.join(variant.folder);
-        let outcome = run(&variant.configure(config), &folder, interrupt)?;
+        let outcome = run(&variant.configure(config), &folder, interrupt, ranks)?;
         if !outcome.complete {
             return Ok(None);
+        }
+        if !ranks.is_first() {
+            continue;
         }
         let scores = outcome.scores.ok_or_else(|| Error::Curve {
             path: folder.join(CURVE),
             reason: "the finished run has no scores".into(),
         })?;
         rows.push(Row { name: variant.name, scores, curve: curve(&folder.join(CURVE))? });
+    }
+    if !ranks.is_first() {
+        return Ok(None);
     }
     let ablation = Ablation { steps: end, seed: config.seed, rows };
     let path = out.join("ablation.csv");

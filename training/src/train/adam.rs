@@ -72,6 +72,14 @@ impl Adam {
         self.slots.values().map(|slot| slot.parameter.shallow_clone()).collect()
     }
 
+    /// The trained tensors, roughly in the order in which a backward pass completes their gradients: the names of
+    /// decoder layers follow those of the encoder, and layers are numbered.
+    pub fn parameters_in_backward_order(&self) -> Vec<Tensor> {
+        let mut parameters = self.parameters();
+        parameters.reverse();
+        parameters
+    }
+
     /// Clears the gradients.
     pub fn zero_gradients(&mut self) {
         for slot in self.slots.values_mut() {
@@ -134,6 +142,11 @@ impl Adam {
     /// The number of steps taken.
     pub fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// Sets the number of steps taken.
+    pub fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
     }
 
     /// The moments by name, for a checkpoint.

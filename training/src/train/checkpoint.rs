@@ -2,7 +2,7 @@
 
 //! Checkpoint file of a run: weights and optimiser moments of every network, and the step. The file is replaced
 //! atomically. The random numbers of a step depend on the seed and the step only, so a checkpoint does not store
-//! them.
+//! them. Nor does it depend on the number of ranks.
 
 use std::collections::BTreeMap;
 use std::path::Path;

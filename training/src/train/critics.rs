@@ -12,6 +12,10 @@ use crate::Result;
 use crate::check::{Checked, at_least_one, must, not_negative, positive, within};
 use crate::clips::Batch;
 use crate::critic::{Critic, Noise, RealMaskNoise, Reduce, Shape, spatial, temporal};
+use crate::distributed::{Ranks, Reducer};
+
+/// First purpose of the critics' random numbers in [`Batch::draw`], above those of the regressor's frames.
+const CRITIC_DRAWS: i64 = 1 << 20;
 
 /// Settings of the critics, `[critics]` in a training configuration. The defaults are those of the paper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,6 +118,14 @@ impl CriticKind {
         }
     }
 
+    /// Shape of one random number per sample of a clip of `frames` predicted frames, (K, 1) or (1, 1).
+    fn samples(self, frames: i64) -> [i64; 2] {
+        match self {
+            Self::Spatial => [frames, 1],
+            Self::Temporal => [1, 1],
+        }
+    }
+
     /// Input of the critic from images (K, B, 3, H, W) and masks (K, B, 1, H, W).
     fn cut(self, images: &Tensor, masks: &Tensor) -> Result<Tensor> {
         match self {
@@ -134,6 +146,7 @@ pub struct CriticState {
     pub store: nn::VarStore,
     /// The optimiser.
     pub adam: Adam,
+    reducer: Reducer,
     critic: Critic,
 }
 
@@ -152,7 +165,8 @@ pub struct CriticStats {
 
 /// Images and true masks of the predicted frames of a batch, on the critics' device and in float32.
 #[derive(Debug)]
-pub struct CriticInputs {
+pub struct CriticInputs<'a> {
+    batch: &'a Batch,
     /// (K, B, 3, H, W).
     images: Tensor,
     /// (K, B, 1, H, W).
@@ -173,9 +187,9 @@ pub struct Critics {
 
 impl Critics {
     /// Creates randomly initialised critics for K = `window` predicted frames. `device` is that of the regressor.
-    pub fn new(settings: &CriticSettings, window: usize, device: Device) -> Result<Self> {
+    pub fn new(settings: &CriticSettings, window: usize, device: Device, ranks: &Ranks) -> Result<Self> {
         let device = match &settings.device {
-            Some(choice) => gstfastganseg::torch::open_device(choice.parse()?)?.0,
+            Some(choice) => gstfastganseg::torch::open_device(ranks.device(choice.parse()?)?)?.0,
             None => device,
         };
         let rates = Rates {
@@ -194,16 +208,18 @@ impl Critics {
             let store = nn::VarStore::new(device);
             let critic = Critic::new(&store.root(), channels, settings.shape);
             let adam = Adam::new(store.variables(), rates)?;
-            states.push(CriticState { kind, weight, store, adam, critic });
+            let reducer = ranks.reducer(&adam.parameters_in_backward_order())?;
+            states.push(CriticState { kind, weight, store, adam, reducer, critic });
         }
         Ok(Self { states, settings: settings.clone(), device })
     }
 
     /// Returns the critics' inputs from a batch, apart from the predicted masks.
-    pub fn critic_inputs(&self, batch: &Batch) -> Result<CriticInputs> {
+    pub fn critic_inputs<'a>(&self, batch: &'a Batch) -> Result<CriticInputs<'a>> {
         let frames = batch.images.size()[0] - 2;
         let part = |x: &Tensor| x.f_narrow(0, 2, frames)?.f_to_device(self.device)?.f_to_kind(Kind::Float);
         Ok(CriticInputs {
+            batch,
             images: part(&batch.images)?,
             truth: part(&batch.masks)?,
             valid: part(&batch.valid)?,
@@ -211,18 +227,35 @@ impl Critics {
     }
 
     /// Takes one step of every critic with the predicted soft masks (K, B, 1, H, W), at `schedule` times the
-    /// maximum learning rate.
-    pub fn step(&mut self, inputs: &CriticInputs, masks: &Tensor, schedule: f64) -> Result<Vec<CriticStats>> {
+    /// maximum learning rate. `pass` counts the steps with the same batch, whose random numbers differ.
+    pub fn step(
+        &mut self,
+        inputs: &CriticInputs,
+        masks: &Tensor,
+        schedule: f64,
+        pass: u64,
+    ) -> Result<Vec<CriticStats>> {
         let masks = masks.f_detach()?.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
         let noise = RealMaskNoise { overwrite: self.settings.overwrite, noise: self.settings.noise };
-        let real = noise.apply(&inputs.truth, &masks)?;
+        let options = (Kind::Float, self.device);
+        let purpose = CRITIC_DRAWS + (1 + self.states.len() as i64) * pass as i64;
+        let normal = || {
+            let mut size = masks.size();
+            size[1] = 1;
+            inputs.batch.draw(purpose, 1, |_| Ok(Tensor::f_randn(&size, options)?))
+        };
+        let real = noise.apply(&inputs.truth, &masks, normal)?;
         let [real, fake] = [real.f_mul(&inputs.valid)?, masks.f_mul(&inputs.valid)?];
         let mut stats = Vec::with_capacity(self.states.len());
-        for state in &mut self.states {
+        for (state, purpose) in self.states.iter_mut().zip(purpose + 1..) {
+            let samples = state.kind.samples(masks.size()[0]);
+            let epsilon = inputs.batch.draw(purpose, 1, |_| Ok(Tensor::f_rand(samples, options)?))?;
+            let epsilon = epsilon.f_reshape([-1, 1, 1, 1])?;
             let [real, fake] = [&real, &fake].map(|masks| state.kind.cut(&inputs.images, masks));
             let CriticSettings { penalty_weight, gp_reduce, .. } = self.settings;
-            let loss = critic_loss(&state.critic, &real?, &fake?, penalty_weight, gp_reduce)?;
+            let loss = critic_loss(&state.critic, &real?, &fake?, &epsilon, penalty_weight, gp_reduce)?;
             state.adam.zero_gradients();
+            state.reducer.prepare(&loss.total)?;
             loss.total.f_backward()?;
             let norm = state.adam.step(schedule)?;
             stats.push(CriticStats {
@@ -253,19 +286,5 @@ impl Critics {
             losses.push((state.kind, state.weight, loss?.f_to_device(device)?));
         }
         Ok(losses)
-    }
-}
-
-impl CriticStats {
-    /// Limit of the Wasserstein estimate and the penalty. A critic with gradients of norm about 1, which the penalty
-    /// enforces, stays far below it.
-    const MAX_VALUE: f64 = 1e6;
-
-    /// Checks for divergence: values must be finite and not excessive. The error names the critic.
-    pub fn check(&self) -> Result<(), String> {
-        let valid = self.wasserstein.abs() < Self::MAX_VALUE
-            && self.penalty < Self::MAX_VALUE
-            && self.norm.is_finite();
-        if valid { Ok(()) } else { Err(format!("the {} critic", self.kind.name())) }
     }
 }

@@ -5,11 +5,15 @@
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::Result;
 
 /// Exit status of a program ended by SIGINT.
 const EXIT_SIGINT: i32 = 130;
+
+/// Time in which several signals count as one. A launcher may pass on a signal that its processes get anyway.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Request to stop a run after the current step. Clones share the request.
 #[derive(Clone, Debug, Default)]
@@ -23,9 +27,13 @@ impl Interrupt {
     pub fn on_signals() -> Result<Self> {
         let interrupt = Self::default();
         let request = interrupt.clone();
+        let mut first = None;
         ctrlc::set_handler(move || {
-            if request.0.swap(true, Ordering::Relaxed) {
-                process::exit(EXIT_SIGINT);
+            request.request();
+            match first {
+                None => first = Some(Instant::now()),
+                Some(first) if first.elapsed() < ONE_SIGNAL => return,
+                Some(_) => process::exit(EXIT_SIGINT),
             }
             eprintln!("stopping after this step; interrupt again to exit at once");
         })?;

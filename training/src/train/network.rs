@@ -24,11 +24,17 @@ pub enum Network {
 }
 
 impl Network {
-    /// Creates the variables under the root of `store` and loads the initial weights of the configuration.
+    /// Creates the variables under the root of `store` and, if `load` is set, loads the initial weights of the
+    /// configuration.
     ///
     /// # Errors
     /// If the weights cannot be read or do not fit the network.
-    pub fn new(store: &nn::VarStore, config: &TrainConfig, options: &UnrollOptions) -> Result<Self> {
+    pub fn new(
+        store: &nn::VarStore,
+        config: &TrainConfig,
+        options: &UnrollOptions,
+        load: bool,
+    ) -> Result<Self> {
         let network = match config.model.matching {
             Matching::Affinity => Self::Lite(Box::new(Lite::new(&store.root(), &config.model)?)),
             Matching::GlobalConvolution => {
@@ -38,6 +44,7 @@ impl Network {
             }
         };
         match (&config.start_from, &config.backbone) {
+            _ if !load => {}
             (Some(path), _) => Weights::open(path)?.fill(store)?,
             (None, Some(path)) => load_backbone(path, store, config.model.architecture)?,
             (None, None) => {}

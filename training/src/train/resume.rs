@@ -31,6 +31,18 @@ const MAY_CHANGE: [&str; 17] = [
     "validation.every",
 ];
 
+/// Keys that may differ between ranks.
+const MAY_DIFFER: [&str; 5] = ["critics.device", "data.cache", "device", "loader_threads", "threads"];
+
+/// Returns the settings that must be equal on all ranks, by key.
+///
+/// # Errors
+/// If a value has no form in TOML, which does not occur in practice.
+pub fn shared(config: &TrainConfig) -> Result<BTreeMap<String, String>, toml::ser::Error> {
+    let values = values(config)?.into_iter().filter(|(key, _)| !MAY_DIFFER.contains(&key.as_str()));
+    Ok(values.map(|(key, value)| (key, value.to_string())).collect())
+}
+
 /// Returns whether a key may change when the run is resumed. `validated`: both configurations have `[validation]`.
 fn may_change(key: &str, validated: bool) -> bool {
     MAY_CHANGE.contains(&key)
@@ -156,7 +168,7 @@ mod tests {
             frame_step: 1,
         });
         let values = values(&config).unwrap();
-        for key in MAY_CHANGE {
+        for key in MAY_CHANGE.iter().chain(&MAY_DIFFER).copied() {
             assert!(values.contains_key(key), "{key}");
         }
     }

@@ -9,13 +9,14 @@ use super::interrupt::Interrupt;
 use super::session::Session;
 use super::validate::FinalScores;
 use crate::Result;
+use crate::distributed::Ranks;
 
 /// Result of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
     /// Whether the run reached its end.
     pub complete: bool,
-    /// Scores of the last validation, if any.
+    /// Scores of the last validation, if any; on rank 0 only.
     pub scores: Option<FinalScores>,
 }
 
@@ -23,27 +24,34 @@ pub struct Outcome {
 /// if there is one. Writes to `out`: `checkpoint.safetensors`, `model.safetensors`, `best.safetensors` if it
 /// validates, `curve.csv` and its plot, TensorBoard's files and the effective `config.toml`.
 ///
+/// With several ranks, each trains on its share of every batch, and rank 0 writes the files. A request to stop on any
+/// rank stops all of them after the same step.
+///
 /// # Errors
-/// If the data or the configuration is invalid, the checkpoint belongs to another run, a loss diverges, or memory
-/// runs out. The last checkpoint is kept.
-pub fn run(config: &TrainConfig, out: &Path, interrupt: &Interrupt) -> Result<Outcome> {
-    let mut session = Session::open(config, out)?;
+/// If the data or the configuration is invalid, the checkpoint belongs to another run, a loss diverges, memory runs
+/// out, or another rank has ended. The last checkpoint is kept.
+pub fn run(config: &TrainConfig, out: &Path, interrupt: &Interrupt, ranks: &Ranks) -> Result<Outcome> {
+    let mut session = Session::open(config, out, ranks)?;
     let end = session.end();
     if session.done >= end {
         // The run may have been interrupted before its last validation.
         session.validate()?;
     }
-    while session.done < end && !interrupt.is_requested() {
-        session.step()?;
-        if session.checkpoint_is_due() || session.done == end || interrupt.is_requested() {
+    // With several ranks, all stop after the step in which one of them has asked for it.
+    let mut stop = ranks.count() == 1 && interrupt.is_requested();
+    while session.done < end && !stop {
+        stop = session.step(interrupt.is_requested()).inspect_err(|error| session.rescue(error))?;
+        stop |= ranks.count() == 1 && interrupt.is_requested();
+        if session.checkpoint_is_due() || session.done == end || stop {
             session.save()?;
         }
         session.validate()?;
     }
     let outcome = Outcome { complete: session.done >= end, scores: session.scores() };
-    if !outcome.complete {
-        eprintln!("stopped after {} of {end} steps; run the same command to resume", session.done);
-    }
+    let done = session.done;
     session.close()?;
+    if !outcome.complete && ranks.is_first() {
+        eprintln!("stopped after {done} of {end} steps; run the same command to resume");
+    }
     Ok(outcome)
 }

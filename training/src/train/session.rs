@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gstfastganseg::device::Precision;
 use gstfastganseg::torch::{self, model::weights};
@@ -25,6 +25,7 @@ use super::step::{StepLosses, Trainer};
 use super::validate::{FinalScores, Validator};
 use super::window::{UnrollOptions, on_device};
 use crate::clips::{Batch, Loader, Mix};
+use crate::distributed::Ranks;
 use crate::{Error, Result, files};
 
 /// File name of the latest weights.
@@ -40,7 +41,8 @@ pub struct Session {
     trainer: Trainer,
     schedule: Schedule,
     loader: Loader,
-    recorder: Recorder,
+    /// On rank 0 only.
+    recorder: Option<Recorder>,
     validator: Option<Validator>,
     bar: ProgressBar,
     started: Instant,
@@ -48,34 +50,48 @@ pub struct Session {
     earlier_seconds: f64,
     /// Images, true masks and predicted masks of the first clip of the last step.
     preview: Option<[Tensor; 3]>,
+    ranks: Ranks,
+    /// Time of waiting for clips, and of all steps of this process.
+    waited: Duration,
+    trained: Duration,
+    /// Steps of this process.
+    steps: u64,
     /// Number of completed steps.
     pub done: u64,
 }
 
 impl Session {
-    /// Starts a run in the folder `out`, or resumes from the checkpoint there.
+    /// Starts a run in the folder `out`, or resumes from the checkpoint there. Only rank 0 reads and writes that
+    /// folder; the other ranks receive the state from it.
     ///
     /// # Errors
     /// If the data or the configuration is invalid, the device is not available, or the checkpoint belongs to
     /// another run, whose checkpoint and configuration are left unchanged.
-    pub fn open(config: &TrainConfig, out: &Path) -> Result<Self> {
-        std::fs::create_dir_all(out).map_err(|source| Error::write(out, source))?;
+    pub fn open(config: &TrainConfig, out: &Path, ranks: &Ranks) -> Result<Self> {
+        let first = ranks.is_first();
+        check_batch(config.data.batch, ranks.count())?;
         let checkpoint = out.join(CHECKPOINT);
-        let resumes = checkpoint.exists();
-        if resumes {
-            resume::check(config, out)?;
+        let mut resumes = false;
+        if first {
+            std::fs::create_dir_all(out).map_err(|source| Error::write(out, source))?;
+            resumes = checkpoint.exists();
+            if resumes {
+                resume::check(config, out)?;
+            }
         }
-        let (device, warning) = gstfastganseg::torch::open_device(config.device.parse()?)?;
-        if let Some(warning) = warning {
+        let choice = ranks.device(config.device.parse()?)?;
+        let (device, warning) = gstfastganseg::torch::open_device(choice)?;
+        if let Some(warning) = warning.filter(|_| first) {
             eprintln!("training on the CPU: {warning}");
         }
+        ranks.use_device(device)?;
         tch::manual_seed(config.seed as i64);
 
         let frozen_encoder = config.optimiser.encoder_learning_rate == 0.0;
-        let kind = if config.mixed_precision { mixed_kind(device)? } else { Kind::Float };
+        let kind = if config.mixed_precision { mixed_kind(device, first)? } else { Kind::Float };
         let options = UnrollOptions { kind, frozen_encoder, remember: config.data.remember };
         let store = nn::VarStore::new(device);
-        let network = Network::new(&store, config, &options)?;
+        let network = Network::new(&store, config, &options, first)?;
         let mut trained = store.variables();
         trained.retain(|name, variable| {
             let trained = variable.requires_grad() && !(frozen_encoder && name.starts_with("encoder."));
@@ -84,32 +100,43 @@ impl Session {
         });
         let adam = Adam::new(trained, config.optimiser.rates())?;
         let critics = match &config.critics {
-            Some(settings) => Some(Critics::new(settings, config.data.window, device)?),
+            Some(settings) => Some(Critics::new(settings, config.data.window, device, ranks)?),
             None => None,
         };
-        let mut trainer = Trainer { network, adam, critics, options };
-        let done = if resumes { checkpoint::load(&checkpoint, &mut parts(&store, &mut trainer))? } else { 0 };
-        let text = config.to_toml()?;
-        files::replace(&out.join(CONFIG), |path| {
-            std::fs::write(path, text).map_err(|source| Error::write(path, source))
-        })?;
+        let reducer = ranks.reducer(&adam.parameters_in_backward_order())?;
+        let ranks = ranks.clone();
+        let mut trainer =
+            Trainer { network, adam, reducer, critics, options, ranks: ranks.clone(), has_changed: false };
+        let mut parts = parts(&store, &mut trainer);
+        let done = if resumes { checkpoint::load(&checkpoint, &mut parts)? } else { 0 };
+        let mix = Mix::open(&config.data, config.seed, first)?.for_rank(ranks.rank(), ranks.count());
+        let done = broadcast(&mut parts, done, mix.epoch(), &ranks)?;
+        if first {
+            let text = config.to_toml()?;
+            files::replace(&out.join(CONFIG), |path| {
+                std::fs::write(path, text).map_err(|source| Error::write(path, source))
+            })?;
+        }
 
-        let mix = Mix::open(&config.data, config.seed)?;
         let steps = config.length(mix.epoch());
         let loader = Loader::start(mix, config.loader_threads, done * config.batches());
         tch::set_num_threads(config.threads);
-        let recorder = Recorder::open(out, config.report_every, done)?;
-        let earlier_seconds = recorder.last("seconds").unwrap_or(0.0);
+        let recorder = match first {
+            true => Some(Recorder::open(out, config.report_every, done)?),
+            false => None,
+        };
+        let earlier_seconds = recorder.as_ref().and_then(|recorder| recorder.last("seconds")).unwrap_or(0.0);
         let validator = match &config.validation {
             Some(settings) => {
-                let options = Options { device: config.device.parse()?, ..Options::default() };
+                let options = Options { device: choice, ..Options::default() };
                 Some(Validator::open(settings, &options, out)?)
             }
             None => None,
         };
         let style = "{bar:30} {pos}/{len} steps, {elapsed} elapsed, {eta} left, {msg}";
         let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::new(steps).with_position(done).with_style(style);
+        let bar = if first { ProgressBar::new(steps) } else { ProgressBar::hidden() };
+        let bar = bar.with_position(done).with_style(style);
         bar.reset_eta();
         Ok(Self {
             config: config.clone(),
@@ -125,6 +152,10 @@ impl Session {
             started: Instant::now(),
             earlier_seconds,
             preview: None,
+            ranks,
+            waited: Duration::ZERO,
+            trained: Duration::ZERO,
+            steps: 0,
             done,
         })
     }
@@ -134,44 +165,52 @@ impl Session {
         self.config.stop_after.map_or(self.schedule.steps, |stop| stop.min(self.schedule.steps))
     }
 
-    /// Trains one step and records its scalars.
+    /// Trains one step and records its scalars. Returns whether a rank has asked with `stop` to stop after it.
     ///
     /// # Errors
-    /// If the data are broken, a loss diverges, memory runs out, or a file cannot be written.
-    pub fn step(&mut self) -> Result<()> {
+    /// If the data are broken, a loss diverges, memory runs out, a file cannot be written, or another rank has
+    /// ended.
+    pub fn step(&mut self, stop: bool) -> Result<bool> {
         let step = self.done;
+        let begun = Instant::now();
         let batches = (0..self.config.batches())
             .map(|_| on_device(self.loader.batch()?, self.device))
             .collect::<Result<Vec<Batch>>>()
             .map_err(|error| explain_out_of_memory(error, step))?;
-        // Random numbers depend on the step only, so a resumed run equals an uninterrupted one.
-        tch::manual_seed(self.config.seed.wrapping_add(step) as i64);
+        self.waited += begun.elapsed();
         let rate = self.schedule.at(step);
         let every = self.config.gradients_every;
         let gradients = every > 0 && step.is_multiple_of(every);
         let losses = self
             .trainer
-            .step(&self.config, &batches, rate, gradients)
+            .step(&self.config, &batches, rate, gradients, stop)
             .map_err(|error| explain_out_of_memory(error, step))?;
         if let Some(what) = losses.diverged {
             return Err(self.diverged(what));
         }
         self.done += 1;
+        self.steps += 1;
+        self.trained += begun.elapsed();
+        let Some(recorder) = &mut self.recorder else { return Ok(losses.stop) };
         self.preview = preview(&batches, &losses)?;
         for (name, value) in &losses.scalars {
-            self.recorder.add(name, *value);
+            recorder.add(name, *value);
         }
-        self.recorder.set("schedule", rate);
-        self.recorder.set("seconds", self.earlier_seconds + self.started.elapsed().as_secs_f64());
-        if self.recorder.end_step(self.done)? {
+        recorder.set("schedule", rate);
+        recorder.set("seconds", self.earlier_seconds + self.started.elapsed().as_secs_f64());
+        if recorder.end_step(self.done)? {
             self.bar.set_message(self.message());
         }
         self.bar.inc(1);
-        Ok(())
+        Ok(losses.stop)
+    }
+
+    fn last(&self, name: &str) -> Option<f64> {
+        self.recorder.as_ref()?.last(name)
     }
 
     fn message(&self) -> String {
-        let last = |name: &str| self.recorder.last(name);
+        let last = |name: &str| self.last(name);
         let mut message = format!(
             "loss {:.3}, region similarity {:.3}",
             last("loss/total").unwrap_or(f64::NAN),
@@ -199,20 +238,38 @@ impl Session {
         self.done.is_multiple_of(self.config.checkpoint_every)
     }
 
-    /// Writes the checkpoint, the weights, the plot of the curve and an image of the last window.
+    /// Saves after a failed step if another rank has ended before the step began to change weights, so that nothing
+    /// is lost.
+    pub fn rescue(&mut self, error: &Error) {
+        let lost = matches!(error, Error::Torch(_) | Error::Ranks(_)) && self.ranks.count() > 1;
+        if lost && self.ranks.is_first() && self.steps > 0 && !self.trainer.has_changed {
+            match self.save() {
+                Ok(()) => eprintln!("saved after step {}, since step {} failed", self.done, self.done + 1),
+                Err(error) => eprintln!("cannot save: {error}"),
+            }
+        }
+    }
+
+    /// Writes the checkpoint, the weights, the plot of the curve and an image of the last window; on rank 0 only.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&mut self) -> Result<()> {
+        if self.recorder.is_none() {
+            return Ok(());
+        }
+        let ranks = self.ranks.clone();
+        let _saving = ranks.saving();
         checkpoint::save(&self.out.join(CHECKPOINT), &parts(&self.store, &mut self.trainer), self.done)?;
         let metadata = self.metadata()?;
         let path = self.out.join(MODEL);
         weights::save(&path, &self.store, &self.config.model, &metadata, Kind::Half)?;
+        let Some(recorder) = &mut self.recorder else { return Ok(()) };
         if let Some([images, truth, masks]) = &self.preview {
             let panel = window_panel(&format!("step {}", self.done), images, truth, masks)?;
-            self.recorder.picture(self.done, "window", &panel)?;
+            recorder.picture(self.done, "window", &panel)?;
         }
-        self.recorder.draw()
+        recorder.draw()
     }
 
     fn metadata(&self) -> Result<BTreeMap<String, String>> {
@@ -222,10 +279,10 @@ impl Session {
         Ok(metadata)
     }
 
-    /// Validates the weights if a validation is due.
+    /// Validates the weights if a validation is due. The ranks share the sequences.
     ///
     /// # Errors
-    /// If the data are broken, or a file cannot be written.
+    /// If the data are broken, a file cannot be written, or another rank has ended.
     pub fn validate(&mut self) -> Result<()> {
         let (done, metadata) = (self.done, self.metadata()?);
         let steps = self.schedule.steps;
@@ -233,35 +290,92 @@ impl Session {
         else {
             return Ok(());
         };
-        let validated = validator.run(&self.store, &self.config.model, &metadata, done)?;
-        self.recorder.put(done, &validated.scalars())?;
+        let validated = validator.run(&self.store, &self.config.model, &metadata, done, &self.ranks)?;
+        let Some(recorder) = &mut self.recorder else { return Ok(()) };
+        recorder.put(done, &validated.scalars())?;
         let score = 100.0 * validated.scores.summary().region_and_contour();
         let best = if validated.is_best { " (best so far)" } else { "" };
         self.bar.suspend(|| eprintln!("step {done}: J&F {score:.1}{best}"));
         Ok(())
     }
 
-    /// The scores of the last validation.
+    /// The scores of the last validation, on rank 0.
     pub fn scores(&self) -> Option<FinalScores> {
-        let last = |name: &str| self.recorder.last(name);
+        let last = |name: &str| self.last(name);
         Some(FinalScores { region: last("score/J")?, contour: last("score/F")?, both: last("score/J&F")? })
     }
 
-    /// Draws the final curve and ends the progress bar.
+    /// Draws the final curve, ends the progress bar and prints the speed.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn close(self) -> Result<()> {
         self.bar.abandon();
-        self.recorder.draw()
+        let Some(recorder) = self.recorder else { return Ok(()) };
+        if self.steps > 0 {
+            let seconds = self.trained.as_secs_f64();
+            let clips = self.steps * self.config.batches() * self.config.data.batch as u64;
+            eprintln!(
+                "{} steps in {seconds:.1} s, {:.2} clips/s on {} ranks, {:.1} % of the time waiting for clips",
+                self.steps,
+                clips as f64 / seconds,
+                self.ranks.count(),
+                100.0 * self.waited.as_secs_f64() / seconds
+            );
+        }
+        recorder.draw()
     }
+}
+
+/// Checks that `batch` clips can be shared evenly, as the mean of all ranks' gradients requires.
+fn check_batch(batch: usize, ranks: usize) -> Result<()> {
+    if batch.is_multiple_of(ranks) {
+        return Ok(());
+    }
+    let reason = format!(
+        "data.batch = {batch}: the clips of a step on all ranks must be a multiple of the {ranks} ranks, such as \
+         data.batch = {}",
+        batch.next_multiple_of(ranks)
+    );
+    Err(gstfastganseg::Error::Config(reason).into())
+}
+
+/// Gives all ranks the state of rank 0 after its `done` steps, which this returns. `epoch` is the number of frames and
+/// stills, which must be equal on all ranks.
+fn broadcast(parts: &mut [NetworkState], done: u64, epoch: u64, ranks: &Ranks) -> Result<u64> {
+    if ranks.count() == 1 {
+        return Ok(done);
+    }
+    let mut tensors = Vec::new();
+    let mut numbers = vec![done as i64, epoch as i64];
+    for NetworkState { store, adam, .. } in &*parts {
+        let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
+        tensors.extend(variables.into_values());
+        tensors.extend(adam.state().into_iter().map(|(_, moment)| moment));
+        numbers.push(adam.steps() as i64);
+    }
+    let numbers = Tensor::f_from_slice(&numbers)?;
+    ranks.broadcast(&[numbers.shallow_clone()])?;
+    ranks.broadcast(&tensors)?;
+    let numbers: Vec<u64> = Vec::<i64>::try_from(&numbers)?.into_iter().map(|number| number as u64).collect();
+    for (part, steps) in parts.iter_mut().zip(&numbers[2..]) {
+        part.adam.set_steps(*steps);
+    }
+    if epoch == numbers[1] {
+        return Ok(numbers[0]);
+    }
+    Err(Error::Ranks(format!(
+        "rank {}: data.sources have {epoch} annotated frames and stills, those of rank 0 {}; give all ranks the same data",
+        ranks.rank(),
+        numbers[1]
+    )))
 }
 
 /// The kind of mixed precision: bfloat16, or float32 on a processor without bfloat16 instructions, where libtorch
 /// takes a hundred times as long.
-fn mixed_kind(device: Device) -> Result<Kind> {
+fn mixed_kind(device: Device, report: bool) -> Result<Kind> {
     let native = device.is_cuda() || torch::kind(Precision::Auto, device)? == Kind::BFloat16;
-    if !native {
+    if !native && report {
         eprintln!("training in float32: this processor has no bfloat16 instructions");
     }
     Ok(if native { Kind::BFloat16 } else { Kind::Float })

@@ -12,6 +12,7 @@ use super::objective::Supervised;
 use super::window::UnrollOptions;
 use crate::Result;
 use crate::clips::Batch;
+use crate::distributed::{Ranks, Reducer};
 
 /// The networks of a run and their optimisers.
 #[derive(Debug)]
@@ -20,22 +21,34 @@ pub struct Trainer {
     pub network: Network,
     /// The optimiser of the regressor.
     pub adam: Adam,
+    /// Averages the gradients of the regressor over the ranks.
+    pub reducer: Reducer,
     /// The critics, if any.
     pub critics: Option<Critics>,
     /// Options of the unrolled windows.
     pub options: UnrollOptions,
+    /// The ranks of the run.
+    pub ranks: Ranks,
+    /// Whether the step in progress, or the last one, has begun to change weights.
+    pub has_changed: bool,
 }
 
 /// Result of a step.
 #[derive(Debug, Default)]
 pub struct StepLosses {
-    /// Scalars for the curve, by name.
+    /// Scalars for the curve, by name; means over all ranks.
     pub scalars: Vec<(String, f64)>,
     /// The network whose loss or gradient diverged.
     pub diverged: Option<String>,
     /// Soft masks (K, B, 1, H, W) of the last batch.
     pub masks: Option<Tensor>,
+    /// Whether a rank is to stop.
+    pub stop: bool,
 }
+
+/// Limit of the Wasserstein estimates and penalties. A critic with gradients of norm about 1, which the penalty
+/// enforces, stays far below it.
+const MAX_VALUE: f64 = 1e6;
 
 impl StepLosses {
     fn add(&mut self, name: impl Into<String>, value: f64) {
@@ -48,32 +61,56 @@ impl StepLosses {
             self.add(format!("wasserstein/{name}"), stats.wasserstein);
             self.add(format!("penalty/{name}"), stats.penalty);
             self.add(format!("critic_gradient/{name}"), stats.norm);
-            if let (Err(name), None) = (stats.check(), &self.diverged) {
-                self.diverged = Some(name);
-            }
         }
+    }
+
+    /// Averages the scalars over all ranks, then checks them: values must be finite, those of critics not excessive.
+    fn share(&mut self, ranks: &Ranks, stop: bool) -> Result<()> {
+        let mut numbers: Vec<f64> = self.scalars.iter().map(|(_, value)| *value).collect();
+        numbers.push(f64::from(u8::from(stop)));
+        ranks.average_numbers(&mut numbers)?;
+        self.stop = numbers.pop().is_some_and(|stop| stop > 0.0);
+        for ((_, value), mean) in self.scalars.iter_mut().zip(numbers) {
+            *value = mean;
+        }
+        self.diverged = self.scalars.iter().find_map(|(name, value)| match name.split_once('/') {
+            Some(("wasserstein" | "penalty", kind)) if value.is_nan() || value.abs() >= MAX_VALUE => {
+                Some(format!("the {kind} critic"))
+            }
+            Some(("critic_gradient", kind)) if !value.is_finite() => Some(format!("the {kind} critic")),
+            Some(("loss" | "gradient", "total")) if !value.is_finite() => {
+                Some("the regressor's loss".to_owned())
+            }
+            _ => None,
+        });
+        Ok(())
     }
 }
 
 impl Trainer {
     /// Trains one step at `schedule` times the maximum learning rates. The regressor uses the last batch, the
-    /// critics all of them. `gradients` enables the gradient norm of each loss on the regressor.
+    /// critics all of them. `gradients` enables the gradient norm of each loss on the regressor. `stop` tells all
+    /// ranks to stop after this step.
     ///
     /// # Errors
-    /// If a network does not accept the size of the clips, or memory runs out.
+    /// If a network does not accept the size of the clips, memory runs out, or another rank has ended.
     pub fn step(
         &mut self,
         config: &TrainConfig,
         batches: &[Batch],
         schedule: f64,
         gradients: bool,
+        stop: bool,
     ) -> Result<StepLosses> {
+        self.has_changed = false;
         let mut losses = StepLosses::default();
         let Some((last, critic_batches)) = batches.split_last() else { return Ok(losses) };
         if let Some(critics) = &mut self.critics {
             for batch in critic_batches {
                 let masks = tch::no_grad(|| self.network.unroll(batch, &self.options))?.f_sigmoid()?;
-                losses.critics(&critics.step(&critics.critic_inputs(batch)?, &masks, schedule)?);
+                let stats = critics.step(&critics.critic_inputs(batch)?, &masks, schedule, 0)?;
+                self.has_changed = true;
+                losses.critics(&stats);
             }
         }
         let frames = last.images.size()[0] - 2;
@@ -89,8 +126,10 @@ impl Trainer {
         if let Some(critics) = &mut self.critics {
             let inputs = critics.critic_inputs(last)?;
             let steps = if critics.settings.fresh_batches { 1 } else { critics.settings.steps };
-            for _ in 0..steps {
-                losses.critics(&critics.step(&inputs, &masks, schedule)?);
+            for pass in 0..steps {
+                let stats = critics.step(&inputs, &masks, schedule, pass)?;
+                self.has_changed = true;
+                losses.critics(&stats);
             }
             for (kind, weight, loss) in critics.regressor_losses(&inputs, &masks)? {
                 parts.push((kind.name(), loss.f_mul_scalar(weight)?, loss));
@@ -100,14 +139,15 @@ impl Trainer {
             let parameters = self.adam.parameters();
             for (name, weighted, _) in &parts {
                 let gradients = Tensor::f_run_backward(&[weighted], &parameters, true, false)?;
-                let defined: Vec<Tensor> = gradients.into_iter().filter(Tensor::defined).collect();
-                losses.add(format!("gradient/{name}"), norm(&defined)?);
+                losses.add(format!("gradient/{name}"), norm(&self.averaged(gradients)?)?);
             }
         }
         let weighted: Vec<&Tensor> = parts.iter().map(|(_, weighted, _)| weighted).collect();
         let total = Tensor::f_stack(&weighted, 0)?.f_sum(Kind::Float)?;
         self.adam.zero_gradients();
+        self.reducer.prepare(&total)?;
         total.f_backward()?;
+        self.has_changed = true;
         let norm = self.adam.step(schedule)?;
 
         let total = total.double_value(&[]);
@@ -118,10 +158,23 @@ impl Trainer {
         }
         losses.add("region_similarity", supervised.region.double_value(&[]));
         losses.add("gradient/total", norm);
-        if !(total.is_finite() && norm.is_finite()) && losses.diverged.is_none() {
-            losses.diverged = Some("the regressor's loss".to_owned());
-        }
+        losses.share(&self.ranks, stop)?;
         losses.masks = Some(masks.f_detach()?);
         Ok(losses)
+    }
+
+    /// Returns the means over all ranks of gradients of the regressor, of which some may be undefined.
+    fn averaged(&self, gradients: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        if self.ranks.count() == 1 {
+            return Ok(gradients.into_iter().filter(Tensor::defined).collect());
+        }
+        let parameters = self.adam.parameters();
+        let flat = gradients.iter().zip(&parameters).map(|(gradient, parameter)| match gradient.defined() {
+            true => gradient.f_flatten(0, -1),
+            false => parameter.f_detach()?.f_zeros_like()?.f_flatten(0, -1),
+        });
+        let mut all = Tensor::f_cat(&flat.collect::<Result<Vec<_>, _>>()?, 0)?;
+        self.ranks.average(&mut all)?;
+        Ok(vec![all])
     }
 }

@@ -15,6 +15,7 @@ use tch::{Kind, nn};
 
 use crate::check::{Checked, at_least_one, must};
 use crate::dataset::{Dataset, Selection};
+use crate::distributed::Ranks;
 use crate::eval::{EvalOptions, evaluate};
 use crate::score::Scores;
 use crate::{Error, Result};
@@ -185,7 +186,8 @@ impl Validator {
     }
 
     /// Scores the weights of `store` after `done` steps, in half precision as in a weights file. If J&F is the
-    /// highest so far, saves them as [`BEST`] with `metadata` and the scores.
+    /// highest so far, saves them as [`BEST`] with `metadata` and the scores. All ranks must have the same weights;
+    /// they share the sequences, and rank 0 saves.
     ///
     /// # Errors
     /// If a weight is out of range in half precision, an image cannot be decoded, the network fails, or the file
@@ -196,12 +198,13 @@ impl Validator {
         config: &Config,
         metadata: &BTreeMap<String, String>,
         done: u64,
+        ranks: &Ranks,
     ) -> Result<Validated> {
         let begun = Instant::now();
         let weights = Weights::of_store(store, config, metadata, Kind::Half)?;
         let mut tracker = Tracker::from_weights(&weights, &self.options)?;
         let evaluation =
-            evaluate(&mut tracker, &self.dataset, &EvalOptions::default(), &ProgressBar::hidden())?;
+            evaluate(&mut tracker, &self.dataset, &EvalOptions::default(), &ProgressBar::hidden(), ranks)?;
         let score = evaluation.scores.summary().region_and_contour();
         let is_best = self.best.is_none_or(|best| score > best);
         let frame_step = self.settings.frame_step;
@@ -210,7 +213,10 @@ impl Validator {
             let mut metadata = metadata.clone();
             metadata.extend(validated.metadata());
             metadata.insert("steps".to_owned(), done.to_string());
-            weights::save(&self.out.join(BEST), store, config, &metadata, Kind::Half)?;
+            if ranks.is_first() {
+                let _saving = ranks.saving();
+                weights::save(&self.out.join(BEST), store, config, &metadata, Kind::Half)?;
+            }
             self.best = Some(score);
         }
         Ok(validated)

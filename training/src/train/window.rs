@@ -79,6 +79,7 @@ pub fn on_device(batch: Batch, device: Device) -> Result<Batch> {
         masks: batch.masks.f_to_device(device)?,
         valid: batch.valid.f_to_device(device)?,
         previous: batch.previous.f_to_device(device)?,
+        ..batch
     })
 }
 
@@ -113,8 +114,8 @@ impl Unroll for Resnet50 {
 
 /// Run of a batch through `lite`. The encoder takes no masks, so all frames are encoded at once.
 #[derive(Debug)]
-pub struct LiteRun {
-    clips: i64,
+pub struct LiteRun<'a> {
+    batch: &'a Batch,
     features: Features,
     biases: Biases,
     reference: Tokens,
@@ -122,20 +123,41 @@ pub struct LiteRun {
     remembered: VecDeque<Tokens>,
     mask: Tensor,
     skip: Option<Tensor>,
-    remember: f64,
+    /// Whether the frame before each predicted frame is added to the memory bank.
+    remember: Vec<bool>,
 }
 
-impl LiteRun {
+impl LiteRun<'_> {
     fn frame(&self, index: i64) -> Result<Features> {
-        Ok(self.features.narrow(index * self.clips, self.clips)?)
+        let clips = self.batch.images.size()[1];
+        Ok(self.features.narrow(index * clips, clips)?)
     }
 }
 
-impl Unroll for Lite {
-    type Run<'a> = LiteRun;
+/// Returns the tokens of frame `index` of a batch, selected at random for each clip.
+fn tokens(network: &Lite, batch: &Batch, index: i64, features: &Features, masks: &Tensor) -> Result<Tokens> {
+    let mut clips = Vec::with_capacity(batch.seeds.len());
+    for (seed, clip) in batch.seeds.iter().zip(0..) {
+        tch::manual_seed(seed.wrapping_add(index));
+        let (features, mask) = (features.narrow(clip, 1)?, masks.f_narrow(0, clip, 1)?);
+        clips.push(network.tokens(&features, &mask, Selection::Random)?);
+    }
+    let join = |part: fn(&Tokens) -> &Tensor| Tensor::f_cat(&clips.iter().map(part).collect::<Vec<_>>(), 0);
+    Ok(Tokens {
+        key16: join(|tokens| &tokens.key16)?,
+        value16: join(|tokens| &tokens.value16)?,
+        mask16: join(|tokens| &tokens.mask16)?,
+        key8: join(|tokens| &tokens.key8)?,
+        value8: join(|tokens| &tokens.value8)?,
+        mask8: join(|tokens| &tokens.mask8)?,
+    })
+}
 
-    fn begin<'a>(&'a self, batch: &'a Batch, options: &UnrollOptions) -> Result<LiteRun> {
-        let clips = batch.images.size()[1];
+impl Unroll for Lite {
+    type Run<'a> = LiteRun<'a>;
+
+    fn begin<'a>(&'a self, batch: &'a Batch, options: &UnrollOptions) -> Result<LiteRun<'a>> {
+        let [frames, clips] = [0, 1].map(|dim| batch.images.size()[dim]);
         let images = channels_last(&batch.images.f_flatten(0, 1)?)?.f_to_kind(options.kind)?;
         let features = if options.frozen_encoder {
             let features = tch::no_grad(|| self.encoder.forward(&images))?;
@@ -144,9 +166,11 @@ impl Unroll for Lite {
             self.encode(&images)?
         };
         let first = features.narrow(0, clips)?;
-        let reference = self.tokens(&first, &batch.masks.f_select(0, 0)?, Selection::Random)?;
+        let reference = tokens(self, batch, 0, &first, &batch.masks.f_select(0, 0)?)?;
+        tch::manual_seed(batch.seed);
+        let drawn = Vec::<f64>::try_from(&Tensor::f_rand([frames - 2], (Kind::Double, Device::Cpu))?)?;
         Ok(LiteRun {
-            clips,
+            batch,
             biases: self.biases(&first)?,
             memory: reference.shallow_clone(),
             features,
@@ -154,15 +178,14 @@ impl Unroll for Lite {
             remembered: VecDeque::new(),
             mask: batch.previous.shallow_clone(),
             skip: None,
-            remember: options.remember,
+            remember: drawn.into_iter().map(|drawn| drawn < options.remember).collect(),
         })
     }
 
-    fn predict(&self, run: &mut LiteRun, index: i64) -> Result<Tensor> {
+    fn predict(&self, run: &mut LiteRun<'_>, index: i64) -> Result<Tensor> {
         let (previous, now) = (run.frame(index + 1)?, run.frame(index + 2)?);
-        let drawn = Tensor::f_rand([1], (Kind::Float, Device::Cpu))?.double_value(&[0]);
-        if drawn < run.remember {
-            let tokens = self.tokens(&previous, &run.mask.f_detach()?, Selection::Random)?;
+        if run.remember[index as usize] {
+            let tokens = tokens(self, run.batch, index + 1, &previous, &run.mask.f_detach()?)?;
             let limit = self.config().memory.frames;
             run.memory = remember(&run.reference, &mut run.remembered, tokens, limit)?;
         }
@@ -172,7 +195,7 @@ impl Unroll for Lite {
         Ok(logits)
     }
 
-    fn feed_back(&self, run: &mut LiteRun, masks: Tensor) -> Result<()> {
+    fn feed_back(&self, run: &mut LiteRun<'_>, masks: Tensor) -> Result<()> {
         run.mask = masks;
         Ok(())
     }
@@ -200,6 +223,8 @@ mod tests {
             masks: waves(&[4, 1, 1, 64, 64], 1.0),
             valid: Tensor::ones([4, 1, 1, 64, 64], FLOAT),
             previous: waves(&[1, 1, 64, 64], 2.0),
+            seed: 5,
+            seeds: vec![6],
         }
     }
 

@@ -24,7 +24,7 @@ use crate::check::{Checked, must, share};
 pub struct Data {
     /// Predicted frames per clip, K.
     pub window: usize,
-    /// Clips per step.
+    /// Clips per step, on all ranks together.
     pub batch: usize,
     /// Height and width of the clips, multiples of 16.
     pub size: [i64; 2],

@@ -21,8 +21,8 @@ pub struct CriticLoss {
     pub penalty: Tensor,
 }
 
-/// Computes the loss of a critic. `real` and `fake` are masked images (N, C, H, W); no gradient reaches them. ε of
-/// the penalty is drawn for every sample.
+/// Computes the loss of a critic. `real` and `fake` are masked images (N, C, H, W); no gradient reaches them.
+/// `epsilon` (N, 1, 1, 1) in [0, 1] is that of the penalty.
 ///
 /// # Errors
 /// If the critic does not accept the size, or memory runs out.
@@ -30,6 +30,7 @@ pub fn critic_loss(
     critic: &Critic,
     real: &Tensor,
     fake: &Tensor,
+    epsilon: &Tensor,
     penalty_weight: f64,
     reduce: Reduce,
 ) -> Result<CriticLoss> {
@@ -38,8 +39,7 @@ pub fn critic_loss(
     let scores = critic.score(&Tensor::f_cat(&[&real, &fake], 0)?)?;
     let mean = |start: i64| scores.f_narrow(0, start, samples)?.f_mean(scores.kind());
     let wasserstein = mean(0)?.f_sub(&mean(samples)?)?;
-    let epsilon = Tensor::f_rand([samples, 1, 1, 1], (real.kind(), real.device()))?;
-    let penalty = gradient_penalty(|x| critic.map(x), &real, &fake, &epsilon, reduce)?;
+    let penalty = gradient_penalty(|x| critic.map(x), &real, &fake, epsilon, reduce)?;
     let total = penalty.f_mul_scalar(penalty_weight)?.f_sub(&wasserstein)?;
     Ok(CriticLoss { total, wasserstein, penalty })
 }
@@ -80,11 +80,15 @@ mod tests {
         ((i * 0.013 + phase).sin()).reshape(size)
     }
 
+    fn epsilon(samples: i64) -> Tensor {
+        Tensor::rand([samples, 1, 1, 1], DOUBLE)
+    }
+
     #[test]
     fn the_critic_loss_combines_its_terms() {
         let (_store, critic) = build(3);
         let (real, fake) = (waves(&[2, 3, 64, 128], 0.0), waves(&[2, 3, 64, 128], 2.0));
-        let loss = critic_loss(&critic, &real, &fake, 10.0, Reduce::Sum).unwrap();
+        let loss = critic_loss(&critic, &real, &fake, &epsilon(2), 10.0, Reduce::Sum).unwrap();
         // Each sample by itself, averaged over positions.
         let mean = |x: &Tensor| {
             let maps = (0..2).map(|n| critic.map(&x.narrow(0, n, 1)).unwrap().flatten(0, -1));
@@ -106,7 +110,7 @@ mod tests {
     fn a_critic_learns_to_score_real_higher() {
         let (store, critic) = build(3);
         let (real, fake) = (waves(&[4, 3, 64, 64], 0.0), waves(&[4, 3, 64, 64], 2.0) * 0.2);
-        let estimate = || critic_loss(&critic, &real, &fake, 10.0, Reduce::Sum).unwrap();
+        let estimate = || critic_loss(&critic, &real, &fake, &epsilon(4), 10.0, Reduce::Sum).unwrap();
         let before = estimate().wasserstein.double_value(&[]);
         // Adam as in training: plain gradient descent diverges for some draws of ε.
         let rates = Rates {

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Safe wrappers of the functions in `shim.cpp` and `nccl.cpp`.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
+use std::net::TcpListener;
+use std::os::fd::IntoRawFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use libloading::Library;
+use tch::Tensor;
+
+use super::library;
+
+/// Version of libtorch that this crate is compiled against.
+pub const LIBTORCH: &str = "2.11.0";
+
+/// Result with libtorch's message.
+type Result<T> = std::result::Result<T, String>;
+type Raw = *mut c_void;
+
+/// Functions of `shim.cpp`.
+#[derive(Debug)]
+struct Functions {
+    error: unsafe extern "C" fn() -> *const c_char,
+    store_new: unsafe extern "C" fn(*const c_char, c_int, c_int, i64, *const c_char, *mut Raw) -> c_int,
+    store_free: unsafe extern "C" fn(Raw),
+    store_set: unsafe extern "C" fn(Raw, *const c_char, *const u8, usize) -> c_int,
+    store_set_first: unsafe extern "C" fn(Raw, *const c_char, *const u8, usize) -> c_int,
+    store_get: unsafe extern "C" fn(Raw, *const c_char, *mut *const u8, *mut usize) -> c_int,
+    store_add: unsafe extern "C" fn(Raw, *const c_char, i64, *mut i64) -> c_int,
+    group_new: unsafe extern "C" fn(Raw, c_int, c_int, *const c_char, i64, *mut Raw) -> c_int,
+    group_free: unsafe extern "C" fn(Raw),
+    group_gloo_on_cuda: unsafe extern "C" fn(Raw) -> c_int,
+    all_reduce: unsafe extern "C" fn(Raw, *mut c_void) -> c_int,
+    broadcast: unsafe extern "C" fn(Raw, *const *mut c_void, usize) -> c_int,
+    reducer_new: unsafe extern "C" fn(Raw, *const *mut c_void, usize, *mut Raw) -> c_int,
+    reducer_free: unsafe extern "C" fn(Raw),
+    reducer_prepare: unsafe extern "C" fn(Raw, *const c_void) -> c_int,
+    /// Never unloaded, because threads of libtorch may run its code.
+    _library: ManuallyDrop<Library>,
+}
+
+/// The loaded shim library.
+#[derive(Clone, Debug)]
+pub struct Shim(Arc<Functions>);
+
+/// # Safety
+/// `T` must be the type of the symbol.
+unsafe fn find<T: Copy>(library: &Library, symbol: &str) -> Result<T> {
+    // SAFETY: guaranteed by the caller.
+    let found = unsafe { library.get::<T>(format!("{symbol}\0").as_bytes()) };
+    found.map(|symbol| *symbol).map_err(|error| error.to_string())
+}
+
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| format!("{text:?} contains a null character"))
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The first line of the message that `error` returns.
+///
+/// # Safety
+/// `error` must be one of the shims' functions of that name.
+unsafe fn message(error: unsafe extern "C" fn() -> *const c_char) -> String {
+    // SAFETY: a null-terminated string that stays valid until the next failed call on this thread.
+    let reason = unsafe { CStr::from_ptr(error()) }.to_string_lossy();
+    reason.lines().next().unwrap_or_default().to_owned()
+}
+
+impl Shim {
+    /// Loads the library once per process.
+    ///
+    /// # Errors
+    /// The reason if the library is not part of this build, or if libtorch has another version.
+    pub fn load() -> Result<Self> {
+        static LOADED: OnceLock<Result<Shim>> = OnceLock::new();
+        LOADED.get_or_init(|| library::shim().and_then(Self::resolve)).clone()
+    }
+
+    fn resolve(library: Library) -> Result<Self> {
+        // SAFETY: the types are those of the declarations in shim.cpp.
+        unsafe {
+            let name = |name: &str| format!("fastganseg_distributed_{name}");
+            let version = find::<unsafe extern "C" fn() -> *const c_char>(&library, &name("libtorch"))?;
+            let version = CStr::from_ptr(version()).to_string_lossy();
+            if version != LIBTORCH {
+                return Err(format!(
+                    "the functions for several processes were compiled against libtorch {version}, not {LIBTORCH}: \
+                     build again"
+                ));
+            }
+            Ok(Self(Arc::new(Functions {
+                error: find(&library, &name("error"))?,
+                store_new: find(&library, &name("store_new"))?,
+                store_free: find(&library, &name("store_free"))?,
+                store_set: find(&library, &name("store_set"))?,
+                store_set_first: find(&library, &name("store_set_first"))?,
+                store_get: find(&library, &name("store_get"))?,
+                store_add: find(&library, &name("store_add"))?,
+                group_new: find(&library, &name("group_new"))?,
+                group_free: find(&library, &name("group_free"))?,
+                group_gloo_on_cuda: find(&library, &name("group_gloo_on_cuda"))?,
+                all_reduce: find(&library, &name("all_reduce"))?,
+                broadcast: find(&library, &name("broadcast"))?,
+                reducer_new: find(&library, &name("reducer_new"))?,
+                reducer_free: find(&library, &name("reducer_free"))?,
+                reducer_prepare: find(&library, &name("reducer_prepare"))?,
+                _library: ManuallyDrop::new(library),
+            })))
+        }
+    }
+
+    fn check(&self, status: c_int) -> Result<()> {
+        // SAFETY: the function is that of shim.cpp.
+        if status == 0 { Ok(()) } else { Err(unsafe { message(self.0.error) }) }
+    }
+}
+
+/// A client of the key-value store that all ranks share, and its server if it has a socket.
+#[derive(Debug)]
+pub struct Store {
+    raw: Raw,
+    shim: Shim,
+}
+
+// SAFETY: c10d's stores may be used from any thread.
+unsafe impl Send for Store {}
+// SAFETY: c10d's stores lock themselves.
+unsafe impl Sync for Store {}
+
+impl Store {
+    /// Connects to the store at `host`:`port`, waiting up to `timeout` for it. `socket` listens at that address if
+    /// this process serves the store. Keys of clients with another `prefix` are invisible.
+    ///
+    /// # Errors
+    /// If the store cannot be reached.
+    pub fn connect(
+        shim: &Shim,
+        (host, port): (&str, u16),
+        socket: Option<TcpListener>,
+        timeout: Duration,
+        prefix: &str,
+    ) -> Result<Self> {
+        let (host, prefix) = (c_string(host)?, c_string(prefix)?);
+        let socket = socket.map_or(-1, IntoRawFd::into_raw_fd);
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the strings are null-terminated, the socket is handed over, and `raw` is valid for writes.
+        shim.check(unsafe {
+            (shim.0.store_new)(
+                host.as_ptr(),
+                port.into(),
+                socket,
+                milliseconds(timeout),
+                prefix.as_ptr(),
+                &mut raw,
+            )
+        })?;
+        Ok(Self { raw, shim: shim.clone() })
+    }
+
+    /// Sets a value.
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        let key = c_string(key)?;
+        // SAFETY: `raw` is a valid store; key and value are valid for reads.
+        self.shim
+            .check(unsafe { (self.shim.0.store_set)(self.raw, key.as_ptr(), value.as_ptr(), value.len()) })
+    }
+
+    /// Sets a value unless the key has one.
+    pub fn set_first(&self, key: &str, value: &[u8]) -> Result<()> {
+        let key = c_string(key)?;
+        // SAFETY: as in `set`.
+        self.shim.check(unsafe {
+            (self.shim.0.store_set_first)(self.raw, key.as_ptr(), value.as_ptr(), value.len())
+        })
+    }
+
+    /// Returns the value of a key that has one, without waiting.
+    pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let key = c_string(key)?;
+        let (mut data, mut length) = (std::ptr::null(), 0);
+        // SAFETY: `raw` is a valid store; the pointers are valid for writes.
+        self.shim
+            .check(unsafe { (self.shim.0.store_get)(self.raw, key.as_ptr(), &mut data, &mut length) })?;
+        if data.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: the value stays valid until the next call on this thread.
+        Ok(Some(unsafe { std::slice::from_raw_parts(data, length) }.to_vec()))
+    }
+
+    /// Adds to a counter, which begins at 0, and returns the sum.
+    pub fn add(&self, key: &str, amount: i64) -> Result<i64> {
+        let key = c_string(key)?;
+        let mut sum = 0;
+        // SAFETY: `raw` is a valid store; `sum` is valid for writes.
+        self.shim.check(unsafe { (self.shim.0.store_add)(self.raw, key.as_ptr(), amount, &mut sum) })?;
+        Ok(sum)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // SAFETY: `raw` is owned and freed once.
+        unsafe { (self.shim.0.store_free)(self.raw) }
+    }
+}
+
+/// Connections between all ranks. All ranks must call the same methods in the same order.
+#[derive(Debug)]
+pub struct Group {
+    raw: Raw,
+    shim: Shim,
+}
+
+// SAFETY: process groups are not bound to a thread.
+unsafe impl Send for Group {}
+// SAFETY: c10d's process groups lock themselves.
+unsafe impl Sync for Group {}
+
+impl Group {
+    /// Connects this process as `rank` of `ranks` over gloo. `address` is the local address to use; empty = the
+    /// interface in GLOO_SOCKET_IFNAME, else that of the machine's name. Operations fail after `timeout`.
+    pub fn connect(
+        store: &Store,
+        rank: usize,
+        ranks: usize,
+        address: &str,
+        timeout: Duration,
+    ) -> Result<Self> {
+        let address = c_string(address)?;
+        let shim = store.shim.clone();
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the store is valid, the string null-terminated, and `raw` valid for writes.
+        shim.check(unsafe {
+            let (rank, ranks) = (rank as c_int, ranks as c_int);
+            (shim.0.group_new)(store.raw, rank, ranks, address.as_ptr(), milliseconds(timeout), &mut raw)
+        })?;
+        Ok(Self { raw, shim })
+    }
+
+    /// Uses NCCL for CUDA tensors. libtorch's CUDA libraries must be loaded.
+    ///
+    /// # Errors
+    /// If this build has no NCCL, or it cannot be loaded.
+    pub fn use_nccl(&self, store: &Store, timeout: Duration) -> Result<()> {
+        let library = ManuallyDrop::new(library::nccl()?);
+        // SAFETY: the types are those of the declarations in nccl.cpp; store and group are valid.
+        unsafe {
+            let attach: unsafe extern "C" fn(Raw, Raw, i64) -> c_int =
+                find(&library, "fastganseg_nccl_attach")?;
+            let error = find(&library, "fastganseg_nccl_error")?;
+            match attach(store.raw, self.raw, milliseconds(timeout)) {
+                0 => Ok(()),
+                _ => Err(message(error)),
+            }
+        }
+    }
+
+    /// Uses gloo for CUDA tensors.
+    pub fn use_gloo_on_cuda(&self) -> Result<()> {
+        // SAFETY: the group is valid.
+        self.shim.check(unsafe { (self.shim.0.group_gloo_on_cuda)(self.raw) })
+    }
+
+    /// Replaces the elements of a tensor by their sums over all ranks.
+    pub fn all_reduce(&self, tensor: &mut Tensor) -> Result<()> {
+        // SAFETY: group and tensor are valid.
+        self.shim.check(unsafe { (self.shim.0.all_reduce)(self.raw, tensor.as_mut_ptr().cast()) })
+    }
+
+    /// Replaces tensors by those of rank 0.
+    pub fn broadcast(&self, tensors: &[Tensor]) -> Result<()> {
+        let pointers = pointers(tensors);
+        // SAFETY: group and tensors are valid.
+        self.shim.check(unsafe { (self.shim.0.broadcast)(self.raw, pointers.as_ptr(), pointers.len()) })
+    }
+
+    /// Creates a reducer of `parameters`, which require gradients, in the order in which backward passes complete
+    /// their gradients.
+    pub fn reducer(&self, parameters: &[Tensor]) -> Result<Reducer> {
+        let pointers = pointers(parameters);
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: group and tensors are valid, and `raw` is valid for writes.
+        self.shim.check(unsafe {
+            (self.shim.0.reducer_new)(self.raw, pointers.as_ptr(), pointers.len(), &mut raw)
+        })?;
+        Ok(Reducer { raw, shim: self.shim.clone() })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // SAFETY: `raw` is owned and freed once.
+        unsafe { (self.shim.0.group_free)(self.raw) }
+    }
+}
+
+fn pointers(tensors: &[Tensor]) -> Vec<*mut c_void> {
+    tensors.iter().map(|tensor| tensor.as_ptr().cast_mut().cast()).collect()
+}
+
+/// Averages the gradients of a network over all ranks during its backward pass.
+#[derive(Debug)]
+pub struct Reducer {
+    raw: Raw,
+    shim: Shim,
+}
+
+impl Reducer {
+    /// Makes the next backward pass, which must begin at `loss`, leave the mean gradients over all ranks. That pass
+    /// fails if another rank ends.
+    pub fn prepare(&self, loss: &Tensor) -> Result<()> {
+        // SAFETY: reducer and tensor are valid.
+        self.shim.check(unsafe { (self.shim.0.reducer_prepare)(self.raw, loss.as_ptr().cast()) })
+    }
+}
+
+impl Drop for Reducer {
+    fn drop(&mut self) {
+        // SAFETY: `raw` is owned and freed once.
+        unsafe { (self.shim.0.reducer_free)(self.raw) }
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Fixture of the tests that run `fastganseg-train`.
+
+// Each test binary uses a part.
+#![allow(dead_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use fastganseg_training::LabelMap;
+use fastganseg_training::indexed_png;
+use image::{Rgb, RgbImage};
+
+const WIDTH: u32 = 96;
+const HEIGHT: u32 = 64;
+
+/// A bright disk over a dark pattern, and its labels.
+fn draw(x: f32, y: f32, seed: u32) -> (RgbImage, LabelMap) {
+    let inside = |u: u32, v: u32| (u as f32 - x).powi(2) + (v as f32 - y).powi(2) < 150.0;
+    let picture = RgbImage::from_fn(WIDTH, HEIGHT, |u, v| match inside(u, v) {
+        true => Rgb([230, (u * 5 % 60) as u8, 40]),
+        false => Rgb([(u * seed % 50) as u8, (v * 7 % 90) as u8, 80]),
+    });
+    let ids = (0..HEIGHT).flat_map(|v| (0..WIDTH).map(move |u| u8::from(inside(u, v)))).collect();
+    (picture, LabelMap::new(WIDTH as usize, HEIGHT as usize, ids).unwrap())
+}
+
+fn write(folder: &Path, annotations: &str, name: &str, (picture, labels): (RgbImage, LabelMap)) {
+    for (kind, extension) in [("JPEGImages", "jpg"), (annotations, "png")] {
+        let path = folder.join(kind).join(name).with_extension(extension);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match extension {
+            "jpg" => picture.save(&path).unwrap(),
+            _ => indexed_png::write(&path, &labels).unwrap(),
+        }
+    }
+}
+
+/// A generated data set and a configuration of a tiny network.
+pub struct Fixture {
+    pub folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for sequence in 0..3u32 {
+            for frame in 0..8u32 {
+                let name = format!("s{sequence}/{frame:05}");
+                let at = (20.0 + 5.0 * frame as f32, 20.0 + 8.0 * sequence as f32);
+                write(&folder.path().join("video"), "Annotations", &name, draw(at.0, at.1, sequence + 3));
+            }
+        }
+        for still in 0..3u32 {
+            let name = format!("p{still}");
+            write(&folder.path().join("photos"), "Annotations", &name, draw(40.0, 30.0, still + 9));
+            write(&folder.path().join("regions"), "Labels", &name, draw(50.0, 20.0, still + 5));
+        }
+        let fixture = Self { folder };
+        fs::write(fixture.path("run.toml"), fixture.config()).unwrap();
+        fixture
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn config(&self) -> String {
+        format!(
+            r#"
+steps = 4
+seed = 7
+threads = 1
+loader_threads = 2
+mixed_precision = false
+checkpoint_every = 2
+
+[model]
+architecture = "lite"
+matching = "affinity"
+temporal_skip = "refine"
+network_size = [64, 96]
+width = 0.125
+memory = {{ frames = 2, every = 5, tokens = 64 }}
+
+[data]
+window = 2
+batch = 2
+size = [64, 96]
+
+[data.sources.video]
+kind = "video"
+path = {:?}
+ratio = 0.5
+exclude = ["s2"]
+size = [64, 96]
+
+[data.sources.photos]
+kind = "stills"
+path = {:?}
+ratio = 0.25
+
+[data.sources.regions]
+kind = "stills"
+path = {:?}
+ratio = 0.25
+
+[optimiser]
+learning_rate = 1e-3
+encoder_learning_rate = 1e-4
+betas = [0.9, 0.99]
+weight_decay = 1e-4
+clip = 1.0
+warm_up = 2
+decay_power = 0.9
+
+[loss]
+cross_entropy = "balanced"
+cross_entropy_weight = 1.0
+region_weight = 1.0
+"#,
+            self.path("video"),
+            self.path("photos"),
+            self.path("regions"),
+        )
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_fastganseg-train"))
+            .current_dir(self.folder.path())
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    pub fn train(&self, out: &str, settings: &[&str]) -> Output {
+        let mut arguments = vec!["train", "--config", "run.toml", "--out", out];
+        for setting in settings {
+            arguments.extend(["--set", setting]);
+        }
+        self.run(&arguments)
+    }
+}
+
+pub fn succeeded(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+pub fn failed_with(output: &Output, words: &[&str]) {
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(words.iter().all(|word| message.contains(word)), "{message}");
+}
+
+/// The values of a column of a curve, without empty fields.
+pub fn column(curve: &str, name: &str) -> Vec<f64> {
+    let mut lines = curve.lines();
+    let header: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let index = header.iter().position(|column| *column == name);
+    let index = index.unwrap_or_else(|| panic!("no {name} in {header:?}"));
+    lines.filter_map(|line| line.split(',').nth(index)?.parse().ok()).collect()
+}
+
+/// Both critics, with minimal layers.
+pub const CRITICS: &str = r#"
+[critics]
+steps = 2
+learning_rate = 1e-3
+shape = { max_channels = 8, width = 1.0 }
+"#;
