@@ -6,13 +6,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use glib::subclass::prelude::*;
-use gstreamer as gst;
-use gstreamer::prelude::*;
-use gstreamer_base::prelude::*;
-
-use super::imp::FastGanSeg;
-use super::stream::Host;
 use crate::image::OwnedPicture;
 use crate::{Error, Result};
 
@@ -31,7 +24,7 @@ pub enum Background {
 
 /// A value of the property.
 #[derive(Clone, Debug)]
-enum Value {
+pub enum Value {
     Ready(Background),
     File(PathBuf),
 }
@@ -76,7 +69,7 @@ fn parse_color(text: &str) -> Option<[u8; 3]> {
 ///
 /// # Errors
 /// The text is no background, and errors of [`OwnedPicture::open`].
-fn load(text: &str) -> Result<Background> {
+pub fn load(text: &str) -> Result<Background> {
     match text.parse()? {
         Value::Ready(background) => Ok(background),
         Value::File(path) => Ok(Background::Picture(Arc::new(OwnedPicture::open(&path)?))),
@@ -88,7 +81,7 @@ fn load(text: &str) -> Result<Background> {
 pub struct BackgroundSlot {
     running: bool,
     /// Number of values that were set. Each has this number as its id.
-    changes: u64,
+    pub changes: u64,
     /// Id of the value in use. Earlier ones are out of date.
     done: u64,
     current: Option<Arc<Background>>,
@@ -100,18 +93,18 @@ impl BackgroundSlot {
     }
 
     /// Begins to set a value. Returns its id, or `None` while stopped.
-    fn begin(&mut self) -> Option<u64> {
+    pub fn begin(&mut self) -> Option<u64> {
         self.changes += 1;
         self.running.then_some(self.changes)
     }
 
     /// Whether `id` is the last value that was set.
-    fn is_last(&self, id: u64) -> bool {
+    pub fn is_last(&self, id: u64) -> bool {
         self.running && id == self.changes
     }
 
     /// Uses the value `id`. Returns false if it is out of date.
-    fn finish(&mut self, id: u64, background: Option<Background>) -> bool {
+    pub fn finish(&mut self, id: u64, background: Option<Background>) -> bool {
         let is_new = self.running && id > self.done;
         if is_new {
             self.done = id;
@@ -120,7 +113,7 @@ impl BackgroundSlot {
         is_new
     }
 
-    fn start(&mut self, background: Option<Background>) {
+    pub fn start(&mut self, background: Option<Background>) {
         self.running = true;
         self.done = self.changes;
         self.current = background.map(Arc::new);
@@ -129,60 +122,6 @@ impl BackgroundSlot {
     pub fn stop(&mut self) {
         self.running = false;
         self.current = None;
-    }
-}
-
-impl FastGanSeg {
-    /// Reads the background at the start of the element.
-    ///
-    /// # Errors
-    /// Those of [`load`].
-    pub(super) fn start_background(&self) -> Result<()> {
-        // A value that is set meanwhile is read in the next round.
-        loop {
-            let changes = self.shared().background.changes;
-            let text = self.settings().background.clone();
-            let background = text.as_deref().map(load).transpose()?;
-            let mut shared = self.shared();
-            if shared.background.changes == changes {
-                shared.background.start(background);
-                return Ok(());
-            }
-        }
-    }
-
-    /// Uses the value that was set, a picture as soon as another thread has read it.
-    pub(super) fn change_background(&self) {
-        let text = self.settings().background.clone();
-        let Some(id) = self.shared().background.begin() else { return };
-        let is_file = text.as_deref().is_some_and(|text| matches!(text.parse(), Ok(Value::File(_))));
-        if is_file {
-            self.obj().call_async(move |obj| obj.imp().finish_background(id, text.as_deref()));
-        } else {
-            self.finish_background(id, text.as_deref());
-        }
-    }
-
-    fn finish_background(&self, id: u64, text: Option<&str>) {
-        match text.map(load).transpose() {
-            Ok(background) => {
-                let is_new = self.shared().background.finish(id, background);
-                if is_new {
-                    self.obj().reconfigure_src();
-                }
-            }
-            Err(error) => {
-                let is_last = self.shared().background.is_last(id);
-                let kept = "The previous background, if any, stays in use";
-                match error {
-                    _ if !is_last => (),
-                    Error::Config(_) => {
-                        gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{error}. {kept}"))
-                    }
-                    _ => gst::element_imp_warning!(self, gst::ResourceError::Read, ("{error}. {kept}")),
-                }
-            }
-        }
     }
 }
 

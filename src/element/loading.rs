@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Loads references from files, from the signal `set-reference` and from selections.
+//! Loads references from files, samples and selections, and backgrounds.
 
 use std::time::Instant;
 
@@ -11,7 +11,6 @@ use gstreamer_base::prelude::*;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 
-use super::CAT;
 use super::correction::Correction;
 use super::frame::Frame;
 use super::imp::FastGanSeg;
@@ -23,6 +22,7 @@ use super::selector::{Networks, Task};
 use super::settings::Settings;
 use super::signals::ReferenceSignal;
 use super::stream::Host;
+use super::{CAT, background};
 use crate::Error;
 use crate::device::DeviceChoice;
 use crate::image::OwnedPicture;
@@ -388,6 +388,59 @@ impl FastGanSeg {
             gst::ResourceError::Settings,
             ("ref-mask is set, so ref-box and ref-points are not used: unset ref-mask to select with them")
         );
+    }
+
+    /// Reads the background at the start of the element.
+    ///
+    /// # Errors
+    /// Those of [`background::load`].
+    pub(super) fn start_background(&self) -> crate::Result<()> {
+        // A value that is set meanwhile is read in the next round.
+        loop {
+            let changes = self.shared().background.changes;
+            let text = self.settings().background.clone();
+            let background = text.as_deref().map(background::load).transpose()?;
+            let mut shared = self.shared();
+            if shared.background.changes == changes {
+                shared.background.start(background);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Uses the value that was set, a picture as soon as another thread has read it.
+    pub(super) fn change_background(&self) {
+        let text = self.settings().background.clone();
+        let Some(id) = self.shared().background.begin() else { return };
+        let is_file =
+            text.as_deref().is_some_and(|text| matches!(text.parse(), Ok(background::Value::File(_))));
+        if is_file {
+            self.obj().call_async(move |obj| obj.imp().finish_background(id, text.as_deref()));
+        } else {
+            self.finish_background(id, text.as_deref());
+        }
+    }
+
+    fn finish_background(&self, id: u64, text: Option<&str>) {
+        match text.map(background::load).transpose() {
+            Ok(background) => {
+                let is_new = self.shared().background.finish(id, background);
+                if is_new {
+                    self.obj().reconfigure_src();
+                }
+            }
+            Err(error) => {
+                let is_last = self.shared().background.is_last(id);
+                let kept = "The previous background, if any, stays in use";
+                match error {
+                    _ if !is_last => (),
+                    Error::Config(_) => {
+                        gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{error}. {kept}"))
+                    }
+                    _ => gst::element_imp_warning!(self, gst::ResourceError::Read, ("{error}. {kept}")),
+                }
+            }
+        }
     }
 
     fn log_reading(&self, mask: &ReferenceMask) {

@@ -12,7 +12,7 @@ use crate::image::OwnedPicture;
 use crate::mask::ReferenceMask;
 use crate::model::person::{Person, PersonNetwork};
 use crate::model::prompt::{Point, Prompt, PromptNetwork, Selection};
-use crate::{Error, Result};
+use crate::{Error, Result, threads};
 
 /// Time without jobs after which the networks are unloaded.
 const IDLE: Duration = Duration::from_secs(60);
@@ -147,6 +147,8 @@ impl Selector {
 }
 
 fn work(jobs: &Receiver<Job>, device: DeviceChoice) {
+    // The streaming thread needs the other half.
+    threads::set_for_this_thread((threads::of_this_thread() / 2).max(1));
     let mut networks = Networks { device, prompt: None, person: None };
     while let Ok(job) = jobs.recv_timeout(IDLE) {
         job(&mut networks);

@@ -186,8 +186,8 @@ impl Store {
         let key = c_string(key)?;
         let (mut data, mut length) = (std::ptr::null(), 0);
         // SAFETY: `raw` is a valid store; the pointers are valid for writes.
-        self.shim
-            .check(unsafe { (self.shim.0.store_get)(self.raw, key.as_ptr(), &mut data, &mut length) })?;
+        let status = unsafe { (self.shim.0.store_get)(self.raw, key.as_ptr(), &mut data, &mut length) };
+        self.shim.check(status)?;
         if data.is_null() {
             return Ok(None);
         }
