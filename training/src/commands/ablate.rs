@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fastganseg_training::train::{Interrupt, ablate};
+use fastganseg_training::train::{Interrupt, ablate, shared_settings};
 use fastganseg_training::{Result, allocator};
 
 use super::{Processes, Recipe};
@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Result<()> {
     allocator::keep_freed_memory();
     let config = args.recipe.open()?;
     args.processes.run(
-        || config.shared_settings(),
+        || shared_settings(&config),
         |ranks| {
             if let Some(ablation) = ablate(&config, &args.out, &Interrupt::on_signals()?, ranks)? {
                 print!("{}", ablation.table());

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fastganseg_training::train::{self, Interrupt};
+use fastganseg_training::train::{self, Interrupt, shared_settings};
 use fastganseg_training::{Result, allocator};
 
 use super::{Processes, Recipe};
@@ -30,7 +30,7 @@ pub fn run(args: &Args) -> Result<()> {
     allocator::keep_freed_memory();
     let config = args.recipe.open()?;
     args.processes.run(
-        || config.shared_settings(),
+        || shared_settings(&config),
         |ranks| train::run(&config, &args.out, &Interrupt::on_signals()?, ranks).map(drop),
     )
 }

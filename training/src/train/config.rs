@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::adam::{Betas, Rates};
 use super::critics::CriticSettings;
 use super::objective::Loss;
-use super::resume;
 use super::schedule::Schedule;
 use super::validate::Validation;
 use crate::check::{Checked, at_least_one, must, not_negative, positive};
@@ -176,17 +175,6 @@ impl TrainConfig {
     /// The number of batches per regressor step, including those of the critics.
     pub fn batches(&self) -> u64 {
         self.critics.as_ref().map_or(1, CriticSettings::batches)
-    }
-
-    /// The settings that must be equal on all ranks, by key.
-    ///
-    /// # Errors
-    /// As [`to_toml`](Self::to_toml).
-    pub fn shared_settings(&self) -> Result<BTreeMap<String, String>> {
-        resume::shared(self).map_err(|error| Error::Config {
-            path: "(effective configuration)".into(),
-            reason: error.to_string(),
-        })
     }
 
     /// The effective configuration as TOML, including overrides and defaults.

@@ -29,5 +29,6 @@ pub use export::export;
 pub use interrupt::Interrupt;
 pub use objective::{CrossEntropy, Loss};
 pub use record::Recorder;
+pub use resume::shared_settings;
 pub use run::{Outcome, run};
 pub use validate::{Validation, Validator};

@@ -37,10 +37,14 @@ const MAY_DIFFER: [&str; 5] = ["critics.device", "data.cache", "device", "loader
 /// Returns the settings that must be equal on all ranks, by key.
 ///
 /// # Errors
-/// If a value has no form in TOML, which does not occur in practice.
-pub fn shared(config: &TrainConfig) -> Result<BTreeMap<String, String>, toml::ser::Error> {
-    let values = values(config)?.into_iter().filter(|(key, _)| !MAY_DIFFER.contains(&key.as_str()));
-    Ok(values.map(|(key, value)| (key, value.to_string())).collect())
+/// [`Error::Config`] if a value has no form in TOML, which does not occur in practice.
+pub fn shared_settings(config: &TrainConfig) -> Result<BTreeMap<String, String>> {
+    let values = values(config).map_err(|error| Error::Config {
+        path: "(effective configuration)".into(),
+        reason: error.to_string(),
+    })?;
+    let shared = values.into_iter().filter(|(key, _)| !MAY_DIFFER.contains(&key.as_str()));
+    Ok(shared.map(|(key, value)| (key, value.to_string())).collect())
 }
 
 /// Returns whether a key may change when the run is resumed. `validated`: both configurations have `[validation]`.
