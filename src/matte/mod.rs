@@ -100,7 +100,7 @@ impl MatteSettings {
     /// others are background. The remaining settings are not used.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the plane has too little data for its size, or an error of
+    /// [`Error::Config`] if the plane has too little data for its size, or an error of
     /// libtorch.
     pub fn write_labels(&self, matte: Option<&Matte>, plane: &mut PlaneMut) -> Result<()> {
         let Some(matte) = matte else { return plane.fill(0) };

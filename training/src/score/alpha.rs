@@ -55,7 +55,7 @@ pub struct AlphaErrors {
     pub gradient: f64,
     /// Connectivity error, thousandths of the sum over pixels.
     pub connectivity: f64,
-    /// Mean absolute difference within [`BAND`] pixels of the true edge. `None` without an edge.
+    /// Mean absolute difference within 10 pixels of the true edge. `None` without an edge.
     pub band: Option<f64>,
 }
 
