@@ -71,3 +71,17 @@ turn_upright() {
     upright=(! videoconvert ! videoflip video-direction=auto)
   fi
 }
+
+# open_input IN: sets the array `source` to a source element for a video file or a camera, and `upright` as turn_upright
+# does.
+open_input() {
+  if [ -c "$1" ]; then
+    source=(v4l2src "device=$1")
+    upright=()
+  else
+    need_files "$1"
+    has_video "$1" || fail "$1 has no video that GStreamer can decode"
+    source=(filesrc "location=$1")
+    turn_upright "$1"
+  fi
+}

@@ -21,14 +21,6 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 [ $# -eq 1 ] || [ $# -eq 2 ] || { usage >&2; exit 2; }
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need_elements fastganseg "${SINK:-autovideosink}"
-if [ -c "$1" ]; then
-  source=(v4l2src "device=$1")
-  upright=()
-else
-  need_files "$1"
-  has_video "$1" || fail "$1 has no video that GStreamer can decode"
-  source=(filesrc "location=$1")
-  turn_upright "$1"
-fi
+open_input "$1"
 exec gst-launch-1.0 -m "${source[@]}" ! decodebin "${upright[@]}" ! fastganseg interactive=true output=overlay \
   mask-location="${2:-mask.png}" ! queue ! videoconvert ! "${SINK:-autovideosink}"

@@ -19,14 +19,6 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need_files "$2"
 need_elements fastganseg "${SINK:-autovideosink}"
-if [ -c "$1" ]; then
-  source=(v4l2src "device=$1")
-  upright=()
-else
-  need_files "$1"
-  has_video "$1" || fail "$1 has no video that GStreamer can decode"
-  source=(filesrc "location=$1")
-  turn_upright "$1"
-fi
+open_input "$1"
 exec gst-launch-1.0 "${source[@]}" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$2" output=overlay ! queue \
   ! videoconvert ! "${SINK:-autovideosink}"

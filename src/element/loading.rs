@@ -175,9 +175,7 @@ impl FastGanSeg {
                 if corrected.is_none() {
                     prompt.check(size)?;
                 }
-                let bad =
-                    |error: glib::BoolError| Error::Config(format!("the frame cannot be converted: {error}"));
-                let picture = sample::reference_picture(frame).map_err(bad)??;
+                let picture = reference_picture(frame)?;
                 let view = picture.as_picture();
                 let scale = (view.width as f64 / size.0 as f64, view.height as f64 / size.1 as f64);
                 let size = (view.width, view.height);
@@ -241,8 +239,7 @@ impl FastGanSeg {
     /// The frame cannot be converted, and errors of libtorch.
     pub(super) fn try_find_person(&self, frame: &Frame) -> crate::Result<()> {
         let device = self.settings().device.parse::<DeviceChoice>()?;
-        let bad = |error: glib::BoolError| Error::Config(format!("the frame cannot be converted: {error}"));
-        let picture = sample::reference_picture(frame).map_err(bad)??;
+        let picture = reference_picture(frame)?;
         if !self.is_live() {
             let find = move |networks: &mut Networks| {
                 let person = networks.find_person(&picture)?;
@@ -453,4 +450,13 @@ impl FastGanSeg {
             );
         }
     }
+}
+
+/// Returns a copy of a frame to select in.
+///
+/// # Errors
+/// The format cannot be converted.
+fn reference_picture(frame: &Frame) -> crate::Result<OwnedPicture> {
+    let bad = |error: glib::BoolError| Error::Config(format!("the frame cannot be converted: {error}"));
+    sample::reference_picture(frame).map_err(bad)?
 }

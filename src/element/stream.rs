@@ -396,10 +396,15 @@ impl Stream {
         for state in others {
             element.post_reference(state, buffer.pts(), None);
         }
-        let interactive = element.settings().interactive;
-        let interactive = interactive || element.settings().ref_auto != RefAuto::None;
-        let selecting = interactive || element.shared().selecting > 0;
-        if result.matte.is_none() && !selecting && !std::mem::replace(&mut self.no_reference_reported, true) {
+        let can_select = {
+            let settings = element.settings();
+            settings.interactive || settings.ref_auto != RefAuto::None
+        };
+        let expects_reference = can_select || element.shared().selecting > 0;
+        if result.matte.is_none()
+            && !expects_reference
+            && !std::mem::replace(&mut self.no_reference_reported, true)
+        {
             element.warn_no_reference();
         }
         Ok(Some((result.matte, result.time.map_or(Origin::NoMask, Origin::Network))))

@@ -65,15 +65,7 @@ fn start(element: &gst::Element) -> Harness {
 
 /// Intersection over union of the alpha of the next frame with the object.
 fn overlap(harness: &mut Harness, number: u64) -> f64 {
-    harness.push(picture(number)).unwrap();
-    let alpha = alpha(&harness.pull().unwrap(), &src_info(harness));
-    let truth = (0..alpha.len()).map(|i| inside(i % SIZE.0 as usize, i / SIZE.0 as usize));
-    let (mut both, mut either) = (0, 0);
-    for (value, truth) in alpha.iter().zip(truth) {
-        both += usize::from(*value > 127 && truth);
-        either += usize::from(*value > 127 || truth);
-    }
-    both as f64 / either.max(1) as f64
+    overlap_with(harness, picture(number), inside)
 }
 
 #[test]
