@@ -29,8 +29,8 @@ use super::settings::{self, Settings};
 use super::shared::{Shared, lock};
 use super::statistics::Statistics;
 use super::stream::{Host, Stream};
-use super::{CAT, Mode, allocation, caps, pending, signals};
-use crate::tracker::{Launch, Options};
+use super::{CAT, Mode, Quality, allocation, caps, pending, signals};
+use crate::tracker::{self, Launch, Options};
 
 /// State of the element behind three locks.
 ///
@@ -173,6 +173,8 @@ impl BaseTransformImpl for FastGanSeg {
             model: settings.model_file.clone(),
             device,
             precision: settings.precision,
+            // The input size of auto is selected at the first frame.
+            quality: settings.quality.fixed().unwrap_or(tracker::Quality::Fine),
             network_size: (settings.network_width, settings.network_height),
             roi: settings.roi,
             launch: launch().map_err(message)?,
@@ -193,13 +195,18 @@ impl BaseTransformImpl for FastGanSeg {
         let latency = Latency::new(tracker.warm_step_time());
         let active_device = Some(tracker.active_device());
         self.start_background().map_err(message)?;
-        *self.stream() = Some(Stream::new(segmenter));
+        let auto_quality = settings.quality == Quality::Auto
+            && (settings.network_width, settings.network_height) == (0, 0)
+            && tracker.can_change_quality();
+        let network_size = tracker.network_size();
+        *self.stream() = Some(Stream::new(segmenter, auto_quality));
         let (armed, load) = {
             let mut shared = self.shared();
             shared.active_device = active_device;
             shared.qos = Qos::default();
             shared.latency = latency;
             shared.statistics = Statistics::default();
+            shared.statistics.set_network_size(network_size);
             shared.reset = false;
             shared.selecting = 0;
             shared.prompt = prompt;

@@ -191,7 +191,7 @@ impl FastGanSeg {
             }
             None => (Task::Select(prompt), None),
         };
-        if !self.is_live() && !interactive {
+        if !self.upstream_is_live() && !interactive {
             let select = move |networks: &mut Networks| {
                 let mask = networks.run(&task, &picture, |_| ())?;
                 Ok((mask, picture))
@@ -240,7 +240,7 @@ impl FastGanSeg {
     pub(super) fn try_find_person(&self, frame: &Frame) -> crate::Result<()> {
         let device = self.settings().device.parse::<DeviceChoice>()?;
         let picture = reference_picture(frame)?;
-        if !self.is_live() {
+        if !self.upstream_is_live() {
             let find = move |networks: &mut Networks| {
                 let person = networks.find_person(&picture)?;
                 person.map(|person| networks.refine_person(&picture, &person)).transpose()
@@ -366,7 +366,7 @@ impl FastGanSeg {
     }
 
     /// Whether upstream is live. Then frames must not wait.
-    fn is_live(&self) -> bool {
+    pub(super) fn upstream_is_live(&self) -> bool {
         let mut query = gst::query::Latency::new();
         self.obj().sink_pad().peer_query(&mut query) && query.result().0
     }

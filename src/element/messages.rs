@@ -29,6 +29,7 @@ use crate::device;
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
 use crate::model::prompt::Prompt;
+use crate::tracker::Quality;
 
 const ALPHA_FORMATS: &str = "a format with alpha (A420, AYUV, RGBA, ...)";
 
@@ -81,6 +82,21 @@ impl Host for FastGanSeg {
             .field("state", state.name())
             .field_if_some("object", object.map(u32::from))
             .field_if_some("pts", pts)
+            .build();
+        gst::info!(CAT, imp = self, "{structure}");
+        self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());
+    }
+
+    fn is_live(&self) -> bool {
+        self.upstream_is_live()
+    }
+
+    fn post_quality(&self, quality: Quality, (width, height): (usize, usize)) {
+        let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
+        let structure = gst::Structure::builder("fastganseg-quality")
+            .field("quality", quality.name())
+            .field("network-width", side(width))
+            .field("network-height", side(height))
             .build();
         gst::info!(CAT, imp = self, "{structure}");
         self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());

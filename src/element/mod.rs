@@ -24,6 +24,7 @@ mod pending;
 mod plane_pool;
 mod process_error;
 mod qos;
+mod quality_tuner;
 mod reference;
 mod sample;
 mod schedule;
@@ -44,6 +45,7 @@ use gstreamer as gst;
 
 pub use crate::device::Precision;
 pub use crate::matte::Edges;
+use crate::tracker;
 pub use crate::tracker::Roi;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -125,6 +127,42 @@ pub enum AlphaMode {
     /// Colours are multiplied with alpha.
     #[enum_value(name = "Colours are multiplied with alpha (RGB formats)", nick = "premultiplied")]
     Premultiplied,
+}
+
+/// Input size of the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstFastGanSegQuality")]
+#[repr(i32)]
+pub enum Quality {
+    /// 304x176 with the built-in model.
+    #[enum_value(name = "Fast, 304x176 with the built-in model", nick = "fast")]
+    Fast,
+    /// The model's own size, 336x192 with the built-in model.
+    #[default]
+    #[enum_value(name = "Balanced, 336x192 with the built-in model", nick = "balanced")]
+    Balanced,
+    /// 448x256 with the built-in model.
+    #[enum_value(name = "Fine, 448x256 with the built-in model", nick = "fine")]
+    Fine,
+    /// 672x384 with the built-in model.
+    #[enum_value(name = "Finest, 672x384 with the built-in model", nick = "finest")]
+    Finest,
+    /// In live pipelines the largest size that keeps up, otherwise as [`Fine`](Self::Fine).
+    #[enum_value(name = "The finest that keeps up with a live source, otherwise as fine", nick = "auto")]
+    Auto,
+}
+
+impl Quality {
+    /// Returns the input size, or `None` if it is selected while playing.
+    fn fixed(self) -> Option<tracker::Quality> {
+        match self {
+            Self::Fast => Some(tracker::Quality::Fast),
+            Self::Balanced => Some(tracker::Quality::Balanced),
+            Self::Fine => Some(tracker::Quality::Fine),
+            Self::Finest => Some(tracker::Quality::Finest),
+            Self::Auto => None,
+        }
+    }
 }
 
 /// Handling of frames that arrive too late at the sink.

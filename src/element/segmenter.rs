@@ -14,7 +14,7 @@ use crate::element::frame::{Frame, Shrinker, View};
 use crate::image::{FrameSource, OwnedPicture, Region};
 use crate::mask::{ObjectMask, ReferenceMask};
 use crate::matte::Matte;
-use crate::tracker::{Options, Prefetched, Presence, Tracker};
+use crate::tracker::{Options, Prefetched, Presence, Quality, Tracker};
 use crate::{Result, threads};
 
 /// The tracker, and its number of threads.
@@ -109,6 +109,14 @@ impl Segmenter {
 
     pub fn tracker(&self) -> &Tracker {
         &self.tracker
+    }
+
+    /// Changes the input size of the network.
+    ///
+    /// # Errors
+    /// Those of [`Tracker::set_quality`].
+    pub fn set_quality(&mut self, quality: Quality) -> Result<()> {
+        self.tracker.set_quality(quality)
     }
 
     /// Returns the reason why CUDA graphs are not used, on the first call.

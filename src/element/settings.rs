@@ -10,7 +10,7 @@ use glib::prelude::*;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::{AlphaMode, Edges, Foreground, LatePolicy, Output, Precision, RefAuto, Roi};
+use super::{AlphaMode, Edges, Foreground, LatePolicy, Output, Precision, Quality, RefAuto, Roi};
 use crate::matte::MatteSettings;
 use crate::model::prompt::{Point, Prompt, Rect};
 use crate::{Error, Result};
@@ -45,6 +45,7 @@ pub struct Settings {
     pub smoothing: f64,
     pub edges: Edges,
     pub roi: Roi,
+    pub quality: Quality,
     pub network_width: u32,
     pub network_height: u32,
     pub threads: u32,
@@ -83,6 +84,7 @@ impl Default for Settings {
             smoothing: 0.0,
             edges: Edges::default(),
             roi: Roi::default(),
+            quality: Quality::default(),
             network_width: 0,
             network_height: 0,
             threads: 0,
@@ -166,6 +168,7 @@ impl Settings {
             "smoothing" => self.smoothing = get(value),
             "edges" => self.edges = get(value),
             "roi" => self.roi = get(value),
+            "quality" => self.quality = get(value),
             "network-width" => self.network_width = get(value),
             "network-height" => self.network_height = get(value),
             "threads" => self.threads = get(value),
@@ -202,6 +205,7 @@ impl Settings {
             "smoothing" => self.smoothing.to_value(),
             "edges" => self.edges.to_value(),
             "roi" => self.roi.to_value(),
+            "quality" => self.quality.to_value(),
             "network-width" => self.network_width.to_value(),
             "network-height" => self.network_height.to_value(),
             "threads" => self.threads.to_value(),
@@ -403,18 +407,26 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .blurb("Part of the picture that the network processes")
                 .mutable_ready()
                 .build(),
+            glib::ParamSpecEnum::builder::<Quality>("quality")
+                .nick("Quality")
+                .blurb(
+                    "Input size of the network: finer edges of the mask take more time. auto selects the largest size \
+                     that keeps up with a live source; other sources, and CUDA, then use fine",
+                )
+                .mutable_ready()
+                .build(),
             glib::ParamSpecUInt::builder("network-width")
                 .nick("Network width")
                 .blurb(
-                    "Width of the network's input in pixels, a multiple of 16 (resnet50: 32). Larger values are finer \
-                     and slower (0 = the model's own)",
+                    "Width of the network's input in pixels, a multiple of 16 (resnet50: 32), instead of that of quality \
+                     (0 = as quality)",
                 )
                 .maximum(MAX_NETWORK_SIDE)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecUInt::builder("network-height")
                 .nick("Network height")
-                .blurb("Height of the network's input in pixels, see network-width (0 = the model's own)")
+                .blurb("Height of the network's input in pixels, see network-width (0 = as quality)")
                 .maximum(MAX_NETWORK_SIDE)
                 .mutable_ready()
                 .build(),

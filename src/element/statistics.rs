@@ -64,6 +64,8 @@ pub struct Statistics {
     confidence: f64,
     objects: Vec<ObjectStatus>,
     threads: u32,
+    /// Width and height in pixels.
+    network_size: (usize, usize),
 }
 
 impl Default for Statistics {
@@ -79,6 +81,7 @@ impl Default for Statistics {
             confidence: 0.0,
             objects: Vec::new(),
             threads: 0,
+            network_size: (0, 0),
         }
     }
 }
@@ -117,6 +120,11 @@ impl Statistics {
     /// Sets the number of threads of the network in the last frame; 0 = the application decides.
     pub fn set_threads(&mut self, threads: u32) {
         self.threads = threads;
+    }
+
+    /// Sets the input width and height of the network.
+    pub fn set_network_size(&mut self, size: (usize, usize)) {
+        self.network_size = size;
     }
 
     /// Updates the objects. Returns those that have left the picture or returned since the frame before. With `seeded`,
@@ -162,6 +170,7 @@ impl Statistics {
                 .build()
         });
         let ms = |time: Duration| 1000.0 * time.as_secs_f64();
+        let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
         gst::Structure::builder("fastganseg-stats")
             .field("frames", self.frames)
             .field("inferences", self.inferences)
@@ -173,6 +182,8 @@ impl Statistics {
             .field("confidence", self.confidence)
             .field("objects", gst::Array::new(objects))
             .field("threads", self.threads)
+            .field("network-width", side(self.network_size.0))
+            .field("network-height", side(self.network_size.1))
             .field("device", device)
             .field("reference-state", state.name())
             .build()

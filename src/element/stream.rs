@@ -17,6 +17,7 @@ use super::marks::Marks;
 use super::pending::PendingFrame;
 use super::process_error::ProcessError;
 use super::qos::{LateFrame, Times};
+use super::quality_tuner::QualityTuner;
 use super::reference::{Change, State};
 use super::sample;
 use super::schedule::{Decision, FrameContext, Schedule};
@@ -29,7 +30,7 @@ use super::{AlphaMode, CAT, LatePolicy, Mode, RefAuto};
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
 use crate::model::prompt::Prompt;
-use crate::tracker::Prefetched;
+use crate::tracker::{Prefetched, Quality};
 
 /// Maximum number of buffers at which the use of the alpha channel downstream is checked. Elements behind queues
 /// negotiate later than this element.
@@ -51,6 +52,10 @@ pub trait Host {
     /// Records an output buffer and its processing time.
     fn record_output(&self, origin: Origin, total: Duration);
     fn post_latency(&self);
+    /// Whether upstream is live.
+    fn is_live(&self) -> bool;
+    /// Posts a change of the network's input size to `size`, width and height.
+    fn post_quality(&self, quality: Quality, size: (usize, usize));
     /// Posts the state of the reference, or of one of its objects.
     fn post_reference(&self, state: State, pts: Option<gst::ClockTime>, object: Option<u8>);
     /// Posts warnings about a mask that is probably wrong but used nevertheless.
@@ -89,6 +94,9 @@ pub struct Stream {
     /// Error of a buffer that was pushed before an event or a query. The next buffer returns it.
     drain_error: Option<gst::FlowError>,
     discont: DiscontTracker,
+    auto_quality: AutoQuality,
+    /// Timestamp of the last frame.
+    last_pts: Option<gst::ClockTime>,
     /// Whether downstream supports strides and offsets.
     video_meta: bool,
     no_reference_reported: bool,
@@ -98,8 +106,17 @@ pub struct Stream {
     alpha_checks: u32,
 }
 
+/// Selection of the network's input size while playing.
+enum AutoQuality {
+    Off,
+    /// It depends on whether upstream is live.
+    Undecided,
+    Live(QualityTuner),
+}
+
 impl Stream {
-    pub fn new(segmenter: Segmenter) -> Self {
+    /// `auto_quality` selects the network's input size in live pipelines.
+    pub fn new(segmenter: Segmenter, auto_quality: bool) -> Self {
         Self {
             segmenter,
             composer: None,
@@ -109,6 +126,8 @@ impl Stream {
             pending: None,
             drain_error: None,
             discont: DiscontTracker::default(),
+            auto_quality: if auto_quality { AutoQuality::Undecided } else { AutoQuality::Off },
+            last_pts: None,
             video_meta: false,
             no_reference_reported: false,
             not_premultiplied_reported: false,
@@ -275,9 +294,12 @@ impl Stream {
         let times = Times::of(&frame.buffer, &element.segment());
         element.sync_properties(times);
         let PendingFrame { buffer, change, restart, prefetched } = frame;
+        self.begin_auto_quality(element)?;
+        let pts = buffer.pts();
         let Some((matte, origin)) = self.segment(element, &buffer, (change, restart, prefetched), times)?
         else {
             self.discont.record_gap();
+            self.tune_quality(element, None, times, pts)?;
             return Ok(None);
         };
         let save_mask = std::mem::take(&mut element.shared().save_mask);
@@ -325,8 +347,54 @@ impl Stream {
             attach_detections(buffer.make_mut(), &element.shared().statistics);
         }
         self.discont.mark(&mut buffer, discont);
-        element.record_output(origin, begun.elapsed().saturating_sub(waited));
+        let total = begun.elapsed().saturating_sub(waited);
+        element.record_output(origin, total);
+        let time = matches!(origin, Origin::Network(_)).then_some(total);
+        self.tune_quality(element, time, times, pts)?;
         Ok(Some(buffer))
+    }
+
+    /// Starts the selection of the network's input size at the first frame.
+    fn begin_auto_quality(&mut self, element: &impl Host) -> Result<(), ProcessError> {
+        if !matches!(self.auto_quality, AutoQuality::Undecided) {
+            return Ok(());
+        }
+        self.auto_quality = AutoQuality::Off;
+        if element.is_live() {
+            self.auto_quality = AutoQuality::Live(QualityTuner::default());
+            self.set_quality(element, Quality::default())?;
+        }
+        Ok(())
+    }
+
+    /// Changes the network's input size according to the processing time of a frame, `None` if the network did not run.
+    fn tune_quality(
+        &mut self,
+        element: &impl Host,
+        time: Option<Duration>,
+        times: Times,
+        pts: Option<gst::ClockTime>,
+    ) -> Result<(), ProcessError> {
+        let before = std::mem::replace(&mut self.last_pts, pts);
+        let AutoQuality::Live(tuner) = &mut self.auto_quality else { return Ok(()) };
+        let (nominal, late) = {
+            let shared = element.shared();
+            (shared.qos.frame_duration(), shared.qos.lateness(times.running).is_some())
+        };
+        let gap = pts.zip(before).and_then(|(pts, before)| pts.checked_sub(before)).map(Duration::from);
+        let duration = if nominal.is_zero() { gap.unwrap_or_default() } else { nominal };
+        match tuner.record(time, duration, late) {
+            Some(quality) => self.set_quality(element, quality),
+            None => Ok(()),
+        }
+    }
+
+    fn set_quality(&mut self, element: &impl Host, quality: Quality) -> Result<(), ProcessError> {
+        self.segmenter.set_quality(quality)?;
+        let size = self.segmenter.tracker().network_size();
+        element.shared().statistics.set_network_size(size);
+        element.post_quality(quality, size);
+        Ok(())
     }
 
     /// Returns the matte of a frame and its origin, or `None` if the frame is dropped. Without a reference there is no

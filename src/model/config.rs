@@ -83,6 +83,14 @@ pub struct Config {
     pub width: f64,
     /// Memory bank of affinity matching.
     pub memory: Memory,
+    /// Channels of the decoder's stage at the input's full resolution, with affinity matching; 0: no such stage, the
+    /// logits of stride 2 are doubled.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub edge_channels: i64,
+}
+
+fn is_zero(value: &i64) -> bool {
+    *value == 0
 }
 
 impl Config {
@@ -95,6 +103,7 @@ impl Config {
             network_size: [192, 336],
             width: 1.0,
             memory: Memory { frames: 2, every: 5, tokens: 512 },
+            edge_channels: 0,
         }
     }
 
@@ -107,6 +116,7 @@ impl Config {
             network_size: [512, 512],
             width: 1.0,
             memory: Memory { frames: 0, every: 1, tokens: 0 },
+            edge_channels: 0,
         }
     }
 
@@ -182,6 +192,12 @@ impl Config {
                 "memory of {memory}: frames must be at most 64, every at least 1, tokens 0 to 4096"
             ));
         }
+        if !(0..=256).contains(&self.edge_channels) || (self.edge_channels > 0 && !affinity) {
+            return refuse(format!(
+                "edge_channels {} must be 0 to 256, and 0 with the global convolution",
+                self.edge_channels
+            ));
+        }
         if self.architecture == Architecture::Resnet50 && height * width > MAX_AREA {
             return refuse(format!(
                 "network_size {height}x{width} has more than {MAX_AREA} pixels: choose a smaller size"
@@ -220,6 +236,8 @@ mod tests {
                 "affinity",
             ),
             (Config { temporal_skip: TemporalSkip::Head, ..Config::lite() }, "refine or off"),
+            (Config { edge_channels: -1, ..Config::lite() }, "edge_channels -1"),
+            (Config { edge_channels: 16, ..Config::resnet50() }, "edge_channels 16"),
         ] {
             let message = config.validate().unwrap_err().to_string();
             assert!(message.contains(part), "{message}");

@@ -64,6 +64,9 @@ pub trait Regressor: layers::Visit + Send {
     /// Returns the configuration of the network.
     fn config(&self) -> &Config;
 
+    /// Sets the number of tokens of frames that are remembered from now on. Networks without a memory ignore it.
+    fn set_memory_tokens(&mut self, _tokens: i64) {}
+
     /// Encodes the reference frame. `image` is (1 or N, 3, H, W), `masks` (N, 1, H, W).
     fn reference(&self, image: &Tensor, masks: &Tensor) -> Result<Self::Reference>;
 

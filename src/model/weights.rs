@@ -128,7 +128,16 @@ impl Weights {
     /// [`Error::Weights`] naming the first tensor, in alphabetical order, that is missing, unexpected, of another
     /// shape or type, or not finite. The store is then unchanged.
     pub fn fill(&self, store: &VarStore) -> Result<()> {
-        self.container.fill(store)
+        self.container.fill(store, "")
+    }
+
+    /// Copies all tensors into `store`, as [`Weights::fill`] does, into a network with an edge stage that the file may
+    /// lack; the stage then keeps its values.
+    ///
+    /// # Errors
+    /// As [`Weights::fill`].
+    pub fn fill_without_edge_stage(&self, store: &VarStore) -> Result<()> {
+        self.container.fill(store, "decoder.edge.")
     }
 }
 
@@ -223,9 +232,13 @@ impl Container {
         Ok(())
     }
 
-    fn fill(&self, store: &VarStore) -> Result<()> {
+    /// The file may lack the tensors whose names start with `optional`, unless it is empty.
+    fn fill(&self, store: &VarStore, optional: &str) -> Result<()> {
         let tensors = self.header.tensors();
-        let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
+        let mut variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
+        if !optional.is_empty() {
+            variables.retain(|name, _| tensors.contains_key(name) || !name.starts_with(optional));
+        }
         let names: BTreeSet<&String> = tensors.keys().chain(variables.keys()).collect();
         for name in names {
             match (tensors.get(name), variables.get(name)) {

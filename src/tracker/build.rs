@@ -24,7 +24,7 @@ use crate::malloc;
 use crate::matte::DeviceEnlarger;
 use crate::model::layers::channels_last;
 use crate::model::weights::Weights;
-use crate::model::{self, NetworkVisitor, Regressor, prepare};
+use crate::model::{NetworkVisitor, Regressor, prepare};
 use crate::{Error, Result};
 
 /// GPU memory in bytes, for every 512x512 pixels of network size, that libtorch may take during the warm-up. cuDNN
@@ -101,7 +101,8 @@ impl Tracker {
     ) -> Result<Self> {
         let Options { precision, roi, launch, .. } = *options;
         let _no_grad = tch::no_grad_guard();
-        let config = options.config(weights.config());
+        let model = weights.config().clone();
+        let config = options.config(&model)?;
         let kind = precision.kind(device)?;
         let mut launch_warning = None;
         let mode = match (launch, device) {
@@ -140,11 +141,12 @@ impl Tracker {
             mode,
             prefetch_threads: prefetch_threads_of_worker,
         };
-        let runner = model::build(&store.root(), &config, to_runner)?;
+        let runner = crate::model::build(&store.root(), &config, to_runner)?;
         store.freeze();
         let mut tracker = Self {
             runner,
             ids: Vec::new(),
+            model,
             config,
             device,
             kind,

@@ -13,6 +13,7 @@ mod object_stats;
 mod options;
 mod prefetch;
 mod presence;
+mod quality;
 mod roi;
 mod runner;
 mod thumbnail;
@@ -33,6 +34,7 @@ pub use self::object_stats::ObjectStats;
 pub use self::options::{Launch, Options, Roi};
 pub use self::presence::Presence;
 use self::presence::PresenceDetector;
+pub use self::quality::Quality;
 use self::roi::{Bounds, RoiPlanner};
 pub use self::runner::MAX_ADDED_REFERENCES;
 use self::runner::{ModelRunner, StepInput, StepOutput};
@@ -43,8 +45,8 @@ use crate::gpu::{Gpu, Upload};
 use crate::image::{FrameSource, Region};
 use crate::mask::ReferenceMask;
 use crate::matte::{DeviceEnlarger, DeviceFrame, Matte, mask_planes, shrink};
-use crate::model::Config;
 use crate::model::layers::copy_of;
+use crate::model::{Config, Matching};
 use crate::{Error, Result, threads};
 
 /// Maximum number of objects tracked at the same time.
@@ -63,6 +65,8 @@ const MIN_TRUSTED_SIZE: f64 = 0.3;
 pub struct Tracker {
     runner: Box<dyn ModelRunner>,
     ids: Vec<u8>,
+    /// Configuration of the model, at its own input size.
+    model: Config,
     config: Config,
     device: Device,
     kind: Kind,
@@ -187,6 +191,37 @@ impl Tracker {
     pub fn network_size(&self) -> (usize, usize) {
         let (height, width) = self.config.size();
         (width as usize, height as usize)
+    }
+
+    /// Returns whether [`set_quality`](Self::set_quality) is supported: with affinity matching on the CPU.
+    pub fn can_change_quality(&self) -> bool {
+        self.gpu.is_none() && self.config.matching == Matching::Affinity
+    }
+
+    /// Changes the input size from the next frame on and keeps tracking. Views of the reference keep the size at which
+    /// they were encoded.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if changes are not supported, or the size is too large for the model.
+    pub fn set_quality(&mut self, quality: Quality) -> Result<()> {
+        if !self.can_change_quality() {
+            return Err(Error::Config(
+                "the input size changes only with affinity matching on the CPU: restart with another quality"
+                    .into(),
+            ));
+        }
+        let config = quality::resized(&self.model, quality.network_size(&self.model));
+        config.validate()?;
+        self.runner.set_memory_tokens(config.memory.tokens);
+        self.input_sizes = match self.roi {
+            Roi::Auto => InputSizes::following(&config),
+            Roi::Frame | Roi::Off => InputSizes::fixed(&config),
+        };
+        self.config = config;
+        if let Some(crop) = &mut self.next_crop {
+            crop.size = self.input_sizes.of(crop.region);
+        }
+        Ok(())
     }
 
     /// Sets the reference, a picture and its mask, and starts tracking from it. The mask is scaled to the picture.

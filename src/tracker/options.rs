@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use super::quality::{self, Quality};
 use crate::device::{DeviceChoice, Precision};
 use crate::model::Config;
 use crate::{Error, Result};
@@ -17,7 +18,9 @@ pub struct Options {
     pub device: DeviceChoice,
     /// Number format of the network.
     pub precision: Precision,
-    /// Width and height in pixels at which frames enter the network; 0 selects the model's own.
+    /// Input size of the network.
+    pub quality: Quality,
+    /// Width and height in pixels at which frames enter the network; 0 selects that of `quality`.
     pub network_size: (u32, u32),
     /// Choice of the region of interest.
     pub roi: Roi,
@@ -29,15 +32,20 @@ pub struct Options {
 
 impl Options {
     /// Returns the configuration of a model with these options applied.
-    pub(super) fn config(&self, model: &Config) -> Config {
-        let mut config = model.clone();
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the input size is invalid for the model.
+    pub(super) fn config(&self, model: &Config) -> Result<Config> {
+        let mut size = self.quality.network_size(model);
         let (width, height) = self.network_size;
-        for (side, wanted) in config.network_size.iter_mut().zip([height, width]) {
+        for (side, wanted) in size.iter_mut().zip([height, width]) {
             if wanted > 0 {
                 *side = i64::from(wanted);
             }
         }
-        config
+        let config = quality::resized(model, size);
+        config.validate()?;
+        Ok(config)
     }
 }
 

@@ -58,6 +58,8 @@ pub trait ModelRunner: Send {
     /// Updates the state with the final masks of the last step, see [`Regressor::observe_presence`].
     fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()>;
     fn forget_masks(&mut self) -> Result<()>;
+    /// Sets the number of tokens of frames that are remembered from now on.
+    fn set_memory_tokens(&mut self, tokens: i64);
     fn move_crop_window(&mut self, part: RelativeRect, size: (i64, i64)) -> Result<()>;
     /// Returns whether steps overwrite the output of the step before.
     fn reuses_memory(&self) -> bool;
@@ -211,6 +213,10 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
     fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()> {
         let (reference, state) = self.tracked.as_mut().ok_or(Error::NoReference)?;
         self.model.observe_presence(masks, seen, reference, state)
+    }
+
+    fn set_memory_tokens(&mut self, tokens: i64) {
+        self.model.set_memory_tokens(tokens);
     }
 
     fn forget_masks(&mut self) -> Result<()> {

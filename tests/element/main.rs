@@ -22,6 +22,7 @@ mod model;
 mod person;
 mod plugin;
 mod qos;
+mod quality;
 mod random;
 mod reference;
 mod rig;

@@ -5,7 +5,7 @@
 use tch::{Kind, Tensor, nn};
 
 use super::super::config::{Config, TemporalSkip};
-use super::super::layers::{Conv, ConvSpec, double};
+use super::super::layers::{Conv, ConvSpec, Visit, double};
 use super::backbone::Channels;
 use super::matching::Matching;
 use super::upsample_concat::upsample_concat;
@@ -30,15 +30,44 @@ pub struct Decoder {
     up2: Conv,
     fuse2: Conv,
     head: Conv,
+    edge: Option<EdgeStage>,
     skip_channels: i64,
 }
 
 visit_fields!(Decoder:
     fuse16, residual16a, residual16b, up8, fuse8, residual8, up4, temporal_skip, fuse4, residual4,
-    up2, fuse2, head);
+    up2, fuse2, head, edge);
+
+/// Stage at the input's full resolution: a correction of the logits from the picture and the features at stride 2. It
+/// computes four sub-pixels at each position of stride 2.
+#[derive(Debug)]
+struct EdgeStage {
+    fuse: Conv,
+    head: Conv,
+}
+
+visit_fields!(EdgeStage: fuse, head);
+
+impl EdgeStage {
+    /// The correction starts at zero.
+    fn new(path: &nn::Path, inputs: i64, channels: i64) -> Result<Self> {
+        let fuse = Conv::new(&(path / "fuse"), ConvSpec::square(inputs + 12, channels, 3));
+        let mut head = Conv::new(&(path / "head"), ConvSpec::square(channels, 4, 3));
+        tch::no_grad(|| head.visit(&mut |tensor| Ok(tensor.f_zero_().map(drop)?)))?;
+        Ok(Self { fuse, head })
+    }
+
+    /// Returns the correction (N, 1, H, W), float32.
+    fn forward(&self, features: &Tensor, detail: &Tensor) -> Result<Tensor> {
+        let y = self.fuse.forward(&Tensor::f_cat(&[features, detail], 1)?)?.f_relu_()?;
+        Ok(self.head.forward(&y)?.f_to_kind(Kind::Float)?.f_pixel_shuffle(2)?)
+    }
+}
 
 /// Decoder inputs of one frame, (N, …, H/s, W/s) at stride s.
 pub struct Inputs<'a> {
+    /// The image as 2x2 sub-images, (N, 12, H/2, W/2), for the edge stage.
+    pub detail: Option<&'a Tensor>,
     /// Encoder features at stride 2.
     pub s2: &'a Tensor,
     /// Encoder features at stride 4.
@@ -63,7 +92,10 @@ pub struct Inputs<'a> {
 
 impl Decoder {
     /// Creates a trainable decoder with random weights.
-    pub fn new(path: &nn::Path, config: &Config) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         let from = Channels::new(config);
         let (d16, d8, d4, d2) =
             (config.channels(96), config.channels(64), config.channels(32), config.channels(16));
@@ -74,7 +106,11 @@ impl Decoder {
             TemporalSkip::Off => 0,
             _ => SKIP_CHANNELS,
         };
-        Self {
+        let edge = match config.edge_channels {
+            0 => None,
+            channels => Some(EdgeStage::new(&(path / "edge"), d2, config.channels(channels))?),
+        };
+        Ok(Self {
             fuse16: conv("fuse16", from.s16 + 16 + Matching::channels16(config), d16, 3),
             residual16a: conv("residual16a", d16, d16, 3),
             residual16b: conv("residual16b", d16, d16, 3),
@@ -88,13 +124,19 @@ impl Decoder {
             up2: conv("up2", d4, d2, 1),
             fuse2: conv("fuse2", d2 + from.s2, d2, 3),
             head: conv("head", d2, 1, 3),
+            edge,
             skip_channels: d4,
-        }
+        })
     }
 
     /// Returns the kind in which the network computes.
     pub fn kind(&self) -> Kind {
         self.head.weight.kind()
+    }
+
+    /// Returns whether the decoder corrects its logits at full resolution.
+    pub fn has_edge_stage(&self) -> bool {
+        self.edge.is_some()
     }
 
     /// Returns logits (N, 1, H, W) in float32 and the stride-4 features (N, 32, H/4, W/4) for the next frame.
@@ -131,7 +173,10 @@ impl Decoder {
 
         let y = upsample_concat(&self.up2.forward(&features.f_relu()?)?, &[inputs.s2])?;
         let y = relu(self.fuse2.forward(&y)?)?;
-        let logits = double(&self.head.forward(&y)?.f_to_kind(Kind::Float)?)?;
+        let mut logits = double(&self.head.forward(&y)?.f_to_kind(Kind::Float)?)?;
+        if let (Some(edge), Some(detail)) = (&self.edge, inputs.detail) {
+            logits = logits.f_add(&edge.forward(&y, detail)?)?;
+        }
         Ok((logits, features.f_to_kind(Kind::Float)?))
     }
 }

@@ -38,6 +38,8 @@ pub struct Features {
     pub key16: Tensor,
     /// Keys (N, key, H/8, W/8), unit length.
     pub key8: Tensor,
+    /// The image as 2x2 sub-images, (N, 12, H/2, W/2); only for a decoder with an edge stage.
+    pub detail: Option<Tensor>,
 }
 
 impl Features {
@@ -60,6 +62,7 @@ impl Features {
             s16: f(&self.s16)?,
             key16: f(&self.key16)?,
             key8: f(&self.key8)?,
+            detail: self.detail.as_ref().map(f).transpose()?,
         })
     }
 
@@ -90,6 +93,7 @@ impl Features {
             s16: self.s16.shallow_clone(),
             key16: self.key16.shallow_clone(),
             key8: self.key8.shallow_clone(),
+            detail: self.detail.as_ref().map(Tensor::shallow_clone),
         }
     }
 }

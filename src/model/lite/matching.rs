@@ -126,6 +126,7 @@ impl Matching {
             s16: features.s16.shallow_clone(),
             key16,
             key8: unit_length(&key8)?,
+            detail: None,
         })
     }
 
@@ -330,6 +331,7 @@ mod tests {
             s16: random(5, 16),
             key16: unit_length(&random(6, 16)).unwrap().flatten(2, 3),
             key8: unit_length(&random(6, 8)).unwrap(),
+            detail: None,
         };
         let close = |a: &Tensor, b: &Tensor| {
             assert_eq!(a.size(), b.size());

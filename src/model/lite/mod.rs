@@ -22,7 +22,7 @@ use tch::{Kind, Tensor, nn};
 
 use self::backbone::Backbone;
 use self::decoder::{Decoder, Inputs};
-use self::features::Features;
+use self::features::{EncoderFeatures, Features};
 use self::matching::{Biases, Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
 use super::layers::{RelativeRect, Visit, average_pool, channels_last, resample_part};
@@ -119,14 +119,21 @@ impl Lite {
         Ok(Self {
             encoder: Backbone::new(&(path / "encoder"), config)?,
             matching: Matching::new(&(path / "matching"), config),
-            decoder: Decoder::new(&(path / "decoder"), config),
+            decoder: Decoder::new(&(path / "decoder"), config)?,
             config: config.clone(),
         })
     }
 
     /// Encodes images (N, 3, H, W), RGB in [0, 1], in their own kind.
     pub fn encode(&self, images: &Tensor) -> Result<Features> {
-        self.matching.features(&self.encoder.forward(images)?)
+        self.features(&self.encoder.forward(images)?, images)
+    }
+
+    /// Returns the features of images from the encoder's output for them.
+    pub fn features(&self, encoded: &EncoderFeatures, images: &Tensor) -> Result<Features> {
+        let features = self.matching.features(encoded)?;
+        let detail = self.decoder.has_edge_stage().then(|| images.f_pixel_unshuffle(2)).transpose()?;
+        Ok(Features { detail, ..features })
     }
 
     /// Returns the memory tokens of a frame with the soft masks (N, 1, H, W).
@@ -171,6 +178,7 @@ impl Lite {
         let read16 = self.matching.read16(&now, &previous, &sub16, readout, biases)?;
         let read8 = self.matching.read8(&now, &previous, &sub8, readout, biases)?;
         self.decoder.forward(&Inputs {
+            detail: now.detail.as_ref(),
             s2: &now.s2,
             s4: &now.s4,
             s8: &now.s8,
@@ -197,6 +205,10 @@ impl Regressor for Lite {
 
     fn config(&self) -> &Config {
         &self.config
+    }
+
+    fn set_memory_tokens(&mut self, tokens: i64) {
+        self.config.memory.tokens = tokens;
     }
 
     fn reference(&self, image: &Tensor, masks: &Tensor) -> Result<Reference> {

@@ -9,7 +9,7 @@ use fastganseg_training::Result;
 use fastganseg_training::distributed::Ranks;
 use gstfastganseg::device::{DeviceChoice, Precision, has_nvidia_gpu};
 use gstfastganseg::torch::model::weights::Weights;
-use gstfastganseg::tracker::{Options, Roi, Tracker};
+use gstfastganseg::tracker::{Options, Quality, Roi, Tracker};
 
 /// Model and its options.
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,10 @@ pub struct Model {
     /// Input size of the network [default: the model's own]
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
     network_size: Option<[i64; 2]>,
+
+    /// Input size by name, with a memory in proportion, as the element's property
+    #[arg(long, value_enum, default_value_t = QualityChoice::Balanced, conflicts_with = "network_size")]
+    quality: QualityChoice,
 
     /// Number of predicted frames in memory, in addition to the first [default: the model's own]
     #[arg(long, value_name = "N")]
@@ -45,6 +49,18 @@ pub struct Model {
     /// Number format: auto, float32, bfloat16 or float16
     #[arg(long, default_value_t)]
     precision: Precision,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum QualityChoice {
+    /// 304x176 for a model of 336x192
+    Fast,
+    /// The model's own size
+    Balanced,
+    /// 448x256 for a model of 336x192
+    Fine,
+    /// 672x384 for a model of 336x192
+    Finest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,7 +107,13 @@ impl Model {
             RoiChoice::Off => Roi::Off,
         };
         let (device, precision) = (ranks.device(self.device)?, self.precision);
-        let options = Options { device, precision, roi, frame_threading, ..Options::default() };
+        let quality = match self.quality {
+            QualityChoice::Fast => Quality::Fast,
+            QualityChoice::Balanced => Quality::Balanced,
+            QualityChoice::Fine => Quality::Fine,
+            QualityChoice::Finest => Quality::Finest,
+        };
+        let options = Options { device, precision, quality, roi, frame_threading, ..Options::default() };
         let tracker = Tracker::from_weights(&weights, &options)?;
         if !ranks.is_first() {
             return Ok(tracker);

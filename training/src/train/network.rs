@@ -45,7 +45,7 @@ impl Network {
         };
         match (&config.start_from, &config.backbone) {
             _ if !load => {}
-            (Some(path), _) => Weights::open(path)?.fill(store)?,
+            (Some(path), _) => Weights::open(path)?.fill_without_edge_stage(store)?,
             (None, Some(path)) => load_backbone(path, store, config.model.architecture)?,
             (None, None) => {}
         }

@@ -161,7 +161,7 @@ impl Unroll for Lite {
         let images = channels_last(&batch.images.f_flatten(0, 1)?)?.f_to_kind(options.kind)?;
         let features = if options.frozen_encoder {
             let features = tch::no_grad(|| self.encoder.forward(&images))?;
-            self.matching.features(&features)?
+            self.features(&features, &images)?
         } else {
             self.encode(&images)?
         };
