@@ -237,3 +237,53 @@ fn an_absent_object_does_not_stop_the_memory_of_others() {
     assert!(!from_reference(0), "a present object is added to the memory");
     assert!(from_reference(1), "an absent object keeps the tokens of the reference");
 }
+
+/// Fills `target` with the weights of `source`.
+fn copy_weights(source: &nn::VarStore, target: &nn::VarStore) {
+    let _guard = tch::no_grad_guard();
+    let variables = target.variables();
+    for (name, value) in source.variables() {
+        variables[&name].shallow_clone().copy_(&value);
+    }
+}
+
+#[test]
+fn an_edge_stage_starts_without_effect_and_corrects_single_pixels() {
+    let _guard = tch::no_grad_guard();
+    let (store, plain) = build(&tiny());
+    let (edge_store, mut edge) = build(&Config { edge_channels: 64, ..tiny() });
+    copy_weights(&store, &edge_store);
+    let image = Tensor::rand([1, 3, 64, 96], FLOAT);
+    let step = |model: &Lite| {
+        let reference = model.reference(&image, &disk(20, 20)).unwrap();
+        model.step(&image, &reference, &mut model.start(&reference).unwrap()).unwrap()
+    };
+    let before = step(&plain);
+    assert_eq!(difference(&before, &step(&edge)), 0.0, "the correction starts at zero");
+    for name in ["decoder.edge.head.weight", "decoder.edge.head.bias"] {
+        let mut variable = edge_store.variables()[name].shallow_clone();
+        let values = Tensor::randn(variable.size(), FLOAT);
+        variable.copy_(&values);
+    }
+    let correction = step(&edge) - before;
+    let quarters = correction.pixel_unshuffle(2);
+    let spread = quarters.max_dim(1, false).0 - quarters.min_dim(1, false).0;
+    assert!(spread.min().double_value(&[]) > 0.0, "the four pixels of a position differ");
+    let mut count = 0;
+    edge.decoder
+        .visit(&mut |_| {
+            count += 1;
+            Ok(())
+        })
+        .unwrap();
+    let mut plain = plain;
+    let mut without = 0;
+    plain
+        .decoder
+        .visit(&mut |_| {
+            without += 1;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(count - without, 4, "weights and biases of two convolutions");
+}
