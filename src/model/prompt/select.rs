@@ -18,6 +18,8 @@ const LIMIT: f64 = 10.0;
 const WHOLE: usize = 3;
 /// A largest candidate that covers more than this share of the picture is its background.
 const MAX_OBJECT: f64 = 0.7;
+/// So is one that reaches this number of borders.
+const MAX_BORDERS: i64 = 3;
 
 /// The mask of the selected object.
 #[derive(Clone, Debug)]
@@ -143,9 +145,20 @@ fn best(mut candidates: Vec<Candidate>) -> Result<Candidate> {
 /// Returns the candidate of the largest extent, or if it is the background, the [`best`] of the others.
 fn whole(mut candidates: Vec<Candidate>) -> Result<Candidate> {
     let largest = candidates.swap_remove(WHOLE);
-    let logits = largest.placement.valid(&largest.logits)?;
-    let share = logits.f_gt(0.0)?.f_mean(Kind::Float)?.f_double_value(&[])?;
-    if share > MAX_OBJECT { best(candidates) } else { Ok(largest) }
+    if is_background(&largest.placement.valid(&largest.logits)?)? { best(candidates) } else { Ok(largest) }
+}
+
+/// Returns whether positive logits (H, W) cover most of the picture or reach three of its borders.
+fn is_background(logits: &Tensor) -> Result<bool> {
+    let positive = logits.f_gt(0.0)?;
+    let share = positive.f_mean(Kind::Float)?.f_double_value(&[])?;
+    let mut borders = 0;
+    for dim in 0..2 {
+        for index in [0, -1] {
+            borders += positive.f_select(dim, index)?.f_any()?.f_int64_value(&[])?;
+        }
+    }
+    Ok(share > MAX_OBJECT || borders >= MAX_BORDERS)
 }
 
 /// Returns the bounding box of the positive logits (H, W).
@@ -221,6 +234,20 @@ mod tests {
         assert_eq!(bounds(&logits).unwrap(), None);
         let _ = logits.narrow(0, 2, 3).narrow(1, 4, 2).fill_(3.0);
         assert_eq!(bounds(&logits).unwrap(), Some(Rect { x: 4.0, y: 2.0, width: 2.0, height: 3.0 }));
+    }
+
+    #[test]
+    fn a_mask_that_covers_most_of_the_picture_or_reaches_three_borders_is_background() {
+        let mask = |rows: std::ops::Range<i64>, columns: std::ops::Range<i64>| {
+            let logits = Tensor::full([8, 8], -1.0, (Kind::Float, tch::Device::Cpu));
+            let part = logits.narrow(0, rows.start, rows.end - rows.start);
+            let _ = part.narrow(1, columns.start, columns.end - columns.start).fill_(2.0);
+            is_background(&logits).unwrap()
+        };
+        assert!(mask(0..2, 0..8), "a sky");
+        assert!(mask(1..8, 1..8), "most of the picture");
+        assert!(!mask(2..8, 2..8), "a close-up at two borders");
+        assert!(!mask(2..5, 2..5));
     }
 
     #[test]
