@@ -24,6 +24,8 @@ use crate::matte::{ForegroundEstimator, Guide, MaskView, Matte, MatteSettings, P
 #[derive(Clone, Debug)]
 pub struct Request {
     pub mode: Mode,
+    /// Whether the background covers the whole frame while there is no matte.
+    pub hides_all: bool,
     pub matte: MatteSettings,
     pub foreground: Foreground,
     pub alpha_mode: AlphaMode,
@@ -470,7 +472,8 @@ impl Composer {
         Ok(buffer)
     }
 
-    /// Lays the object over the background of the request. Without one, the frame does not change.
+    /// Lays the object over the background of the request. Without a background, the frame does not change; without a
+    /// matte neither, unless the background hides the whole frame.
     fn replace_background(
         &mut self,
         buffer: gst::Buffer,
@@ -482,7 +485,7 @@ impl Composer {
         }
         let Self { post_processor, alpha_reader, alphas, scratch, blender, unpacked, input, .. } = self;
         let background = match &self.background {
-            Some(background) if matte.is_some() || alpha_reader.is_some() => background,
+            Some(background) if matte.is_some() || alpha_reader.is_some() || request.hides_all => background,
             _ => {
                 post_processor.restart();
                 return Ok(buffer);
@@ -493,7 +496,13 @@ impl Composer {
         {
             let frame = Frame::from_buffer_ref_readable(&buffer, input)?;
             let mut plane = PlaneMut { data: alphas, width, height, stride: width };
-            post_processor.write_alpha(&request.matte, matte, frame::guide(&frame).as_ref(), &mut plane)?;
+            if matte.is_none() && request.hides_all {
+                post_processor.restart();
+                plane.fill(if request.matte.invert { 255 } else { 0 })?;
+            } else {
+                let guide = frame::guide(&frame);
+                post_processor.write_alpha(&request.matte, matte, guide.as_ref(), &mut plane)?;
+            }
             if let Some(reader) = alpha_reader {
                 reader.read(&frame, scratch)?;
                 // GStreamer 1.22 reads the largest value of two bits as 192.

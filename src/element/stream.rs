@@ -313,6 +313,8 @@ impl Stream {
             let settings = element.settings();
             let request = Request {
                 mode: Mode::new(settings.output, background.is_some()),
+                // A webcam must not show the room before the person is found.
+                hides_all: settings.ref_auto == RefAuto::Person,
                 matte: settings.matte(),
                 foreground: settings.foreground,
                 alpha_mode: settings.alpha_mode,

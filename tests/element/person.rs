@@ -101,6 +101,31 @@ fn live_frames_pass_until_the_person_is_confirmed() {
     assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
 }
 
+/// The room behind the person was visible until the person was found.
+#[test]
+fn the_background_covers_the_frame_until_the_person_is_found() {
+    let element = new_element();
+    element.set_property("background", "color:#ffffff");
+    let mut harness = start(&element, true);
+    let mut covered_and_corner = |number: u64| {
+        harness.push(picture(number, 0)).unwrap();
+        let buffer = harness.pull().unwrap();
+        let map = buffer.map_readable().unwrap();
+        (map.iter().all(|&value| value == 255), map[3 * (5 * 256 + 5)])
+    };
+    assert_eq!(covered_and_corner(0), (true, 255), "nothing of the first frame is seen");
+    let begun = Instant::now();
+    for number in 1.. {
+        std::thread::sleep(Duration::from_millis(30));
+        let (covered, corner) = covered_and_corner(number);
+        assert!(corner > 250, "the room is never seen");
+        if !covered {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
+}
+
 #[test]
 fn a_mask_takes_precedence_over_the_person() {
     let files = Files::new();
