@@ -12,7 +12,9 @@ const MAX_DEPTH: u32 = 100;
 
 /// Compressed formats without alpha whose encoders, mostly hardware encoders, may accept raw formats with alpha.
 /// VP8 and VP9 with alpha set `codec-alpha` in their caps.
-const WITHOUT_ALPHA: [&str; 9] = [
+const WITHOUT_ALPHA: [&str; 10] = [
+    // The fourth byte of 32-bit BMP is ignored by most readers.
+    "image/bmp",
     "image/jpeg",
     "video/mpeg",
     "video/x-av1",

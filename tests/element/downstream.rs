@@ -242,7 +242,9 @@ fn every_encoder_keeps_the_cut_out_or_the_user_is_told() {
             let clear = is_clear(&run.messages);
             let outcome = match (&run.frame, clear) {
                 (_, true) => {
-                    if decodes_to_alpha(&run.encoded) == Some(true) {
+                    // Whether the fourth byte of a BMP is read as alpha depends on the reader.
+                    let ambiguous = name == "avenc_bmp";
+                    if !ambiguous && decodes_to_alpha(&run.encoded) == Some(true) {
                         wrong.push(format!("{what} keeps alpha, but: {:?}", run.messages));
                     }
                     "message"
