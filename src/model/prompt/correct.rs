@@ -12,6 +12,9 @@ use crate::{Error, Result};
 /// are not made: they belong to other places of the contour.
 const NARROW: f64 = 1.0 / 100.0;
 
+/// Maximum share of the mask that a click removes as a whole object.
+const MAX_REMOVED: f64 = 0.7;
+
 /// Minimum intersection over union of a rough mask and the refined mask of the same object.
 const MIN_REFINED: f64 = 0.7;
 
@@ -26,6 +29,12 @@ impl PromptNetwork {
         if alpha.len() != size.0 * size.1 {
             return Err(Error::Config("the mask has another size than the picture".into()));
         }
+        if let [point] = points
+            && !point.positive
+            && let Some(corrected) = self.without_object_at(picture, alpha, point)?
+        {
+            return Ok(corrected);
+        }
         let mask = Some(mask_prompt(alpha, size)?);
         let selection = self.select(picture, &Prompt { points: points.to_vec(), rect: None, mask })?;
         let mut corrected = alpha.to_vec();
@@ -37,6 +46,20 @@ impl PromptNetwork {
 }
 
 impl PromptNetwork {
+    /// Returns `alpha` without what the network selects at the point, or `None` if hardly anything of the mask would be
+    /// left or removed.
+    fn without_object_at(&self, picture: &Picture, alpha: &[u8], point: &Point) -> Result<Option<Vec<u8>>> {
+        let prompt = Prompt { points: vec![Point { positive: true, ..*point }], rect: None, mask: None };
+        let other = self.select(picture, &prompt)?.alpha;
+        let count = |values: &mut dyn Iterator<Item = bool>| values.filter(|inside| *inside).count() as f64;
+        let before = count(&mut alpha.iter().map(|&value| value > 127));
+        let removed = count(&mut alpha.iter().zip(&other).map(|(&value, &other)| value > 127 && other > 127));
+        if removed > MAX_REMOVED * before || removed == 0.0 {
+            return Ok(None);
+        }
+        Ok(Some(alpha.iter().zip(&other).map(|(&value, &other)| value.min(255 - other)).collect()))
+    }
+
     /// Returns `alpha`, a rough mask of an object in `picture` at its size (0 to 255) with its bounds, with better edges. If
     /// the network takes something else for the object, returns `alpha` itself.
     ///
