@@ -59,10 +59,10 @@ pub struct MatteSettings {
 #[repr(i32)]
 pub enum Edges {
     /// Edges follow those of the frame.
-    #[default]
     #[cfg_attr(feature = "plugin", enum_value(name = "Edges follow those of the picture", nick = "refine"))]
     Refine,
     /// Bilinear interpolation.
+    #[default]
     #[cfg_attr(feature = "plugin", enum_value(name = "Bilinear interpolation", nick = "bilinear"))]
     Bilinear,
 }

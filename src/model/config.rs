@@ -103,7 +103,7 @@ impl Config {
             network_size: [192, 336],
             width: 1.0,
             memory: Memory { frames: 2, every: 5, tokens: 512 },
-            edge_channels: 0,
+            edge_channels: 16,
         }
     }
 
@@ -128,7 +128,7 @@ impl Config {
     /// Returns the configuration of the large variant: matching, memory and decoder of the built-in model on
     /// features of a ResNet-50.
     pub fn large() -> Self {
-        Self { architecture: Architecture::Resnet50, ..Self::lite() }
+        Self { architecture: Architecture::Resnet50, edge_channels: 0, ..Self::lite() }
     }
 
     /// Returns a channel count of the full network scaled by `width`.

@@ -46,18 +46,28 @@ impl PromptNetwork {
 }
 
 impl PromptNetwork {
-    /// Returns `alpha` without what the network selects at the point, or `None` if hardly anything of the mask would be
-    /// left or removed.
+    /// Returns `alpha` without the object that the network finds at the point, or `None` if hardly anything of the mask
+    /// would be left or removed.
     fn without_object_at(&self, picture: &Picture, alpha: &[u8], point: &Point) -> Result<Option<Vec<u8>>> {
+        let _guard = tch::no_grad_guard();
         let prompt = Prompt { points: vec![Point { positive: true, ..*point }], rect: None, mask: None };
-        let other = self.select(picture, &prompt)?.alpha;
-        let count = |values: &mut dyn Iterator<Item = bool>| values.filter(|inside| *inside).count() as f64;
-        let before = count(&mut alpha.iter().map(|&value| value > 127));
-        let removed = count(&mut alpha.iter().zip(&other).map(|(&value, &other)| value > 127 && other > 127));
-        if removed > MAX_REMOVED * before || removed == 0.0 {
-            return Ok(None);
+        prompt.check((picture.width, picture.height))?;
+        let area = alpha.iter().filter(|&&value| value > 127).count() as f64;
+        let mut best: Option<(f64, Vec<u8>)> = None;
+        for candidate in self.decode(&self.encode(picture)?, &prompt)? {
+            let other = candidate.alpha()?;
+            let removed = alpha.iter().zip(&other).filter(|&(&value, &other)| value > 127 && other > 127);
+            let removed = removed.count() as f64;
+            let score = candidate.iou * candidate.stability()?;
+            let is_part = removed > 0.0 && removed <= MAX_REMOVED * area;
+            if is_part && best.as_ref().is_none_or(|(best, _)| score > *best) {
+                best = Some((score, other));
+            }
         }
-        Ok(Some(alpha.iter().zip(&other).map(|(&value, &other)| value.min(255 - other)).collect()))
+        let rest = |(_, other): (f64, Vec<u8>)| {
+            alpha.iter().zip(other).map(|(&value, other)| value.min(255 - other)).collect()
+        };
+        Ok(best.map(rest))
     }
 
     /// Returns `alpha`, a rough mask of an object in `picture` at its size (0 to 255) with its bounds, with better edges. If

@@ -115,3 +115,26 @@ fn candidates_have_the_size_of_the_picture() {
     assert!((0.8..=1.0).contains(&stability), "{stability}");
     assert!(network.decode(&embedding, &point(70.0, 5.0, true)).is_err());
 }
+
+/// A click removed the cup together with the hand that held it.
+#[test]
+fn a_negative_click_removes_only_the_object_at_the_click() {
+    let square = |x: usize, y: usize| (20..36).contains(&x) && (8..24).contains(&y);
+    let pixels = || (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| (x, y)));
+    let rgb = pixels().flat_map(|(x, y)| match (inside(x, y), square(x, y)) {
+        (true, _) => [220, 40, 30],
+        (_, true) => [30, 60, 220],
+        _ => [40, 150, 60],
+    });
+    let picture = OwnedPicture::from_rgb(SIZE.0, SIZE.1, rgb.collect()).unwrap();
+    let alpha: Vec<u8> = pixels().map(|(x, y)| u8::from(inside(x, y) || square(x, y)) * 255).collect();
+    let points = [Point { x: 44.0, y: 16.0, positive: false }];
+    let corrected = network().correct(&picture.as_picture(), &alpha, &points).unwrap();
+    let left = |wanted: &dyn Fn(usize, usize) -> bool| {
+        let all = pixels().filter(|&(x, y)| wanted(x, y)).count();
+        let kept = pixels().zip(&corrected).filter(|&((x, y), &value)| wanted(x, y) && value > 127).count();
+        kept as f64 / all as f64
+    };
+    assert!(left(&square) > 0.95, "{}", left(&square));
+    assert!(left(&inside) < 0.05, "{}", left(&inside));
+}

@@ -40,7 +40,7 @@ pub struct Args {
     model: Model,
 
     /// Enlargement of the network's mask, as in the element
-    #[arg(long, value_enum, default_value_t = Edges::Refine)]
+    #[arg(long, value_enum, default_value_t = Edges::Bilinear)]
     edges: Edges,
 
     /// Smoothing of alpha over time, 0 to 1
@@ -51,9 +51,9 @@ pub struct Args {
 /// Enlargement of masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Edges {
-    /// As the element does by default
+    /// Edges follow those of the picture
     Refine,
-    /// Bilinear
+    /// Bilinear, as the element does by default
     Bilinear,
 }
 
