@@ -498,7 +498,7 @@ impl Composer {
             let mut plane = PlaneMut { data: alphas, width, height, stride: width };
             if matte.is_none() && request.hides_all {
                 post_processor.restart();
-                plane.fill(if request.matte.invert { 255 } else { 0 })?;
+                plane.fill(0)?;
             } else {
                 let guide = frame::guide(&frame);
                 post_processor.write_alpha(&request.matte, matte, guide.as_ref(), &mut plane)?;

@@ -30,7 +30,7 @@ use super::shared::{Shared, lock};
 use super::statistics::Statistics;
 use super::stream::{Host, Stream};
 use super::{CAT, Mode, Quality, allocation, caps, pending, signals};
-use crate::tracker::{self, Launch, Options};
+use crate::tracker::{Launch, Options};
 
 /// State of the element behind three locks.
 ///
@@ -173,8 +173,8 @@ impl BaseTransformImpl for FastGanSeg {
             model: settings.model_file.clone(),
             device,
             precision: settings.precision,
-            // The input size of auto is selected at the first frame.
-            quality: settings.quality.fixed().unwrap_or(tracker::Quality::Fine),
+            // auto changes the size from the first frame on.
+            quality: settings.quality.fixed().unwrap_or_default(),
             network_size: (settings.network_width, settings.network_height),
             roi: settings.roi,
             launch: launch().map_err(message)?,

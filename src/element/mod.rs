@@ -147,8 +147,9 @@ pub enum Quality {
     /// 672x384 with the built-in model.
     #[enum_value(name = "Finest, 672x384 with the built-in model", nick = "finest")]
     Finest,
-    /// In live pipelines the largest size that keeps up, otherwise as [`Fine`](Self::Fine).
-    #[enum_value(name = "The finest that keeps up with a live source, otherwise as fine", nick = "auto")]
+    /// In live pipelines the largest size up to [`Fine`](Self::Fine) that keeps up, otherwise as [`Fine`](Self::Fine).
+    /// As [`Balanced`](Self::Balanced) on CUDA and for the paper's network.
+    #[enum_value(name = "Up to fine, the largest that keeps up with a live source", nick = "auto")]
     Auto,
 }
 

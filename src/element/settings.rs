@@ -410,8 +410,8 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecEnum::builder::<Quality>("quality")
                 .nick("Quality")
                 .blurb(
-                    "Input size of the network: finer edges of the mask take more time. auto selects the largest size \
-                     that keeps up with a live source; other sources, and CUDA, then use fine",
+                    "Input size of the network: finer edges of the mask take more time. auto selects the largest size up \
+                     to fine that keeps up with a live source; on CUDA it is balanced",
                 )
                 .mutable_ready()
                 .build(),

@@ -25,7 +25,7 @@ use super::segmenter::Segmenter;
 use super::settings::Settings;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
-use super::statistics::{Origin, Statistics};
+use super::statistics::{Origin, Recent, Statistics};
 use super::{AlphaMode, CAT, LatePolicy, Mode, RefAuto};
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
@@ -35,6 +35,10 @@ use crate::tracker::{Prefetched, Quality};
 /// Maximum number of buffers at which the use of the alpha channel downstream is checked. Elements behind queues
 /// negotiate later than this element.
 const MAX_ALPHA_CHECKS: u32 = 100;
+
+/// Number of frames whose distances are kept, and the quantile of them that counts as the duration of a frame.
+const GAPS: usize = 30;
+const SHORT_GAPS: f64 = 0.1;
 
 /// Interface of the element for [`Stream`].
 pub trait Host {
@@ -97,6 +101,8 @@ pub struct Stream {
     auto_quality: AutoQuality,
     /// Timestamp of the last frame.
     last_pts: Option<gst::ClockTime>,
+    /// Differences between the timestamps of the last frames.
+    gaps: Recent,
     /// Whether downstream supports strides and offsets.
     video_meta: bool,
     no_reference_reported: bool,
@@ -128,6 +134,7 @@ impl Stream {
             discont: DiscontTracker::default(),
             auto_quality: if auto_quality { AutoQuality::Undecided } else { AutoQuality::Off },
             last_pts: None,
+            gaps: Recent::new(GAPS),
             video_meta: false,
             no_reference_reported: false,
             not_premultiplied_reported: false,
@@ -184,6 +191,7 @@ impl Stream {
     pub fn flush(&mut self) -> Option<Change> {
         self.drain_error = None;
         self.continuity.flush();
+        self.last_pts = None;
         let lost = self.pending.take()?;
         self.discont.record_gap();
         lost.change
@@ -294,12 +302,12 @@ impl Stream {
         let times = Times::of(&frame.buffer, &element.segment());
         element.sync_properties(times);
         let PendingFrame { buffer, change, restart, prefetched } = frame;
-        self.begin_auto_quality(element)?;
+        self.begin_auto_quality(element);
         let pts = buffer.pts();
         let Some((matte, origin)) = self.segment(element, &buffer, (change, restart, prefetched), times)?
         else {
             self.discont.record_gap();
-            self.tune_quality(element, None, times, pts)?;
+            self.tune_quality(element, None, times, pts);
             return Ok(None);
         };
         let save_mask = std::mem::take(&mut element.shared().save_mask);
@@ -352,21 +360,20 @@ impl Stream {
         let total = begun.elapsed().saturating_sub(waited);
         element.record_output(origin, total);
         let time = matches!(origin, Origin::Network(_)).then_some(total);
-        self.tune_quality(element, time, times, pts)?;
+        self.tune_quality(element, time, times, pts);
         Ok(Some(buffer))
     }
 
     /// Starts the selection of the network's input size at the first frame.
-    fn begin_auto_quality(&mut self, element: &impl Host) -> Result<(), ProcessError> {
-        if !matches!(self.auto_quality, AutoQuality::Undecided) {
-            return Ok(());
+    fn begin_auto_quality(&mut self, element: &impl Host) {
+        if matches!(self.auto_quality, AutoQuality::Undecided) {
+            self.auto_quality = AutoQuality::Off;
+            if element.is_live() {
+                self.auto_quality = AutoQuality::Live(QualityTuner::default());
+            } else {
+                self.set_quality(element, Quality::Fine);
+            }
         }
-        self.auto_quality = AutoQuality::Off;
-        if element.is_live() {
-            self.auto_quality = AutoQuality::Live(QualityTuner::default());
-            self.set_quality(element, Quality::default())?;
-        }
-        Ok(())
     }
 
     /// Changes the network's input size according to the processing time of a frame, `None` if the network did not run.
@@ -376,27 +383,38 @@ impl Stream {
         time: Option<Duration>,
         times: Times,
         pts: Option<gst::ClockTime>,
-    ) -> Result<(), ProcessError> {
+    ) {
         let before = std::mem::replace(&mut self.last_pts, pts);
-        let AutoQuality::Live(tuner) = &mut self.auto_quality else { return Ok(()) };
+        let AutoQuality::Live(tuner) = &mut self.auto_quality else { return };
+        if let Some(gap) = pts.zip(before).and_then(|(pts, before)| pts.checked_sub(before)) {
+            self.gaps.add(gap.into());
+        }
         let (nominal, late) = {
             let shared = element.shared();
             (shared.qos.frame_duration(), shared.qos.lateness(times.running).is_some())
         };
-        let gap = pts.zip(before).and_then(|(pts, before)| pts.checked_sub(before)).map(Duration::from);
-        let duration = if nominal.is_zero() { gap.unwrap_or_default() } else { nominal };
-        match tuner.record(time, duration, late) {
-            Some(quality) => self.set_quality(element, quality),
-            None => Ok(()),
+        if time.is_none() && !late {
+            return;
+        }
+        // Of a variable frame rate, short gaps: a slow element lengthens the others itself.
+        let variable = || self.gaps.quantile(SHORT_GAPS).unwrap_or_default();
+        let duration = if nominal.is_zero() { variable() } else { nominal };
+        let interval = element.settings().inference_interval;
+        if let Some(quality) = tuner.record(time, duration * interval, late) {
+            self.set_quality(element, quality);
         }
     }
 
-    fn set_quality(&mut self, element: &impl Host, quality: Quality) -> Result<(), ProcessError> {
-        self.segmenter.set_quality(quality)?;
+    /// Changes the network's input size. If the model does not support it, the size stays.
+    fn set_quality(&mut self, element: &impl Host, quality: Quality) {
+        if let Err(error) = self.segmenter.set_quality(quality) {
+            gst::warning!(CAT, "quality=auto keeps its size: {error}");
+            self.auto_quality = AutoQuality::Off;
+            return;
+        }
         let size = self.segmenter.tracker().network_size();
         element.shared().statistics.set_network_size(size);
         element.post_quality(quality, size);
-        Ok(())
     }
 
     /// Returns the matte of a frame and its origin, or `None` if the frame is dropped. Without a reference there is no

@@ -218,10 +218,13 @@ impl Tracker {
             Roi::Frame | Roi::Off => InputSizes::fixed(&config),
         };
         self.config = config;
-        if let Some(crop) = &mut self.next_crop {
-            crop.size = self.input_sizes.of(crop.region);
-        }
+        self.next_crop = self.at_present_size(self.next_crop);
         Ok(())
+    }
+
+    /// Returns a crop window at the present input size.
+    fn at_present_size(&self, crop: Option<CropWindow>) -> Option<CropWindow> {
+        crop.map(|crop| CropWindow { size: self.input_sizes.of(crop.region), ..crop })
     }
 
     /// Sets the reference, a picture and its mask, and starts tracking from it. The mask is scaled to the picture.
@@ -345,7 +348,7 @@ impl Tracker {
 
     /// Discards everything learnt from the frames since the reference.
     fn reset(&mut self) {
-        (self.last_crop, self.next_crop) = (self.reference_crop, self.reference_crop);
+        (self.last_crop, self.next_crop) = (self.reference_crop, self.at_present_size(self.reference_crop));
         self.roi_planner = RoiPlanner::new(self.input_sizes.follows_region());
         self.presence_detector = PresenceDetector::new(self.ids.len());
         self.distractors = DistractorFilter::new(self.ids.len());
@@ -380,7 +383,7 @@ impl Tracker {
         let _no_grad = tch::no_grad_guard();
         let _current = self.enter()?;
         self.runner.restore(&state.runner)?;
-        (self.last_crop, self.next_crop) = (state.last_crop, state.next_crop);
+        (self.last_crop, self.next_crop) = (state.last_crop, self.at_present_size(state.next_crop));
         self.roi_planner = state.roi_planner.clone();
         self.presence_detector = state.presence_detector.clone();
         self.distractors = state.distractors.clone();

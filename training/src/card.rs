@@ -174,7 +174,7 @@ mod tests {
     fn numbers_and_sizes_are_formatted() {
         assert_eq!(thousands(51_579_426), "51,579,426");
         assert_eq!((thousands(999), thousands(0)), ("999".into(), "0".into()));
-        assert_eq!(millions(1_079_495), "1.08 M");
+        assert_eq!(millions(1_084_123), "1.08 M");
         assert_eq!((size(2_170_278), size(1_500)), ("2.2 MB".into(), "1.5 kB".into()));
         assert_eq!(cell("a|b\nc"), "a\\|b c");
     }

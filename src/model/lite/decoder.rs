@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Decoder: slim refine blocks from stride 16 to stride 2, with the paper's temporal skip at stride 4.
+//! Decoder: slim refine blocks from stride 16 to stride 2, with the paper's temporal skip at stride 4, and an optional
+//! stage at full resolution.
 
 use tch::{Kind, Tensor, nn};
 
@@ -106,10 +107,6 @@ impl Decoder {
             TemporalSkip::Off => 0,
             _ => SKIP_CHANNELS,
         };
-        let edge = match config.edge_channels {
-            0 => None,
-            channels => Some(EdgeStage::new(&(path / "edge"), d2, config.channels(channels))?),
-        };
         Ok(Self {
             fuse16: conv("fuse16", from.s16 + 16 + Matching::channels16(config), d16, 3),
             residual16a: conv("residual16a", d16, d16, 3),
@@ -124,7 +121,10 @@ impl Decoder {
             up2: conv("up2", d4, d2, 1),
             fuse2: conv("fuse2", d2 + from.s2, d2, 3),
             head: conv("head", d2, 1, 3),
-            edge,
+            edge: match config.edge_channels {
+                0 => None,
+                channels => Some(EdgeStage::new(&(path / "edge"), d2, config.channels(channels))?),
+            },
             skip_channels: d4,
         })
     }

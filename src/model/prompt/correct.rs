@@ -12,7 +12,8 @@ use crate::{Error, Result};
 /// are not made: they belong to other places of the contour.
 const NARROW: f64 = 1.0 / 100.0;
 
-/// Maximum share of the mask that a click removes as a whole object.
+/// Minimum and maximum share of the mask that a click removes as an object.
+const MIN_REMOVED: f64 = 0.01;
 const MAX_REMOVED: f64 = 0.7;
 
 /// Minimum intersection over union of a rough mask and the refined mask of the same object.
@@ -52,6 +53,8 @@ impl PromptNetwork {
         let _guard = tch::no_grad_guard();
         let prompt = Prompt { points: vec![Point { positive: true, ..*point }], rect: None, mask: None };
         prompt.check((picture.width, picture.height))?;
+        let position = |at: f64, length: usize| (at.max(0.0) as usize).min(length - 1);
+        let at = position(point.y, picture.height) * picture.width + position(point.x, picture.width);
         let area = alpha.iter().filter(|&&value| value > 127).count() as f64;
         let mut best: Option<(f64, Vec<u8>)> = None;
         for candidate in self.decode(&self.encode(picture)?, &prompt)? {
@@ -59,7 +62,7 @@ impl PromptNetwork {
             let removed = alpha.iter().zip(&other).filter(|&(&value, &other)| value > 127 && other > 127);
             let removed = removed.count() as f64;
             let score = candidate.iou * candidate.stability()?;
-            let is_part = removed > 0.0 && removed <= MAX_REMOVED * area;
+            let is_part = removed >= MIN_REMOVED * area && removed <= MAX_REMOVED * area && other[at] > 127;
             if is_part && best.as_ref().is_none_or(|(best, _)| score > *best) {
                 best = Some((score, other));
             }
