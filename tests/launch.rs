@@ -7,7 +7,7 @@ use gstfastganseg::device::{DeviceChoice, Precision};
 use gstfastganseg::image::{FrameSource, Picture, PlaneMut, Region};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::Matte;
-use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
+use gstfastganseg::matte::{Edges, Guide, MatteSettings, PostProcessor};
 use gstfastganseg::tracker::{Launch, Options, Roi, Tracker};
 
 const WIDTH: usize = 400;
@@ -156,7 +156,7 @@ fn a_held_matte_follows_the_edges_of_its_new_frame() {
     let (first, second) = (pixels(0), pixels(1));
     tracker.set_reference(&mut picture(&first), &mask(1)).unwrap();
     let mut held = tracker.step(&mut picture(&first)).unwrap();
-    let settings = MatteSettings::default();
+    let settings = MatteSettings { edges: Edges::Refine, ..MatteSettings::default() };
     let fresh = alpha(&mut PostProcessor::default(), &held, &settings, &first);
     // The next step overwrites the frame of the matte on the device.
     tracker.step(&mut picture(&second)).unwrap();
