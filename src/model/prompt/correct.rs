@@ -53,8 +53,7 @@ impl PromptNetwork {
         let _guard = tch::no_grad_guard();
         let prompt = Prompt { points: vec![Point { positive: true, ..*point }], rect: None, mask: None };
         prompt.check((picture.width, picture.height))?;
-        let position = |at: f64, length: usize| (at.max(0.0) as usize).min(length - 1);
-        let at = position(point.y, picture.height) * picture.width + position(point.x, picture.width);
+        let at = pixel_at(point, (picture.width, picture.height));
         let area = alpha.iter().filter(|&&value| value > 127).count() as f64;
         let mut best: Option<(f64, Vec<u8>)> = None;
         for candidate in self.decode(&self.encode(picture)?, &prompt)? {
@@ -95,12 +94,16 @@ impl PromptNetwork {
     }
 }
 
+/// Index of the pixel at a point, row by row.
+fn pixel_at(point: &Point, (width, height): (usize, usize)) -> usize {
+    let position = |at: f64, length: usize| (at.max(0.0) as usize).min(length - 1);
+    position(point.y, height) * width + position(point.x, width)
+}
+
 /// Changes `mask` to `wanted` in the changed area at the point. If the mask has the point's label there already, all of
 /// `wanted` is taken.
 fn apply_at(mask: &mut [u8], wanted: &[u8], size: (usize, usize), point: &Point) -> Result<()> {
-    let (width, height) = size;
-    let position = |at: f64, length: usize| (at.max(0.0) as usize).min(length - 1);
-    let start = position(point.y, height) * width + position(point.x, width);
+    let start = pixel_at(point, size);
     let is_inside = |value: u8| value > 127;
     if is_inside(mask[start]) == point.positive {
         mask.copy_from_slice(wanted);
