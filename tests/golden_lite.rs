@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use gstfastganseg::torch::model::lite::memory::{Selection, Tokens};
 use gstfastganseg::torch::model::weights::Weights;
-use gstfastganseg::torch::model::{Config, Lite};
+use gstfastganseg::torch::model::{Config, Lite, Regressor};
 use tch::{Device, Kind, Tensor, nn};
 
 fn shared() -> PathBuf {
@@ -87,7 +87,8 @@ fn outputs_of_the_built_in_weights() -> Vec<(String, Tensor)> {
     };
     let mask = disc(0.0);
     let reference = lite.encode(&frame(0.0)).unwrap();
-    let tokens = lite.tokens(&reference, &mask, Selection::Fixed).unwrap();
+    let tokens =
+        lite.tokens(&reference, &mask, Regressor::config(&lite).memory.tokens, Selection::Fixed).unwrap();
     let biases = lite.biases(&reference).unwrap();
     let (mut previous, mut mask, mut skip) = (reference, mask, None::<Tensor>);
     for t in 1..4 {
@@ -167,7 +168,8 @@ fn lite_equals_its_prototype() {
     assert_close("key 16", &reference.key16, &golden["frame0.feature.k16"]);
     assert_close("key 8", &reference.key8, &golden["frame0.feature.k8"]);
 
-    let tokens = lite.tokens(&reference, mask, Selection::Fixed).unwrap();
+    let tokens =
+        lite.tokens(&reference, mask, Regressor::config(&lite).memory.tokens, Selection::Fixed).unwrap();
     assert_close("reference key 16", &tokens.key16, &golden["reference.k16"]);
     assert_close("reference value 16", &tokens.value16, &golden["reference.v16"]);
     assert_close("reference mask 16", &tokens.mask16, &golden["reference.m16"]);

@@ -13,6 +13,8 @@ const MAX_AREA: i64 = 1 << 21;
 /// Maximum number of position pairs that affinity matching compares for one object; enough for 1024x1024 pixels
 /// with the memory of the built-in model.
 const MAX_AFFINITIES: i64 = 1 << 26;
+/// Maximum number of tokens of a remembered frame.
+const MAX_TOKENS: i64 = 4096;
 
 /// Network architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +133,20 @@ impl Config {
         Self { architecture: Architecture::Resnet50, edge_channels: 0, ..Self::lite() }
     }
 
+    /// Returns this configuration at another input size, height and width in pixels. A remembered frame keeps the same
+    /// share of its positions, but not fewer than at the model's own size: with the same number of tokens, larger
+    /// inputs lose the object more often.
+    pub fn at_size(&self, network_size: [i64; 2]) -> Self {
+        let mut config = Self { network_size, ..self.clone() };
+        let area = |size: [i64; 2]| size.iter().product::<i64>().max(1) as f64;
+        let ratio = area(network_size) / area(self.network_size);
+        if self.matching == Matching::Affinity && ratio > 1.0 {
+            let tokens = (self.memory.tokens as f64 * ratio).min(MAX_TOKENS as f64) as i64;
+            config.memory.tokens = tokens.max(self.memory.tokens);
+        }
+        config
+    }
+
     /// Returns a channel count of the full network scaled by `width`.
     pub fn channels(&self, full: i64) -> i64 {
         ((full as f64 * self.width).round() as i64).max(2)
@@ -187,9 +203,9 @@ impl Config {
             return refuse("temporal_skip with affinity matching must be refine or off".into());
         }
         let memory = self.memory;
-        if memory.every == 0 || memory.frames > 64 || !(0..=4096).contains(&memory.tokens) {
+        if memory.every == 0 || memory.frames > 64 || !(0..=MAX_TOKENS).contains(&memory.tokens) {
             return refuse(format!(
-                "memory of {memory}: frames must be at most 64, every at least 1, tokens 0 to 4096"
+                "memory of {memory}: frames must be at most 64, every at least 1, tokens 0 to {MAX_TOKENS}"
             ));
         }
         if !(0..=256).contains(&self.edge_channels) || (self.edge_channels > 0 && !affinity) {

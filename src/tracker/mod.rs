@@ -210,7 +210,7 @@ impl Tracker {
                     .into(),
             ));
         }
-        let config = quality::resized(&self.model, quality.network_size(&self.model));
+        let config = self.model.at_size(quality.network_size(&self.model));
         config.validate()?;
         self.runner.set_memory_tokens(config.memory.tokens);
         self.input_sizes = match self.roi {

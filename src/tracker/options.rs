@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::quality::{self, Quality};
+use super::quality::Quality;
 use crate::device::{DeviceChoice, Precision};
 use crate::model::Config;
 use crate::{Error, Result};
@@ -43,7 +43,7 @@ impl Options {
                 *side = i64::from(wanted);
             }
         }
-        let config = quality::resized(model, size);
+        let config = model.at_size(size);
         config.validate()?;
         Ok(config)
     }

@@ -2,10 +2,7 @@
 
 //! Input size of the network by name.
 
-use crate::model::{Config, Matching};
-
-/// Maximum number of tokens of a remembered frame.
-const MAX_TOKENS: f64 = 4096.0;
+use crate::model::Config;
 
 /// Input size of the network relative to the model's own. A larger one has finer edges and takes more time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,20 +57,6 @@ impl Quality {
     }
 }
 
-/// Returns the configuration of a model at another input size. A remembered frame keeps the same share of its positions,
-/// but not fewer than at the model's own size: with the same number of tokens, larger inputs lose the object more
-/// often.
-pub(super) fn resized(model: &Config, network_size: [i64; 2]) -> Config {
-    let mut config = Config { network_size, ..model.clone() };
-    let area = |size: [i64; 2]| size.iter().product::<i64>().max(1) as f64;
-    let ratio = area(network_size) / area(model.network_size);
-    if model.matching == Matching::Affinity && ratio > 1.0 {
-        let tokens = (model.memory.tokens as f64 * ratio).min(MAX_TOKENS) as i64;
-        config.memory.tokens = tokens.max(model.memory.tokens);
-    }
-    config
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,11 +74,11 @@ mod tests {
     fn tokens_grow_with_the_size() {
         let tokens = |quality: Quality| {
             let model = Config::lite();
-            let config = resized(&model, quality.network_size(&model));
+            let config = model.at_size(quality.network_size(&model));
             config.validate().unwrap();
             config.memory.tokens
         };
         assert_eq!(Quality::ALL.map(tokens), [512, 512, 910, 2048]);
-        assert_eq!(resized(&Config::resnet50(), [1024, 1024]).memory, Config::resnet50().memory);
+        assert_eq!(Config::resnet50().at_size([1024, 1024]).memory, Config::resnet50().memory);
     }
 }

@@ -549,6 +549,71 @@ fn late_distractors_do_not_hide_the_object_in_the_reference() {
     assert!(total_area(&masks_of(&late, 1)) < total_area(&masks_of(&late, 0)), "hidden in later frames");
 }
 
+/// Batches of four clips in pairs, in which probability 1 makes every window have two objects.
+fn pairs(sources: &str, look_alike: f64) -> Vec<Batch> {
+    let text = format!("{sources}{PLAIN}[multi_object]\nprobability = 1.0\nlook_alike = {look_alike:.1}\n");
+    let mix = open(&text).unwrap();
+    (0..4).map(|step| mix.batch(step).unwrap()).collect()
+}
+
+/// Checks that both clips of each pair show the same pictures, that their masks do not overlap, and that the reference
+/// shows both objects.
+fn check_pairs(batches: &[Batch]) {
+    for batch in batches {
+        assert_eq!(batch.objects, [2, 2]);
+        for pair in [0, 2] {
+            let of = |x: &Tensor, clip: i64| x.select(1, pair + clip);
+            assert!(of(&batch.images, 0).equal(&of(&batch.images, 1)));
+            let both = of(&batch.masks, 0) + of(&batch.masks, 1);
+            assert!(both.max().double_value(&[]) <= 1.0 + 1e-3, "{}", both.max().double_value(&[]));
+            for clip in 0..2 {
+                assert!(area(&of(&batch.masks, clip).get(0)) > 4.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_of_two_objects_show_those_of_the_video() {
+    let folder = Folder::davis(3);
+    let batches = pairs(&folder.source("a", ""), 1.0);
+    check_pairs(&batches);
+    // Object 1 is on the left and object 2 on the right, except in the last sequence, where it may be a copy.
+    let columns = |mask: &Tensor, from: i64| area(&mask.narrow(2, from, 24));
+    let (mut left_and_right, mut pairs) = (0, 0);
+    for batch in &batches {
+        for pair in [0, 2] {
+            let mask = |clip: i64| batch.masks.get(0).get(pair + clip);
+            let on_left = |clip: i64| columns(&mask(clip), 0) > columns(&mask(clip), 24);
+            pairs += 1;
+            left_and_right += i32::from(on_left(0) != on_left(1));
+        }
+    }
+    assert!(2 * left_and_right > pairs, "{left_and_right} of {pairs}");
+}
+
+#[test]
+fn objects_are_added_to_windows_with_fewer() {
+    let stills = Folder::photos(3, "Annotations");
+    for look_alike in [0.0, 1.0] {
+        check_pairs(&pairs(&stills.source("b", ""), look_alike));
+    }
+}
+
+#[test]
+fn a_batch_must_hold_whole_windows() {
+    let folder = Folder::davis(1);
+    let text = |batch: usize| {
+        let source = folder.source("a", "");
+        format!(
+            "window = 2\nbatch = {batch}\nsize = [32, 48]\n{source}[multi_object]\nprobability = 0.5\nobjects = 3\n"
+        )
+    };
+    let check = |batch| toml::from_str::<Data>(&text(batch)).unwrap().check();
+    assert!(check(6).is_ok());
+    assert!(check(4).unwrap_err().contains("data.multi_object.objects"));
+}
+
 #[test]
 fn the_augmentation_of_the_paper_is_valid() {
     let text = r#"

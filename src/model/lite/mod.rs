@@ -136,9 +136,15 @@ impl Lite {
         Ok(Features { detail, ..features })
     }
 
-    /// Returns the memory tokens of a frame with the soft masks (N, 1, H, W).
-    pub fn tokens(&self, features: &Features, masks: &Tensor, selection: Selection) -> Result<Tokens> {
-        Tokens::new(&self.matching, features, masks, self.config.memory.tokens, selection)
+    /// Returns the memory tokens of a frame with the soft masks (N, 1, H, W), at most `count` at stride 8.
+    pub fn tokens(
+        &self,
+        features: &Features,
+        masks: &Tensor,
+        count: i64,
+        selection: Selection,
+    ) -> Result<Tokens> {
+        Tokens::new(&self.matching, features, masks, count, selection)
     }
 
     /// Returns the position biases for the frame size of these features.
@@ -213,7 +219,7 @@ impl Regressor for Lite {
 
     fn reference(&self, image: &Tensor, masks: &Tensor) -> Result<Reference> {
         let features = self.encode(&image.f_to_kind(self.kind())?)?;
-        let tokens = self.tokens(&features, masks, Selection::Fixed)?;
+        let tokens = self.tokens(&features, masks, self.config.memory.tokens, Selection::Fixed)?;
         let biases = self.biases(&features)?;
         let views = tokens.shallow_clone();
         Ok(Reference { mask: masks.shallow_clone(), features, tokens, views, biases })
@@ -221,7 +227,7 @@ impl Regressor for Lite {
 
     fn add_view(&self, image: &Tensor, masks: &Tensor, reference: &mut Reference) -> Result<()> {
         let features = self.encode(&image.f_to_kind(self.kind())?)?;
-        let tokens = self.tokens(&features, masks, Selection::Fixed)?;
+        let tokens = self.tokens(&features, masks, self.config.memory.tokens, Selection::Fixed)?;
         reference.views = reference.views.with_coarse(&tokens)?;
         Ok(())
     }
@@ -322,7 +328,8 @@ impl Regressor for Lite {
         }
         let memory = self.config.memory;
         if memory.frames > 0 && state.frames.is_multiple_of(memory.every) {
-            let mut tokens = self.tokens(&state.features, &state.mask, Selection::Fixed)?;
+            let mut tokens =
+                self.tokens(&state.features, &state.mask, self.config.memory.tokens, Selection::Fixed)?;
             // The keys share memory with the features, which later steps may overwrite.
             tokens.key16 = copy_of(&tokens.key16)?;
             if !all_present {

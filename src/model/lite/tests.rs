@@ -149,7 +149,7 @@ fn without_the_temporal_skip_the_network_is_smaller_and_ignores_it() {
     let image = Tensor::rand([1, 3, 64, 96], FLOAT);
     let mask = disk(20, 20);
     let features = model.encode(&image).unwrap();
-    let tokens = model.tokens(&features, &mask, Selection::Fixed).unwrap();
+    let tokens = model.tokens(&features, &mask, model.config().memory.tokens, Selection::Fixed).unwrap();
     let biases = model.biases(&features).unwrap();
     let skip = Tensor::rand([1, 4, 16, 24], FLOAT);
     let decode =
@@ -165,7 +165,7 @@ fn fixed_tokens_are_half_object_and_distinct() {
         ..tiny()
     });
     let features = model.encode(&Tensor::rand([1, 3, 64, 96], FLOAT)).unwrap();
-    let create = || model.tokens(&features, &disk(32, 48), Selection::Fixed).unwrap();
+    let create = || model.tokens(&features, &disk(32, 48), 20, Selection::Fixed).unwrap();
     let tokens: Tokens = create();
     assert_eq!(tokens.key8.size()[2], 20);
     let inside = tokens.mask8.narrow(1, 0, 10).min().double_value(&[]);

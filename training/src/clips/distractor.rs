@@ -55,7 +55,7 @@ pub fn add_distractor(clip: Clip, still: &Still, settings: &Synthetic, random: &
 
 /// Returns the centroid (x, y) of a mask (1, 1, H, W) relative to the centre of the clip, as fractions of its
 /// width and height.
-fn centroid(mask: &Tensor) -> Result<(f64, f64)> {
+pub fn centroid(mask: &Tensor) -> Result<(f64, f64)> {
     let weight = mask.f_sum(Kind::Float)?.double_value(&[]);
     if weight < 1.0 {
         return Ok((0.0, 0.0));

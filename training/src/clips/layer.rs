@@ -83,6 +83,7 @@ fn compose(picture: &Tensor, alpha: &Tensor, below: &Tensor) -> Result<Tensor> {
     Ok(below.f_mul(&complement(alpha)?)?.f_add_(picture)?)
 }
 
-fn complement(share: &Tensor) -> Result<Tensor> {
+/// Returns 1 - `share`.
+pub fn complement(share: &Tensor) -> Result<Tensor> {
     Ok(share.f_neg()?.f_add_scalar(1.0)?)
 }

@@ -10,10 +10,10 @@ use tch::Tensor;
 
 use super::perturb::perturb;
 use super::random::Random;
-use super::settings::Perturbation;
+use super::settings::{MultiObject, Perturbation};
 use super::synthetic::SyntheticClips;
 use super::window::VideoClips;
-use super::{Clip, Size};
+use super::{Clip, Size, TRIES};
 use crate::{Error, Result};
 
 /// Batches that each thread prepares in advance.
@@ -34,6 +34,8 @@ pub struct Batch {
     pub seed: i64,
     /// Seeds of random numbers for each clip.
     pub seeds: Vec<i64>,
+    /// Numbers of consecutive clips that are the objects of one window; their sum is B.
+    pub objects: Vec<i64>,
 }
 
 impl Batch {
@@ -63,6 +65,7 @@ pub struct Mix {
     pub(super) video: VideoClips,
     pub(super) synthetic: SyntheticClips,
     pub(super) perturbation: Perturbation,
+    pub(super) multi_object: MultiObject,
     /// Predicted frames per clip, K.
     pub(super) steps: usize,
     /// Clips per batch on all ranks.
@@ -88,6 +91,28 @@ impl Mix {
         Ok(clip)
     }
 
+    /// Draws the clips of the objects of one window.
+    fn window(&self, size: Size, random: &mut Random) -> Result<Vec<Clip>> {
+        let MultiObject { objects, look_alike, .. } = self.multi_object;
+        let (video, stills) = (self.video.videos.total(), self.synthetic.stills.total());
+        'window: for _ in 0..TRIES {
+            let mut clips = match random.chance(stills / (video + stills)) {
+                true => vec![self.synthetic.draw(&self.video, self.steps, size, random)?],
+                false => self.video.draw_objects(self.steps, size, objects, random)?,
+            };
+            while clips.len() < objects {
+                let Some(more) = self.synthetic.add_object(&clips, look_alike, random)? else {
+                    continue 'window;
+                };
+                clips = more;
+            }
+            return Ok(clips);
+        }
+        Err(Error::Clips(
+            "the objects of the sources are too small for windows of several; use others".into(),
+        ))
+    }
+
     /// Restricts the batches to the clips of `rank` of `ranks`, which must divide the number of clips.
     pub fn for_rank(self, rank: usize, ranks: usize) -> Self {
         Self { ranks: (rank, ranks), ..self }
@@ -105,14 +130,25 @@ impl Mix {
         let mut seeds = vec![];
         let (rank, ranks) = self.ranks;
         let clips = self.clips / ranks;
-        for index in (rank * clips) as u64..((rank + 1) * clips) as u64 {
-            let mut random = Random::new(self.seed, step * self.clips as u64 + index);
-            let clip = self.clip(size, &mut random)?;
-            previous.push(perturb(&clip.masks.f_narrow(0, 1, 1)?, &self.perturbation, &mut random)?);
-            images.push(clip.images);
-            masks.push(clip.masks);
-            valid.push(clip.valid);
-            seeds.push(random.seed());
+        let mut objects = vec![];
+        let together = self.multi_object.clips();
+        let mut index = rank * clips;
+        while index < (rank + 1) * clips {
+            let mut random = Random::new(self.seed, step * self.clips as u64 + index as u64);
+            let may_be_several = together > 1 && index.is_multiple_of(together);
+            let drawn = match may_be_several && random.chance(self.multi_object.probability) {
+                true => self.window(size, &mut random)?,
+                false => vec![self.clip(size, &mut random)?],
+            };
+            objects.push(drawn.len() as i64);
+            index += drawn.len();
+            for clip in drawn {
+                previous.push(perturb(&clip.masks.f_narrow(0, 1, 1)?, &self.perturbation, &mut random)?);
+                images.push(clip.images);
+                masks.push(clip.masks);
+                valid.push(clip.valid);
+                seeds.push(random.seed());
+            }
         }
         Ok(Batch {
             images: Tensor::f_stack(&images, 1)?,
@@ -121,6 +157,7 @@ impl Mix {
             previous: Tensor::f_cat(&previous, 0)?,
             seed,
             seeds,
+            objects,
         })
     }
 }

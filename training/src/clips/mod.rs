@@ -16,6 +16,7 @@ mod loader;
 mod meta;
 mod motion_blur;
 mod moving_object;
+mod multi_object;
 mod open;
 mod perturb;
 mod picture;
@@ -33,7 +34,8 @@ mod window;
 pub use loader::{Batch, Loader, Mix};
 pub use preview::preview;
 pub use settings::{
-    Augment, Border, Data, Fit, Kind, Layout, Objects, Perturbation, ReferenceTransform, Source, Synthetic,
+    Augment, Border, Data, Fit, Kind, Layout, MultiObject, Objects, Perturbation, ReferenceTransform, Source,
+    Synthetic,
 };
 
 use tch::Tensor;

@@ -60,6 +60,7 @@ impl Mix {
             video: VideoClips { videos, reading, augment: data.augment.clone() },
             synthetic: SyntheticClips { stills, settings: data.synthetic },
             perturbation: data.perturbation,
+            multi_object: data.multi_object,
             steps: data.window,
             clips: data.batch,
             ranks: (0, 1),

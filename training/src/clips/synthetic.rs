@@ -13,6 +13,7 @@ use super::layer::Layer;
 use super::lighting::Lighting;
 use super::motion_blur::motion_blur;
 use super::moving_object::{Entrance, MovingObject};
+use super::multi_object::add_object;
 use super::picture::Still;
 use super::random::Random;
 use super::settings::{Border, Synthetic};
@@ -65,6 +66,23 @@ impl SyntheticClips {
     /// Adds a distractor to a clip of real video.
     pub fn add_distractor(&self, clip: Clip, random: &mut Random) -> Result<Clip> {
         add_distractor(clip, &self.still(random)?, &self.settings, random)
+    }
+
+    /// Adds an object to those of a window: a copy of the first one or a cut-out of a still. `None` if an object is
+    /// too small then.
+    pub fn add_object(
+        &self,
+        clips: &[Clip],
+        look_alike: f64,
+        random: &mut Random,
+    ) -> Result<Option<Vec<Clip>>> {
+        let still = match clips.first() {
+            Some(clip) if random.chance(look_alike) => {
+                Still::new(&clip.images.f_narrow(0, 0, 1)?, &clip.masks.f_narrow(0, 0, 1)?)?
+            }
+            _ => self.still(random)?,
+        };
+        add_object(clips, &still, &self.settings, random)
     }
 
     fn still(&self, random: &mut Random) -> Result<Still> {

@@ -9,9 +9,9 @@ use super::picture::Still;
 use super::random::Random;
 use super::settings::Augment;
 use super::transform::{Transforms, place};
-use super::video::{Reading, Sequence, Video};
+use super::video::{Object, Reading, Sequence, Video};
 use super::weighted::Weighted;
-use super::{Clip, Size, TRIES, coverage};
+use super::{Clip, Frame, Size, TRIES, coverage};
 use crate::{Error, Result};
 
 /// Minimum share of the reference's pixels that the object covers.
@@ -32,10 +32,8 @@ impl VideoClips {
     /// Draws a clip of `steps` predicted frames.
     pub fn draw(&self, steps: usize, size: Size, random: &mut Random) -> Result<Clip> {
         for _ in 0..TRIES {
-            let Some(video) = self.videos.pick(random) else { break };
-            let sequence = random.pick(video.sequences());
-            let close_up = random.chance(self.augment.close_ups);
-            let window = Window { clips: self, video, sequence, steps, size, close_up };
+            let Some(window) = self.window(steps, size, random) else { break };
+            let sequence = window.sequence;
             let Some(mut clip) = window.draw(random)? else { continue };
             if random.chance(self.augment.absent) {
                 let Some(video) = self.videos.pick(random) else { break };
@@ -51,12 +49,40 @@ impl VideoClips {
             }
             return Ok(clip);
         }
-        Err(Error::Clips(format!(
+        Err(self.no_window(steps))
+    }
+
+    /// Draws the clips of up to `objects` objects of one window of `steps` predicted frames.
+    pub fn draw_objects(
+        &self,
+        steps: usize,
+        size: Size,
+        objects: usize,
+        random: &mut Random,
+    ) -> Result<Vec<Clip>> {
+        for _ in 0..TRIES {
+            let Some(window) = self.window(steps, size, random) else { break };
+            if let Some(clips) = window.draw_objects(objects, random)? {
+                return Ok(clips);
+            }
+        }
+        Err(self.no_window(steps))
+    }
+
+    fn window(&self, steps: usize, size: Size, random: &mut Random) -> Option<Window<'_>> {
+        let video = self.videos.pick(random)?;
+        let sequence = random.pick(video.sequences());
+        let close_up = random.chance(self.augment.close_ups);
+        Some(Window { clips: self, video, sequence, steps, size, close_up })
+    }
+
+    fn no_window(&self, steps: usize) -> Error {
+        Error::Clips(format!(
             "no video sequence has {} consecutive annotated frames and an object that covers {} of the picture; \
              lower data.window or data.augment.least_object, or use other sources",
             steps + 1,
             self.augment.least_object
-        )))
+        ))
     }
 
     /// Draws a frame as a background; `None` if there is no video or the frame is broken.
@@ -103,6 +129,12 @@ struct Window<'a> {
 impl Window<'_> {
     /// Draws a clip of one object; `None` if the draw is not usable.
     fn draw(&self, random: &mut Random) -> Result<Option<Clip>> {
+        Ok(self.draw_objects(1, random)?.and_then(|mut clips| clips.pop()))
+    }
+
+    /// Draws the clips of an object and of others that the reference shows, up to `objects`; `None` if the draw is not
+    /// usable.
+    fn draw_objects(&self, objects: usize, random: &mut Random) -> Result<Option<Vec<Clip>>> {
         let Self { clips: VideoClips { reading, augment, .. }, size, .. } = *self;
         let object = random.pick(self.sequence.objects());
         let mut step = *random.pick(&augment.frame_steps);
@@ -119,30 +151,53 @@ impl Window<'_> {
         if random.chance(augment.reversed) {
             window.reverse();
         }
-        let reference = match random.chance(augment.first_reference) {
+        let reference_frame = match random.chance(augment.first_reference) {
             true => object.seen[0],
             false => *random.pick(&object.seen),
         };
 
         let still = |frame: usize| self.video.still(self.sequence, frame, object.id, reading);
-        let Some(reference) = still(reference)? else { return Ok(None) };
+        let Some(reference) = still(reference_frame)? else { return Ok(None) };
         if reference.coverage() < augment.least_object {
             return Ok(None);
         }
-        let window: Option<Vec<Still>> = window.into_iter().map(still).collect::<Result<_>>()?;
-        let Some(window) = window else { return Ok(None) };
+        let stills: Option<Vec<Still>> = window.iter().copied().map(still).collect::<Result<_>>()?;
+        let Some(stills) = stills else { return Ok(None) };
 
-        let transforms = Transforms::draw(&window[0], &reference, size, augment, self.close_up, random);
+        let mut transforms = Transforms::draw(&stills[0], &reference, size, augment, self.close_up, random);
         let colour = Colour::draw(augment.colour, random);
         let contrast = 1.0 + augment.colour * random.uniform(-0.05, 0.05);
         let reference_colour = colour.with_contrast(contrast);
-        let mut frames = vec![place(&reference, size, &transforms.reference, &reference_colour, augment)?];
-        if coverage(&frames[0].mask)? < MIN_COVERAGE {
-            frames[0] = place(&reference, size, &transforms.whole, &reference_colour, augment)?;
+        let mut shown = place(&reference, size, &transforms.reference, &reference_colour, augment)?;
+        if coverage(&shown.mask)? < MIN_COVERAGE {
+            transforms.reference = transforms.whole;
+            shown = place(&reference, size, &transforms.reference, &reference_colour, augment)?;
         }
-        for still in &window {
-            frames.push(place(still, size, &transforms.window, &colour, augment)?);
+        let in_window = |shown: Frame, stills: &[Still]| -> Result<Clip> {
+            let mut frames = vec![shown];
+            for still in stills {
+                frames.push(place(still, size, &transforms.window, &colour, augment)?);
+            }
+            Clip::from_frames(&frames)
+        };
+        let mut clips = vec![in_window(shown, &stills)?];
+        let is_usable = |other: &&Object| {
+            let known = window.iter().all(|frame| other.known.contains(frame));
+            other.id != object.id && other.seen.contains(&reference_frame) && known
+        };
+        let mut others: Vec<&Object> = self.sequence.objects().iter().filter(is_usable).collect();
+        while clips.len() < objects && !others.is_empty() {
+            let other = others.swap_remove(random.below(others.len()));
+            let still = |frame: usize| self.video.still(self.sequence, frame, other.id, reading);
+            let Some(reference) = still(reference_frame)? else { return Ok(None) };
+            let shown = place(&reference, size, &transforms.reference, &reference_colour, augment)?;
+            if coverage(&shown.mask)? < MIN_COVERAGE {
+                continue;
+            }
+            let stills: Option<Vec<Still>> = window.iter().copied().map(still).collect::<Result<_>>()?;
+            let Some(stills) = stills else { return Ok(None) };
+            clips.push(in_window(shown, &stills)?);
         }
-        Ok(Some(Clip::from_frames(&frames)?))
+        Ok(Some(clips))
     }
 }

@@ -90,7 +90,7 @@ impl Model {
             None => Weights::built_in()?,
         };
         weights.reconfigure(|config| {
-            config.network_size = self.network_size.unwrap_or(config.network_size);
+            *config = config.at_size(self.network_size.unwrap_or(config.network_size));
             config.memory.frames = self.memory_frames.unwrap_or(config.memory.frames);
             config.memory.every = self.memory_every.unwrap_or(config.memory.every);
             config.memory.tokens = self.memory_tokens.unwrap_or(config.memory.tokens);

@@ -69,7 +69,7 @@ impl Session {
     /// another run, whose checkpoint and configuration are left unchanged.
     pub fn open(config: &TrainConfig, out: &Path, ranks: &Ranks) -> Result<Self> {
         let first = ranks.is_first();
-        check_batch(config.data.batch, ranks.count())?;
+        check_batch(config.data.batch, ranks.count(), config.data.multi_object.clips())?;
         let checkpoint = out.join(CHECKPOINT);
         let mut resumes = false;
         if first {
@@ -327,15 +327,17 @@ impl Session {
     }
 }
 
-/// Checks that `batch` clips can be shared evenly, as the mean of all ranks' gradients requires.
-fn check_batch(batch: usize, ranks: usize) -> Result<()> {
-    if batch.is_multiple_of(ranks) {
+/// Checks that `batch` clips can be shared evenly, as the mean of all ranks' gradients requires. Clips are drawn
+/// `together` at a time.
+fn check_batch(batch: usize, ranks: usize, together: usize) -> Result<()> {
+    if batch.is_multiple_of(ranks * together) {
         return Ok(());
     }
+    let objects = if together > 1 { format!(" with {together} objects each") } else { String::new() };
     let reason = format!(
-        "data.batch = {batch}: the clips of a step on all ranks must be a multiple of the {ranks} ranks, such as \
-         data.batch = {}",
-        batch.next_multiple_of(ranks)
+        "data.batch = {batch}: the clips of a step on all ranks must be a multiple of the {ranks} ranks{objects}, such \
+         as data.batch = {}",
+        batch.next_multiple_of(ranks * together)
     );
     Err(gstfastganseg::Error::Config(reason).into())
 }

@@ -16,6 +16,9 @@ use tch::{Device, Kind, Tensor};
 use crate::Result;
 use crate::clips::Batch;
 
+/// Maximum magnitude of a logit that is normalised: a probability of 1e-7, as in the tracker.
+const MAX_LOGIT: f64 = 16.118;
+
 /// Options of [`unroll`].
 #[derive(Clone, Copy, Debug)]
 pub struct UnrollOptions {
@@ -62,11 +65,43 @@ pub fn unroll<N: Unroll>(network: &N, batch: &Batch, options: &UnrollOptions) ->
     let mut run = network.begin(batch, options)?;
     let mut all = Vec::with_capacity(frames as usize);
     for index in 0..frames {
-        let logits = network.predict(&mut run, index)?;
+        let logits = normalised(&network.predict(&mut run, index)?, &batch.objects)?;
         network.feed_back(&mut run, logits.f_sigmoid()?)?;
         all.push(logits);
     }
     Ok(Tensor::f_stack(&all, 0)?)
+}
+
+/// Normalises the logits (B, 1, H, W) of the objects of each window against each other and against the background, as
+/// the tracker does: with the background's probability ∏(1 − pᵢ), the softmax over the logits of background and
+/// objects. A single object is not normalised. `objects` are the numbers of objects of the windows.
+fn normalised(logits: &Tensor, objects: &[i64]) -> Result<Tensor> {
+    if objects.iter().all(|&count| count == 1) {
+        return Ok(logits.shallow_clone());
+    }
+    let mut first = 0;
+    let mut parts = Vec::with_capacity(objects.len());
+    for &count in objects {
+        let window = logits.f_narrow(0, first, count)?;
+        first += count;
+        if count == 1 {
+            parts.push(window);
+            continue;
+        }
+        let window = window.f_clamp(-MAX_LOGIT, MAX_LOGIT)?;
+        let log_background =
+            window.f_softplus()?.f_sum_dim_intlist(&[0i64][..], true, Kind::Float)?.f_neg()?;
+        // The clamp keeps the logit of a background probability of 1 finite.
+        let log_objects = log_background.f_clamp_max(-1e-7)?.f_expm1()?.f_neg()?.f_log()?;
+        let background = log_background.f_sub(&log_objects)?;
+        let all = Tensor::f_cat(&[&background, &window], 0)?;
+        for object in 1..=count {
+            let others: Vec<i64> = (0..=count).filter(|&other| other != object).collect();
+            let others = all.f_index_select(0, &Tensor::from_slice(&others).f_to_device(logits.device())?)?;
+            parts.push(all.f_narrow(0, object, 1)?.f_sub(&others.f_logsumexp(&[0i64][..], true)?)?);
+        }
+    }
+    Ok(Tensor::f_cat(&parts, 0)?)
 }
 
 /// Moves a batch to another device.
@@ -134,13 +169,16 @@ impl LiteRun<'_> {
     }
 }
 
-/// Returns the tokens of frame `index` of a batch, selected at random for each clip.
+/// Returns the tokens of frame `index` of a batch, selected at random for each clip; as many as at run time at this
+/// size.
 fn tokens(network: &Lite, batch: &Batch, index: i64, features: &Features, masks: &Tensor) -> Result<Tokens> {
+    let size = masks.size();
+    let count = network.config().at_size([size[2], size[3]]).memory.tokens;
     let mut clips = Vec::with_capacity(batch.seeds.len());
     for (seed, clip) in batch.seeds.iter().zip(0..) {
         tch::manual_seed(seed.wrapping_add(index));
         let (features, mask) = (features.narrow(clip, 1)?, masks.f_narrow(0, clip, 1)?);
-        clips.push(network.tokens(&features, &mask, Selection::Random)?);
+        clips.push(network.tokens(&features, &mask, count, Selection::Random)?);
     }
     let join = |part: fn(&Tokens) -> &Tensor| Tensor::f_cat(&clips.iter().map(part).collect::<Vec<_>>(), 0);
     Ok(Tokens {
@@ -216,6 +254,31 @@ mod tests {
         ((i * 0.013 + phase).sin() * 0.5 + 0.5).reshape(size)
     }
 
+    #[test]
+    fn logits_of_several_objects_are_normalised_as_by_the_tracker() {
+        let logits = (waves(&[5, 1, 4, 6], 0.3) * 20.0 - 10.0).to_kind(Kind::Double);
+        let masks = normalised(&logits, &[1, 3, 1]).unwrap().sigmoid();
+        let single = logits.sigmoid();
+        for clip in [0, 4] {
+            assert!((masks.get(clip) - single.get(clip)).abs().max().double_value(&[]) < 1e-6);
+        }
+        let objects = single.narrow(0, 1, 3);
+        let background = (-&objects + 1.0).prod_dim_int(0, true, None::<Kind>);
+        let odds = Tensor::cat(&[background, objects], 0).clamp(1e-7, 1.0 - 1e-7).logit(None::<f64>);
+        let shares = odds.softmax(0, None::<Kind>).narrow(0, 1, 3);
+        assert!((masks.narrow(0, 1, 3) - shares).abs().max().double_value(&[]) < 1e-5);
+    }
+
+    #[test]
+    fn normalised_extreme_logits_have_finite_gradients() {
+        let logits =
+            Tensor::from_slice(&[90f32, -90.0, 40.0, -90.0]).reshape([2, 1, 1, 2]).set_requires_grad(true);
+        let masks = normalised(&logits, &[2]).unwrap();
+        masks.sum(Kind::Float).backward();
+        assert!(bool::try_from(masks.isfinite().all()).unwrap());
+        assert!(bool::try_from(logits.grad().isfinite().all()).unwrap());
+    }
+
     /// Two predicted frames of one clip.
     fn batch() -> Batch {
         Batch {
@@ -225,6 +288,7 @@ mod tests {
             previous: waves(&[1, 1, 64, 64], 2.0),
             seed: 5,
             seeds: vec![6],
+            objects: vec![1],
         }
     }
 

@@ -3,6 +3,7 @@
 //! Section `[data]` of a run's configuration: sources of the clips and their augmentation.
 
 mod augment;
+mod multi_object;
 mod perturbation;
 mod source;
 mod synthetic;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use augment::{Augment, Border, Fit, ReferenceTransform};
+pub use multi_object::MultiObject;
 pub use perturbation::Perturbation;
 pub use source::{Kind, Layout, Objects, Source};
 pub use synthetic::Synthetic;
@@ -53,6 +55,9 @@ pub struct Data {
     /// Perturbation of the mask of the previous frame.
     #[serde(default)]
     pub perturbation: Perturbation,
+    /// Windows with several tracked objects.
+    #[serde(default)]
+    pub multi_object: MultiObject,
 }
 
 fn default_cache() -> u64 {
@@ -92,6 +97,10 @@ impl Data {
         must(total > 0.0, "data.sources: at least one source must have a ratio above 0")?;
         self.augment.check("data.augment")?;
         self.synthetic.check("data.synthetic")?;
-        self.perturbation.check("data.perturbation")
+        self.perturbation.check("data.perturbation")?;
+        self.multi_object.check("data.multi_object")?;
+        let together = self.multi_object.clips();
+        let message = format!("data.batch: must be a multiple of data.multi_object.objects, {together}");
+        must(self.batch.is_multiple_of(together), &message)
     }
 }

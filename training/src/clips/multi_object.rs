@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Additional tracked objects in a window: cut-outs that move in front of the other objects or behind them.
+
+use tch::{Kind, Tensor};
+
+use super::colour::Colour;
+use super::distractor::centroid;
+use super::drift::walk;
+use super::layer::{Layer, complement};
+use super::moving_object::{Entrance, MovingObject};
+use super::picture::Still;
+use super::random::Random;
+use super::settings::Synthetic;
+use super::{Clip, Size, coverage};
+use crate::Result;
+
+/// Minimum shares of the pixels that each object covers in the reference and in the next frame.
+const MIN_COVERAGE: (f64, f64) = (0.004, 0.002);
+
+/// Adds the object of `still` to `clips`, the objects of one window. Returns `None` if an object is too small then.
+pub fn add_object(
+    clips: &[Clip],
+    still: &Still,
+    settings: &Synthetic,
+    random: &mut Random,
+) -> Result<Option<Vec<Clip>>> {
+    let Some(first) = clips.first() else { return Ok(None) };
+    let shape = first.masks.size();
+    let (frames, size): (_, Size) = (shape[0] as usize, (shape[2], shape[3]));
+    let (x, y) = centroid(&first.masks.f_narrow(0, 1, 1)?)?;
+    let entrance = Entrance {
+        share: random.uniform(0.25, 0.7),
+        shift: (x + random.uniform(-0.4, 0.4), y + random.uniform(-0.3, 0.3)),
+    };
+    let drift = walk(frames, settings.motion * random.uniform(0.3, 2.5), random);
+    let Some(object) = MovingObject::draw(still, size, entrance, drift, settings, random)? else {
+        return Ok(None);
+    };
+    let colour = Colour::draw(settings.colour, random);
+    let in_front = random.chance(0.5);
+
+    let mut images = Vec::with_capacity(frames);
+    let mut masks: Vec<Vec<Tensor>> = (0..=clips.len()).map(|_| Vec::with_capacity(frames)).collect();
+    for number in 0..frames {
+        let of = |part: &Tensor| part.f_narrow(0, number as i64, 1);
+        let layer = Layer::soft(&object, &colour, number, size, 0.0)?;
+        let others: Vec<Tensor> =
+            clips.iter().map(|clip| of(&clip.masks)).collect::<std::result::Result<_, _>>()?;
+        let below = of(&first.images)?;
+        if in_front {
+            images.push(layer.over(&below)?);
+            for (masks, other) in masks.iter_mut().zip(&others) {
+                masks.push(other.f_mul(&complement(&layer.mask)?)?);
+            }
+            masks[clips.len()].push(layer.mask);
+        } else {
+            let all = Tensor::f_cat(&others, 1)?.f_sum_dim_intlist(&[1i64][..], true, Kind::Float)?;
+            let all = all.f_clamp(0.0, 1.0)?;
+            images.push(layer.over_all_but(&all, &below)?);
+            masks[clips.len()].push(layer.mask.f_mul(&complement(&all)?)?);
+            for (masks, other) in masks.iter_mut().zip(others) {
+                masks.push(other);
+            }
+        }
+    }
+    let images = Tensor::f_cat(&images, 0)?;
+    let valid = clips.iter().map(|clip| &clip.valid).chain([&first.valid]);
+    let objects = masks.iter().zip(valid).map(|(masks, valid)| {
+        Ok(Clip {
+            images: images.shallow_clone(),
+            masks: Tensor::f_cat(masks, 0)?,
+            valid: valid.shallow_clone(),
+        })
+    });
+    let objects = objects.collect::<Result<Vec<_>>>()?;
+    for clip in &objects {
+        let covers =
+            |frame: i64, least: f64| Ok::<_, crate::Error>(coverage(&clip.masks.get(frame))? >= least);
+        if !covers(0, MIN_COVERAGE.0)? || !covers(1, MIN_COVERAGE.1)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(objects))
+}
