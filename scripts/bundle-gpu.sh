@@ -7,13 +7,14 @@ usage() {
   cat <<'EOF'
 usage: scripts/bundle-gpu.sh [FOLDER]
 
-Packs a bundle into FOLDER (default bundle-gpu): the release plugin, fastganseg-train, the benchmark of
+Packs a bundle into FOLDER and FOLDER.tar.xz (default bundle-gpu): the release plugin, fastganseg-train, the benchmark of
 scripts/bench-gpu.sh, GStreamer's tools and libraries, and the plugins that the pipelines of this project use. It
 runs on any x86-64 Linux whose glibc is not older than this machine's, without GStreamer or Rust.
 libtorch 2.11 is not packed: `FOLDER/run` uses that of python3's torch package, or that of --libtorch DIR.
 
   FOLDER/run gst-launch-1.0 videotestsrc num-buffers=9 ! fastganseg ! fakesink
   FOLDER/run --libtorch /opt/libtorch fastganseg-train --help
+  FOLDER/run gst-launch-1.0 filesrc location=FOLDER/dog.mkv ! decodebin ! fastganseg ref-mask=FOLDER/dog.png ! fakesink
   FOLDER/bench-gpu.sh
 
 Environment:
@@ -47,8 +48,7 @@ NOT_PACKED='^(linux-vdso|ld-linux.*|libc|libm|libdl|librt|libpthread|libresolv|l
 
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 if [ "${BUILD:-1}" != 0 ]; then
-  cargo build --profile "$profile" --lib --example bench_gpu
-  cargo build --profile "$profile" --package fastganseg-training
+  cargo build --profile "$profile" --workspace --lib --bins --example bench_gpu
 fi
 for file in libgstfastganseg.so examples/bench_gpu fastganseg-train; do
   [ -e "$built/$file" ] || die "$built/$file does not exist" "Run without BUILD=0."
@@ -60,7 +60,7 @@ scanner=$(pkg-config --variable=pluginscannerdir gstreamer-1.0)/gst-plugin-scann
 if [ -e "$folder" ] && [ ! -e "$folder/.fastganseg-bundle" ]; then
   die "$folder exists and is not a bundle of this script" "Remove it, or choose another folder."
 fi
-rm -rf "$folder"
+rm -rf "$folder" "$folder.tar.xz"
 mkdir -p "$folder"/{bin,lib,plugins}
 touch "$folder/.fastganseg-bundle"
 
@@ -85,6 +85,13 @@ cp scripts/bundle-run.sh "$folder/run"
 cp scripts/bench-gpu.sh scripts/bench_pytorch.py "$folder/"
 cp LICENSE "$folder/LICENSE.fastganseg"
 chmod +x "$folder/run" "$folder/bench-gpu.sh"
-size=$(du -sk "$folder" | cut -f 1)
-printf 'bundle-gpu: %s, %s MB\n' "$folder" $(((size + 512) / 1024))
-[ "$size" -le 40960 ] || die "$folder is larger than 40 MB" "List large files: du -a $folder | sort -n | tail"
+# A clip of 720p with its mask, whose decoder needs no large libraries.
+gst-launch-1.0 -q filesrc location=examples/clips/dog.mp4 ! decodebin ! videoconvertscale ! video/x-raw,width=1280,height=720 \
+  ! identity eos-after=120 ! jpegenc quality=90 ! matroskamux ! filesink location="$folder/dog.mkv"
+cp examples/clips/dog-mask.png "$folder/dog.png"
+
+# The programs share their largest part, the weights, so an archive with a large dictionary is much smaller.
+tar -C "$(dirname "$folder")" -c "$(basename "$folder")" | xz --lzma2=preset=6,dict=128MiB >"$folder.tar.xz"
+size=$(du -k "$folder.tar.xz" | cut -f 1)
+printf 'bundle-gpu: %s, %s.tar.xz, %s MB\n' "$folder" "$folder" $(((size + 512) / 1024))
+[ "$size" -le 40960 ] || die "$folder.tar.xz is larger than 40 MB" "List large files: du -a $folder | sort -n | tail"

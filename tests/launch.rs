@@ -134,7 +134,7 @@ fn fixed_launch_gives_the_mattes_of_eager_launch() {
 
 #[test]
 fn mattes_match_those_of_the_cpu_path() {
-    let cpu = run(Launch::Auto, true, MatteSettings::default());
+    let cpu = run(Launch::Plain, true, MatteSettings::default());
     // Without planes the network's input is identical; mattes differ only by rounding.
     let no_planes = run(Launch::Fixed, true, MatteSettings::default());
     for (frame, (cpu, no_planes)) in cpu.iter().zip(&no_planes).enumerate() {
@@ -190,6 +190,15 @@ fn later_steps_do_not_change_a_matte() {
 
 #[test]
 fn launch_names_are_parsed() {
-    assert_eq!("eager".parse::<Launch>().unwrap(), Launch::Eager);
-    assert!("quick".parse::<Launch>().unwrap_err().to_string().contains("auto, eager or fixed"));
+    let names = [
+        ("plain", Launch::Plain),
+        ("eager", Launch::Eager),
+        ("graph", Launch::Graph),
+        ("fixed", Launch::Fixed),
+    ];
+    for (name, launch) in names {
+        assert_eq!(name.parse::<Launch>().unwrap(), launch);
+    }
+    assert_eq!(Launch::default(), Launch::Plain);
+    assert!("quick".parse::<Launch>().unwrap_err().to_string().contains("plain, eager, graph or fixed"));
 }

@@ -8,16 +8,26 @@ use gstfastganseg::device::Precision;
 
 pub const USAGE: &str = "\
 usage: bench_gpu [OPTIONS]
+  --stage NAME       check (a few frames of each model and launch mode against the CPU; ends at the first failure),
+                     table (all measurements), or all (default)
   --device DEVICE    cpu, cuda or cuda:N (default cuda)
   --out FOLDER       folder of results.csv, results.json and golden-*.safetensors (default bench-gpu)
-  --model NAME       only lite or only resnet50
+  --model NAME       only lite, only large or only resnet50
   --precision NAME   only bfloat16, float16 or float32 (default: bfloat16 and float16; float32 on the CPU)
   --runs N           timed runs (default 300)
   --frames N         frames to compare with the CPU (default 200)
   --long N           frames of the drift check of half precision (default 1000)
   --tiny             small networks and videos, for about a minute on a CPU";
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Check,
+    Table,
+    All,
+}
+
 pub struct Args {
+    pub stage: Stage,
     pub device: String,
     pub out: PathBuf,
     pub model: Option<String>,
@@ -32,6 +42,7 @@ impl Args {
     /// Parses the arguments. `None` for `--help`.
     pub fn parse(mut from: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut args = Self {
+            stage: Stage::All,
             device: "cuda".into(),
             out: "bench-gpu".into(),
             model: None,
@@ -49,6 +60,14 @@ impl Args {
             };
             match option.as_str() {
                 "-h" | "--help" => return Ok(None),
+                "--stage" => {
+                    args.stage = match value()?.as_str() {
+                        "check" => Stage::Check,
+                        "table" => Stage::Table,
+                        "all" => Stage::All,
+                        name => return Err(format!("unknown stage {name}")),
+                    }
+                }
                 "--device" => args.device = value()?,
                 "--out" => args.out = value()?.into(),
                 "--model" => args.model = Some(value()?),
@@ -62,7 +81,7 @@ impl Args {
                 _ => return Err(format!("unknown option {option}")),
             }
         }
-        if let Some(name) = args.model.as_deref().filter(|name| !["lite", "resnet50"].contains(name)) {
+        if let Some(name) = args.model.as_deref().filter(|name| !crate::weights::MODELS.contains(name)) {
             return Err(format!("unknown model {name}"));
         }
         if args.precisions.is_empty() {

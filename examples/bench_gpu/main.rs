@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Checks and benchmarks a GPU: compares results with the CPU in float32, and times network, tracker and pipeline,
-//! eagerly and with CUDA graphs. `scripts/bench-gpu.sh` runs it, followed by PyTorch; see `--help`.
+//! plainly and with CUDA graphs. `scripts/bench-gpu.sh` runs it, followed by PyTorch; see `--help`.
 //!
 //! Each result is printed and written to `results.csv` and `results.json` at once, so that an interrupted run keeps
 //! its results.
@@ -14,7 +14,7 @@ mod weights;
 
 use std::error::Error;
 
-use args::{Args, USAGE};
+use args::{Args, Stage, USAGE};
 use results::Results;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -33,31 +33,41 @@ fn main() -> Result<(), Box<dyn Error>> {
     gstfastganseg::element::register_static()?;
     std::fs::create_dir_all(&args.out)?;
     let mut results = Results::create(&args.out)?;
-    let resnet50 = weights::resnet50(&args)?;
-    let models = [("lite", None), ("resnet50", Some(resnet50))];
-    let chosen = models.iter().filter(|(name, _)| args.model.as_deref().is_none_or(|model| model == *name));
-    let chosen: Vec<_> = chosen.collect();
+    let names = weights::MODELS.into_iter();
+    let names = names.filter(|name| args.model.as_deref().is_none_or(|model| model == *name));
+    let models = names.map(|name| Ok((name, weights::file(&args, name)?)));
+    let models = models.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+    let each = || models.iter().map(|(name, path)| (*name, path.as_deref()));
 
-    for (name, path) in &chosen {
-        weights::golden(&args, name, path.as_deref())?;
+    if args.stage != Stage::Table {
+        for (name, path) in each() {
+            measure::check(&args, &mut results, name, path)?;
+        }
+    }
+    if args.stage == Stage::Check {
+        return Ok(());
+    }
+    for (name, path) in each() {
+        weights::golden(&args, name, path)?;
     }
     // The most important results first.
-    for (name, path) in &chosen {
-        measure::network(&args, &mut results, name, path.as_deref())?;
+    for (name, path) in each() {
+        measure::network(&args, &mut results, name, path)?;
     }
-    for (name, path) in &chosen {
-        measure::pipeline(&args, &mut results, name, path.as_deref())?;
+    for (name, path) in each() {
+        measure::pipeline(&args, &mut results, name, path)?;
     }
     let mut right = true;
-    for (name, path) in &chosen {
-        right &= measure::correctness(&args, &mut results, name, path.as_deref())?;
+    for (name, path) in each() {
+        right &= measure::correctness(&args, &mut results, name, path)?;
     }
-    for (name, path) in &chosen {
-        measure::tracker(&args, &mut results, name, path.as_deref())?;
+    for (name, path) in each() {
+        measure::tracker(&args, &mut results, name, path)?;
     }
-    for (name, path) in &chosen {
-        right &= measure::drift(&args, &mut results, name, path.as_deref())?;
+    for (name, path) in each() {
+        right &= measure::drift(&args, &mut results, name, path)?;
     }
+    measure::state_changes(&args, &mut results)?;
     if !right {
         return Err("results differ from those of the CPU: see the lines with `wrong`".into());
     }

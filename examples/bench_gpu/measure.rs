@@ -25,13 +25,8 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 /// Distinct frames of a video.
 const FRAMES: usize = 12;
 
-/// Names of the launch modes to compare.
-fn launch_modes(args: &Args) -> [(&'static str, Launch); 2] {
-    match args.device.as_str() {
-        "cpu" => [("direct", Launch::Auto), ("fixed", Launch::Fixed)],
-        _ => [("eager", Launch::Eager), ("graph", Launch::Auto)],
-    }
-}
+/// Launch modes to compare, with their names.
+const LAUNCH_MODES: [(&str, Launch); 2] = [("plain", Launch::Plain), ("graph", Launch::Graph)];
 
 fn open(
     device: &str,
@@ -55,15 +50,25 @@ fn memory(tracker: &Tracker) -> String {
             mib(memory.peak)
         )
     });
+    own.into_iter().chain([process_memory()]).collect::<Vec<_>>().join(", ")
+}
+
+/// Memory of this process: on the GPU if nvidia-smi lists it, and on the host.
+fn process_memory() -> String {
     let arguments = ["--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"];
     let listed = Command::new("nvidia-smi").args(arguments).output().ok();
     let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let pid = std::process::id().to_string();
-    let line = listed.as_deref().into_iter().flat_map(str::lines).find_map(|line| {
+    let on_gpu = listed.as_deref().into_iter().flat_map(str::lines).find_map(|line| {
         let (process, used) = line.split_once(',')?;
-        (process.trim() == pid).then(|| format!("process {} MiB", used.trim()))
+        (process.trim() == pid).then(|| format!("process {} MiB on the GPU", used.trim()))
     });
-    own.into_iter().chain(line).collect::<Vec<_>>().join(", ")
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|rest| {
+        let kilobytes: u64 = rest.split_whitespace().next()?.parse().ok()?;
+        Some(format!("{} MiB on the host", kilobytes >> 10))
+    });
+    on_gpu.into_iter().chain(resident).collect::<Vec<_>>().join(", ")
 }
 
 /// Records a failed measurement as a note, so that the run continues.
@@ -77,7 +82,7 @@ fn note_failure(results: &mut Results, line: &Line, outcome: Outcome<()>) -> Out
 /// Times the network alone.
 pub fn network(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
     for &precision in &args.precisions {
-        for (way, launch) in launch_modes(args) {
+        for (way, launch) in LAUNCH_MODES {
             for &objects in args.objects() {
                 let detail = format!("{objects} objects");
                 let line = Line { what: "network", model, precision: precision.to_string(), way, detail };
@@ -103,7 +108,7 @@ pub fn tracker(args: &Args, results: &mut Results, model: &str, path: Option<&Pa
         let clips = VideoClips::new(width, height, FRAMES);
         let frames: Vec<Vec<u8>> = (0..FRAMES).map(|index| clips.i420(index)).collect();
         for &precision in &args.precisions {
-            for (way, launch) in launch_modes(args) {
+            for (way, launch) in LAUNCH_MODES {
                 for &objects in args.objects() {
                     let detail = format!("{name} {objects} objects");
                     let line = Line { what: "tracker", model, precision: precision.to_string(), way, detail };
@@ -158,7 +163,7 @@ pub fn pipeline(args: &Args, results: &mut Results, model: &str, path: Option<&P
         image::save_buffer(&mask, clips.mask_bytes(), size.0, size.1, image::ColorType::L8)?;
         let frames: Vec<Vec<u8>> = (0..FRAMES).map(|index| clips.i420(index)).collect();
         for &precision in &args.precisions {
-            for (way, _) in launch_modes(args) {
+            for (way, _) in LAUNCH_MODES {
                 let line = Line {
                     what: "pipeline",
                     model,
@@ -166,9 +171,8 @@ pub fn pipeline(args: &Args, results: &mut Results, model: &str, path: Option<&P
                     way,
                     detail: format!("{name} 1 objects"),
                 };
-                let launch = if way == "direct" || way == "graph" { "auto" } else { way };
                 // SAFETY: no other thread uses the environment: the previous pipeline has ended.
-                unsafe { std::env::set_var("FASTGANSEG_LAUNCH", launch) };
+                unsafe { std::env::set_var("FASTGANSEG_LAUNCH", way) };
                 let mut measure = || -> Outcome<()> {
                     let description = format!(
                         "appsrc name=frames format=time block=true max-buffers=4 ! queue max-size-buffers=3 \
@@ -303,39 +307,120 @@ fn mean(all: &[Similarity], value: impl Fn(&Similarity) -> f64) -> f64 {
 /// Minimum opaque share on average: two empty masks would count as equal.
 const MIN_OPAQUE: f64 = 0.005;
 
-/// Compares each precision and launch mode with the CPU in float32. Masks of random weights are chaotic over time, so
-/// for those only the mean difference over three frames counts.
+/// Compares one precision and launch mode with the CPU in float32. Returns whether they agree, and a note. Masks of
+/// random weights are chaotic over time, so for those only the mean difference over three whole frames counts.
+fn compare_with_cpu(
+    args: &Args,
+    path: Option<&Path>,
+    precision: Precision,
+    launch: Launch,
+    frames: usize,
+) -> Outcome<(bool, String)> {
+    let clips = VideoClips::new(640, 360, frames.min(100));
+    let roi = if path.is_some() { Roi::Off } else { Roi::Auto };
+    let mut cpu = open("cpu", path, Precision::Float32, (Launch::Plain, roi))?;
+    let mut other = open(&args.device, path, precision, (launch, roi))?;
+    let all = compare(&mut cpu, &mut other, &clips, frames)?;
+    let (iou, difference) = (mean(&all, |one| one.iou), mean(&all, |one| one.difference));
+    let opaque = mean(&all, |one| one.opaque);
+    let worst = all.iter().map(|one| one.iou).fold(1.0, f64::min);
+    let good = if path.is_some() { difference < 4.0 } else { iou >= 0.99 && opaque > MIN_OPAQUE };
+    let warning = other.take_graph_warning().map(|reason| format!("; {reason}")).unwrap_or_default();
+    let note = format!(
+        "{}: IoU {iou:.4} on average, {worst:.4} at worst, alpha differs by {difference:.3} levels, {:.1} % \
+         opaque{warning}",
+        if good { "right" } else { "wrong" },
+        100.0 * opaque
+    );
+    Ok((good, note))
+}
+
+/// Runs a few frames in each launch mode, enough for a graph to be recorded and replayed.
+///
+/// # Errors
+/// At the first failure or wrong result.
+pub fn check(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
+    for (way, launch) in LAUNCH_MODES {
+        let precision = args.precisions[0];
+        let line =
+            Line { what: "check", model, precision: precision.to_string(), way, detail: "3 frames".into() };
+        match compare_with_cpu(args, path, precision, launch, 3) {
+            Ok((true, note)) => results.note(&line, &note)?,
+            Ok((false, note)) => {
+                results.note(&line, &note)?;
+                return Err(format!("{model} {way}: {note}").into());
+            }
+            Err(error) => {
+                results.note(&line, &format!("failed: {error}"))?;
+                return Err(format!("{model} {way}: {error}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Compares each precision and launch mode with the CPU in float32.
 pub fn correctness(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<bool> {
     let frames = if path.is_some() { 3 } else { args.frames };
-    let clips = VideoClips::new(640, 360, frames.min(100));
     let mut right = true;
     for &precision in &args.precisions {
-        for (way, launch) in launch_modes(args) {
+        for (way, launch) in LAUNCH_MODES {
             let detail = format!("{frames} frames");
             let line = Line { what: "correct", model, precision: precision.to_string(), way, detail };
-            let mut measure = || -> Outcome<()> {
-                let mut cpu = open("cpu", path, Precision::Float32, (Launch::Auto, Roi::Auto))?;
-                let mut other = open(&args.device, path, precision, (launch, Roi::Auto))?;
-                let all = compare(&mut cpu, &mut other, &clips, frames)?;
-                let (iou, difference) = (mean(&all, |one| one.iou), mean(&all, |one| one.difference));
-                let opaque = mean(&all, |one| one.opaque);
-                let worst = all.iter().map(|one| one.iou).fold(1.0, f64::min);
-                let good = if path.is_some() { difference < 4.0 } else { iou >= 0.99 && opaque > MIN_OPAQUE };
-                right &= good;
-                let word = if good { "right" } else { "wrong" };
-                let note = format!(
-                    "{word}: IoU {iou:.4} on average, {worst:.4} at worst, alpha differs by {difference:.3} levels, \
-                     {:.1} % opaque",
-                    100.0 * opaque
-                );
-                Ok(results.note(&line, &note)?)
-            };
-            let outcome = measure();
-            right &= outcome.is_ok();
-            note_failure(results, &line, outcome)?;
+            match compare_with_cpu(args, path, precision, launch, frames) {
+                Ok((good, note)) => {
+                    right &= good;
+                    results.note(&line, &note)?;
+                }
+                Err(error) => {
+                    right = false;
+                    note_failure(results, &line, Err(error))?;
+                }
+            }
         }
     }
     Ok(right)
+}
+
+/// Starts and stops a pipeline until it has changed its state 1,000 times, six times a round, and compares the memory
+/// of the process at NULL after the first round and after the last.
+pub fn state_changes(args: &Args, results: &mut Results) -> Outcome<()> {
+    let rounds = if args.tiny { 2 } else { 1000_usize.div_ceil(6) };
+    for (way, _) in LAUNCH_MODES {
+        let detail = format!("{} changes", 6 * rounds);
+        let line =
+            Line { what: "states", model: "lite", precision: args.precisions[0].to_string(), way, detail };
+        // SAFETY: no other thread uses the environment: the previous pipeline has ended.
+        unsafe { std::env::set_var("FASTGANSEG_LAUNCH", way) };
+        let mut measure = || -> Outcome<()> {
+            let pipeline = gst::parse::launch(&format!(
+                "videotestsrc ! video/x-raw,width=640,height=360 ! fastganseg device={} precision={} \
+                 ref-mask={:?} ! fakesink",
+                args.device,
+                args.precisions[0],
+                args.out.join("mask.png")
+            ))?;
+            let (mut first, mut times) = (None, Vec::new());
+            for _ in 0..rounds {
+                let begun = Instant::now();
+                for state in [gst::State::Playing, gst::State::Null] {
+                    pipeline.set_state(state)?;
+                    pipeline.state(gst::ClockTime::from_seconds(60)).0?;
+                }
+                times.push(begun.elapsed());
+                first.get_or_insert_with(process_memory);
+            }
+            let note = format!(
+                "at NULL: {} after the first round, {} after the last",
+                first.unwrap_or_default(),
+                process_memory()
+            );
+            Ok(results.times(&line, &times, &note)?)
+        };
+        let outcome = measure();
+        note_failure(results, &line, outcome)?;
+    }
+    Ok(())
 }
 
 /// Compares half precision with float32 on the same device over many frames: errors must not accumulate. Only for
@@ -352,8 +437,8 @@ pub fn drift(args: &Args, results: &mut Results, model: &str, path: Option<&Path
         let detail = format!("{} frames", args.long);
         let line = Line { what: "drift", model, precision: precision.to_string(), way: "-", detail };
         let mut measure = || -> Outcome<()> {
-            let mut exact = open(&args.device, path, Precision::Float32, (Launch::Auto, Roi::Auto))?;
-            let mut half = open(&args.device, path, precision, (launch_modes(args)[1].1, Roi::Auto))?;
+            let mut exact = open(&args.device, path, Precision::Float32, (Launch::Plain, Roi::Auto))?;
+            let mut half = open(&args.device, path, precision, (Launch::Graph, Roi::Auto))?;
             let all = compare(&mut exact, &mut half, &clips, args.long)?;
             let part = args.long.min(100);
             let of = |all: &[Similarity]| (mean(all, |one| one.iou), mean(all, |one| one.difference));

@@ -6,28 +6,38 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use gstfastganseg::torch::model::{Config, Regressor, Resnet50, prepare, weights};
+use gstfastganseg::torch::model::{Config, Lite, Matching, Regressor, Resnet50, prepare, weights};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::args::Args;
 
-/// Writes random weights of `resnet50` into the results folder.
-pub fn resnet50(args: &Args) -> Result<PathBuf, Box<dyn Error>> {
-    let mut config = Config::resnet50();
+/// Names of the models.
+pub const MODELS: [&str; 3] = ["lite", "large", "resnet50"];
+
+/// Returns the weights file of a model in the results folder, with random weights; `None` for the built-in one.
+pub fn file(args: &Args, name: &str) -> Result<Option<PathBuf>, Box<dyn Error>> {
+    let mut config = match name {
+        "lite" => return Ok(None),
+        "large" => Config::large(),
+        _ => Config::resnet50(),
+    };
     if args.tiny {
         (config.width, config.network_size) = (0.125, [64, 96]);
     }
-    let path = args.out.join("resnet50.safetensors");
+    let path = args.out.join(format!("{name}.safetensors"));
     tch::manual_seed(3);
     let store = nn::VarStore::new(Device::Cpu);
-    Resnet50::new(&store.root(), &config)?;
+    match config.matching {
+        Matching::Affinity => drop(Lite::new(&store.root(), &config)?),
+        Matching::GlobalConvolution => drop(Resnet50::new(&store.root(), &config)?),
+    }
     weights::save(&path, &store, &config, &BTreeMap::new(), Kind::Float)?;
-    Ok(path)
+    Ok(Some(path))
 }
 
-/// Writes inputs and logits of two steps on the CPU in float32, for the comparison with PyTorch.
+/// Writes inputs and logits of two steps of `resnet50` on the CPU in float32, for the comparison with PyTorch.
 pub fn golden(args: &Args, name: &str, path: Option<&Path>) -> Result<(), Box<dyn Error>> {
-    let Some(path) = path else { return Ok(()) };
+    let Some(path) = path.filter(|_| name == "resnet50") else { return Ok(()) };
     let stored = weights::Weights::open(path)?;
     let store = nn::VarStore::new(Device::Cpu);
     let mut model = Resnet50::new(&store.root(), stored.config())?;

@@ -118,6 +118,9 @@ fn reason(status: c_int) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -132,10 +135,57 @@ mod tests {
         assert!(error.contains("damaged") && error.contains("cuInit"), "{error}");
     }
 
+    /// Compiles a driver library whose `cuInit` returns `status`.
+    fn fake_driver(folder: &Path, status: c_int) -> Option<PathBuf> {
+        let (source, library) = (folder.join("driver.c"), folder.join(format!("driver-{status}.so")));
+        let code = format!(
+            "int cuInit(unsigned flags) {{ return {status}; }}\n\
+             int cuDriverGetVersion(int *version) {{ *version = 13000; return 0; }}\n\
+             int cuDeviceGetCount(int *count) {{ *count = 1; return 0; }}\n\
+             int cuDeviceGet(int *device, int index) {{ *device = index; return 0; }}\n\
+             int cuDeviceGetName(char *name, int length, int device) {{ name[0] = 'X'; name[1] = 0; return 0; }}\n\
+             int cuDeviceGetAttribute(int *value, int key, int device) {{ *value = key == 75 ? 9 : 0; return 0; }}\n\
+             int cuDeviceTotalMem_v2(unsigned long *bytes, int device) {{ *bytes = 1ul << 36; return 0; }}\n"
+        );
+        std::fs::write(&source, code).unwrap();
+        let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
+        match compiled {
+            Ok(status) if status.success() => Some(library),
+            _ => {
+                assert!(std::env::var_os("FASTGANSEG_REQUIRE_ALL").is_none(), "cc does not run");
+                None
+            }
+        }
+    }
+
     #[test]
-    fn driver_errors_have_remedies() {
-        assert!(reason(803).contains("restart"));
-        assert!(reason(2).contains("memory"));
-        assert!(reason(999).contains("999"));
+    fn errors_of_the_driver_at_its_start_have_remedies() {
+        let folder = tempfile::tempdir().unwrap();
+        for (status, remedy) in [
+            (2, "close other programs"),
+            (3, "error 3"),
+            (34, "error 34"),
+            (35, "error 35"),
+            (46, "error 46"),
+            (100, "no GPU"),
+            (101, "error 101"),
+            (802, "error 802"),
+            (803, "restart"),
+            (804, "restart"),
+            (999, "error 999"),
+        ] {
+            let Some(library) = fake_driver(folder.path(), status) else { return };
+            let error = Driver::open(library.to_str().unwrap()).unwrap_err();
+            assert!(error.contains(remedy), "{status}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_driver_that_starts_lists_its_gpus() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(library) = fake_driver(folder.path(), 0) else { return };
+        let driver = Driver::open(library.to_str().unwrap()).unwrap();
+        let card = Card { name: "X".into(), capability: (9, 0), memory: 1 << 36 };
+        assert_eq!(driver, Driver { version: 13000, cards: vec![card] });
     }
 }

@@ -503,5 +503,5 @@ impl FastGanSeg {
 
 /// Reads the environment variable `FASTGANSEG_LAUNCH`, which sets how work is submitted to a GPU.
 fn launch() -> crate::Result<Launch> {
-    std::env::var("FASTGANSEG_LAUNCH").map_or(Ok(Launch::Auto), |text| text.parse())
+    std::env::var("FASTGANSEG_LAUNCH").map_or(Ok(Launch::default()), |text| text.parse())
 }

@@ -60,7 +60,6 @@ impl Gpu {
     pub fn shim(&self) -> Option<&Shim> {
         self.shim.as_ref()
     }
-
     pub fn stream(&self) -> Option<&Stream> {
         self.stream.as_ref()
     }

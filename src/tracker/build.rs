@@ -105,25 +105,27 @@ impl Tracker {
         let config = options.config(&model)?;
         let kind = precision.kind(device)?;
         let mut launch_warning = None;
-        let mode = match (launch, device) {
-            (Launch::Auto, Device::Cuda(_)) => match Shim::load() {
-                Ok(shim) => Mode::Graphs(shim),
-                Err(reason) => {
+        let shim = match device {
+            Device::Cuda(_) => Shim::load().inspect_err(|reason| {
+                if launch == Launch::Graph {
                     launch_warning = Some(format!("CUDA graphs are not available: {reason}"));
-                    Mode::Direct
                 }
-            },
-            (Launch::Auto | Launch::Eager, _) => Mode::Direct,
-            (Launch::Fixed, _) => Mode::Fixed,
+            }),
+            _ => Err(String::new()),
         };
-        let on_cpu = device == Device::Cpu && launch == Launch::Auto;
-        let gpu = if on_cpu { None } else { Some(Gpu::new(device, mode.clone())?) };
-        let input_sizes = match (roi, &gpu) {
-            (Roi::Auto, None) => InputSizes::following(&config),
+        let shim = shim.ok();
+        let mode = match (launch, device, &shim) {
+            (Launch::Graph, Device::Cuda(_), Some(shim)) => Mode::Graphs(shim.clone()),
+            (Launch::Graph, Device::Cuda(_), None) | (Launch::Plain | Launch::Eager, ..) => Mode::Direct,
+            (Launch::Graph | Launch::Fixed, ..) => Mode::Fixed,
+        };
+        let gpu = if launch == Launch::Plain { None } else { Some(Gpu::new(device, mode.clone())?) };
+        let on_cpu = device == Device::Cpu && gpu.is_none();
+        let input_sizes = match roi {
+            Roi::Auto if on_cpu => InputSizes::following(&config),
             _ => InputSizes::fixed(&config),
         };
         let upload = gpu.as_ref().map(|_| Upload::new(device, mode.clone()));
-        let shim = gpu.as_ref().and_then(|gpu| gpu.shim().cloned());
         let _current = gpu.as_ref().map_or(Ok(None), |gpu| gpu.enter())?;
         if let Device::Cuda(_) = device {
             // Input sizes do not change from frame to frame.
@@ -164,6 +166,7 @@ impl Tracker {
             warm: Duration::ZERO,
             gpu,
             upload,
+            shim: shim.clone(),
             launch_warning,
             prefetch_threads,
             _cache_release: CacheReleaseGuard(shim),
@@ -174,8 +177,9 @@ impl Tracker {
 
     /// Warms up with limited memory for cuDNN's search, and again without a limit if that is too little.
     fn warm_up_with_limited_memory(&mut self) -> Result<Duration> {
-        let shim = self.gpu.as_ref().and_then(|gpu| gpu.shim().cloned());
-        let (Some(shim), Device::Cuda(index)) = (shim, self.device) else { return self.warm_up() };
+        let (Some(shim), Device::Cuda(index)) = (self.shim.clone(), self.device) else {
+            return self.warm_up();
+        };
         let area: i64 = self.config.network_size.iter().product();
         shim.limit(index, Some(WARM_UP_BYTES * (area as u64).div_ceil(512 * 512)))?;
         let warm = self.warm_up();

@@ -39,7 +39,7 @@ use self::roi::{Bounds, RoiPlanner};
 pub use self::runner::MAX_ADDED_REFERENCES;
 use self::runner::{ModelRunner, StepInput, StepOutput};
 use self::thumbnail::Thumbnail;
-use crate::cuda::{Memory, StreamGuard};
+use crate::cuda::{Memory, Shim, StreamGuard};
 use crate::device::Precision;
 use crate::gpu::{Gpu, Upload};
 use crate::image::{FrameSource, Region};
@@ -83,9 +83,11 @@ pub struct Tracker {
     interruptions: Interruptions,
     /// Duration of a step at the end of the warm-up.
     warm: Duration,
-    /// `None` if the network runs on the CPU with [`Launch::Auto`].
+    /// `None` with [`Launch::Plain`].
     gpu: Option<Arc<Gpu>>,
     upload: Option<Upload>,
+    /// `None` without CUDA.
+    shim: Option<Shim>,
     launch_warning: Option<String>,
     /// Threads of libtorch for the prefetch thread; 0 keeps their number.
     prefetch_threads: Arc<AtomicU32>,
@@ -175,8 +177,8 @@ impl Tracker {
 
     /// Returns the GPU memory that libtorch uses, or `None` on the CPU or without the CUDA shim.
     pub fn memory(&self) -> Option<Memory> {
-        match (self.device, self.gpu.as_ref()?.shim()?) {
-            (Device::Cuda(index), shim) => shim.memory(index).ok(),
+        match (self.device, &self.shim) {
+            (Device::Cuda(index), Some(shim)) => shim.memory(index).ok(),
             _ => None,
         }
     }
@@ -195,7 +197,7 @@ impl Tracker {
 
     /// Returns whether [`set_quality`](Self::set_quality) is supported: with affinity matching on the CPU.
     pub fn can_change_quality(&self) -> bool {
-        self.gpu.is_none() && self.config.matching == Matching::Affinity
+        self.device == Device::Cpu && self.gpu.is_none() && self.config.matching == Matching::Affinity
     }
 
     /// Changes the input size from the next frame on and keeps tracking. Views of the reference keep the size at which
@@ -599,7 +601,11 @@ impl Tracker {
 
     /// Returns a matte that owns its memory.
     fn matte(&self, masks: &Tensor, crop: CropWindow) -> Result<Matte> {
-        let masks = if self.runner.reuses_memory() { &copy_of(masks)? } else { masks };
+        let masks = match &self.gpu {
+            _ if self.runner.reuses_memory() => &copy_of(masks)?,
+            None => &masks.f_to_device(Device::Cpu)?,
+            Some(_) => masks,
+        };
         let matte = Matte::new(masks, &self.ids, crop.region, crop.frame)?;
         let (Some(gpu), Some(upload)) = (&self.gpu, &self.upload) else { return Ok(matte) };
         Ok(matte.with_device_frame(DeviceFrame { enlarger: gpu.clone(), guide: upload.guide()? }))

@@ -52,13 +52,16 @@ impl Options {
 /// How work is submitted to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Launch {
-    /// On a GPU, frames are uploaded as they are stored, and work is recorded once and replayed as CUDA graphs. On
-    /// the CPU, functions are called directly.
+    /// Frames are scaled on the CPU, the functions of the network are called directly, and masks are copied back.
     #[default]
-    Auto,
-    /// The GPU code path without graphs, on any device. For comparison, and for systems on which graphs fail.
+    Plain,
+    /// The planes path: frames are uploaded as they are stored, and mattes are enlarged on the device. Functions are
+    /// called directly.
     Eager,
-    /// The GPU code path with calls of the recorded functions instead of graphs, on any device. For tests.
+    /// The planes path with work that is recorded once and replayed as CUDA graphs. Without CUDA, the same as
+    /// [`Fixed`](Self::Fixed).
+    Graph,
+    /// The planes path with fixed buffers, as for graphs, and direct calls. For tests.
     Fixed,
 }
 
@@ -67,10 +70,11 @@ impl std::str::FromStr for Launch {
 
     fn from_str(text: &str) -> Result<Self> {
         match text {
-            "auto" => Ok(Self::Auto),
+            "plain" => Ok(Self::Plain),
             "eager" => Ok(Self::Eager),
+            "graph" => Ok(Self::Graph),
             "fixed" => Ok(Self::Fixed),
-            _ => Err(Error::Config(format!("launch {text:?}: use auto, eager or fixed"))),
+            _ => Err(Error::Config(format!("launch {text:?}: use plain, eager, graph or fixed"))),
         }
     }
 }

@@ -32,7 +32,7 @@ fn masks_of_the_gpu_path_match_those_of_the_cpu_path() {
     let all = alphas(mask.to_str().unwrap());
     assert_eq!(all.len(), 5 * SOURCES.len());
     let expected = files.write("expected", &all.concat());
-    for launch in ["eager", "fixed"] {
+    for launch in ["eager", "graph", "fixed"] {
         child::passes(
             "launch::masks_alone",
             &[
