@@ -47,7 +47,7 @@ fn encoded() -> MutexGuard<'static, (PromptNetwork, Embedding)> {
     static ENCODED: OnceLock<Mutex<(PromptNetwork, Embedding)>> = OnceLock::new();
     let encode = || {
         let network = PromptNetwork::load(Device::Cpu, Kind::Float).unwrap();
-        let embedding = network.encode(&picture().as_picture()).unwrap();
+        let embedding = network.encode_with_padding(&picture().as_picture()).unwrap();
         Mutex::new((network, embedding))
     };
     ENCODED.get_or_init(encode).lock().unwrap_or_else(PoisonError::into_inner)
@@ -112,4 +112,20 @@ fn three_points() {
 fn a_mask_and_a_point() {
     let points = vec![point(380.0, 300.0, true)];
     compare("mask", &Prompt { points, mask: Some(mask_prompt()), rect: None });
+}
+
+/// The encoder computes the features of a margin only and copies those of the rest of the padding.
+#[test]
+fn copied_features_of_padding_hardly_change_a_mask() {
+    let rect = Rect { x: 230.0, y: 150.0, width: 300.0, height: 300.0 };
+    let prompt = Prompt { rect: Some(rect), ..Prompt::default() };
+    let (network, exact) = &*encoded();
+    let copied = network.encode(&picture().as_picture()).unwrap();
+    assert_eq!(copied.features().size(), exact.features().size());
+    assert!(!copied.features().equal(exact.features()));
+    let mask = |embedding| network.decode(embedding, &prompt).unwrap()[0].logits.gt(0.0);
+    let (a, b) = (mask(&copied), mask(exact));
+    let count = |x: Tensor| x.sum(Kind::Float).double_value(&[]);
+    let iou = count(a.logical_and(&b)) / count(a.logical_or(&b));
+    assert!(iou > 0.97, "{iou}");
 }

@@ -407,7 +407,8 @@ pub fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
 ///
 /// `GstVideoConverter` can crop and resize in one step, but not correctly in every format: in some it miscounts
 /// columns ([`can_crop`]), and if it works with 16 bits, version 1.22 garbles pictures of which one side grows and
-/// the other shrinks. In these cases, the whole frame is converted to RGB first.
+/// the other shrinks. In these cases, the whole frame is converted to RGB first. A region that is enlarged to the size of
+/// the whole frame is copied without being resized from `I420` and some other formats, so it is converted to RGB first.
 pub struct Shrinker {
     input: VideoInfo,
     can_crop: bool,
@@ -448,11 +449,13 @@ impl Shrinker {
     }
 
     /// The part of a frame that has to be converted to RGB before `region` is cropped and resized.
-    fn first_step(&self, region: Region) -> Option<Region> {
-        let all = Region::whole((self.input.width() as usize, self.input.height() as usize));
+    fn first_step(&self, region: Region, size: (usize, usize)) -> Option<Region> {
+        let whole = (self.input.width() as usize, self.input.height() as usize);
+        let all = Region::whole(whole);
         let crops = region == all || (self.can_crop && is_aligned(region, &self.input.format_info()));
         // The whole frame, because the overview needs it as well.
-        (!crops || !self.can_resize).then_some(all)
+        let is_copied = size == whole && region != all;
+        (!crops || !self.can_resize || is_copied).then_some(all)
     }
 
     /// Converts `region` to RGB at `size` (width, height) in pixels.
@@ -466,7 +469,7 @@ impl Shrinker {
         size: (usize, usize),
         is_overview: bool,
     ) -> Result<Picture<'_>, BoolError> {
-        let first_step = self.first_step(region);
+        let first_step = self.first_step(region, size);
         let Self { input, first, small, overview, .. } = self;
         let small = if is_overview { overview } else { small };
         let first = match first_step {
@@ -845,25 +848,31 @@ mod tests {
                 for (number, region) in regions(width, height).into_iter().enumerate() {
                     // Smaller; wider and lower; narrower and higher.
                     let (across, down) = [(67, 67), (110, 80), (75, 130)][(number + width) % 3];
-                    let size = (region.width * across / 100, region.height * down / 100);
-                    let expected = crop(&all, width, region, size);
-                    let mut view = View::new(&frame, &mut shrinker);
-                    let picture = view.crop(region, size).unwrap();
-                    let found = rows(picture.data, picture.stride, size);
-                    let sum: u64 = found.iter().zip(&expected).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
-                    let mean = sum as f64 / found.len() as f64;
-                    // Chroma differs by a fraction of a sample, depending on whether it is resized before
-                    // cropping.
-                    let coarse = info.format_info().w_sub().iter().any(|&shift| shift > 1);
-                    if mean > if coarse { 3.0 } else { 1.5 } {
-                        wrong.push(format!("{format:?} {width}x{height} {region:?}: {mean:.1}"));
+                    let scaled = (region.width * across / 100, region.height * down / 100);
+                    // A region that is enlarged to the size of the frame was copied without being resized.
+                    for size in [scaled, (width, height)] {
+                        let expected = crop(&all, width, region, size);
+                        let mut view = View::new(&frame, &mut shrinker);
+                        let picture = view.crop(region, size).unwrap();
+                        let found = rows(picture.data, picture.stride, size);
+                        let sum: u64 =
+                            found.iter().zip(&expected).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+                        let mean = sum as f64 / found.len() as f64;
+                        // Chroma differs by a fraction of a sample, depending on whether it is resized before
+                        // cropping.
+                        let coarse = info.format_info().w_sub().iter().any(|&shift| shift > 1);
+                        if mean > if coarse { 3.0 } else { 1.5 } {
+                            wrong.push(format!(
+                                "{format:?} {width}x{height} {region:?} to {size:?}: {mean:.1}"
+                            ));
+                        }
+                        count += 1;
                     }
-                    count += 1;
                 }
             }
         }
         assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
-        assert!(count > 80 * 24, "only {count} regions");
+        assert!(count > 80 * 48, "only {count} regions");
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::model::layers::{channels_last, picture_tensor, resize};
 pub const SIDE: i64 = 1024;
 /// Rows and columns of logits.
 pub const LOGITS: i64 = SIDE / 4;
+/// Padding beside the picture that the encoder computes, in pixels. The features of the rest are copied.
+pub const MARGIN: i64 = 64;
 /// Mean and standard deviation of R, G and B in [0, 255].
 const MEAN: [f32; 3] = [123.675, 116.28, 103.53];
 const DEVIATION: [f32; 3] = [58.395, 57.12, 57.375];
@@ -45,8 +47,9 @@ impl Placement {
         (axis(x, self.picture.0, self.scaled.0), axis(y, self.picture.1, self.scaled.1))
     }
 
-    /// Returns the input (1, 3, [`SIDE`], [`SIDE`]) for a picture: float32, channels last, on the CPU.
-    pub fn input(&self, picture: &Picture) -> Result<Tensor> {
+    /// Returns the part of the input (1, 3, [`SIDE`], [`SIDE`]) that has the picture and `margin` pixels of padding:
+    /// float32, channels last, on the CPU.
+    pub fn input(&self, picture: &Picture, margin: i64) -> Result<Tensor> {
         let image = picture_tensor(picture)?;
         let (width, height) = self.scaled;
         let image = if image.size()[2..] == [height, width] {
@@ -56,7 +59,8 @@ impl Placement {
         };
         let channel = |values: [f32; 3]| Tensor::f_from_slice(&values)?.f_reshape([1, 3, 1, 1]);
         let image = image.f_to_kind(Kind::Float)?.f_sub(&channel(MEAN)?)?.f_div(&channel(DEVIATION)?)?;
-        channels_last(&image.f_constant_pad_nd([0, SIDE - width, 0, SIDE - height])?)
+        let side = |side: i64| ((side + margin + 15) / 16 * 16).min(SIDE);
+        channels_last(&image.f_constant_pad_nd([0, side(width) - width, 0, side(height) - height])?)
     }
 
     /// The part of logits ([`LOGITS`], [`LOGITS`]) that shows the picture, in whole positions.
@@ -120,7 +124,7 @@ mod tests {
         // Rows of 2 pixels with 3 bytes of padding.
         let data = [[255u8, 0, 0, 0, 255, 0, 9, 9, 9]; 4].concat();
         let picture = Picture { data: &data[..33], width: 2, height: 4, stride: 9 };
-        let input = Placement::new((2, 4)).input(&picture).unwrap();
+        let input = Placement::new((2, 4)).input(&picture, SIDE).unwrap();
         assert_eq!(input.size(), [1, 3, SIDE, SIDE]);
         let at = |channel: i64, y: i64, x: i64| input.double_value(&[0, channel, y, x]);
         assert!((at(0, 700, 10) - (255.0 - 123.675) / 58.395).abs() < 1e-5);
@@ -134,7 +138,7 @@ mod tests {
         let stripes: Vec<u8> =
             (0..3 * 4096 * 8).map(|index| if index / 3 % 2 == 0 { 0 } else { 200 }).collect();
         let picture = OwnedPicture::from_rgb(4096, 8, stripes).unwrap();
-        let input = Placement::new((4096, 8)).input(&picture.as_picture()).unwrap();
+        let input = Placement::new((4096, 8)).input(&picture.as_picture(), SIDE).unwrap();
         let value = input.double_value(&[0, 0, 0, 500]) * f64::from(DEVIATION[0]) + f64::from(MEAN[0]);
         assert!((value - 100.0).abs() < 2.0, "{value}");
     }

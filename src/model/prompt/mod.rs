@@ -22,7 +22,7 @@ use tch::{Device, Kind, Tensor};
 pub use self::candidate::Candidate;
 use self::decoder::MaskDecoder;
 use self::encoder::ImageEncoder;
-use self::input::{LOGITS, Placement, SIDE};
+use self::input::{LOGITS, MARGIN, Placement, SIDE};
 use self::prompt_encoder::{Label, Location, PromptEncoder};
 pub use self::select::Selection;
 use super::store::Store;
@@ -217,12 +217,29 @@ impl PromptNetwork {
     /// # Errors
     /// [`Error::Config`] if the picture is larger, or does not fit in its data.
     pub fn encode(&self, picture: &Picture) -> Result<Embedding> {
+        self.encode_with_margin(picture, MARGIN)
+    }
+
+    /// As [`encode`](Self::encode), but computes the features of all of the padding, as MobileSAM does. This takes up to
+    /// twice the time.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    pub fn encode_with_padding(&self, picture: &Picture) -> Result<Embedding> {
+        self.encode_with_margin(picture, SIDE)
+    }
+
+    fn encode_with_margin(&self, picture: &Picture, margin: i64) -> Result<Embedding> {
         let _guard = tch::no_grad_guard();
         let size = (picture.width, picture.height);
         check_size(size.0, size.1).map_err(|reason| Error::Config(format!("the picture: {reason}")))?;
         let placement = Placement::new(size);
-        let input = placement.input(picture)?.f_to_device(self.prompts.device())?.f_to_kind(self.kind)?;
-        let features = self.encoder.forward(&input)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+        let input =
+            placement.input(picture, margin)?.f_to_device(self.prompts.device())?.f_to_kind(self.kind)?;
+        let features = self.encoder.forward(&input)?.f_to_kind(Kind::Float)?;
+        // The features of padding do not depend on its position, except near the picture.
+        let missing = |dim: i64| SIDE / 16 - features.size()[dim as usize];
+        let features = features.f_replication_pad2d([0, missing(3), 0, missing(2)])?.f_contiguous()?;
         Ok(Embedding { features, placement })
     }
 
