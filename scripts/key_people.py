@@ -5,7 +5,8 @@
 usage: key_people.py KEYED DAVIS OUT SEQUENCE...
 
 KEYED and DAVIS have JPEGImages/SEQUENCE/*.jpg and Annotations/SEQUENCE/*.png. Writes six clips of 60 frames of
-960x540 for each SEQUENCE of KEYED to OUT, in the same layout. The person has another size, motion, brightness and
+960x540 for each SEQUENCE of KEYED to OUT, in the same layout. Backgrounds are the sequences that DAVIS lists in
+ImageSets/**/train.txt; without such a list, all of them. The person has another size, motion, brightness and
 background in each clip. The mask is eroded by a pixel, so that nothing of the plain background remains. Needs numpy,
 opencv-python-headless and Pillow.
 """
@@ -68,7 +69,11 @@ def compose(person, sequence, clip, random, backgrounds, out):
 def main():
     person, davis, out, *sequences = sys.argv[1:]
     random = np.random.RandomState(5)
-    backgrounds = sorted((Path(davis) / "JPEGImages").iterdir())
+    listed = {name for path in Path(davis).glob("ImageSets/**/train.txt") for name in path.read_text().split()}
+    folders = sorted(path for path in Path(davis).glob("JPEGImages/**/*/") if any(path.glob("*.jpg")))
+    backgrounds = [path for path in folders if not listed or path.name in {Path(name).name for name in listed}]
+    if not backgrounds:
+        sys.exit(f"{davis} has no sequence of its ImageSets/**/train.txt")
     for sequence in sequences:
         for clip in range(CLIPS):
             compose(Path(person), sequence, clip, random, backgrounds, Path(out))

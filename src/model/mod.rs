@@ -50,6 +50,17 @@ pub trait ShallowClone {
     fn shallow_clone(&self) -> Self;
 }
 
+/// How a frame shows an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Its mask exceeds one half nowhere.
+    Absent,
+    /// It has a mask, which is not reliable enough to be remembered.
+    Doubtful,
+    /// It has a reliable mask.
+    Clear,
+}
+
 /// Interface of all regressors, used by the tracker and by training.
 pub trait Regressor: layers::Visit + Send {
     /// Values computed once per reference.
@@ -122,15 +133,16 @@ pub trait Regressor: layers::Visit + Send {
         let maxima = masks.f_amax([1i64, 2, 3].as_slice(), false)?;
         let present = maxima.f_gt(PRESENCE_THRESHOLD)?.f_to_device(Device::Cpu)?;
         let present: Vec<bool> = Vec::try_from(&present)?;
-        self.observe_presence(masks, &present, reference, state)
+        let sight = |present| if present { Sight::Clear } else { Sight::Absent };
+        let sights: Vec<Sight> = present.into_iter().map(sight).collect();
+        self.observe_sights(masks, &sights, reference, state)
     }
 
-    /// As [`observe`](Self::observe), but does not wait for the device: `present` tells for each object whether
-    /// its mask exceeds one half at any pixel.
-    fn observe_presence(
+    /// As [`observe`](Self::observe), but does not wait for the device: `sights` tells how each object is seen.
+    fn observe_sights(
         &self,
         masks: &Tensor,
-        present: &[bool],
+        sights: &[Sight],
         reference: &Self::Reference,
         state: &mut Self::State,
     ) -> Result<()>;

@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::distractors::DistractorFilter;
 use super::input_size::InputSizes;
 use super::interruption::Interruptions;
+use super::memory_gate::MemoryGate;
 use super::options::{Launch, Options, Roi};
 use super::prefetch::EncodeWorker;
 use super::presence::PresenceDetector;
@@ -24,7 +25,7 @@ use crate::malloc;
 use crate::matte::DeviceEnlarger;
 use crate::model::layers::channels_last;
 use crate::model::weights::Weights;
-use crate::model::{NetworkVisitor, Regressor, prepare};
+use crate::model::{NetworkVisitor, Regressor, Sight, prepare};
 use crate::{Error, Result};
 
 /// GPU memory in bytes, for every 512x512 pixels of network size, that libtorch may take during the warm-up. cuDNN
@@ -162,6 +163,7 @@ impl Tracker {
             presence_detector: PresenceDetector::default(),
             distractors: DistractorFilter::default(),
             object_stats: Vec::new(),
+            memory_gate: MemoryGate::default(),
             interruptions: Interruptions::default(),
             warm: Duration::ZERO,
             gpu,
@@ -238,14 +240,15 @@ impl Tracker {
     }
 
     fn run_on(&mut self, image: &Tensor, masks: &Tensor, runs: usize, seen: bool) -> Result<Vec<Duration>> {
-        let seen = vec![seen; masks.size()[0] as usize];
+        let sight = if seen { Sight::Clear } else { Sight::Absent };
+        let sights = vec![sight; masks.size()[0] as usize];
         let mut times = Vec::with_capacity(runs);
         for _ in 0..runs {
             let start = Instant::now();
             let output = self.runner.step(StepInput::Image(image.shallow_clone()))?;
             // Waits for the device.
             let _ = output.stats.f_to_device(Device::Cpu)?;
-            self.runner.observe(masks, &seen)?;
+            self.runner.observe(masks, &sights)?;
             times.push(start.elapsed());
         }
         Ok(times)

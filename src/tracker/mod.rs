@@ -9,6 +9,7 @@ mod frame_stats;
 mod input_image;
 mod input_size;
 mod interruption;
+mod memory_gate;
 mod object_stats;
 mod options;
 mod prefetch;
@@ -30,6 +31,7 @@ use self::distractors::DistractorFilter;
 use self::frame_stats::FrameStats;
 use self::input_size::InputSizes;
 use self::interruption::{Continuity, Interruptions};
+use self::memory_gate::MemoryGate;
 pub use self::object_stats::ObjectStats;
 pub use self::options::{Launch, Options, Roi};
 pub use self::presence::Presence;
@@ -80,6 +82,7 @@ pub struct Tracker {
     presence_detector: PresenceDetector,
     distractors: DistractorFilter,
     object_stats: Vec<ObjectStats>,
+    memory_gate: MemoryGate,
     interruptions: Interruptions,
     /// Duration of a step at the end of the warm-up.
     warm: Duration,
@@ -104,6 +107,7 @@ pub struct TrackerState {
     presence_detector: PresenceDetector,
     distractors: DistractorFilter,
     object_stats: Vec<ObjectStats>,
+    memory_gate: MemoryGate,
 }
 
 impl std::fmt::Debug for TrackerState {
@@ -355,6 +359,7 @@ impl Tracker {
         self.presence_detector = PresenceDetector::new(self.ids.len());
         self.distractors = DistractorFilter::new(self.ids.len());
         self.interruptions = Interruptions::default();
+        self.memory_gate = MemoryGate::new(self.ids.len());
         self.object_stats.clear();
     }
 
@@ -374,6 +379,7 @@ impl Tracker {
             presence_detector: self.presence_detector.clone(),
             distractors: self.distractors.clone(),
             object_stats: self.object_stats.clone(),
+            memory_gate: self.memory_gate.clone(),
         }))
     }
 
@@ -390,6 +396,7 @@ impl Tracker {
         self.presence_detector = state.presence_detector.clone();
         self.distractors = state.distractors.clone();
         self.object_stats = state.object_stats.clone();
+        self.memory_gate = state.memory_gate.clone();
         Ok(())
     }
 
@@ -595,7 +602,8 @@ impl Tracker {
                 (masks.f_mul(&share.f_to_device(self.device)?)?, seen)
             }
         };
-        self.runner.observe(&masks, &seen)?;
+        let sights = self.memory_gate.update(&self.object_stats, &seen);
+        self.runner.observe(&masks, &sights)?;
         Ok(CropMasks { masks, crop })
     }
 

@@ -11,7 +11,7 @@ use super::frame_stats;
 use super::prefetch::{EncodeWorker, PendingEncoding};
 use crate::gpu::{Argument, ArgumentUse, Mode, PlanCache, RecordableFn};
 use crate::model::layers::{RelativeRect, copy_of};
-use crate::model::{Regressor, Role, ShallowClone};
+use crate::model::{Regressor, Role, ShallowClone, Sight};
 use crate::{Error, Result};
 
 /// Output of a step on the device. The host has not waited for it.
@@ -55,8 +55,8 @@ pub trait ModelRunner: Send {
     fn prefetch(&self, image: Tensor) -> Option<PrefetchedEncoding>;
     /// Returns whether there is a prefetch thread.
     fn can_prefetch(&self) -> bool;
-    /// Updates the state with the final masks of the last step, see [`Regressor::observe_presence`].
-    fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()>;
+    /// Updates the state with the final masks of the last step, see [`Regressor::observe_sights`].
+    fn observe(&mut self, masks: &Tensor, sights: &[Sight]) -> Result<()>;
     fn forget_masks(&mut self) -> Result<()>;
     /// Sets the number of tokens of frames that are remembered from now on.
     fn set_memory_tokens(&mut self, tokens: i64);
@@ -210,9 +210,9 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
         self.prefetcher.is_some()
     }
 
-    fn observe(&mut self, masks: &Tensor, seen: &[bool]) -> Result<()> {
+    fn observe(&mut self, masks: &Tensor, sights: &[Sight]) -> Result<()> {
         let (reference, state) = self.tracked.as_mut().ok_or(Error::NoReference)?;
-        self.model.observe_presence(masks, seen, reference, state)
+        self.model.observe_sights(masks, sights, reference, state)
     }
 
     fn set_memory_tokens(&mut self, tokens: i64) {
@@ -402,9 +402,14 @@ mod tests {
             outputs.extend([&masks, &likeness, &stats].map(Tensor::copy));
             let objects = masks.size()[0] as usize;
             let lost = (26..29).contains(&frame);
-            let seen: Vec<bool> = (0..objects).map(|n| !lost || (n == 1 && frame == 27)).collect();
+            let sight = |n: usize| match (!lost || (n == 1 && frame == 27), frame % 10) {
+                (false, _) => Sight::Absent,
+                (true, 4) => Sight::Doubtful,
+                (true, _) => Sight::Clear,
+            };
+            let sights: Vec<Sight> = (0..objects).map(sight).collect();
             let masks = if lost { masks * 0.5 } else { masks };
-            runner.observe(&masks, &seen).unwrap();
+            runner.observe(&masks, &sights).unwrap();
             if frame % 11 == 7 {
                 let part = RelativeRect { x: 0.1, y: -0.1, width: 0.8, height: 0.9 };
                 runner.move_crop_window(part, (64, 96)).unwrap();

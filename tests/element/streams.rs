@@ -184,7 +184,7 @@ fn a_camera_that_comes_back_has_its_own_reference() {
                 assert!(found > 0.7, "camera {camera}: {found}");
                 assert_eq!(states(&mixer.next_message()), ["armed", "seeded"]);
             }
-            for (camera, frames) in [(0, 40..43), (1, 30..33), (0, 42..45), (1, 35..38)] {
+            for (camera, frames) in [(0, 20..23), (1, 15..18), (0, 22..25), (1, 20..23)] {
                 let (begin, start) = (mixer.cameras[camera].buffer(frames.start).pts(), frames.start);
                 let masks = mixer.show(camera, frames);
                 let found: Vec<f64> =

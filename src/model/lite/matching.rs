@@ -19,14 +19,14 @@ use crate::{Result, visit_fields};
 const EXCLUDED: f64 = -1e4;
 /// Radius of local attention to the previous frame, in positions at stride 8.
 const RADIUS: i64 = 5;
-/// Number of positions at stride 16 of a frame in which one position has the distance 1 to the next, 12x21.
-/// Distances are relative to the size of the frame, so that one learned factor serves every input size.
+/// Number of positions at stride 16 of a frame of 192x336. In larger frames, distances are relative to the size of the
+/// frame, so that one learned factor serves every input size.
 const UNIT_POSITIONS: f64 = 252.0;
 
 /// Position biases of one frame size. They depend on the weights but not on the image.
 #[derive(Debug)]
 pub struct Biases {
-    /// (positions, positions) at stride 16: minus a learned multiple of the squared distance relative to the frame.
+    /// (positions, positions) at stride 16: minus a learned multiple of the squared distance.
     previous16: Tensor,
     /// (H/8, W/8, (2 radius + 1) W/8): learned per offset, `EXCLUDED` outside the window and the frame.
     local8: Tensor,
@@ -149,7 +149,8 @@ impl Matching {
         let x = range(w)?.f_unsqueeze(0)?.f_expand([h, w], false)?.f_reshape([-1])?;
         let squared =
             |p: &Tensor| -> Result<Tensor> { Ok(p.f_unsqueeze(1)?.f_sub(&p.f_unsqueeze(0)?)?.f_square()?) };
-        let distance = squared(&y)?.f_add(&squared(&x)?)?.f_mul_scalar(UNIT_POSITIONS / (h * w) as f64)?;
+        let distance =
+            squared(&y)?.f_add(&squared(&x)?)?.f_mul_scalar((UNIT_POSITIONS / (h * w) as f64).min(1.0))?;
         let previous16 = distance.f_mul(&self.distance.f_softplus()?.f_neg()?)?.f_to_kind(kind)?;
 
         let window = 2 * RADIUS + 1;

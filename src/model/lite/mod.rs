@@ -26,7 +26,7 @@ use self::features::{EncoderFeatures, Features};
 use self::matching::{Biases, Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
 use super::layers::{RelativeRect, Visit, average_pool, channels_last, resample_part};
-use super::{Config, Regressor, Role, ShallowClone, zero_init};
+use super::{Config, Regressor, Role, ShallowClone, Sight, zero_init};
 use crate::model::layers::copy_of;
 use crate::{Error, Result, visit_fields};
 
@@ -298,27 +298,27 @@ impl Regressor for Lite {
         state.skip.iter_mut().try_for_each(|x| f(x, Role::Recurrent))
     }
 
-    fn observe_presence(
+    fn observe_sights(
         &self,
         masks: &Tensor,
-        present: &[bool],
+        sights: &[Sight],
         reference: &Reference,
         state: &mut State,
     ) -> Result<()> {
         state.mask = masks.f_to_kind(Kind::Float)?;
         state.frames += 1;
-        let all_present = present.iter().all(|&present| present);
         let device = state.mask.device();
-        let flags = |present: &[bool]| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice(present)?.f_to_device(device)?.f_reshape([-1, 1, 1, 1])?)
+        let flags = |is: fn(&Sight) -> bool| -> Result<Tensor> {
+            let flags: Vec<bool> = sights.iter().map(is).collect();
+            Ok(Tensor::f_from_slice(&flags)?.f_to_device(device)?.f_reshape([-1, 1, 1, 1])?)
         };
-        if !all_present {
+        if sights.contains(&Sight::Absent) {
             // An absent object is matched with the reference only: temporal skip and memory of frames without it
             // would suppress it.
             if let Some(skip) = &mut state.skip {
-                *skip = skip.f_mul(&flags(present)?)?;
+                *skip = skip.f_mul(&flags(|&sight| sight != Sight::Absent)?)?;
             }
-            if !present.contains(&true) {
+            if sights.iter().all(|&sight| sight == Sight::Absent) {
                 if !state.remembered.is_empty() {
                     state.remembered.clear();
                     state.memory = reference.views.shallow_clone();
@@ -327,16 +327,17 @@ impl Regressor for Lite {
             }
         }
         let memory = self.config.memory;
-        if memory.frames > 0 && state.frames.is_multiple_of(memory.every) {
+        let is_clear = sights.contains(&Sight::Clear);
+        if memory.frames > 0 && state.frames.is_multiple_of(memory.every) && is_clear {
             let mut tokens =
                 self.tokens(&state.features, &state.mask, self.config.memory.tokens, Selection::Fixed)?;
             // The keys share memory with the features, which later steps may overwrite.
             tokens.key16 = copy_of(&tokens.key16)?;
-            if !all_present {
+            if sights.iter().any(|&sight| sight != Sight::Clear) {
                 if !tokens.same_length(&reference.tokens) {
                     return Ok(());
                 }
-                tokens = tokens.where_present(&flags(present)?, &reference.tokens)?;
+                tokens = tokens.where_present(&flags(|&sight| sight == Sight::Clear)?, &reference.tokens)?;
             }
             state.memory = remember(&reference.views, &mut state.remembered, tokens, memory.frames)?;
         }

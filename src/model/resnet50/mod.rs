@@ -17,7 +17,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::config::{Config, Matching, TemporalSkip};
 use super::layers::{RelativeRect, Visit, average_pool, channels_last, masked_mean, resample_part};
-use super::{Regressor, Role, ShallowClone};
+use super::{Regressor, Role, ShallowClone, Sight};
 use crate::{Error, Result, visit_fields};
 use encoder::Encoder;
 use head::{Head, Temporal};
@@ -202,7 +202,7 @@ impl Regressor for Resnet50 {
         state.temporal.iter_mut().try_for_each(|x| f(x, Role::Recurrent))
     }
 
-    fn observe_presence(&self, masks: &Tensor, _: &[bool], _: &Reference, state: &mut State) -> Result<()> {
+    fn observe_sights(&self, masks: &Tensor, _: &[Sight], _: &Reference, state: &mut State) -> Result<()> {
         state.masks = masks.f_to_kind(Kind::Float)?;
         Ok(())
     }
