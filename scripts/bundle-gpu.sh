@@ -33,6 +33,7 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 [ $# -le 1 ] || { usage >&2; exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=${1:-bundle-gpu}
+folder=${folder%/}
 profile=${PROFILE:-release}
 built=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}
 
@@ -57,8 +58,8 @@ plugins=$(pkg-config --variable=pluginsdir gstreamer-1.0) ||
   die "pkg-config finds no gstreamer-1.0" "Run scripts/setup.sh."
 scanner=$(pkg-config --variable=pluginscannerdir gstreamer-1.0)/gst-plugin-scanner
 
-if [ -e "$folder" ] && [ ! -e "$folder/.fastganseg-bundle" ]; then
-  die "$folder exists and is not a bundle of this script" "Remove it, or choose another folder."
+if { [ -e "$folder" ] || [ -e "$folder.tar.xz" ]; } && [ ! -e "$folder/.fastganseg-bundle" ]; then
+  die "$folder or $folder.tar.xz exists and is not a bundle of this script" "Remove them, or choose another folder."
 fi
 rm -rf "$folder" "$folder.tar.xz"
 mkdir -p "$folder"/{bin,lib,plugins}

@@ -69,9 +69,11 @@ def compose(person, sequence, clip, random, backgrounds, out):
 def main():
     person, davis, out, *sequences = sys.argv[1:]
     random = np.random.RandomState(5)
-    listed = {name for path in Path(davis).glob("ImageSets/**/train.txt") for name in path.read_text().split()}
+    lines = [line.split() for path in Path(davis).glob("ImageSets/**/train.txt") for line in path.read_text().splitlines()]
+    # DAVIS 2016 lists files, DAVIS 2017 names.
+    listed = {Path(line[0]).parent.name if Path(line[0]).suffix else line[0] for line in lines if line}
     folders = sorted(path for path in Path(davis).glob("JPEGImages/**/*/") if any(path.glob("*.jpg")))
-    backgrounds = [path for path in folders if not listed or path.name in {Path(name).name for name in listed}]
+    backgrounds = [path for path in folders if not listed or path.name in listed]
     if not backgrounds:
         sys.exit(f"{davis} has no sequence of its ImageSets/**/train.txt")
     for sequence in sequences:

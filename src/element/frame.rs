@@ -406,9 +406,9 @@ pub fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
 /// Converts regions of frames of one format to small RGB pictures.
 ///
 /// `GstVideoConverter` can crop and resize in one step, but not correctly in every format: in some it miscounts
-/// columns ([`can_crop`]), and if it works with 16 bits, version 1.22 garbles pictures of which one side grows and
-/// the other shrinks. In these cases, the whole frame is converted to RGB first. A region that is enlarged to the size of
-/// the whole frame is copied without being resized from `I420` and some other formats, so it is converted to RGB first.
+/// columns ([`can_crop`]). If it works with 16 bits, version 1.22 garbles pictures of which one side grows and the
+/// other shrinks. From `I420` and some other formats, it copies a region that is enlarged to exactly the size of the
+/// frame, instead of resizing it. In these cases, the whole frame is converted to RGB first.
 pub struct Shrinker {
     input: VideoInfo,
     can_crop: bool,
@@ -453,8 +453,8 @@ impl Shrinker {
         let whole = (self.input.width() as usize, self.input.height() as usize);
         let all = Region::whole(whole);
         let crops = region == all || (self.can_crop && is_aligned(region, &self.input.format_info()));
-        // The whole frame, because the overview needs it as well.
         let is_copied = size == whole && region != all;
+        // The whole frame, because the overview needs it as well.
         (!crops || !self.can_resize || is_copied).then_some(all)
     }
 

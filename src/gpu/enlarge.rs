@@ -60,6 +60,7 @@ impl Gpu {
     pub fn shim(&self) -> Option<&Shim> {
         self.shim.as_ref()
     }
+
     pub fn stream(&self) -> Option<&Stream> {
         self.stream.as_ref()
     }

@@ -334,10 +334,12 @@ impl Regressor for Lite {
             // The keys share memory with the features, which later steps may overwrite.
             tokens.key16 = copy_of(&tokens.key16)?;
             if sights.iter().any(|&sight| sight != Sight::Clear) {
-                if !tokens.same_length(&reference.tokens) {
+                if tokens.same_length(&reference.tokens) {
+                    tokens =
+                        tokens.where_present(&flags(|&sight| sight == Sight::Clear)?, &reference.tokens)?;
+                } else if sights.contains(&Sight::Absent) {
                     return Ok(());
                 }
-                tokens = tokens.where_present(&flags(|&sight| sight == Sight::Clear)?, &reference.tokens)?;
             }
             state.memory = remember(&reference.views, &mut state.remembered, tokens, memory.frames)?;
         }

@@ -113,7 +113,7 @@ impl Mix {
         ))
     }
 
-    /// Restricts the batches to the clips of `rank` of `ranks`, which must divide the number of clips.
+    /// Restricts the batches to the clips of `rank` of `ranks`, whose product with the number of clips drawn together must divide the number of clips.
     pub fn for_rank(self, rank: usize, ranks: usize) -> Self {
         Self { ranks: (rank, ranks), ..self }
     }

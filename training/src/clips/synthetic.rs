@@ -68,16 +68,17 @@ impl SyntheticClips {
         add_distractor(clip, &self.still(random)?, &self.settings, random)
     }
 
-    /// Adds an object to those of a window: a copy of the first one or a cut-out of a still. `None` if an object is
-    /// too small then.
+    /// Adds an object to those of a window: a copy of the first one, with the probability `look_alike`, or a cut-out of a
+    /// still, if there are any. `None` if an object is too small then.
     pub fn add_object(
         &self,
         clips: &[Clip],
         look_alike: f64,
         random: &mut Random,
     ) -> Result<Option<Vec<Clip>>> {
+        let is_copy = random.chance(look_alike) || self.stills.total() == 0.0;
         let still = match clips.first() {
-            Some(clip) if random.chance(look_alike) => {
+            Some(clip) if is_copy => {
                 Still::new(&clip.images.f_narrow(0, 0, 1)?, &clip.masks.f_narrow(0, 0, 1)?)?
             }
             _ => self.still(random)?,

@@ -38,7 +38,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let mut weights = Weights::open(&args.model)?;
     if let Some(size) = args.network_size {
-        weights.reconfigure(|config| config.network_size = size)?;
+        weights.reconfigure(|config| *config = config.at_size(size))?;
     }
     let config = args.recipe.open()?;
     export(&weights, &config.metadata, &args.out)?;

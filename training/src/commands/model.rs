@@ -18,7 +18,7 @@ pub struct Model {
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
-    /// Input size of the network [default: the model's own]
+    /// Input size of the network, with a memory in proportion [default: the model's own]
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
     network_size: Option<[i64; 2]>,
 
@@ -34,7 +34,7 @@ pub struct Model {
     #[arg(long, value_name = "N")]
     memory_every: Option<usize>,
 
-    /// Tokens (positions at stride 8) of each frame in memory [default: the model's own]
+    /// Tokens (positions at stride 8) of each frame in memory [default: the model's own, in proportion to larger input sizes]
     #[arg(long, value_name = "N")]
     memory_tokens: Option<i64>,
 

@@ -333,7 +333,8 @@ fn check_batch(batch: usize, ranks: usize, together: usize) -> Result<()> {
     if batch.is_multiple_of(ranks * together) {
         return Ok(());
     }
-    let objects = if together > 1 { format!(" with {together} objects each") } else { String::new() };
+    let objects =
+        if together > 1 { format!(" times the {together} objects of a window") } else { String::new() };
     let reason = format!(
         "data.batch = {batch}: the clips of a step on all ranks must be a multiple of the {ranks} ranks{objects}, such \
          as data.batch = {}",
