@@ -21,21 +21,13 @@ const MIN_COVERAGE: f64 = 0.004;
 /// Adds the object of `still` to `clip`. Returns `clip` unchanged if that object is too small, or if it would hide
 /// too much of the tracked object.
 pub fn add_distractor(clip: Clip, still: &Still, settings: &Synthetic, random: &mut Random) -> Result<Clip> {
-    let shape = clip.masks.size();
-    let (frames, size): (_, Size) = (shape[0] as usize, (shape[2], shape[3]));
-    let (x, y) = centroid(&clip.masks.f_narrow(0, 1, 1)?)?;
-    let entrance = Entrance {
-        share: random.uniform(0.2, 0.7),
-        shift: (x + random.uniform(-0.35, 0.35), y + random.uniform(-0.35, 0.35)),
-    };
-    let drift = walk(frames, settings.motion * random.uniform(0.3, 2.5), random);
-    let Some(object) = MovingObject::draw(still, size, entrance, drift, settings, random)? else {
+    let placement = (0.2, (0.35, 0.35));
+    let Some(passing) = PassingObject::draw(&clip, still, placement, settings, random)? else {
         return Ok(clip);
     };
-    let colour = Colour::draw(settings.colour, random);
-    let in_front = random.chance(0.5);
     let late_distractor = random.chance(settings.late_distractor);
 
+    let frames = clip.masks.size()[0] as usize;
     let mut composed = Vec::with_capacity(frames);
     for number in 0..frames {
         let of = |part: &Tensor| part.f_narrow(0, number as i64, 1);
@@ -44,8 +36,8 @@ pub fn add_distractor(clip: Clip, still: &Still, settings: &Synthetic, random: &
             composed.push(frame);
             continue;
         }
-        let layer = Layer::soft(&object, &colour, number, size, 0.0)?;
-        composed.push(match in_front {
+        let layer = passing.layer(number)?;
+        composed.push(match passing.in_front {
             true => Frame { image: layer.over(&frame.image)?, mask: layer.hide(&frame.mask)?, ..frame },
             false => Frame { image: layer.over_all_but(&frame.mask, &frame.image)?, ..frame },
         });
@@ -53,9 +45,49 @@ pub fn add_distractor(clip: Clip, still: &Still, settings: &Synthetic, random: &
     if coverage(&composed[0].mask)? < MIN_COVERAGE { Ok(clip) } else { Clip::from_frames(&composed) }
 }
 
+/// Cut-out that moves near the object of a clip, in front of it or behind it.
+pub struct PassingObject {
+    object: MovingObject,
+    colour: Colour,
+    size: Size,
+    /// Whether it is in front of the object of the clip.
+    pub in_front: bool,
+}
+
+impl PassingObject {
+    /// Draws the motion of the object of `still`; `None` if it is too small. It is at least `min_share` of the largest
+    /// size that fits, and enters at most `reach` (fractions of the width and height) from the object of `clip`.
+    pub fn draw(
+        clip: &Clip,
+        still: &Still,
+        (min_share, reach): (f64, (f64, f64)),
+        settings: &Synthetic,
+        random: &mut Random,
+    ) -> Result<Option<Self>> {
+        let shape = clip.masks.size();
+        let (frames, size): (_, Size) = (shape[0] as usize, (shape[2], shape[3]));
+        let (x, y) = centroid(&clip.masks.f_narrow(0, 1, 1)?)?;
+        let entrance = Entrance {
+            share: random.uniform(min_share, 0.7),
+            shift: (x + random.uniform(-reach.0, reach.0), y + random.uniform(-reach.1, reach.1)),
+        };
+        let drift = walk(frames, settings.motion * random.uniform(0.3, 2.5), random);
+        let Some(object) = MovingObject::draw(still, size, entrance, drift, settings, random)? else {
+            return Ok(None);
+        };
+        let colour = Colour::draw(settings.colour, random);
+        Ok(Some(Self { object, colour, size, in_front: random.chance(0.5) }))
+    }
+
+    /// Renders it in a frame.
+    pub fn layer(&self, frame: usize) -> Result<Layer> {
+        Layer::soft(&self.object, &self.colour, frame, self.size, 0.0)
+    }
+}
+
 /// Returns the centroid (x, y) of a mask (1, 1, H, W) relative to the centre of the clip, as fractions of its
 /// width and height.
-pub fn centroid(mask: &Tensor) -> Result<(f64, f64)> {
+fn centroid(mask: &Tensor) -> Result<(f64, f64)> {
     let weight = mask.f_sum(Kind::Float)?.double_value(&[]);
     if weight < 1.0 {
         return Ok((0.0, 0.0));

@@ -78,9 +78,14 @@ pub struct Mix {
 }
 
 impl Mix {
-    fn clip(&self, size: Size, random: &mut Random) -> Result<Clip> {
+    /// Draws whether a clip is made from stills.
+    fn is_synthetic(&self, random: &mut Random) -> bool {
         let (video, stills) = (self.video.videos.total(), self.synthetic.stills.total());
-        if random.chance(stills / (video + stills)) {
+        random.chance(stills / (video + stills))
+    }
+
+    fn clip(&self, size: Size, random: &mut Random) -> Result<Clip> {
+        if self.is_synthetic(random) {
             return self.synthetic.draw(&self.video, self.steps, size, random);
         }
         let clip = self.video.draw(self.steps, size, random)?;
@@ -94,9 +99,8 @@ impl Mix {
     /// Draws the clips of the objects of one window.
     fn window(&self, size: Size, random: &mut Random) -> Result<Vec<Clip>> {
         let MultiObject { objects, look_alike, .. } = self.multi_object;
-        let (video, stills) = (self.video.videos.total(), self.synthetic.stills.total());
         'window: for _ in 0..TRIES {
-            let mut clips = match random.chance(stills / (video + stills)) {
+            let mut clips = match self.is_synthetic(random) {
                 true => vec![self.synthetic.draw(&self.video, self.steps, size, random)?],
                 false => self.video.draw_objects(self.steps, size, objects, random)?,
             };
@@ -113,7 +117,8 @@ impl Mix {
         ))
     }
 
-    /// Restricts the batches to the clips of `rank` of `ranks`, whose product with the number of clips drawn together must divide the number of clips.
+    /// Restricts the batches to the clips of `rank` of `ranks`. The number of clips must be a multiple of the ranks times
+    /// the clips that are drawn together.
     pub fn for_rank(self, rank: usize, ranks: usize) -> Self {
         Self { ranks: (rank, ranks), ..self }
     }

@@ -4,15 +4,12 @@
 
 use tch::{Kind, Tensor};
 
-use super::colour::Colour;
-use super::distractor::centroid;
-use super::drift::walk;
-use super::layer::{Layer, complement};
-use super::moving_object::{Entrance, MovingObject};
+use super::distractor::PassingObject;
+use super::layer::complement;
 use super::picture::Still;
 use super::random::Random;
 use super::settings::Synthetic;
-use super::{Clip, Size, coverage};
+use super::{Clip, coverage};
 use crate::Result;
 
 /// Minimum shares of the pixels that each object covers in the reference and in the next frame.
@@ -26,29 +23,21 @@ pub fn add_object(
     random: &mut Random,
 ) -> Result<Option<Vec<Clip>>> {
     let Some(first) = clips.first() else { return Ok(None) };
-    let shape = first.masks.size();
-    let (frames, size): (_, Size) = (shape[0] as usize, (shape[2], shape[3]));
-    let (x, y) = centroid(&first.masks.f_narrow(0, 1, 1)?)?;
-    let entrance = Entrance {
-        share: random.uniform(0.25, 0.7),
-        shift: (x + random.uniform(-0.4, 0.4), y + random.uniform(-0.3, 0.3)),
-    };
-    let drift = walk(frames, settings.motion * random.uniform(0.3, 2.5), random);
-    let Some(object) = MovingObject::draw(still, size, entrance, drift, settings, random)? else {
+    let placement = (0.25, (0.4, 0.3));
+    let Some(passing) = PassingObject::draw(first, still, placement, settings, random)? else {
         return Ok(None);
     };
-    let colour = Colour::draw(settings.colour, random);
-    let in_front = random.chance(0.5);
 
+    let frames = first.masks.size()[0] as usize;
     let mut images = Vec::with_capacity(frames);
     let mut masks: Vec<Vec<Tensor>> = (0..=clips.len()).map(|_| Vec::with_capacity(frames)).collect();
     for number in 0..frames {
         let of = |part: &Tensor| part.f_narrow(0, number as i64, 1);
-        let layer = Layer::soft(&object, &colour, number, size, 0.0)?;
+        let layer = passing.layer(number)?;
         let others: Vec<Tensor> =
             clips.iter().map(|clip| of(&clip.masks)).collect::<std::result::Result<_, _>>()?;
         let below = of(&first.images)?;
-        if in_front {
+        if passing.in_front {
             images.push(layer.over(&below)?);
             for (masks, other) in masks.iter_mut().zip(&others) {
                 masks.push(other.f_mul(&complement(&layer.mask)?)?);
