@@ -24,6 +24,7 @@ fn frames(
 ) {
     let _no_grad = tch::no_grad_guard();
     prepare(&mut network, device, kind).expect("the network is prepared");
+    network.pack().expect("packed weights");
     let (height, width) = network.config().size();
     let image = |seed| {
         tch::manual_seed(seed);

@@ -162,6 +162,14 @@ pub trait Regressor: layers::Visit + Send {
     /// disabled.
     fn fold(&mut self) -> Result<()>;
 
+    /// Packs the weights of a [prepared](prepare) network for faster inference. They must not change afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    fn pack(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns another handle on a folded network, for encoding frames on another thread. `None` if the network does
     /// no work there.
     fn encoder_clone(&mut self) -> Result<Option<Self>>

@@ -60,6 +60,11 @@ impl Unshared {
     }
 
     /// Returns the values of a plain tensor; panics on others.
+    pub fn floats(&self) -> &[f32] {
+        floats(&self.0)
+    }
+
+    /// Returns the values of a plain tensor; panics on others.
     pub fn floats_mut(&mut self) -> &mut [f32] {
         assert!(is_plain(&self.0), "float32 on the CPU, contiguous");
         // SAFETY: the tensor is `numel` contiguous floats, in memory that it keeps alive while borrowed, and there

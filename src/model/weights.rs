@@ -141,14 +141,30 @@ impl Weights {
     }
 }
 
+/// Tensors of a weights file by name.
+pub type Tensors = BTreeMap<String, Tensor>;
+
 /// Reads every tensor of a `.safetensors` file in memory as float32; error messages name it `origin`.
 ///
 /// # Errors
 /// [`Error::Weights`] if it is not safetensors, or a tensor is not F32, F16 or BF16, or not finite.
-pub(super) fn read_tensors(bytes: &[u8], origin: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let container = Container::new(origin, bytes.to_vec())?;
+pub(super) fn read_tensors(bytes: &[u8], origin: &Path) -> Result<Tensors> {
+    Ok(all_tensors(&Container::new(origin, bytes.to_vec())?)?.0)
+}
+
+/// Reads every tensor of the file `path` as float32, and its metadata.
+///
+/// # Errors
+/// [`Error::Read`] if it cannot be read, otherwise those of [`read_tensors`].
+pub fn open_tensors(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
+    all_tensors(&Container::open(path)?)
+}
+
+fn all_tensors(container: &Container) -> Result<(Tensors, BTreeMap<String, String>)> {
+    let metadata = container.header.metadata().clone().unwrap_or_default().into_iter().collect();
     let tensors = container.header.tensors();
-    tensors.into_iter().map(|(name, info)| Ok((name.clone(), container.value(&name, info)?))).collect()
+    let tensors = tensors.into_iter().map(|(name, info)| Ok((name.clone(), container.value(&name, info)?)));
+    Ok((tensors.collect::<Result<_>>()?, metadata))
 }
 
 /// Returns the checked configuration, or the reason why there is none, without the file name.
@@ -399,14 +415,42 @@ fn encode(
     metadata: &BTreeMap<String, String>,
     kind: Kind,
 ) -> Result<Vec<u8>> {
+    let json = serde_json::to_string(config).map_err(|error| refuse(path, error.to_string()))?;
+    let mut all = metadata.clone();
+    all.insert("format".into(), FORMAT.into());
+    all.insert("architecture".into(), architecture_name(config.architecture).into());
+    all.insert("config".into(), json);
+    encode_tensors(path, store.variables().into_iter().collect(), all, kind)
+}
+
+/// Writes tensors of any network as `kind`, atomically, as [`save`].
+///
+/// # Errors
+/// Those of [`save`].
+pub fn save_tensors(
+    path: &Path,
+    tensors: BTreeMap<String, Tensor>,
+    metadata: BTreeMap<String, String>,
+    kind: Kind,
+) -> Result<()> {
+    let bytes = encode_tensors(path, tensors, metadata, kind)?;
+    write_atomically(path, &bytes).map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+fn encode_tensors(
+    path: &Path,
+    tensors: BTreeMap<String, Tensor>,
+    metadata: BTreeMap<String, String>,
+    kind: Kind,
+) -> Result<Vec<u8>> {
     let dtype = match kind {
         Kind::Float => Dtype::F32,
         Kind::Half => Dtype::F16,
         Kind::BFloat16 => Dtype::BF16,
         _ => return Err(refuse(path, "weights are written as float32, float16 or bfloat16 only")),
     };
-    let mut tensors = Vec::new();
-    for (name, variable) in store.variables().into_iter().collect::<BTreeMap<_, _>>() {
+    let mut values = Vec::new();
+    for (name, variable) in tensors {
         let value = variable.f_detach()?.f_to_kind(kind)?.f_to_device(Device::Cpu)?.f_contiguous()?;
         if !all_finite(&value)? {
             return Err(refuse(path, format!("tensor `{name}` holds values that are not finite as {dtype}")));
@@ -414,20 +458,15 @@ fn encode(
         let mut bytes = vec![0; value.numel() * kind.elt_size_in_bytes()];
         value.f_copy_data_u8(&mut bytes, value.numel())?;
         let shape: Vec<usize> = value.size().iter().map(|side| *side as usize).collect();
-        tensors.push((name, shape, bytes));
+        values.push((name, shape, bytes));
     }
     let invalid = |error: safetensors::SafeTensorError| refuse(path, error.to_string());
-    let views = tensors
+    let views = values
         .iter()
         .map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)))
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(invalid)?;
-    let json = serde_json::to_string(config).map_err(|error| refuse(path, error.to_string()))?;
-    let mut all = metadata.clone();
-    all.insert("format".into(), FORMAT.into());
-    all.insert("architecture".into(), architecture_name(config.architecture).into());
-    all.insert("config".into(), json);
-    safetensors::serialize(views, Some(all.into_iter().collect())).map_err(invalid)
+    safetensors::serialize(views, Some(metadata.into_iter().collect())).map_err(invalid)
 }
 
 /// Writes a temporary file beside `path`, then renames it.

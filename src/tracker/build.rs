@@ -61,12 +61,16 @@ impl NetworkVisitor for ToRunner<'_> {
     fn visit<R: Regressor + 'static>(self, mut network: R) -> Result<Self::Output> {
         self.weights.fill(self.store)?;
         prepare(&mut network, self.device, self.kind)?;
-        let Some(threads) = self.prefetch_threads else {
-            return Ok(Box::new(Runner::new(network, self.mode)));
+        let encoder = match &self.prefetch_threads {
+            Some(_) => network.encoder_clone()?,
+            None => None,
         };
-        let encoder = network.encoder_clone()?;
+        network.pack()?;
         let runner = Runner::new(network, self.mode);
-        let Some(encoder) = encoder else { return Ok(Box::new(runner)) };
+        let (Some(mut encoder), Some(threads)) = (encoder, self.prefetch_threads) else {
+            return Ok(Box::new(runner));
+        };
+        encoder.pack()?;
         let encode = move |(image, memory)| encoder.encode_frame(&image, &memory);
         Ok(Box::new(runner.with_prefetcher(EncodeWorker::new(encode, threads)?)))
     }

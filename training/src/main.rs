@@ -24,6 +24,7 @@ enum Command {
     Export(commands::export::Args),
     Info(commands::info::Args),
     Matte(commands::matte::Args),
+    Prompt(commands::prompt::Args),
     Score(commands::score::Args),
     Train(commands::train::Args),
 }
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Export(args) => commands::export::run(&args),
         Command::Info(args) => commands::info::run(&args),
         Command::Matte(args) => commands::matte::run(&args),
+        Command::Prompt(args) => commands::prompt::run(&args),
         Command::Score(args) => commands::score::run(&args),
         Command::Train(args) => commands::train::run(&args),
     };

@@ -90,6 +90,17 @@ impl Backbone {
         }
     }
 
+    /// Packs the weights for faster inference; they must not change afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn pack(&mut self) -> Result<()> {
+        match &mut self.0 {
+            Network::MobileNetV2(encoder) => encoder.pack(),
+            Network::Resnet50(_) => Ok(()),
+        }
+    }
+
     /// Folds batch normalisation, if any, into the convolutions.
     ///
     /// # Errors

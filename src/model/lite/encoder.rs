@@ -7,7 +7,9 @@ use tch::{Tensor, nn};
 
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Padding};
-use super::features::EncoderFeatures;
+use super::features::{EncoderFeatures, FEATURE_BLOCKS};
+use super::fused_encoder::{self, BlockLayers, FusedEncoder};
+use crate::model::layers::Visit;
 use crate::{Result, visit_fields};
 
 /// Expansion, channels, repeats and stride of each stage.
@@ -38,6 +40,15 @@ impl InvertedResidual {
             ),
             project: Conv::new(&(&path / (index + 1)), ConvSpec::square(hidden, outputs, 1)),
             residual: stride == 1 && inputs == outputs,
+        }
+    }
+
+    fn layers(&self) -> BlockLayers<'_> {
+        BlockLayers {
+            expand: self.expand.as_ref(),
+            depthwise: &self.depthwise,
+            project: &self.project,
+            residual: self.residual,
         }
     }
 
@@ -75,9 +86,18 @@ fn strided(spec: ConvSpec, stride: i64) -> ConvSpec {
 pub struct Encoder {
     stem: Conv,
     blocks: Vec<InvertedResidual>,
+    /// Made of the current weights, for inference.
+    fused: Option<FusedEncoder>,
 }
 
-visit_fields!(Encoder: stem, blocks);
+impl Visit for Encoder {
+    fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        // `f` may change the weights.
+        self.fused = None;
+        self.stem.visit(f)?;
+        self.blocks.visit(f)
+    }
+}
 
 impl Encoder {
     /// Creates a trainable encoder with random weights; ImageNet weights load by name.
@@ -95,20 +115,33 @@ impl Encoder {
                 inputs = outputs;
             }
         }
-        Self { stem, blocks }
+        Self { stem, blocks, fused: None }
+    }
+
+    /// Packs the weights for faster inference, if device and kind allow it. They must not change afterwards.
+    pub fn pack(&mut self) -> Result<()> {
+        if fused_encoder::fits(&self.stem.weight) {
+            let blocks = self.blocks.iter().map(InvertedResidual::layers);
+            self.fused = Some(FusedEncoder::new(&self.stem, blocks)?);
+        }
+        Ok(())
     }
 
     /// Encodes `image` (N, 3, H, W), RGB in [0, 1].
     pub fn forward(&self, image: &Tensor) -> Result<EncoderFeatures> {
+        if let Some(fused) = &self.fused {
+            return fused.forward(image);
+        }
         let image = image.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?;
         let run = |x: Tensor, from: usize, to: usize| {
             self.blocks[from..to].iter().try_fold(x, |x, block| block.forward(&x))
         };
-        let s2 = run(relu6(self.stem.forward(&image)?)?, 0, 1)?;
-        let s4 = run(s2.shallow_clone(), 1, 3)?;
-        let s8 = run(s4.shallow_clone(), 3, 6)?;
-        let s8_expanded = self.blocks[6].expanded(&s8)?;
-        let s16 = run(self.blocks[6].rest(&s8, &s8_expanded)?, 7, 13)?;
+        let [s2_end, s4_end, s8_end, s16_end] = FEATURE_BLOCKS;
+        let s2 = run(relu6(self.stem.forward(&image)?)?, 0, s2_end)?;
+        let s4 = run(s2.shallow_clone(), s2_end, s4_end)?;
+        let s8 = run(s4.shallow_clone(), s4_end, s8_end)?;
+        let s8_expanded = self.blocks[s8_end].expanded(&s8)?;
+        let s16 = run(self.blocks[s8_end].rest(&s8, &s8_expanded)?, s8_end + 1, s16_end)?;
         Ok(EncoderFeatures { s2, s4, s8, s8_expanded, s16 })
     }
 }

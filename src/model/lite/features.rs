@@ -8,6 +8,10 @@ use super::super::layers::{RelativeRect, channels_last, resample_part};
 use super::super::meter;
 use crate::Result;
 
+/// Numbers of blocks of MobileNetV2 up to the features at strides 2, 4, 8 and 16. The expansion of the block after those of
+/// stride 8 is a feature as well.
+pub const FEATURE_BLOCKS: [usize; 4] = [1, 3, 6, 13];
+
 /// Encoder features; blocks are those of MobileNetV2.
 #[derive(Debug)]
 pub struct EncoderFeatures {

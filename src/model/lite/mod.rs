@@ -11,6 +11,7 @@ pub mod backbone;
 pub mod decoder;
 pub mod encoder;
 pub mod features;
+mod fused_encoder;
 pub mod matching;
 pub mod memory;
 mod tokens;
@@ -378,6 +379,10 @@ impl Regressor for Lite {
 
     fn fold(&mut self) -> Result<()> {
         self.encoder.fold()
+    }
+
+    fn pack(&mut self) -> Result<()> {
+        self.encoder.pack()
     }
 
     fn encoder_clone(&mut self) -> Result<Option<Self>> {

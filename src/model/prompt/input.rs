@@ -63,10 +63,10 @@ impl Placement {
         channels_last(&image.f_constant_pad_nd([0, side(width) - width, 0, side(height) - height])?)
     }
 
-    /// The part of logits ([`LOGITS`], [`LOGITS`]) that shows the picture, in whole positions.
+    /// The part of logits (…, [`LOGITS`], [`LOGITS`]) that shows the picture, in whole positions.
     pub fn valid(&self, logits: &Tensor) -> Result<Tensor> {
         let (columns, rows) = self.positions();
-        Ok(logits.f_narrow(0, 0, rows)?.f_narrow(1, 0, columns)?)
+        Ok(logits.f_narrow(-2, 0, rows)?.f_narrow(-1, 0, columns)?)
     }
 
     /// Enlarges logits ([`LOGITS`], [`LOGITS`]) to the picture, (H, W).

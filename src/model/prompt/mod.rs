@@ -1,7 +1,7 @@
 //! `prompt`: selects an object in a picture from points or a box.
 //!
-//! It is MobileSAM (Zhang et al., arXiv:2306.14289), a distilled Segment Anything (Kirillov et al., ICCV 2023), for
-//! inference. The encoder sees the picture once, at 1024x1024; decoding a prompt takes a small part of its time. The
+//! It is MobileSAM (Zhang et al., arXiv:2306.14289), a distilled Segment Anything (Kirillov et al., ICCV 2023). The
+//! encoder sees the picture once, at 1024x1024; decoding a prompt takes a small part of its time. The
 //! encoder computes in the chosen kind, everything else in float32.
 
 mod candidate;
@@ -15,11 +15,13 @@ mod select;
 mod transformer;
 mod window;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
 pub use self::candidate::Candidate;
+use self::candidate::to_alpha;
 use self::decoder::MaskDecoder;
 use self::encoder::ImageEncoder;
 use self::input::{LOGITS, MARGIN, Placement, SIDE};
@@ -34,6 +36,8 @@ use crate::{Error, Result};
 const BUILT_IN: &[u8] = include_bytes!("../../../models/prompt.safetensors");
 /// Name of the weights file in messages.
 const ORIGIN: &str = "(built-in prompt network)";
+/// Prefix of the names of the image encoder's tensors.
+pub const ENCODER: &str = "image_encoder";
 /// Maximum number of points in a prompt.
 pub const MAX_POINTS: usize = 64;
 
@@ -165,6 +169,23 @@ fn mask_prompt(alpha: &[u8], size: (usize, usize)) -> Result<Tensor> {
     Placement::new(size).to_logits(&share.f_logit(1e-4)?)
 }
 
+/// Returns the tensors of the built-in weights.
+///
+/// # Errors
+/// [`Error::Torch`] when memory runs out.
+pub fn built_in() -> Result<BTreeMap<String, Tensor>> {
+    read_tensors(BUILT_IN, Path::new(ORIGIN))
+}
+
+fn decoders(
+    tensors: &BTreeMap<String, Tensor>,
+    origin: &Path,
+    device: Device,
+) -> Result<(PromptEncoder, MaskDecoder)> {
+    let store = Store::new(tensors, origin, (device, Kind::Float));
+    Ok((PromptEncoder::new(&store.at("prompt_encoder"))?, MaskDecoder::new(&store.at("mask_decoder"))?))
+}
+
 /// An encoded picture.
 #[derive(Debug)]
 pub struct Embedding {
@@ -177,6 +198,22 @@ impl Embedding {
     /// The features, (1, 256, 64, 64) float32 on the device of the network.
     pub fn features(&self) -> &Tensor {
         &self.features
+    }
+
+    /// Returns the part of masks (…, 256, 256) that shows the picture, in whole positions.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] for other shapes.
+    pub fn valid(&self, masks: &Tensor) -> Result<Tensor> {
+        self.placement.valid(masks)
+    }
+
+    /// Returns soft alpha at the size of the picture, 0 to 255, row by row, from logits (256, 256).
+    ///
+    /// # Errors
+    /// [`Error::Torch`] for another shape.
+    pub fn alpha(&self, logits: &Tensor) -> Result<Vec<u8>> {
+        to_alpha(&self.placement.to_picture(logits)?)
     }
 }
 
@@ -197,18 +234,34 @@ impl PromptNetwork {
     /// # Errors
     /// [`Error::Torch`] if the device or its memory is not available.
     pub fn load(device: Device, kind: Kind) -> Result<Self> {
+        Self::from_tensors(&built_in()?, Path::new(ORIGIN), device, kind)
+    }
+
+    /// Creates a network from the tensors of the weights file `origin`.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if a tensor is missing or of another shape; [`Error::Torch`] if the device or its memory is not
+    /// available.
+    pub fn from_tensors(
+        tensors: &BTreeMap<String, Tensor>,
+        origin: &Path,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
         let _guard = tch::no_grad_guard();
-        let tensors = read_tensors(BUILT_IN, Path::new(ORIGIN))?;
-        let root = |kind| Store::new(&tensors, Path::new(ORIGIN), (device, kind));
-        let store = root(Kind::Float);
-        let prompts = PromptEncoder::new(&store.at("prompt_encoder"))?;
-        Ok(Self {
-            encoder: ImageEncoder::new(&root(kind).at("image_encoder"))?,
-            positions: prompts.grid(SIDE / 16)?,
-            decoder: MaskDecoder::new(&store.at("mask_decoder"))?,
-            prompts,
-            kind,
-        })
+        let encoder = ImageEncoder::new(&Store::new(tensors, origin, (device, kind)).at(ENCODER))?;
+        let (prompts, decoder) = decoders(tensors, origin, device)?;
+        Ok(Self { encoder, positions: prompts.grid(SIDE / 16)?, decoder, prompts, kind })
+    }
+
+    /// Replaces all but the image encoder by `tensors`, to which gradients of [`logits`](Self::logits) flow if they are
+    /// float32 on the device of the network.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if a tensor is missing or of another shape.
+    pub fn set_decoder(&mut self, tensors: &BTreeMap<String, Tensor>, origin: &Path) -> Result<()> {
+        (self.prompts, self.decoder) = decoders(tensors, origin, self.prompts.device())?;
+        Ok(())
     }
 
     /// Encodes a picture of any size up to [`MAX_SIDE`](crate::image::MAX_SIDE) and
@@ -251,6 +304,20 @@ impl PromptNetwork {
     /// [`Error::Config`] as [`Prompt::check`].
     pub fn decode(&self, embedding: &Embedding, prompt: &Prompt) -> Result<Vec<Candidate>> {
         let _guard = tch::no_grad_guard();
+        let (logits, iou) = self.logits(embedding, prompt)?;
+        let placement = embedding.placement;
+        let iou: Vec<f32> = Vec::try_from(iou.f_to_device(Device::Cpu)?)?;
+        let logits = logits.f_to_device(Device::Cpu)?.f_unbind(0)?;
+        let candidates = logits.into_iter().zip(iou);
+        Ok(candidates.map(|(logits, iou)| Candidate { logits, iou: f64::from(iou), placement }).collect())
+    }
+
+    /// Returns the logits (4, 256, 256) of the masks of [`decode`](Self::decode), and their predicted IoU (4), float32 on
+    /// the device of the network.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`Prompt::check`].
+    pub fn logits(&self, embedding: &Embedding, prompt: &Prompt) -> Result<(Tensor, Tensor)> {
         let placement = embedding.placement;
         prompt.check(placement.picture())?;
         let locations = self.prompts.locations(&prompt.locations(&placement))?;
@@ -262,11 +329,7 @@ impl PromptNetwork {
             None => self.prompts.no_mask()?,
         };
         let features = embedding.features.f_add(&dense)?;
-        let (logits, iou) = self.decoder.forward(&features, &self.positions, &locations)?;
-        let iou: Vec<f32> = Vec::try_from(iou.f_to_device(Device::Cpu)?)?;
-        let logits = logits.f_to_device(Device::Cpu)?.f_unbind(0)?;
-        let candidates = logits.into_iter().zip(iou);
-        Ok(candidates.map(|(logits, iou)| Candidate { logits, iou: f64::from(iou), placement }).collect())
+        self.decoder.forward(&features, &self.positions, &locations)
     }
 }
 

@@ -2,39 +2,52 @@
 
 //! Opens the sources of the section `[data]` of a configuration.
 
+use std::collections::BTreeMap;
+
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Mix;
 use super::broken::Broken;
 use super::cache::Cache;
-use super::settings::{Data, Kind};
+use super::picture::Still;
+use super::random::Random;
+use super::settings::{Data, Kind, Source};
 use super::stills::Stills;
 use super::synthetic::SyntheticClips;
 use super::video::{Reading, Video};
 use super::weighted::Weighted;
 use super::window::VideoClips;
-use crate::Result;
+use super::{Mix, TRIES};
+use crate::{Error, Result};
 
-impl Mix {
-    /// Opens all sources and reads those that are kept in memory. Prints a summary of each on stderr if `report` is
-    /// set.
+/// Opened sources.
+#[derive(Debug)]
+pub struct Sources {
+    pub(super) videos: Weighted<Video>,
+    pub(super) stills: Weighted<Stills>,
+    pub(super) reading: Reading,
+}
+
+impl Sources {
+    /// Opens all sources and reads those that are kept in memory. Objects that cover less than the share `min_share` of
+    /// every picture of a video are left out. Prints a summary of each on stderr if `report` is set.
     ///
     /// # Errors
     /// If a source is missing or unreadable, or if there are more broken files than the limit; the message names
     /// the file or folder.
-    pub fn open(data: &Data, seed: u64, report: bool) -> Result<Self> {
+    pub fn open(
+        sources: &BTreeMap<String, Source>,
+        min_share: f64,
+        reading: Reading,
+        report: bool,
+    ) -> Result<Self> {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files, {eta} remaining");
         let bar = if report { ProgressBar::new(0) } else { ProgressBar::hidden() };
         let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let reading = Reading {
-            cache: Cache::new(data.cache.saturating_mul(1 << 20)),
-            broken: Broken::new(data.broken_limit),
-        };
         let (mut videos, mut stills) = (Weighted::default(), Weighted::default());
-        for (index, (name, source)) in data.sources.iter().enumerate() {
+        for (index, (name, source)) in sources.iter().enumerate() {
             let summary = match source.kind {
                 Kind::Video => {
-                    let video = Video::open(index, source, data.augment.least_object, &reading, &bar)?;
+                    let video = Video::open(index, source, min_share, &reading, &bar)?;
                     let sequences = video.sequences().len();
                     let summary = format!(
                         "{sequences} sequences, {} objects, {} frames",
@@ -56,6 +69,52 @@ impl Mix {
             }
         }
         bar.finish_and_clear();
+        Ok(Self { videos, stills, reading })
+    }
+
+    /// Draws a picture with one of its objects, by the ratios of the sources.
+    ///
+    /// # Errors
+    /// If too many files are broken, or if no video shows an object.
+    pub fn draw(&self, random: &mut Random) -> Result<Still> {
+        let (videos, stills) = (self.videos.total(), self.stills.total());
+        if random.chance(stills / (videos + stills))
+            && let Some(stills) = self.stills.pick(random)
+        {
+            return stills.draw(0.0, random);
+        }
+        for _ in 0..TRIES {
+            let Some(video) = self.videos.pick(random) else { break };
+            let sequence = random.pick(video.sequences());
+            let object = random.pick(sequence.objects());
+            if object.seen.is_empty() {
+                continue;
+            }
+            let frame = *random.pick(&object.seen);
+            if let Some(still) = video.still(sequence, frame, object.id, &self.reading)? {
+                return Ok(still);
+            }
+        }
+        Err(Error::Clips("no frame of a video shows an object; check data.sources".into()))
+    }
+}
+
+impl Reading {
+    /// Creates a cache of `cache` MiB, and tolerates up to `broken_limit` broken files.
+    pub fn new(cache: u64, broken_limit: usize) -> Self {
+        Self { cache: Cache::new(cache.saturating_mul(1 << 20)), broken: Broken::new(broken_limit) }
+    }
+}
+
+impl Mix {
+    /// Opens all sources as [`Sources::open`].
+    ///
+    /// # Errors
+    /// Those of [`Sources::open`].
+    pub fn open(data: &Data, seed: u64, report: bool) -> Result<Self> {
+        let reading = Reading::new(data.cache, data.broken_limit);
+        let Sources { videos, stills, reading } =
+            Sources::open(&data.sources, data.augment.least_object, reading, report)?;
         Ok(Self {
             video: VideoClips { videos, reading, augment: data.augment.clone() },
             synthetic: SyntheticClips { stills, settings: data.synthetic },

@@ -11,6 +11,7 @@ use rand_distr::StandardNormal;
 pub struct Random(StdRng);
 
 impl Random {
+    /// Creates the generator of a clip.
     pub fn new(seed: u64, clip: u64) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -18,14 +19,17 @@ impl Random {
         Self(StdRng::from_seed(bytes))
     }
 
+    /// Returns a number from `low` to `high`.
     pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.0.random::<f64>()
     }
 
+    /// Returns true with a probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.0.random::<f64>() < probability
     }
 
+    /// Returns a number of the standard normal distribution.
     pub fn normal(&mut self) -> f64 {
         self.0.sample(StandardNormal)
     }
@@ -40,6 +44,7 @@ impl Random {
         self.0.random_range(0..n)
     }
 
+    /// Returns one of `items`, of which there must be some.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }

@@ -80,14 +80,14 @@ impl Stills {
         }
     }
 
-    /// Draws a picture with an object.
-    pub fn draw(&self, random: &mut Random) -> Result<Still> {
+    /// Draws a picture with an object, which consists of two regions of a region map with the probability `pairs`.
+    pub fn draw(&self, pairs: f64, random: &mut Random) -> Result<Still> {
         match self {
             Self::Objects(pictures) => Ok(random.pick(pictures).clone()),
             Self::Regions(pictures) => {
                 let regions = random.pick(pictures);
                 let mut chosen = vec![*random.pick(&regions.fit)];
-                if regions.fit.len() > 1 && random.chance(0.3) {
+                if regions.fit.len() > 1 && random.chance(pairs) {
                     chosen.push(*random.pick(&regions.fit));
                 }
                 regions.cut(&chosen)

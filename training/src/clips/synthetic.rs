@@ -23,6 +23,8 @@ use super::window::VideoClips;
 use super::{Clip, Frame, Size, TRIES, coverage};
 use crate::{Error, Result};
 
+/// Probability that an object consists of two regions of a region map.
+const PAIRS: f64 = 0.3;
 /// Standard deviation of the blur of a frame out of focus, pixels.
 const DEFOCUS: f64 = 1.1;
 /// Minimum shares of the pixels that the object covers in the reference and in the next frame.
@@ -88,7 +90,7 @@ impl SyntheticClips {
 
     fn still(&self, random: &mut Random) -> Result<Still> {
         match self.stills.pick(random) {
-            Some(stills) => stills.draw(random),
+            Some(stills) => stills.draw(PAIRS, random),
             None => Err(Error::Clips("there are no stills; add a source with kind = \"stills\"".into())),
         }
     }

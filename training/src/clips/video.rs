@@ -57,9 +57,9 @@ pub struct Object {
 #[derive(Debug)]
 pub struct Reading {
     /// Recently used pictures.
-    pub cache: Cache,
+    pub(super) cache: Cache,
     /// Broken files.
-    pub broken: Broken,
+    pub(super) broken: Broken,
 }
 
 impl Video {

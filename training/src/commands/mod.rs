@@ -9,6 +9,7 @@ pub mod export;
 pub mod info;
 pub mod matte;
 pub mod model;
+pub mod prompt;
 pub mod score;
 pub mod train;
 

@@ -16,15 +16,11 @@ use super::schedule::Schedule;
 use super::validate::Validation;
 use crate::check::{Checked, at_least_one, must, not_negative, positive};
 use crate::clips::Data;
-use crate::{Error, Result};
+use crate::{Error, Result, config_file};
 
 /// Section, old name and new name of renamed keys.
 const RENAMED_KEYS: [(&str, &str, &str); 2] =
     [("data.augment", "intruder", "distractor"), ("data.synthetic", "newcomer", "late_distractor")];
-/// The key that names the base file.
-const EXTENDS: &str = "extends";
-/// Maximum number of files in a chain of `extends`.
-const MAX_FILES: usize = 8;
 
 /// Configuration of a training run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -128,6 +124,17 @@ impl Optimiser {
         }
     }
 
+    /// Checks every value.
+    pub(crate) fn check(&self) -> Checked {
+        positive("optimiser.learning_rate", self.learning_rate)?;
+        not_negative("optimiser.encoder_learning_rate", self.encoder_learning_rate)?;
+        not_negative("optimiser.weight_decay", self.weight_decay)?;
+        must(self.clip > 0.0, "optimiser.clip: above 0; inf = no clipping")?;
+        must((0.0..1.0).contains(&self.hold), "optimiser.hold: a share of the run, from 0 to below 1")?;
+        not_negative("optimiser.decay_power", self.decay_power)?;
+        self.betas.check("optimiser.betas")
+    }
+
     /// The learning rate schedule of a run of `steps` steps.
     pub fn schedule(&self, steps: u64) -> Schedule {
         Schedule { steps, warm_up: self.warm_up, hold: self.hold, decay_power: self.decay_power }
@@ -144,7 +151,7 @@ impl TrainConfig {
     /// file.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
         let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
-        let mut table = read(path, MAX_FILES)?;
+        let mut table = config_file::read(path)?;
         let is_set =
             |key: &str| overrides.iter().any(|item| item.split('=').next().map(str::trim) == Some(key));
         for [length, other] in [["steps", "epochs"], ["epochs", "steps"]] {
@@ -152,9 +159,7 @@ impl TrainConfig {
                 table.remove(other);
             }
         }
-        for item in overrides {
-            set(&mut table, item).map_err(refuse)?;
-        }
+        config_file::set_all(&mut table, overrides).map_err(refuse)?;
         refuse_old_keys(&table).map_err(refuse)?;
         let config: Self = table.try_into().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
         config.check().map_err(refuse)?;
@@ -198,14 +203,7 @@ impl TrainConfig {
         at_least_one("stop_after", self.stop_after.unwrap_or(1))?;
         at_least_one("checkpoint_every", self.checkpoint_every)?;
         at_least_one("report_every", self.report_every)?;
-        let optimiser = &self.optimiser;
-        positive("optimiser.learning_rate", optimiser.learning_rate)?;
-        not_negative("optimiser.encoder_learning_rate", optimiser.encoder_learning_rate)?;
-        not_negative("optimiser.weight_decay", optimiser.weight_decay)?;
-        must(optimiser.clip > 0.0, "optimiser.clip: above 0; inf = no clipping")?;
-        must((0.0..1.0).contains(&optimiser.hold), "optimiser.hold: a share of the run, from 0 to below 1")?;
-        not_negative("optimiser.decay_power", optimiser.decay_power)?;
-        optimiser.betas.check("optimiser.betas")?;
+        self.optimiser.check()?;
         not_negative("loss.cross_entropy_weight", self.loss.cross_entropy_weight)?;
         not_negative("loss.region_weight", self.loss.region_weight)?;
         self.device.parse::<DeviceChoice>().map_err(|error| error.to_string())?;
@@ -222,25 +220,6 @@ impl TrainConfig {
     }
 }
 
-/// Reads a file and its chain of base files, at most `files` in total.
-fn read(path: &Path, files: usize) -> Result<toml::Table> {
-    let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
-    let text = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
-    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
-    let Some(base) = table.remove(EXTENDS) else { return Ok(table) };
-    let Some(base) = base.as_str() else {
-        return Err(refuse(format!("{EXTENDS}: must be the path of a file")));
-    };
-    if files <= 1 {
-        return Err(refuse(format!(
-            "{EXTENDS}: chain of more than {MAX_FILES} files, or a file that extends itself"
-        )));
-    }
-    let mut whole = read(&path.with_file_name(base), files - 1)?;
-    extend(&mut whole, table);
-    Ok(whole)
-}
-
 /// Refuses renamed keys. The message contains the new name.
 fn refuse_old_keys(table: &toml::Table) -> std::result::Result<(), String> {
     for (section, old, new) in RENAMED_KEYS {
@@ -252,39 +231,6 @@ fn refuse_old_keys(table: &toml::Table) -> std::result::Result<(), String> {
             return Err(format!("{section}.{old}: rename this key to {new}"));
         }
     }
-    Ok(())
-}
-
-/// Merges `changes` into `table`, recursively.
-fn extend(table: &mut toml::Table, changes: toml::Table) {
-    for (key, change) in changes {
-        match (table.get_mut(&key), change) {
-            (Some(toml::Value::Table(inner)), toml::Value::Table(changes)) => extend(inner, changes),
-            (_, change) => drop(table.insert(key, change)),
-        }
-    }
-}
-
-/// Applies `a.b.c=value`. The value is in TOML syntax or a string without quotes.
-fn set(table: &mut toml::Table, item: &str) -> std::result::Result<(), String> {
-    let (key, value) =
-        item.split_once('=').ok_or_else(|| format!("{item:?} is not of the form key=value"))?;
-    let value = format!("value = {value}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut parsed| parsed.remove("value"))
-        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    let mut path: Vec<&str> = key.trim().split('.').collect();
-    let last = path.pop().unwrap_or_default();
-    let mut inner = table;
-    for part in path {
-        inner = inner
-            .entry(part)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
-            .as_table_mut()
-            .ok_or_else(|| format!("{part:?} in {key:?} is not a table"))?;
-    }
-    inner.insert(last.to_owned(), value);
     Ok(())
 }
 

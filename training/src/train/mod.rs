@@ -22,7 +22,9 @@ pub mod validate;
 mod window;
 
 pub use ablate::{Ablation, ablate};
+pub(crate) use adam::Adam;
 pub use adam::Betas;
+pub(crate) use checkpoint::{CHECKPOINT, CONFIG, NetworkState, load, save};
 pub use config::{Optimiser, TrainConfig};
 pub use critics::CriticSettings;
 pub use export::export;

@@ -76,7 +76,7 @@ fn one() -> f64 {
 }
 
 impl Source {
-    pub(super) fn check(&self, key: &str) -> Checked {
+    pub(crate) fn check(&self, key: &str) -> Checked {
         not_negative(&format!("{key}.ratio"), self.ratio)?;
         let sides = self.size.is_none_or(|size| size.iter().all(|side| (16..=4096).contains(side)));
         must(sides, &format!("{key}.size: must be from 16 to 4096"))?;

@@ -1,0 +1,573 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! MobileNetV2 on the CPU with the layers of each block in one pass: a few rows of the expansion are in the cache at a
+//! time, where libtorch writes and reads all of it several times.
+//!
+//! For float32 on x86-64 processors with AVX2 and FMA. Everything else takes the layers of [`encoder`](super::encoder),
+//! which define the result.
+
+use std::ops::Range;
+
+use tch::{Device, Kind, Tensor};
+
+use super::features::{EncoderFeatures, FEATURE_BLOCKS};
+use crate::Result;
+use crate::model::layers::Conv;
+use crate::model::tensor_slices::{Unshared, floats, pixels, plain};
+
+/// Output channels that are computed together.
+const PANEL: usize = 16;
+/// Pixels that are computed together.
+const TILE: usize = 6;
+/// Side of depthwise kernels.
+const SIDE: usize = 3;
+/// Upper limit of the activations.
+const LIMIT: f32 = 6.0;
+
+/// Stem and blocks with packed weights.
+#[derive(Debug)]
+pub struct FusedEncoder {
+    stem: Dense,
+    blocks: Vec<Block>,
+}
+
+/// Matrix product over channels: weights in panels of [`PANEL`] outputs, (panels, inputs, PANEL); missing outputs are
+/// zero.
+#[derive(Debug)]
+struct Dense {
+    inputs: usize,
+    outputs: usize,
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+/// Inverted residual block.
+#[derive(Debug)]
+struct Block {
+    expand: Option<Dense>,
+    /// (SIDE², hidden).
+    depthwise: Vec<f32>,
+    depthwise_bias: Vec<f32>,
+    project: Dense,
+    /// Channels between the layers, a multiple of [`PANEL`].
+    hidden: usize,
+    stride: usize,
+    residual: bool,
+}
+
+/// Layers of a block to be packed.
+#[derive(Debug)]
+pub struct BlockLayers<'a> {
+    /// Expansion, if any.
+    pub expand: Option<&'a Conv>,
+    /// Depthwise convolution.
+    pub depthwise: &'a Conv,
+    /// Projection.
+    pub project: &'a Conv,
+    /// Whether the input is added to the output.
+    pub residual: bool,
+}
+
+/// Returns whether the network can be packed: weights of this kind on this device, and a processor with AVX2 and FMA.
+pub fn fits(weight: &Tensor) -> bool {
+    weight.device() == Device::Cpu && weight.kind() == Kind::Float && lanes::available()
+}
+
+impl FusedEncoder {
+    /// Packs the weights of a network that [`fits`].
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn new<'a>(stem: &Conv, blocks: impl Iterator<Item = BlockLayers<'a>>) -> Result<Self> {
+        let blocks = blocks.map(|layers| Block::new(&layers)).collect::<Result<_>>()?;
+        Ok(Self { stem: Dense::new(stem, None)?, blocks })
+    }
+
+    /// Encodes `image` (N, 3, H, W) float32, RGB in [0, 1].
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn forward(&self, image: &Tensor) -> Result<EncoderFeatures> {
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        let run =
+            |x: Map, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.map(&x, None, threads));
+        let [s2_end, s4_end, s8_end, s16_end] = FEATURE_BLOCKS;
+        let s2 = run(self.stem(image, threads)?, &self.blocks[..s2_end])?;
+        let s4 = run(self.blocks[s2_end].map(&s2, None, threads)?, &self.blocks[s2_end + 1..s4_end])?;
+        let s8 = run(self.blocks[s4_end].map(&s4, None, threads)?, &self.blocks[s4_end + 1..s8_end])?;
+        let first = &self.blocks[s8_end];
+        let mut expanded = Map::new(s8.items, s8.height, s8.width, first.expanded())?;
+        let s16 = run(first.map(&s8, Some(&mut expanded), threads)?, &self.blocks[s8_end + 1..s16_end])?;
+        Ok(EncoderFeatures {
+            s2: s2.into_tensor()?,
+            s4: s4.into_tensor()?,
+            s8: s8.into_tensor()?,
+            s8_expanded: expanded.into_tensor()?,
+            s16: s16.into_tensor()?,
+        })
+    }
+
+    /// Convolution of 3x3 and stride 2 of the image, with zeros below and to the right. Maps RGB to [-1, 1] first.
+    fn stem(&self, image: &Tensor, threads: usize) -> Result<Map> {
+        let (n, channels, height, width) = image.size4()?;
+        let (height, width) = (height as usize, width as usize);
+        let dense = &self.stem;
+        let mut output = Map::new(n as usize, height / 2, width / 2, dense.padded())?;
+        let image = pixels(image)?;
+        let images = floats(&image).chunks_exact(height * width * channels as usize);
+        let length = output.width * output.channels;
+        let rows = output.height.div_ceil(threads.max(1)).max(1);
+        for (item, image) in images.enumerate() {
+            in_parallel(output.item(item).chunks_mut(rows * length).enumerate(), |(index, y)| {
+                stem_rows(dense, image, (height, width), index * rows, y, width / 2 * dense.padded());
+            });
+        }
+        Ok(output)
+    }
+}
+
+/// Computes the rows `y`, of `length` values each, of the output of the stem; the first has the number `first`.
+fn stem_rows(
+    dense: &Dense,
+    image: &[f32],
+    (height, width): (usize, usize),
+    first: usize,
+    y: &mut [f32],
+    length: usize,
+) {
+    let mut patches = vec![0.0; length / dense.padded() * dense.inputs];
+    for (row, to) in (first..).zip(y.chunks_exact_mut(length)) {
+        for (column, patch) in patches.chunks_exact_mut(dense.inputs).enumerate() {
+            for (y, part) in (2 * row..).zip(patch.chunks_exact_mut(3 * SIDE)) {
+                let inside = if y < height { 3 * (width - 2 * column).min(SIDE) } else { 0 };
+                let (inner, outer) = part.split_at_mut(inside);
+                let from = image.iter().skip(3 * (y * width + 2 * column));
+                inner.iter_mut().zip(from).for_each(|(to, from)| *to = 2.0 * from - 1.0);
+                outer.fill(0.0);
+            }
+        }
+        lanes::dense(dense, &patches, to, dense.padded(), true);
+    }
+}
+
+/// Values (N, H, W, C).
+struct Map {
+    values: Unshared,
+    items: usize,
+    height: usize,
+    width: usize,
+    channels: usize,
+}
+
+impl Map {
+    fn new(items: usize, height: usize, width: usize, channels: usize) -> Result<Self> {
+        let values = Unshared::empty(&[items, height, width, channels].map(|side| side as i64))?;
+        Ok(Self { values, items, height, width, channels })
+    }
+
+    fn length(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    fn item(&mut self, index: usize) -> &mut [f32] {
+        let length = self.length();
+        &mut self.values.floats_mut()[index * length..][..length]
+    }
+
+    /// Returns (N, C, H, W), channels last.
+    fn into_tensor(self) -> Result<Tensor> {
+        Ok(self.values.into_tensor().f_permute([0, 3, 1, 2])?)
+    }
+}
+
+impl Dense {
+    /// Packs a convolution. With `inputs`, the input has this number of channels, of which those above the convolution's are
+    /// zero.
+    fn new(conv: &Conv, inputs: Option<usize>) -> Result<Self> {
+        let (outputs, channels, rows, columns) = conv.weight.size4()?;
+        // Rows, columns and channels of the kernel are the inputs.
+        let weight = plain(&conv.weight.f_permute([0, 2, 3, 1])?)?;
+        let (outputs, kernel) = (outputs as usize, (channels * rows * columns) as usize);
+        let inputs = inputs.unwrap_or(kernel);
+        let padded = outputs.next_multiple_of(PANEL);
+        let mut weights = vec![0.0; padded * inputs];
+        for (output, row) in floats(&weight).chunks_exact(kernel).enumerate() {
+            let panel = &mut weights[output / PANEL * inputs * PANEL..];
+            for (input, value) in row.iter().enumerate() {
+                panel[input * PANEL + output % PANEL] = *value;
+            }
+        }
+        Ok(Self { inputs, outputs, weights, bias: padded_bias(conv, padded)? })
+    }
+
+    /// Number of outputs with padding.
+    fn padded(&self) -> usize {
+        self.bias.len()
+    }
+}
+
+fn padded_bias(conv: &Conv, padded: usize) -> Result<Vec<f32>> {
+    let mut bias = match &conv.bias {
+        Some(bias) => floats(&plain(bias)?).to_vec(),
+        None => Vec::new(),
+    };
+    bias.resize(padded, 0.0);
+    Ok(bias)
+}
+
+impl Block {
+    fn new(layers: &BlockLayers) -> Result<Self> {
+        let (channels, ..) = layers.depthwise.weight.size4()?;
+        let channels = channels as usize;
+        let hidden = channels.next_multiple_of(PANEL);
+        let weight = plain(&layers.depthwise.weight)?;
+        let mut depthwise = vec![0.0; SIDE * SIDE * hidden];
+        for (channel, kernel) in floats(&weight).chunks_exact(SIDE * SIDE).enumerate() {
+            for (at, value) in kernel.iter().enumerate() {
+                depthwise[at * hidden + channel] = *value;
+            }
+        }
+        Ok(Self {
+            expand: layers.expand.map(|conv| Dense::new(conv, None)).transpose()?,
+            depthwise,
+            depthwise_bias: padded_bias(layers.depthwise, hidden)?,
+            project: Dense::new(layers.project, Some(hidden))?,
+            hidden,
+            stride: layers.depthwise.spec().stride as usize,
+            residual: layers.residual,
+        })
+    }
+
+    /// Channels of the expansion.
+    fn expanded(&self) -> usize {
+        self.expand.as_ref().map_or(self.hidden, |expand| expand.outputs)
+    }
+
+    /// Returns the output for `x`. Writes the expansion to `expanded`, if given.
+    fn map(&self, x: &Map, mut expanded: Option<&mut Map>, threads: usize) -> Result<Map> {
+        let (height, width) = (x.height / self.stride, x.width / self.stride);
+        let mut output = Map::new(x.items, height, width, self.project.outputs)?;
+        let rows = height.div_ceil(threads.max(1)).max(1);
+        let length = width * self.project.outputs;
+        for (item, values) in x.values.floats().chunks_exact(x.length()).enumerate() {
+            let size = (x.height, x.width, x.channels);
+            let mut expansions = Vec::new();
+            if let Some(expanded) = &mut expanded {
+                let length = rows * self.stride * expanded.width * expanded.channels;
+                expansions.extend(expanded.item(item).chunks_mut(length).map(Some));
+            }
+            let expansions = expansions.into_iter().chain(std::iter::repeat_with(|| None));
+            let bands = output.item(item).chunks_mut(rows * length).enumerate().zip(expansions);
+            in_parallel(bands, |((index, y), expanded)| {
+                let first = index * rows;
+                self.rows(values, size, first..first + y.len() / length, expanded, y);
+            });
+        }
+        Ok(output)
+    }
+
+    /// Computes some `rows` of the output. `expanded` has the rows of the expansion at their place.
+    fn rows(
+        &self,
+        x: &[f32],
+        (height, width, channels): (usize, usize, usize),
+        rows: Range<usize>,
+        mut expanded: Option<&mut [f32]>,
+        y: &mut [f32],
+    ) {
+        // Rows of the expansion, with a column of zeros on either side; the last one is below or above the picture.
+        let length = (width + 2) * self.hidden;
+        let mut ring = vec![0.0; (SIDE + 1) * length];
+        let zeros = SIDE;
+        let out_width = width / self.stride;
+        let mut middle = vec![0.0; out_width * self.hidden];
+        // Zeros are above and to the left only at stride 1.
+        let before = usize::from(self.stride == 1);
+        let own = rows.start * self.stride..rows.end * self.stride;
+        let mut ready = own.start.saturating_sub(before);
+        for (row, to) in rows.zip(y.chunks_exact_mut(out_width * self.project.outputs)) {
+            let first = (row * self.stride).wrapping_sub(before);
+            let last = (row * self.stride + SIDE - 1 - before).min(height - 1);
+            while ready <= last {
+                let input = &x[ready * width * channels..][..width * channels];
+                let slot = &mut ring[ready % SIDE * length..][self.hidden..][..width * self.hidden];
+                match &self.expand {
+                    Some(expand) => {
+                        lanes::dense(expand, input, slot, self.hidden, true);
+                        if let Some(expanded) = &mut expanded
+                            && own.contains(&ready)
+                        {
+                            let outputs = expand.outputs;
+                            let to = &mut expanded[(ready - own.start) * width * outputs..];
+                            for (to, from) in to.chunks_exact_mut(outputs).zip(slot.chunks_exact(self.hidden))
+                            {
+                                to.copy_from_slice(&from[..outputs]);
+                            }
+                        }
+                    }
+                    None => slot.copy_from_slice(input),
+                }
+                ready += 1;
+            }
+            let sources: [&[f32]; SIDE] = std::array::from_fn(|at| {
+                let source = first.wrapping_add(at);
+                let slot = if source < height { source % SIDE } else { zeros };
+                &ring[slot * length..][..length]
+            });
+            lanes::depthwise(self, sources, 1 - before, &mut middle);
+            lanes::dense(&self.project, &middle, to, self.project.outputs, false);
+            if self.residual {
+                let from = &x[row * width * channels..][..width * channels];
+                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+            }
+        }
+    }
+}
+
+/// Calls `work` for every item, the first on this thread, the others on those of rayon's pool.
+fn in_parallel<T: Send>(mut items: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
+    let Some(first) = items.next() else { return };
+    let others: Vec<T> = items.collect();
+    if others.is_empty() {
+        return work(first);
+    }
+    rayon::in_place_scope(|scope| {
+        for item in others {
+            let work = &work;
+            scope.spawn(move |_| work(item));
+        }
+        work(first);
+    });
+}
+
+/// Arithmetic, eight values at a time.
+#[cfg(target_arch = "x86_64")]
+mod lanes {
+    use std::arch::x86_64::{
+        __m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_set1_ps,
+        _mm256_setzero_ps, _mm256_storeu_ps,
+    };
+
+    use super::{Block, Dense, LIMIT, PANEL, SIDE, TILE};
+
+    /// Channels of a depthwise convolution that are computed together.
+    const LANES: usize = 8;
+
+    pub fn available() -> bool {
+        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+    }
+
+    /// Maps pixels `x` (…, inputs) to `y` (…, width), whose outputs above those of `dense` are padding, and limits them to
+    /// [0, LIMIT] if `limit` is set.
+    pub fn dense(dense: &Dense, x: &[f32], y: &mut [f32], width: usize, limit: bool) {
+        assert!(available());
+        // SAFETY: the processor has AVX2 and FMA.
+        unsafe { dense_avx2(dense, x, y, width, limit) }
+    }
+
+    /// Convolves three rows of the expansion, from the column `offset` on, to one of the output `y`, limited to [0, LIMIT].
+    pub fn depthwise(block: &Block, rows: [&[f32]; SIDE], offset: usize, y: &mut [f32]) {
+        assert!(available());
+        // SAFETY: the processor has AVX2 and FMA.
+        unsafe { depthwise_avx2(block, rows, offset, y) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn dense_avx2(dense: &Dense, x: &[f32], y: &mut [f32], width: usize, limit: bool) {
+        let inputs = dense.inputs;
+        let panels = dense.weights.chunks_exact(inputs * PANEL).zip(dense.bias.chunks_exact(PANEL));
+        for (panel, (weights, bias)) in panels.enumerate() {
+            let first = panel * PANEL;
+            let count = (width - first).min(PANEL);
+            let mut tiles = x.chunks_exact(TILE * inputs);
+            let mut outputs = y.chunks_exact_mut(TILE * width);
+            for (x, y) in tiles.by_ref().zip(outputs.by_ref()) {
+                tile::<TILE>(x, weights, bias, limit, y, (width, first, count));
+            }
+            let (x, y) = (tiles.remainder(), outputs.into_remainder());
+            let place = (width, first, count);
+            match x.len() / inputs {
+                1 => tile::<1>(x, weights, bias, limit, y, place),
+                2 => tile::<2>(x, weights, bias, limit, y, place),
+                3 => tile::<3>(x, weights, bias, limit, y, place),
+                4 => tile::<4>(x, weights, bias, limit, y, place),
+                5 => tile::<5>(x, weights, bias, limit, y, place),
+                _ => (),
+            }
+        }
+    }
+
+    /// Computes a panel of `M` pixels.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn tile<const M: usize>(
+        x: &[f32],
+        weights: &[f32],
+        bias: &[f32],
+        limit: bool,
+        y: &mut [f32],
+        (width, first, count): (usize, usize, usize),
+    ) {
+        let inputs = weights.len() / PANEL;
+        assert!(x.len() >= M * inputs);
+        let mut sums = [[load(bias), load(&bias[LANES..])]; M];
+        for (input, weights) in weights.chunks_exact(PANEL).enumerate() {
+            let (low, high) = (load(weights), load(&weights[LANES..]));
+            for (pixel, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: `pixel` is below M and `input` below `inputs`, so the index is below the length asserted.
+                let value = _mm256_set1_ps(unsafe { *x.get_unchecked(pixel * inputs + input) });
+                sums[0] = _mm256_fmadd_ps(value, low, sums[0]);
+                sums[1] = _mm256_fmadd_ps(value, high, sums[1]);
+            }
+        }
+        for (pixel, sums) in sums.into_iter().enumerate() {
+            let [low, high] = sums;
+            let sums = if limit { [limited(low), limited(high)] } else { sums };
+            let mut values = [0.0; PANEL];
+            store(&mut values, sums[0]);
+            store(&mut values[LANES..], sums[1]);
+            let y = &mut y[pixel * width + first..][..count];
+            if count == PANEL {
+                y.copy_from_slice(&values);
+            } else {
+                y.copy_from_slice(&values[..count]);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn depthwise_avx2(block: &Block, rows: [&[f32]; SIDE], offset: usize, y: &mut [f32]) {
+        let hidden = block.hidden;
+        for first in (0..hidden).step_by(LANES) {
+            let weights: [__m256; SIDE * SIDE] =
+                std::array::from_fn(|at| load(&block.depthwise[at * hidden + first..]));
+            let bias = load(&block.depthwise_bias[first..]);
+            for (column, y) in y.chunks_exact_mut(hidden).enumerate() {
+                let start = (column * block.stride + offset) * hidden + first;
+                let mut sums = bias;
+                for (row, weights) in rows.iter().zip(weights.chunks_exact(SIDE)) {
+                    let row = &row[start..][..(SIDE - 1) * hidden + LANES];
+                    for (dx, weights) in weights.iter().enumerate() {
+                        sums = _mm256_fmadd_ps(load(&row[dx * hidden..]), *weights, sums);
+                    }
+                }
+                store(&mut y[first..], limited(sums));
+            }
+        }
+    }
+
+    /// Limits to [0, LIMIT].
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn limited(x: __m256) -> __m256 {
+        _mm256_min_ps(_mm256_max_ps(x, _mm256_setzero_ps()), _mm256_set1_ps(LIMIT))
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn load(values: &[f32]) -> __m256 {
+        // SAFETY: the slice has as many values as are read.
+        unsafe { _mm256_loadu_ps(values[..LANES].as_ptr()) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn store(to: &mut [f32], values: __m256) {
+        // SAFETY: the slice has as many values as are written.
+        unsafe { _mm256_storeu_ps(to[..LANES].as_mut_ptr(), values) }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod lanes {
+    use super::{Block, Dense, SIDE};
+
+    pub fn available() -> bool {
+        false
+    }
+
+    pub fn dense(_: &Dense, _: &[f32], _: &mut [f32], _: usize, _: bool) {
+        unreachable!("not available")
+    }
+
+    pub fn depthwise(_: &Block, _: [&[f32]; SIDE], _: usize, _: &mut [f32]) {
+        unreachable!("not available")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::nn;
+
+    use super::*;
+    use crate::model::Config;
+    use crate::model::layers::{Visit, channels_last};
+    use crate::model::lite::encoder::Encoder;
+
+    /// Whether the processor has AVX2 and FMA according to the kernel; only their absence may skip these tests.
+    fn available() -> bool {
+        let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
+        assert_eq!(lanes::available(), cfg!(target_arch = "x86_64") && has("avx2") && has("fma"));
+        lanes::available()
+    }
+
+    fn features(encoder: &Encoder, image: &Tensor) -> [Tensor; 5] {
+        let EncoderFeatures { s2, s4, s8, s8_expanded, s16 } = encoder.forward(image).unwrap();
+        [s2, s4, s8, s8_expanded, s16]
+    }
+
+    /// Widths of networks whose channels are and are not multiples of the panel; rows and columns that are and are not
+    /// multiples of the tile and of the number of threads.
+    #[test]
+    fn features_equal_those_of_the_layers() {
+        if !available() {
+            return;
+        }
+        let _guard = tch::no_grad_guard();
+        tch::manual_seed(9);
+        for (width, n, height, columns, threads) in
+            [(0.125, 1, 48, 64, 1), (0.3, 3, 32, 80, 2), (1.0, 1, 64, 112, 3), (1.0, 2, 16, 16, 8)]
+        {
+            let store = nn::VarStore::new(Device::Cpu);
+            let mut encoder = Encoder::new(&store.root(), &Config { width, ..Config::lite() });
+            encoder
+                .visit(&mut |tensor| {
+                    let _ = tensor.f_mul_scalar_(1.3)?;
+                    Ok(())
+                })
+                .unwrap();
+            let image = Tensor::rand([n, 3, height, columns], (Kind::Float, Device::Cpu));
+            let image = channels_last(&image).unwrap();
+            let expected = features(&encoder, &image);
+            encoder.pack().unwrap();
+            let packed = std::thread::spawn({
+                let image = image.shallow_clone();
+                move || {
+                    crate::threads::set_for_this_thread(threads);
+                    let _guard = tch::no_grad_guard();
+                    features(&encoder, &image)
+                }
+            });
+            for (packed, expected) in packed.join().unwrap().iter().zip(&expected) {
+                assert_eq!(packed.size(), expected.size());
+                assert!(packed.permute([0, 2, 3, 1]).is_contiguous());
+                let scale = expected.abs().max().double_value(&[]);
+                let difference = (packed - expected).abs().max().double_value(&[]);
+                assert!(scale > 0.1 && difference < 1e-4 * scale, "{difference} of {scale}");
+            }
+        }
+    }
+
+    #[test]
+    fn weights_that_may_have_changed_are_not_used() {
+        let _guard = tch::no_grad_guard();
+        tch::manual_seed(10);
+        let store = nn::VarStore::new(Device::Cpu);
+        let mut encoder = Encoder::new(&store.root(), &Config { width: 0.125, ..Config::lite() });
+        encoder.pack().unwrap();
+        encoder.visit(&mut |tensor| Ok(tensor.f_zero_().map(drop)?)).unwrap();
+        let image = Tensor::rand([1, 3, 32, 32], (Kind::Float, Device::Cpu));
+        assert_eq!(features(&encoder, &image)[4].abs().max().double_value(&[]), 0.0);
+    }
+}
