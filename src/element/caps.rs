@@ -244,6 +244,11 @@ mod tests {
         gst::init().unwrap();
         let av12_is_alpha = VideoFormatInfo::from_format(VideoFormat::Av12).has_alpha();
         let for_nv12 = if av12_is_alpha { VideoFormat::Av12 } else { VideoFormat::A420 };
+        // GStreamer 1.24 added planar formats with alpha.
+        let newer = |name: &str| match VideoFormat::from_string(name) {
+            VideoFormat::Unknown => VideoFormat::Ayuv,
+            format => format,
+        };
         for (input, expected) in [
             (VideoFormat::I420, VideoFormat::A420),
             (VideoFormat::Yv12, VideoFormat::A420),
@@ -254,8 +259,8 @@ mod tests {
             (VideoFormat::Xrgb, VideoFormat::Argb),
             (VideoFormat::Xbgr, VideoFormat::Abgr),
             (VideoFormat::Bgra, VideoFormat::Bgra),
-            (VideoFormat::Yuy2, VideoFormat::Ayuv),
-            (VideoFormat::Y444, VideoFormat::Ayuv),
+            (VideoFormat::Yuy2, newer("A422")),
+            (VideoFormat::Y444, newer("A444")),
             (VideoFormat::Gbr, VideoFormat::Gbra),
             (VideoFormat::I42010le, VideoFormat::A42010le),
             (VideoFormat::P01010le, VideoFormat::A42010le),

@@ -432,8 +432,8 @@ impl Shrinker {
         let unpacked = VideoFormatInfo::from_format(input.format_info().unpack_format());
         Self {
             input: input.clone(),
-            // The slower path is correct in any case.
-            can_crop: can_crop(input).unwrap_or(false),
+            // The slower path is correct in any case. Version 1.26 aborts the process when it crops MT2110R and MT2110T.
+            can_crop: !input.format_info().is_tiled() && can_crop(input).unwrap_or(false),
             can_resize: unpacked.depth()[0] == 8,
             first: None,
             small: None,
