@@ -5,6 +5,7 @@
 use tch::{Device, Kind, Tensor, nn};
 
 use super::meter;
+use super::packed::PackedConv;
 use super::zero_init::unless_zero_init;
 use crate::Result;
 use crate::image::Picture;
@@ -133,9 +134,18 @@ pub struct Conv {
     pub bias: Option<Tensor>,
     spec: ConvSpec,
     name: String,
+    /// Made of the current weights, for inference.
+    packed: Option<PackedConv>,
 }
 
-visit_fields!(Conv: weight, bias);
+impl Visit for Conv {
+    fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        // `f` may change the weights.
+        self.packed = None;
+        self.weight.visit(f)?;
+        self.bias.visit(f)
+    }
+}
 
 impl Conv {
     /// Creates a trainable convolution with random weights.
@@ -150,7 +160,7 @@ impl Conv {
         );
         let uniform = unless_zero_init(nn::Init::Uniform { lo: -bound, up: bound });
         let bias = spec.bias.then(|| path.var("bias", &[spec.outputs], uniform));
-        Self { weight, bias, spec, name: name_of(path) }
+        Self { weight, bias, spec, name: name_of(path), packed: None }
     }
 
     /// Returns its parameters.
@@ -160,7 +170,7 @@ impl Conv {
 
     /// Creates a convolution from existing weights, such as those of batch normalisation folding.
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>, spec: ConvSpec) -> Self {
-        Self { weight, bias, spec, name: String::new() }
+        Self { weight, bias, spec, name: String::new(), packed: None }
     }
 
     /// Sets the layer name.
@@ -187,8 +197,39 @@ impl Conv {
         Ok((part(0, inputs, bias)?, part(inputs, self.spec.inputs - inputs, None)?))
     }
 
+    /// Packs the weights for faster inference, if kernel, device and kind allow it. They must not change afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn pack(&mut self) -> Result<()> {
+        let ConvSpec { kernel: (rows, columns), stride, padding, groups, .. } = self.spec;
+        if (stride, groups, padding) == (1, 1, Padding::Zeros(rows / 2, columns / 2)) {
+            self.packed = PackedConv::new(&self.weight, self.bias.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// As [`forward`](Self::forward), then ReLU.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) for another shape.
+    pub fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
+        if let Some(packed) = &self.packed
+            && let Some(y) = packed.forward(x, true)?
+        {
+            return Ok(y);
+        }
+        // In place: the output of a convolution has no other use.
+        Ok(self.forward(x)?.f_relu_()?)
+    }
+
     /// Convolves `x` (N, inputs, H, W) to (N, outputs, H', W'), in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if let Some(packed) = &self.packed
+            && let Some(y) = packed.forward(x, false)?
+        {
+            return Ok(y);
+        }
         let kind = x.kind();
         let weight = self.weight.f_to_kind(kind)?;
         let bias = match &self.bias {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod layers;
 pub mod lite;
 pub mod meter;
+mod packed;
 pub mod person;
 pub mod prompt;
 pub mod resnet50;

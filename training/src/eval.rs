@@ -39,6 +39,8 @@ pub struct EvalOptions {
     /// Number of corrections of each sequence, at even intervals: the user clicks on the largest error of the worst frame
     /// so far, and the corrected mask becomes another reference for the frames that follow.
     pub corrections: usize,
+    /// Weights of the prompt network; `None` = the built-in ones.
+    pub prompt_weights: Option<PathBuf>,
 }
 
 /// Result of an evaluation.
@@ -80,7 +82,7 @@ pub fn evaluate(
     let share = ranks.share(&frames);
     progress.set_length(share.iter().map(|&index| frames[index] as u64).sum());
     let has_user = options.first != FirstMask::Mask || options.corrections > 0;
-    let user = has_user.then(SimulatedUser::new).transpose()?;
+    let user = has_user.then(|| SimulatedUser::new(options.prompt_weights.as_deref())).transpose()?;
     let mut own = Vec::with_capacity(share.len());
     for index in share {
         progress.set_message(sequences[index].name().to_string());

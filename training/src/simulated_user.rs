@@ -2,9 +2,11 @@
 
 //! A user who selects objects with a box or clicks, and corrects masks, simulated from the true masks.
 
+use std::path::Path;
 use std::str::FromStr;
 
 use gstfastganseg::torch::model::prompt::{MAX_POINTS, Prompt, PromptNetwork};
+use gstfastganseg::torch::model::weights::open_tensors;
 use image::RgbImage;
 
 use crate::clicks::{bounds, click};
@@ -42,12 +44,16 @@ impl FromStr for FirstMask {
 pub struct SimulatedUser(PromptNetwork);
 
 impl SimulatedUser {
-    /// Loads the built-in prompt network on the CPU.
+    /// Loads a prompt network on the CPU; `None` = the built-in one.
     ///
     /// # Errors
-    /// Memory runs out.
-    pub fn new() -> Result<Self> {
-        Ok(Self(PromptNetwork::load(tch::Device::Cpu, tch::Kind::Float)?))
+    /// The file cannot be read, or has other tensors.
+    pub fn new(weights: Option<&Path>) -> Result<Self> {
+        let (device, kind) = (tch::Device::Cpu, tch::Kind::Float);
+        Ok(Self(match weights {
+            Some(path) => PromptNetwork::from_tensors(&open_tensors(path)?.0, path, device, kind)?,
+            None => PromptNetwork::load(device, kind)?,
+        }))
     }
 
     /// Returns the masks that the user selects in `picture`, and their mean intersection over union with the `truth`.

@@ -60,7 +60,7 @@ impl EdgeStage {
 
     /// Returns the correction (N, 1, H, W), float32.
     fn forward(&self, features: &Tensor, detail: &Tensor) -> Result<Tensor> {
-        let y = self.fuse.forward(&Tensor::f_cat(&[features, detail], 1)?)?.f_relu_()?;
+        let y = self.fuse.forward_relu(&Tensor::f_cat(&[features, detail], 1)?)?;
         Ok(self.head.forward(&y)?.f_to_kind(Kind::Float)?.f_pixel_shuffle(2)?)
     }
 }
@@ -129,6 +129,47 @@ impl Decoder {
         })
     }
 
+    /// Packs the weights for faster inference; they must not change afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn pack(&mut self) -> Result<()> {
+        let Self {
+            fuse16,
+            residual16a,
+            residual16b,
+            up8,
+            fuse8,
+            residual8,
+            up4,
+            temporal_skip,
+            fuse4,
+            residual4,
+            up2,
+            fuse2,
+            head,
+            edge,
+            skip_channels: _,
+        } = self;
+        let convolutions = [
+            fuse16,
+            residual16a,
+            residual16b,
+            up8,
+            fuse8,
+            residual8,
+            up4,
+            fuse4,
+            residual4,
+            up2,
+            fuse2,
+            head,
+        ];
+        let optional = temporal_skip.iter_mut();
+        let edge = edge.iter_mut().flat_map(|edge| [&mut edge.fuse, &mut edge.head]);
+        convolutions.into_iter().chain(optional).chain(edge).try_for_each(Conv::pack)
+    }
+
     /// Returns the kind in which the network computes.
     pub fn kind(&self) -> Kind {
         self.head.weight.kind()
@@ -142,17 +183,15 @@ impl Decoder {
     /// Returns logits (N, 1, H, W) in float32 and the stride-4 features (N, 32, H/4, W/4) for the next frame.
     pub fn forward(&self, inputs: &Inputs) -> Result<(Tensor, Tensor)> {
         let cat = |parts: &[&Tensor]| -> Result<Tensor> { Ok(Tensor::f_cat(parts, 1)?) };
-        // In place: the argument has no other use.
-        let relu = |mut x: Tensor| -> Result<Tensor> { Ok(x.f_relu_()?) };
 
-        let y = relu(self.fuse16.forward(&cat(&[inputs.s16, inputs.sub16, inputs.read16])?)?)?;
-        let y = y.f_add(&self.residual16b.forward(&relu(self.residual16a.forward(&y)?)?)?)?;
+        let y = self.fuse16.forward_relu(&cat(&[inputs.s16, inputs.sub16, inputs.read16])?)?;
+        let y = y.f_add(&self.residual16b.forward(&self.residual16a.forward_relu(&y)?)?)?;
 
         let y = upsample_concat(&self.up8.forward(&y)?, &[inputs.s8, inputs.sub8, inputs.read8])?;
-        let y = relu(self.fuse8.forward(&y)?)?;
-        let y = y.f_add(&self.residual8.forward(&y)?)?;
+        let y = self.fuse8.forward_relu(&y)?;
+        let mut y = y.f_add(&self.residual8.forward(&y)?)?;
 
-        let up = self.up4.forward(&relu(y)?)?;
+        let up = self.up4.forward(&y.f_relu_()?)?;
         let y = match &self.temporal_skip {
             Some(conv) => {
                 let skip = match inputs.skip {
@@ -168,11 +207,11 @@ impl Decoder {
             }
             None => upsample_concat(&up, &[inputs.s4, inputs.mask4])?,
         };
-        let y = relu(self.fuse4.forward(&y)?)?;
+        let y = self.fuse4.forward_relu(&y)?;
         let features = y.f_add(&self.residual4.forward(&y)?)?;
 
         let y = upsample_concat(&self.up2.forward(&features.f_relu()?)?, &[inputs.s2])?;
-        let y = relu(self.fuse2.forward(&y)?)?;
+        let y = self.fuse2.forward_relu(&y)?;
         let mut logits = double(&self.head.forward(&y)?.f_to_kind(Kind::Float)?)?;
         if let (Some(edge), Some(detail)) = (&self.edge, inputs.detail) {
             logits = logits.f_add(&edge.forward(&y, detail)?)?;

@@ -13,32 +13,23 @@ use tch::{Device, Kind, Tensor};
 use super::features::{EncoderFeatures, FEATURE_BLOCKS};
 use crate::Result;
 use crate::model::layers::Conv;
-use crate::model::tensor_slices::{Unshared, floats, pixels, plain};
+use crate::model::packed::{Dense, Map, PANEL, available, in_parallel, share};
+use crate::model::tensor_slices::{floats, pixels, plain};
 
-/// Output channels that are computed together.
-const PANEL: usize = 16;
-/// Pixels that are computed together.
-const TILE: usize = 6;
 /// Side of depthwise kernels.
 const SIDE: usize = 3;
 /// Upper limit of the activations.
 const LIMIT: f32 = 6.0;
+/// Range of the activations.
+const RANGE: [f32; 2] = [0.0, LIMIT];
+/// Range without an activation.
+const ALL: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 
 /// Stem and blocks with packed weights.
 #[derive(Debug)]
 pub struct FusedEncoder {
     stem: Dense,
     blocks: Vec<Block>,
-}
-
-/// Matrix product over channels: weights in panels of [`PANEL`] outputs, (panels, inputs, PANEL); missing outputs are
-/// zero.
-#[derive(Debug)]
-struct Dense {
-    inputs: usize,
-    outputs: usize,
-    weights: Vec<f32>,
-    bias: Vec<f32>,
 }
 
 /// Inverted residual block.
@@ -70,7 +61,7 @@ pub struct BlockLayers<'a> {
 
 /// Returns whether the network can be packed: weights of this kind on this device, and a processor with AVX2 and FMA.
 pub fn fits(weight: &Tensor) -> bool {
-    weight.device() == Device::Cpu && weight.kind() == Kind::Float && lanes::available()
+    weight.device() == Device::Cpu && weight.kind() == Kind::Float && available()
 }
 
 impl FusedEncoder {
@@ -80,7 +71,7 @@ impl FusedEncoder {
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new<'a>(stem: &Conv, blocks: impl Iterator<Item = BlockLayers<'a>>) -> Result<Self> {
         let blocks = blocks.map(|layers| Block::new(&layers)).collect::<Result<_>>()?;
-        Ok(Self { stem: Dense::new(stem, None)?, blocks })
+        Ok(Self { stem: dense(stem, None)?, blocks })
     }
 
     /// Encodes `image` (N, 3, H, W) float32, RGB in [0, 1].
@@ -116,7 +107,7 @@ impl FusedEncoder {
         let image = pixels(image)?;
         let images = floats(&image).chunks_exact(height * width * channels as usize);
         let length = output.width * output.channels;
-        let rows = output.height.div_ceil(threads.max(1)).max(1);
+        let rows = share(output.height, threads);
         for (item, image) in images.enumerate() {
             in_parallel(output.item(item).chunks_mut(rows * length).enumerate(), |(index, y)| {
                 stem_rows(dense, image, (height, width), index * rows, y, width / 2 * dense.padded());
@@ -146,63 +137,7 @@ fn stem_rows(
                 outer.fill(0.0);
             }
         }
-        lanes::dense(dense, &patches, to, dense.padded(), true);
-    }
-}
-
-/// Values (N, H, W, C).
-struct Map {
-    values: Unshared,
-    items: usize,
-    height: usize,
-    width: usize,
-    channels: usize,
-}
-
-impl Map {
-    fn new(items: usize, height: usize, width: usize, channels: usize) -> Result<Self> {
-        let values = Unshared::empty(&[items, height, width, channels].map(|side| side as i64))?;
-        Ok(Self { values, items, height, width, channels })
-    }
-
-    fn length(&self) -> usize {
-        self.height * self.width * self.channels
-    }
-
-    fn item(&mut self, index: usize) -> &mut [f32] {
-        let length = self.length();
-        &mut self.values.floats_mut()[index * length..][..length]
-    }
-
-    /// Returns (N, C, H, W), channels last.
-    fn into_tensor(self) -> Result<Tensor> {
-        Ok(self.values.into_tensor().f_permute([0, 3, 1, 2])?)
-    }
-}
-
-impl Dense {
-    /// Packs a convolution. With `inputs`, the input has this number of channels, of which those above the convolution's are
-    /// zero.
-    fn new(conv: &Conv, inputs: Option<usize>) -> Result<Self> {
-        let (outputs, channels, rows, columns) = conv.weight.size4()?;
-        // Rows, columns and channels of the kernel are the inputs.
-        let weight = plain(&conv.weight.f_permute([0, 2, 3, 1])?)?;
-        let (outputs, kernel) = (outputs as usize, (channels * rows * columns) as usize);
-        let inputs = inputs.unwrap_or(kernel);
-        let padded = outputs.next_multiple_of(PANEL);
-        let mut weights = vec![0.0; padded * inputs];
-        for (output, row) in floats(&weight).chunks_exact(kernel).enumerate() {
-            let panel = &mut weights[output / PANEL * inputs * PANEL..];
-            for (input, value) in row.iter().enumerate() {
-                panel[input * PANEL + output % PANEL] = *value;
-            }
-        }
-        Ok(Self { inputs, outputs, weights, bias: padded_bias(conv, padded)? })
-    }
-
-    /// Number of outputs with padding.
-    fn padded(&self) -> usize {
-        self.bias.len()
+        dense.forward(&patches, to, dense.padded(), RANGE);
     }
 }
 
@@ -213,6 +148,11 @@ fn padded_bias(conv: &Conv, padded: usize) -> Result<Vec<f32>> {
     };
     bias.resize(padded, 0.0);
     Ok(bias)
+}
+
+/// Packs a convolution; see [`Dense::of_conv`].
+fn dense(conv: &Conv, inputs: Option<usize>) -> Result<Dense> {
+    Dense::of_conv(&conv.weight, conv.bias.as_ref(), inputs)
 }
 
 impl Block {
@@ -228,10 +168,10 @@ impl Block {
             }
         }
         Ok(Self {
-            expand: layers.expand.map(|conv| Dense::new(conv, None)).transpose()?,
+            expand: layers.expand.map(|conv| dense(conv, None)).transpose()?,
             depthwise,
             depthwise_bias: padded_bias(layers.depthwise, hidden)?,
-            project: Dense::new(layers.project, Some(hidden))?,
+            project: dense(layers.project, Some(hidden))?,
             hidden,
             stride: layers.depthwise.spec().stride as usize,
             residual: layers.residual,
@@ -247,9 +187,9 @@ impl Block {
     fn map(&self, x: &Map, mut expanded: Option<&mut Map>, threads: usize) -> Result<Map> {
         let (height, width) = (x.height / self.stride, x.width / self.stride);
         let mut output = Map::new(x.items, height, width, self.project.outputs)?;
-        let rows = height.div_ceil(threads.max(1)).max(1);
+        let rows = share(height, threads);
         let length = width * self.project.outputs;
-        for (item, values) in x.values.floats().chunks_exact(x.length()).enumerate() {
+        for (item, values) in x.items().enumerate() {
             let size = (x.height, x.width, x.channels);
             let mut expansions = Vec::new();
             if let Some(expanded) = &mut expanded {
@@ -293,7 +233,7 @@ impl Block {
                 let slot = &mut ring[ready % SIDE * length..][self.hidden..][..width * self.hidden];
                 match &self.expand {
                     Some(expand) => {
-                        lanes::dense(expand, input, slot, self.hidden, true);
+                        expand.forward(input, slot, self.hidden, RANGE);
                         if let Some(expanded) = &mut expanded
                             && own.contains(&ready)
                         {
@@ -315,29 +255,13 @@ impl Block {
                 &ring[slot * length..][..length]
             });
             lanes::depthwise(self, sources, 1 - before, &mut middle);
-            lanes::dense(&self.project, &middle, to, self.project.outputs, false);
+            self.project.forward(&middle, to, self.project.outputs, ALL);
             if self.residual {
                 let from = &x[row * width * channels..][..width * channels];
                 to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
             }
         }
     }
-}
-
-/// Calls `work` for every item, the first on this thread, the others on those of rayon's pool.
-fn in_parallel<T: Send>(mut items: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
-    let Some(first) = items.next() else { return };
-    let others: Vec<T> = items.collect();
-    if others.is_empty() {
-        return work(first);
-    }
-    rayon::in_place_scope(|scope| {
-        for item in others {
-            let work = &work;
-            scope.spawn(move |_| work(item));
-        }
-        work(first);
-    });
 }
 
 /// Arithmetic, eight values at a time.
@@ -348,91 +272,16 @@ mod lanes {
         _mm256_setzero_ps, _mm256_storeu_ps,
     };
 
-    use super::{Block, Dense, LIMIT, PANEL, SIDE, TILE};
+    use super::{Block, LIMIT, SIDE, available};
 
     /// Channels of a depthwise convolution that are computed together.
     const LANES: usize = 8;
-
-    pub fn available() -> bool {
-        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-    }
-
-    /// Maps pixels `x` (…, inputs) to `y` (…, width), whose outputs above those of `dense` are padding, and limits them to
-    /// [0, LIMIT] if `limit` is set.
-    pub fn dense(dense: &Dense, x: &[f32], y: &mut [f32], width: usize, limit: bool) {
-        assert!(available());
-        // SAFETY: the processor has AVX2 and FMA.
-        unsafe { dense_avx2(dense, x, y, width, limit) }
-    }
 
     /// Convolves three rows of the expansion, from the column `offset` on, to one of the output `y`, limited to [0, LIMIT].
     pub fn depthwise(block: &Block, rows: [&[f32]; SIDE], offset: usize, y: &mut [f32]) {
         assert!(available());
         // SAFETY: the processor has AVX2 and FMA.
         unsafe { depthwise_avx2(block, rows, offset, y) }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    fn dense_avx2(dense: &Dense, x: &[f32], y: &mut [f32], width: usize, limit: bool) {
-        let inputs = dense.inputs;
-        let panels = dense.weights.chunks_exact(inputs * PANEL).zip(dense.bias.chunks_exact(PANEL));
-        for (panel, (weights, bias)) in panels.enumerate() {
-            let first = panel * PANEL;
-            let count = (width - first).min(PANEL);
-            let mut tiles = x.chunks_exact(TILE * inputs);
-            let mut outputs = y.chunks_exact_mut(TILE * width);
-            for (x, y) in tiles.by_ref().zip(outputs.by_ref()) {
-                tile::<TILE>(x, weights, bias, limit, y, (width, first, count));
-            }
-            let (x, y) = (tiles.remainder(), outputs.into_remainder());
-            let place = (width, first, count);
-            match x.len() / inputs {
-                1 => tile::<1>(x, weights, bias, limit, y, place),
-                2 => tile::<2>(x, weights, bias, limit, y, place),
-                3 => tile::<3>(x, weights, bias, limit, y, place),
-                4 => tile::<4>(x, weights, bias, limit, y, place),
-                5 => tile::<5>(x, weights, bias, limit, y, place),
-                _ => (),
-            }
-        }
-    }
-
-    /// Computes a panel of `M` pixels.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn tile<const M: usize>(
-        x: &[f32],
-        weights: &[f32],
-        bias: &[f32],
-        limit: bool,
-        y: &mut [f32],
-        (width, first, count): (usize, usize, usize),
-    ) {
-        let inputs = weights.len() / PANEL;
-        assert!(x.len() >= M * inputs);
-        let mut sums = [[load(bias), load(&bias[LANES..])]; M];
-        for (input, weights) in weights.chunks_exact(PANEL).enumerate() {
-            let (low, high) = (load(weights), load(&weights[LANES..]));
-            for (pixel, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: `pixel` is below M and `input` below `inputs`, so the index is below the length asserted.
-                let value = _mm256_set1_ps(unsafe { *x.get_unchecked(pixel * inputs + input) });
-                sums[0] = _mm256_fmadd_ps(value, low, sums[0]);
-                sums[1] = _mm256_fmadd_ps(value, high, sums[1]);
-            }
-        }
-        for (pixel, sums) in sums.into_iter().enumerate() {
-            let [low, high] = sums;
-            let sums = if limit { [limited(low), limited(high)] } else { sums };
-            let mut values = [0.0; PANEL];
-            store(&mut values, sums[0]);
-            store(&mut values[LANES..], sums[1]);
-            let y = &mut y[pixel * width + first..][..count];
-            if count == PANEL {
-                y.copy_from_slice(&values);
-            } else {
-                y.copy_from_slice(&values[..count]);
-            }
-        }
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -480,15 +329,7 @@ mod lanes {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod lanes {
-    use super::{Block, Dense, SIDE};
-
-    pub fn available() -> bool {
-        false
-    }
-
-    pub fn dense(_: &Dense, _: &[f32], _: &mut [f32], _: usize, _: bool) {
-        unreachable!("not available")
-    }
+    use super::{Block, SIDE};
 
     pub fn depthwise(_: &Block, _: [&[f32]; SIDE], _: usize, _: &mut [f32]) {
         unreachable!("not available")
@@ -503,14 +344,6 @@ mod tests {
     use crate::model::Config;
     use crate::model::layers::{Visit, channels_last};
     use crate::model::lite::encoder::Encoder;
-
-    /// Whether the processor has AVX2 and FMA according to the kernel; only their absence may skip these tests.
-    fn available() -> bool {
-        let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
-        assert_eq!(lanes::available(), cfg!(target_arch = "x86_64") && has("avx2") && has("fma"));
-        lanes::available()
-    }
 
     fn features(encoder: &Encoder, image: &Tensor) -> [Tensor; 5] {
         let EncoderFeatures { s2, s4, s8, s8_expanded, s16 } = encoder.forward(image).unwrap();

@@ -115,6 +115,14 @@ impl Matching {
         }
     }
 
+    /// Packs the weights for faster inference; they must not change afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn pack(&mut self) -> Result<()> {
+        [&mut self.value, &mut self.key16].into_iter().try_for_each(Conv::pack)
+    }
+
     /// Adds the keys to the encoder features.
     pub fn features(&self, features: &EncoderFeatures) -> Result<Features> {
         let key16 = unit_length(&self.key16.forward(&features.s16)?)?.f_flatten(2, 3)?;

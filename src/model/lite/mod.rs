@@ -382,7 +382,9 @@ impl Regressor for Lite {
     }
 
     fn pack(&mut self) -> Result<()> {
-        self.encoder.pack()
+        self.encoder.pack()?;
+        self.matching.pack()?;
+        self.decoder.pack()
     }
 
     fn encoder_clone(&mut self) -> Result<Option<Self>> {

@@ -60,6 +60,10 @@ pub struct Args {
     #[arg(long, value_name = "mask|box|points:N", default_value = "mask")]
     first: FirstMask,
 
+    /// Weights of the network that turns boxes and clicks into masks [default: the built-in ones]
+    #[arg(long, value_name = "FILE")]
+    prompt_weights: Option<PathBuf>,
+
     /// Corrections of each sequence by a simulated user, at even intervals: one click on the worst frame so far, whose mask
     /// becomes another reference
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["loop_frames", "cover"])]
@@ -149,6 +153,7 @@ fn eval(args: &Args, ranks: &Ranks) -> Result<()> {
         bare_sheets: args.bare_sheets,
         loop_frames: args.loop_frames,
         first: args.first,
+        prompt_weights: args.prompt_weights.clone(),
         corrections: args.corrections,
     };
     let begin = Instant::now();

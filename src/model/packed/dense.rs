@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Matrix product over channels.
+
+use tch::Tensor;
+
+use crate::Result;
+use crate::model::tensor_slices::{floats, plain};
+
+/// Output channels that are computed together.
+pub const PANEL: usize = 16;
+/// Pixels that are computed together.
+const TILE: usize = 6;
+
+/// Matrix product over channels: weights in panels of [`PANEL`] outputs, (panels, inputs, PANEL); missing outputs are
+/// zero.
+#[derive(Debug)]
+pub struct Dense {
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Dense {
+    /// Packs `rows`, the weights of one output each. With `inputs`, the input has this number of channels, of which those
+    /// above the length of a row are zero.
+    pub fn new(rows: &[f32], length: usize, inputs: usize, bias: &[f32]) -> Self {
+        let outputs = rows.len() / length;
+        let padded = outputs.next_multiple_of(PANEL);
+        let mut weights = vec![0.0; padded * inputs];
+        for (output, row) in rows.chunks_exact(length).enumerate() {
+            let panel = &mut weights[output / PANEL * inputs * PANEL..];
+            for (input, value) in row.iter().enumerate() {
+                panel[input * PANEL + output % PANEL] = *value;
+            }
+        }
+        let mut bias = bias.to_vec();
+        bias.resize(padded, 0.0);
+        Self { inputs, outputs, weights, bias }
+    }
+
+    /// Packs a convolution, `weight` (outputs, channels, rows, columns); the inputs are rows, columns and channels of the
+    /// kernel, and zeros up to the number `inputs`, if given.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn of_conv(weight: &Tensor, bias: Option<&Tensor>, inputs: Option<usize>) -> Result<Self> {
+        let weight = plain(&weight.f_permute([0, 2, 3, 1])?)?;
+        let length = weight.numel() / weight.size()[0] as usize;
+        let bias = bias.map(plain).transpose()?;
+        let bias = bias.as_ref().map_or(&[][..], floats);
+        Ok(Self::new(floats(&weight), length, inputs.unwrap_or(length), bias))
+    }
+
+    /// Number of outputs with padding.
+    pub fn padded(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// Maps pixels `x` (…, inputs) to `y` (…, width), whose outputs above those of the product are padding, and limits them
+    /// to `range`. Needs AVX2 and FMA: see [`available`].
+    pub fn forward(&self, x: &[f32], y: &mut [f32], width: usize, range: [f32; 2]) {
+        lanes::dense(self, x, y, width, range);
+    }
+}
+
+/// Whether the processor has AVX2 and FMA.
+pub fn available() -> bool {
+    lanes::available()
+}
+
+#[cfg(target_arch = "x86_64")]
+mod lanes {
+    use std::arch::x86_64::{
+        __m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_set1_ps,
+        _mm256_storeu_ps,
+    };
+
+    use super::{Dense, PANEL, TILE};
+
+    /// Values of a vector.
+    const LANES: usize = 8;
+
+    pub fn available() -> bool {
+        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+    }
+
+    pub fn dense(dense: &Dense, x: &[f32], y: &mut [f32], width: usize, range: [f32; 2]) {
+        assert!(available());
+        // SAFETY: the processor has AVX2 and FMA.
+        unsafe { dense_avx2(dense, x, y, width, range) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn dense_avx2(dense: &Dense, x: &[f32], y: &mut [f32], width: usize, range: [f32; 2]) {
+        let inputs = dense.inputs;
+        let panels = dense.weights.chunks_exact(inputs * PANEL).zip(dense.bias.chunks_exact(PANEL));
+        for (panel, (weights, bias)) in panels.enumerate() {
+            let first = panel * PANEL;
+            let count = (width - first).min(PANEL);
+            let mut tiles = x.chunks_exact(TILE * inputs);
+            let mut outputs = y.chunks_exact_mut(TILE * width);
+            for (x, y) in tiles.by_ref().zip(outputs.by_ref()) {
+                tile::<TILE>(x, weights, bias, range, y, (width, first, count));
+            }
+            let (x, y) = (tiles.remainder(), outputs.into_remainder());
+            let place = (width, first, count);
+            match x.len() / inputs {
+                1 => tile::<1>(x, weights, bias, range, y, place),
+                2 => tile::<2>(x, weights, bias, range, y, place),
+                3 => tile::<3>(x, weights, bias, range, y, place),
+                4 => tile::<4>(x, weights, bias, range, y, place),
+                5 => tile::<5>(x, weights, bias, range, y, place),
+                _ => (),
+            }
+        }
+    }
+
+    /// Computes a panel of `M` pixels.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn tile<const M: usize>(
+        x: &[f32],
+        weights: &[f32],
+        bias: &[f32],
+        range: [f32; 2],
+        y: &mut [f32],
+        (width, first, count): (usize, usize, usize),
+    ) {
+        let inputs = weights.len() / PANEL;
+        assert!(x.len() >= M * inputs);
+        let mut sums = [[load(bias), load(&bias[LANES..])]; M];
+        for (input, weights) in weights.chunks_exact(PANEL).enumerate() {
+            let (low, high) = (load(weights), load(&weights[LANES..]));
+            for (pixel, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: `pixel` is below M and `input` below `inputs`, so the index is below the length asserted.
+                let value = _mm256_set1_ps(unsafe { *x.get_unchecked(pixel * inputs + input) });
+                sums[0] = _mm256_fmadd_ps(value, low, sums[0]);
+                sums[1] = _mm256_fmadd_ps(value, high, sums[1]);
+            }
+        }
+        for (pixel, sums) in sums.into_iter().enumerate() {
+            let [low, high] = sums;
+            let sums = [limited(low, range), limited(high, range)];
+            let mut values = [0.0; PANEL];
+            store(&mut values, sums[0]);
+            store(&mut values[LANES..], sums[1]);
+            let y = &mut y[pixel * width + first..][..count];
+            if count == PANEL {
+                y.copy_from_slice(&values);
+            } else {
+                y.copy_from_slice(&values[..count]);
+            }
+        }
+    }
+
+    /// Limits to a range.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn limited(x: __m256, [low, high]: [f32; 2]) -> __m256 {
+        _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(low)), _mm256_set1_ps(high))
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn load(values: &[f32]) -> __m256 {
+        // SAFETY: the slice has as many values as are read.
+        unsafe { _mm256_loadu_ps(values[..LANES].as_ptr()) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn store(to: &mut [f32], values: __m256) {
+        // SAFETY: the slice has as many values as are written.
+        unsafe { _mm256_storeu_ps(to[..LANES].as_mut_ptr(), values) }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod lanes {
+    use super::Dense;
+
+    pub fn available() -> bool {
+        false
+    }
+
+    pub fn dense(_: &Dense, _: &[f32], _: &mut [f32], _: usize, _: [f32; 2]) {
+        unreachable!("not available")
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Convolutions on the CPU with weights packed for its vector instructions, for inference in float32 on x86-64
+//! processors with AVX2 and FMA. [`Conv`](super::layers::Conv) defines their results.
+//!
+//! libtorch's convolutions take about as long for large ones, but write and read every intermediate result, and prepare
+//! kernels for each new size of the input, which delays the first frame of that size.
+
+mod dense;
+mod pointwise;
+mod winograd;
+
+use tch::{Device, Kind, Tensor};
+
+pub use self::dense::{Dense, PANEL, available};
+use self::pointwise::Pointwise;
+use self::winograd::Winograd;
+use super::tensor_slices::{Unshared, floats, is_float, pixels};
+use crate::Result;
+
+/// Packed convolution of stride 1.
+#[derive(Debug)]
+pub enum PackedConv {
+    /// Kernel of 1x1.
+    Pointwise(Pointwise),
+    /// Kernel of 3x3 with one pixel of zeros around the picture.
+    Winograd(Winograd),
+}
+
+impl PackedConv {
+    /// Packs a convolution of 1x1 or 3x3, stride 1 and one group that keeps the size. `weight` is (outputs, inputs, rows,
+    /// columns). Returns `None` for other kernels, other kinds than float32, other devices than the CPU, and processors
+    /// without AVX2 and FMA.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Self>> {
+        if weight.device() != Device::Cpu || weight.kind() != Kind::Float || !available() {
+            return Ok(None);
+        }
+        let (_, _, rows, columns) = weight.size4()?;
+        Ok(match (rows, columns) {
+            (1, 1) => Some(Self::Pointwise(Pointwise::new(weight, bias)?)),
+            (3, 3) => Some(Self::Winograd(Winograd::new(weight, bias)?)),
+            _ => None,
+        })
+    }
+
+    /// Convolves `x` (N, inputs, H, W) float32 on the CPU to (N, outputs, H, W), channels last, and applies ReLU if
+    /// `relu` is set. Returns `None` for other tensors.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn forward(&self, x: &Tensor, relu: bool) -> Result<Option<Tensor>> {
+        let inputs = match self {
+            Self::Pointwise(conv) => conv.inputs(),
+            Self::Winograd(conv) => conv.inputs(),
+        };
+        if !is_float(x) || x.dim() != 4 || x.size()[1] != inputs as i64 || x.numel() == 0 {
+            return Ok(None);
+        }
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        let (n, _, height, width) = x.size4()?;
+        let (height, width) = (height as usize, width as usize);
+        let x = pixels(x)?;
+        let outputs = match self {
+            Self::Pointwise(conv) => conv.outputs(),
+            Self::Winograd(conv) => conv.outputs(),
+        };
+        let mut y = Map::new(n as usize, height, width, outputs)?;
+        for (item, x) in floats(&x).chunks_exact(height * width * inputs).enumerate() {
+            match self {
+                Self::Pointwise(conv) => conv.forward(x, relu, threads, y.item(item)),
+                Self::Winograd(conv) => conv.forward(x, (height, width), relu, threads, y.item(item)),
+            }
+        }
+        Ok(Some(y.into_tensor()?))
+    }
+}
+
+/// Values (N, H, W, C).
+pub struct Map {
+    values: Unshared,
+    /// N.
+    pub items: usize,
+    /// H.
+    pub height: usize,
+    /// W.
+    pub width: usize,
+    /// C.
+    pub channels: usize,
+}
+
+impl Map {
+    /// Returns uninitialised values.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn new(items: usize, height: usize, width: usize, channels: usize) -> Result<Self> {
+        let values = Unshared::empty(&[items, height, width, channels].map(|side| side as i64))?;
+        Ok(Self { values, items, height, width, channels })
+    }
+
+    /// Returns the values of all items, (H, W, C) each.
+    pub fn items(&self) -> impl Iterator<Item = &[f32]> {
+        self.values.floats().chunks_exact(self.height * self.width * self.channels)
+    }
+
+    /// Returns the values (H, W, C) of an item.
+    pub fn item(&mut self, index: usize) -> &mut [f32] {
+        let length = self.height * self.width * self.channels;
+        &mut self.values.floats_mut()[index * length..][..length]
+    }
+
+    /// Returns (N, C, H, W), channels last.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn into_tensor(self) -> Result<Tensor> {
+        Ok(self.values.into_tensor().f_permute([0, 3, 1, 2])?)
+    }
+}
+
+/// Number of rows for each of `threads` threads.
+pub fn share(rows: usize, threads: usize) -> usize {
+    rows.div_ceil(threads.max(1)).max(1)
+}
+
+/// Calls `work` for every item, the first on this thread, the others on those of rayon's pool.
+pub fn in_parallel<T: Send>(mut items: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
+    let Some(first) = items.next() else { return };
+    let others: Vec<T> = items.collect();
+    if others.is_empty() {
+        return work(first);
+    }
+    rayon::in_place_scope(|scope| {
+        for item in others {
+            let work = &work;
+            scope.spawn(move |_| work(item));
+        }
+        work(first);
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Convolution of 1x1.
+
+use tch::Tensor;
+
+use super::dense::Dense;
+use super::{in_parallel, share};
+use crate::Result;
+
+/// Packed convolution of 1x1.
+#[derive(Debug)]
+pub struct Pointwise(Dense);
+
+impl Pointwise {
+    /// Packs `weight` (outputs, inputs, 1, 1).
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
+        Ok(Self(Dense::of_conv(weight, bias, None)?))
+    }
+
+    /// Input channels.
+    pub fn inputs(&self) -> usize {
+        self.0.inputs
+    }
+
+    /// Output channels.
+    pub fn outputs(&self) -> usize {
+        self.0.outputs
+    }
+
+    /// Maps pixels `x` (…, inputs) to `y` (…, outputs).
+    pub fn forward(&self, x: &[f32], relu: bool, threads: usize, y: &mut [f32]) {
+        let Self(dense) = self;
+        let range = [if relu { 0.0 } else { f32::NEG_INFINITY }, f32::INFINITY];
+        let pixels = share(y.len() / dense.outputs, threads);
+        let parts = x.chunks(pixels * dense.inputs).zip(y.chunks_mut(pixels * dense.outputs));
+        in_parallel(parts, |(x, y)| dense.forward(x, y, dense.outputs, range));
+    }
+}

@@ -1,0 +1,67 @@
+use tch::{Device, Kind, Tensor};
+
+use super::*;
+
+/// Whether the processor has AVX2 and FMA according to the kernel; only their absence may skip these tests.
+fn is_available() -> bool {
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
+    assert_eq!(available(), cfg!(target_arch = "x86_64") && has("avx2") && has("fma"));
+    available()
+}
+
+/// Channels that are and are not multiples of the panel; odd and even sizes; pictures smaller than a tile.
+#[test]
+fn packed_convolutions_equal_those_of_libtorch() {
+    if !is_available() {
+        return;
+    }
+    let _guard = tch::no_grad_guard();
+    tch::manual_seed(11);
+    let random = |size: &[i64]| Tensor::rand(size, (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
+    for (n, inputs, outputs, height, width) in
+        [(1, 16, 16, 8, 12), (2, 5, 7, 9, 13), (3, 33, 20, 4, 6), (1, 3, 1, 1, 1), (1, 2, 40, 2, 3)]
+    {
+        let x = random(&[n, inputs, height, width]);
+        for (side, has_bias) in [(1, true), (1, false), (3, true), (3, false)] {
+            let weight = random(&[outputs, inputs, side, side]);
+            let bias = has_bias.then(|| random(&[outputs]));
+            let padding = [side / 2, side / 2];
+            let expected = x.conv2d(&weight, bias.as_ref(), [1, 1], padding, [1, 1], 1);
+            let packed = PackedConv::new(&weight, bias.as_ref()).unwrap().unwrap();
+            for threads in [1, 2, 5] {
+                for relu in [false, true] {
+                    let (x, packed) = (x.shallow_clone(), &packed);
+                    let y = std::thread::scope(|scope| {
+                        let work = scope.spawn(move || {
+                            crate::threads::set_for_this_thread(threads);
+                            packed.forward(&x, relu).unwrap().unwrap()
+                        });
+                        work.join().unwrap()
+                    });
+                    let expected = if relu { expected.relu() } else { expected.shallow_clone() };
+                    assert_eq!(y.size(), expected.size());
+                    let difference = (y - expected).abs().max().double_value(&[]);
+                    assert!(difference < 1e-5 * inputs as f64, "{side}, {threads}: {difference}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn other_convolutions_and_tensors_are_left_to_libtorch() {
+    let ones = |size: &[i64], kind| Tensor::ones(size, (kind, Device::Cpu));
+    assert!(PackedConv::new(&ones(&[4, 3, 5, 5], Kind::Float), None).unwrap().is_none());
+    assert!(PackedConv::new(&ones(&[4, 3, 3, 3], Kind::BFloat16), None).unwrap().is_none());
+    let Some(packed) = PackedConv::new(&ones(&[4, 3, 3, 3], Kind::Float), None).unwrap() else {
+        assert!(!is_available());
+        return;
+    };
+    let forward = |x: Tensor| packed.forward(&x, false).unwrap();
+    assert!(forward(ones(&[1, 3, 4, 4], Kind::BFloat16)).is_none());
+    assert!(forward(ones(&[1, 2, 4, 4], Kind::Float)).is_none());
+    assert!(forward(ones(&[0, 3, 4, 4], Kind::Float)).is_none());
+    assert!(forward(ones(&[1, 3, 4, 4], Kind::Float).set_requires_grad(true)).is_none());
+    assert!(forward(ones(&[1, 3, 4, 4], Kind::Float)).is_some());
+}
