@@ -86,7 +86,7 @@ impl Winograd {
                 for ((dense, x), y) in self.products.iter().zip(parts).zip(products) {
                     dense.forward(x, y, self.outputs, ALL);
                 }
-                lanes::transform_output(self, &buffers.products, relu, y, width);
+                lanes::transform_output(self, &mut buffers.products, relu, y, width);
             }
         });
     }
@@ -111,7 +111,7 @@ mod lanes {
     }
 
     /// Transforms products to the output rows `y`, one or two.
-    pub fn transform_output(conv: &Winograd, products: &[f32], relu: bool, y: &mut [f32], width: usize) {
+    pub fn transform_output(conv: &Winograd, products: &mut [f32], relu: bool, y: &mut [f32], width: usize) {
         assert!(available());
         // SAFETY: the processor has AVX2 and FMA.
         unsafe { transform_output_avx2(conv, products, relu, y, width) }
@@ -161,6 +161,7 @@ mod lanes {
                 let place = tile * inputs..(tile + 1) * inputs;
                 let (d0, d1) = (&mut d0[place.clone()], &mut d1[place.clone()]);
                 let (d2, d3) = (&mut d2[place.clone()], &mut d3[place]);
+                let (x0, x3) = (&x0[..inputs], &x3[..inputs]);
                 for channel in 0..inputs {
                     d0[channel] = x0[channel] - x2[channel];
                     d1[channel] = x1[channel] + x2[channel];
@@ -172,31 +173,40 @@ mod lanes {
     }
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    fn transform_output_avx2(conv: &Winograd, products: &[f32], relu: bool, y: &mut [f32], width: usize) {
+    fn transform_output_avx2(conv: &Winograd, products: &mut [f32], relu: bool, y: &mut [f32], width: usize) {
         let outputs = conv.outputs;
         let bias = &conv.bias[..outputs];
         let tiles = products.len() / (SIDE * SIDE * outputs);
         let lowest = if relu { 0.0 } else { f32::NEG_INFINITY };
-        let limited = |value: f32| if value > lowest { value } else { lowest };
-        for (at, y) in y.chunks_exact_mut(width * outputs).enumerate() {
+        // Along columns, in place: rows 0 + 1 + 2 for the first row of outputs, 1 − 2 − 3 for the second.
+        let length = SIDE * tiles * outputs;
+        let (m0, rest) = products.split_at_mut(length);
+        let (m1, rest) = rest.split_at_mut(length);
+        let (m2, m3) = rest.split_at_mut(length);
+        let m3 = &m3[..length];
+        for at in 0..length {
+            let (a, b, c, d) = (m0[at], m1[at], m2[at], m3[at]);
+            m0[at] = a + b + c;
+            m1[at] = b - c - d;
+        }
+        for (sums, y) in [m0, m1].into_iter().zip(y.chunks_exact_mut(width * outputs)) {
+            let (s0, rest) = sums.split_at(tiles * outputs);
+            let (s1, rest) = rest.split_at(tiles * outputs);
+            let (s2, s3) = rest.split_at(tiles * outputs);
             for (tile, y) in y.chunks_mut(STEP * outputs).enumerate() {
-                let part = |row: usize, column: usize| {
-                    &products[((row * SIDE + column) * tiles + tile) * outputs..][..outputs]
-                };
-                // Rows 0 + 1 + 2 for the first output row, 1 − 2 − 3 for the second.
-                let (first, sign) = if at == 0 { (0, 1.0) } else { (1, -1.0) };
-                let rows: [[&[f32]; SIDE]; 3] =
-                    std::array::from_fn(|row| std::array::from_fn(|column| part(first + row, column)));
+                let place = tile * outputs..(tile + 1) * outputs;
+                let (s0, s1) = (&s0[place.clone()], &s1[place.clone()]);
+                let (s2, s3) = (&s2[place.clone()], &s3[place]);
                 let (left, right) = y.split_at_mut(outputs);
                 for channel in 0..outputs {
-                    let sum = |column: usize| {
-                        let [a, b, c] = [0, 1, 2].map(|row: usize| rows[row][column][channel]);
-                        a + sign * b + sign * c
-                    };
-                    let (m0, m1, m2, m3) = (sum(0), sum(1), sum(2), sum(3));
-                    left[channel] = limited(m0 + m1 + m2 + bias[channel]);
-                    if let Some(right) = right.get_mut(channel) {
-                        *right = limited(m1 - m2 - m3 + bias[channel]);
+                    let sum = s0[channel] + s1[channel] + s2[channel] + bias[channel];
+                    left[channel] = if sum > lowest { sum } else { lowest };
+                }
+                // The last tile of an odd width has one column.
+                if right.len() == outputs {
+                    for channel in 0..outputs {
+                        let sum = s1[channel] - s2[channel] - s3[channel] + bias[channel];
+                        right[channel] = if sum > lowest { sum } else { lowest };
                     }
                 }
             }
