@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use fastganseg_training::prompt::PromptConfig;
 use fastganseg_training::train::TrainConfig;
 use gstfastganseg::torch::model::TemporalSkip;
 
@@ -21,7 +22,11 @@ fn all_configurations_are_valid() {
             files.filter(|path| path.extension().is_some_and(|ending| ending == "toml")).collect();
         assert!(names.len() >= min_files, "{names:?}");
         for path in names {
-            TrainConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+            let result = match path.file_name().unwrap().to_str() {
+                Some("prompt.toml") => PromptConfig::open(&path, &[]).map(drop),
+                _ => TrainConfig::open(&path, &[]).map(drop),
+            };
+            result.unwrap_or_else(|error| panic!("{error}"));
         }
     }
 }

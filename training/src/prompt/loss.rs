@@ -66,3 +66,40 @@ fn iou(logits: &Tensor, truth: &Tensor) -> Result<Tensor> {
 fn mean(planes: &Tensor) -> Result<Tensor> {
     Ok(planes.f_mean_dim([1i64, 2].as_slice(), false, Kind::Float)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn one_click_trains_the_whole_and_other_prompts_the_defined_mask() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/prompt.toml");
+        let config = PromptConfig::open(&path, &[]).unwrap();
+        let truth = Tensor::zeros([8, 8], (Kind::Float, Device::Cpu));
+        let _ = truth.narrow(0, 2, 4).fill_(1.0);
+        let right = &truth * 12.0 - 6.0;
+        let wrong = -&right;
+        let predicted = Tensor::from_slice(&[1.0f32, 0.0, 0.0, 0.0]);
+        let loss = |masks: [&Tensor; 4], one_click| {
+            prompt_loss((&Tensor::stack(&masks, 0), &predicted), &truth, one_click, &config).unwrap()
+        };
+        let defined = [&right, &wrong, &wrong, &wrong];
+        let whole = [&wrong, &wrong, &wrong, &right];
+        for (masks, one_click, index, iou) in
+            [(defined, false, DEFINED, 1.0), (defined, true, WHOLE, 0.0), (whole, true, WHOLE, 1.0)]
+        {
+            let loss = loss(masks, one_click);
+            assert_eq!((loss.index, loss.iou), (index, iou));
+        }
+        let total = |masks, one_click| loss(masks, one_click).total.double_value(&[]);
+        assert!(total(whole, true) < total(defined, true));
+        // Another right mask among the alternatives lowers the loss.
+        let both = [&right, &wrong, &right, &wrong];
+        assert!(total(both, false) < total(defined, false));
+        assert!(total(both, false) < 0.2, "only the predicted IoU of one mask is wrong");
+    }
+}
