@@ -135,7 +135,7 @@ pub struct Conv {
     spec: ConvSpec,
     name: String,
     /// Made of the current weights, for inference.
-    packed: Option<PackedConv>,
+    packed: Option<Box<PackedConv>>,
 }
 
 impl Visit for Conv {
@@ -204,7 +204,7 @@ impl Conv {
     pub fn pack(&mut self) -> Result<()> {
         let ConvSpec { kernel: (rows, columns), stride, padding, groups, .. } = self.spec;
         if (stride, groups, padding) == (1, 1, Padding::Zeros(rows / 2, columns / 2)) {
-            self.packed = PackedConv::new(&self.weight, self.bias.as_ref())?;
+            self.packed = PackedConv::new(&self.weight, self.bias.as_ref())?.map(Box::new);
         }
         Ok(())
     }

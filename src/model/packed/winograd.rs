@@ -93,6 +93,7 @@ impl Winograd {
 }
 
 /// Linear combinations of vectors. The loops become vector instructions.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_unsafe))]
 mod lanes {
     use super::super::dense::available;
     use super::{Buffers, SIDE, STEP, Winograd};
