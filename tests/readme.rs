@@ -271,7 +271,13 @@ fn webm_export_keeps_alpha_and_asks_for_ffmpeg_if_missing() {
         return;
     }
     script(export, folder).unwrap();
+    let packets = Command::new("ffprobe")
+        .args(["-v", "error", "-count_packets", "-show_entries", "stream=nb_read_packets", "-of", "csv=p=0"])
+        .arg(folder.join("out.webm"))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&packets.stdout).trim(), "20");
     let video = video(&folder.join("out.webm"));
-    assert_eq!(video.frames, 20);
-    assert!(video.caps.contains("A420"), "{video:?}");
+    // GStreamer 1.26 decodes one frame less of WebM with alpha than the file has.
+    assert!((19..=20).contains(&video.frames) && video.caps.contains("A420"), "{video:?}");
 }

@@ -172,7 +172,7 @@ pub trait Regressor: layers::Visit + Send {
     }
 
     /// Returns another handle on a folded network, for encoding frames on another thread. `None` if the network does
-    /// no work there.
+    /// no work there. Packed weights are dropped: [`pack`](Self::pack) both afterwards.
     fn encoder_clone(&mut self) -> Result<Option<Self>>
     where
         Self: Sized,

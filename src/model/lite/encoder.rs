@@ -87,7 +87,7 @@ pub struct Encoder {
     stem: Conv,
     blocks: Vec<InvertedResidual>,
     /// Made of the current weights, for inference.
-    fused: Option<FusedEncoder>,
+    pub(super) fused: Option<FusedEncoder>,
 }
 
 impl Visit for Encoder {
@@ -129,8 +129,10 @@ impl Encoder {
 
     /// Encodes `image` (N, 3, H, W), RGB in [0, 1].
     pub fn forward(&self, image: &Tensor) -> Result<EncoderFeatures> {
-        if let Some(fused) = &self.fused {
-            return fused.forward(image);
+        if let Some(fused) = &self.fused
+            && let Some(features) = fused.forward(image)?
+        {
+            return Ok(features);
         }
         let image = image.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?;
         let run = |x: Tensor, from: usize, to: usize| {

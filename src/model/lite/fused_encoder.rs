@@ -14,7 +14,7 @@ use super::features::{EncoderFeatures, FEATURE_BLOCKS};
 use crate::Result;
 use crate::model::layers::Conv;
 use crate::model::packed::{Dense, Map, PANEL, available, in_parallel, share};
-use crate::model::tensor_slices::{floats, pixels, plain};
+use crate::model::tensor_slices::{floats, is_float, pixels, plain};
 
 /// Side of depthwise kernels.
 const SIDE: usize = 3;
@@ -74,11 +74,16 @@ impl FusedEncoder {
         Ok(Self { stem: dense(stem, None)?, blocks })
     }
 
-    /// Encodes `image` (N, 3, H, W) float32, RGB in [0, 1].
+    /// Encodes `image` (N, 3, H, W) float32 on the CPU, RGB in [0, 1], sides multiples of 16. Returns `None` for other
+    /// images.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    pub fn forward(&self, image: &Tensor) -> Result<EncoderFeatures> {
+    pub fn forward(&self, image: &Tensor) -> Result<Option<EncoderFeatures>> {
+        let (_, channels, height, width) = image.size4()?;
+        if !is_float(image) || image.numel() == 0 || channels != 3 || height % 16 != 0 || width % 16 != 0 {
+            return Ok(None);
+        }
         let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
         let run =
             |x: Map, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.map(&x, None, threads));
@@ -89,13 +94,13 @@ impl FusedEncoder {
         let first = &self.blocks[s8_end];
         let mut expanded = Map::new(s8.items, s8.height, s8.width, first.expanded())?;
         let s16 = run(first.map(&s8, Some(&mut expanded), threads)?, &self.blocks[s8_end + 1..s16_end])?;
-        Ok(EncoderFeatures {
+        Ok(Some(EncoderFeatures {
             s2: s2.into_tensor()?,
             s4: s4.into_tensor()?,
             s8: s8.into_tensor()?,
             s8_expanded: expanded.into_tensor()?,
             s16: s16.into_tensor()?,
-        })
+        }))
     }
 
     /// Convolution of 3x3 and stride 2 of the image, with zeros below and to the right. Maps RGB to [-1, 1] first.
@@ -206,7 +211,7 @@ impl Block {
         Ok(output)
     }
 
-    /// Computes some `rows` of the output. `expanded` has the rows of the expansion at their place.
+    /// Computes some `rows` of the output. `expanded` receives the rows of the expansion that belong to them.
     fn rows(
         &self,
         x: &[f32],
@@ -258,7 +263,10 @@ impl Block {
             self.project.forward(&middle, to, self.project.outputs, ALL);
             if self.residual {
                 let from = &x[row * width * channels..][..width * channels];
-                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                // The input of the first block has more channels, which are zero.
+                for (to, from) in to.chunks_exact_mut(self.project.outputs).zip(from.chunks_exact(channels)) {
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                }
             }
         }
     }
@@ -359,9 +367,13 @@ mod tests {
         }
         let _guard = tch::no_grad_guard();
         tch::manual_seed(9);
-        for (width, n, height, columns, threads) in
-            [(0.125, 1, 48, 64, 1), (0.3, 3, 32, 80, 2), (1.0, 1, 64, 112, 3), (1.0, 2, 16, 16, 8)]
-        {
+        for (width, n, height, columns, threads) in [
+            (0.125, 1, 48, 64, 1),
+            (0.05, 2, 32, 48, 2),
+            (0.3, 3, 32, 80, 2),
+            (1.0, 1, 64, 112, 3),
+            (1.0, 2, 16, 16, 8),
+        ] {
             let store = nn::VarStore::new(Device::Cpu);
             let mut encoder = Encoder::new(&store.root(), &Config { width, ..Config::lite() });
             encoder
@@ -389,6 +401,27 @@ mod tests {
                 let difference = (packed - expected).abs().max().double_value(&[]);
                 assert!(scale > 0.1 && difference < 1e-4 * scale, "{difference} of {scale}");
             }
+        }
+    }
+
+    #[test]
+    fn other_images_take_the_layers() {
+        let _guard = tch::no_grad_guard();
+        let store = nn::VarStore::new(Device::Cpu);
+        let mut encoder = Encoder::new(&store.root(), &Config { width: 0.125, ..Config::lite() });
+        encoder.pack().unwrap();
+        let ones = |size: &[i64]| Tensor::ones(size, (Kind::Float, Device::Cpu));
+        let fused =
+            |image: &Tensor| encoder.fused.as_ref().map(|fused| fused.forward(image).unwrap().is_some());
+        for (image, expected) in [
+            (ones(&[1, 3, 32, 48]), true),
+            (ones(&[1, 3, 32, 40]), false),
+            (ones(&[1, 4, 32, 48]), false),
+            (ones(&[0, 3, 32, 48]), false),
+            (ones(&[1, 3, 32, 48]).to_kind(Kind::BFloat16), false),
+            (ones(&[1, 3, 32, 48]).set_requires_grad(true), false),
+        ] {
+            assert_eq!(fused(&image), available().then_some(expected), "{:?}", image.size());
         }
     }
 

@@ -25,8 +25,8 @@ pub struct Dense {
 }
 
 impl Dense {
-    /// Packs `rows`, the weights of one output each. With `inputs`, the input has this number of channels, of which those
-    /// above the length of a row are zero.
+    /// Packs `rows`, the weights of one output each. `inputs`, at least `length`, is the number of channels of the input; the
+    /// weights of the surplus are zero.
     pub fn new(rows: &[f32], length: usize, inputs: usize, bias: &[f32]) -> Self {
         let outputs = rows.len() / length;
         let padded = outputs.next_multiple_of(PANEL);
@@ -60,8 +60,8 @@ impl Dense {
         self.bias.len()
     }
 
-    /// Maps pixels `x` (…, inputs) to `y` (…, width), whose outputs above those of the product are padding, and limits them
-    /// to `range`. Needs AVX2 and FMA: see [`available`].
+    /// Maps pixels `x` (…, inputs) to `y` (…, width), limited to `range`. Writes `outputs` channels of each pixel and, if
+    /// `width` is larger, the padding. Needs AVX2 and FMA: see [`available`].
     pub fn forward(&self, x: &[f32], y: &mut [f32], width: usize, range: [f32; 2]) {
         lanes::dense(self, x, y, width, range);
     }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Convolutions on the CPU with weights packed for its vector instructions, for inference in float32 on x86-64
-//! processors with AVX2 and FMA. [`Conv`](super::layers::Conv) defines their results.
+//! processors with AVX2 and FMA. [`Conv`](super::layers::Conv) defines their results for finite values.
 //!
-//! libtorch's convolutions take about as long for large ones, but write and read every intermediate result, and prepare
-//! kernels for each new size of the input, which delays the first frame of that size.
+//! libtorch is about as fast for large convolutions, but writes and reads every intermediate result, and prepares kernels
+//! for each new size of the input.
 
 mod dense;
 mod pointwise;
 mod winograd;
 
+use std::error::Error as _;
+
+use once_cell::sync::OnceCell;
 use tch::{Device, Kind, Tensor};
 
 pub use self::dense::{Dense, PANEL, available};
@@ -121,17 +124,28 @@ impl Map {
     }
 }
 
+/// Starts rayon's pool, which is the application's if it has one. Returns whether it runs.
+fn has_pool() -> bool {
+    static STARTED: OnceCell<bool> = OnceCell::new();
+    *STARTED.get_or_init(|| {
+        let started = rayon::ThreadPoolBuilder::new().build_global();
+        // Without a source, the error is that there is a pool already.
+        started.err().is_none_or(|error| error.source().is_none())
+    })
+}
+
 /// Number of rows for each of `threads` threads.
 pub fn share(rows: usize, threads: usize) -> usize {
     rows.div_ceil(threads.max(1)).max(1)
 }
 
-/// Calls `work` for every item, the first on this thread, the others on those of rayon's pool.
+/// Calls `work` for every item, the first on this thread, the others on those of rayon's pool, or on this thread if the pool
+/// cannot be started.
 pub fn in_parallel<T: Send>(mut items: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
     let Some(first) = items.next() else { return };
     let others: Vec<T> = items.collect();
-    if others.is_empty() {
-        return work(first);
+    if others.is_empty() || !has_pool() {
+        return std::iter::once(first).chain(others).for_each(work);
     }
     rayon::in_place_scope(|scope| {
         for item in others {

@@ -261,6 +261,8 @@ impl PromptNetwork {
     /// [`Error::Weights`] if a tensor is missing or of another shape.
     pub fn set_decoder(&mut self, tensors: &BTreeMap<String, Tensor>, origin: &Path) -> Result<()> {
         (self.prompts, self.decoder) = decoders(tensors, origin, self.prompts.device())?;
+        let _guard = tch::no_grad_guard();
+        self.positions = self.prompts.grid(SIDE / 16)?;
         Ok(())
     }
 

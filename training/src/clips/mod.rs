@@ -50,7 +50,7 @@ use crate::Result;
 type Size = (i64, i64);
 
 /// Maximum number of draws for one clip.
-const TRIES: usize = 1000;
+pub(crate) const TRIES: usize = 1000;
 
 /// Frames with their masks: reference, previous frame, predicted frames.
 #[derive(Debug)]

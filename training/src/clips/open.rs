@@ -28,8 +28,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Opens all sources and reads those that are kept in memory. Objects that cover less than the share `min_share` of
-    /// every picture of a video are left out. Prints a summary of each on stderr if `report` is set.
+    /// Opens all sources and reads those that are kept in memory. Frames of a video in which an object covers less than the
+    /// share `min_share` are not drawn for it, except in sources with `meta.json`. Prints a summary of each on stderr if `report` is set.
     ///
     /// # Errors
     /// If a source is missing or unreadable, or if there are more broken files than the limit; the message names
@@ -95,7 +95,7 @@ impl Sources {
                 return Ok(still);
             }
         }
-        Err(Error::Clips("no frame of a video shows an object; check data.sources".into()))
+        Err(Error::Clips("no frame of a video shows an object; check the sources".into()))
     }
 }
 

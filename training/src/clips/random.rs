@@ -11,7 +11,7 @@ use rand_distr::StandardNormal;
 pub struct Random(StdRng);
 
 impl Random {
-    /// Creates the generator of a clip.
+    /// Creates the generator of the clip or picture with this number.
     pub fn new(seed: u64, clip: u64) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());

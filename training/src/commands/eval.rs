@@ -60,7 +60,8 @@ pub struct Args {
     #[arg(long, value_name = "mask|box|points:N", default_value = "mask")]
     first: FirstMask,
 
-    /// Weights of the network that turns boxes and clicks into masks [default: the built-in ones]
+    /// Weights of the network that turns boxes and clicks into masks, for --first and --corrections [default: the built-in
+    /// ones]
     #[arg(long, value_name = "FILE")]
     prompt_weights: Option<PathBuf>,
 

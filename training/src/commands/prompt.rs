@@ -8,8 +8,8 @@ use fastganseg_training::{Result, allocator};
 
 /// Trains the network that turns boxes and clicks into masks, or resumes an interrupted run in the same folder.
 ///
-/// Its image encoder stays as it is. Writes to OUT the weights (model.safetensors), the checkpoint, the training curve and
-/// the effective configuration. Ctrl-C saves a checkpoint and stops.
+/// Its image encoder stays as it is. Writes to OUT the weights (model.safetensors), the checkpoint, the training curve (CSV,
+/// PNG, TensorBoard events) and the effective configuration. Ctrl-C saves a checkpoint and stops.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Configuration of the run, TOML

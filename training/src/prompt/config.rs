@@ -31,9 +31,9 @@ pub struct PromptConfig {
     pub report_every: u64,
     /// Pictures per step.
     pub batch: usize,
-    /// Clicks on the object of a picture, one after the other.
+    /// Maximum number of clicks per picture; all but the first correct the mask.
     pub clicks: usize,
-    /// Probability that the network sees the surroundings of the object only.
+    /// Probability of a close-up: the network sees only the object and what is near it.
     pub close_ups: f64,
     /// Standard deviation of the sides of a box, relative to its size; half of the boxes are exact.
     pub box_noise: f64,
@@ -69,7 +69,7 @@ impl PromptConfig {
 
     fn check(&self) -> Checked {
         at_least_one("steps", self.steps)?;
-        must(self.threads > 0, "threads: at least 1")?;
+        at_least_one("threads", u64::try_from(self.threads).unwrap_or(0))?;
         at_least_one("checkpoint_every", self.checkpoint_every)?;
         at_least_one("report_every", self.report_every)?;
         at_least_one("batch", self.batch as u64)?;
@@ -86,6 +86,8 @@ impl PromptConfig {
         }
         let ratios: f64 = self.sources.values().map(|source| source.ratio).sum();
         must(ratios > 0.0, "sources: at least one source must have a ratio above 0")?;
+        let encoder = self.optimiser.encoder_learning_rate;
+        must(encoder == 0.0, "optimiser.encoder_learning_rate: must be 0, the image encoder is not trained")?;
         self.optimiser.check()
     }
 }

@@ -17,8 +17,8 @@ use tch::{Device, Kind, Tensor, nn};
 
 pub use self::config::PromptConfig;
 use self::loss::prompt_loss;
-use self::view::View;
-use crate::clips::{Random, Reading, Sources};
+use self::view::{MIN_PIXELS, View};
+use crate::clips::{Random, Reading, Sources, TRIES};
 use crate::train::{Adam, CHECKPOINT, CONFIG, Interrupt, NetworkState, Recorder, load, save};
 use crate::{Error, Result};
 
@@ -36,8 +36,8 @@ const MODEL: &str = "model.safetensors";
 const NETWORK: &str = "decoder";
 
 /// Trains with `config` until the end or until `interrupt` requests a stop. Resumes from the checkpoint in `out` if there
-/// is one. Writes to `out`: `checkpoint.safetensors`, `model.safetensors`, `curve.csv` and its plot and the effective
-/// `config.toml`.
+/// is one. Writes to `out`: `checkpoint.safetensors`, `model.safetensors`, `curve.csv` and its plot, TensorBoard's files and
+/// the effective `config.toml`.
 ///
 /// # Errors
 /// If the data or the configuration is invalid, the checkpoint belongs to another run, or the loss diverges. The last
@@ -61,7 +61,7 @@ pub fn run(config: &PromptConfig, out: &Path, interrupt: &Interrupt) -> Result<(
                 last("iou_later_clicks")
             );
         }
-        if session.done.is_multiple_of(config.checkpoint_every) || session.done == config.steps {
+        if session.done.is_multiple_of(config.checkpoint_every) {
             session.save(out)?;
         }
     }
@@ -71,6 +71,20 @@ pub fn run(config: &PromptConfig, out: &Path, interrupt: &Interrupt) -> Result<(
         eprintln!("stopped after {} of {} steps; run the same command to resume", session.done, config.steps);
     }
     Ok(())
+}
+
+/// Returns the first line of a configuration that differs from the one before, apart from settings that only concern speed
+/// and reports.
+fn first_difference(before: &str, now: &str) -> Option<String> {
+    const MAY_CHANGE: [&str; 3] = ["threads = ", "checkpoint_every = ", "report_every = "];
+    let lines = |text: &str| -> Vec<String> {
+        let kept = text.lines().filter(|line| !MAY_CHANGE.iter().any(|key| line.starts_with(key)));
+        kept.map(str::to_owned).collect()
+    };
+    let (before, now) = (lines(before), lines(now));
+    let differs = |line: &&String| !before.contains(line);
+    let missing = || before.iter().find(|line| !now.contains(line));
+    now.iter().find(differs).or_else(missing).map(|line| format!("`{line}`"))
 }
 
 /// State of a run.
@@ -111,9 +125,10 @@ impl<'a> Session<'a> {
             .map_err(|error| Error::Config { path: file.clone(), reason: error.to_string() })?;
         if checkpoint.exists() {
             let before = fs::read_to_string(&file).map_err(|source| Error::read(&file, source))?;
-            if before != text {
+            if let Some(key) = first_difference(&before, &text) {
                 let reason = format!(
-                    "the configuration differs from that of its run, {}; set another folder with --out to start a new run",
+                    "{key} differs from the configuration of its run, {}; set another folder with --out to start a new run, \
+                     with start_from its weights if you like",
                     file.display()
                 );
                 return Err(Error::Checkpoint { path: checkpoint, reason });
@@ -134,17 +149,18 @@ impl<'a> Session<'a> {
         self.adam.zero_gradients();
         for index in 0..self.config.batch as u64 {
             let mut random = Random::new(self.config.seed, self.done * self.config.batch as u64 + index);
-            let view = loop {
-                if let Some(view) = View::draw(sources, self.config, &mut random)? {
-                    break view;
-                }
+            let mut drawn = (0..TRIES).map(|_| View::draw(sources, self.config, &mut random));
+            let view = drawn.find_map(Result::transpose).transpose()?;
+            let Some(view) = view else {
+                let reason = format!("no object has {MIN_PIXELS} pixels; use other sources or a larger size");
+                return Err(Error::Clips(reason));
             };
             self.train_view(&view, &mut random, recorder)?;
         }
         let schedule = self.config.optimiser.schedule(self.config.steps);
         let norm = self.adam.step(schedule.at(self.done))?;
         if !norm.is_finite() {
-            let remedy = "lower optimiser.learning_rate".to_owned();
+            let remedy = "the last checkpoint is kept; start from its model.safetensors".to_owned();
             return Err(Error::Diverged { what: "gradient".into(), step: self.done, remedy });
         }
         recorder.add("gradient_norm", norm);
@@ -152,8 +168,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Adds the gradients of one picture: a box, and clicks one after the other, each with the mask of those before, as
-    /// [`PromptNetwork::select`] gives them to the network.
+    /// Adds the gradients of one picture: a box, and clicks one after the other, each with the trained mask of those
+    /// before.
     fn train_view(&mut self, view: &View, random: &mut Random, recorder: &mut Recorder) -> Result<()> {
         let embedding = self.network.encode(&view.picture())?;
         let rect = view.draw_box(self.config.box_noise, random);

@@ -14,9 +14,9 @@ use crate::clips::{Random, Sources};
 /// Margin of a close-up on each side, relative to the size of the object.
 const MARGIN: [f64; 2] = [0.1, 1.0];
 /// An object of fewer pixels is not used.
-const MIN_PIXELS: usize = 100;
+pub const MIN_PIXELS: usize = 100;
 
-/// Picture with the mask of an object.
+/// Picture with the mask of an object. Void pixels count as background.
 #[derive(Debug)]
 pub struct View {
     rgb: Vec<u8>,

@@ -21,7 +21,7 @@ const STEP: &str = "step";
 /// A network and its optimiser.
 #[derive(Debug)]
 pub struct NetworkState<'a> {
-    /// `regressor`, `spatial` or `temporal`.
+    /// `regressor`, `spatial`, `temporal` or `decoder`.
     pub name: &'static str,
     /// The variables of the network.
     pub store: &'a nn::VarStore,
