@@ -155,7 +155,8 @@ pub(super) fn read_tensors(bytes: &[u8], origin: &Path) -> Result<Tensors> {
 /// Reads every tensor of the file `path` as float32, and its metadata.
 ///
 /// # Errors
-/// [`Error::Read`] if it cannot be read, otherwise those of [`read_tensors`].
+/// [`Error::Read`] if it cannot be read. [`Error::Weights`] if it is not safetensors, or a tensor is not F32, F16 or BF16,
+/// or not finite.
 pub fn open_tensors(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
     all_tensors(&Container::open(path)?)
 }
