@@ -31,7 +31,7 @@ usage() {
   cat <<EOF
 usage: scripts/setup.sh [--check]
 
-Installs the dependencies of fastganseg on Debian 12, Ubuntu 24.04 and derivatives:
+Installs the dependencies of fastganseg on Debian 12 and 13, Ubuntu 24.04 and derivatives:
   - GStreamer's development and run-time packages and a C++ compiler, with apt
     (as root, or through sudo);
   - libtorch $TORCH in .libtorch/ of this checkout, only for this project.
