@@ -17,6 +17,7 @@ pub mod prompt;
 pub mod resnet50;
 mod store;
 mod tensor_slices;
+mod vector;
 pub mod weights;
 mod zero_init;
 

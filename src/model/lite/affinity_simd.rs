@@ -11,6 +11,7 @@ use tch::{Kind, Tensor};
 use super::features::product;
 use crate::Result;
 use crate::model::tensor_slices::{Unshared, floats, plain};
+use crate::model::vector::available;
 
 /// Softmax over the rows of an affinity matrix, not yet divided by the denominators.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl SoftmaxReadout {
 
 /// Whether [`softmax_readout`] supports the affinity matrix and the processor.
 pub fn fits(likeness: &Unshared) -> bool {
-    lanes::available() && likeness.is_plain()
+    available() && likeness.is_plain()
 }
 
 /// Returns the softmax of `sharpness · likeness + bias` over the tokens. `likeness` (N, queries, tokens) is
@@ -93,11 +94,7 @@ fn scalar(x: &Tensor) -> Result<f32> {
 mod lanes {
     use std::f32::consts::{LN_2, LOG2_E};
 
-    const LANES: usize = 8;
-
-    pub fn available() -> bool {
-        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-    }
+    use crate::model::vector::{LANES, available};
 
     /// Returns the maximum similarity to an object token and to a background token.
     pub fn max_likeness(row: &[f32], mask: &[f32]) -> (f32, f32) {
@@ -207,10 +204,6 @@ mod lanes {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod lanes {
-    pub fn available() -> bool {
-        false
-    }
-
     pub fn max_likeness(_: &[f32], _: &[f32]) -> (f32, f32) {
         unreachable!("not available")
     }
@@ -225,17 +218,10 @@ mod tests {
     use tch::Device;
 
     use super::*;
+    use crate::model::vector::checked_available;
 
     /// Token counts that are and are not multiples of the lane count.
     const TOKENS: [i64; 5] = [1, 7, 8, 61, 200];
-
-    /// Whether the processor has AVX2 and FMA according to the kernel; only their absence may skip these tests.
-    fn available() -> bool {
-        let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
-        assert_eq!(lanes::available(), cfg!(target_arch = "x86_64") && has("avx2") && has("fma"));
-        lanes::available()
-    }
 
     /// Returns an unshared copy.
     fn copy(x: &Tensor) -> Unshared {
@@ -255,7 +241,7 @@ mod tests {
 
     #[test]
     fn readout_equals_softmax() {
-        if !available() {
+        if !checked_available() {
             return;
         }
         tch::manual_seed(5);
@@ -273,7 +259,7 @@ mod tests {
 
     #[test]
     fn maximum_similarities_to_object_and_background() {
-        if !available() {
+        if !checked_available() {
             return;
         }
         tch::manual_seed(6);
@@ -294,7 +280,7 @@ mod tests {
     fn gradients_and_other_kinds_are_left_to_libtorch() {
         // SAFETY: none of these tensors has another handle.
         let fits = |x: Tensor| fits(&unsafe { Unshared::new(x) });
-        assert_eq!(fits(random(&[1, 2, 8])), available());
+        assert_eq!(fits(random(&[1, 2, 8])), checked_available());
         assert!(!fits(random(&[1, 2, 8]).set_requires_grad(true)));
         assert!(!fits(random(&[1, 8, 2]).transpose(1, 2)));
         assert!(!fits(random(&[1, 2, 8]).to_kind(Kind::BFloat16)));

@@ -134,39 +134,22 @@ impl Decoder {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn pack(&mut self) -> Result<()> {
-        let Self {
-            fuse16,
-            residual16a,
-            residual16b,
-            up8,
-            fuse8,
-            residual8,
-            up4,
-            temporal_skip,
-            fuse4,
-            residual4,
-            up2,
-            fuse2,
-            head,
-            edge,
-            skip_channels: _,
-        } = self;
         let convolutions = [
-            fuse16,
-            residual16a,
-            residual16b,
-            up8,
-            fuse8,
-            residual8,
-            up4,
-            fuse4,
-            residual4,
-            up2,
-            fuse2,
-            head,
+            &mut self.fuse16,
+            &mut self.residual16a,
+            &mut self.residual16b,
+            &mut self.up8,
+            &mut self.fuse8,
+            &mut self.residual8,
+            &mut self.up4,
+            &mut self.fuse4,
+            &mut self.residual4,
+            &mut self.up2,
+            &mut self.fuse2,
+            &mut self.head,
         ];
-        let optional = temporal_skip.iter_mut();
-        let edge = edge.iter_mut().flat_map(|edge| [&mut edge.fuse, &mut edge.head]);
+        let optional = self.temporal_skip.iter_mut();
+        let edge = self.edge.iter_mut().flat_map(|edge| [&mut edge.fuse, &mut edge.head]);
         convolutions.into_iter().chain(optional).chain(edge).try_for_each(Conv::pack)
     }
 

@@ -13,17 +13,14 @@ use tch::{Device, Kind, Tensor};
 use super::features::{EncoderFeatures, FEATURE_BLOCKS};
 use crate::Result;
 use crate::model::layers::Conv;
-use crate::model::packed::{Dense, Map, PANEL, available, in_parallel, share};
+use crate::model::packed::{Dense, Map, PANEL, UNLIMITED, in_parallel, share};
 use crate::model::tensor_slices::{floats, is_float, pixels, plain};
+use crate::model::vector::available;
 
 /// Side of depthwise kernels.
 const SIDE: usize = 3;
-/// Upper limit of the activations.
-const LIMIT: f32 = 6.0;
 /// Range of the activations.
-const RANGE: [f32; 2] = [0.0, LIMIT];
-/// Range without an activation.
-const ALL: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
+const RANGE: [f32; 2] = [0.0, 6.0];
 
 /// Stem and blocks with packed weights.
 #[derive(Debug)]
@@ -260,7 +257,7 @@ impl Block {
                 &ring[slot * length..][..length]
             });
             lanes::depthwise(self, sources, 1 - before, &mut middle);
-            self.project.forward(&middle, to, self.project.outputs, ALL);
+            self.project.forward(&middle, to, self.project.outputs, UNLIMITED);
             if self.residual {
                 let from = &x[row * width * channels..][..width * channels];
                 // The input of the first block has more channels, which are zero.
@@ -275,17 +272,12 @@ impl Block {
 /// Arithmetic, eight values at a time.
 #[cfg(target_arch = "x86_64")]
 mod lanes {
-    use std::arch::x86_64::{
-        __m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_set1_ps,
-        _mm256_setzero_ps, _mm256_storeu_ps,
-    };
+    use std::arch::x86_64::{__m256, _mm256_fmadd_ps};
 
-    use super::{Block, LIMIT, SIDE, available};
+    use super::{Block, RANGE, SIDE};
+    use crate::model::vector::{LANES, available, limited, load, store};
 
-    /// Channels of a depthwise convolution that are computed together.
-    const LANES: usize = 8;
-
-    /// Convolves three rows of the expansion, from the column `offset` on, to one of the output `y`, limited to [0, LIMIT].
+    /// Convolves three rows of the expansion, from the column `offset` on, to one of the output `y`, limited to [`RANGE`].
     pub fn depthwise(block: &Block, rows: [&[f32]; SIDE], offset: usize, y: &mut [f32]) {
         assert!(available());
         // SAFETY: the processor has AVX2 and FMA.
@@ -308,30 +300,9 @@ mod lanes {
                         sums = _mm256_fmadd_ps(load(&row[dx * hidden..]), *weights, sums);
                     }
                 }
-                store(&mut y[first..], limited(sums));
+                store(&mut y[first..], limited(sums, RANGE));
             }
         }
-    }
-
-    /// Limits to [0, LIMIT].
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn limited(x: __m256) -> __m256 {
-        _mm256_min_ps(_mm256_max_ps(x, _mm256_setzero_ps()), _mm256_set1_ps(LIMIT))
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn load(values: &[f32]) -> __m256 {
-        // SAFETY: the slice has as many values as are read.
-        unsafe { _mm256_loadu_ps(values[..LANES].as_ptr()) }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn store(to: &mut [f32], values: __m256) {
-        // SAFETY: the slice has as many values as are written.
-        unsafe { _mm256_storeu_ps(to[..LANES].as_mut_ptr(), values) }
     }
 }
 

@@ -9,6 +9,8 @@ use crate::model::tensor_slices::{floats, plain};
 
 /// Output channels that are computed together.
 pub const PANEL: usize = 16;
+/// Range of values that are not limited.
+pub const UNLIMITED: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 /// Pixels that are computed together.
 const TILE: usize = 6;
 
@@ -61,32 +63,18 @@ impl Dense {
     }
 
     /// Maps pixels `x` (…, inputs) to `y` (…, width), limited to `range`. Writes `outputs` channels of each pixel and, if
-    /// `width` is larger, the padding. Needs AVX2 and FMA: see [`available`].
+    /// `width` is larger, the padding. Needs AVX2 and FMA: see [`available`](crate::model::vector::available).
     pub fn forward(&self, x: &[f32], y: &mut [f32], width: usize, range: [f32; 2]) {
         lanes::dense(self, x, y, width, range);
     }
 }
 
-/// Whether the processor has AVX2 and FMA.
-pub fn available() -> bool {
-    lanes::available()
-}
-
 #[cfg(target_arch = "x86_64")]
 mod lanes {
-    use std::arch::x86_64::{
-        __m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_set1_ps,
-        _mm256_storeu_ps,
-    };
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps};
 
     use super::{Dense, PANEL, TILE};
-
-    /// Values of a vector.
-    const LANES: usize = 8;
-
-    pub fn available() -> bool {
-        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-    }
+    use crate::model::vector::{LANES, available, limited, load, store};
 
     pub fn dense(dense: &Dense, x: &[f32], y: &mut [f32], width: usize, range: [f32; 2]) {
         assert!(available());
@@ -156,36 +144,11 @@ mod lanes {
             }
         }
     }
-
-    /// Limits to a range.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn limited(x: __m256, [low, high]: [f32; 2]) -> __m256 {
-        _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(low)), _mm256_set1_ps(high))
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn load(values: &[f32]) -> __m256 {
-        // SAFETY: the slice has as many values as are read.
-        unsafe { _mm256_loadu_ps(values[..LANES].as_ptr()) }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn store(to: &mut [f32], values: __m256) {
-        // SAFETY: the slice has as many values as are written.
-        unsafe { _mm256_storeu_ps(to[..LANES].as_mut_ptr(), values) }
-    }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 mod lanes {
     use super::Dense;
-
-    pub fn available() -> bool {
-        false
-    }
 
     pub fn dense(_: &Dense, _: &[f32], _: &mut [f32], _: usize, _: [f32; 2]) {
         unreachable!("not available")

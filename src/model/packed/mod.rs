@@ -15,10 +15,11 @@ use std::error::Error as _;
 use once_cell::sync::OnceCell;
 use tch::{Device, Kind, Tensor};
 
-pub use self::dense::{Dense, PANEL, available};
+pub use self::dense::{Dense, PANEL, UNLIMITED};
 use self::pointwise::Pointwise;
 use self::winograd::Winograd;
 use super::tensor_slices::{Unshared, floats, is_float, pixels};
+use super::vector::available;
 use crate::Result;
 
 /// Packed convolution of stride 1.

@@ -3,19 +3,12 @@
 use tch::{Device, Kind, Tensor};
 
 use super::*;
-
-/// Whether the processor has AVX2 and FMA according to the kernel; only their absence may skip these tests.
-fn is_available() -> bool {
-    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
-    assert_eq!(available(), cfg!(target_arch = "x86_64") && has("avx2") && has("fma"));
-    available()
-}
+use crate::model::vector::checked_available;
 
 /// Channels that are and are not multiples of the panel; odd and even sizes; pictures smaller than a tile.
 #[test]
 fn packed_convolutions_equal_those_of_libtorch() {
-    if !is_available() {
+    if !checked_available() {
         return;
     }
     let _guard = tch::no_grad_guard();
@@ -57,7 +50,7 @@ fn other_convolutions_and_tensors_are_left_to_libtorch() {
     assert!(PackedConv::new(&ones(&[4, 3, 5, 5], Kind::Float), None).unwrap().is_none());
     assert!(PackedConv::new(&ones(&[4, 3, 3, 3], Kind::BFloat16), None).unwrap().is_none());
     let Some(packed) = PackedConv::new(&ones(&[4, 3, 3, 3], Kind::Float), None).unwrap() else {
-        assert!(!is_available());
+        assert!(!checked_available());
         return;
     };
     let forward = |x: Tensor| packed.forward(&x, false).unwrap();

@@ -5,7 +5,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::dense::Dense;
+use super::dense::{Dense, UNLIMITED};
 use super::{in_parallel, share};
 use crate::Result;
 use crate::model::tensor_slices::{floats, plain};
@@ -14,8 +14,6 @@ use crate::model::tensor_slices::{floats, plain};
 const STEP: usize = 2;
 /// Inputs of a tile along each axis.
 const SIDE: usize = 4;
-/// Range of the products.
-const ALL: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 
 /// Packed convolution of 3x3.
 #[derive(Debug)]
@@ -84,7 +82,7 @@ impl Winograd {
                 let parts = buffers.tiles.chunks_exact(tiles * self.inputs);
                 let products = buffers.products.chunks_exact_mut(tiles * self.outputs);
                 for ((dense, x), y) in self.products.iter().zip(parts).zip(products) {
-                    dense.forward(x, y, self.outputs, ALL);
+                    dense.forward(x, y, self.outputs, UNLIMITED);
                 }
                 lanes::transform_output(self, &mut buffers.products, relu, y, width);
             }
@@ -95,8 +93,8 @@ impl Winograd {
 /// Linear combinations of vectors. The loops become vector instructions.
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_unsafe))]
 mod lanes {
-    use super::super::dense::available;
     use super::{Buffers, SIDE, STEP, Winograd};
+    use crate::model::vector::available;
 
     /// Transforms the tiles whose first output row is `first`.
     pub fn transform_input(
