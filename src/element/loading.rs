@@ -30,6 +30,7 @@ use crate::mask::{Interpretation, ReferenceMask};
 use crate::matte::Matte;
 use crate::model::person::Person;
 use crate::model::prompt::{Point, Prompt, Rect};
+use crate::tracker::{ReferenceEncoder, ReferenceUse};
 
 impl FastGanSeg {
     /// Reads the reference that is set by properties, if any.
@@ -155,6 +156,7 @@ impl FastGanSeg {
         prompt: Prompt,
         frame: &Frame,
         corrected: Option<&Matte>,
+        encoder: Option<ReferenceEncoder>,
     ) -> crate::Result<()> {
         let (ref_image, device, interactive, object) = {
             let settings = self.settings();
@@ -210,8 +212,8 @@ impl FastGanSeg {
             let mut set = |mask: crate::Result<ReferenceMask>, is_last: bool| {
                 let Some(obj) = weak.upgrade() else { return };
                 let element = obj.imp();
-                let set = |mask| element.set_selected(mask, picture.clone(), correction.as_ref(), before);
-                let set = mask.and_then(set);
+                let target = Target { picture: &picture, encoder: encoder.as_ref(), before };
+                let set = mask.and_then(|mask| element.set_selected(&mask, &target, correction.as_ref()));
                 if is_last {
                     element.finish_selection();
                 }
@@ -237,7 +239,11 @@ impl FastGanSeg {
     ///
     /// # Errors
     /// The frame cannot be converted, and errors of libtorch.
-    pub(super) fn try_find_person(&self, frame: &Frame) -> crate::Result<()> {
+    pub(super) fn try_find_person(
+        &self,
+        frame: &Frame,
+        encoder: Option<ReferenceEncoder>,
+    ) -> crate::Result<()> {
         let device = self.settings().device.parse::<DeviceChoice>()?;
         let picture = reference_picture(frame)?;
         if !self.upstream_is_live() {
@@ -260,7 +266,10 @@ impl FastGanSeg {
             let region = found.as_ref().ok().and_then(|found| found.as_ref()).map(|person| person.region);
             let confirmed = element.shared().auto.finish_search(region, true);
             let set = match found {
-                Ok(Some(person)) if confirmed => element.set_person(networks, &person, &picture),
+                Ok(Some(person)) if confirmed => {
+                    let target = Target { picture: &picture, encoder: encoder.as_ref(), before: None };
+                    element.set_person(networks, &person, target)
+                }
                 Ok(_) => Ok(()),
                 Err(error) => Err(error),
             };
@@ -272,35 +281,38 @@ impl FastGanSeg {
     }
 
     /// Makes a person the reference: at once, and then with better edges. A reference that was set meanwhile stays.
-    fn set_person(
-        &self,
-        networks: &mut Networks,
-        person: &Person,
-        picture: &OwnedPicture,
-    ) -> crate::Result<()> {
+    fn set_person(&self, networks: &mut Networks, person: &Person, mut target: Target) -> crate::Result<()> {
         let is_wanted = matches!(self.shared().slot.state(), State::None | State::Lost);
         if !is_wanted {
             return Ok(());
         }
-        let (width, height) = (picture.as_picture().width, picture.as_picture().height);
+        let (width, height) = (target.picture.as_picture().width, target.picture.as_picture().height);
         let mask = ReferenceMask::from_soft(width, height, person.alpha.clone())?;
-        let before = self.set_selected(mask, picture.clone(), None, None)?;
-        let refined = networks.refine_person(picture, person)?;
-        self.set_selected(refined, picture.clone(), None, before)?;
+        target.before = self.set_selected(&mask, &target, None)?;
+        let refined = networks.refine_person(target.picture, person)?;
+        self.set_selected(&refined, &target, None)?;
         Ok(())
     }
 
-    /// Sets a selected mask. `before` is its preliminary mask, which must still be in use. Returns the id of the mask, or
-    /// `None` if it is not used.
+    /// Sets a selected mask, or adds a corrected one. Returns the id of the mask, or `None` if it is not used.
     fn set_selected(
         &self,
-        mask: ReferenceMask,
-        picture: OwnedPicture,
+        mask: &ReferenceMask,
+        target: &Target,
         correction: Option<&Correction>,
-        before: Option<LoadId>,
     ) -> crate::Result<Option<LoadId>> {
-        let mask = correction.map_or(Ok(mask.clone()), |correction| correction.apply(&mask))?;
-        let reference = Reference::new(mask, Some(picture));
+        let (mask, purpose) = match correction {
+            Some(correction) => (correction.apply(mask)?, ReferenceUse::Add),
+            None => (mask.clone(), ReferenceUse::Set),
+        };
+        let encode = |encoder: &ReferenceEncoder| {
+            let encoded = encoder.encode(&mut target.picture.as_picture(), &mask, purpose);
+            // The streaming thread tries again, and reports the error.
+            encoded.inspect_err(|error| gst::debug!(CAT, imp = self, "not encoded: {error}")).ok()
+        };
+        let encoded = target.encoder.and_then(encode);
+        let reference = Reference::new(mask, Some(target.picture.clone())).with_encoded(encoded);
+        let before = target.before;
         let load = {
             let mut shared = self.shared();
             let slot = &mut shared.slot;
@@ -450,6 +462,14 @@ impl FastGanSeg {
             );
         }
     }
+}
+
+/// What a selected mask is set for.
+struct Target<'a> {
+    picture: &'a OwnedPicture,
+    encoder: Option<&'a ReferenceEncoder>,
+    /// The preliminary mask of the same selection, which must still be in use.
+    before: Option<LoadId>,
 }
 
 /// Returns a copy of a frame to select in.

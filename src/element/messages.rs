@@ -29,7 +29,7 @@ use crate::device;
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
 use crate::model::prompt::Prompt;
-use crate::tracker::Quality;
+use crate::tracker::{Quality, ReferenceEncoder};
 
 const ALPHA_FORMATS: &str = "a format with alpha (A420, AYUV, RGBA, ...)";
 
@@ -102,8 +102,8 @@ impl Host for FastGanSeg {
         self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());
     }
 
-    fn find_person(&self, frame: &Frame) -> crate::Result<()> {
-        self.try_find_person(frame)
+    fn find_person(&self, frame: &Frame, encoder: Option<ReferenceEncoder>) -> crate::Result<()> {
+        self.try_find_person(frame, encoder)
     }
 
     fn save(&self, snapshot: Option<Snapshot>) {
@@ -163,10 +163,16 @@ impl Host for FastGanSeg {
         );
     }
 
-    fn select(&self, prompt: Prompt, frame: &Frame, corrected: Option<&Matte>) -> crate::Result<()> {
+    fn select(
+        &self,
+        prompt: Prompt,
+        frame: &Frame,
+        corrected: Option<&Matte>,
+        encoder: Option<ReferenceEncoder>,
+    ) -> crate::Result<()> {
         let interactive = self.settings().interactive;
         let keeps_on = interactive || self.shared().slot.state() != State::None;
-        match self.try_select(prompt, frame, corrected) {
+        match self.try_select(prompt, frame, corrected, encoder) {
             Err(error) if keeps_on => self.warn_selection(&error),
             result => return result,
         }

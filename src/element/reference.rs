@@ -4,14 +4,16 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use gstreamer_video::VideoInfo;
 
+use super::shared::lock;
+
 use crate::image::OwnedPicture;
 use crate::mask::{MaskWarning, ReferenceMask};
-use crate::tracker::{MAX_ADDED_REFERENCES, MAX_OBJECTS, Presence};
+use crate::tracker::{EncodedReference, MAX_ADDED_REFERENCES, MAX_OBJECTS, Presence};
 use crate::{Error, Result};
 
 /// A checked mask, and the image that it belongs to; without an image, it belongs to the next buffer.
@@ -21,6 +23,8 @@ pub struct Reference {
     pub image: Option<OwnedPicture>,
     /// The aspect ratio of the mask was compared with that of a frame.
     compared: AtomicBool,
+    /// The image and the mask, encoded ahead of their first use.
+    encoded: Mutex<Option<EncodedReference>>,
 }
 
 /// Maximum number of streams whose own reference is kept. The least recent one is dropped.
@@ -28,7 +32,21 @@ const MAX_STREAMS: usize = 8;
 
 impl Reference {
     pub fn new(mask: ReferenceMask, image: Option<OwnedPicture>) -> Self {
-        Self { mask: Arc::new(mask), image, compared: AtomicBool::new(false) }
+        Self::shared(Arc::new(mask), image)
+    }
+
+    fn shared(mask: Arc<ReferenceMask>, image: Option<OwnedPicture>) -> Self {
+        Self { mask, image, compared: AtomicBool::default(), encoded: Mutex::default() }
+    }
+
+    /// Adds the result of encoding it.
+    pub fn with_encoded(self, encoded: Option<EncodedReference>) -> Self {
+        Self { encoded: Mutex::new(encoded), ..self }
+    }
+
+    /// Returns the result of encoding it, the first time.
+    pub fn take_encoded(&self) -> Option<EncodedReference> {
+        lock(&self.encoded).take()
     }
 
     /// Reads a mask and its image.
@@ -336,7 +354,7 @@ impl ReferenceSlot {
             return;
         }
         let mask = Arc::clone(&reference.mask);
-        let seeded = Arc::new(Reference { mask, image: Some(image), compared: AtomicBool::new(true) });
+        let seeded = Arc::new(Reference::shared(mask, Some(image)));
         let own = self.streams.back_mut().into_iter().flat_map(|(_, references)| references);
         for other in own.filter(|other| Arc::ptr_eq(other, reference)) {
             *other = seeded.clone();

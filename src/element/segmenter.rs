@@ -14,7 +14,7 @@ use crate::element::frame::{Frame, Shrinker, View};
 use crate::image::{FrameSource, OwnedPicture, Region};
 use crate::mask::{ObjectMask, ReferenceMask};
 use crate::matte::Matte;
-use crate::tracker::{Options, Prefetched, Presence, Quality, Tracker};
+use crate::tracker::{Options, Prefetched, Presence, Quality, ReferenceUse, Tracker};
 use crate::{Result, threads};
 
 /// The tracker, and its number of threads.
@@ -187,15 +187,18 @@ impl Segmenter {
         let mut reference_mask = None;
         for (index, reference) in references.iter().enumerate() {
             let added = index > 0 || (adds && tracker.has_reference());
+            let purpose = if added { ReferenceUse::Add } else { ReferenceUse::Set };
             let mut image = reference.image.as_ref().map(OwnedPicture::as_picture);
             let source: &mut dyn FrameSource = match &mut image {
                 Some(image) => image,
                 None => &mut view,
             };
-            if added {
-                tracker.add_reference(source, &reference.mask)?;
-            } else {
-                tracker.set_reference(source, &reference.mask)?;
+            let encoded = reference.take_encoded().filter(|encoded| tracker.accepts(encoded, purpose));
+            match (encoded, purpose) {
+                (Some(encoded), ReferenceUse::Set) => tracker.set_encoded(encoded)?,
+                (Some(encoded), ReferenceUse::Add) => tracker.add_encoded(encoded)?,
+                (None, ReferenceUse::Set) => tracker.set_reference(source, &reference.mask)?,
+                (None, ReferenceUse::Add) => tracker.add_reference(source, &reference.mask)?,
             }
             // An added mask may lack objects that are tracked.
             reference_mask = (reference.image.is_none() && !added).then_some(&reference.mask);

@@ -30,7 +30,7 @@ use super::{AlphaMode, CAT, LatePolicy, Mode, RefAuto};
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
 use crate::model::prompt::Prompt;
-use crate::tracker::{Prefetched, Quality};
+use crate::tracker::{Prefetched, Quality, ReferenceEncoder};
 
 /// Maximum number of buffers at which the use of the alpha channel downstream is checked. Elements behind queues
 /// negotiate later than this element.
@@ -68,16 +68,23 @@ pub trait Host {
     /// Warns that the colours of the output format `format` are not premultiplied.
     fn warn_not_premultiplied(&self, format: gst_video::VideoFormat);
     /// Makes the reference that `prompt` selects in the next buffer, `frame`, or in `ref-image`. In live and interactive
-    /// pipelines it arrives later. The prompt refines the matte `corrected`, if there is one.
+    /// pipelines it arrives later, encoded by `encoder`. The prompt refines the matte `corrected`, if there is one.
     ///
     /// # Errors
     /// The selection fails, and there is no earlier reference.
-    fn select(&self, prompt: Prompt, frame: &Frame, corrected: Option<&Matte>) -> crate::Result<()>;
-    /// Searches for a person in the next buffer, `frame`, to become the reference. In live pipelines it arrives later.
+    fn select(
+        &self,
+        prompt: Prompt,
+        frame: &Frame,
+        corrected: Option<&Matte>,
+        encoder: Option<ReferenceEncoder>,
+    ) -> crate::Result<()>;
+    /// Searches for a person in the next buffer, `frame`, to become the reference. In live pipelines it arrives later,
+    /// encoded by `encoder`.
     ///
     /// # Errors
     /// The frame cannot be converted, and errors of libtorch.
-    fn find_person(&self, frame: &Frame) -> crate::Result<()>;
+    fn find_person(&self, frame: &Frame, encoder: Option<ReferenceEncoder>) -> crate::Result<()>;
     /// Saves a frame and its mask at `mask-location`, on another thread. `None` if there is no mask.
     fn save(&self, snapshot: Option<Snapshot>);
     /// Posts a QoS message about a late buffer.
@@ -226,7 +233,8 @@ impl Stream {
         if let Some(prompt) = prompt {
             let info = self.input()?;
             let corrected = self.matte.as_ref().filter(|_| corrects);
-            element.select(prompt, &Frame::from_buffer_ref_readable(&buffer, &info)?, corrected)?;
+            let encoder = self.segmenter.tracker().reference_encoder();
+            element.select(prompt, &Frame::from_buffer_ref_readable(&buffer, &info)?, corrected, encoder)?;
         }
         let (ref_auto, timeout) = {
             let settings = element.settings();
@@ -242,7 +250,8 @@ impl Stream {
             };
             if searches {
                 let info = self.input()?;
-                element.find_person(&Frame::from_buffer_ref_readable(&buffer, &info)?)?;
+                let encoder = self.segmenter.tracker().reference_encoder();
+                element.find_person(&Frame::from_buffer_ref_readable(&buffer, &info)?, encoder)?;
             }
         }
         let (change, reset) = {

@@ -63,8 +63,12 @@ pub enum Sight {
     Clear,
 }
 
-/// Interface of all regressors, used by the tracker and by training.
-pub trait Regressor: layers::Visit + Send {
+/// Interface of all regressors, used by the tracker and by training. Several threads may run a
+/// [prepared](prepare) network at the same time.
+pub trait Regressor: layers::Visit + Send + Sync {
+    /// Whether [`encode_frame`](Self::encode_frame) does a part of the work that is worth a thread of its own.
+    const ENCODES_AHEAD: bool = false;
+
     /// Values computed once per reference.
     type Reference: ShallowClone + Send + 'static;
     /// Recurrent state, carried from frame to frame.
@@ -78,7 +82,7 @@ pub trait Regressor: layers::Visit + Send {
     fn config(&self) -> &Config;
 
     /// Sets the number of tokens of frames that are remembered from now on. Networks without a memory ignore it.
-    fn set_memory_tokens(&mut self, _tokens: i64) {}
+    fn set_memory_tokens(&self, _tokens: i64) {}
 
     /// Encodes the reference frame. `image` is (1 or N, 3, H, W), `masks` (N, 1, H, W).
     fn reference(&self, image: &Tensor, masks: &Tensor) -> Result<Self::Reference>;
@@ -170,15 +174,6 @@ pub trait Regressor: layers::Visit + Send {
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     fn pack(&mut self) -> Result<()> {
         Ok(())
-    }
-
-    /// Returns another handle on a folded network, for encoding frames on another thread. `None` if the network does
-    /// no work there. Packed weights are dropped: [`pack`](Self::pack) both afterwards.
-    fn encoder_clone(&mut self) -> Result<Option<Self>>
-    where
-        Self: Sized,
-    {
-        Ok(None)
     }
 }
 

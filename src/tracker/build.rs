@@ -61,17 +61,13 @@ impl NetworkVisitor for ToRunner<'_> {
     fn visit<R: Regressor + 'static>(self, mut network: R) -> Result<Self::Output> {
         self.weights.fill(self.store)?;
         prepare(&mut network, self.device, self.kind)?;
-        let encoder = match &self.prefetch_threads {
-            Some(_) => network.encoder_clone()?,
-            None => None,
-        };
         network.pack()?;
-        let runner = Runner::new(network, self.mode);
-        let (Some(mut encoder), Some(threads)) = (encoder, self.prefetch_threads) else {
+        let network = Arc::new(network);
+        let runner = Runner::new(network.clone(), self.mode);
+        let Some(threads) = self.prefetch_threads.filter(|_| R::ENCODES_AHEAD) else {
             return Ok(Box::new(runner));
         };
-        encoder.pack()?;
-        let encode = move |(image, memory)| encoder.encode_frame(&image, &memory);
+        let encode = move |(image, memory)| network.encode_frame(&image, &memory);
         Ok(Box::new(runner.with_prefetcher(EncodeWorker::new(encode, threads)?)))
     }
 }
@@ -152,6 +148,7 @@ impl Tracker {
         store.freeze();
         let mut tracker = Self {
             runner,
+            network: Arc::default(),
             ids: Vec::new(),
             model,
             config,
@@ -212,7 +209,7 @@ impl Tracker {
         let mut time = Duration::ZERO;
         for &count in views {
             let views: Vec<_> = (0..count).map(|_| view()).collect();
-            self.runner.set_reference(&views)?;
+            self.runner.set_reference((self.runner.reference_encoder())(&views)?)?;
             // Each length of the memory is recorded separately, so recorded steps need the memory to fill.
             let times = self.run_on(&image, &mask, steps, self.runner.reuses_memory())?;
             time = times.last().copied().unwrap_or_default();
@@ -237,7 +234,8 @@ impl Tracker {
         let image = channels_last(&Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?)?;
         let masks = Tensor::f_ones([objects as i64, 1, height, width], (Kind::Float, self.device))?;
         let masks = masks.f_div_scalar(objects as f64 + 1.0)?;
-        self.runner.set_reference(&[(image.shallow_clone(), masks.shallow_clone())])?;
+        let views = [(image.shallow_clone(), masks.shallow_clone())];
+        self.runner.set_reference((self.runner.reference_encoder())(&views)?)?;
         let times = self.run_on(&image, &masks, runs, true);
         self.runner.clear();
         times

@@ -15,6 +15,7 @@ mod options;
 mod prefetch;
 mod presence;
 mod quality;
+mod reference;
 mod roi;
 mod runner;
 mod thumbnail;
@@ -37,6 +38,8 @@ pub use self::options::{Launch, Options, Roi};
 pub use self::presence::Presence;
 use self::presence::PresenceDetector;
 pub use self::quality::Quality;
+use self::reference::ViewPlan;
+pub use self::reference::{EncodedReference, ReferenceEncoder, ReferenceUse};
 use self::roi::{Bounds, RoiPlanner};
 pub use self::runner::MAX_ADDED_REFERENCES;
 use self::runner::{ModelRunner, StepInput, StepOutput};
@@ -46,7 +49,7 @@ use crate::device::Precision;
 use crate::gpu::{Gpu, Upload};
 use crate::image::{FrameSource, Region};
 use crate::mask::ReferenceMask;
-use crate::matte::{DeviceEnlarger, DeviceFrame, Matte, mask_planes, shrink};
+use crate::matte::{DeviceEnlarger, DeviceFrame, Matte};
 use crate::model::layers::copy_of;
 use crate::model::{Config, Matching};
 use crate::{Error, Result, threads};
@@ -66,6 +69,8 @@ const MIN_TRUSTED_SIZE: f64 = 0.3;
 /// Network with its reference and recurrent state.
 pub struct Tracker {
     runner: Box<dyn ModelRunner>,
+    /// Identity of the network.
+    network: Arc<()>,
     ids: Vec<u8>,
     /// Configuration of the model, at its own input size.
     model: Config,
@@ -239,21 +244,8 @@ impl Tracker {
     /// [`Error::Config`] for more than [`MAX_OBJECTS`] objects; the old reference is kept. Also errors of libtorch
     /// and of the conversion of the picture.
     pub fn set_reference(&mut self, source: &mut dyn FrameSource, mask: &ReferenceMask) -> Result<()> {
-        let _no_grad = tch::no_grad_guard();
-        let _current = self.enter()?;
-        let objects = mask.objects();
-        if objects.len() > MAX_OBJECTS {
-            return Err(Error::Config(format!(
-                "the mask has {} objects; use at most {MAX_OBJECTS}",
-                objects.len()
-            )));
-        }
-        let (views, crop) = self.reference_views(source, &mask_planes(mask)?)?;
-        self.runner.set_reference(&views)?;
-        self.ids = objects.iter().map(|object| object.id).collect();
-        self.reference_crop = Some(crop);
-        self.reset();
-        Ok(())
+        let encoded = self.encode_reference(source, mask, ReferenceUse::Set)?;
+        self.set_encoded(encoded)
     }
 
     /// Adds another picture and its mask to the reference, and continues tracking from that picture. Objects without
@@ -264,62 +256,87 @@ impl Tracker {
     /// [`Error::NoReference`] before [`set_reference`](Self::set_reference), [`Error::Config`] for an object that the
     /// reference does not have, and errors of libtorch and of the conversion of the picture.
     pub fn add_reference(&mut self, source: &mut dyn FrameSource, mask: &ReferenceMask) -> Result<()> {
+        let encoded = self.encode_reference(source, mask, ReferenceUse::Add)?;
+        self.add_encoded(encoded)
+    }
+
+    /// Returns an encoder of references for another thread; `None` on a GPU.
+    pub fn reference_encoder(&self) -> Option<ReferenceEncoder> {
+        (self.device == Device::Cpu && self.gpu.is_none()).then(|| ReferenceEncoder {
+            network: self.network.clone(),
+            encode: self.runner.reference_encoder(),
+            plan: self.view_plan(),
+            kind: self.kind,
+            ids: self.ids.clone(),
+        })
+    }
+
+    /// Returns whether an encoded reference can be used: it was encoded for this tracker, and a reference to add has
+    /// the present objects.
+    pub fn accepts(&self, encoded: &EncodedReference, purpose: ReferenceUse) -> bool {
+        let same_objects = purpose == ReferenceUse::Set || encoded.ids == self.ids;
+        Arc::ptr_eq(&encoded.network, &self.network) && same_objects
+    }
+
+    /// Sets an encoded reference and starts tracking from it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is not [accepted](Self::accepts), and errors of libtorch.
+    pub fn set_encoded(&mut self, encoded: EncodedReference) -> Result<()> {
+        self.check_accepts(&encoded, ReferenceUse::Set)?;
         let _no_grad = tch::no_grad_guard();
         let _current = self.enter()?;
-        if self.ids.is_empty() {
-            return Err(Error::NoReference);
-        }
-        mask.check_ids(&self.ids)?;
-        let planes = mask_planes(mask)?;
-        let absent = planes.f_narrow(0, 0, 1)?.f_zeros_like()?;
-        let plane = |id: &u8| match mask.objects().iter().position(|object| object.id == *id) {
-            Some(index) => planes.f_narrow(0, index as i64, 1),
-            None => Ok(absent.shallow_clone()),
-        };
-        let planes: Vec<Tensor> = self.ids.iter().map(plane).collect::<Result<_, _>>()?;
-        let (views, crop) = self.reference_views(source, &Tensor::f_cat(&planes, 0)?)?;
-        self.runner.add_reference(&views)?;
+        self.runner.set_reference(encoded.views)?;
+        self.ids = encoded.ids;
+        self.reference_crop = Some(encoded.crop);
         self.reset();
-        (self.last_crop, self.next_crop) = (Some(crop), Some(crop));
         Ok(())
     }
 
-    /// Returns the views of a reference picture, each with its masks, and the crop window of the first. `masks` is
-    /// (N, 1, height, width) at any size.
-    fn reference_views(
+    /// Adds an encoded reference and continues tracking from it.
+    ///
+    /// # Errors
+    /// Those of [`set_encoded`](Self::set_encoded).
+    pub fn add_encoded(&mut self, encoded: EncodedReference) -> Result<()> {
+        self.check_accepts(&encoded, ReferenceUse::Add)?;
+        let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
+        self.runner.add_reference(encoded.views)?;
+        self.reset();
+        let crop = self.at_present_size(Some(encoded.crop));
+        (self.last_crop, self.next_crop) = (Some(encoded.crop), crop);
+        Ok(())
+    }
+
+    fn check_accepts(&self, encoded: &EncodedReference, purpose: ReferenceUse) -> Result<()> {
+        if self.accepts(encoded, purpose) {
+            return Ok(());
+        }
+        Err(Error::Config("the reference was encoded for another tracker or other objects".into()))
+    }
+
+    fn view_plan(&self) -> ViewPlan {
+        ViewPlan { roi: self.roi, sizes: self.input_sizes.clone() }
+    }
+
+    fn encode_reference(
         &mut self,
         source: &mut dyn FrameSource,
-        masks: &Tensor,
-    ) -> Result<(Vec<(Tensor, Tensor)>, CropWindow)> {
-        let mask_size = (masks.size()[3] as usize, masks.size()[2] as usize);
-        let frame = source.size();
-        let bounds = bounds(&object_stats::gather(masks, &masks.f_zeros_like()?)?);
-        let region = match self.roi {
-            Roi::Auto | Roi::Frame => self.roi_planner.begin(bounds, frame),
-            Roi::Off => Region::whole(frame),
-        };
-        let crop = CropWindow { region, frame, size: self.input_sizes.of(region) };
-        let mut regions = vec![region];
-        if region != Region::whole(frame) {
-            // Background outside of the region may enter it later and must not be taken for an object.
-            regions.push(Region::whole(frame));
-        }
-        let mut views = Vec::with_capacity(regions.len());
+        mask: &ReferenceMask,
+        purpose: ReferenceUse,
+    ) -> Result<EncodedReference> {
+        let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
+        let (ids, planes) = reference::planes(mask, purpose, &self.ids)?;
         self.begin_frame();
-        for region in regions {
-            let part = region.scaled(frame, mask_size);
-            let masks = masks.f_narrow(2, part.y as i64, part.height as i64)?.f_narrow(
-                3,
-                part.x as i64,
-                part.width as i64,
-            )?;
-            let size @ (height, width) = self.input_sizes.of(region);
-            let masks = shrink(&masks, height, width)?.f_to_device(self.device)?;
+        let copies = self.runner.reuses_memory();
+        let (views, crop) = self.view_plan().views(source.size(), &planes, |region, size| {
             let image = self.input_image(source, region, size)?;
             // The image of the next view may overwrite this one.
-            views.push((if self.runner.reuses_memory() { copy_of(&image)? } else { image }, masks));
-        }
-        Ok((views, crop))
+            if copies { copy_of(&image) } else { Ok(image) }
+        })?;
+        let views = (self.runner.reference_encoder())(&views)?;
+        Ok(EncodedReference { network: self.network.clone(), ids, views, crop })
     }
 
     /// Returns whether a reference with at least one object is set.

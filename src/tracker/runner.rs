@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
@@ -37,14 +38,13 @@ pub struct PrefetchedEncoding(Box<dyn Any + Send>);
 
 /// Network with its reference and recurrent state.
 pub trait ModelRunner: Send {
+    /// Returns a function that encodes references on any thread.
+    fn reference_encoder(&self) -> EncodeReference;
     /// Sets the reference and starts tracking from it.
-    ///
-    /// `views` are pairs of image and masks: first the view that tracking starts from, then other views of the
-    /// same frame.
-    fn set_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()>;
+    fn set_reference(&mut self, reference: EncodedViews) -> Result<()>;
     /// Adds the reference of another frame and continues tracking from that frame. The first reference and the newest
-    /// [`MAX_ADDED_REFERENCES`] others are kept. `views` as in [`set_reference`](Self::set_reference).
-    fn add_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()>;
+    /// [`MAX_ADDED_REFERENCES`] others are kept.
+    fn add_reference(&mut self, reference: EncodedViews) -> Result<()>;
     /// Resets the state to that of the first reference.
     fn restart(&mut self) -> Result<()>;
     /// Removes reference and state.
@@ -73,6 +73,20 @@ pub trait ModelRunner: Send {
     fn retry(&mut self) -> bool;
 }
 
+/// Encodes the views of a reference, pairs of image and masks: first the view that tracking starts from, then other
+/// views of the same frame.
+pub type EncodeReference = Box<dyn Fn(&[(Tensor, Tensor)]) -> Result<EncodedViews> + Send>;
+
+/// An encoded reference of the network's own type.
+pub struct EncodedViews(Box<dyn Any + Send>);
+
+impl EncodedViews {
+    fn open<R: 'static>(self) -> Result<R> {
+        let reference = self.0.downcast::<R>();
+        Ok(*reference.map_err(|_| Error::Config("the reference was encoded by another network".into()))?)
+    }
+}
+
 /// State returned by [`ModelRunner::save`].
 pub struct SavedState(Box<dyn Any + Send>);
 
@@ -92,7 +106,7 @@ const MAX_PLANS: usize = 12;
 type Prefetcher<R> = EncodeWorker<(Tensor, <R as Regressor>::MemoryRef), <R as Regressor>::EncodedFrame>;
 
 pub struct Runner<R: Regressor> {
-    model: R,
+    model: Arc<R>,
     /// All references together, and the state.
     tracked: Option<(R::Reference, R::State)>,
     /// The reference that was set.
@@ -106,7 +120,7 @@ pub struct Runner<R: Regressor> {
 }
 
 impl<R: Regressor> Runner<R> {
-    pub fn new(model: R, mode: Mode) -> Self {
+    pub fn new(model: Arc<R>, mode: Mode) -> Self {
         Self {
             model,
             tracked: None,
@@ -125,8 +139,20 @@ impl<R: Regressor> Runner<R> {
 }
 
 impl<R: Regressor + 'static> ModelRunner for Runner<R> {
-    fn set_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()> {
-        let reference = self.reference(views)?;
+    fn reference_encoder(&self) -> EncodeReference {
+        let model = self.model.clone();
+        Box::new(move |views| {
+            let [(image, masks), others @ ..] = views else { return Err(Error::NoReference) };
+            let mut reference = model.reference(image, masks)?;
+            for (image, masks) in others {
+                model.add_view(image, masks, &mut reference)?;
+            }
+            Ok(EncodedViews(Box::new(reference)))
+        })
+    }
+
+    fn set_reference(&mut self, reference: EncodedViews) -> Result<()> {
+        let reference: R::Reference = reference.open()?;
         let state = self.model.start(&reference)?;
         self.first = Some(reference.shallow_clone());
         self.added.clear();
@@ -135,9 +161,9 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
         Ok(())
     }
 
-    fn add_reference(&mut self, views: &[(Tensor, Tensor)]) -> Result<()> {
+    fn add_reference(&mut self, reference: EncodedViews) -> Result<()> {
+        let newest: R::Reference = reference.open()?;
         let mut joined = self.first.as_ref().ok_or(Error::NoReference)?.shallow_clone();
-        let newest = self.reference(views)?;
         let dropped = (self.added.len() + 1).saturating_sub(MAX_ADDED_REFERENCES);
         for added in self.added.iter().skip(dropped).chain([&newest]) {
             self.model.add_reference(added, &mut joined)?;
@@ -165,6 +191,7 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
 
     fn step(&mut self, input: StepInput) -> Result<StepOutput> {
         let Self { model, tracked, has_stepped, replays, .. } = self;
+        let model = &**model;
         let (reference, state) = tracked.as_mut().ok_or(Error::NoReference)?;
         let image = match input {
             StepInput::Image(image) => image,
@@ -262,15 +289,6 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
 }
 
 impl<R: Regressor> Runner<R> {
-    fn reference(&self, views: &[(Tensor, Tensor)]) -> Result<R::Reference> {
-        let [(image, masks), others @ ..] = views else { return Err(Error::NoReference) };
-        let mut reference = self.model.reference(image, masks)?;
-        for (image, masks) in others {
-            self.model.add_view(image, masks, &mut reference)?;
-        }
-        Ok(reference)
-    }
-
     /// Returns a copy of the state that later steps do not write to.
     fn detached(&self, reference: &R::Reference, state: &R::State) -> Result<R::State> {
         let mut state = state.shallow_clone();
@@ -359,7 +377,7 @@ mod tests {
 
     fn runner<R: Regressor>(mut model: R, mode: Mode) -> Runner<R> {
         crate::model::prepare(&mut model, Device::Cpu, Kind::Float).unwrap();
-        Runner::new(model, mode)
+        Runner::new(Arc::new(model), mode)
     }
 
     fn tiny(config: Config) -> Config {
@@ -377,6 +395,11 @@ mod tests {
         masks
     }
 
+    fn set<R: Regressor + 'static>(runner: &mut Runner<R>, views: &[(Tensor, Tensor)]) {
+        let encoded = (runner.reference_encoder())(views).unwrap();
+        runner.set_reference(encoded).unwrap();
+    }
+
     /// Runs fifty frames with changes of the reference, the number of objects and the crop window, a restart, and
     /// objects that are lost and found. Returns all masks, similarities and statistics.
     fn run_scenario<R: Regressor + 'static>(runner: &mut Runner<R>) -> Vec<Tensor> {
@@ -386,15 +409,15 @@ mod tests {
         };
         for frame in 0..50i64 {
             match frame {
-                0 => runner.set_reference(&views(&[1000], 1)).unwrap(),
-                14 => runner.set_reference(&views(&[1001], 1)).unwrap(),
-                20 => runner.set_reference(&views(&[1002, 1003], 3)).unwrap(),
+                0 => set(runner, &views(&[1000], 1)),
+                14 => set(runner, &views(&[1001], 1)),
+                20 => set(runner, &views(&[1002, 1003], 3)),
                 33 => runner.restart().unwrap(),
-                38 => runner.set_reference(&views(&[1004, 1005], 1)).unwrap(),
+                38 => set(runner, &views(&[1004, 1005], 1)),
                 44 => {
                     runner.clear();
                     assert!(runner.step(StepInput::Image(image(0))).is_err());
-                    runner.set_reference(&views(&[1000], 1)).unwrap();
+                    set(runner, &views(&[1000], 1));
                 }
                 _ => (),
             }

@@ -6,7 +6,7 @@
 use tch::{Kind, Tensor, nn};
 
 use super::super::config::Config;
-use super::super::layers::{Conv, ConvSpec, double, name_of};
+use super::super::layers::{Conv, ConvSpec, Visit, double, name_of};
 use super::super::tensor_slices::Unshared;
 use super::super::zero_init::unless_zero_init;
 use super::affinity_simd;
@@ -58,12 +58,54 @@ impl MemoryReadout {
     }
 }
 
+/// Projection of features at strides 8 and 16 to keys at stride 8.
+///
+/// It equals one convolution of the fine level concatenated with the upsampled coarse one; convolving the coarse one
+/// before upsampling takes a quarter of the operations.
+#[derive(Debug)]
+struct Key8 {
+    whole: Conv,
+    /// Its parts for stride 8 and for stride 16, packed for inference.
+    parts: Option<(Conv, Conv)>,
+}
+
+impl Visit for Key8 {
+    fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        // `f` may change the weights.
+        self.parts = None;
+        self.whole.visit(f)
+    }
+}
+
+impl Key8 {
+    /// Splits and packs the weights for inference. `fine` is the number of channels at stride 8.
+    fn pack(&mut self, fine: i64) -> Result<()> {
+        let (mut fine, mut coarse) = self.whole.split(fine)?;
+        fine.pack()?;
+        coarse.pack()?;
+        self.parts = Some((fine, coarse));
+        Ok(())
+    }
+
+    fn forward(&self, fine: &Tensor, coarse: &Tensor) -> Result<Tensor> {
+        let split;
+        let (fine_part, coarse_part) = match &self.parts {
+            Some(parts) => parts,
+            None => {
+                split = self.whole.split(fine.size()[1])?;
+                &split
+            }
+        };
+        Ok(fine_part.forward(fine)?.f_add(&double(&coarse_part.forward(coarse)?)?)?)
+    }
+}
+
 /// Projections to keys and values, and parameters of the softmax readouts.
 #[derive(Debug)]
 pub struct Matching {
     value: Conv,
     key16: Conv,
-    key8: Conv,
+    key8: Key8,
     /// Logarithms of the softmax sharpness: memory, previous frame.
     sharpness16: Tensor,
     /// Logarithms of the softmax sharpness: memory, local attention.
@@ -107,7 +149,10 @@ impl Matching {
                 ConvSpec::square(channels.s16 + 16, value_channels(config), 1),
             ),
             key16: key("key16", channels.s16, config.channels(64)),
-            key8: key("key8", channels.s8_expanded + channels.s16, config.channels(48)),
+            key8: Key8 {
+                whole: key("key8", channels.s8_expanded + channels.s16, config.channels(48)),
+                parts: None,
+            },
             sharpness16: sharpness("sharpness16"),
             sharpness8: sharpness("sharpness8"),
             distance: path.var("distance", &[], nn::Init::Const(-3.0)),
@@ -120,16 +165,14 @@ impl Matching {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn pack(&mut self) -> Result<()> {
+        self.key8.pack(self.key8.whole.spec().inputs - self.key16.spec().inputs)?;
         [&mut self.value, &mut self.key16].into_iter().try_for_each(Conv::pack)
     }
 
     /// Adds the keys to the encoder features.
     pub fn features(&self, features: &EncoderFeatures) -> Result<Features> {
         let key16 = unit_length(&self.key16.forward(&features.s16)?)?.f_flatten(2, 3)?;
-        // Equals one convolution of the fine level concatenated with the upsampled coarse one; convolving the
-        // coarse one before upsampling takes a quarter of the operations.
-        let (fine, coarse) = self.key8.split(features.s8_expanded.size()[1])?;
-        let key8 = fine.forward(&features.s8_expanded)?.f_add(&double(&coarse.forward(&features.s16)?)?)?;
+        let key8 = self.key8.forward(&features.s8_expanded, &features.s16)?;
         Ok(Features {
             s2: features.s2.shallow_clone(),
             s4: features.s4.shallow_clone(),

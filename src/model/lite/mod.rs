@@ -18,6 +18,7 @@ mod tokens;
 mod upsample_concat;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use tch::{Kind, Tensor, nn};
 
@@ -27,7 +28,7 @@ use self::features::{EncoderFeatures, Features};
 use self::matching::{Biases, Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
 use super::layers::{RelativeRect, Visit, average_pool, channels_last, resample_part};
-use super::{Config, Regressor, Role, ShallowClone, Sight, zero_init};
+use super::{Config, Regressor, Role, ShallowClone, Sight};
 use crate::model::layers::copy_of;
 use crate::{Error, Result, visit_fields};
 
@@ -41,9 +42,15 @@ pub struct Lite {
     /// Predicts the mask.
     pub decoder: Decoder,
     config: Config,
+    /// Number of tokens of frames that are remembered from now on.
+    memory_tokens: AtomicI64,
 }
 
 visit_fields!(Lite: encoder, matching, decoder);
+
+// SAFETY: only `Tensor` is not `Sync`. A tensor is modified through `&mut` only, and libtorch runs a network on several
+// threads.
+unsafe impl Sync for Lite {}
 
 /// The reference frame: mask, features and tokens.
 #[derive(Debug)]
@@ -122,6 +129,7 @@ impl Lite {
             matching: Matching::new(&(path / "matching"), config),
             decoder: Decoder::new(&(path / "decoder"), config)?,
             config: config.clone(),
+            memory_tokens: AtomicI64::new(config.memory.tokens),
         })
     }
 
@@ -146,6 +154,10 @@ impl Lite {
         selection: Selection,
     ) -> Result<Tokens> {
         Tokens::new(&self.matching, features, masks, count, selection)
+    }
+
+    fn fixed_tokens(&self, features: &Features, masks: &Tensor) -> Result<Tokens> {
+        self.tokens(features, masks, self.memory_tokens.load(Ordering::Relaxed), Selection::Fixed)
     }
 
     /// Returns the position biases for the frame size of these features.
@@ -205,6 +217,8 @@ impl Lite {
 }
 
 impl Regressor for Lite {
+    const ENCODES_AHEAD: bool = true;
+
     type Reference = Reference;
     type State = State;
     type MemoryRef = Tokens;
@@ -214,13 +228,13 @@ impl Regressor for Lite {
         &self.config
     }
 
-    fn set_memory_tokens(&mut self, tokens: i64) {
-        self.config.memory.tokens = tokens;
+    fn set_memory_tokens(&self, tokens: i64) {
+        self.memory_tokens.store(tokens, Ordering::Relaxed);
     }
 
     fn reference(&self, image: &Tensor, masks: &Tensor) -> Result<Reference> {
         let features = self.encode(&image.f_to_kind(self.kind())?)?;
-        let tokens = self.tokens(&features, masks, self.config.memory.tokens, Selection::Fixed)?;
+        let tokens = self.fixed_tokens(&features, masks)?;
         let biases = self.biases(&features)?;
         let views = tokens.shallow_clone();
         Ok(Reference { mask: masks.shallow_clone(), features, tokens, views, biases })
@@ -228,7 +242,7 @@ impl Regressor for Lite {
 
     fn add_view(&self, image: &Tensor, masks: &Tensor, reference: &mut Reference) -> Result<()> {
         let features = self.encode(&image.f_to_kind(self.kind())?)?;
-        let tokens = self.tokens(&features, masks, self.config.memory.tokens, Selection::Fixed)?;
+        let tokens = self.fixed_tokens(&features, masks)?;
         reference.views = reference.views.with_coarse(&tokens)?;
         Ok(())
     }
@@ -330,8 +344,7 @@ impl Regressor for Lite {
         let memory = self.config.memory;
         let is_clear = sights.contains(&Sight::Clear);
         if memory.frames > 0 && state.frames.is_multiple_of(memory.every) && is_clear {
-            let mut tokens =
-                self.tokens(&state.features, &state.mask, self.config.memory.tokens, Selection::Fixed)?;
+            let mut tokens = self.fixed_tokens(&state.features, &state.mask)?;
             // The keys share memory with the features, which later steps may overwrite.
             tokens.key16 = copy_of(&tokens.key16)?;
             if sights.iter().any(|&sight| sight != Sight::Clear) {
@@ -385,25 +398,6 @@ impl Regressor for Lite {
         self.encoder.pack()?;
         self.matching.pack()?;
         self.decoder.pack()
-    }
-
-    fn encoder_clone(&mut self) -> Result<Option<Self>> {
-        let store = nn::VarStore::new(tch::Device::Cpu);
-        let mut other = zero_init(|| Self::new(&store.root(), &self.config))?;
-        other.fold()?;
-        let mut weights = Vec::new();
-        self.visit(&mut |tensor| {
-            weights.push(tensor.shallow_clone());
-            Ok(())
-        })?;
-        let mut weights = weights.into_iter();
-        other.visit(&mut |tensor| {
-            if let Some(weight) = weights.next() {
-                *tensor = weight;
-            }
-            Ok(())
-        })?;
-        Ok(Some(other))
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Resnet50 {
 
 visit_fields!(Resnet50: encoder, matching, residual, refine4, refine3, refine2, temporal, head);
 
+// SAFETY: as of `Lite`.
+unsafe impl Sync for Resnet50 {}
+
 /// Values computed once per reference.
 #[derive(Debug)]
 pub struct Reference {

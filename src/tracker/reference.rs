@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Encoding of references, on the tracker's thread or another.
+
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::crop::CropWindow;
+use super::input_image::input_image;
+use super::input_size::InputSizes;
+use super::options::Roi;
+use super::roi::RoiPlanner;
+use super::runner::{EncodeReference, EncodedViews};
+use super::{MAX_OBJECTS, bounds, object_stats};
+use crate::image::{FrameSource, Region};
+use crate::mask::ReferenceMask;
+use crate::matte::{mask_planes, shrink};
+use crate::{Error, Result};
+
+/// What a reference is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReferenceUse {
+    /// To replace all earlier references.
+    Set,
+    /// To be added to the present ones. Objects without pixels in the mask are not in the picture.
+    Add,
+}
+
+/// Encodes references for a [`Tracker`](super::Tracker) on any thread.
+pub struct ReferenceEncoder {
+    /// Identity of the tracker's network.
+    pub(super) network: Arc<()>,
+    pub(super) encode: EncodeReference,
+    pub(super) plan: ViewPlan,
+    pub(super) kind: Kind,
+    /// Ids of the objects that were tracked when this was made.
+    pub(super) ids: Vec<u8>,
+}
+
+/// A reference that is encoded for one tracker.
+pub struct EncodedReference {
+    pub(super) network: Arc<()>,
+    /// Ids of its objects.
+    pub(super) ids: Vec<u8>,
+    pub(super) views: EncodedViews,
+    /// Crop window of the view that tracking starts from.
+    pub(super) crop: CropWindow,
+}
+
+impl std::fmt::Debug for EncodedReference {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("EncodedReference")
+            .field("ids", &self.ids)
+            .field("crop", &self.crop)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ReferenceEncoder {
+    /// Encodes a picture and its mask, which is scaled to the picture.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for more than [`MAX_OBJECTS`] objects, or for an object to add that is not tracked. Also errors
+    /// of libtorch and of the conversion of the picture.
+    pub fn encode(
+        &self,
+        source: &mut dyn FrameSource,
+        mask: &ReferenceMask,
+        purpose: ReferenceUse,
+    ) -> Result<EncodedReference> {
+        let _no_grad = tch::no_grad_guard();
+        let (ids, planes) = planes(mask, purpose, &self.ids)?;
+        let frame = source.size();
+        let (views, crop) = self.plan.views(frame, &planes, |region, size| {
+            let picture = source.crop(region, (size.1 as usize, size.0 as usize))?;
+            input_image(&picture, size, (self.kind, Device::Cpu))
+        })?;
+        Ok(EncodedReference { network: self.network.clone(), ids, views: (self.encode)(&views)?, crop })
+    }
+}
+
+/// Returns the ids of a reference's objects and their masks (N, 1, H, W). `tracked` are the ids of the present objects.
+///
+/// # Errors
+/// Those of [`ReferenceEncoder::encode`], and [`Error::NoReference`] if there is nothing to add to.
+pub fn planes(mask: &ReferenceMask, purpose: ReferenceUse, tracked: &[u8]) -> Result<(Vec<u8>, Tensor)> {
+    let objects = mask.objects();
+    match purpose {
+        ReferenceUse::Set if objects.len() > MAX_OBJECTS => {
+            Err(Error::Config(format!("the mask has {} objects; use at most {MAX_OBJECTS}", objects.len())))
+        }
+        ReferenceUse::Set => Ok((objects.iter().map(|object| object.id).collect(), mask_planes(mask)?)),
+        ReferenceUse::Add if tracked.is_empty() => Err(Error::NoReference),
+        ReferenceUse::Add => {
+            mask.check_ids(tracked)?;
+            let planes = mask_planes(mask)?;
+            let absent = planes.f_narrow(0, 0, 1)?.f_zeros_like()?;
+            let plane = |id: &u8| match objects.iter().position(|object| object.id == *id) {
+                Some(index) => planes.f_narrow(0, index as i64, 1),
+                None => Ok(absent.shallow_clone()),
+            };
+            let planes: Vec<Tensor> = tracked.iter().map(plane).collect::<Result<_, _>>()?;
+            Ok((tracked.to_vec(), Tensor::f_cat(&planes, 0)?))
+        }
+    }
+}
+
+/// Images and masks of the views of a reference.
+pub type Views = Vec<(Tensor, Tensor)>;
+
+/// Selects the views of a reference picture.
+#[derive(Clone)]
+pub struct ViewPlan {
+    pub roi: Roi,
+    pub sizes: InputSizes,
+}
+
+impl ViewPlan {
+    /// Returns the views of a picture of size `frame`, each with its masks, and the crop window of the first. `masks` is
+    /// (N, 1, height, width) at any size. `input` converts a region to an input image of (height, width).
+    ///
+    /// # Errors
+    /// Those of `input`, and errors of libtorch.
+    pub fn views(
+        &self,
+        frame: (usize, usize),
+        masks: &Tensor,
+        mut input: impl FnMut(Region, (i64, i64)) -> Result<Tensor>,
+    ) -> Result<(Views, CropWindow)> {
+        let mask_size = (masks.size()[3] as usize, masks.size()[2] as usize);
+        let bounds = bounds(&object_stats::gather(masks, &masks.f_zeros_like()?)?);
+        let whole = Region::whole(frame);
+        let region = match self.roi {
+            Roi::Auto | Roi::Frame => RoiPlanner::new(self.sizes.follows_region()).begin(bounds, frame),
+            Roi::Off => whole,
+        };
+        let crop = CropWindow { region, frame, size: self.sizes.of(region) };
+        // Background outside of the region may enter it later and must not be taken for an object.
+        let others = (region != whole).then_some(whole);
+        let mut views = Vec::new();
+        for region in [region].into_iter().chain(others) {
+            let part = region.scaled(frame, mask_size);
+            let masks = masks.f_narrow(2, part.y as i64, part.height as i64)?.f_narrow(
+                3,
+                part.x as i64,
+                part.width as i64,
+            )?;
+            let size @ (height, width) = self.sizes.of(region);
+            let image = input(region, size)?;
+            let masks = shrink(&masks, height, width)?.f_to_device(image.device())?;
+            views.push((image, masks));
+        }
+        Ok((views, crop))
+    }
+}
