@@ -33,8 +33,8 @@ pub enum PackedConv {
 
 impl PackedConv {
     /// Packs a convolution of 1x1 or 3x3, stride 1 and one group that keeps the size. `weight` is (outputs, inputs, rows,
-    /// columns). Returns `None` for other kernels, other kinds than float32, other devices than the CPU, and processors
-    /// without AVX2 and FMA.
+    /// columns). Returns `None` for other kernels, kernels of 3x3 with fewer than 8 channels, other kinds than float32,
+    /// other devices than the CPU, and processors without AVX2 and FMA.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
@@ -45,7 +45,7 @@ impl PackedConv {
         let (_, _, rows, columns) = weight.size4()?;
         Ok(match (rows, columns) {
             (1, 1) => Some(Self::Pointwise(Pointwise::new(weight, bias)?)),
-            (3, 3) => Some(Self::Winograd(Winograd::new(weight, bias)?)),
+            (3, 3) => Winograd::new(weight, bias)?.map(Self::Winograd),
             _ => None,
         })
     }

@@ -14,9 +14,14 @@ fn packed_convolutions_equal_those_of_libtorch() {
     let _guard = tch::no_grad_guard();
     tch::manual_seed(11);
     let random = |size: &[i64]| Tensor::rand(size, (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
-    for (n, inputs, outputs, height, width) in
-        [(1, 16, 16, 8, 12), (2, 5, 7, 9, 13), (3, 33, 20, 4, 6), (1, 3, 1, 1, 1), (1, 2, 40, 2, 3)]
-    {
+    for (n, inputs, outputs, height, width) in [
+        (1, 16, 16, 8, 12),
+        (2, 9, 8, 9, 13),
+        (3, 33, 20, 4, 6),
+        (1, 8, 15, 1, 1),
+        (1, 8, 40, 2, 3),
+        (1, 12, 9, 35, 90),
+    ] {
         let x = random(&[n, inputs, height, width]);
         for (side, has_bias) in [(1, true), (1, false), (3, true), (3, false)] {
             let weight = random(&[outputs, inputs, side, side]);
@@ -48,8 +53,10 @@ fn packed_convolutions_equal_those_of_libtorch() {
 fn other_convolutions_and_tensors_are_left_to_libtorch() {
     let ones = |size: &[i64], kind| Tensor::ones(size, (kind, Device::Cpu));
     assert!(PackedConv::new(&ones(&[4, 3, 5, 5], Kind::Float), None).unwrap().is_none());
-    assert!(PackedConv::new(&ones(&[4, 3, 3, 3], Kind::BFloat16), None).unwrap().is_none());
-    let Some(packed) = PackedConv::new(&ones(&[4, 3, 3, 3], Kind::Float), None).unwrap() else {
+    assert!(PackedConv::new(&ones(&[4, 3, 1, 1], Kind::BFloat16), None).unwrap().is_none());
+    assert!(PackedConv::new(&ones(&[8, 7, 3, 3], Kind::Float), None).unwrap().is_none());
+    assert!(PackedConv::new(&ones(&[7, 8, 3, 3], Kind::Float), None).unwrap().is_none());
+    let Some(packed) = PackedConv::new(&ones(&[4, 3, 1, 1], Kind::Float), None).unwrap() else {
         assert!(!checked_available());
         return;
     };

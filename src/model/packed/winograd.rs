@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Convolution of 3x3 by the minimal filtering algorithm F(2x2, 3x3) (Lavin and Gray, CVPR 2016): 16 multiplications for
-//! four outputs instead of 36.
+//! Convolution of 3x3 by the minimal filtering algorithm F(4x4, 3x3) (Lavin and Gray, CVPR 2016): 36 multiplications for
+//! sixteen outputs instead of 144.
 
 use tch::{Kind, Tensor};
 
@@ -11,9 +11,22 @@ use crate::Result;
 use crate::model::tensor_slices::{floats, plain};
 
 /// Outputs of a tile along each axis.
-const STEP: usize = 2;
+const STEP: usize = 4;
 /// Inputs of a tile along each axis.
-const SIDE: usize = 4;
+const SIDE: usize = 6;
+/// Minimum number of tiles for which the weights are read once, if the picture has as many.
+const BATCH: usize = 18;
+
+/// Transform of a kernel along one axis, (SIDE, 3).
+#[rustfmt::skip]
+const KERNEL: [f32; SIDE * 3] = [
+    1.0 / 4.0, 0.0, 0.0,
+    -1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0,
+    -1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0,
+    1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0,
+    1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0,
+    0.0, 0.0, 1.0,
+];
 
 /// Packed convolution of 3x3.
 #[derive(Debug)]
@@ -27,6 +40,8 @@ pub struct Winograd {
 
 /// Memory of one thread.
 struct Buffers {
+    /// A row of the input outside of the picture, (W, inputs).
+    zeros: Vec<f32>,
     /// Rows of the input, transformed along columns, (SIDE, 1 + columns + padding, inputs).
     rows: Vec<f32>,
     /// Transformed tiles, (SIDE², tiles, inputs).
@@ -36,22 +51,24 @@ struct Buffers {
 }
 
 impl Winograd {
-    /// Packs `weight` (outputs, inputs, 3, 3).
-    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
+    /// Packs `weight` (outputs, inputs, 3, 3). Returns `None` if it has fewer channels than a vector.
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Self>> {
         let (outputs, inputs, ..) = weight.size4()?;
-        let g = [[1.0f32, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
-        let g = Tensor::f_from_slice(g.as_flattened())?.f_reshape([4, 3])?;
+        let (outputs, inputs) = (outputs as usize, inputs as usize);
+        if outputs.min(inputs) < lanes::MIN_CHANNELS {
+            return Ok(None);
+        }
+        let g = Tensor::f_from_slice(&KERNEL)?.f_reshape([SIDE as i64, 3])?;
         // (SIDE, SIDE, outputs, inputs)
         let transformed = g.f_matmul(&weight.f_matmul(&g.f_transpose(0, 1)?)?)?.f_permute([2, 3, 0, 1])?;
         let transformed = plain(&transformed)?;
-        let (outputs, inputs) = (outputs as usize, inputs as usize);
         let products = floats(&transformed).chunks_exact(outputs * inputs);
         let bias = match bias {
             Some(bias) => floats(&plain(bias)?).to_vec(),
             None => Vec::<f32>::try_from(Tensor::f_zeros([outputs as i64], (Kind::Float, weight.device()))?)?,
         };
         let products = products.map(|rows| Dense::new(rows, inputs, inputs, &[])).collect();
-        Ok(Self { products, bias, inputs, outputs })
+        Ok(Some(Self { products, bias, inputs, outputs }))
     }
 
     /// Input channels.
@@ -69,146 +86,225 @@ impl Winograd {
         let (height, width) = size;
         let tiles = width.div_ceil(STEP);
         let band = share(height.div_ceil(STEP), threads);
-        let length = width * self.outputs;
-        in_parallel(y.chunks_mut(band * STEP * length).enumerate(), |(index, y)| {
+        // Rows of tiles whose products are computed together.
+        let batch = BATCH.div_ceil(tiles).min(band);
+        let length = STEP * width * self.outputs;
+        in_parallel(y.chunks_mut(band * length).enumerate(), |(index, y)| {
             let mut buffers = Buffers {
+                zeros: vec![0.0; width * self.inputs],
                 rows: vec![0.0; SIDE * (STEP * tiles + 2) * self.inputs],
-                tiles: vec![0.0; SIDE * SIDE * tiles * self.inputs],
-                products: vec![0.0; SIDE * SIDE * tiles * self.outputs],
+                tiles: vec![0.0; SIDE * SIDE * batch * tiles * self.inputs],
+                products: vec![0.0; SIDE * SIDE * batch * tiles * self.outputs],
             };
-            for (row, y) in y.chunks_mut(STEP * length).enumerate() {
-                let first = (index * band + row) * STEP;
-                lanes::transform_input(self, x, size, first, &mut buffers);
-                let parts = buffers.tiles.chunks_exact(tiles * self.inputs);
-                let products = buffers.products.chunks_exact_mut(tiles * self.outputs);
+            for (step, y) in y.chunks_mut(batch * length).enumerate() {
+                let first = index * band + step * batch;
+                for row in 0..batch {
+                    lanes::transform_input(self, x, size, (first + row) * STEP, row * tiles, &mut buffers);
+                }
+                let parts = buffers.tiles.chunks_exact(batch * tiles * self.inputs);
+                let products = buffers.products.chunks_exact_mut(batch * tiles * self.outputs);
                 for ((dense, x), y) in self.products.iter().zip(parts).zip(products) {
                     dense.forward(x, y, self.outputs, UNLIMITED);
                 }
-                lanes::transform_output(self, &mut buffers.products, relu, y, width);
+                lanes::sum_rows(&mut buffers.products);
+                for (row, y) in y.chunks_mut(length).enumerate() {
+                    lanes::transform_output(self, &buffers.products, row * tiles, relu, y, width);
+                }
             }
         });
     }
 }
 
-/// Linear combinations of vectors. The loops become vector instructions.
-#[cfg_attr(not(target_arch = "x86_64"), allow(unused_unsafe))]
+#[cfg(target_arch = "x86_64")]
 mod lanes {
-    use super::{Buffers, SIDE, STEP, Winograd};
-    use crate::model::vector::available;
+    use std::arch::x86_64::{
+        __m256, _mm256_add_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_max_ps, _mm256_set1_ps,
+        _mm256_sub_ps,
+    };
 
-    /// Transforms the tiles whose first output row is `first`.
+    use super::{Buffers, SIDE, STEP, Winograd};
+    use crate::model::vector::{LANES, available, load, store};
+
+    /// Channels that a convolution must have.
+    pub const MIN_CHANNELS: usize = LANES;
+
+    /// Transforms the tiles whose first output row is `first`, to those from `place` on.
     pub fn transform_input(
         conv: &Winograd,
         x: &[f32],
         size: (usize, usize),
         first: usize,
+        place: usize,
         buffers: &mut Buffers,
     ) {
         assert!(available());
         // SAFETY: the processor has AVX2 and FMA.
-        unsafe { transform_input_avx2(conv, x, size, first, buffers) }
+        unsafe { transform_input_avx2(conv, x, size, first, place, buffers) }
     }
 
-    /// Transforms products to the output rows `y`, one or two.
-    pub fn transform_output(conv: &Winograd, products: &mut [f32], relu: bool, y: &mut [f32], width: usize) {
+    /// Transforms products along columns, in place: the first [`STEP`] of [`SIDE`] rows of each tile are the result.
+    pub fn sum_rows(products: &mut [f32]) {
         assert!(available());
         // SAFETY: the processor has AVX2 and FMA.
-        unsafe { transform_output_avx2(conv, products, relu, y, width) }
+        unsafe { sum_rows_avx2(products) }
     }
 
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    /// Transforms the tiles from `place` on along rows, to the output rows `y`, at most [`STEP`].
+    pub fn transform_output(
+        conv: &Winograd,
+        sums: &[f32],
+        place: usize,
+        relu: bool,
+        y: &mut [f32],
+        width: usize,
+    ) {
+        assert!(available());
+        // SAFETY: the processor has AVX2 and FMA.
+        unsafe { transform_output_avx2(conv, sums, place, relu, y, width) }
+    }
+
+    /// First indices of vectors that cover `length` values, at least [`LANES`]. The last two may overlap.
+    fn vectors(length: usize) -> impl Iterator<Item = usize> {
+        (0..length).step_by(LANES).map(move |at| at.min(length - LANES))
+    }
+
+    /// Transforms the inputs of a tile along one axis.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn input([x0, x1, x2, x3, x4, x5]: [__m256; SIDE]) -> [__m256; SIDE] {
+        let [two, four, five] = [2.0, 4.0, 5.0].map(|value| _mm256_set1_ps(value));
+        let even = _mm256_fnmadd_ps(four, x2, x4);
+        let odd = _mm256_fnmadd_ps(four, x1, x3);
+        let (near_even, near_odd) = (_mm256_sub_ps(x4, x2), _mm256_sub_ps(x3, x1));
+        [
+            _mm256_fmadd_ps(four, x0, _mm256_fnmadd_ps(five, x2, x4)),
+            _mm256_add_ps(even, odd),
+            _mm256_sub_ps(even, odd),
+            _mm256_fmadd_ps(two, near_odd, near_even),
+            _mm256_fnmadd_ps(two, near_odd, near_even),
+            _mm256_fmadd_ps(four, x1, _mm256_fnmadd_ps(five, x3, x5)),
+        ]
+    }
+
+    /// Transforms the products of a tile along one axis.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn output([m0, m1, m2, m3, m4, m5]: [__m256; SIDE]) -> [__m256; STEP] {
+        let [two, four, eight] = [2.0, 4.0, 8.0].map(|value| _mm256_set1_ps(value));
+        let (sum, difference) = (_mm256_add_ps(m1, m2), _mm256_sub_ps(m1, m2));
+        let (far_sum, far_difference) = (_mm256_add_ps(m3, m4), _mm256_sub_ps(m3, m4));
+        [
+            _mm256_add_ps(_mm256_add_ps(m0, sum), far_sum),
+            _mm256_fmadd_ps(two, far_difference, difference),
+            _mm256_fmadd_ps(four, far_sum, sum),
+            _mm256_add_ps(_mm256_fmadd_ps(eight, far_difference, difference), m5),
+        ]
+    }
+
+    #[target_feature(enable = "avx2,fma")]
     fn transform_input_avx2(
         conv: &Winograd,
         x: &[f32],
         (height, width): (usize, usize),
         first: usize,
+        place: usize,
         buffers: &mut Buffers,
     ) {
         let inputs = conv.inputs;
         let length = width * inputs;
-        let row = |at: usize| {
-            // Above and below the picture are zeros.
-            let y = (first + at).checked_sub(1)?;
-            (y < height).then(|| &x[y * length..][..length])
-        };
-        let rows: [Option<&[f32]>; SIDE] = std::array::from_fn(row);
-        let columns = buffers.rows.len() / SIDE;
-        for (at, to) in buffers.rows.chunks_exact_mut(columns).enumerate() {
-            // The transform is its own along both axes: differences of rows 0 and 2, sums of 1 and 2, and so on.
-            let (a, b, sign) = [(0, 2, -1.0), (1, 2, 1.0), (2, 1, -1.0), (1, 3, -1.0)][at];
-            let to = &mut to[inputs..][..length];
-            match (rows[a], rows[b]) {
-                (Some(a), Some(b)) => {
-                    to.iter_mut().zip(a).zip(b).for_each(|((to, a), b)| *to = a + sign * b);
-                }
-                (Some(a), None) => to.copy_from_slice(a),
-                (None, Some(b)) => to.iter_mut().zip(b).for_each(|(to, b)| *to = sign * b),
-                (None, None) => to.fill(0.0),
+        let Buffers { zeros, rows, tiles, .. } = buffers;
+        let from: [&[f32]; SIDE] = std::array::from_fn(|at| match (first + at).checked_sub(1) {
+            Some(y) if y < height => &x[y * length..][..length],
+            _ => zeros.as_slice(),
+        });
+        let columns = rows.len() / SIDE;
+        for at in vectors(length) {
+            for (row, value) in input(from.map(|row| load(&row[at..]))).into_iter().enumerate() {
+                store(&mut rows[row * columns + inputs + at..], value);
             }
         }
-        let tiles = buffers.tiles.len() / (SIDE * SIDE * inputs);
-        let rows = buffers.rows.chunks_exact(columns);
-        for (row, parts) in rows.zip(buffers.tiles.chunks_exact_mut(SIDE * tiles * inputs)) {
-            let mut parts = parts.chunks_exact_mut(tiles * inputs);
-            let mut next = || parts.next().unwrap_or_default();
-            let (d0, d1, d2, d3) = (next(), next(), next(), next());
-            for tile in 0..tiles {
+        let part = tiles.len() / (SIDE * SIDE);
+        let count = width.div_ceil(STEP);
+        for (row, parts) in rows.chunks_exact(columns).zip(tiles.chunks_exact_mut(SIDE * part)) {
+            for tile in 0..count {
                 let pixels = &row[STEP * tile * inputs..][..SIDE * inputs];
-                let (x0, rest) = pixels.split_at(inputs);
-                let (x1, rest) = rest.split_at(inputs);
-                let (x2, x3) = rest.split_at(inputs);
-                let place = tile * inputs..(tile + 1) * inputs;
-                let (d0, d1) = (&mut d0[place.clone()], &mut d1[place.clone()]);
-                let (d2, d3) = (&mut d2[place.clone()], &mut d3[place]);
-                let (x0, x3) = (&x0[..inputs], &x3[..inputs]);
-                for channel in 0..inputs {
-                    d0[channel] = x0[channel] - x2[channel];
-                    d1[channel] = x1[channel] + x2[channel];
-                    d2[channel] = x2[channel] - x1[channel];
-                    d3[channel] = x1[channel] - x3[channel];
+                let to = (place + tile) * inputs;
+                for at in vectors(inputs) {
+                    let values = std::array::from_fn(|pixel| load(&pixels[pixel * inputs + at..]));
+                    for (index, value) in input(values).into_iter().enumerate() {
+                        store(&mut parts[index * part + to + at..], value);
+                    }
                 }
             }
         }
     }
 
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    fn transform_output_avx2(conv: &Winograd, products: &mut [f32], relu: bool, y: &mut [f32], width: usize) {
-        let outputs = conv.outputs;
-        let bias = &conv.bias[..outputs];
-        let tiles = products.len() / (SIDE * SIDE * outputs);
-        let lowest = if relu { 0.0 } else { f32::NEG_INFINITY };
-        // Along columns, in place: rows 0 + 1 + 2 for the first row of outputs, 1 − 2 − 3 for the second.
-        let length = SIDE * tiles * outputs;
-        let (m0, rest) = products.split_at_mut(length);
-        let (m1, rest) = rest.split_at_mut(length);
-        let (m2, m3) = rest.split_at_mut(length);
-        let m3 = &m3[..length];
-        for at in 0..length {
-            let (a, b, c, d) = (m0[at], m1[at], m2[at], m3[at]);
-            m0[at] = a + b + c;
-            m1[at] = b - c - d;
+    #[target_feature(enable = "avx2,fma")]
+    fn sum_rows_avx2(products: &mut [f32]) {
+        let length = products.len() / SIDE;
+        let whole = length - length % LANES;
+        for at in (0..whole).step_by(LANES) {
+            let rows = std::array::from_fn(|row| load(&products[row * length + at..]));
+            for (row, value) in output(rows).into_iter().enumerate() {
+                store(&mut products[row * length + at..], value);
+            }
         }
-        for (sums, y) in [m0, m1].into_iter().zip(y.chunks_exact_mut(width * outputs)) {
-            let (s0, rest) = sums.split_at(tiles * outputs);
-            let (s1, rest) = rest.split_at(tiles * outputs);
-            let (s2, s3) = rest.split_at(tiles * outputs);
+        // The rest is less than a vector.
+        let rest = length - whole;
+        let mut ends = [[0.0; LANES]; SIDE];
+        for (row, end) in ends.iter_mut().enumerate() {
+            end[..rest].copy_from_slice(&products[row * length + whole..][..rest]);
+        }
+        for (row, value) in output(ends.map(|end| load(&end))).into_iter().enumerate() {
+            let mut end = [0.0; LANES];
+            store(&mut end, value);
+            products[row * length + whole..][..rest].copy_from_slice(&end[..rest]);
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn transform_output_avx2(
+        conv: &Winograd,
+        sums: &[f32],
+        place: usize,
+        relu: bool,
+        y: &mut [f32],
+        width: usize,
+    ) {
+        let outputs = conv.outputs;
+        let part = sums.len() / (SIDE * SIDE);
+        let lowest = _mm256_set1_ps(if relu { 0.0 } else { f32::NEG_INFINITY });
+        for (sums, y) in sums.chunks_exact(SIDE * part).zip(y.chunks_exact_mut(width * outputs)) {
             for (tile, y) in y.chunks_mut(STEP * outputs).enumerate() {
-                let place = tile * outputs..(tile + 1) * outputs;
-                let (s0, s1) = (&s0[place.clone()], &s1[place.clone()]);
-                let (s2, s3) = (&s2[place.clone()], &s3[place]);
-                let (left, right) = y.split_at_mut(outputs);
-                for channel in 0..outputs {
-                    let sum = s0[channel] + s1[channel] + s2[channel] + bias[channel];
-                    left[channel] = if sum > lowest { sum } else { lowest };
-                }
-                // The last tile of an odd width has one column.
-                if right.len() == outputs {
-                    for channel in 0..outputs {
-                        let sum = s1[channel] - s2[channel] - s3[channel] + bias[channel];
-                        right[channel] = if sum > lowest { sum } else { lowest };
+                let from = (place + tile) * outputs;
+                for at in vectors(outputs) {
+                    let bias = load(&conv.bias[at..]);
+                    let values = std::array::from_fn(|index| load(&sums[index * part + from + at..]));
+                    // The last tile of a row may have fewer columns.
+                    for (value, y) in output(values).into_iter().zip(y.chunks_exact_mut(outputs)) {
+                        store(&mut y[at..], _mm256_max_ps(_mm256_add_ps(value, bias), lowest));
                     }
                 }
             }
         }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod lanes {
+    use super::{Buffers, Winograd};
+
+    pub const MIN_CHANNELS: usize = usize::MAX;
+
+    pub fn transform_input(_: &Winograd, _: &[f32], _: (usize, usize), _: usize, _: usize, _: &mut Buffers) {
+        unreachable!("not available")
+    }
+
+    pub fn sum_rows(_: &mut [f32]) {
+        unreachable!("not available")
+    }
+
+    pub fn transform_output(_: &Winograd, _: &[f32], _: usize, _: bool, _: &mut [f32], _: usize) {
+        unreachable!("not available")
     }
 }
