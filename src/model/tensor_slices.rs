@@ -38,25 +38,9 @@ pub fn floats(x: &Tensor) -> &[f32] {
 pub struct Unshared(Tensor);
 
 impl Unshared {
-    /// # Safety
-    /// There is no other handle on the memory of `x`: no shallow clone, no view, no autograd graph.
-    pub unsafe fn new(x: Tensor) -> Self {
-        Self(x)
-    }
-
     /// Returns an uninitialised contiguous float32 tensor on the CPU.
     pub fn empty(size: &[i64]) -> Result<Self> {
         Ok(Self(Tensor::f_empty(size, (Kind::Float, Device::Cpu))?))
-    }
-
-    /// Whether the tensor can be [written](Self::floats_mut) and is not empty.
-    pub fn is_plain(&self) -> bool {
-        is_plain(&self.0) && self.0.numel() > 0 && !self.0.requires_grad()
-    }
-
-    /// Returns the sizes of its three dimensions.
-    pub fn size3(&self) -> Result<(i64, i64, i64)> {
-        Ok(self.0.size3()?)
     }
 
     /// Returns the values of a plain tensor; panics on others.
@@ -85,10 +69,7 @@ mod tests {
     #[test]
     fn values_written_in_place_are_in_the_tensor() {
         let mut values = Unshared::empty(&[2, 1, 3]).unwrap();
-        assert!(values.is_plain());
-        assert_eq!(values.size3().unwrap(), (2, 1, 3));
         values.floats_mut().copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(floats(&values.into_tensor()), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        assert!(!Unshared::empty(&[0, 1, 3]).unwrap().is_plain());
     }
 }

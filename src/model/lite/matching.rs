@@ -7,9 +7,8 @@ use tch::{Kind, Tensor, nn};
 
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Visit, double, name_of};
-use super::super::tensor_slices::Unshared;
 use super::super::zero_init::unless_zero_init;
-use super::affinity_simd;
+use super::attention::{self, LocalReadout, Readout};
 use super::backbone::Channels;
 use super::features::{EncoderFeatures, Features, expand, product, unit_length};
 use super::tokens::Tokens;
@@ -18,7 +17,7 @@ use crate::{Result, visit_fields};
 /// Bias of excluded positions, far below any logit.
 const EXCLUDED: f64 = -1e4;
 /// Radius of local attention to the previous frame, in positions at stride 8.
-const RADIUS: i64 = 5;
+const RADIUS: i64 = attention::RADIUS as i64;
 /// Number of positions at stride 16 of a frame of 192x336. In larger frames, distances are relative to the size of the
 /// frame, so that one learned factor serves every input size.
 const UNIT_POSITIONS: f64 = 252.0;
@@ -234,14 +233,16 @@ impl Matching {
         let memory_sharpness = |sharpness: &Tensor, like: &Tensor| -> Result<Tensor> {
             Ok(sharpness.f_exp()?.f_to_kind(like.kind())?.f_select(0, 0)?)
         };
-        let query = expand(&now.key16, n)?.f_transpose(1, 2)?;
-        let likeness = likenesses(&query, &memory.key16)?;
+        let query = expand(&now.key16.f_transpose(1, 2)?, n)?;
         let sharpness = memory_sharpness(&self.sharpness16, &query)?;
-        let coarse = affinity(likeness, &sharpness, &memory.value16, &memory.mask16)?;
-        let query = expand(&now.key8, n)?.f_flatten(2, 3)?.f_transpose(1, 2)?;
-        let likeness = likenesses(&query, &memory.key8)?;
+        let readout =
+            Readout { query: &query, keys: &memory.key16, sharpness: &sharpness, value: &memory.value16 };
+        let coarse = affinity(readout, &memory.mask16)?;
+        let query = expand(&now.key8.f_flatten(2, 3)?.f_transpose(1, 2)?, n)?;
         let sharpness = memory_sharpness(&self.sharpness8, &query)?;
-        let fine = affinity(likeness, &sharpness, &memory.value8, &memory.mask8.f_unsqueeze(1)?)?;
+        let readout =
+            Readout { query: &query, keys: &memory.key8, sharpness: &sharpness, value: &memory.value8 };
+        let fine = affinity(readout, &memory.mask8.f_unsqueeze(1)?)?;
         Ok(MemoryReadout { coarse, fine, memory: memory.shallow_clone() })
     }
 
@@ -261,9 +262,11 @@ impl Matching {
         let (from_memory, best) = &readout.coarse;
         let value =
             Tensor::f_cat(&[self.value(&previous.s16, sub16)?, sub16.shallow_clone()], 1)?.f_flatten(2, 3)?;
-        let likeness = likenesses(&query, &previous.key16)?;
-        let from_previous = read(likeness, &sharpness.f_select(0, 1)?, &biases.previous16, &value)?;
-        Ok(Tensor::f_cat(&[from_memory, &from_previous, best], 1)?.f_reshape([n, -1, h, w])?)
+        let sharpness = sharpness.f_select(0, 1)?;
+        let readout = Readout { query: &query, keys: &previous.key16, sharpness: &sharpness, value: &value };
+        let from_previous = read(readout, &biases.previous16)?;
+        let parts = [from_memory, &from_previous, best].map(|x| x.f_reshape([n, -1, h, w]));
+        Ok(Tensor::f_cat(&parts.into_iter().collect::<Result<Vec<_>, _>>()?, 1)?)
     }
 
     /// Returns the maximum similarity of each position at stride 16 to an object token minus that to a background
@@ -289,44 +292,33 @@ impl Matching {
         let (n, h, w) = (now.key8.size()[0], now.key8.size()[2], now.key8.size()[3]);
         let sharpness = self.sharpness8.f_exp()?.f_to_kind(now.key8.kind())?;
         let (from_memory, best) = &readout.fine;
-        let global = Tensor::f_cat(&[from_memory, best], 1)?.f_reshape([n, 6, h, w])?;
         let local = local_read(&now.key8, &previous.key8, sub8, &sharpness.f_select(0, 1)?, &biases.local8)?;
-        Ok(Tensor::f_cat(&[global, local], 1)?)
+        let global = |x: &Tensor| x.f_reshape([n, -1, h, w]);
+        Ok(Tensor::f_cat(&[global(from_memory)?, global(best)?, local], 1)?)
     }
 }
 
-/// Returns the batched matrix product as a tensor that may be overwritten.
-fn likenesses(queries: &Tensor, tokens: &Tensor) -> Result<Unshared> {
-    let likeness = product(queries, tokens)?;
-    // SAFETY: libtorch allocates the result of a product, and there is no other handle on it.
-    Ok(unsafe { Unshared::new(likeness) })
-}
-
-/// Reads `value` (N, channels, tokens) with the softmax of `sharpness · likeness` (N, queries, tokens). Also
-/// returns the maximum similarity to an object token and to a background token, (N, 2, queries).
-fn affinity(
-    likeness: Unshared,
-    sharpness: &Tensor,
-    value: &Tensor,
-    mask: &Tensor,
-) -> Result<(Tensor, Tensor)> {
-    if affinity_simd::fits(&likeness) {
-        let (readout, best) = affinity_simd::softmax_readout_with_best(likeness, sharpness, mask)?;
-        return Ok((readout.read(value)?, best));
+/// Reads the values with the softmax of the similarities, (N, channels, queries). Also returns the maximum similarity to
+/// an object token and to a background token, (N, 2, queries).
+fn affinity(readout: Readout, mask: &Tensor) -> Result<(Tensor, Tensor)> {
+    if readout.fits() {
+        return readout.with_best(mask);
     }
-    let likeness = likeness.into_tensor();
+    let Readout { query, keys, sharpness, value } = readout;
+    let likeness = product(query, keys)?;
     let best = best_likeness(&likeness, mask)?;
     let weights = likeness.f_mul(sharpness)?.f_softmax(-1, None::<Kind>)?;
     Ok((product(value, &weights.f_transpose(1, 2)?)?, best))
 }
 
-/// Reads `value` (N, channels, tokens) with the softmax of `sharpness · likeness + bias` (N, queries, tokens).
-/// `bias` has the rows of the whole batch, or those of one item that serve all.
-fn read(likeness: Unshared, sharpness: &Tensor, bias: &Tensor, value: &Tensor) -> Result<Tensor> {
-    if affinity_simd::fits(&likeness) {
-        return affinity_simd::softmax_readout(likeness, sharpness, bias)?.read(value);
+/// Reads the values with the softmax of the similarities and `bias`, (N, channels, queries). `bias` (…, tokens) has the
+/// rows of the whole batch, or those of one item that serve all.
+fn read(readout: Readout, bias: &Tensor) -> Result<Tensor> {
+    if readout.fits() {
+        return readout.with_bias(bias);
     }
-    let weights = likeness.into_tensor().f_mul(sharpness)?.f_add(bias)?.f_softmax(-1, None::<Kind>)?;
+    let Readout { query, keys, sharpness, value } = readout;
+    let weights = product(query, keys)?.f_mul(sharpness)?.f_add(bias)?.f_softmax(-1, None::<Kind>)?;
     product(value, &weights.f_transpose(1, 2)?)
 }
 
@@ -348,6 +340,10 @@ fn local_read(
     sharpness: &Tensor,
     bias: &Tensor,
 ) -> Result<Tensor> {
+    let readout = LocalReadout { query, keys: key, sharpness, bias, value };
+    if readout.fits() {
+        return readout.read();
+    }
     let (n, c, h, w) = query.size4()?;
     let window = 2 * RADIUS + 1;
     // Keeps the columns of a row adjacent, (N h, channels, window w), as the product requires.
@@ -362,7 +358,8 @@ fn local_read(
     let (key, value) = (bands(key)?, bands(value)?);
     let key = if key.size()[0] == n * h { key } else { key.f_repeat([n, 1, 1])? };
     let bias = if n == 1 { bias.shallow_clone() } else { bias.f_repeat([n, 1, 1])? };
-    let read = read(likenesses(&query, &key)?, sharpness, &bias, &value)?;
+    let readout = Readout { query: &query, keys: &key, sharpness, value: &value };
+    let read = read(readout, &bias)?;
     Ok(read.f_reshape([n, h, -1, w])?.f_permute([0, 2, 1, 3])?)
 }
 
@@ -411,7 +408,7 @@ mod tests {
         );
     }
 
-    /// Compares with attention to the window around each position, written as loops.
+    /// Compares with attention to the window around each position, written as loops, for two objects.
     #[test]
     fn local_readout_equals_its_definition() {
         let _guard = tch::no_grad_guard();
@@ -423,29 +420,35 @@ mod tests {
         let float = (Kind::Float, Device::Cpu);
         let (h, w) = (8, 14);
         let query = Tensor::randn([1, 6, h, w], float);
-        let key = Tensor::randn([1, 6, h, w], float);
-        let value = Tensor::rand([1, 4, h, w], float);
+        let key = Tensor::randn([1, 6, h, w], float).expand([2, 6, h, w], false);
+        let value = Tensor::rand([2, 4, h, w], float);
         let sharpness = Tensor::from(1.7f32);
         let biases = matching.biases(h, w, Kind::Float).unwrap();
-        let read = local_read(&query, &key, &value, &sharpness, &biases.local8).unwrap();
-        for (y, x) in [(0, 0), (3, 7), (7, 13), (1, 12)] {
+        let read = |query: &Tensor, value: &Tensor| {
+            let query = query.expand([2, 6, h, w], false);
+            local_read(&query, &key, value, &sharpness, &biases.local8).unwrap()
+        };
+        // Gradients take libtorch's operations.
+        let reads = [read(&query, &value), read(&query, &value.copy().set_requires_grad(true))];
+        let object = |tensor: &Tensor, at: [i64; 4]| tensor.double_value(&at);
+        for (n, y, x) in [(0, 0, 0), (1, 3, 7), (0, 7, 13), (1, 1, 12), (0, 4, 5)] {
             let (mut weights, mut sums) = (0.0, [0.0; 4]);
             for v in (y - RADIUS).max(0)..(y + RADIUS + 1).min(h) {
                 for u in (x - RADIUS).max(0)..(x + RADIUS + 1).min(w) {
-                    let dot: f64 = (0..6)
-                        .map(|c| query.double_value(&[0, c, y, x]) * key.double_value(&[0, c, v, u]))
-                        .sum();
+                    let dot: f64 =
+                        (0..6).map(|c| object(&query, [0, c, y, x]) * object(&key, [0, c, v, u])).sum();
                     let offset = matching.offset.double_value(&[v - y + RADIUS, u - x + RADIUS]);
                     let weight = (1.7 * dot + offset).exp();
                     weights += weight;
-                    for (c, sum) in sums.iter_mut().enumerate() {
-                        *sum += weight * value.double_value(&[0, c as i64, v, u]);
+                    for (c, sum) in (0..).zip(&mut sums) {
+                        *sum += weight * object(&value, [n, c, v, u]);
                     }
                 }
             }
-            for (c, sum) in sums.iter().enumerate() {
-                let difference = read.double_value(&[0, c as i64, y, x]) - sum / weights;
-                assert!(difference.abs() < 1e-5, "({y}, {x}) channel {c}: {difference}");
+            for (read, (c, sum)) in reads.iter().flat_map(|read| (0..).zip(&sums).map(move |sum| (read, sum)))
+            {
+                let difference = object(read, [n, c, y, x]) - sum / weights;
+                assert!(difference.abs() < 1e-5, "object {n}, ({y}, {x}) channel {c}: {difference}");
             }
         }
     }

@@ -6,7 +6,7 @@
 //! as the encoder and affinity matching instead of the global convolution. The large variant for GPUs uses
 //! ResNet-50 instead of MobileNetV2.
 
-mod affinity_simd;
+mod attention;
 pub mod backbone;
 pub mod decoder;
 pub mod encoder;

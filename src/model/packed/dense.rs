@@ -12,7 +12,7 @@ pub const PANEL: usize = 16;
 /// Range of values that are not limited.
 pub const UNLIMITED: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 /// Pixels that are computed together.
-const TILE: usize = 6;
+pub const TILE: usize = 6;
 
 /// Matrix product over channels: weights in panels of [`PANEL`] outputs, (panels, inputs, PANEL); missing outputs are
 /// zero.
@@ -44,6 +44,19 @@ impl Dense {
         Self { inputs, outputs, weights, bias }
     }
 
+    /// Packs `columns` (inputs, outputs), without a bias.
+    pub fn of_columns(columns: &[f32], outputs: usize) -> Self {
+        let inputs = columns.len() / outputs;
+        let padded = outputs.next_multiple_of(PANEL);
+        let mut weights = vec![0.0; padded * inputs];
+        for (input, columns) in columns.chunks_exact(outputs).enumerate() {
+            for (panel, values) in columns.chunks(PANEL).enumerate() {
+                weights[(panel * inputs + input) * PANEL..][..values.len()].copy_from_slice(values);
+            }
+        }
+        Self { inputs, outputs, weights, bias: vec![0.0; padded] }
+    }
+
     /// Packs a convolution, `weight` (outputs, channels, rows, columns); the inputs are rows, columns and channels of the
     /// kernel, and zeros up to the number `inputs`, if given.
     ///
@@ -67,13 +80,18 @@ impl Dense {
     pub fn forward(&self, x: &[f32], y: &mut [f32], width: usize, range: [f32; 2]) {
         lanes::dense(self, x, y, width, range);
     }
+
+    /// Maps pixels `x` (…, inputs) to the outputs of one panel, `y` (…, PANEL). Needs AVX2 and FMA.
+    pub fn panel(&self, panel: usize, x: &[f32], y: &mut [f32]) {
+        lanes::panel(self, panel, x, y);
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod lanes {
     use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps};
 
-    use super::{Dense, PANEL, TILE};
+    use super::{Dense, PANEL, TILE, UNLIMITED};
     use crate::model::vector::{LANES, available, limited, load, store};
 
     pub fn dense(dense: &Dense, x: &[f32], y: &mut [f32], width: usize, range: [f32; 2]) {
@@ -82,28 +100,47 @@ mod lanes {
         unsafe { dense_avx2(dense, x, y, width, range) }
     }
 
+    pub fn panel(dense: &Dense, panel: usize, x: &[f32], y: &mut [f32]) {
+        assert!(available());
+        let weights = &dense.weights[panel * dense.inputs * PANEL..][..dense.inputs * PANEL];
+        let bias = &dense.bias[panel * PANEL..][..PANEL];
+        // SAFETY: the processor has AVX2 and FMA.
+        unsafe { panel_avx2(weights, bias, x, y, UNLIMITED, (PANEL, 0, PANEL)) }
+    }
+
     #[target_feature(enable = "avx2,fma")]
     fn dense_avx2(dense: &Dense, x: &[f32], y: &mut [f32], width: usize, range: [f32; 2]) {
-        let inputs = dense.inputs;
-        let panels = dense.weights.chunks_exact(inputs * PANEL).zip(dense.bias.chunks_exact(PANEL));
+        let panels = dense.weights.chunks_exact(dense.inputs * PANEL).zip(dense.bias.chunks_exact(PANEL));
         for (panel, (weights, bias)) in panels.enumerate() {
             let first = panel * PANEL;
-            let count = (width - first).min(PANEL);
-            let mut tiles = x.chunks_exact(TILE * inputs);
-            let mut outputs = y.chunks_exact_mut(TILE * width);
-            for (x, y) in tiles.by_ref().zip(outputs.by_ref()) {
-                tile::<TILE>(x, weights, bias, range, y, (width, first, count));
-            }
-            let (x, y) = (tiles.remainder(), outputs.into_remainder());
-            let place = (width, first, count);
-            match x.len() / inputs {
-                1 => tile::<1>(x, weights, bias, range, y, place),
-                2 => tile::<2>(x, weights, bias, range, y, place),
-                3 => tile::<3>(x, weights, bias, range, y, place),
-                4 => tile::<4>(x, weights, bias, range, y, place),
-                5 => tile::<5>(x, weights, bias, range, y, place),
-                _ => (),
-            }
+            panel_avx2(weights, bias, x, y, range, (width, first, (width - first).min(PANEL)));
+        }
+    }
+
+    /// Computes a panel of all pixels. `place` is the width of `y`, and the first output and the number of outputs to write.
+    #[target_feature(enable = "avx2,fma")]
+    fn panel_avx2(
+        weights: &[f32],
+        bias: &[f32],
+        x: &[f32],
+        y: &mut [f32],
+        range: [f32; 2],
+        place: (usize, usize, usize),
+    ) {
+        let inputs = weights.len() / PANEL;
+        let mut tiles = x.chunks_exact(TILE * inputs);
+        let mut outputs = y.chunks_exact_mut(TILE * place.0);
+        for (x, y) in tiles.by_ref().zip(outputs.by_ref()) {
+            tile::<TILE>(x, weights, bias, range, y, place);
+        }
+        let (x, y) = (tiles.remainder(), outputs.into_remainder());
+        match x.len() / inputs {
+            1 => tile::<1>(x, weights, bias, range, y, place),
+            2 => tile::<2>(x, weights, bias, range, y, place),
+            3 => tile::<3>(x, weights, bias, range, y, place),
+            4 => tile::<4>(x, weights, bias, range, y, place),
+            5 => tile::<5>(x, weights, bias, range, y, place),
+            _ => (),
         }
     }
 
@@ -151,6 +188,10 @@ mod lanes {
     use super::Dense;
 
     pub fn dense(_: &Dense, _: &[f32], _: &mut [f32], _: usize, _: [f32; 2]) {
+        unreachable!("not available")
+    }
+
+    pub fn panel(_: &Dense, _: usize, _: &[f32], _: &mut [f32]) {
         unreachable!("not available")
     }
 }

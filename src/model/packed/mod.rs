@@ -15,7 +15,7 @@ use std::error::Error as _;
 use once_cell::sync::OnceCell;
 use tch::{Device, Kind, Tensor};
 
-pub use self::dense::{Dense, PANEL, UNLIMITED};
+pub use self::dense::{Dense, PANEL, TILE, UNLIMITED};
 use self::pointwise::Pointwise;
 use self::winograd::Winograd;
 use super::tensor_slices::{Unshared, floats, is_float, pixels};

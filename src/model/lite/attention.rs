@@ -1,0 +1,505 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Softmax readout on the CPU: rows of the affinity matrix are computed, weighted and read while they are in the cache.
+//!
+//! For float32 without gradients on x86-64 processors with AVX2 and FMA. Everything else takes the tensor
+//! operations of [`matching`](super::matching), which define the result.
+
+use tch::{Kind, Tensor};
+
+use crate::Result;
+use crate::model::meter;
+use crate::model::packed::{Dense, PANEL, TILE, UNLIMITED, in_parallel, share};
+use crate::model::tensor_slices::{Unshared, floats, is_float, pixels, plain};
+use crate::model::vector::available;
+
+/// Rows of the affinity matrix that are computed together.
+const BLOCK: usize = 12;
+
+/// What to read with the softmax of `sharpness · query · keys` over the tokens.
+#[derive(Clone, Copy)]
+pub struct Readout<'a> {
+    /// (N, queries, key).
+    pub query: &'a Tensor,
+    /// (N, key, tokens).
+    pub keys: &'a Tensor,
+    /// One number.
+    pub sharpness: &'a Tensor,
+    /// (N, channels, tokens).
+    pub value: &'a Tensor,
+}
+
+/// Tensor (N, …) as values of its items. An item that all objects share is stored once.
+struct Items {
+    values: Tensor,
+    count: usize,
+}
+
+impl Items {
+    fn new(x: &Tensor) -> Result<Self> {
+        let x = if x.stride()[0] == 0 { x.f_narrow(0, 0, 1)? } else { x.shallow_clone() };
+        Ok(Self { count: x.size()[0] as usize, values: plain(&x)? })
+    }
+
+    /// Returns the values for an object.
+    fn get(&self, n: usize) -> &[f32] {
+        let length = self.values.numel() / self.count;
+        &floats(&self.values)[n % self.count * length..][..length]
+    }
+}
+
+impl Readout<'_> {
+    /// Whether the tensors and the processor are supported.
+    pub fn fits(&self) -> bool {
+        let Self { query, keys, sharpness, value } = *self;
+        available() && [query, keys, sharpness, value].into_iter().all(|x| is_float(x) && x.numel() > 0)
+    }
+
+    /// Returns `value` read with a bias, (N, channels, queries). The rows of `bias` (…, tokens), which is added before the
+    /// softmax, are repeated cyclically.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) for other shapes.
+    pub fn with_bias(self, bias: &Tensor) -> Result<Tensor> {
+        let bias = plain(bias)?;
+        let biases = floats(&bias);
+        let (n, channels, tokens) = self.value.size3()?;
+        let queries = self.query.size()[1];
+        let rows = biases.len() / tokens as usize;
+        // Objects with the same weights are channels of one.
+        let is_shared = self.query.stride()[0] == 0 && self.keys.stride()[0] == 0 && rows <= queries as usize;
+        let (query, keys, value) = if is_shared {
+            let value = self.value.f_reshape([1, n * channels, tokens])?;
+            (self.query.f_narrow(0, 0, 1)?, self.keys.f_narrow(0, 0, 1)?, value)
+        } else {
+            (self.query.shallow_clone(), self.keys.shallow_clone(), self.value.shallow_clone())
+        };
+        let readout = Readout { query: &query, keys: &keys, value: &value, ..self };
+        let (read, _) = readout.read(None, |item, query| {
+            let row = (item * queries as usize + query) % rows;
+            Some(&biases[row * tokens as usize..][..tokens as usize])
+        })?;
+        Ok(read.f_reshape([n, channels, queries])?)
+    }
+
+    /// Returns `value` read, (N, channels, queries), and the maximum similarity to an object token and to a background
+    /// token, (N, 2, queries). `mask` (N, 1, tokens) is the object fraction of each token, 0 to 1.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) for other shapes.
+    pub fn with_best(self, mask: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.read(Some(&Items::new(mask)?), |_, _| None)
+    }
+
+    fn read<'b>(
+        &self,
+        masks: Option<&Items>,
+        bias: impl Fn(usize, usize) -> Option<&'b [f32]> + Sync,
+    ) -> Result<(Tensor, Tensor)> {
+        let (n, queries, key) = self.query.size3()?;
+        let (_, channels, tokens) = self.value.size3()?;
+        meter::count("matching.products", || n * queries * tokens * (key + channels));
+        let sharpness = self.sharpness.f_to_kind(Kind::Float)?.f_double_value(&[])? as f32;
+        let (query, keys, value) = (Items::new(self.query)?, Items::new(self.keys)?, Items::new(self.value)?);
+        let mut read = Unshared::empty(&[n, queries, channels])?;
+        let mut best = Unshared::empty(&[n, queries, 2])?;
+        let [queries, key, channels, tokens] = [queries, key, channels, tokens].map(|length| length as usize);
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        let band = share(queries.div_ceil(BLOCK), threads) * BLOCK;
+        let items = read.floats_mut().chunks_exact_mut(queries * channels);
+        for (item, (read, best)) in items.zip(best.floats_mut().chunks_exact_mut(queries * 2)).enumerate() {
+            let packed = Dense::of_columns(keys.get(item), tokens);
+            let (query, value) = (query.get(item), value.get(item));
+            let mask = masks.map(|masks| masks.get(item));
+            let bands = read.chunks_mut(band * channels).zip(best.chunks_mut(band * 2));
+            in_parallel(bands.enumerate(), |(index, (read, best))| {
+                let mut likeness = vec![0.0; BLOCK * tokens];
+                let blocks = read.chunks_mut(BLOCK * channels).zip(best.chunks_mut(BLOCK * 2));
+                for (block, (read, best)) in blocks.enumerate() {
+                    let first = index * band + block * BLOCK;
+                    let count = read.len() / channels;
+                    let rows = &mut likeness[..count * tokens];
+                    packed.forward(&query[first * key..][..count * key], rows, tokens, UNLIMITED);
+                    let rows = rows.chunks_exact_mut(tokens).zip(read.chunks_exact_mut(channels));
+                    for (at, ((row, read), best)) in rows.zip(best.chunks_exact_mut(2)).enumerate() {
+                        if let Some(mask) = mask {
+                            (best[0], best[1]) = lanes::max_likeness(row, mask);
+                        }
+                        let sum = lanes::exponentials(row, sharpness, bias(item, first + at));
+                        lanes::read(row, value, 1.0 / sum, read);
+                    }
+                }
+            });
+        }
+        let transposed = |x: Unshared| x.into_tensor().f_transpose(1, 2);
+        Ok((transposed(read)?, transposed(best)?))
+    }
+}
+
+/// What to read with attention of each position to a square of another frame around it.
+#[derive(Clone, Copy)]
+pub struct LocalReadout<'a> {
+    /// (1 or N, key, H, W).
+    pub query: &'a Tensor,
+    /// (1 or N, key, H, W).
+    pub keys: &'a Tensor,
+    /// One number.
+    pub sharpness: &'a Tensor,
+    /// Added before the softmax, (H, W, (2 radius + 1) W): for each row of the square, the columns of the frame.
+    pub bias: &'a Tensor,
+    /// (N, channels, H, W).
+    pub value: &'a Tensor,
+}
+
+/// Distance from a position to the border of the square around it. The squares of [`TILE`] neighbours have [`PANEL`]
+/// columns together.
+pub const RADIUS: usize = (PANEL - TILE) / 2;
+
+impl LocalReadout<'_> {
+    /// Whether the tensors and the processor are supported: query and keys must be the same for all objects.
+    pub fn fits(&self) -> bool {
+        let Self { query, keys, sharpness, bias, value } = *self;
+        let is_shared = |x: &Tensor| x.size()[0] == 1 || x.stride()[0] == 0;
+        available()
+            && [query, keys, sharpness, bias, value].into_iter().all(|x| is_float(x) && x.numel() > 0)
+            && is_shared(query)
+            && is_shared(keys)
+    }
+
+    /// Returns `value` read, (N, channels, H, W).
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) for other shapes.
+    pub fn read(self) -> Result<Tensor> {
+        let (_, key, h, w) = self.query.size4()?;
+        let (n, channels, ..) = self.value.size4()?;
+        let side = 2 * RADIUS + 1;
+        meter::count("matching.products", || h * w * side as i64 * w * (key + n * channels));
+        let sharpness = self.sharpness.f_to_kind(Kind::Float)?.f_double_value(&[])? as f32;
+        let (query, keys) = (pixels(&self.query.f_narrow(0, 0, 1)?)?, plain(&self.keys.f_narrow(0, 0, 1)?)?);
+        let (query, keys) = (floats(&query), floats(&keys));
+        let (bias, value) = (plain(self.bias)?, plain(self.value)?);
+        let (bias, value) = (floats(&bias), floats(&value));
+        let mut read = Unshared::empty(&[h, w, n * channels])?;
+        let [key, height, width, channels] = [key, h, w, n * channels].map(|length| length as usize);
+        let tiles = width.div_ceil(TILE);
+        // For each row, the keys of the squares of each tile of neighbours.
+        let row_of_keys = |y: usize| {
+            let mut columns = vec![0.0; key * tiles * PANEL];
+            for (channel, columns) in columns.chunks_exact_mut(tiles * PANEL).enumerate() {
+                let row = &keys[(channel * height + y) * width..][..width];
+                for (tile, columns) in columns.chunks_exact_mut(PANEL).enumerate() {
+                    for (column, value) in columns.iter_mut().enumerate() {
+                        let x = (tile * TILE + column).checked_sub(RADIUS);
+                        *value = x.and_then(|x| row.get(x)).copied().unwrap_or_default();
+                    }
+                }
+            }
+            Dense::of_columns(&columns, tiles * PANEL)
+        };
+        let keys: Vec<Dense> = (0..height).map(row_of_keys).collect();
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        let band = share(height, threads);
+        let bands = read.floats_mut().chunks_mut(band * width * channels);
+        in_parallel(bands.enumerate(), |(index, read)| {
+            let mut likeness = vec![0.0; side * TILE * PANEL];
+            let mut weights = Vec::with_capacity(side * side);
+            for (row, read) in read.chunks_exact_mut(width * channels).enumerate() {
+                let y = index * band + row;
+                let rows = y.saturating_sub(RADIUS)..(y + RADIUS + 1).min(height);
+                for (tile, read) in read.chunks_mut(TILE * channels).enumerate() {
+                    let first = tile * TILE;
+                    let count = read.len() / channels;
+                    let query = &query[(y * width + first) * key..][..count * key];
+                    for (v, likeness) in rows.clone().zip(likeness.chunks_exact_mut(TILE * PANEL)) {
+                        keys[v].panel(tile, query, &mut likeness[..count * PANEL]);
+                    }
+                    for (at, read) in read.chunks_exact_mut(channels).enumerate() {
+                        let x = first + at;
+                        let columns = x.saturating_sub(RADIUS)..(x + RADIUS + 1).min(width);
+                        let length = columns.len();
+                        let bias = &bias[(y * width + x) * side * width..][..side * width];
+                        weights.clear();
+                        for (v, likeness) in rows.clone().zip(likeness.chunks_exact(TILE * PANEL)) {
+                            let likeness = &likeness[at * PANEL + columns.start + RADIUS - first..][..length];
+                            let bias = &bias[(v + RADIUS - y) * width + columns.start..][..length];
+                            let logits = likeness.iter().zip(bias);
+                            weights.extend(logits.map(|(likeness, bias)| sharpness * likeness + bias));
+                        }
+                        let scale = 1.0 / lanes::exponentials(&mut weights, 1.0, None);
+                        for (read, value) in read.iter_mut().zip(value.chunks_exact(height * width)) {
+                            let rows = rows.clone().zip(weights.chunks_exact(length));
+                            let sums = rows.map(|(v, weights)| {
+                                let value = &value[v * width + columns.start..][..length];
+                                weights.iter().zip(value).map(|(weight, value)| weight * value).sum::<f32>()
+                            });
+                            *read = scale * sums.sum::<f32>();
+                        }
+                    }
+                }
+            }
+        });
+        // (H, W, N, channels) to (N, channels, H, W)
+        let read = read.into_tensor().f_reshape([h, w, n, -1])?;
+        Ok(read.f_permute([2, 3, 0, 1])?)
+    }
+}
+
+/// Arithmetic on one row, eight values at a time.
+#[cfg(target_arch = "x86_64")]
+mod lanes {
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_setzero_ps};
+    use std::f32::consts::{LN_2, LOG2_E};
+
+    use crate::model::vector::{LANES, available, load, store};
+
+    /// Channels that are read together.
+    const CHANNELS: usize = 4;
+
+    /// Returns the maximum similarity to an object token and to a background token.
+    pub fn max_likeness(row: &[f32], mask: &[f32]) -> (f32, f32) {
+        assert!(available());
+        // SAFETY: the processor has AVX2 and FMA.
+        unsafe { max_likeness_avx2(row, mask) }
+    }
+
+    /// Replaces x by exp(sharpness · x + bias − maximum) and returns the sum.
+    pub fn exponentials(row: &mut [f32], sharpness: f32, bias: Option<&[f32]>) -> f32 {
+        assert!(available());
+        // SAFETY: the processor has AVX2 and FMA.
+        unsafe { exponentials_avx2(row, sharpness, bias) }
+    }
+
+    /// Writes `scale` times the sums of `value` (channels, tokens), weighted by `row`, one for each channel.
+    pub fn read(row: &[f32], value: &[f32], scale: f32, sums: &mut [f32]) {
+        assert!(available());
+        // SAFETY: the processor has AVX2 and FMA.
+        unsafe { read_avx2(row, value, scale, sums) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn read_avx2(row: &[f32], value: &[f32], scale: f32, sums: &mut [f32]) {
+        let tokens = row.len();
+        let whole = tokens - tokens % LANES;
+        for (value, sums) in value.chunks(CHANNELS * tokens).zip(sums.chunks_mut(CHANNELS)) {
+            // Of fewer channels, the last one is read again.
+            let channels: [&[f32]; CHANNELS] =
+                std::array::from_fn(|index| &value[index.min(sums.len() - 1) * tokens..][..tokens]);
+            let mut totals = [_mm256_setzero_ps(); CHANNELS];
+            for at in (0..whole).step_by(LANES) {
+                let weights = load(&row[at..]);
+                for (total, channel) in totals.iter_mut().zip(channels) {
+                    *total = _mm256_fmadd_ps(weights, load(&channel[at..]), *total);
+                }
+            }
+            for ((sum, total), channel) in sums.iter_mut().zip(totals).zip(channels) {
+                let mut lanes = [0.0; LANES];
+                store(&mut lanes, total);
+                let rest = row[whole..].iter().zip(&channel[whole..]).map(|(weight, value)| weight * value);
+                *sum = scale * (lanes.into_iter().sum::<f32>() + rest.sum::<f32>());
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn max_likeness_avx2(row: &[f32], mask: &[f32]) -> (f32, f32) {
+        let mut object = [f32::NEG_INFINITY; LANES];
+        let mut background = [f32::NEG_INFINITY; LANES];
+        let (values, masks) = (row.chunks_exact(LANES), mask.chunks_exact(LANES));
+        let rest = values.remainder().iter().zip(masks.remainder());
+        for (values, masks) in values.zip(masks) {
+            for lane in 0..LANES {
+                let shift = 2.0 * masks[lane];
+                object[lane] = larger(object[lane], values[lane] + (shift - 2.0));
+                background[lane] = larger(background[lane], values[lane] - shift);
+            }
+        }
+        for (value, mask) in rest {
+            object[0] = larger(object[0], value + (2.0 * mask - 2.0));
+            background[0] = larger(background[0], value - 2.0 * mask);
+        }
+        (maximum(object), maximum(background))
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn exponentials_avx2(row: &mut [f32], sharpness: f32, bias: Option<&[f32]>) -> f32 {
+        let mut maximum = [f32::NEG_INFINITY; LANES];
+        let whole = row.len() / LANES * LANES;
+        match bias {
+            Some(bias) => {
+                for (values, bias) in row.chunks_exact_mut(LANES).zip(bias.chunks_exact(LANES)) {
+                    for lane in 0..LANES {
+                        values[lane] = values[lane].mul_add(sharpness, bias[lane]);
+                        maximum[lane] = larger(maximum[lane], values[lane]);
+                    }
+                }
+                for (value, bias) in row[whole..].iter_mut().zip(&bias[whole..]) {
+                    *value = value.mul_add(sharpness, *bias);
+                    maximum[0] = larger(maximum[0], *value);
+                }
+            }
+            None => {
+                for values in row.chunks_exact_mut(LANES) {
+                    for lane in 0..LANES {
+                        values[lane] *= sharpness;
+                        maximum[lane] = larger(maximum[lane], values[lane]);
+                    }
+                }
+                for value in &mut row[whole..] {
+                    *value *= sharpness;
+                    maximum[0] = larger(maximum[0], *value);
+                }
+            }
+        }
+        let maximum = self::maximum(maximum);
+        let mut sums = [0.0; LANES];
+        for values in row.chunks_exact_mut(LANES) {
+            for lane in 0..LANES {
+                values[lane] = exp(values[lane] - maximum);
+                sums[lane] += values[lane];
+            }
+        }
+        for value in &mut row[whole..] {
+            *value = exp(*value - maximum);
+            sums[0] += *value;
+        }
+        sums.into_iter().sum()
+    }
+
+    fn maximum(lanes: [f32; LANES]) -> f32 {
+        lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+    }
+
+    /// One instruction, unlike [`f32::max`], which handles NaN.
+    #[inline(always)]
+    fn larger(a: f32, b: f32) -> f32 {
+        if a > b { a } else { b }
+    }
+
+    /// Returns eˣ for x ≤ 0 with a relative error below 1e-5; e⁻⁸⁷ for x below −87.
+    #[inline(always)]
+    fn exp(x: f32) -> f32 {
+        // Adding and subtracting it rounds to an integer, which is also in the lowest bits of the sum.
+        const ROUND: f32 = 12_582_912.0;
+        let scaled = larger(x, -87.0) * LOG2_E;
+        let shifted = scaled + ROUND;
+        let x = scaled - (shifted - ROUND);
+        // Polynomial of 2ˣ for |x| ≤ ½.
+        let mut power = 1.540_353e-4_f32;
+        for coefficient in [1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 0.240_226_5, LN_2, 1.0] {
+            power = power.mul_add(x, coefficient);
+        }
+        f32::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 23))
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod lanes {
+    pub fn max_likeness(_: &[f32], _: &[f32]) -> (f32, f32) {
+        unreachable!("not available")
+    }
+
+    pub fn exponentials(_: &mut [f32], _: f32, _: Option<&[f32]>) -> f32 {
+        unreachable!("not available")
+    }
+
+    pub fn read(_: &[f32], _: &[f32], _: f32, _: &mut [f32]) {
+        unreachable!("not available")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::model::lite::features::product;
+    use crate::model::vector::checked_available;
+
+    /// Numbers of queries, keys, channels and tokens that are and are not multiples of the lanes and blocks.
+    const SHAPES: [[i64; 4]; 5] =
+        [[6, 3, 4, 1], [5, 8, 3, 7], [12, 5, 1, 8], [25, 48, 64, 61], [31, 7, 6, 200]];
+
+    fn random(size: &[i64]) -> Tensor {
+        Tensor::rand(size, (Kind::Float, Device::Cpu)) * 2.0 - 1.0
+    }
+
+    fn close(a: &Tensor, b: &Tensor) {
+        assert_eq!(a.size(), b.size());
+        let difference = (a - b).abs().max().double_value(&[]);
+        assert!(difference < 1e-5, "{difference}");
+    }
+
+    /// Calls `check` with inputs of several shapes, batches and numbers of threads.
+    fn for_inputs(check: impl Fn(Readout, &Tensor) + Send + Copy) {
+        if !checked_available() {
+            return;
+        }
+        tch::manual_seed(5);
+        for [queries, key, channels, tokens] in SHAPES {
+            for (threads, sharpness) in [(1, 0.5), (2, 14.0), (5, 60.0)] {
+                // As in the network, the columns of keys and values may be stored one after the other.
+                let shared = random(&[1, queries, key]).expand([3, queries, key], false);
+                for (query, keys) in [
+                    (shared, random(&[3, key, tokens])),
+                    (random(&[3, queries, key]), random(&[3, tokens, key]).transpose(1, 2)),
+                ] {
+                    let query = query / (key as f64).sqrt();
+                    let value = random(&[3, channels, tokens]);
+                    let sharpness = Tensor::from(sharpness as f32);
+                    std::thread::scope(|scope| {
+                        scope.spawn(move || {
+                            crate::threads::set_for_this_thread(threads);
+                            let likeness = product(&query, &keys).unwrap();
+                            let inputs =
+                                Readout { query: &query, keys: &keys, sharpness: &sharpness, value: &value };
+                            assert!(inputs.fits());
+                            check(inputs, &likeness);
+                        });
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn readout_equals_softmax() {
+        for_inputs(|inputs, likeness| {
+            let size = likeness.size();
+            for rows in [size[1], 3 * size[1]] {
+                let bias = random(&[rows, size[2]]) * 3.0;
+                let biases = bias.reshape([-1, size[1], size[2]]);
+                let weights = (likeness * inputs.sharpness + biases).softmax(-1, Kind::Float);
+                close(&inputs.with_bias(&bias).unwrap(), &inputs.value.bmm(&weights.transpose(1, 2)));
+            }
+        });
+    }
+
+    #[test]
+    fn maximum_similarities_to_object_and_background() {
+        for_inputs(|inputs, likeness| {
+            let mask = Tensor::rand([3, 1, likeness.size()[2]], (Kind::Float, Device::Cpu));
+            let object = (likeness + &mask * 2.0 - 2.0).amax(-1, false);
+            let background = (likeness - &mask * 2.0).amax(-1, false);
+            let weights = (likeness * inputs.sharpness).softmax(-1, Kind::Float);
+            let (read, best) = inputs.with_best(&mask).unwrap();
+            close(&best, &Tensor::stack(&[object, background], 1));
+            close(&read, &inputs.value.bmm(&weights.transpose(1, 2)));
+        });
+    }
+
+    #[test]
+    fn gradients_and_other_kinds_are_left_to_libtorch() {
+        let x = random(&[1, 2, 2]);
+        let fits = |y: &Tensor| {
+            [0, 1, 2, 3].into_iter().any(|index| {
+                let part = |at: i32| if at == index { y } else { &x };
+                Readout { query: part(0), keys: part(1), sharpness: part(2), value: part(3) }.fits()
+            })
+        };
+        assert_eq!(fits(&x), checked_available());
+        assert!(!fits(&random(&[1, 2, 2]).set_requires_grad(true)));
+        assert!(!fits(&random(&[1, 2, 2]).to_kind(Kind::BFloat16)));
+        assert!(!fits(&random(&[1, 2, 0])));
+    }
+}
