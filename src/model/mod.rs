@@ -15,6 +15,7 @@ mod packed;
 pub mod person;
 pub mod prompt;
 pub mod resnet50;
+mod shuffle;
 mod store;
 mod tensor_slices;
 mod vector;

@@ -7,6 +7,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::super::config::{Config, TemporalSkip};
 use super::super::layers::{Conv, ConvSpec, Visit, double};
+use super::super::shuffle::shuffle;
 use super::backbone::Channels;
 use super::matching::Matching;
 use super::upsample_concat::upsample_concat;
@@ -61,7 +62,7 @@ impl EdgeStage {
     /// Returns the correction (N, 1, H, W), float32.
     fn forward(&self, features: &Tensor, detail: &Tensor) -> Result<Tensor> {
         let y = self.fuse.forward_relu(&Tensor::f_cat(&[features, detail], 1)?)?;
-        Ok(self.head.forward(&y)?.f_to_kind(Kind::Float)?.f_pixel_shuffle(2)?)
+        shuffle(&self.head.forward(&y)?.f_to_kind(Kind::Float)?, 2)
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use tch::{Kind, Tensor};
 
 use super::super::layers::average_pool;
+use super::super::shuffle::unshuffle;
 use super::features::Features;
 use super::matching::Matching;
 pub use super::tokens::Tokens;
@@ -34,7 +35,7 @@ impl Tokens {
         let n = mask.size()[0];
         let kind = features.s16.kind();
         let mask4 = average_pool(mask, 4)?;
-        let sub16 = mask4.f_pixel_unshuffle(4)?.f_to_kind(kind)?;
+        let sub16 = unshuffle(&mask4, 4)?.f_to_kind(kind)?;
         let value16 = Tensor::f_cat(&[matching.value(&features.s16, &sub16)?, sub16], 1)?.f_flatten(2, 3)?;
         let mask16 = average_pool(&mask4, 4)?.f_flatten(2, 3)?.f_to_kind(kind)?;
 
@@ -47,7 +48,7 @@ impl Tokens {
             Ok(x.f_gather(2, &chosen.f_unsqueeze(1)?.f_expand([-1, channels, -1], false)?, false)?)
         };
         let key8 = take(&features.key8)?;
-        let value8 = take(&mask4.f_pixel_unshuffle(2)?)?.f_to_kind(kind)?;
+        let value8 = take(&unshuffle(&mask4, 2)?)?.f_to_kind(kind)?;
         let mask8 = mask8.f_flatten(1, 3)?.f_gather(1, &chosen, false)?.f_to_kind(kind)?;
 
         let key16 = features.key16.f_expand([n, -1, -1], false)?;

@@ -28,6 +28,7 @@ use self::features::{EncoderFeatures, Features};
 use self::matching::{Biases, Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
 use super::layers::{RelativeRect, Visit, average_pool, channels_last, resample_part};
+use super::shuffle::unshuffle;
 use super::{Config, Regressor, Role, ShallowClone, Sight};
 use crate::model::layers::copy_of;
 use crate::{Error, Result, visit_fields};
@@ -141,7 +142,7 @@ impl Lite {
     /// Returns the features of images from the encoder's output for them.
     pub fn features(&self, encoded: &EncoderFeatures, images: &Tensor) -> Result<Features> {
         let features = self.matching.features(encoded)?;
-        let detail = self.decoder.has_edge_stage().then(|| images.f_pixel_unshuffle(2)).transpose()?;
+        let detail = self.decoder.has_edge_stage().then(|| unshuffle(images, 2)).transpose()?;
         Ok(Features { detail, ..features })
     }
 
@@ -192,8 +193,8 @@ impl Lite {
         let n = mask.size()[0];
         let (now, previous) = (now.expand(n)?, previous.expand(n)?);
         let mask4 = average_pool(&mask.f_to_kind(now.s16.kind())?, 4)?;
-        let sub8 = mask4.f_pixel_unshuffle(2)?;
-        let sub16 = mask4.f_pixel_unshuffle(4)?;
+        let sub8 = unshuffle(&mask4, 2)?;
+        let sub16 = unshuffle(&mask4, 4)?;
         let read16 = self.matching.read16(&now, &previous, &sub16, readout, biases)?;
         let read8 = self.matching.read8(&now, &previous, &sub8, readout, biases)?;
         self.decoder.forward(&Inputs {

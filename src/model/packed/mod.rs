@@ -33,7 +33,7 @@ pub enum PackedConv {
 
 impl PackedConv {
     /// Packs a convolution of 1x1 or 3x3, stride 1 and one group that keeps the size. `weight` is (outputs, inputs, rows,
-    /// columns). Returns `None` for other kernels, kernels of 3x3 with fewer than 8 channels, other kinds than float32,
+    /// columns). Returns `None` for other kernels, kernels of 3x3 with fewer than 8 inputs, other kinds than float32,
     /// other devices than the CPU, and processors without AVX2 and FMA.
     ///
     /// # Errors

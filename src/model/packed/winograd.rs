@@ -3,7 +3,9 @@
 //! Convolution of 3x3 by the minimal filtering algorithm F(4x4, 3x3) (Lavin and Gray, CVPR 2016): 36 multiplications for
 //! sixteen outputs instead of 144.
 
-use tch::{Kind, Tensor};
+use std::cell::RefCell;
+
+use tch::Tensor;
 
 use super::dense::{Dense, UNLIMITED};
 use super::{in_parallel, share};
@@ -36,39 +38,59 @@ pub struct Winograd {
     bias: Vec<f32>,
     inputs: usize,
     outputs: usize,
+    /// Channels of a product: the outputs, or as many as a vector has.
+    columns: usize,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = const { RefCell::new(Buffers::new()) };
 }
 
 /// Memory of one thread.
 struct Buffers {
-    /// A row of the input outside of the picture, (W, inputs).
+    /// A row of the input outside of the picture, (W, inputs), zeros.
     zeros: Vec<f32>,
     /// Rows of the input, transformed along columns, (SIDE, 1 + columns + padding, inputs).
     rows: Vec<f32>,
     /// Transformed tiles, (SIDE², tiles, inputs).
     tiles: Vec<f32>,
-    /// Products, (SIDE², tiles, outputs).
+    /// Products, (SIDE², tiles, [`Winograd::columns`]).
     products: Vec<f32>,
 }
 
+impl Buffers {
+    const fn new() -> Self {
+        Self { zeros: Vec::new(), rows: Vec::new(), tiles: Vec::new(), products: Vec::new() }
+    }
+
+    /// Sets the sizes for a convolution of `width` columns and `count` tiles at once.
+    fn resize(&mut self, conv: &Winograd, width: usize, count: usize) {
+        self.zeros.resize(width * conv.inputs, 0.0);
+        self.rows.resize(SIDE * (STEP * width.div_ceil(STEP) + 2) * conv.inputs, 0.0);
+        self.tiles.resize(SIDE * SIDE * count * conv.inputs, 0.0);
+        self.products.resize(SIDE * SIDE * count * conv.columns, 0.0);
+    }
+}
+
 impl Winograd {
-    /// Packs `weight` (outputs, inputs, 3, 3). Returns `None` if it has fewer channels than a vector.
+    /// Packs `weight` (outputs, inputs, 3, 3). Returns `None` if it has fewer input channels than a vector.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Self>> {
         let (outputs, inputs, ..) = weight.size4()?;
         let (outputs, inputs) = (outputs as usize, inputs as usize);
-        if outputs.min(inputs) < lanes::MIN_CHANNELS {
+        if inputs < lanes::MIN_CHANNELS {
             return Ok(None);
         }
+        let columns = outputs.max(lanes::MIN_CHANNELS);
         let g = Tensor::f_from_slice(&KERNEL)?.f_reshape([SIDE as i64, 3])?;
         // (SIDE, SIDE, outputs, inputs)
         let transformed = g.f_matmul(&weight.f_matmul(&g.f_transpose(0, 1)?)?)?.f_permute([2, 3, 0, 1])?;
         let transformed = plain(&transformed)?;
         let products = floats(&transformed).chunks_exact(outputs * inputs);
-        let bias = match bias {
-            Some(bias) => floats(&plain(bias)?).to_vec(),
-            None => Vec::<f32>::try_from(Tensor::f_zeros([outputs as i64], (Kind::Float, weight.device()))?)?,
-        };
+        let bias = bias.map(plain).transpose()?;
+        let mut bias = bias.as_ref().map_or(&[][..], floats).to_vec();
+        bias.resize(columns, 0.0);
         let products = products.map(|rows| Dense::new(rows, inputs, inputs, &[])).collect();
-        Ok(Some(Self { products, bias, inputs, outputs }))
+        Ok(Some(Self { products, bias, inputs, outputs, columns }))
     }
 
     /// Input channels.
@@ -90,27 +112,24 @@ impl Winograd {
         let batch = BATCH.div_ceil(tiles).min(band);
         let length = STEP * width * self.outputs;
         in_parallel(y.chunks_mut(band * length).enumerate(), |(index, y)| {
-            let mut buffers = Buffers {
-                zeros: vec![0.0; width * self.inputs],
-                rows: vec![0.0; SIDE * (STEP * tiles + 2) * self.inputs],
-                tiles: vec![0.0; SIDE * SIDE * batch * tiles * self.inputs],
-                products: vec![0.0; SIDE * SIDE * batch * tiles * self.outputs],
-            };
-            for (step, y) in y.chunks_mut(batch * length).enumerate() {
-                let first = index * band + step * batch;
-                for row in 0..batch {
-                    lanes::transform_input(self, x, size, (first + row) * STEP, row * tiles, &mut buffers);
+            BUFFERS.with_borrow_mut(|buffers| {
+                buffers.resize(self, width, batch * tiles);
+                for (step, y) in y.chunks_mut(batch * length).enumerate() {
+                    let first = index * band + step * batch;
+                    for row in 0..batch {
+                        lanes::transform_input(self, x, size, (first + row) * STEP, row * tiles, buffers);
+                    }
+                    let parts = buffers.tiles.chunks_exact(batch * tiles * self.inputs);
+                    let products = buffers.products.chunks_exact_mut(batch * tiles * self.columns);
+                    for ((dense, x), y) in self.products.iter().zip(parts).zip(products) {
+                        dense.forward(x, y, self.columns, UNLIMITED);
+                    }
+                    lanes::sum_rows(&mut buffers.products);
+                    for (row, y) in y.chunks_mut(length).enumerate() {
+                        lanes::transform_output(self, &buffers.products, row * tiles, relu, y, width);
+                    }
                 }
-                let parts = buffers.tiles.chunks_exact(batch * tiles * self.inputs);
-                let products = buffers.products.chunks_exact_mut(batch * tiles * self.outputs);
-                for ((dense, x), y) in self.products.iter().zip(parts).zip(products) {
-                    dense.forward(x, y, self.outputs, UNLIMITED);
-                }
-                lanes::sum_rows(&mut buffers.products);
-                for (row, y) in y.chunks_mut(length).enumerate() {
-                    lanes::transform_output(self, &buffers.products, row * tiles, relu, y, width);
-                }
-            }
+            });
         });
     }
 }
@@ -125,7 +144,7 @@ mod lanes {
     use super::{Buffers, SIDE, STEP, Winograd};
     use crate::model::vector::{LANES, available, load, store};
 
-    /// Channels that a convolution must have.
+    /// Input channels that a convolution must have.
     pub const MIN_CHANNELS: usize = LANES;
 
     /// Transforms the tiles whose first output row is `first`, to those from `place` on.
@@ -218,6 +237,10 @@ mod lanes {
             _ => zeros.as_slice(),
         });
         let columns = rows.len() / SIDE;
+        for row in rows.chunks_exact_mut(columns) {
+            row[..inputs].fill(0.0);
+            row[inputs + length..].fill(0.0);
+        }
         for at in vectors(length) {
             for (row, value) in input(from.map(|row| load(&row[at..]))).into_iter().enumerate() {
                 store(&mut rows[row * columns + inputs + at..], value);
@@ -271,18 +294,25 @@ mod lanes {
         y: &mut [f32],
         width: usize,
     ) {
-        let outputs = conv.outputs;
+        let (outputs, columns) = (conv.outputs, conv.columns);
         let part = sums.len() / (SIDE * SIDE);
         let lowest = _mm256_set1_ps(if relu { 0.0 } else { f32::NEG_INFINITY });
         for (sums, y) in sums.chunks_exact(SIDE * part).zip(y.chunks_exact_mut(width * outputs)) {
             for (tile, y) in y.chunks_mut(STEP * outputs).enumerate() {
-                let from = (place + tile) * outputs;
-                for at in vectors(outputs) {
+                let from = (place + tile) * columns;
+                for at in vectors(columns) {
                     let bias = load(&conv.bias[at..]);
                     let values = std::array::from_fn(|index| load(&sums[index * part + from + at..]));
                     // The last tile of a row may have fewer columns.
                     for (value, y) in output(values).into_iter().zip(y.chunks_exact_mut(outputs)) {
-                        store(&mut y[at..], _mm256_max_ps(_mm256_add_ps(value, bias), lowest));
+                        let value = _mm256_max_ps(_mm256_add_ps(value, bias), lowest);
+                        if outputs < LANES {
+                            let mut values = [0.0; LANES];
+                            store(&mut values, value);
+                            y.copy_from_slice(&values[..outputs]);
+                        } else {
+                            store(&mut y[at..], value);
+                        }
                     }
                 }
             }
