@@ -120,13 +120,17 @@ impl Readout<'_> {
                     let count = read.len() / channels;
                     let rows = &mut likeness[..count * tokens];
                     packed.forward(&query[first * key..][..count * key], rows, tokens, UNLIMITED);
-                    let rows = rows.chunks_exact_mut(tokens).zip(read.chunks_exact_mut(channels));
-                    for (at, ((row, read), best)) in rows.zip(best.chunks_exact_mut(2)).enumerate() {
+                    let mut sums = [0.0; BLOCK];
+                    let each = rows.chunks_exact_mut(tokens).zip(best.chunks_exact_mut(2)).zip(&mut sums);
+                    for (at, ((row, best), sum)) in each.enumerate() {
                         if let Some(mask) = mask {
                             (best[0], best[1]) = lanes::max_likeness(row, mask);
                         }
-                        let sum = lanes::exponentials(row, sharpness, bias(item, first + at));
-                        lanes::read(row, value, 1.0 / sum, read);
+                        *sum = lanes::exponentials(row, sharpness, bias(item, first + at));
+                    }
+                    lanes::read(rows, value, channels, read);
+                    for (read, sum) in read.chunks_exact_mut(channels).zip(sums) {
+                        read.iter_mut().for_each(|read| *read /= sum);
                     }
                 }
             });
@@ -253,8 +257,9 @@ mod lanes {
 
     use crate::model::vector::{LANES, available, load, store};
 
-    /// Channels that are read together.
+    /// Channels and rows of weights that are read together.
     const CHANNELS: usize = 4;
+    const ROWS: usize = 3;
 
     /// Returns the maximum similarity to an object token and to a background token.
     pub fn max_likeness(row: &[f32], mask: &[f32]) -> (f32, f32) {
@@ -270,33 +275,62 @@ mod lanes {
         unsafe { exponentials_avx2(row, sharpness, bias) }
     }
 
-    /// Writes `scale` times the sums of `value` (channels, tokens), weighted by `row`, one for each channel.
-    pub fn read(row: &[f32], value: &[f32], scale: f32, sums: &mut [f32]) {
+    /// Writes the sums of `value` (channels, tokens), weighted by each of `rows` (…, tokens), to `sums` (…, channels).
+    pub fn read(rows: &[f32], value: &[f32], channels: usize, sums: &mut [f32]) {
         assert!(available());
         // SAFETY: the processor has AVX2 and FMA.
-        unsafe { read_avx2(row, value, scale, sums) }
+        unsafe { read_avx2(rows, value, channels, sums) }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    fn read_avx2(row: &[f32], value: &[f32], scale: f32, sums: &mut [f32]) {
-        let tokens = row.len();
+    fn read_avx2(rows: &[f32], value: &[f32], channels: usize, sums: &mut [f32]) {
+        let tokens = value.len() / channels;
+        for (group, value) in value.chunks(CHANNELS * tokens).enumerate() {
+            let first = group * CHANNELS;
+            let mut rows = rows.chunks_exact(ROWS * tokens);
+            let mut sums = sums.chunks_exact_mut(ROWS * channels);
+            for (rows, sums) in rows.by_ref().zip(sums.by_ref()) {
+                read_group::<ROWS>(rows, value, tokens, (channels, first), sums);
+            }
+            let rest = rows.remainder().chunks_exact(tokens);
+            for (row, sums) in rest.zip(sums.into_remainder().chunks_exact_mut(channels)) {
+                read_group::<1>(row, value, tokens, (channels, first), sums);
+            }
+        }
+    }
+
+    /// Reads at most [`CHANNELS`] channels with `R` rows. `place` is the width of `sums` and the first channel to write.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn read_group<const R: usize>(
+        rows: &[f32],
+        value: &[f32],
+        tokens: usize,
+        (width, first): (usize, usize),
+        sums: &mut [f32],
+    ) {
+        let count = value.len() / tokens;
+        let rows: [&[f32]; R] = std::array::from_fn(|row| &rows[row * tokens..][..tokens]);
+        // Of fewer channels, the last one is read again.
+        let channels: [&[f32]; CHANNELS] =
+            std::array::from_fn(|index| &value[index.min(count - 1) * tokens..][..tokens]);
         let whole = tokens - tokens % LANES;
-        for (value, sums) in value.chunks(CHANNELS * tokens).zip(sums.chunks_mut(CHANNELS)) {
-            // Of fewer channels, the last one is read again.
-            let channels: [&[f32]; CHANNELS] =
-                std::array::from_fn(|index| &value[index.min(sums.len() - 1) * tokens..][..tokens]);
-            let mut totals = [_mm256_setzero_ps(); CHANNELS];
-            for at in (0..whole).step_by(LANES) {
+        let mut totals = [[_mm256_setzero_ps(); CHANNELS]; R];
+        for at in (0..whole).step_by(LANES) {
+            let values = channels.map(|channel| load(&channel[at..]));
+            for (totals, row) in totals.iter_mut().zip(rows) {
                 let weights = load(&row[at..]);
-                for (total, channel) in totals.iter_mut().zip(channels) {
-                    *total = _mm256_fmadd_ps(weights, load(&channel[at..]), *total);
+                for (total, value) in totals.iter_mut().zip(values) {
+                    *total = _mm256_fmadd_ps(weights, value, *total);
                 }
             }
-            for ((sum, total), channel) in sums.iter_mut().zip(totals).zip(channels) {
+        }
+        for ((totals, row), sums) in totals.into_iter().zip(rows).zip(sums.chunks_exact_mut(width)) {
+            for ((sum, total), channel) in sums[first..][..count].iter_mut().zip(totals).zip(channels) {
                 let mut lanes = [0.0; LANES];
                 store(&mut lanes, total);
                 let rest = row[whole..].iter().zip(&channel[whole..]).map(|(weight, value)| weight * value);
-                *sum = scale * (lanes.into_iter().sum::<f32>() + rest.sum::<f32>());
+                *sum = lanes.into_iter().sum::<f32>() + rest.sum::<f32>();
             }
         }
     }
