@@ -12,7 +12,7 @@ use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::Matte;
 use gstfastganseg::torch::model::weights::{self, Weights};
 use gstfastganseg::torch::model::{Config, Lite, Matching, Resnet50};
-use gstfastganseg::tracker::{MAX_OBJECTS, Options, Roi, Tracker};
+use gstfastganseg::tracker::{MAX_OBJECTS, Options, ReferenceUse, Roi, Tracker};
 use tch::{Device, Kind, nn};
 
 const WIDTH: usize = 96;
@@ -147,6 +147,64 @@ fn a_restart_gives_the_masks_of_a_new_reference() {
     tracker.restart().unwrap();
     assert_eq!(run(&mut tracker), first);
     assert_ne!(continued, first, "state is carried from frame to frame");
+}
+
+#[test]
+fn a_reference_encoded_on_another_thread_gives_the_same_masks() {
+    for config in [Config::lite(), Config::resnet50()].map(tiny) {
+        let frames: Vec<Vec<u8>> = (0..4).map(|seed| pixels(seed, WIDTH, HEIGHT)).collect();
+        let view = |index: usize| picture(&frames[index], WIDTH, HEIGHT);
+        let other =
+            ReferenceMask::from_labels(WIDTH, HEIGHT, &[0, 2, 0].map(|id| [id; WIDTH * HEIGHT / 3]).concat());
+        let other = other.unwrap();
+        let masks = |mut tracker: Tracker, ahead: bool| {
+            for (index, (mask, purpose)) in
+                [(mask(2), ReferenceUse::Set), (other.clone(), ReferenceUse::Add)].into_iter().enumerate()
+            {
+                match (ahead, purpose) {
+                    (true, _) => {
+                        let encoder = tracker.reference_encoder().unwrap();
+                        let encoded = std::thread::scope(|scope| {
+                            let encode = || encoder.encode(&mut view(index), &mask, purpose).unwrap();
+                            scope.spawn(encode).join().unwrap()
+                        });
+                        assert!(tracker.accepts(&encoded, purpose));
+                        match purpose {
+                            ReferenceUse::Set => tracker.set_encoded(encoded).unwrap(),
+                            ReferenceUse::Add => tracker.add_encoded(encoded).unwrap(),
+                        }
+                    }
+                    (false, ReferenceUse::Set) => tracker.set_reference(&mut view(index), &mask).unwrap(),
+                    (false, ReferenceUse::Add) => tracker.add_reference(&mut view(index), &mask).unwrap(),
+                }
+                tracker.step(&mut view(2)).unwrap();
+            }
+            alpha(&tracker.step(&mut view(3)).unwrap(), Some(2), WIDTH, HEIGHT)
+        };
+        assert_eq!(masks(tracker(&config), true), masks(tracker(&config), false));
+    }
+}
+
+#[test]
+fn a_reference_encoded_for_another_tracker_or_other_objects_is_refused() {
+    let config = tiny(Config::lite());
+    let (mut first, mut second) = (tracker(&config), tracker(&config));
+    let frame = pixels(1, WIDTH, HEIGHT);
+    let encode = |tracker: &Tracker, objects: u8, purpose| {
+        let encoder = tracker.reference_encoder().unwrap();
+        encoder.encode(&mut picture(&frame, WIDTH, HEIGHT), &mask(objects), purpose)
+    };
+    assert!(matches!(encode(&first, 1, ReferenceUse::Add), Err(Error::NoReference)));
+    let encoded = encode(&first, 1, ReferenceUse::Set).unwrap();
+    assert!(!second.accepts(&encoded, ReferenceUse::Set));
+    assert!(matches!(second.set_encoded(encoded), Err(Error::Config(_))));
+    first.set_encoded(encode(&first, 1, ReferenceUse::Set).unwrap()).unwrap();
+    assert!(encode(&first, 2, ReferenceUse::Add).is_err(), "an object that is not tracked");
+    assert!(encode(&first, MAX_OBJECTS as u8 + 1, ReferenceUse::Set).is_err());
+    let added = encode(&first, 1, ReferenceUse::Add).unwrap();
+    first.set_encoded(encode(&first, 2, ReferenceUse::Set).unwrap()).unwrap();
+    assert!(matches!(first.add_encoded(added), Err(Error::Config(_))), "the objects have changed");
+    assert_eq!(first.object_ids(), [1, 2], "the reference stays");
 }
 
 #[test]

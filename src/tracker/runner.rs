@@ -75,7 +75,7 @@ pub trait ModelRunner: Send {
 
 /// Encodes the views of a reference, pairs of image and masks: first the view that tracking starts from, then other
 /// views of the same frame.
-pub type EncodeReference = Box<dyn Fn(&[(Tensor, Tensor)]) -> Result<EncodedViews> + Send>;
+pub type EncodeReference = Box<dyn Fn(&[(Tensor, Tensor)]) -> Result<EncodedViews> + Send + Sync>;
 
 /// An encoded reference of the network's own type.
 pub struct EncodedViews(Box<dyn Any + Send>);
