@@ -61,6 +61,19 @@ fn eval_of_the_frozen_mask_writes_everything() {
 }
 
 #[test]
+fn prompt_weights_that_nothing_uses_are_refused() {
+    let root = data();
+    let (data, out) = (path(root.path(), ""), path(root.path(), "out"));
+    let weights = ["--prompt-weights", "none.safetensors"];
+    let eval = ["eval", "--data", &data, "--out", &out, "--method", "frozen"];
+    let output = run(&[&eval[..], &weights[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("--prompt-weights needs --first"), "{}", text(&output.stderr));
+    let output = run(&[&eval[..], &weights[..], &["--first", "box"]].concat());
+    assert!(text(&output.stderr).contains("none.safetensors"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn errors_end_with_a_message_and_status_1() {
     let output = run(&["score", "--data", "/nonexistent-data", "--masks", "/nonexistent-masks"]);
     assert_eq!(output.status.code(), Some(1));

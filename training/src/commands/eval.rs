@@ -62,7 +62,7 @@ pub struct Args {
 
     /// Weights of the network that turns boxes and clicks into masks, for --first and --corrections [default: the built-in
     /// ones]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "cover")]
     prompt_weights: Option<PathBuf>,
 
     /// Corrections of each sequence by a simulated user, at even intervals: one click on the worst frame so far, whose mask
@@ -146,6 +146,11 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn eval(args: &Args, ranks: &Ranks) -> Result<()> {
+    if args.prompt_weights.is_some() && args.first == FirstMask::Mask && args.corrections == 0 {
+        let reason =
+            "--prompt-weights needs --first box, --first points:N or --corrections: nothing else uses them";
+        return Err(gstfastganseg::Error::Config(reason.into()).into());
+    }
     let dataset = args.data.open(ranks)?;
     let mut propagator = args.propagator(ranks)?;
     let options = EvalOptions {
