@@ -12,7 +12,7 @@ use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::Matte;
 use gstfastganseg::torch::model::weights::{self, Weights};
 use gstfastganseg::torch::model::{Config, Lite, Matching, Resnet50};
-use gstfastganseg::tracker::{MAX_OBJECTS, Options, ReferenceUse, Roi, Tracker};
+use gstfastganseg::tracker::{MAX_OBJECTS, Options, Quality, ReferenceUse, Roi, Tracker};
 use tch::{Device, Kind, nn};
 
 const WIDTH: usize = 96;
@@ -157,7 +157,8 @@ fn a_reference_encoded_on_another_thread_gives_the_same_masks() {
         let other =
             ReferenceMask::from_labels(WIDTH, HEIGHT, &[0, 2, 0].map(|id| [id; WIDTH * HEIGHT / 3]).concat());
         let other = other.unwrap();
-        let masks = |mut tracker: Tracker, ahead: bool| {
+        let mut tracker = tracker(&config);
+        let mut masks = |ahead: bool| {
             for (index, (mask, purpose)) in
                 [(mask(2), ReferenceUse::Set), (other.clone(), ReferenceUse::Add)].into_iter().enumerate()
             {
@@ -168,11 +169,8 @@ fn a_reference_encoded_on_another_thread_gives_the_same_masks() {
                             let encode = || encoder.encode(&mut view(index), &mask, purpose).unwrap();
                             scope.spawn(encode).join().unwrap()
                         });
-                        assert!(tracker.accepts(&encoded, purpose));
-                        match purpose {
-                            ReferenceUse::Set => tracker.set_encoded(encoded).unwrap(),
-                            ReferenceUse::Add => tracker.add_encoded(encoded).unwrap(),
-                        }
+                        assert!(tracker.accepts(&encoded) && encoded.purpose() == purpose);
+                        tracker.use_encoded(encoded).unwrap();
                     }
                     (false, ReferenceUse::Set) => tracker.set_reference(&mut view(index), &mask).unwrap(),
                     (false, ReferenceUse::Add) => tracker.add_reference(&mut view(index), &mask).unwrap(),
@@ -181,12 +179,12 @@ fn a_reference_encoded_on_another_thread_gives_the_same_masks() {
             }
             alpha(&tracker.step(&mut view(3)).unwrap(), Some(2), WIDTH, HEIGHT)
         };
-        assert_eq!(masks(tracker(&config), true), masks(tracker(&config), false));
+        assert_eq!(masks(true), masks(false));
     }
 }
 
 #[test]
-fn a_reference_encoded_for_another_tracker_or_other_objects_is_refused() {
+fn a_reference_encoded_for_another_tracker_other_objects_or_another_size_is_refused() {
     let config = tiny(Config::lite());
     let (mut first, mut second) = (tracker(&config), tracker(&config));
     let frame = pixels(1, WIDTH, HEIGHT);
@@ -194,17 +192,25 @@ fn a_reference_encoded_for_another_tracker_or_other_objects_is_refused() {
         let encoder = tracker.reference_encoder().unwrap();
         encoder.encode(&mut picture(&frame, WIDTH, HEIGHT), &mask(objects), purpose)
     };
+    let refuses = |tracker: &mut Tracker, encoded| {
+        assert!(!tracker.accepts(&encoded));
+        assert!(matches!(tracker.use_encoded(encoded), Err(Error::Config(_))));
+    };
     assert!(matches!(encode(&first, 1, ReferenceUse::Add), Err(Error::NoReference)));
-    let encoded = encode(&first, 1, ReferenceUse::Set).unwrap();
-    assert!(!second.accepts(&encoded, ReferenceUse::Set));
-    assert!(matches!(second.set_encoded(encoded), Err(Error::Config(_))));
-    first.set_encoded(encode(&first, 1, ReferenceUse::Set).unwrap()).unwrap();
+    refuses(&mut second, encode(&first, 1, ReferenceUse::Set).unwrap());
+    first.use_encoded(encode(&first, 1, ReferenceUse::Set).unwrap()).unwrap();
     assert!(encode(&first, 2, ReferenceUse::Add).is_err(), "an object that is not tracked");
     assert!(encode(&first, MAX_OBJECTS as u8 + 1, ReferenceUse::Set).is_err());
     let added = encode(&first, 1, ReferenceUse::Add).unwrap();
-    first.set_encoded(encode(&first, 2, ReferenceUse::Set).unwrap()).unwrap();
-    assert!(matches!(first.add_encoded(added), Err(Error::Config(_))), "the objects have changed");
-    assert_eq!(first.object_ids(), [1, 2], "the reference stays");
+    first.use_encoded(encode(&first, 2, ReferenceUse::Set).unwrap()).unwrap();
+    refuses(&mut first, added);
+    let added = encode(&first, 2, ReferenceUse::Add).unwrap();
+    first.clear();
+    refuses(&mut first, added);
+    let smaller = encode(&first, 1, ReferenceUse::Set).unwrap();
+    first.set_quality(Quality::Fine).unwrap();
+    refuses(&mut first, smaller);
+    assert!(!first.has_reference());
 }
 
 #[test]

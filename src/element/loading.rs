@@ -16,7 +16,7 @@ use super::frame::Frame;
 use super::imp::FastGanSeg;
 use super::marks::Marks;
 use super::navigation::Gesture;
-use super::reference::{LoadId, Reference, State};
+use super::reference::{LoadId, Reference, ReferenceSlot, State};
 use super::sample;
 use super::selector::{Networks, Task};
 use super::settings::Settings;
@@ -212,8 +212,9 @@ impl FastGanSeg {
             let mut set = |mask: crate::Result<ReferenceMask>, is_last: bool| {
                 let Some(obj) = weak.upgrade() else { return };
                 let element = obj.imp();
-                let target = Target { picture: &picture, encoder: encoder.as_ref(), before };
-                let set = mask.and_then(|mask| element.set_selected(&mask, &target, correction.as_ref()));
+                let encoder = encoder.as_ref();
+                let target = Target { picture: &picture, encoder, before, yields: false };
+                let set = mask.and_then(|mask| element.set_selected(mask, &target, correction.as_ref()));
                 if is_last {
                     element.finish_selection();
                 }
@@ -267,7 +268,8 @@ impl FastGanSeg {
             let confirmed = element.shared().auto.finish_search(region, true);
             let set = match found {
                 Ok(Some(person)) if confirmed => {
-                    let target = Target { picture: &picture, encoder: encoder.as_ref(), before: None };
+                    let encoder = encoder.as_ref();
+                    let target = Target { picture: &picture, encoder, before: None, yields: true };
                     element.set_person(networks, &person, target)
                 }
                 Ok(_) => Ok(()),
@@ -282,29 +284,29 @@ impl FastGanSeg {
 
     /// Makes a person the reference: at once, and then with better edges. A reference that was set meanwhile stays.
     fn set_person(&self, networks: &mut Networks, person: &Person, mut target: Target) -> crate::Result<()> {
-        let is_wanted = matches!(self.shared().slot.state(), State::None | State::Lost);
-        if !is_wanted {
-            return Ok(());
-        }
         let (width, height) = (target.picture.as_picture().width, target.picture.as_picture().height);
         let mask = ReferenceMask::from_soft(width, height, person.alpha.clone())?;
-        target.before = self.set_selected(&mask, &target, None)?;
+        let Some(before) = self.set_selected(mask, &target, None)? else { return Ok(()) };
+        target.before = Some(before);
         let refined = networks.refine_person(target.picture, person)?;
-        self.set_selected(&refined, &target, None)?;
+        self.set_selected(refined, &target, None)?;
         Ok(())
     }
 
     /// Sets a selected mask, or adds a corrected one. Returns the id of the mask, or `None` if it is not used.
     fn set_selected(
         &self,
-        mask: &ReferenceMask,
+        mask: ReferenceMask,
         target: &Target,
         correction: Option<&Correction>,
     ) -> crate::Result<Option<LoadId>> {
         let (mask, purpose) = match correction {
-            Some(correction) => (correction.apply(mask)?, ReferenceUse::Add),
-            None => (mask.clone(), ReferenceUse::Set),
+            Some(correction) => (correction.apply(&mask)?, ReferenceUse::Add),
+            None => (mask, ReferenceUse::Set),
         };
+        if !target.is_wanted(&self.shared().slot) {
+            return Ok(None);
+        }
         let encode = |encoder: &ReferenceEncoder| {
             let encoded = encoder.encode(&mut target.picture.as_picture(), &mask, purpose);
             // The streaming thread tries again, and reports the error.
@@ -312,11 +314,11 @@ impl FastGanSeg {
         };
         let encoded = target.encoder.and_then(encode);
         let reference = Reference::new(mask, Some(target.picture.clone())).with_encoded(encoded);
-        let before = target.before;
         let load = {
             let mut shared = self.shared();
             let slot = &mut shared.slot;
-            if before.is_some_and(|before| !slot.is_current(before)) || !slot.is_running() {
+            // It may have changed during the encoding.
+            if !target.is_wanted(slot) {
                 return Ok(None);
             }
             match correction {
@@ -470,6 +472,19 @@ struct Target<'a> {
     encoder: Option<&'a ReferenceEncoder>,
     /// The preliminary mask of the same selection, which must still be in use.
     before: Option<LoadId>,
+    /// Whether the first mask is for an object that nothing tracks.
+    yields: bool,
+}
+
+impl Target<'_> {
+    /// Whether the mask is still wanted: the element is started, and nothing else was set meanwhile.
+    fn is_wanted(&self, slot: &ReferenceSlot) -> bool {
+        slot.is_running()
+            && match self.before {
+                Some(before) => slot.is_current(before),
+                None => !self.yields || matches!(slot.state(), State::None | State::Lost),
+            }
+    }
 }
 
 /// Returns a copy of a frame to select in.

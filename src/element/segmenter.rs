@@ -193,10 +193,12 @@ impl Segmenter {
                 Some(image) => image,
                 None => &mut view,
             };
-            let encoded = reference.take_encoded().filter(|encoded| tracker.accepts(encoded, purpose));
-            match (encoded, purpose) {
-                (Some(encoded), ReferenceUse::Set) => tracker.set_encoded(encoded)?,
-                (Some(encoded), ReferenceUse::Add) => tracker.add_encoded(encoded)?,
+            let encoded = reference.take_encoded();
+            match (
+                encoded.filter(|encoded| encoded.purpose() == purpose && tracker.accepts(encoded)),
+                purpose,
+            ) {
+                (Some(encoded), _) => tracker.use_encoded(encoded)?,
                 (None, ReferenceUse::Set) => tracker.set_reference(source, &reference.mask)?,
                 (None, ReferenceUse::Add) => tracker.add_reference(source, &reference.mask)?,
             }

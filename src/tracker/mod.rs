@@ -245,7 +245,7 @@ impl Tracker {
     /// and of the conversion of the picture.
     pub fn set_reference(&mut self, source: &mut dyn FrameSource, mask: &ReferenceMask) -> Result<()> {
         let encoded = self.encode_reference(source, mask, ReferenceUse::Set)?;
-        self.set_encoded(encoded)
+        self.use_encoded(encoded)
     }
 
     /// Adds another picture and its mask to the reference, and continues tracking from that picture. Objects without
@@ -257,10 +257,10 @@ impl Tracker {
     /// reference does not have, and errors of libtorch and of the conversion of the picture.
     pub fn add_reference(&mut self, source: &mut dyn FrameSource, mask: &ReferenceMask) -> Result<()> {
         let encoded = self.encode_reference(source, mask, ReferenceUse::Add)?;
-        self.add_encoded(encoded)
+        self.use_encoded(encoded)
     }
 
-    /// Returns an encoder of references for another thread; `None` on a GPU.
+    /// Returns an encoder of references for another thread; `None` on a GPU and with a [`Launch`] other than `Plain`.
     pub fn reference_encoder(&self) -> Option<ReferenceEncoder> {
         (self.device == Device::Cpu && self.gpu.is_none()).then(|| ReferenceEncoder {
             network: self.network.clone(),
@@ -271,48 +271,42 @@ impl Tracker {
         })
     }
 
-    /// Returns whether an encoded reference can be used: it was encoded for this tracker, and a reference to add has
-    /// the present objects.
-    pub fn accepts(&self, encoded: &EncodedReference, purpose: ReferenceUse) -> bool {
-        let same_objects = purpose == ReferenceUse::Set || encoded.ids == self.ids;
-        Arc::ptr_eq(&encoded.network, &self.network) && same_objects
+    /// Returns whether an encoded reference can be used: it was encoded for this tracker, at its present input size, and
+    /// if it is to be added, with its present objects.
+    pub fn accepts(&self, encoded: &EncodedReference) -> bool {
+        let has_objects = match encoded.purpose {
+            ReferenceUse::Set => true,
+            ReferenceUse::Add => encoded.ids == self.ids && self.has_reference(),
+        };
+        let size = self.input_sizes.of(encoded.crop.region);
+        has_objects && Arc::ptr_eq(&encoded.network, &self.network) && encoded.crop.size == size
     }
 
-    /// Sets an encoded reference and starts tracking from it.
+    /// Sets or adds an encoded reference and starts tracking from it.
     ///
     /// # Errors
     /// [`Error::Config`] if it is not [accepted](Self::accepts), and errors of libtorch.
-    pub fn set_encoded(&mut self, encoded: EncodedReference) -> Result<()> {
-        self.check_accepts(&encoded, ReferenceUse::Set)?;
-        let _no_grad = tch::no_grad_guard();
-        let _current = self.enter()?;
-        self.runner.set_reference(encoded.views)?;
-        self.ids = encoded.ids;
-        self.reference_crop = Some(encoded.crop);
-        self.reset();
-        Ok(())
-    }
-
-    /// Adds an encoded reference and continues tracking from it.
-    ///
-    /// # Errors
-    /// Those of [`set_encoded`](Self::set_encoded).
-    pub fn add_encoded(&mut self, encoded: EncodedReference) -> Result<()> {
-        self.check_accepts(&encoded, ReferenceUse::Add)?;
-        let _no_grad = tch::no_grad_guard();
-        let _current = self.enter()?;
-        self.runner.add_reference(encoded.views)?;
-        self.reset();
-        let crop = self.at_present_size(Some(encoded.crop));
-        (self.last_crop, self.next_crop) = (Some(encoded.crop), crop);
-        Ok(())
-    }
-
-    fn check_accepts(&self, encoded: &EncodedReference, purpose: ReferenceUse) -> Result<()> {
-        if self.accepts(encoded, purpose) {
-            return Ok(());
+    pub fn use_encoded(&mut self, encoded: EncodedReference) -> Result<()> {
+        if !self.accepts(&encoded) {
+            let reason = "the reference was encoded for another tracker, other objects or another input size";
+            return Err(Error::Config(reason.into()));
         }
-        Err(Error::Config("the reference was encoded for another tracker or other objects".into()))
+        let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
+        match encoded.purpose {
+            ReferenceUse::Set => {
+                self.runner.set_reference(encoded.views)?;
+                self.ids = encoded.ids;
+                self.reference_crop = Some(encoded.crop);
+                self.reset();
+            }
+            ReferenceUse::Add => {
+                self.runner.add_reference(encoded.views)?;
+                self.reset();
+                (self.last_crop, self.next_crop) = (Some(encoded.crop), Some(encoded.crop));
+            }
+        }
+        Ok(())
     }
 
     fn view_plan(&self) -> ViewPlan {
@@ -336,7 +330,7 @@ impl Tracker {
             if copies { copy_of(&image) } else { Ok(image) }
         })?;
         let views = (self.runner.reference_encoder())(&views)?;
-        Ok(EncodedReference { network: self.network.clone(), ids, views, crop })
+        Ok(EncodedReference { network: self.network.clone(), purpose, ids, views, crop })
     }
 
     /// Returns whether a reference with at least one object is set.

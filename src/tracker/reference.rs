@@ -41,6 +41,7 @@ pub struct ReferenceEncoder {
 /// A reference that is encoded for one tracker.
 pub struct EncodedReference {
     pub(super) network: Arc<()>,
+    pub(super) purpose: ReferenceUse,
     /// Ids of its objects.
     pub(super) ids: Vec<u8>,
     pub(super) views: EncodedViews,
@@ -54,6 +55,13 @@ impl std::fmt::Debug for EncodedReference {
             .field("ids", &self.ids)
             .field("crop", &self.crop)
             .finish_non_exhaustive()
+    }
+}
+
+impl EncodedReference {
+    /// What it is for.
+    pub fn purpose(&self) -> ReferenceUse {
+        self.purpose
     }
 }
 
@@ -76,7 +84,8 @@ impl ReferenceEncoder {
             let picture = source.crop(region, (size.1 as usize, size.0 as usize))?;
             input_image(&picture, size, (self.kind, Device::Cpu))
         })?;
-        Ok(EncodedReference { network: self.network.clone(), ids, views: (self.encode)(&views)?, crop })
+        let views = (self.encode)(&views)?;
+        Ok(EncodedReference { network: self.network.clone(), purpose, ids, views, crop })
     }
 }
 

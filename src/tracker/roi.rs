@@ -116,8 +116,7 @@ impl RoiPlanner {
     }
 
     /// Returns the region of the reference. The next frame may come any time later, so no motion is assumed.
-    pub fn begin(&mut self, bounds: Option<Bounds>, frame: (usize, usize)) -> Region {
-        self.last = None;
+    pub fn begin(&self, bounds: Option<Bounds>, frame: (usize, usize)) -> Region {
         bounds.map_or(Region::whole(frame), |bounds| region_around(&bounds, frame, self.shaped))
     }
 

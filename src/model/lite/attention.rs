@@ -49,7 +49,7 @@ impl Items {
 }
 
 impl Readout<'_> {
-    /// Whether the tensors and the processor are supported.
+    /// Whether the tensors and the processor are supported. Shapes that do not belong together may panic later.
     pub fn fits(&self) -> bool {
         let Self { query, keys, sharpness, value } = *self;
         available() && [query, keys, sharpness, value].into_iter().all(|x| is_float(x) && x.numel() > 0)
@@ -59,7 +59,7 @@ impl Readout<'_> {
     /// softmax, are repeated cyclically.
     ///
     /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) for other shapes.
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn with_bias(self, bias: &Tensor) -> Result<Tensor> {
         let bias = plain(bias)?;
         let biases = floats(&bias);
@@ -86,7 +86,7 @@ impl Readout<'_> {
     /// token, (N, 2, queries). `mask` (N, 1, tokens) is the object fraction of each token, 0 to 1.
     ///
     /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) for other shapes.
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn with_best(self, mask: &Tensor) -> Result<(Tensor, Tensor)> {
         self.read(Some(&Items::new(mask)?), |_, _| None)
     }
@@ -155,12 +155,13 @@ pub struct LocalReadout<'a> {
     pub value: &'a Tensor,
 }
 
-/// Distance from a position to the border of the square around it. The squares of [`TILE`] neighbours have [`PANEL`]
-/// columns together.
-pub const RADIUS: usize = (PANEL - TILE) / 2;
+const RADIUS: usize = super::matching::RADIUS as usize;
+/// The keys of the squares around neighbours that are computed together fit in a panel.
+const _: () = assert!(TILE + 2 * RADIUS <= PANEL);
 
 impl LocalReadout<'_> {
-    /// Whether the tensors and the processor are supported: query and keys must be the same for all objects.
+    /// Whether the tensors and the processor are supported: query and keys must be the same for all objects. Shapes that
+    /// do not belong together may panic later.
     pub fn fits(&self) -> bool {
         let Self { query, keys, sharpness, bias, value } = *self;
         let is_shared = |x: &Tensor| x.size()[0] == 1 || x.stride()[0] == 0;
@@ -173,7 +174,7 @@ impl LocalReadout<'_> {
     /// Returns `value` read, (N, channels, H, W).
     ///
     /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) for other shapes.
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn read(self) -> Result<Tensor> {
         let (_, key, h, w) = self.query.size4()?;
         let (n, channels, ..) = self.value.size4()?;
@@ -437,7 +438,7 @@ mod lanes {
         unreachable!("not available")
     }
 
-    pub fn read(_: &[f32], _: &[f32], _: f32, _: &mut [f32]) {
+    pub fn read(_: &[f32], _: &[f32], _: usize, _: &mut [f32]) {
         unreachable!("not available")
     }
 }
@@ -473,12 +474,15 @@ mod tests {
         for [queries, key, channels, tokens] in SHAPES {
             for (threads, sharpness) in [(1, 0.5), (2, 14.0), (5, 60.0)] {
                 // As in the network, the columns of keys and values may be stored one after the other.
-                let shared = random(&[1, queries, key]).expand([3, queries, key], false);
+                let scale = (key as f64).sqrt();
+                let shared = |rows: i64, columns: i64| {
+                    (random(&[1, rows, columns]) / scale).expand([3, rows, columns], false)
+                };
                 for (query, keys) in [
-                    (shared, random(&[3, key, tokens])),
-                    (random(&[3, queries, key]), random(&[3, tokens, key]).transpose(1, 2)),
+                    (shared(queries, key), random(&[3, key, tokens])),
+                    (random(&[3, queries, key]) / scale, random(&[3, tokens, key]).transpose(1, 2)),
+                    (shared(queries, key), shared(key, tokens)),
                 ] {
-                    let query = query / (key as f64).sqrt();
                     let value = random(&[3, channels, tokens]);
                     let sharpness = Tensor::from(sharpness as f32);
                     std::thread::scope(|scope| {

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor, nn};
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Visit, double, name_of};
 use super::super::zero_init::unless_zero_init;
-use super::attention::{self, LocalReadout, Readout};
+use super::attention::{LocalReadout, Readout};
 use super::backbone::Channels;
 use super::features::{EncoderFeatures, Features, expand, product, unit_length};
 use super::tokens::Tokens;
@@ -17,7 +17,7 @@ use crate::{Result, visit_fields};
 /// Bias of excluded positions, far below any logit.
 const EXCLUDED: f64 = -1e4;
 /// Radius of local attention to the previous frame, in positions at stride 8.
-const RADIUS: i64 = attention::RADIUS as i64;
+pub const RADIUS: i64 = 5;
 /// Number of positions at stride 16 of a frame of 192x336. In larger frames, distances are relative to the size of the
 /// frame, so that one learned factor serves every input size.
 const UNIT_POSITIONS: f64 = 252.0;
@@ -331,8 +331,7 @@ fn best_likeness(likeness: &Tensor, mask: &Tensor) -> Result<Tensor> {
     Ok(Tensor::f_stack(&[object, background], 1)?)
 }
 
-/// Attention of each position to a square of the previous frame around it. Each row of queries takes one matrix
-/// product, with the band of 2 radius + 1 rows around it.
+/// Attention of each position to a square of the previous frame around it.
 fn local_read(
     query: &Tensor,
     key: &Tensor,
@@ -344,6 +343,7 @@ fn local_read(
     if readout.fits() {
         return readout.read();
     }
+    // Each row of queries takes one matrix product, with the band of rows around it.
     let (n, c, h, w) = query.size4()?;
     let window = 2 * RADIUS + 1;
     // Keeps the columns of a row adjacent, (N h, channels, window w), as the product requires.

@@ -49,8 +49,8 @@ pub struct Lite {
 
 visit_fields!(Lite: encoder, matching, decoder);
 
-// SAFETY: only `Tensor` is not `Sync`. A tensor is modified through `&mut` only, and libtorch runs a network on several
-// threads.
+// SAFETY: only `Tensor` is not `Sync`, and libtorch may run a network on several threads as long as nothing writes to its
+// weights. Nothing does after `prepare`; during training, one thread has the network.
 unsafe impl Sync for Lite {}
 
 /// The reference frame: mask, features and tokens.
