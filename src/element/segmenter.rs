@@ -251,3 +251,49 @@ fn objects(tracker: &Tracker, reference_mask: Option<(&ReferenceMask, (usize, us
         .map(|((&id, present), (confidence, region))| ObjectStatus { id, present, confidence, region })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gstreamer as gst;
+    use gstreamer_video::VideoFormat;
+
+    use super::*;
+    use crate::device::DeviceChoice;
+    use crate::element::reference::Reference;
+
+    /// The ids of the tracked objects tell which of two masks was used.
+    #[test]
+    fn a_reference_encoded_ahead_is_used_unless_the_input_size_has_changed() {
+        gst::init().unwrap();
+        let (width, height) = (96, 64);
+        let info = VideoInfo::builder(VideoFormat::Rgb, width as u32, height as u32).build().unwrap();
+        let data: Vec<u8> = (0..3 * width * height).map(|index| (index % 251) as u8).collect();
+        let buffer = gst::Buffer::from_slice(data.clone());
+        let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
+        let picture = OwnedPicture::from_rgb(width, height, data).unwrap();
+        let mask = |objects: usize| {
+            let ids: Vec<u8> =
+                (0..width * height).map(|at| (at % width * (objects + 1) / width) as u8).collect();
+            ReferenceMask::from_labels(width, height, &ids).unwrap()
+        };
+        let options = Options { device: DeviceChoice::Cpu, network_size: (96, 64), ..Options::default() };
+        let mut segmenter = Segmenter::new(&options, 1).unwrap();
+        let mut use_reference = |quality: Option<Quality>, encode: bool| {
+            let encoder = segmenter.tracker().reference_encoder().unwrap();
+            if let Some(quality) = quality {
+                segmenter.set_quality(quality).unwrap();
+            }
+            let encoded = encode
+                .then(|| encoder.encode(&mut picture.as_picture(), &mask(2), ReferenceUse::Set).unwrap());
+            let reference = Reference::new(mask(1), Some(picture.clone())).with_encoded(encoded);
+            let change = Some(Change::Resume(vec![Arc::new(reference)]));
+            assert!(segmenter.process_frame((&frame, None), &info, change, false).is_ok());
+            segmenter.tracker().object_ids().to_vec()
+        };
+        assert_eq!(use_reference(None, true), [1, 2]);
+        assert_eq!(use_reference(None, false), [1]);
+        assert_eq!(use_reference(Some(Quality::Fine), true), [1]);
+    }
+}
