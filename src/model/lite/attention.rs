@@ -155,7 +155,8 @@ pub struct LocalReadout<'a> {
     pub value: &'a Tensor,
 }
 
-const RADIUS: usize = super::matching::RADIUS as usize;
+/// Distance from a position to the border of the square around it.
+pub const RADIUS: usize = 5;
 /// The keys of the squares around neighbours that are computed together fit in a panel.
 const _: () = assert!(TILE + 2 * RADIUS <= PANEL);
 
