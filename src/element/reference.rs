@@ -5,11 +5,9 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gstreamer_video::VideoInfo;
-
-use super::shared::lock;
 
 use crate::image::OwnedPicture;
 use crate::mask::{MaskWarning, ReferenceMask};
@@ -46,7 +44,7 @@ impl Reference {
 
     /// Returns the result of encoding it, the first time.
     pub fn take_encoded(&self) -> Option<EncodedReference> {
-        lock(&self.encoded).take()
+        self.encoded.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Reads a mask and its image.
