@@ -26,6 +26,11 @@ pub fn pixels(x: &Tensor) -> Result<Tensor> {
     plain(&x.f_permute([0, 2, 3, 1])?)
 }
 
+/// Returns the items of `x` (N, …) that are stored: one, if all objects share it.
+pub fn stored_items(x: &Tensor) -> Result<Tensor> {
+    Ok(if x.stride()[0] == 0 { x.f_narrow(0, 0, 1)? } else { x.shallow_clone() })
+}
+
 /// Returns the values of a plain tensor; panics on others.
 pub fn floats(x: &Tensor) -> &[f32] {
     assert!(is_plain(x), "float32 on the CPU, contiguous");

@@ -5,13 +5,13 @@
 //! For float32 without gradients on x86-64 processors with AVX2 and FMA. Everything else takes the tensor
 //! operations of [`matching`](super::matching), which define the result.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use crate::Result;
 use crate::model::meter;
 use crate::model::packed::{Dense, PANEL, TILE, UNLIMITED, in_parallel, share};
-use crate::model::tensor_slices::{Unshared, floats, is_float, pixels, plain};
+use crate::model::tensor_slices::{Unshared, floats, is_float, pixels, plain, stored_items};
 use crate::model::vector::available;
+use crate::{Result, threads};
 
 /// Rows of the affinity matrix that are computed together.
 const BLOCK: usize = 12;
@@ -29,7 +29,7 @@ pub struct Readout<'a> {
     pub value: &'a Tensor,
 }
 
-/// Tensor (N, …) as values of its items. An item that all objects share is stored once.
+/// Values of the items of a tensor (N, …).
 struct Items {
     values: Tensor,
     count: usize,
@@ -37,7 +37,7 @@ struct Items {
 
 impl Items {
     fn new(x: &Tensor) -> Result<Self> {
-        let x = if x.stride()[0] == 0 { x.f_narrow(0, 0, 1)? } else { x.shallow_clone() };
+        let x = stored_items(x)?;
         Ok(Self { count: x.size()[0] as usize, values: plain(&x)? })
     }
 
@@ -99,13 +99,12 @@ impl Readout<'_> {
         let (n, queries, key) = self.query.size3()?;
         let (_, channels, tokens) = self.value.size3()?;
         meter::count("matching.products", || n * queries * tokens * (key + channels));
-        let sharpness = self.sharpness.f_to_kind(Kind::Float)?.f_double_value(&[])? as f32;
+        let sharpness = self.sharpness.f_double_value(&[])? as f32;
         let (query, keys, value) = (Items::new(self.query)?, Items::new(self.keys)?, Items::new(self.value)?);
         let mut read = Unshared::empty(&[n, queries, channels])?;
         let mut best = Unshared::empty(&[n, queries, 2])?;
         let [queries, key, channels, tokens] = [queries, key, channels, tokens].map(|length| length as usize);
-        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-        let band = share(queries.div_ceil(BLOCK), threads) * BLOCK;
+        let band = share(queries.div_ceil(BLOCK), threads::of_this_thread() as usize) * BLOCK;
         let items = read.floats_mut().chunks_exact_mut(queries * channels);
         for (item, (read, best)) in items.zip(best.floats_mut().chunks_exact_mut(queries * 2)).enumerate() {
             let packed = Dense::of_columns(keys.get(item), tokens);
@@ -181,7 +180,7 @@ impl LocalReadout<'_> {
         let (n, channels, ..) = self.value.size4()?;
         let side = 2 * RADIUS + 1;
         meter::count("matching.products", || h * w * side as i64 * w * (key + n * channels));
-        let sharpness = self.sharpness.f_to_kind(Kind::Float)?.f_double_value(&[])? as f32;
+        let sharpness = self.sharpness.f_double_value(&[])? as f32;
         let (query, keys) = (pixels(&self.query.f_narrow(0, 0, 1)?)?, plain(&self.keys.f_narrow(0, 0, 1)?)?);
         let (query, keys) = (floats(&query), floats(&keys));
         let (bias, value) = (plain(self.bias)?, plain(self.value)?);
@@ -204,8 +203,7 @@ impl LocalReadout<'_> {
             Dense::of_columns(&columns, tiles * PANEL)
         };
         let keys: Vec<Dense> = (0..height).map(row_of_keys).collect();
-        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-        let band = share(height, threads);
+        let band = share(height, threads::of_this_thread() as usize);
         let bands = read.floats_mut().chunks_mut(band * width * channels);
         in_parallel(bands.enumerate(), |(index, read)| {
             let mut likeness = vec![0.0; side * TILE * PANEL];
@@ -251,7 +249,7 @@ impl LocalReadout<'_> {
     }
 }
 
-/// Arithmetic on one row, eight values at a time.
+/// Arithmetic on rows of the affinity matrix, eight values at a time.
 #[cfg(target_arch = "x86_64")]
 mod lanes {
     use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_setzero_ps};
@@ -446,7 +444,7 @@ mod lanes {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
+    use tch::{Device, Kind};
 
     use super::*;
     use crate::model::lite::features::product;

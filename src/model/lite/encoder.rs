@@ -7,8 +7,9 @@ use tch::{Tensor, nn};
 
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Padding};
+use super::super::packed;
 use super::features::{EncoderFeatures, FEATURE_BLOCKS};
-use super::fused_encoder::{self, BlockLayers, FusedEncoder};
+use super::fused_encoder::{BlockLayers, FusedEncoder};
 use crate::model::layers::Visit;
 use crate::{Result, visit_fields};
 
@@ -120,7 +121,7 @@ impl Encoder {
 
     /// Packs the weights for faster inference, if device and kind allow it. They must not change afterwards.
     pub fn pack(&mut self) -> Result<()> {
-        if fused_encoder::fits(&self.stem.weight) {
+        if packed::fits(&self.stem.weight) {
             let blocks = self.blocks.iter().map(InvertedResidual::layers);
             self.fused = Some(FusedEncoder::new(&self.stem, blocks)?);
         }

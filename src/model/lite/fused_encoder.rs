@@ -8,14 +8,14 @@
 
 use std::ops::Range;
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::features::{EncoderFeatures, FEATURE_BLOCKS};
 use crate::Result;
 use crate::model::layers::Conv;
-use crate::model::packed::{Dense, Map, PANEL, UNLIMITED, in_parallel, share};
+use crate::model::packed::{Dense, Map, PANEL, UNLIMITED, in_parallel, padded_bias, share};
 use crate::model::tensor_slices::{floats, is_float, pixels, plain};
-use crate::model::vector::available;
+use crate::threads;
 
 /// Side of depthwise kernels.
 const SIDE: usize = 3;
@@ -56,13 +56,8 @@ pub struct BlockLayers<'a> {
     pub residual: bool,
 }
 
-/// Returns whether the network can be packed: weights of this kind on this device, and a processor with AVX2 and FMA.
-pub fn fits(weight: &Tensor) -> bool {
-    weight.device() == Device::Cpu && weight.kind() == Kind::Float && available()
-}
-
 impl FusedEncoder {
-    /// Packs the weights of a network that [`fits`].
+    /// Packs the weights of a network that [fits](crate::model::packed::fits).
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
@@ -81,7 +76,7 @@ impl FusedEncoder {
         if !is_float(image) || image.numel() == 0 || channels != 3 || height % 16 != 0 || width % 16 != 0 {
             return Ok(None);
         }
-        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        let threads = threads::of_this_thread() as usize;
         let run =
             |x: Map, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.map(&x, None, threads));
         let [s2_end, s4_end, s8_end, s16_end] = FEATURE_BLOCKS;
@@ -143,15 +138,6 @@ fn stem_rows(
     }
 }
 
-fn padded_bias(conv: &Conv, padded: usize) -> Result<Vec<f32>> {
-    let mut bias = match &conv.bias {
-        Some(bias) => floats(&plain(bias)?).to_vec(),
-        None => Vec::new(),
-    };
-    bias.resize(padded, 0.0);
-    Ok(bias)
-}
-
 /// Packs a convolution; see [`Dense::of_conv`].
 fn dense(conv: &Conv, inputs: Option<usize>) -> Result<Dense> {
     Dense::of_conv(&conv.weight, conv.bias.as_ref(), inputs)
@@ -172,7 +158,7 @@ impl Block {
         Ok(Self {
             expand: layers.expand.map(|conv| dense(conv, None)).transpose()?,
             depthwise,
-            depthwise_bias: padded_bias(layers.depthwise, hidden)?,
+            depthwise_bias: padded_bias(layers.depthwise.bias.as_ref(), hidden)?,
             project: dense(layers.project, Some(hidden))?,
             hidden,
             stride: layers.depthwise.spec().stride as usize,
@@ -317,12 +303,13 @@ mod lanes {
 
 #[cfg(test)]
 mod tests {
-    use tch::nn;
+    use tch::{Device, Kind, nn};
 
     use super::*;
     use crate::model::Config;
     use crate::model::layers::{Visit, channels_last};
     use crate::model::lite::encoder::Encoder;
+    use crate::model::vector::available;
 
     fn features(encoder: &Encoder, image: &Tensor) -> [Tensor; 5] {
         let EncoderFeatures { s2, s4, s8, s8_expanded, s16 } = encoder.forward(image).unwrap();

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor, nn};
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Visit, double, name_of};
 use super::super::zero_init::unless_zero_init;
-use super::attention::{LocalReadout, RADIUS as RADIUS_OF_SQUARE, Readout};
+use super::attention::{self, LocalReadout, Readout};
 use super::backbone::Channels;
 use super::features::{EncoderFeatures, Features, expand, product, unit_length};
 use super::tokens::Tokens;
@@ -17,7 +17,7 @@ use crate::{Result, visit_fields};
 /// Bias of excluded positions, far below any logit.
 const EXCLUDED: f64 = -1e4;
 /// Radius of local attention to the previous frame, in positions at stride 8.
-const RADIUS: i64 = RADIUS_OF_SQUARE as i64;
+const RADIUS: i64 = attention::RADIUS as i64;
 /// Number of positions at stride 16 of a frame of 192x336. In larger frames, distances are relative to the size of the
 /// frame, so that one learned factor serves every input size.
 const UNIT_POSITIONS: f64 = 252.0;

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use crate::Result;
 use crate::model::layers::double;
-use crate::model::tensor_slices::{Unshared, floats, is_float, pixels};
+use crate::model::tensor_slices::{Unshared, floats, is_float, pixels, stored_items};
 
 /// Doubles `coarse` (N, C, h, w) bilinearly and concatenates the channels of `fine` (N or 1, …, 2h, 2w) after it.
 pub fn upsample_concat(coarse: &Tensor, fine: &[&Tensor]) -> Result<Tensor> {
@@ -27,8 +27,7 @@ struct Source {
 
 impl Source {
     fn new(x: &Tensor) -> Result<Self> {
-        // An input that is shared by all objects is stored once.
-        let x = if x.stride()[0] == 0 { x.f_narrow(0, 0, 1)? } else { x.shallow_clone() };
+        let x = stored_items(x)?;
         Ok(Self { channels: x.size()[1] as usize, pixels: pixels(&x)? })
     }
 

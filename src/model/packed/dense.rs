@@ -26,6 +26,17 @@ pub struct Dense {
     bias: Vec<f32>,
 }
 
+/// Returns the values of a bias with zeros up to `length`.
+///
+/// # Errors
+/// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+pub fn padded_bias(bias: Option<&Tensor>, length: usize) -> Result<Vec<f32>> {
+    let bias = bias.map(plain).transpose()?;
+    let mut bias = bias.as_ref().map_or(&[][..], floats).to_vec();
+    bias.resize(length, 0.0);
+    Ok(bias)
+}
+
 impl Dense {
     /// Packs `rows`, the weights of one output each. `inputs`, at least `length`, is the number of channels of the input; the
     /// weights of the surplus are zero.

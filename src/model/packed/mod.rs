@@ -15,12 +15,17 @@ use std::error::Error as _;
 use once_cell::sync::OnceCell;
 use tch::{Device, Kind, Tensor};
 
-pub use self::dense::{Dense, PANEL, TILE, UNLIMITED};
+pub use self::dense::{Dense, PANEL, TILE, UNLIMITED, padded_bias};
 use self::pointwise::Pointwise;
 use self::winograd::Winograd;
 use super::tensor_slices::{Unshared, floats, is_float, pixels};
 use super::vector::available;
-use crate::Result;
+use crate::{Result, threads};
+
+/// Returns whether a network can be packed: weights of this kind on this device, and a processor with AVX2 and FMA.
+pub fn fits(weight: &Tensor) -> bool {
+    weight.device() == Device::Cpu && weight.kind() == Kind::Float && available()
+}
 
 /// Packed convolution of stride 1.
 #[derive(Debug)]
@@ -39,7 +44,7 @@ impl PackedConv {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Self>> {
-        if weight.device() != Device::Cpu || weight.kind() != Kind::Float || !available() {
+        if !fits(weight) {
             return Ok(None);
         }
         let (_, _, rows, columns) = weight.size4()?;
@@ -63,7 +68,7 @@ impl PackedConv {
         if !is_float(x) || x.dim() != 4 || x.size()[1] != inputs as i64 || x.numel() == 0 {
             return Ok(None);
         }
-        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        let threads = threads::of_this_thread() as usize;
         let (n, _, height, width) = x.size4()?;
         let (height, width) = (height as usize, width as usize);
         let x = pixels(x)?;

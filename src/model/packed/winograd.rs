@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use tch::Tensor;
 
-use super::dense::{Dense, UNLIMITED};
+use super::dense::{Dense, UNLIMITED, padded_bias};
 use super::{in_parallel, share};
 use crate::Result;
 use crate::model::tensor_slices::{floats, plain};
@@ -86,9 +86,7 @@ impl Winograd {
         let transformed = g.f_matmul(&weight.f_matmul(&g.f_transpose(0, 1)?)?)?.f_permute([2, 3, 0, 1])?;
         let transformed = plain(&transformed)?;
         let products = floats(&transformed).chunks_exact(outputs * inputs);
-        let bias = bias.map(plain).transpose()?;
-        let mut bias = bias.as_ref().map_or(&[][..], floats).to_vec();
-        bias.resize(columns, 0.0);
+        let bias = padded_bias(bias, columns)?;
         let products = products.map(|rows| Dense::new(rows, inputs, inputs, &[])).collect();
         Ok(Some(Self { products, bias, inputs, outputs, columns }))
     }
