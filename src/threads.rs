@@ -19,7 +19,6 @@ struct Runtime {
 }
 
 /// Returns how many threads libtorch uses for work of the calling thread.
-#[cfg(feature = "plugin")]
 pub fn of_this_thread() -> u32 {
     u32::try_from(tch::get_num_threads()).unwrap_or(1)
 }
