@@ -11,7 +11,7 @@ use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, meas
 use gstfastganseg::Result;
 use gstfastganseg::device::{DeviceChoice, Precision};
 use gstfastganseg::torch::model::layers::channels_last;
-use gstfastganseg::torch::model::{Config, Lite, Regressor, Resnet50, prepare};
+use gstfastganseg::torch::model::{Config, Lite, Regressor, Resnet50, prepare_packed};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
 fn frames(
@@ -23,13 +23,12 @@ fn frames(
     objects: i64,
 ) {
     let _no_grad = tch::no_grad_guard();
-    prepare(&mut network, device, kind).expect("the network is prepared");
-    network.pack().expect("packed weights");
+    let tensors = prepare_packed(&mut network, device, kind).expect("the network is prepared").kind;
     let (height, width) = network.config().size();
     let image = |seed| {
         tch::manual_seed(seed);
         let image = Tensor::rand([1, 3, height, width], (Kind::Float, Device::Cpu));
-        channels_last(&image.to_device(device).to_kind(kind)).expect("an image")
+        channels_last(&image.to_device(device).to_kind(tensors)).expect("an image")
     };
     let (first, second) = (image(1), image(2));
     let mask = Tensor::zeros([objects, 1, height, width], (Kind::Float, device));

@@ -5,6 +5,9 @@
 //! `at::set_num_threads` also changes a process-wide default, which belongs to the host application. OpenMP and
 //! MKL both keep their number of threads per calling thread, so only those two are set here.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
+
 use once_cell::sync::OnceCell;
 
 /// `omp_set_num_threads` of the OpenMP that libtorch uses.
@@ -18,9 +21,47 @@ struct Runtime {
     mkl: Option<SetLocalThreads>,
 }
 
-/// Returns how many threads libtorch uses for work of the calling thread.
+thread_local! {
+    /// Number for packed layers while libtorch has one thread.
+    static PACKED: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// Returns how many threads the layers of a network use for work of the calling thread.
 pub fn of_this_thread() -> u32 {
-    u32::try_from(tch::get_num_threads()).unwrap_or(1)
+    PACKED.get().unwrap_or_else(|| u32::try_from(tch::get_num_threads()).unwrap_or(1))
+}
+
+/// While it exists, libtorch uses one thread for work of the calling thread, and packed layers as many as before.
+///
+/// The threads of OpenMP wait for their next work in a loop, which would slow down those of the packed layers.
+#[must_use]
+#[derive(Debug)]
+pub struct PackedOnly {
+    /// Number before; `None` if it was one, or if another guard of this thread exists.
+    count: Option<u32>,
+    _not_send: PhantomData<*const ()>,
+}
+
+impl PackedOnly {
+    /// Sets libtorch's number to one.
+    pub fn new() -> Self {
+        let count = of_this_thread();
+        let count = (count > 1 && PACKED.get().is_none() && runtime().is_some()).then_some(count);
+        if count.is_some() {
+            PACKED.set(count);
+            set_for_this_thread(1);
+        }
+        Self { count, _not_send: PhantomData }
+    }
+}
+
+impl Drop for PackedOnly {
+    fn drop(&mut self) {
+        if let Some(count) = self.count {
+            PACKED.set(None);
+            set_for_this_thread(count);
+        }
+    }
 }
 
 /// Sets how many threads libtorch uses for work of the calling thread. 0 changes nothing.
@@ -33,8 +74,7 @@ pub fn set_for_this_thread(count: u32) {
     if tch::get_num_threads() == count {
         return;
     }
-    static RUNTIME: OnceCell<Option<Runtime>> = OnceCell::new();
-    match RUNTIME.get_or_init(find_runtime) {
+    match runtime() {
         Some(runtime) => {
             // SAFETY: both functions take a positive number and touch nothing but settings of the calling thread.
             unsafe {
@@ -47,6 +87,12 @@ pub fn set_for_this_thread(count: u32) {
         // With another or a static OpenMP, only the process-wide setting is available.
         None => tch::set_num_threads(count),
     }
+}
+
+/// Returns the functions for the calling thread; `None` if there is only a process-wide setting.
+fn runtime() -> Option<&'static Runtime> {
+    static RUNTIME: OnceCell<Option<Runtime>> = OnceCell::new();
+    RUNTIME.get_or_init(find_runtime).as_ref()
 }
 
 #[cfg(unix)]
@@ -85,6 +131,22 @@ fn find_runtime() -> Option<Runtime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packed_layers_keep_their_threads_while_libtorch_has_one() {
+        std::thread::spawn(|| {
+            set_for_this_thread(3);
+            let numbers = || (of_this_thread(), tch::get_num_threads());
+            let outer = PackedOnly::new();
+            assert_eq!(numbers(), (3, 1));
+            drop(PackedOnly::new());
+            assert_eq!(numbers(), (3, 1), "the outer one still exists");
+            drop(outer);
+            assert_eq!(numbers(), (3, 3));
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn only_the_calling_thread_is_affected() {

@@ -103,6 +103,15 @@ impl fmt::Display for Precision {
 }
 
 impl Precision {
+    /// The precision of a kind.
+    pub(crate) fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::BFloat16 => Self::Bfloat16,
+            Kind::Half => Self::Float16,
+            _ => Self::Float32,
+        }
+    }
+
     /// The tensor kind to compute in on `device`. float16 is refused on the CPU, which has no fast convolutions for it.
     pub(crate) fn kind(self, device: Device) -> Result<Kind> {
         match (self, device) {

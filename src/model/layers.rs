@@ -5,7 +5,7 @@
 use tch::{Device, Kind, Tensor, nn};
 
 use super::meter;
-use super::packed::PackedConv;
+use super::packed::{Factors, PackedConv};
 use super::zero_init::unless_zero_init;
 use crate::Result;
 use crate::image::Picture;
@@ -201,10 +201,10 @@ impl Conv {
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    pub fn pack(&mut self) -> Result<()> {
+    pub fn pack(&mut self, factors: Factors) -> Result<()> {
         let ConvSpec { kernel: (rows, columns), stride, padding, groups, .. } = self.spec;
         if (stride, groups, padding) == (1, 1, Padding::Zeros(rows / 2, columns / 2)) {
-            self.packed = PackedConv::new(&self.weight, self.bias.as_ref())?.map(Box::new);
+            self.packed = PackedConv::new(&self.weight, self.bias.as_ref(), factors)?.map(Box::new);
         }
         Ok(())
     }

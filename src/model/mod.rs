@@ -28,6 +28,7 @@ pub use resnet50::Resnet50;
 pub use zero_init::zero_init;
 
 use layers::{RelativeRect, channels_last};
+pub use packed::Factors;
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::Result;
@@ -69,6 +70,8 @@ pub enum Sight {
 pub trait Regressor: layers::Visit + Send + Sync {
     /// Whether [`encode_frame`](Self::encode_frame) does a part of the work that is worth a thread of its own.
     const ENCODES_AHEAD: bool = false;
+    /// Whether [`pack`](Self::pack) does anything.
+    const PACKS: bool = false;
 
     /// Values computed once per reference.
     type Reference: ShallowClone + Send + 'static;
@@ -169,12 +172,13 @@ pub trait Regressor: layers::Visit + Send + Sync {
     /// disabled.
     fn fold(&mut self) -> Result<()>;
 
-    /// Packs the weights of a [prepared](prepare) network for faster inference. They must not change afterwards.
+    /// Packs the weights of a network that is [prepared](prepare) in float32 for faster inference on the CPU, with factors of
+    /// this format. They must not change afterwards. Returns whether all large layers are packed.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    fn pack(&mut self) -> Result<()> {
-        Ok(())
+    fn pack(&mut self, _factors: Factors) -> Result<bool> {
+        Ok(false)
     }
 }
 
@@ -210,4 +214,30 @@ pub fn prepare(model: &mut impl Regressor, device: Device, kind: Kind) -> Result
         *tensor = if converted.dim() == 4 { channels_last(&converted)? } else { converted };
         Ok(())
     })
+}
+
+/// How a network computes.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared {
+    /// Kind of its tensors. With packed weights, a network that computes in bfloat16 has tensors of float32.
+    pub kind: Kind,
+    /// Whether all large layers are packed, so that libtorch needs no threads.
+    pub packed: bool,
+}
+
+/// [Prepares](prepare) a trained network and packs its weights, if the device and its own kind allow it.
+///
+/// # Errors
+/// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+pub fn prepare_packed<R: Regressor>(model: &mut R, device: Device, kind: Kind) -> Result<Prepared> {
+    let factors = match (device, kind) {
+        (Device::Cpu, Kind::Float) => Factors::Float32,
+        (Device::Cpu, Kind::BFloat16) if R::PACKS && packed::has_bfloat16() => Factors::Bfloat16,
+        _ => {
+            prepare(model, device, kind)?;
+            return Ok(Prepared { kind, packed: false });
+        }
+    };
+    prepare(model, device, Kind::Float)?;
+    Ok(Prepared { kind: Kind::Float, packed: model.pack(factors)? })
 }

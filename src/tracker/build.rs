@@ -19,13 +19,14 @@ use super::roi::RoiPlanner;
 use super::runner::{ModelRunner, Runner, StepInput};
 use super::{MAX_OBJECTS, Tracker};
 use crate::cuda::Shim;
-use crate::device;
+use crate::device::{self, Precision};
 use crate::gpu::{Gpu, Mode, Upload};
 use crate::malloc;
 use crate::matte::DeviceEnlarger;
 use crate::model::layers::channels_last;
 use crate::model::weights::Weights;
-use crate::model::{NetworkVisitor, Regressor, Sight, prepare};
+use crate::model::{NetworkVisitor, Prepared, Regressor, Sight, prepare_packed};
+use crate::threads::PackedOnly;
 use crate::{Error, Result};
 
 /// GPU memory in bytes, for every 512x512 pixels of network size, that libtorch may take during the warm-up. cuDNN
@@ -56,19 +57,21 @@ struct ToRunner<'a> {
 }
 
 impl NetworkVisitor for ToRunner<'_> {
-    type Output = Box<dyn ModelRunner>;
+    type Output = (Box<dyn ModelRunner>, Prepared);
 
     fn visit<R: Regressor + 'static>(self, mut network: R) -> Result<Self::Output> {
         self.weights.fill(self.store)?;
-        prepare(&mut network, self.device, self.kind)?;
-        network.pack()?;
+        let prepared = prepare_packed(&mut network, self.device, self.kind)?;
         let network = Arc::new(network);
         let runner = Runner::new(network.clone(), self.mode);
         let Some(threads) = self.prefetch_threads.filter(|_| R::ENCODES_AHEAD) else {
-            return Ok(Box::new(runner));
+            return Ok((Box::new(runner), prepared));
         };
-        let encode = move |(image, memory)| network.encode_frame(&image, &memory);
-        Ok(Box::new(runner.with_prefetcher(EncodeWorker::new(encode, threads)?)))
+        let encode = move |(image, memory)| {
+            let _threads = prepared.packed.then(PackedOnly::new);
+            network.encode_frame(&image, &memory)
+        };
+        Ok((Box::new(runner.with_prefetcher(EncodeWorker::new(encode, threads)?)), prepared))
     }
 }
 
@@ -104,7 +107,7 @@ impl Tracker {
         let _no_grad = tch::no_grad_guard();
         let model = weights.config().clone();
         let config = options.config(&model)?;
-        let kind = precision.kind(device)?;
+        let computed = precision.kind(device)?;
         let mut launch_warning = None;
         let shim = match device {
             Device::Cuda(_) => Shim::load().inspect_err(|reason| {
@@ -140,11 +143,11 @@ impl Tracker {
             weights,
             store: &store,
             device,
-            kind,
+            kind: computed,
             mode,
             prefetch_threads: prefetch_threads_of_worker,
         };
-        let runner = crate::model::build(&store.root(), &config, to_runner)?;
+        let (runner, Prepared { kind, packed }) = crate::model::build(&store.root(), &config, to_runner)?;
         store.freeze();
         let mut tracker = Self {
             runner,
@@ -154,6 +157,8 @@ impl Tracker {
             config,
             device,
             kind,
+            packed,
+            precision: Precision::of(computed),
             device_warning,
             roi,
             roi_planner: RoiPlanner::new(input_sizes.follows_region()),

@@ -52,7 +52,8 @@ use crate::mask::ReferenceMask;
 use crate::matte::{DeviceEnlarger, DeviceFrame, Matte};
 use crate::model::layers::copy_of;
 use crate::model::{Config, Matching};
-use crate::{Error, Result, threads};
+use crate::threads::{self, PackedOnly};
+use crate::{Error, Result};
 
 /// Maximum number of objects tracked at the same time.
 pub const MAX_OBJECTS: usize = 16;
@@ -76,7 +77,11 @@ pub struct Tracker {
     model: Config,
     config: Config,
     device: Device,
+    /// Kind of the network's tensors.
     kind: Kind,
+    /// Whether libtorch needs no threads.
+    packed: bool,
+    precision: Precision,
     device_warning: Option<String>,
     roi: Roi,
     input_sizes: InputSizes,
@@ -138,7 +143,7 @@ impl std::fmt::Debug for Tracker {
         f.debug_struct("Tracker")
             .field("config", &self.config)
             .field("device", &self.device)
-            .field("kind", &self.kind)
+            .field("precision", &self.precision)
             .field("ids", &self.ids)
             .finish_non_exhaustive()
     }
@@ -167,11 +172,7 @@ impl Tracker {
 
     /// Returns the precision: float32, bfloat16 or float16.
     pub fn active_precision(&self) -> Precision {
-        match self.kind {
-            Kind::BFloat16 => Precision::Bfloat16,
-            Kind::Half => Precision::Float16,
-            _ => Precision::Float32,
-        }
+        self.precision
     }
 
     /// Returns why `auto` selected the CPU, if it did.
@@ -267,6 +268,7 @@ impl Tracker {
             encode: self.runner.reference_encoder(),
             plan: self.view_plan(),
             kind: self.kind,
+            packed: self.packed,
             ids: self.ids.clone(),
         })
     }
@@ -630,8 +632,9 @@ impl Tracker {
         Ok(matte.with_device_frame(DeviceFrame { enlarger: gpu.clone(), guide: upload.guide()? }))
     }
 
-    fn enter(&self) -> Result<Option<StreamGuard>> {
-        self.gpu.as_ref().map_or(Ok(None), |gpu| gpu.enter())
+    fn enter(&self) -> Result<(Option<StreamGuard>, Option<PackedOnly>)> {
+        let stream = self.gpu.as_ref().map_or(Ok(None), |gpu| gpu.enter())?;
+        Ok((stream, self.packed.then(PackedOnly::new)))
     }
 
     fn begin_frame(&mut self) {

@@ -16,6 +16,7 @@ use super::{MAX_OBJECTS, bounds, object_stats};
 use crate::image::{FrameSource, Region};
 use crate::mask::ReferenceMask;
 use crate::matte::{mask_planes, shrink};
+use crate::threads::PackedOnly;
 use crate::{Error, Result};
 
 /// What a reference is for.
@@ -34,6 +35,8 @@ pub struct ReferenceEncoder {
     pub(super) encode: EncodeReference,
     pub(super) plan: ViewPlan,
     pub(super) kind: Kind,
+    /// Whether libtorch needs no threads.
+    pub(super) packed: bool,
     /// Ids of the objects that were tracked when this was made.
     pub(super) ids: Vec<u8>,
 }
@@ -78,6 +81,7 @@ impl ReferenceEncoder {
         purpose: ReferenceUse,
     ) -> Result<EncodedReference> {
         let _no_grad = tch::no_grad_guard();
+        let _threads = self.packed.then(PackedOnly::new);
         let (ids, planes) = planes(mask, purpose, &self.ids)?;
         let frame = source.size();
         let (views, crop) = self.plan.views(frame, &planes, |region, size| {

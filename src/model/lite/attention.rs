@@ -5,12 +5,14 @@
 //! For float32 without gradients on x86-64 processors with AVX2 and FMA. Everything else takes the tensor
 //! operations of [`matching`](super::matching), which define the result.
 
+use std::f32::consts::{LN_2, LOG2_E};
+
 use tch::Tensor;
 
 use crate::model::meter;
-use crate::model::packed::{Dense, PANEL, TILE, UNLIMITED, in_parallel, share};
+use crate::model::packed::{Dense, Factors, PANEL, TILE, UNLIMITED, in_parallel, share};
 use crate::model::tensor_slices::{Unshared, floats, is_float, pixels, plain, stored_items};
-use crate::model::vector::available;
+use crate::model::vector::{Kernel, MAX_LANES, Vector, available, run};
 use crate::{Result, threads};
 
 /// Rows of the affinity matrix that are computed together.
@@ -27,6 +29,8 @@ pub struct Readout<'a> {
     pub sharpness: &'a Tensor,
     /// (N, channels, tokens).
     pub value: &'a Tensor,
+    /// Number format of query and keys in products.
+    pub factors: Factors,
 }
 
 /// Values of the items of a tensor (N, …).
@@ -51,7 +55,7 @@ impl Items {
 impl Readout<'_> {
     /// Whether the tensors and the processor are supported. Shapes that do not belong together may panic later.
     pub fn fits(&self) -> bool {
-        let Self { query, keys, sharpness, value } = *self;
+        let Self { query, keys, sharpness, value, .. } = *self;
         available() && [query, keys, sharpness, value].into_iter().all(|x| is_float(x) && x.numel() > 0)
     }
 
@@ -107,7 +111,7 @@ impl Readout<'_> {
         let band = share(queries.div_ceil(BLOCK), threads::of_this_thread() as usize) * BLOCK;
         let items = read.floats_mut().chunks_exact_mut(queries * channels);
         for (item, (read, best)) in items.zip(best.floats_mut().chunks_exact_mut(queries * 2)).enumerate() {
-            let packed = Dense::of_columns(keys.get(item), tokens);
+            let packed = Dense::of_columns(keys.get(item), tokens, self.factors);
             let (query, value) = (query.get(item), value.get(item));
             let mask = masks.map(|masks| masks.get(item));
             let bands = read.chunks_mut(band * channels).zip(best.chunks_mut(band * 2));
@@ -123,11 +127,12 @@ impl Readout<'_> {
                     let each = rows.chunks_exact_mut(tokens).zip(best.chunks_exact_mut(2)).zip(&mut sums);
                     for (at, ((row, best), sum)) in each.enumerate() {
                         if let Some(mask) = mask {
-                            (best[0], best[1]) = lanes::max_likeness(row, mask);
+                            (best[0], best[1]) = run(MaxLikeness { row, mask }, MAX_LANES);
                         }
-                        *sum = lanes::exponentials(row, sharpness, bias(item, first + at));
+                        let bias = bias(item, first + at);
+                        *sum = run(Exponentials { row, sharpness, bias }, MAX_LANES);
                     }
-                    lanes::read(rows, value, channels, read);
+                    run(WeightedSums { rows, value, channels, sums: read }, MAX_LANES);
                     for (read, sum) in read.chunks_exact_mut(channels).zip(sums) {
                         read.iter_mut().for_each(|read| *read /= sum);
                     }
@@ -152,6 +157,8 @@ pub struct LocalReadout<'a> {
     pub bias: &'a Tensor,
     /// (N, channels, H, W).
     pub value: &'a Tensor,
+    /// Number format of query and keys in products.
+    pub factors: Factors,
 }
 
 /// Distance from a position to the border of the square around it.
@@ -163,7 +170,7 @@ impl LocalReadout<'_> {
     /// Whether the tensors and the processor are supported: query and keys must be the same for all objects. Shapes that
     /// do not belong together may panic later.
     pub fn fits(&self) -> bool {
-        let Self { query, keys, sharpness, bias, value } = *self;
+        let Self { query, keys, sharpness, bias, value, .. } = *self;
         let is_shared = |x: &Tensor| x.size()[0] == 1 || x.stride()[0] == 0;
         available()
             && [query, keys, sharpness, bias, value].into_iter().all(|x| is_float(x) && x.numel() > 0)
@@ -200,7 +207,7 @@ impl LocalReadout<'_> {
                     }
                 }
             }
-            Dense::of_columns(&columns, tiles * PANEL)
+            Dense::of_columns(&columns, tiles * PANEL, self.factors)
         };
         let keys: Vec<Dense> = (0..height).map(row_of_keys).collect();
         let band = share(height, threads::of_this_thread() as usize);
@@ -230,7 +237,8 @@ impl LocalReadout<'_> {
                             let logits = likeness.iter().zip(bias);
                             weights.extend(logits.map(|(likeness, bias)| sharpness * likeness + bias));
                         }
-                        let scale = 1.0 / lanes::exponentials(&mut weights, 1.0, None);
+                        let exponentials = Exponentials { row: &mut weights, sharpness: 1.0, bias: None };
+                        let scale = 1.0 / run(exponentials, MAX_LANES);
                         for (read, value) in read.iter_mut().zip(value.chunks_exact(height * width)) {
                             let rows = rows.clone().zip(weights.chunks_exact(length));
                             let sums = rows.map(|(v, weights)| {
@@ -249,196 +257,224 @@ impl LocalReadout<'_> {
     }
 }
 
-/// Arithmetic on rows of the affinity matrix, eight values at a time.
-#[cfg(target_arch = "x86_64")]
-mod lanes {
-    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_setzero_ps};
-    use std::f32::consts::{LN_2, LOG2_E};
+/// Channels and rows of weights that are read together.
+const CHANNELS: usize = 4;
+const ROWS: usize = 3;
 
-    use crate::model::vector::{LANES, available, load, store};
+/// Sums of `value` (channels, tokens), weighted by each of `rows` (…, tokens), to `sums` (…, channels).
+struct WeightedSums<'a> {
+    rows: &'a [f32],
+    value: &'a [f32],
+    channels: usize,
+    sums: &'a mut [f32],
+}
 
-    /// Channels and rows of weights that are read together.
-    const CHANNELS: usize = 4;
-    const ROWS: usize = 3;
+impl Kernel for WeightedSums<'_> {
+    type Output = ();
 
-    /// Returns the maximum similarity to an object token and to a background token.
-    pub fn max_likeness(row: &[f32], mask: &[f32]) -> (f32, f32) {
-        assert!(available());
-        // SAFETY: the processor has AVX2 and FMA.
-        unsafe { max_likeness_avx2(row, mask) }
-    }
-
-    /// Replaces x by exp(sharpness · x + bias − maximum) and returns the sum.
-    pub fn exponentials(row: &mut [f32], sharpness: f32, bias: Option<&[f32]>) -> f32 {
-        assert!(available());
-        // SAFETY: the processor has AVX2 and FMA.
-        unsafe { exponentials_avx2(row, sharpness, bias) }
-    }
-
-    /// Writes the sums of `value` (channels, tokens), weighted by each of `rows` (…, tokens), to `sums` (…, channels).
-    pub fn read(rows: &[f32], value: &[f32], channels: usize, sums: &mut [f32]) {
-        assert!(available());
-        // SAFETY: the processor has AVX2 and FMA.
-        unsafe { read_avx2(rows, value, channels, sums) }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    fn read_avx2(rows: &[f32], value: &[f32], channels: usize, sums: &mut [f32]) {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { rows, value, channels, sums } = self;
         let tokens = value.len() / channels;
         for (group, value) in value.chunks(CHANNELS * tokens).enumerate() {
             let first = group * CHANNELS;
             let mut rows = rows.chunks_exact(ROWS * tokens);
             let mut sums = sums.chunks_exact_mut(ROWS * channels);
-            for (rows, sums) in rows.by_ref().zip(sums.by_ref()) {
-                read_group::<ROWS>(rows, value, tokens, (channels, first), sums);
-            }
-            let rest = rows.remainder().chunks_exact(tokens);
-            for (row, sums) in rest.zip(sums.into_remainder().chunks_exact_mut(channels)) {
-                read_group::<1>(row, value, tokens, (channels, first), sums);
-            }
-        }
-    }
-
-    /// Reads at most [`CHANNELS`] channels with `R` rows. `place` is the width of `sums` and the first channel to write.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn read_group<const R: usize>(
-        rows: &[f32],
-        value: &[f32],
-        tokens: usize,
-        (width, first): (usize, usize),
-        sums: &mut [f32],
-    ) {
-        let count = value.len() / tokens;
-        let rows: [&[f32]; R] = std::array::from_fn(|row| &rows[row * tokens..][..tokens]);
-        // Of fewer channels, the last one is read again.
-        let channels: [&[f32]; CHANNELS] =
-            std::array::from_fn(|index| &value[index.min(count - 1) * tokens..][..tokens]);
-        let whole = tokens - tokens % LANES;
-        let mut totals = [[_mm256_setzero_ps(); CHANNELS]; R];
-        for at in (0..whole).step_by(LANES) {
-            let values = channels.map(|channel| load(&channel[at..]));
-            for (totals, row) in totals.iter_mut().zip(rows) {
-                let weights = load(&row[at..]);
-                for (total, value) in totals.iter_mut().zip(values) {
-                    *total = _mm256_fmadd_ps(weights, value, *total);
+            // SAFETY: the caller has checked the instructions.
+            unsafe {
+                for (rows, sums) in rows.by_ref().zip(sums.by_ref()) {
+                    read_group::<V, ROWS>(rows, value, tokens, (channels, first), sums);
+                }
+                let rest = rows.remainder().chunks_exact(tokens);
+                for (row, sums) in rest.zip(sums.into_remainder().chunks_exact_mut(channels)) {
+                    read_group::<V, 1>(row, value, tokens, (channels, first), sums);
                 }
             }
         }
-        for ((totals, row), sums) in totals.into_iter().zip(rows).zip(sums.chunks_exact_mut(width)) {
-            for ((sum, total), channel) in sums[first..][..count].iter_mut().zip(totals).zip(channels) {
-                let mut lanes = [0.0; LANES];
-                store(&mut lanes, total);
-                let rest = row[whole..].iter().zip(&channel[whole..]).map(|(weight, value)| weight * value);
-                *sum = lanes.into_iter().sum::<f32>() + rest.sum::<f32>();
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    fn max_likeness_avx2(row: &[f32], mask: &[f32]) -> (f32, f32) {
-        let mut object = [f32::NEG_INFINITY; LANES];
-        let mut background = [f32::NEG_INFINITY; LANES];
-        let (values, masks) = (row.chunks_exact(LANES), mask.chunks_exact(LANES));
-        let rest = values.remainder().iter().zip(masks.remainder());
-        for (values, masks) in values.zip(masks) {
-            for lane in 0..LANES {
-                let shift = 2.0 * masks[lane];
-                object[lane] = larger(object[lane], values[lane] + (shift - 2.0));
-                background[lane] = larger(background[lane], values[lane] - shift);
-            }
-        }
-        for (value, mask) in rest {
-            object[0] = larger(object[0], value + (2.0 * mask - 2.0));
-            background[0] = larger(background[0], value - 2.0 * mask);
-        }
-        (maximum(object), maximum(background))
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    fn exponentials_avx2(row: &mut [f32], sharpness: f32, bias: Option<&[f32]>) -> f32 {
-        let mut maximum = [f32::NEG_INFINITY; LANES];
-        let whole = row.len() / LANES * LANES;
-        match bias {
-            Some(bias) => {
-                for (values, bias) in row.chunks_exact_mut(LANES).zip(bias.chunks_exact(LANES)) {
-                    for lane in 0..LANES {
-                        values[lane] = values[lane].mul_add(sharpness, bias[lane]);
-                        maximum[lane] = larger(maximum[lane], values[lane]);
-                    }
-                }
-                for (value, bias) in row[whole..].iter_mut().zip(&bias[whole..]) {
-                    *value = value.mul_add(sharpness, *bias);
-                    maximum[0] = larger(maximum[0], *value);
-                }
-            }
-            None => {
-                for values in row.chunks_exact_mut(LANES) {
-                    for lane in 0..LANES {
-                        values[lane] *= sharpness;
-                        maximum[lane] = larger(maximum[lane], values[lane]);
-                    }
-                }
-                for value in &mut row[whole..] {
-                    *value *= sharpness;
-                    maximum[0] = larger(maximum[0], *value);
-                }
-            }
-        }
-        let maximum = self::maximum(maximum);
-        let mut sums = [0.0; LANES];
-        for values in row.chunks_exact_mut(LANES) {
-            for lane in 0..LANES {
-                values[lane] = exp(values[lane] - maximum);
-                sums[lane] += values[lane];
-            }
-        }
-        for value in &mut row[whole..] {
-            *value = exp(*value - maximum);
-            sums[0] += *value;
-        }
-        sums.into_iter().sum()
-    }
-
-    fn maximum(lanes: [f32; LANES]) -> f32 {
-        lanes.into_iter().fold(f32::NEG_INFINITY, larger)
-    }
-
-    /// One instruction, unlike [`f32::max`], which handles NaN.
-    #[inline(always)]
-    fn larger(a: f32, b: f32) -> f32 {
-        if a > b { a } else { b }
-    }
-
-    /// Returns eˣ for x ≤ 0 with a relative error below 1e-5; e⁻⁸⁷ for x below −87.
-    #[inline(always)]
-    fn exp(x: f32) -> f32 {
-        // Adding and subtracting it rounds to an integer, which is also in the lowest bits of the sum.
-        const ROUND: f32 = 12_582_912.0;
-        let scaled = larger(x, -87.0) * LOG2_E;
-        let shifted = scaled + ROUND;
-        let x = scaled - (shifted - ROUND);
-        // Polynomial of 2ˣ for |x| ≤ ½.
-        let mut power = 1.540_353e-4_f32;
-        for coefficient in [1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 0.240_226_5, LN_2, 1.0] {
-            power = power.mul_add(x, coefficient);
-        }
-        f32::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 23))
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-mod lanes {
-    pub fn max_likeness(_: &[f32], _: &[f32]) -> (f32, f32) {
-        unreachable!("not available")
+/// Reads at most [`CHANNELS`] channels with `R` rows. `place` is the width of `sums` and the first channel to write.
+///
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+unsafe fn read_group<V: Vector, const R: usize>(
+    rows: &[f32],
+    value: &[f32],
+    tokens: usize,
+    (width, first): (usize, usize),
+    sums: &mut [f32],
+) {
+    let count = value.len() / tokens;
+    let rows: [&[f32]; R] = std::array::from_fn(|row| &rows[row * tokens..][..tokens]);
+    // Of fewer channels, the last one is read again.
+    let channels: [&[f32]; CHANNELS] =
+        std::array::from_fn(|index| &value[index.min(count - 1) * tokens..][..tokens]);
+    let whole = tokens - tokens % V::LANES;
+    // SAFETY: that of this function.
+    let totals = unsafe {
+        let mut totals = [[V::splat(0.0); CHANNELS]; R];
+        for at in (0..whole).step_by(V::LANES) {
+            let mut values = [V::splat(0.0); CHANNELS];
+            for (value, channel) in values.iter_mut().zip(&channels) {
+                *value = V::load(&channel[at..]);
+            }
+            for (totals, row) in totals.iter_mut().zip(&rows) {
+                let weights = V::load(&row[at..]);
+                for (total, value) in totals.iter_mut().zip(&values) {
+                    *total = weights.mul_add(*value, *total);
+                }
+            }
+        }
+        let mut results = [[0.0; CHANNELS]; R];
+        for (results, totals) in results.iter_mut().zip(&totals) {
+            for (result, total) in results.iter_mut().zip(totals) {
+                *result = total.sum();
+            }
+        }
+        results
+    };
+    for ((totals, row), sums) in totals.into_iter().zip(rows).zip(sums.chunks_exact_mut(width)) {
+        for ((sum, total), channel) in sums[first..][..count].iter_mut().zip(totals).zip(channels) {
+            let rest = row[whole..].iter().zip(&channel[whole..]).map(|(weight, value)| weight * value);
+            *sum = total + rest.sum::<f32>();
+        }
     }
+}
 
-    pub fn exponentials(_: &mut [f32], _: f32, _: Option<&[f32]>) -> f32 {
-        unreachable!("not available")
+/// Maximum similarity to an object token and to a background token.
+struct MaxLikeness<'a> {
+    row: &'a [f32],
+    mask: &'a [f32],
+}
+
+impl Kernel for MaxLikeness<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) -> (f32, f32) {
+        let Self { row, mask } = self;
+        let whole = row.len() - row.len() % (2 * V::LANES);
+        // SAFETY: the caller has checked the instructions.
+        let (mut object, mut background) = unsafe {
+            let two = V::splat(2.0);
+            // Two of each, so that an instruction need not wait for the one before.
+            let mut object = [V::splat(f32::NEG_INFINITY); 2];
+            let mut background = object;
+            for at in (0..whole).step_by(2 * V::LANES) {
+                for (half, (object, background)) in object.iter_mut().zip(&mut background).enumerate() {
+                    let at = at + half * V::LANES;
+                    let (values, mask) = (V::load(&row[at..]), V::load(&mask[at..]));
+                    *object = two.mul_add(mask, values.sub(two)).max(*object);
+                    *background = two.mul_sub_from(mask, values).max(*background);
+                }
+            }
+            (object[0].max(object[1]).maximum(), background[0].max(background[1]).maximum())
+        };
+        for (value, mask) in row[whole..].iter().zip(&mask[whole..]) {
+            object = larger(object, value + (2.0 * mask - 2.0));
+            background = larger(background, value - 2.0 * mask);
+        }
+        (object, background)
     }
+}
 
-    pub fn read(_: &[f32], _: &[f32], _: usize, _: &mut [f32]) {
-        unreachable!("not available")
+/// Replaces x by exp(sharpness · x + bias − maximum) and returns the sum.
+struct Exponentials<'a> {
+    row: &'a mut [f32],
+    sharpness: f32,
+    bias: Option<&'a [f32]>,
+}
+
+impl Kernel for Exponentials<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) -> f32 {
+        let Self { row, sharpness, bias } = self;
+        let whole = row.len() - row.len() % (2 * V::LANES);
+        // SAFETY: the caller has checked the instructions.
+        unsafe {
+            let factor = V::splat(sharpness);
+            let mut highest = [V::splat(f32::NEG_INFINITY); 2];
+            for at in (0..whole).step_by(2 * V::LANES) {
+                for (half, highest) in highest.iter_mut().enumerate() {
+                    let at = at + half * V::LANES;
+                    let values = V::load(&row[at..]);
+                    let values = match bias {
+                        Some(bias) => values.mul_add(factor, V::load(&bias[at..])),
+                        None => values.mul(factor),
+                    };
+                    values.store(&mut row[at..]);
+                    *highest = values.max(*highest);
+                }
+            }
+            let mut highest = highest[0].max(highest[1]).maximum();
+            for at in whole..row.len() {
+                row[at] = row[at].mul_add(sharpness, bias.map_or(0.0, |bias| bias[at]));
+                highest = larger(highest, row[at]);
+            }
+            let shift = V::splat(highest);
+            let mut sums = [V::splat(0.0); 2];
+            for at in (0..whole).step_by(2 * V::LANES) {
+                for (half, sums) in sums.iter_mut().enumerate() {
+                    let at = at + half * V::LANES;
+                    let values = exp_lanes(V::load(&row[at..]).sub(shift));
+                    values.store(&mut row[at..]);
+                    *sums = sums.add(values);
+                }
+            }
+            let mut sum = sums[0].add(sums[1]).sum();
+            for value in &mut row[whole..] {
+                *value = exp(*value - highest);
+                sum += *value;
+            }
+            sum
+        }
+    }
+}
+
+/// One instruction, unlike [`f32::max`], which handles NaN.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+/// Least exponent. The result is e⁻⁸⁷ below it.
+const LEAST: f32 = -87.0;
+/// Adding and subtracting it rounds to an integer, which is also in the lowest bits of the sum.
+const ROUND: f32 = 12_582_912.0;
+/// Polynomial of 2ˣ for |x| ≤ ½, highest power first.
+const POWERS: [f32; 7] = [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 0.240_226_5, LN_2, 1.0];
+
+/// Returns eˣ for x ≤ 0 with a relative error below 1e-5.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    let scaled = larger(x, LEAST) * LOG2_E;
+    let shifted = scaled + ROUND;
+    let x = scaled - (shifted - ROUND);
+    let power = POWERS[1..].iter().fold(POWERS[0], |power, coefficient| power.mul_add(x, *coefficient));
+    f32::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 23))
+}
+
+/// As [`exp`].
+///
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+unsafe fn exp_lanes<V: Vector>(x: V) -> V {
+    // SAFETY: that of this function.
+    unsafe {
+        let round = V::splat(ROUND);
+        let scaled = x.max(V::splat(LEAST)).mul(V::splat(LOG2_E));
+        let shifted = scaled.add(round);
+        let x = scaled.sub(shifted.sub(round));
+        let mut power = V::splat(POWERS[0]);
+        for coefficient in &POWERS[1..] {
+            power = power.mul_add(x, V::splat(*coefficient));
+        }
+        power.scaled(shifted)
     }
 }
 
@@ -488,8 +524,13 @@ mod tests {
                         scope.spawn(move || {
                             crate::threads::set_for_this_thread(threads);
                             let likeness = product(&query, &keys).unwrap();
-                            let inputs =
-                                Readout { query: &query, keys: &keys, sharpness: &sharpness, value: &value };
+                            let inputs = Readout {
+                                query: &query,
+                                keys: &keys,
+                                sharpness: &sharpness,
+                                value: &value,
+                                factors: Factors::Float32,
+                            };
                             assert!(inputs.fits());
                             check(inputs, &likeness);
                         });
@@ -531,7 +572,14 @@ mod tests {
         let fits = |y: &Tensor| {
             [0, 1, 2, 3].into_iter().any(|index| {
                 let part = |at: i32| if at == index { y } else { &x };
-                Readout { query: part(0), keys: part(1), sharpness: part(2), value: part(3) }.fits()
+                Readout {
+                    query: part(0),
+                    keys: part(1),
+                    sharpness: part(2),
+                    value: part(3),
+                    factors: Factors::Float32,
+                }
+                .fits()
             })
         };
         assert_eq!(fits(&x), checked_available());

@@ -2,11 +2,12 @@
 
 //! Image encoder without mask input: MobileNetV2, or ResNet-50 in the large variant.
 
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 use super::encoder::Encoder;
 use super::features::EncoderFeatures;
 use crate::Result;
+use crate::model::Factors;
 use crate::model::config::{Architecture, Config};
 use crate::model::layers::Visit;
 use crate::model::resnet50::encoder::Encoder as Resnet;
@@ -84,20 +85,31 @@ impl Backbone {
         match &self.0 {
             Network::MobileNetV2(encoder) => encoder.forward(image),
             Network::Resnet50(encoder) => {
-                let [s2, s4, s8, s16] = encoder.forward_image(image)?;
+                let kind = image.kind();
+                let [s2, s4, s8, s16] =
+                    encoder.forward_image(&image.f_to_kind(encoder.kind())?)?.map(|x| x.f_to_kind(kind));
+                let (s2, s4, s8, s16) = (s2?, s4?, s8?, s16?);
                 Ok(EncoderFeatures { s8_expanded: s8.shallow_clone(), s2, s4, s8, s16 })
             }
         }
     }
 
-    /// Packs the weights for faster inference; they must not change afterwards.
+    /// Packs the weights for faster inference; they must not change afterwards. Returns whether that was possible.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    pub fn pack(&mut self) -> Result<()> {
-        match &mut self.0 {
-            Network::MobileNetV2(encoder) => encoder.pack(),
-            Network::Resnet50(_) => Ok(()),
+    pub fn pack(&mut self, factors: Factors) -> Result<bool> {
+        match (&mut self.0, factors) {
+            (Network::MobileNetV2(encoder), _) => encoder.pack(factors),
+            (Network::Resnet50(_), Factors::Float32) => Ok(false),
+            // libtorch's kernels have factors of the weights' kind.
+            (Network::Resnet50(encoder), Factors::Bfloat16) => {
+                encoder.visit(&mut |tensor| {
+                    *tensor = tensor.f_to_kind(Kind::BFloat16)?;
+                    Ok(())
+                })?;
+                Ok(false)
+            }
         }
     }
 

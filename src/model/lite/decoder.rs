@@ -7,6 +7,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::super::config::{Config, TemporalSkip};
 use super::super::layers::{Conv, ConvSpec, Visit, double};
+use super::super::packed::Factors;
 use super::super::shuffle::shuffle;
 use super::backbone::Channels;
 use super::matching::Matching;
@@ -134,7 +135,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    pub fn pack(&mut self) -> Result<()> {
+    pub fn pack(&mut self, factors: Factors) -> Result<()> {
         let convolutions = [
             &mut self.fuse16,
             &mut self.residual16a,
@@ -151,7 +152,7 @@ impl Decoder {
         ];
         let optional = self.temporal_skip.iter_mut();
         let edge = self.edge.iter_mut().flat_map(|edge| [&mut edge.fuse, &mut edge.head]);
-        convolutions.into_iter().chain(optional).chain(edge).try_for_each(Conv::pack)
+        convolutions.into_iter().chain(optional).chain(edge).try_for_each(|conv| conv.pack(factors))
     }
 
     /// Returns the kind in which the network computes.

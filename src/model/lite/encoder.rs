@@ -7,7 +7,7 @@ use tch::{Tensor, nn};
 
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Padding};
-use super::super::packed;
+use super::super::packed::{self, Factors};
 use super::features::{EncoderFeatures, FEATURE_BLOCKS};
 use super::fused_encoder::{BlockLayers, FusedEncoder};
 use crate::model::layers::Visit;
@@ -119,13 +119,14 @@ impl Encoder {
         Self { stem, blocks, fused: None }
     }
 
-    /// Packs the weights for faster inference, if device and kind allow it. They must not change afterwards.
-    pub fn pack(&mut self) -> Result<()> {
+    /// Packs the weights for faster inference, if device and kind allow it. They must not change afterwards. Returns
+    /// whether they did.
+    pub fn pack(&mut self, factors: Factors) -> Result<bool> {
         if packed::fits(&self.stem.weight) {
             let blocks = self.blocks.iter().map(InvertedResidual::layers);
-            self.fused = Some(FusedEncoder::new(&self.stem, blocks)?);
+            self.fused = Some(FusedEncoder::new(&self.stem, blocks, factors)?);
         }
-        Ok(())
+        Ok(self.fused.is_some())
     }
 
     /// Encodes `image` (N, 3, H, W), RGB in [0, 1].

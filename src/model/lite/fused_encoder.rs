@@ -6,6 +6,7 @@
 //! For float32 on x86-64 processors with AVX2 and FMA. Everything else takes the layers of [`encoder`](super::encoder),
 //! which define the result.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use tch::Tensor;
@@ -13,8 +14,11 @@ use tch::Tensor;
 use super::features::{EncoderFeatures, FEATURE_BLOCKS};
 use crate::Result;
 use crate::model::layers::Conv;
-use crate::model::packed::{Dense, Map, PANEL, UNLIMITED, in_parallel, padded_bias, share};
+use crate::model::packed::{
+    Dense, Factors, Map, PANEL, UNLIMITED, in_parallel, padded_bias, share, values_mut,
+};
 use crate::model::tensor_slices::{floats, is_float, pixels, plain};
+use crate::model::vector::{Element, Kernel, Vector, run};
 use crate::threads;
 
 /// Side of depthwise kernels.
@@ -27,6 +31,26 @@ const RANGE: [f32; 2] = [0.0, 6.0];
 pub struct FusedEncoder {
     stem: Dense,
     blocks: Vec<Block>,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = const { RefCell::new(Buffers::new()) };
+}
+
+/// Memory of one thread.
+struct Buffers {
+    /// Rows of the expansion, the last one zeros, (SIDE + 1, 1 + W + 1, hidden).
+    ring: Vec<f32>,
+    /// A row of the output of the depthwise convolution, (W, hidden).
+    middle: Vec<f32>,
+    /// The same in bfloat16, (W, pairs).
+    pairs: Vec<u32>,
+}
+
+impl Buffers {
+    const fn new() -> Self {
+        Self { ring: Vec::new(), middle: Vec::new(), pairs: Vec::new() }
+    }
 }
 
 /// Inverted residual block.
@@ -61,9 +85,13 @@ impl FusedEncoder {
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    pub fn new<'a>(stem: &Conv, blocks: impl Iterator<Item = BlockLayers<'a>>) -> Result<Self> {
-        let blocks = blocks.map(|layers| Block::new(&layers)).collect::<Result<_>>()?;
-        Ok(Self { stem: dense(stem, None)?, blocks })
+    pub fn new<'a>(
+        stem: &Conv,
+        blocks: impl Iterator<Item = BlockLayers<'a>>,
+        factors: Factors,
+    ) -> Result<Self> {
+        let blocks = blocks.map(|layers| Block::new(&layers, factors)).collect::<Result<_>>()?;
+        Ok(Self { stem: dense(stem, None, factors)?, blocks })
     }
 
     /// Encodes `image` (N, 3, H, W) float32 on the CPU, RGB in [0, 1], sides multiples of 16. Returns `None` for other
@@ -77,15 +105,15 @@ impl FusedEncoder {
             return Ok(None);
         }
         let threads = threads::of_this_thread() as usize;
-        let run =
+        let run_all =
             |x: Map, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.map(&x, None, threads));
         let [s2_end, s4_end, s8_end, s16_end] = FEATURE_BLOCKS;
-        let s2 = run(self.stem(image, threads)?, &self.blocks[..s2_end])?;
-        let s4 = run(self.blocks[s2_end].map(&s2, None, threads)?, &self.blocks[s2_end + 1..s4_end])?;
-        let s8 = run(self.blocks[s4_end].map(&s4, None, threads)?, &self.blocks[s4_end + 1..s8_end])?;
+        let s2 = run_all(self.stem(image, threads)?, &self.blocks[..s2_end])?;
+        let s4 = run_all(self.blocks[s2_end].map(&s2, None, threads)?, &self.blocks[s2_end + 1..s4_end])?;
+        let s8 = run_all(self.blocks[s4_end].map(&s4, None, threads)?, &self.blocks[s4_end + 1..s8_end])?;
         let first = &self.blocks[s8_end];
         let mut expanded = Map::new(s8.items, s8.height, s8.width, first.expanded())?;
-        let s16 = run(first.map(&s8, Some(&mut expanded), threads)?, &self.blocks[s8_end + 1..s16_end])?;
+        let s16 = run_all(first.map(&s8, Some(&mut expanded), threads)?, &self.blocks[s8_end + 1..s16_end])?;
         Ok(Some(EncoderFeatures {
             s2: s2.into_tensor()?,
             s4: s4.into_tensor()?,
@@ -139,12 +167,12 @@ fn stem_rows(
 }
 
 /// Packs a convolution; see [`Dense::of_conv`].
-fn dense(conv: &Conv, inputs: Option<usize>) -> Result<Dense> {
-    Dense::of_conv(&conv.weight, conv.bias.as_ref(), inputs)
+fn dense(conv: &Conv, inputs: Option<usize>, factors: Factors) -> Result<Dense> {
+    Dense::of_conv(&conv.weight, conv.bias.as_ref(), inputs, factors)
 }
 
 impl Block {
-    fn new(layers: &BlockLayers) -> Result<Self> {
+    fn new(layers: &BlockLayers, factors: Factors) -> Result<Self> {
         let (channels, ..) = layers.depthwise.weight.size4()?;
         let channels = channels as usize;
         let hidden = channels.next_multiple_of(PANEL);
@@ -156,10 +184,10 @@ impl Block {
             }
         }
         Ok(Self {
-            expand: layers.expand.map(|conv| dense(conv, None)).transpose()?,
+            expand: layers.expand.map(|conv| dense(conv, None, factors)).transpose()?,
             depthwise,
             depthwise_bias: padded_bias(layers.depthwise.bias.as_ref(), hidden)?,
-            project: dense(layers.project, Some(hidden))?,
+            project: dense(layers.project, Some(hidden), factors)?,
             hidden,
             stride: layers.depthwise.spec().stride as usize,
             residual: layers.residual,
@@ -188,7 +216,8 @@ impl Block {
             let bands = output.item(item).chunks_mut(rows * length).enumerate().zip(expansions);
             in_parallel(bands, |((index, y), expanded)| {
                 let first = index * rows;
-                self.rows(values, size, first..first + y.len() / length, expanded, y);
+                let rows = first..first + y.len() / length;
+                BUFFERS.with_borrow_mut(|buffers| self.rows(values, size, rows, expanded, y, buffers));
             });
         }
         Ok(output)
@@ -202,13 +231,23 @@ impl Block {
         rows: Range<usize>,
         mut expanded: Option<&mut [f32]>,
         y: &mut [f32],
+        buffers: &mut Buffers,
     ) {
         // Rows of the expansion, with a column of zeros on either side; the last one is below or above the picture.
         let length = (width + 2) * self.hidden;
-        let mut ring = vec![0.0; (SIDE + 1) * length];
         let zeros = SIDE;
         let out_width = width / self.stride;
-        let mut middle = vec![0.0; out_width * self.hidden];
+        let Buffers { ring, middle, pairs } = buffers;
+        ring.resize((SIDE + 1) * length, 0.0);
+        for row in ring.chunks_exact_mut(length) {
+            row[..self.hidden].fill(0.0);
+            row[length - self.hidden..].fill(0.0);
+        }
+        ring[zeros * length..].fill(0.0);
+        match self.project.factors() {
+            Factors::Float32 => middle.resize(out_width * self.hidden, 0.0),
+            Factors::Bfloat16 => pairs.resize(out_width * self.hidden / 2, 0),
+        }
         // Zeros are above and to the left only at stride 1.
         let before = usize::from(self.stride == 1);
         let own = rows.start * self.stride..rows.end * self.stride;
@@ -242,8 +281,18 @@ impl Block {
                 let slot = if source < height { source % SIDE } else { zeros };
                 &ring[slot * length..][..length]
             });
-            lanes::depthwise(self, sources, 1 - before, &mut middle);
-            self.project.forward(&middle, to, self.project.outputs, UNLIMITED);
+            let (offset, outputs) = (1 - before, self.project.outputs);
+            match self.project.factors() {
+                Factors::Float32 => {
+                    run(Depthwise { block: self, rows: sources, offset, y: middle }, self.hidden);
+                    self.project.forward(middle, to, outputs, UNLIMITED);
+                }
+                Factors::Bfloat16 => {
+                    let y = values_mut(pairs);
+                    run(Depthwise { block: self, rows: sources, offset, y }, self.hidden);
+                    self.project.forward_pairs(pairs, to, outputs, UNLIMITED);
+                }
+            }
             if self.residual {
                 let from = &x[row * width * channels..][..width * channels];
                 // The input of the first block has more channels, which are zero.
@@ -255,49 +304,43 @@ impl Block {
     }
 }
 
-/// Arithmetic, eight values at a time.
-#[cfg(target_arch = "x86_64")]
-mod lanes {
-    use std::arch::x86_64::{__m256, _mm256_fmadd_ps};
-
-    use super::{Block, RANGE, SIDE};
-    use crate::model::vector::{LANES, available, limited, load, store};
-
-    /// Convolves three rows of the expansion, from the column `offset` on, to one of the output `y`, limited to [`RANGE`].
-    pub fn depthwise(block: &Block, rows: [&[f32]; SIDE], offset: usize, y: &mut [f32]) {
-        assert!(available());
-        // SAFETY: the processor has AVX2 and FMA.
-        unsafe { depthwise_avx2(block, rows, offset, y) }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    fn depthwise_avx2(block: &Block, rows: [&[f32]; SIDE], offset: usize, y: &mut [f32]) {
-        let hidden = block.hidden;
-        for first in (0..hidden).step_by(LANES) {
-            let weights: [__m256; SIDE * SIDE] =
-                std::array::from_fn(|at| load(&block.depthwise[at * hidden + first..]));
-            let bias = load(&block.depthwise_bias[first..]);
-            for (column, y) in y.chunks_exact_mut(hidden).enumerate() {
-                let start = (column * block.stride + offset) * hidden + first;
-                let mut sums = bias;
-                for (row, weights) in rows.iter().zip(weights.chunks_exact(SIDE)) {
-                    let row = &row[start..][..(SIDE - 1) * hidden + LANES];
-                    for (dx, weights) in weights.iter().enumerate() {
-                        sums = _mm256_fmadd_ps(load(&row[dx * hidden..]), *weights, sums);
-                    }
-                }
-                store(&mut y[first..], limited(sums, RANGE));
-            }
-        }
-    }
+/// Convolves three rows of the expansion, from the column `offset` on, to one of the output `y`, limited to [`RANGE`].
+struct Depthwise<'a, T> {
+    block: &'a Block,
+    rows: [&'a [f32]; SIDE],
+    offset: usize,
+    y: &'a mut [T],
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-mod lanes {
-    use super::{Block, SIDE};
+impl<T: Element> Kernel for Depthwise<'_, T> {
+    type Output = ();
 
-    pub fn depthwise(_: &Block, _: [&[f32]; SIDE], _: usize, _: &mut [f32]) {
-        unreachable!("not available")
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { block, rows, offset, y } = self;
+        let hidden = block.hidden;
+        for first in (0..hidden).step_by(V::LANES) {
+            // SAFETY: the caller has checked the instructions.
+            unsafe {
+                let mut weights = [V::splat(0.0); SIDE * SIDE];
+                for (at, weights) in weights.iter_mut().enumerate() {
+                    *weights = V::load(&block.depthwise[at * hidden + first..]);
+                }
+                let bias = V::load(&block.depthwise_bias[first..]);
+                let (low, high) = (V::splat(RANGE[0]), V::splat(RANGE[1]));
+                for (column, y) in y.chunks_exact_mut(hidden).enumerate() {
+                    let start = (column * block.stride + offset) * hidden + first;
+                    let mut sums = bias;
+                    for (row, weights) in rows.iter().zip(weights.chunks_exact(SIDE)) {
+                        let row = &row[start..][..(SIDE - 1) * hidden + V::LANES];
+                        for (dx, weights) in weights.iter().enumerate() {
+                            sums = V::load(&row[dx * hidden..]).mul_add(*weights, sums);
+                        }
+                    }
+                    T::store(sums.max(low).min(high), &mut y[first..]);
+                }
+            }
+        }
     }
 }
 
@@ -309,7 +352,7 @@ mod tests {
     use crate::model::Config;
     use crate::model::layers::{Visit, channels_last};
     use crate::model::lite::encoder::Encoder;
-    use crate::model::vector::available;
+    use crate::model::vector::{available, checked_has_bfloat16};
 
     fn features(encoder: &Encoder, image: &Tensor) -> [Tensor; 5] {
         let EncoderFeatures { s2, s4, s8, s8_expanded, s16 } = encoder.forward(image).unwrap();
@@ -343,21 +386,30 @@ mod tests {
             let image = Tensor::rand([n, 3, height, columns], (Kind::Float, Device::Cpu));
             let image = channels_last(&image).unwrap();
             let expected = features(&encoder, &image);
-            encoder.pack().unwrap();
-            let packed = std::thread::spawn({
-                let image = image.shallow_clone();
-                move || {
-                    crate::threads::set_for_this_thread(threads);
-                    let _guard = tch::no_grad_guard();
-                    features(&encoder, &image)
+            let mut formats = vec![(Factors::Float32, 5, 1e-4)];
+            if checked_has_bfloat16() {
+                // Random weights multiply the rounding in deeper layers.
+                formats.push((Factors::Bfloat16, 3, 0.05));
+            }
+            for (factors, count, tolerance) in formats {
+                assert!(encoder.pack(factors).unwrap());
+                let work = std::thread::spawn({
+                    let image = image.shallow_clone();
+                    move || {
+                        crate::threads::set_for_this_thread(threads);
+                        let _guard = tch::no_grad_guard();
+                        (features(&encoder, &image), encoder)
+                    }
+                });
+                let packed;
+                (packed, encoder) = work.join().unwrap();
+                for (packed, expected) in packed.iter().zip(&expected).take(count) {
+                    assert_eq!(packed.size(), expected.size());
+                    assert!(packed.permute([0, 2, 3, 1]).is_contiguous());
+                    let rms = |x: &Tensor| x.square().mean(Kind::Float).sqrt().double_value(&[]);
+                    let (error, size) = (rms(&(packed - expected)), rms(expected));
+                    assert!(size > 0.05 && error < tolerance * size, "{error} of {size}");
                 }
-            });
-            for (packed, expected) in packed.join().unwrap().iter().zip(&expected) {
-                assert_eq!(packed.size(), expected.size());
-                assert!(packed.permute([0, 2, 3, 1]).is_contiguous());
-                let scale = expected.abs().max().double_value(&[]);
-                let difference = (packed - expected).abs().max().double_value(&[]);
-                assert!(scale > 0.1 && difference < 1e-4 * scale, "{difference} of {scale}");
             }
         }
     }
@@ -367,7 +419,7 @@ mod tests {
         let _guard = tch::no_grad_guard();
         let store = nn::VarStore::new(Device::Cpu);
         let mut encoder = Encoder::new(&store.root(), &Config { width: 0.125, ..Config::lite() });
-        encoder.pack().unwrap();
+        encoder.pack(Factors::Float32).unwrap();
         let ones = |size: &[i64]| Tensor::ones(size, (Kind::Float, Device::Cpu));
         let fused =
             |image: &Tensor| encoder.fused.as_ref().map(|fused| fused.forward(image).unwrap().is_some());
@@ -389,7 +441,7 @@ mod tests {
         tch::manual_seed(10);
         let store = nn::VarStore::new(Device::Cpu);
         let mut encoder = Encoder::new(&store.root(), &Config { width: 0.125, ..Config::lite() });
-        encoder.pack().unwrap();
+        encoder.pack(Factors::Float32).unwrap();
         encoder.visit(&mut |tensor| Ok(tensor.f_zero_().map(drop)?)).unwrap();
         let image = Tensor::rand([1, 3, 32, 32], (Kind::Float, Device::Cpu));
         assert_eq!(features(&encoder, &image)[4].abs().max().double_value(&[]), 0.0);

@@ -7,6 +7,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Visit, double, name_of};
+use super::super::packed::Factors;
 use super::super::zero_init::unless_zero_init;
 use super::attention::{self, LocalReadout, Readout};
 use super::backbone::Channels;
@@ -78,10 +79,10 @@ impl Visit for Key8 {
 
 impl Key8 {
     /// Splits and packs the weights for inference. `fine` is the number of channels at stride 8.
-    fn pack(&mut self, fine: i64) -> Result<()> {
+    fn pack(&mut self, fine: i64, factors: Factors) -> Result<()> {
         let (mut fine, mut coarse) = self.whole.split(fine)?;
-        fine.pack()?;
-        coarse.pack()?;
+        fine.pack(factors)?;
+        coarse.pack(factors)?;
         self.parts = Some((fine, coarse));
         Ok(())
     }
@@ -111,6 +112,8 @@ pub struct Matching {
     sharpness8: Tensor,
     distance: Tensor,
     offset: Tensor,
+    /// Number format of query and keys in products of packed weights.
+    factors: Factors,
 }
 
 visit_fields!(Matching: value, key16, key8, sharpness16, sharpness8, distance, offset);
@@ -156,6 +159,7 @@ impl Matching {
             sharpness8: sharpness("sharpness8"),
             distance: path.var("distance", &[], nn::Init::Const(-3.0)),
             offset: path.var("offset", &[window, window], nn::Init::Const(0.0)),
+            factors: Factors::Float32,
         }
     }
 
@@ -163,9 +167,10 @@ impl Matching {
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    pub fn pack(&mut self) -> Result<()> {
-        self.key8.pack(self.key8.whole.spec().inputs - self.key16.spec().inputs)?;
-        [&mut self.value, &mut self.key16].into_iter().try_for_each(Conv::pack)
+    pub fn pack(&mut self, factors: Factors) -> Result<()> {
+        self.factors = factors;
+        self.key8.pack(self.key8.whole.spec().inputs - self.key16.spec().inputs, factors)?;
+        [&mut self.value, &mut self.key16].into_iter().try_for_each(|conv| conv.pack(factors))
     }
 
     /// Adds the keys to the encoder features.
@@ -235,13 +240,23 @@ impl Matching {
         };
         let query = expand(&now.key16.f_transpose(1, 2)?, n)?;
         let sharpness = memory_sharpness(&self.sharpness16, &query)?;
-        let readout =
-            Readout { query: &query, keys: &memory.key16, sharpness: &sharpness, value: &memory.value16 };
+        let readout = Readout {
+            query: &query,
+            keys: &memory.key16,
+            sharpness: &sharpness,
+            value: &memory.value16,
+            factors: self.factors,
+        };
         let coarse = affinity(readout, &memory.mask16)?;
         let query = expand(&now.key8.f_flatten(2, 3)?.f_transpose(1, 2)?, n)?;
         let sharpness = memory_sharpness(&self.sharpness8, &query)?;
-        let readout =
-            Readout { query: &query, keys: &memory.key8, sharpness: &sharpness, value: &memory.value8 };
+        let readout = Readout {
+            query: &query,
+            keys: &memory.key8,
+            sharpness: &sharpness,
+            value: &memory.value8,
+            factors: self.factors,
+        };
         let fine = affinity(readout, &memory.mask8.f_unsqueeze(1)?)?;
         Ok(MemoryReadout { coarse, fine, memory: memory.shallow_clone() })
     }
@@ -263,7 +278,13 @@ impl Matching {
         let value =
             Tensor::f_cat(&[self.value(&previous.s16, sub16)?, sub16.shallow_clone()], 1)?.f_flatten(2, 3)?;
         let sharpness = sharpness.f_select(0, 1)?;
-        let readout = Readout { query: &query, keys: &previous.key16, sharpness: &sharpness, value: &value };
+        let readout = Readout {
+            query: &query,
+            keys: &previous.key16,
+            sharpness: &sharpness,
+            value: &value,
+            factors: self.factors,
+        };
         let from_previous = read(readout, &biases.previous16)?;
         let parts = [from_memory, &from_previous, best].map(|x| x.f_reshape([n, -1, h, w]));
         Ok(Tensor::f_cat(&parts.into_iter().collect::<Result<Vec<_>, _>>()?, 1)?)
@@ -292,7 +313,14 @@ impl Matching {
         let (n, h, w) = (now.key8.size()[0], now.key8.size()[2], now.key8.size()[3]);
         let sharpness = self.sharpness8.f_exp()?.f_to_kind(now.key8.kind())?;
         let (from_memory, best) = &readout.fine;
-        let local = local_read(&now.key8, &previous.key8, sub8, &sharpness.f_select(0, 1)?, &biases.local8)?;
+        let local = local_read(LocalReadout {
+            query: &now.key8,
+            keys: &previous.key8,
+            sharpness: &sharpness.f_select(0, 1)?,
+            bias: &biases.local8,
+            value: sub8,
+            factors: self.factors,
+        })?;
         let global = |x: &Tensor| x.f_reshape([n, -1, h, w]);
         Ok(Tensor::f_cat(&[global(from_memory)?, global(best)?, local], 1)?)
     }
@@ -304,7 +332,7 @@ fn affinity(readout: Readout, mask: &Tensor) -> Result<(Tensor, Tensor)> {
     if readout.fits() {
         return readout.with_best(mask);
     }
-    let Readout { query, keys, sharpness, value } = readout;
+    let Readout { query, keys, sharpness, value, .. } = readout;
     let likeness = product(query, keys)?;
     let best = best_likeness(&likeness, mask)?;
     let weights = likeness.f_mul(sharpness)?.f_softmax(-1, None::<Kind>)?;
@@ -317,7 +345,7 @@ fn read(readout: Readout, bias: &Tensor) -> Result<Tensor> {
     if readout.fits() {
         return readout.with_bias(bias);
     }
-    let Readout { query, keys, sharpness, value } = readout;
+    let Readout { query, keys, sharpness, value, .. } = readout;
     let weights = product(query, keys)?.f_mul(sharpness)?.f_add(bias)?.f_softmax(-1, None::<Kind>)?;
     product(value, &weights.f_transpose(1, 2)?)
 }
@@ -332,17 +360,11 @@ fn best_likeness(likeness: &Tensor, mask: &Tensor) -> Result<Tensor> {
 }
 
 /// Attention of each position to a square of the previous frame around it.
-fn local_read(
-    query: &Tensor,
-    key: &Tensor,
-    value: &Tensor,
-    sharpness: &Tensor,
-    bias: &Tensor,
-) -> Result<Tensor> {
-    let readout = LocalReadout { query, keys: key, sharpness, bias, value };
+fn local_read(readout: LocalReadout) -> Result<Tensor> {
     if readout.fits() {
         return readout.read();
     }
+    let LocalReadout { query, keys: key, sharpness, bias, value, factors } = readout;
     // Each row of queries takes one matrix product, with the band of rows around it.
     let (n, c, h, w) = query.size4()?;
     let window = 2 * RADIUS + 1;
@@ -358,7 +380,7 @@ fn local_read(
     let (key, value) = (bands(key)?, bands(value)?);
     let key = if key.size()[0] == n * h { key } else { key.f_repeat([n, 1, 1])? };
     let bias = if n == 1 { bias.shallow_clone() } else { bias.f_repeat([n, 1, 1])? };
-    let readout = Readout { query: &query, keys: &key, sharpness, value: &value };
+    let readout = Readout { query: &query, keys: &key, sharpness, value: &value, factors };
     let read = read(readout, &bias)?;
     Ok(read.f_reshape([n, h, -1, w])?.f_permute([0, 2, 1, 3])?)
 }
@@ -426,7 +448,15 @@ mod tests {
         let biases = matching.biases(h, w, Kind::Float).unwrap();
         let read = |query: &Tensor, value: &Tensor| {
             let query = query.expand([2, 6, h, w], false);
-            local_read(&query, &key, value, &sharpness, &biases.local8).unwrap()
+            let readout = LocalReadout {
+                query: &query,
+                keys: &key,
+                sharpness: &sharpness,
+                bias: &biases.local8,
+                value,
+                factors: Factors::Float32,
+            };
+            local_read(readout).unwrap()
         };
         // Gradients take libtorch's operations.
         let reads = [read(&query, &value), read(&query, &value.copy().set_requires_grad(true))];

@@ -29,7 +29,7 @@ use self::matching::{Biases, Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
 use super::layers::{RelativeRect, Visit, average_pool, channels_last, resample_part};
 use super::shuffle::unshuffle;
-use super::{Config, Regressor, Role, ShallowClone, Sight};
+use super::{Config, Factors, Regressor, Role, ShallowClone, Sight};
 use crate::model::layers::copy_of;
 use crate::{Error, Result, visit_fields};
 
@@ -219,6 +219,7 @@ impl Lite {
 
 impl Regressor for Lite {
     const ENCODES_AHEAD: bool = true;
+    const PACKS: bool = true;
 
     type Reference = Reference;
     type State = State;
@@ -395,10 +396,10 @@ impl Regressor for Lite {
         self.encoder.fold()
     }
 
-    fn pack(&mut self) -> Result<()> {
-        self.encoder.pack()?;
-        self.matching.pack()?;
-        self.decoder.pack()
+    fn pack(&mut self, factors: Factors) -> Result<bool> {
+        self.matching.pack(factors)?;
+        self.decoder.pack(factors)?;
+        self.encoder.pack(factors)
     }
 }
 

@@ -4,7 +4,8 @@ use tch::{Device, Kind, Tensor, nn};
 
 use super::memory::{Selection, Tokens};
 use super::*;
-use crate::model::TemporalSkip;
+use crate::model::vector::{checked_available, checked_has_bfloat16};
+use crate::model::{Architecture, TemporalSkip};
 
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -97,6 +98,46 @@ fn folding_the_large_variant_keeps_the_output() {
     let error = difference(&before, &run(&model));
     let size = before.abs().max().double_value(&[]);
     assert!(error < 1e-3 * size, "{error} of {size}");
+}
+
+/// Logits of the third frame for two objects, with layers, with packed float32, and with packed bfloat16 where the
+/// processor has it.
+#[test]
+fn packed_networks_equal_their_layers() {
+    let _guard = tch::no_grad_guard();
+    let run = |model: &Lite| {
+        let image = Tensor::arange(3 * 64 * 96, FLOAT).sin().reshape([1, 3, 64, 96]) * 0.5 + 0.5;
+        let masks = Tensor::cat(&[disk(20, 20), disk(40, 60)], 0);
+        let reference = model.reference(&image, &masks).unwrap();
+        let mut state = model.start(&reference).unwrap();
+        for _ in 0..2 {
+            let _ = model.step(&image.flip([3]), &reference, &mut state).unwrap();
+            model.observe(&masks, &reference, &mut state).unwrap();
+        }
+        model.step(&image, &reference, &mut state).unwrap()
+    };
+    for config in [tiny(), Config { width: 1.0, ..tiny() }, tiny_large()] {
+        let (store, mut layers) = build(&config);
+        let networks = |kind| {
+            let (mut copy, mut model) = build(&config);
+            copy.copy(&store).unwrap();
+            let prepared = crate::model::prepare_packed(&mut model, Device::Cpu, kind).unwrap();
+            (model, prepared)
+        };
+        crate::model::prepare(&mut layers, Device::Cpu, Kind::Float).unwrap();
+        let expected = run(&layers);
+        let size = expected.abs().max().double_value(&[]);
+        let (packed, prepared) = networks(Kind::Float);
+        assert_eq!(prepared.packed, checked_available() && config.architecture == Architecture::Lite);
+        let error = difference(&expected, &run(&packed));
+        assert!(error < 1e-4 * size, "{error} of {size}");
+        if checked_has_bfloat16() {
+            let (packed, prepared) = networks(Kind::BFloat16);
+            assert_eq!(prepared.kind, Kind::Float);
+            let error = difference(&expected, &run(&packed));
+            assert!((1e-6 * size..0.1 * size).contains(&error), "{error} of {size}");
+        }
+    }
 }
 
 #[test]

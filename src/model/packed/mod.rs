@@ -6,6 +6,7 @@
 //! libtorch is about as fast for large convolutions, but writes and reads every intermediate result, and prepares kernels
 //! for each new size of the input.
 
+mod bfloat16;
 mod dense;
 mod pointwise;
 mod winograd;
@@ -15,11 +16,13 @@ use std::error::Error as _;
 use once_cell::sync::OnceCell;
 use tch::{Device, Kind, Tensor};
 
-pub use self::dense::{Dense, PANEL, TILE, UNLIMITED, padded_bias};
+pub use self::bfloat16::values_mut;
+pub use self::dense::{Dense, Factors, PANEL, TILE, UNLIMITED, padded_bias};
 use self::pointwise::Pointwise;
 use self::winograd::Winograd;
 use super::tensor_slices::{Unshared, floats, is_float, pixels};
 use super::vector::available;
+pub use super::vector::has_bfloat16;
 use crate::{Result, threads};
 
 /// Returns whether a network can be packed: weights of this kind on this device, and a processor with AVX2 and FMA.
@@ -43,14 +46,14 @@ impl PackedConv {
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Self>> {
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, factors: Factors) -> Result<Option<Self>> {
         if !fits(weight) {
             return Ok(None);
         }
         let (_, _, rows, columns) = weight.size4()?;
         Ok(match (rows, columns) {
-            (1, 1) => Some(Self::Pointwise(Pointwise::new(weight, bias)?)),
-            (3, 3) => Winograd::new(weight, bias)?.map(Self::Winograd),
+            (1, 1) => Some(Self::Pointwise(Pointwise::new(weight, bias, factors)?)),
+            (3, 3) => Winograd::new(weight, bias, factors)?.map(Self::Winograd),
             _ => None,
         })
     }

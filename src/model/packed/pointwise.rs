@@ -4,7 +4,7 @@
 
 use tch::Tensor;
 
-use super::dense::Dense;
+use super::dense::{Dense, Factors};
 use super::{in_parallel, share};
 use crate::Result;
 
@@ -14,8 +14,8 @@ pub struct Pointwise(Dense);
 
 impl Pointwise {
     /// Packs `weight` (outputs, inputs, 1, 1).
-    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
-        Ok(Self(Dense::of_conv(weight, bias, None)?))
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, factors: Factors) -> Result<Self> {
+        Ok(Self(Dense::of_conv(weight, bias, None, factors)?))
     }
 
     /// Input channels.

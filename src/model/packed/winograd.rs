@@ -7,10 +7,12 @@ use std::cell::RefCell;
 
 use tch::Tensor;
 
-use super::dense::{Dense, UNLIMITED, padded_bias};
+use super::bfloat16::values_mut;
+use super::dense::{Dense, Factors, UNLIMITED, padded_bias};
 use super::{in_parallel, share};
 use crate::Result;
 use crate::model::tensor_slices::{floats, plain};
+use crate::model::vector::{Element, Kernel, MIN_LANES, Vector, run};
 
 /// Outputs of a tile along each axis.
 const STEP: usize = 4;
@@ -40,6 +42,7 @@ pub struct Winograd {
     outputs: usize,
     /// Channels of a product: the outputs, or as many as a vector has.
     columns: usize,
+    factors: Factors,
 }
 
 thread_local! {
@@ -54,41 +57,52 @@ struct Buffers {
     rows: Vec<f32>,
     /// Transformed tiles, (SIDE², tiles, inputs).
     tiles: Vec<f32>,
+    /// The same in bfloat16, (SIDE², tiles, pairs of inputs).
+    pairs: Vec<u32>,
     /// Products, (SIDE², tiles, [`Winograd::columns`]).
     products: Vec<f32>,
 }
 
 impl Buffers {
     const fn new() -> Self {
-        Self { zeros: Vec::new(), rows: Vec::new(), tiles: Vec::new(), products: Vec::new() }
+        Self {
+            zeros: Vec::new(),
+            rows: Vec::new(),
+            tiles: Vec::new(),
+            pairs: Vec::new(),
+            products: Vec::new(),
+        }
     }
 
     /// Sets the sizes for a convolution of `width` columns and `count` tiles at once.
     fn resize(&mut self, conv: &Winograd, width: usize, count: usize) {
         self.zeros.resize(width * conv.inputs, 0.0);
         self.rows.resize(SIDE * (STEP * width.div_ceil(STEP) + 2) * conv.inputs, 0.0);
-        self.tiles.resize(SIDE * SIDE * count * conv.inputs, 0.0);
+        match conv.factors {
+            Factors::Float32 => self.tiles.resize(SIDE * SIDE * count * conv.inputs, 0.0),
+            Factors::Bfloat16 => self.pairs.resize(SIDE * SIDE * count * conv.inputs.div_ceil(2), 0),
+        }
         self.products.resize(SIDE * SIDE * count * conv.columns, 0.0);
     }
 }
 
 impl Winograd {
     /// Packs `weight` (outputs, inputs, 3, 3). Returns `None` if it has fewer input channels than a vector.
-    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Self>> {
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, factors: Factors) -> Result<Option<Self>> {
         let (outputs, inputs, ..) = weight.size4()?;
         let (outputs, inputs) = (outputs as usize, inputs as usize);
-        if inputs < lanes::MIN_CHANNELS {
+        if inputs < MIN_LANES {
             return Ok(None);
         }
-        let columns = outputs.max(lanes::MIN_CHANNELS);
+        let columns = outputs.max(MIN_LANES);
         let g = Tensor::f_from_slice(&KERNEL)?.f_reshape([SIDE as i64, 3])?;
         // (SIDE, SIDE, outputs, inputs)
         let transformed = g.f_matmul(&weight.f_matmul(&g.f_transpose(0, 1)?)?)?.f_permute([2, 3, 0, 1])?;
         let transformed = plain(&transformed)?;
         let products = floats(&transformed).chunks_exact(outputs * inputs);
         let bias = padded_bias(bias, columns)?;
-        let products = products.map(|rows| Dense::new(rows, inputs, inputs, &[])).collect();
-        Ok(Some(Self { products, bias, inputs, outputs, columns }))
+        let products = products.map(|rows| Dense::new(rows, inputs, inputs, &[], factors)).collect();
+        Ok(Some(Self { products, bias, inputs, outputs, columns, factors }))
     }
 
     /// Input channels.
@@ -115,133 +129,153 @@ impl Winograd {
                 for (step, y) in y.chunks_mut(batch * length).enumerate() {
                     let first = index * band + step * batch;
                     for row in 0..batch {
-                        lanes::transform_input(self, x, size, (first + row) * STEP, row * tiles, buffers);
+                        self.transform_input(x, size, (first + row) * STEP, row * tiles, buffers);
                     }
-                    let parts = buffers.tiles.chunks_exact(batch * tiles * self.inputs);
-                    let products = buffers.products.chunks_exact_mut(batch * tiles * self.columns);
-                    for ((dense, x), y) in self.products.iter().zip(parts).zip(products) {
-                        dense.forward(x, y, self.columns, UNLIMITED);
-                    }
-                    lanes::sum_rows(&mut buffers.products);
+                    self.multiply(buffers, batch * tiles);
                     for (row, y) in y.chunks_mut(length).enumerate() {
-                        lanes::transform_output(self, &buffers.products, row * tiles, relu, y, width);
+                        let place = row * tiles;
+                        let products = &buffers.products;
+                        run(TransformOutput { conv: self, products, place, relu, y, width }, self.columns);
                     }
                 }
             });
         });
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod lanes {
-    use std::arch::x86_64::{
-        __m256, _mm256_add_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_max_ps, _mm256_set1_ps,
-        _mm256_sub_ps,
-    };
-
-    use super::{Buffers, SIDE, STEP, Winograd};
-    use crate::model::vector::{LANES, available, load, store};
-
-    /// Input channels that a convolution must have.
-    pub const MIN_CHANNELS: usize = LANES;
 
     /// Transforms the tiles whose first output row is `first`, to those from `place` on.
-    pub fn transform_input(
-        conv: &Winograd,
+    fn transform_input(
+        &self,
         x: &[f32],
         size: (usize, usize),
         first: usize,
         place: usize,
         buffers: &mut Buffers,
     ) {
-        assert!(available());
-        // SAFETY: the processor has AVX2 and FMA.
-        unsafe { transform_input_avx2(conv, x, size, first, place, buffers) }
+        let Buffers { zeros, rows, tiles, pairs, .. } = buffers;
+        let inputs = self.inputs;
+        match self.factors {
+            Factors::Float32 => {
+                run(
+                    TransformInput { x, size, first, place, zeros, rows, tiles, inputs, padded: inputs },
+                    inputs,
+                );
+            }
+            Factors::Bfloat16 => {
+                let (tiles, padded) = (values_mut(pairs), inputs.next_multiple_of(2));
+                run(TransformInput { x, size, first, place, zeros, rows, tiles, inputs, padded }, inputs);
+            }
+        }
     }
 
-    /// Transforms products along columns, in place: the first [`STEP`] of [`SIDE`] rows of each tile are the result.
-    pub fn sum_rows(products: &mut [f32]) {
-        assert!(available());
-        // SAFETY: the processor has AVX2 and FMA.
-        unsafe { sum_rows_avx2(products) }
+    /// Multiplies `count` transformed tiles.
+    fn multiply(&self, buffers: &mut Buffers, count: usize) {
+        let Buffers { tiles, pairs, products, .. } = buffers;
+        let products = self.products.iter().zip(products.chunks_exact_mut(count * self.columns));
+        match self.factors {
+            Factors::Float32 => {
+                for ((dense, y), x) in products.zip(tiles.chunks_exact(count * self.inputs)) {
+                    dense.forward(x, y, self.columns, UNLIMITED);
+                }
+            }
+            Factors::Bfloat16 => {
+                for ((dense, y), x) in products.zip(pairs.chunks_exact(count * self.inputs.div_ceil(2))) {
+                    dense.forward_pairs(x, y, self.columns, UNLIMITED);
+                }
+            }
+        }
     }
+}
 
-    /// Transforms the tiles from `place` on along rows, to the output rows `y`, at most [`STEP`].
-    pub fn transform_output(
-        conv: &Winograd,
-        sums: &[f32],
-        place: usize,
-        relu: bool,
-        y: &mut [f32],
-        width: usize,
-    ) {
-        assert!(available());
-        // SAFETY: the processor has AVX2 and FMA.
-        unsafe { transform_output_avx2(conv, sums, place, relu, y, width) }
-    }
+/// First indices of vectors that cover `length` values, at least one vector. The last two may overlap.
+#[inline(always)]
+fn vectors<V: Vector>(length: usize) -> impl Iterator<Item = usize> {
+    (0..length).step_by(V::LANES).map(move |at| at.min(length - V::LANES))
+}
 
-    /// First indices of vectors that cover `length` values, at least [`LANES`]. The last two may overlap.
-    fn vectors(length: usize) -> impl Iterator<Item = usize> {
-        (0..length).step_by(LANES).map(move |at| at.min(length - LANES))
-    }
-
-    /// Transforms the inputs of a tile along one axis.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn input([x0, x1, x2, x3, x4, x5]: [__m256; SIDE]) -> [__m256; SIDE] {
-        let [two, four, five] = [2.0, 4.0, 5.0].map(|value| _mm256_set1_ps(value));
-        let even = _mm256_fnmadd_ps(four, x2, x4);
-        let odd = _mm256_fnmadd_ps(four, x1, x3);
-        let (near_even, near_odd) = (_mm256_sub_ps(x4, x2), _mm256_sub_ps(x3, x1));
+/// Transforms the inputs of a tile along one axis.
+///
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+unsafe fn input<V: Vector>([x0, x1, x2, x3, x4, x5]: [V; SIDE]) -> [V; SIDE] {
+    // SAFETY: that of this function.
+    unsafe {
+        let (two, four, five) = (V::splat(2.0), V::splat(4.0), V::splat(5.0));
+        let even = four.mul_sub_from(x2, x4);
+        let odd = four.mul_sub_from(x1, x3);
+        let (near_even, near_odd) = (x4.sub(x2), x3.sub(x1));
         [
-            _mm256_fmadd_ps(four, x0, _mm256_fnmadd_ps(five, x2, x4)),
-            _mm256_add_ps(even, odd),
-            _mm256_sub_ps(even, odd),
-            _mm256_fmadd_ps(two, near_odd, near_even),
-            _mm256_fnmadd_ps(two, near_odd, near_even),
-            _mm256_fmadd_ps(four, x1, _mm256_fnmadd_ps(five, x3, x5)),
+            four.mul_add(x0, five.mul_sub_from(x2, x4)),
+            even.add(odd),
+            even.sub(odd),
+            two.mul_add(near_odd, near_even),
+            two.mul_sub_from(near_odd, near_even),
+            four.mul_add(x1, five.mul_sub_from(x3, x5)),
         ]
     }
+}
 
-    /// Transforms the products of a tile along one axis.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn output([m0, m1, m2, m3, m4, m5]: [__m256; SIDE]) -> [__m256; STEP] {
-        let [two, four, eight] = [2.0, 4.0, 8.0].map(|value| _mm256_set1_ps(value));
-        let (sum, difference) = (_mm256_add_ps(m1, m2), _mm256_sub_ps(m1, m2));
-        let (far_sum, far_difference) = (_mm256_add_ps(m3, m4), _mm256_sub_ps(m3, m4));
+/// Transforms the products of a tile along one axis.
+///
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+unsafe fn output<V: Vector>([m0, m1, m2, m3, m4, m5]: [V; SIDE]) -> [V; STEP] {
+    // SAFETY: that of this function.
+    unsafe {
+        let (two, four, eight) = (V::splat(2.0), V::splat(4.0), V::splat(8.0));
+        let (sum, difference) = (m1.add(m2), m1.sub(m2));
+        let (far_sum, far_difference) = (m3.add(m4), m3.sub(m4));
         [
-            _mm256_add_ps(_mm256_add_ps(m0, sum), far_sum),
-            _mm256_fmadd_ps(two, far_difference, difference),
-            _mm256_fmadd_ps(four, far_sum, sum),
-            _mm256_add_ps(_mm256_fmadd_ps(eight, far_difference, difference), m5),
+            m0.add(sum).add(far_sum),
+            two.mul_add(far_difference, difference),
+            four.mul_add(far_sum, sum),
+            eight.mul_add(far_difference, difference).add(m5),
         ]
     }
+}
 
-    #[target_feature(enable = "avx2,fma")]
-    fn transform_input_avx2(
-        conv: &Winograd,
-        x: &[f32],
-        (height, width): (usize, usize),
-        first: usize,
-        place: usize,
-        buffers: &mut Buffers,
-    ) {
-        let inputs = conv.inputs;
+/// Transforms the tiles whose first output row is `first`, to those from `place` on.
+struct TransformInput<'a, T> {
+    /// (H, W, inputs).
+    x: &'a [f32],
+    size: (usize, usize),
+    first: usize,
+    place: usize,
+    zeros: &'a [f32],
+    rows: &'a mut [f32],
+    /// (SIDE², tiles, padded).
+    tiles: &'a mut [T],
+    inputs: usize,
+    padded: usize,
+}
+
+impl<T: Element> Kernel for TransformInput<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { x, size: (height, width), first, place, zeros, rows, tiles, inputs, padded } = self;
         let length = width * inputs;
-        let Buffers { zeros, rows, tiles, .. } = buffers;
         let from: [&[f32]; SIDE] = std::array::from_fn(|at| match (first + at).checked_sub(1) {
             Some(y) if y < height => &x[y * length..][..length],
-            _ => zeros.as_slice(),
+            _ => &zeros[..length],
         });
         let columns = rows.len() / SIDE;
         for row in rows.chunks_exact_mut(columns) {
             row[..inputs].fill(0.0);
             row[inputs + length..].fill(0.0);
         }
-        for at in vectors(length) {
-            for (row, value) in input(from.map(|row| load(&row[at..]))).into_iter().enumerate() {
-                store(&mut rows[row * columns + inputs + at..], value);
+        for at in vectors::<V>(length) {
+            // SAFETY: the caller has checked the instructions.
+            unsafe {
+                let mut values = [V::splat(0.0); SIDE];
+                for (value, row) in values.iter_mut().zip(&from) {
+                    *value = V::load(&row[at..]);
+                }
+                for (row, value) in input(values).iter().enumerate() {
+                    value.store(&mut rows[row * columns + inputs + at..]);
+                }
             }
         }
         let part = tiles.len() / (SIDE * SIDE);
@@ -249,68 +283,22 @@ mod lanes {
         for (row, parts) in rows.chunks_exact(columns).zip(tiles.chunks_exact_mut(SIDE * part)) {
             for tile in 0..count {
                 let pixels = &row[STEP * tile * inputs..][..SIDE * inputs];
-                let to = (place + tile) * inputs;
-                for at in vectors(inputs) {
-                    let values = std::array::from_fn(|pixel| load(&pixels[pixel * inputs + at..]));
-                    for (index, value) in input(values).into_iter().enumerate() {
-                        store(&mut parts[index * part + to + at..], value);
+                let to = (place + tile) * padded;
+                for at in vectors::<V>(inputs) {
+                    // SAFETY: the caller has checked the instructions.
+                    unsafe {
+                        let mut values = [V::splat(0.0); SIDE];
+                        for (pixel, value) in values.iter_mut().enumerate() {
+                            *value = V::load(&pixels[pixel * inputs + at..]);
+                        }
+                        for (index, value) in input(values).iter().enumerate() {
+                            T::store(*value, &mut parts[index * part + to + at..]);
+                        }
                     }
                 }
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    fn sum_rows_avx2(products: &mut [f32]) {
-        let length = products.len() / SIDE;
-        let whole = length - length % LANES;
-        for at in (0..whole).step_by(LANES) {
-            let rows = std::array::from_fn(|row| load(&products[row * length + at..]));
-            for (row, value) in output(rows).into_iter().enumerate() {
-                store(&mut products[row * length + at..], value);
-            }
-        }
-        // The rest is less than a vector.
-        let rest = length - whole;
-        let mut ends = [[0.0; LANES]; SIDE];
-        for (row, end) in ends.iter_mut().enumerate() {
-            end[..rest].copy_from_slice(&products[row * length + whole..][..rest]);
-        }
-        for (row, value) in output(ends.map(|end| load(&end))).into_iter().enumerate() {
-            let mut end = [0.0; LANES];
-            store(&mut end, value);
-            products[row * length + whole..][..rest].copy_from_slice(&end[..rest]);
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    fn transform_output_avx2(
-        conv: &Winograd,
-        sums: &[f32],
-        place: usize,
-        relu: bool,
-        y: &mut [f32],
-        width: usize,
-    ) {
-        let (outputs, columns) = (conv.outputs, conv.columns);
-        let part = sums.len() / (SIDE * SIDE);
-        let lowest = _mm256_set1_ps(if relu { 0.0 } else { f32::NEG_INFINITY });
-        for (sums, y) in sums.chunks_exact(SIDE * part).zip(y.chunks_exact_mut(width * outputs)) {
-            for (tile, y) in y.chunks_mut(STEP * outputs).enumerate() {
-                let from = (place + tile) * columns;
-                for at in vectors(columns) {
-                    let bias = load(&conv.bias[at..]);
-                    let values = std::array::from_fn(|index| load(&sums[index * part + from + at..]));
-                    // The last tile of a row may have fewer columns.
-                    for (value, y) in output(values).into_iter().zip(y.chunks_exact_mut(outputs)) {
-                        let value = _mm256_max_ps(_mm256_add_ps(value, bias), lowest);
-                        if outputs < LANES {
-                            let mut values = [0.0; LANES];
-                            store(&mut values, value);
-                            y.copy_from_slice(&values[..outputs]);
-                        } else {
-                            store(&mut y[at..], value);
-                        }
+                if padded > inputs {
+                    for index in 0..SIDE {
+                        parts[index * part + to + inputs..][..padded - inputs].fill(T::default());
                     }
                 }
             }
@@ -318,21 +306,61 @@ mod lanes {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-mod lanes {
-    use super::{Buffers, Winograd};
+/// Transforms the products of tiles from `place` on to the output rows `y`, at most [`STEP`].
+struct TransformOutput<'a> {
+    conv: &'a Winograd,
+    products: &'a [f32],
+    place: usize,
+    relu: bool,
+    y: &'a mut [f32],
+    width: usize,
+}
 
-    pub const MIN_CHANNELS: usize = usize::MAX;
+impl Kernel for TransformOutput<'_> {
+    type Output = ();
 
-    pub fn transform_input(_: &Winograd, _: &[f32], _: (usize, usize), _: usize, _: usize, _: &mut Buffers) {
-        unreachable!("not available")
-    }
-
-    pub fn sum_rows(_: &mut [f32]) {
-        unreachable!("not available")
-    }
-
-    pub fn transform_output(_: &Winograd, _: &[f32], _: usize, _: bool, _: &mut [f32], _: usize) {
-        unreachable!("not available")
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { conv: Winograd { outputs, columns, bias, .. }, products, place, relu, y, width } = self;
+        let (outputs, columns) = (*outputs, *columns);
+        let part = products.len() / (SIDE * SIDE);
+        let count = y.len() / (width * outputs);
+        let lowest = if relu { 0.0 } else { f32::NEG_INFINITY };
+        for tile in 0..width.div_ceil(STEP) {
+            let from = (place + tile) * columns;
+            let to = tile * STEP * outputs;
+            // The last tile of a row may have fewer columns.
+            let pixels = (width - tile * STEP).min(STEP);
+            for at in vectors::<V>(columns) {
+                // SAFETY: the caller has checked the instructions.
+                unsafe {
+                    let (bias, lowest) = (V::load(&bias[at..]), V::splat(lowest));
+                    // (STEP, SIDE)
+                    let mut sums = [[V::splat(0.0); SIDE]; STEP];
+                    for column in 0..SIDE {
+                        let mut values = [V::splat(0.0); SIDE];
+                        for (row, value) in values.iter_mut().enumerate() {
+                            *value = V::load(&products[(row * SIDE + column) * part + from + at..]);
+                        }
+                        for (sums, value) in sums.iter_mut().zip(&output(values)) {
+                            sums[column] = *value;
+                        }
+                    }
+                    for (row, sums) in sums.iter().enumerate().take(count) {
+                        for (pixel, value) in output(*sums).iter().enumerate().take(pixels) {
+                            let value = value.add(bias).max(lowest);
+                            let y = &mut y[row * width * outputs + to + pixel * outputs..][..outputs];
+                            if outputs < V::LANES {
+                                let mut values = [0.0; MIN_LANES];
+                                value.store(&mut values);
+                                y.copy_from_slice(&values[..outputs]);
+                            } else {
+                                value.store(&mut y[at..]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -264,6 +264,11 @@ impl Encoder {
         [64, 128, 256, 512].map(|inner| EXPANSION * config.channels(inner))
     }
 
+    /// Returns the kind of the weights.
+    pub fn kind(&self) -> Kind {
+        self.stem.kind()
+    }
+
     /// Sets the kind to compute in, independent of the kind of the weights.
     pub fn compute_in(&mut self, kind: Kind) {
         self.kind = Some(kind);
