@@ -12,6 +12,8 @@ mod pointwise;
 mod winograd;
 
 use std::error::Error as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 use tch::{Device, Kind, Tensor};
@@ -148,6 +150,9 @@ pub fn share(rows: usize, threads: usize) -> usize {
     rows.div_ceil(threads.max(1)).max(1)
 }
 
+/// How long a thread waits for others in a loop before it sleeps.
+const PATIENCE: Duration = Duration::from_micros(200);
+
 /// Calls `work` for every item, the first on this thread, the others on those of rayon's pool, or on this thread if the pool
 /// cannot be started.
 pub fn in_parallel<T: Send>(mut items: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
@@ -156,12 +161,21 @@ pub fn in_parallel<T: Send>(mut items: impl Iterator<Item = T>, work: impl Fn(T)
     if others.is_empty() || !has_pool() {
         return std::iter::once(first).chain(others).for_each(work);
     }
+    let left = AtomicUsize::new(others.len());
     rayon::in_place_scope(|scope| {
         for item in others {
-            let work = &work;
-            scope.spawn(move |_| work(item));
+            let (work, left) = (&work, &left);
+            scope.spawn(move |_| {
+                work(item);
+                left.fetch_sub(1, Ordering::Release);
+            });
         }
         work(first);
+        // The others have as much to do, so that they end soon: waiting in a loop is faster than sleeping.
+        let start = Instant::now();
+        while left.load(Ordering::Acquire) > 0 && start.elapsed() < PATIENCE {
+            std::hint::spin_loop();
+        }
     });
 }
 
