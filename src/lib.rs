@@ -48,6 +48,7 @@ pub mod mask;
 pub mod matte;
 #[doc(hidden)]
 pub mod model;
+mod team;
 mod threads;
 pub mod tracker;
 

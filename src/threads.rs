@@ -5,9 +5,6 @@
 //! `at::set_num_threads` also changes a process-wide default, which belongs to the host application. OpenMP and
 //! MKL both keep their number of threads per calling thread, so only those two are set here.
 
-use std::cell::Cell;
-use std::marker::PhantomData;
-
 use once_cell::sync::OnceCell;
 
 /// `omp_set_num_threads` of the OpenMP that libtorch uses.
@@ -21,47 +18,14 @@ struct Runtime {
     mkl: Option<SetLocalThreads>,
 }
 
-thread_local! {
-    /// Number for packed layers while libtorch has one thread.
-    static PACKED: Cell<Option<u32>> = const { Cell::new(None) };
-}
-
-/// Returns how many threads the layers of a network use for work of the calling thread.
+/// Returns how many threads libtorch uses for work of the calling thread.
 pub fn of_this_thread() -> u32 {
-    PACKED.get().unwrap_or_else(|| u32::try_from(tch::get_num_threads()).unwrap_or(1))
+    u32::try_from(tch::get_num_threads()).unwrap_or(1)
 }
 
-/// While it exists, libtorch uses one thread for work of the calling thread, and packed layers as many as before.
-///
-/// The threads of OpenMP wait for their next work in a loop, which would slow down those of the packed layers.
-#[must_use]
-#[derive(Debug)]
-pub struct PackedOnly {
-    /// Number before; `None` if it was one, or if another guard of this thread exists.
-    count: Option<u32>,
-    _not_send: PhantomData<*const ()>,
-}
-
-impl PackedOnly {
-    /// Sets libtorch's number to one.
-    pub fn new() -> Self {
-        let count = of_this_thread();
-        let count = (count > 1 && PACKED.get().is_none() && runtime().is_some()).then_some(count);
-        if count.is_some() {
-            PACKED.set(count);
-            set_for_this_thread(1);
-        }
-        Self { count, _not_send: PhantomData }
-    }
-}
-
-impl Drop for PackedOnly {
-    fn drop(&mut self) {
-        if let Some(count) = self.count {
-            PACKED.set(None);
-            set_for_this_thread(count);
-        }
-    }
+/// Returns whether the number can be set for one thread alone.
+pub fn can_set_for_one_thread() -> bool {
+    runtime().is_some()
 }
 
 /// Sets how many threads libtorch uses for work of the calling thread. 0 changes nothing.
@@ -131,22 +95,6 @@ fn find_runtime() -> Option<Runtime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn packed_layers_keep_their_threads_while_libtorch_has_one() {
-        std::thread::spawn(|| {
-            set_for_this_thread(3);
-            let numbers = || (of_this_thread(), tch::get_num_threads());
-            let outer = PackedOnly::new();
-            assert_eq!(numbers(), (3, 1));
-            drop(PackedOnly::new());
-            assert_eq!(numbers(), (3, 1), "the outer one still exists");
-            drop(outer);
-            assert_eq!(numbers(), (3, 3));
-        })
-        .join()
-        .unwrap();
-    }
 
     #[test]
     fn only_the_calling_thread_is_affected() {

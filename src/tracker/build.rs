@@ -26,7 +26,7 @@ use crate::matte::DeviceEnlarger;
 use crate::model::layers::channels_last;
 use crate::model::weights::Weights;
 use crate::model::{NetworkVisitor, Prepared, Regressor, Sight, prepare_packed};
-use crate::threads::PackedOnly;
+use crate::team::TeamGuard;
 use crate::{Error, Result};
 
 /// GPU memory in bytes, for every 512x512 pixels of network size, that libtorch may take during the warm-up. cuDNN
@@ -68,7 +68,7 @@ impl NetworkVisitor for ToRunner<'_> {
             return Ok((Box::new(runner), prepared));
         };
         let encode = move |(image, memory)| {
-            let _threads = prepared.packed.then(PackedOnly::new);
+            let _team = prepared.packed.then(TeamGuard::new);
             network.encode_frame(&image, &memory)
         };
         Ok((Box::new(runner.with_prefetcher(EncodeWorker::new(encode, threads)?)), prepared))

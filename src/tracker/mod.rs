@@ -52,7 +52,8 @@ use crate::mask::ReferenceMask;
 use crate::matte::{DeviceEnlarger, DeviceFrame, Matte};
 use crate::model::layers::copy_of;
 use crate::model::{Config, Matching};
-use crate::threads::{self, PackedOnly};
+use crate::team::TeamGuard;
+use crate::threads;
 use crate::{Error, Result};
 
 /// Maximum number of objects tracked at the same time.
@@ -632,9 +633,9 @@ impl Tracker {
         Ok(matte.with_device_frame(DeviceFrame { enlarger: gpu.clone(), guide: upload.guide()? }))
     }
 
-    fn enter(&self) -> Result<(Option<StreamGuard>, Option<PackedOnly>)> {
+    fn enter(&self) -> Result<(Option<StreamGuard>, Option<TeamGuard>)> {
         let stream = self.gpu.as_ref().map_or(Ok(None), |gpu| gpu.enter())?;
-        Ok((stream, self.packed.then(PackedOnly::new)))
+        Ok((stream, self.packed.then(TeamGuard::new)))
     }
 
     fn begin_frame(&mut self) {

@@ -16,7 +16,7 @@ use super::{MAX_OBJECTS, bounds, object_stats};
 use crate::image::{FrameSource, Region};
 use crate::mask::ReferenceMask;
 use crate::matte::{mask_planes, shrink};
-use crate::threads::PackedOnly;
+use crate::team::TeamGuard;
 use crate::{Error, Result};
 
 /// What a reference is for.
@@ -81,7 +81,7 @@ impl ReferenceEncoder {
         purpose: ReferenceUse,
     ) -> Result<EncodedReference> {
         let _no_grad = tch::no_grad_guard();
-        let _threads = self.packed.then(PackedOnly::new);
+        let _team = self.packed.then(TeamGuard::new);
         let (ids, planes) = planes(mask, purpose, &self.ids)?;
         let frame = source.size();
         let (views, crop) = self.plan.views(frame, &planes, |region, size| {

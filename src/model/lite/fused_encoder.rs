@@ -14,12 +14,10 @@ use tch::Tensor;
 use super::features::{EncoderFeatures, FEATURE_BLOCKS};
 use crate::Result;
 use crate::model::layers::Conv;
-use crate::model::packed::{
-    Dense, Factors, Map, PANEL, UNLIMITED, in_parallel, padded_bias, share, values_mut,
-};
+use crate::model::packed::{Dense, Factors, Map, PANEL, UNLIMITED, padded_bias, share, values_mut};
 use crate::model::tensor_slices::{floats, is_float, pixels, plain};
 use crate::model::vector::{Element, Kernel, Vector, run};
-use crate::threads;
+use crate::team::{self, in_parallel};
 
 /// Side of depthwise kernels.
 const SIDE: usize = 3;
@@ -104,7 +102,7 @@ impl FusedEncoder {
         if !is_float(image) || image.numel() == 0 || channels != 3 || height % 16 != 0 || width % 16 != 0 {
             return Ok(None);
         }
-        let threads = threads::of_this_thread() as usize;
+        let threads = team::size();
         let run_all =
             |x: Map, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.map(&x, None, threads));
         let [s2_end, s4_end, s8_end, s16_end] = FEATURE_BLOCKS;

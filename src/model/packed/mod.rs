@@ -11,11 +11,6 @@ mod dense;
 mod pointwise;
 mod winograd;
 
-use std::error::Error as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-
-use once_cell::sync::OnceCell;
 use tch::{Device, Kind, Tensor};
 
 pub use self::bfloat16::values_mut;
@@ -25,7 +20,7 @@ use self::winograd::Winograd;
 use super::tensor_slices::{Unshared, floats, is_float, pixels};
 use super::vector::available;
 pub use super::vector::has_bfloat16;
-use crate::{Result, threads};
+use crate::{Result, team};
 
 /// Returns whether a network can be packed: weights of this kind on this device, and a processor with AVX2 and FMA.
 pub fn fits(weight: &Tensor) -> bool {
@@ -73,7 +68,7 @@ impl PackedConv {
         if !is_float(x) || x.dim() != 4 || x.size()[1] != inputs as i64 || x.numel() == 0 {
             return Ok(None);
         }
-        let threads = threads::of_this_thread() as usize;
+        let threads = team::size();
         let (n, _, height, width) = x.size4()?;
         let (height, width) = (height as usize, width as usize);
         let x = pixels(x)?;
@@ -135,48 +130,9 @@ impl Map {
     }
 }
 
-/// Starts rayon's pool, which is the application's if it has one. Returns whether it runs.
-fn has_pool() -> bool {
-    static STARTED: OnceCell<bool> = OnceCell::new();
-    *STARTED.get_or_init(|| {
-        let started = rayon::ThreadPoolBuilder::new().build_global();
-        // Without a source, the error is that there is a pool already.
-        started.err().is_none_or(|error| error.source().is_none())
-    })
-}
-
 /// Number of rows for each of `threads` threads.
 pub fn share(rows: usize, threads: usize) -> usize {
     rows.div_ceil(threads.max(1)).max(1)
-}
-
-/// How long a thread waits for others in a loop before it sleeps.
-const PATIENCE: Duration = Duration::from_micros(200);
-
-/// Calls `work` for every item, the first on this thread, the others on those of rayon's pool, or on this thread if the pool
-/// cannot be started.
-pub fn in_parallel<T: Send>(mut items: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
-    let Some(first) = items.next() else { return };
-    let others: Vec<T> = items.collect();
-    if others.is_empty() || !has_pool() {
-        return std::iter::once(first).chain(others).for_each(work);
-    }
-    let left = AtomicUsize::new(others.len());
-    rayon::in_place_scope(|scope| {
-        for item in others {
-            let (work, left) = (&work, &left);
-            scope.spawn(move |_| {
-                work(item);
-                left.fetch_sub(1, Ordering::Release);
-            });
-        }
-        work(first);
-        // The others have as much to do, so that they end soon: waiting in a loop is faster than sleeping.
-        let start = Instant::now();
-        while left.load(Ordering::Acquire) > 0 && start.elapsed() < PATIENCE {
-            std::hint::spin_loop();
-        }
-    });
 }
 
 #[cfg(test)]

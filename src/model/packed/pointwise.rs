@@ -5,8 +5,9 @@
 use tch::Tensor;
 
 use super::dense::{Dense, Factors};
-use super::{in_parallel, share};
+use super::share;
 use crate::Result;
+use crate::team::in_parallel;
 
 /// Packed convolution of 1x1.
 #[derive(Debug)]

@@ -9,10 +9,11 @@ use tch::Tensor;
 
 use super::bfloat16::values_mut;
 use super::dense::{Dense, Factors, UNLIMITED, padded_bias};
-use super::{in_parallel, share};
+use super::share;
 use crate::Result;
 use crate::model::tensor_slices::{floats, plain};
 use crate::model::vector::{Element, Kernel, MIN_LANES, Vector, run};
+use crate::team::in_parallel;
 
 /// Outputs of a tile along each axis.
 const STEP: usize = 4;

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Threads that help with the layers of a network while a frame is processed.
+//!
+//! A frame has about a hundred loops that are worth several threads, of some ten microseconds each: too short to wake a
+//! sleeping thread for each of them. The helpers therefore wait for the next loop actively, and go back to rayon's pool after
+//! the frame. The calling thread never waits for a helper that has not begun, so that a busy machine costs little.
+
+use std::any::Any;
+use std::cell::{RefCell, UnsafeCell};
+use std::error::Error as _;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use once_cell::sync::OnceCell;
+
+use crate::threads::{can_set_for_one_thread, of_this_thread, set_for_this_thread};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Team>>> = const { RefCell::new(None) };
+}
+
+/// Threads that libtorch may use, given to the layers of a network instead. While it exists, libtorch has one thread for
+/// work of the calling thread: OpenMP's threads would wait for their next work actively, too.
+#[must_use]
+#[derive(Debug)]
+pub struct TeamGuard {
+    team: Option<Arc<Team>>,
+    _not_send: PhantomData<*const ()>,
+}
+
+impl TeamGuard {
+    /// Gathers the threads. Does nothing if the calling thread has a team or one thread.
+    pub fn new() -> Self {
+        let count = of_this_thread();
+        let has_team = CURRENT.with_borrow(Option::is_some);
+        let team =
+            (count > 1 && !has_team && can_set_for_one_thread() && has_pool()).then(|| Team::gather(count));
+        if team.is_some() {
+            set_for_this_thread(1);
+            CURRENT.set(team.clone());
+        }
+        Self { team, _not_send: PhantomData }
+    }
+}
+
+impl Drop for TeamGuard {
+    fn drop(&mut self) {
+        if let Some(team) = &self.team {
+            team.ended.store(true, Ordering::Release);
+            CURRENT.set(None);
+            set_for_this_thread(team.size);
+        }
+    }
+}
+
+/// Returns how many threads the layers of a network use for work of the calling thread.
+pub fn size() -> usize {
+    CURRENT.with_borrow(|team| team.as_ref().map_or_else(of_this_thread, |team| team.size)) as usize
+}
+
+/// Calls `work` for every item, on this thread and those of its team. Panics if `work` does.
+pub fn in_parallel<T: Send>(items: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
+    let items: Vec<Mutex<Option<T>>> = items.map(|item| Mutex::new(Some(item))).collect();
+    let work = |index: usize| {
+        let item = items[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+        item.into_iter().for_each(&work);
+    };
+    if items.len() <= 1 || size() <= 1 {
+        return (0..items.len()).for_each(work);
+    }
+    let _guard = TeamGuard::new();
+    match CURRENT.with_borrow(Clone::clone) {
+        Some(team) => team.run(&work, items.len()),
+        None => (0..items.len()).for_each(work),
+    }
+}
+
+/// Starts rayon's pool, which is the application's if it has one. Returns whether it runs.
+fn has_pool() -> bool {
+    static STARTED: OnceCell<bool> = OnceCell::new();
+    *STARTED.get_or_init(|| {
+        let started = rayon::ThreadPoolBuilder::new().build_global();
+        // Without a source, the error is that there is a pool already.
+        started.err().is_none_or(|error| error.source().is_none())
+    })
+}
+
+/// A loop over indices.
+type Work<'a> = dyn Fn(usize) + Sync + 'a;
+
+/// A thread and its helpers.
+struct Team {
+    /// Number of threads.
+    size: u32,
+    /// The present loop. Only valid for those that have [claimed](Self::claim) one of its indices.
+    work: UnsafeCell<Option<&'static Work<'static>>>,
+    /// Number of the loop (upper half), number of its indices, and next index (lower quarter).
+    state: AtomicU64,
+    /// Indices that are done.
+    done: AtomicUsize,
+    /// Panic of a helper.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    ended: AtomicBool,
+}
+
+// SAFETY: `work` is written only by the thread that has the guard, while no index of a loop is claimed and not done; it is
+// read only by those that have claimed an index.
+unsafe impl Sync for Team {}
+
+impl std::fmt::Debug for Team {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("Team").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+/// Maximum number of indices of a loop.
+const MAX_INDICES: usize = u16::MAX as usize;
+
+impl Team {
+    fn gather(size: u32) -> Arc<Self> {
+        let team = Arc::new(Self {
+            size,
+            work: UnsafeCell::new(None),
+            state: AtomicU64::new(0),
+            done: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+            ended: AtomicBool::new(false),
+        });
+        for _ in 1..size {
+            let team = Arc::clone(&team);
+            rayon::spawn(move || team.help());
+        }
+        team
+    }
+
+    /// Runs a loop over `count` indices. Only the thread that has the guard calls this.
+    fn run(&self, work: &Work, count: usize) {
+        assert!(count <= MAX_INDICES, "{count} parts");
+        // SAFETY: this function does not return before all indices are done, and nobody uses `work` afterwards. No index of
+        // an earlier loop is claimed and not done.
+        unsafe { *self.work.get() = Some(std::mem::transmute::<&Work, &'static Work<'static>>(work)) };
+        self.done.store(0, Ordering::Relaxed);
+        let number = (self.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        self.state.store(number << 32 | (count as u64) << 16, Ordering::Release);
+        while self.work_once() {}
+        let mut spins = Spins::default();
+        while self.done.load(Ordering::Acquire) < count {
+            spins.wait();
+        }
+        let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Works on loops until the guard is dropped.
+    fn help(&self) {
+        let mut spins = Spins::default();
+        while !self.ended.load(Ordering::Acquire) {
+            if self.work_once() {
+                spins = Spins::default();
+            } else {
+                spins.wait();
+            }
+        }
+    }
+
+    /// Claims the next index of the present loop.
+    fn claim(&self) -> Option<usize> {
+        let next = |state: u64| {
+            let (count, index) = (state >> 16 & 0xffff, state & 0xffff);
+            (index < count).then_some(state + 1)
+        };
+        let state = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).ok()?;
+        Some((state & 0xffff) as usize)
+    }
+
+    /// Does one index of the present loop. Returns whether there was one.
+    fn work_once(&self) -> bool {
+        let Some(index) = self.claim() else { return false };
+        // SAFETY: the index is claimed, and the loop does not end before it is done.
+        let work = unsafe { *self.work.get() };
+        // A loop ends before its thread unwinds, because others may still use its data.
+        if let Some(work) = work
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(index)))
+        {
+            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+        }
+        self.done.fetch_add(1, Ordering::Release);
+        true
+    }
+}
+
+/// Active waiting that lets other threads run now and then.
+#[derive(Default)]
+struct Spins(u32);
+
+impl Spins {
+    fn wait(&mut self) {
+        self.0 = self.0.wrapping_add(1);
+        if self.0.is_multiple_of(64) {
+            std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_threads(count: u32, work: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                set_for_this_thread(count);
+                work();
+            });
+        });
+    }
+
+    #[test]
+    fn every_item_is_done_once() {
+        for threads in [1, 2, 5] {
+            with_threads(threads, || {
+                let guard = TeamGuard::new();
+                assert_eq!(size(), threads as usize);
+                for length in [0, 1, 2, 7, 100] {
+                    for _ in 0..100 {
+                        let mut values = vec![0; length];
+                        in_parallel(values.iter_mut().enumerate(), |(index, value)| *value += index + 1);
+                        assert!(values.into_iter().eq(1..=length));
+                    }
+                }
+                drop(guard);
+                let mut values = [0; 10];
+                in_parallel(values.iter_mut(), |value| *value += 1);
+                assert_eq!(values, [1; 10], "without a guard");
+            });
+        }
+    }
+
+    #[test]
+    fn a_team_has_the_threads_of_libtorch() {
+        with_threads(3, || {
+            let numbers = || (size(), tch::get_num_threads());
+            let outer = TeamGuard::new();
+            assert_eq!(numbers(), (3, 1));
+            drop(TeamGuard::new());
+            assert_eq!(numbers(), (3, 1), "the outer one still exists");
+            drop(outer);
+            assert_eq!(numbers(), (3, 3));
+        });
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_after_all_items() {
+        with_threads(4, || {
+            let _guard = TeamGuard::new();
+            for bad in [0, 5, 19] {
+                let done = AtomicUsize::new(0);
+                let run = || {
+                    in_parallel(0..20, |index| {
+                        assert_ne!(index, bad, "expected");
+                        done.fetch_add(1, Ordering::Relaxed);
+                    });
+                };
+                assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+                assert_eq!(done.into_inner(), 19);
+            }
+        });
+    }
+}
