@@ -17,6 +17,9 @@ use crate::{Result, visit_fields};
 /// Channels of the temporal skip.
 const SKIP_CHANNELS: i64 = 8;
 
+/// Objects that packed layers decode together. The features of more do not fit in the cache.
+const OBJECTS_AT_ONCE: i64 = 2;
+
 /// Decoder from encoder features and readouts to the mask.
 #[derive(Debug)]
 pub struct Decoder {
@@ -35,6 +38,7 @@ pub struct Decoder {
     head: Conv,
     edge: Option<EdgeStage>,
     skip_channels: i64,
+    packed: bool,
 }
 
 visit_fields!(Decoder:
@@ -128,6 +132,7 @@ impl Decoder {
                 channels => Some(EdgeStage::new(&(path / "edge"), d2, config.channels(channels))?),
             },
             skip_channels: d4,
+            packed: false,
         })
     }
 
@@ -136,6 +141,7 @@ impl Decoder {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn pack(&mut self, factors: Factors) -> Result<()> {
+        self.packed = true;
         let convolutions = [
             &mut self.fuse16,
             &mut self.residual16a,
@@ -167,6 +173,33 @@ impl Decoder {
 
     /// Returns logits (N, 1, H, W) in float32 and the stride-4 features (N, 32, H/4, W/4) for the next frame.
     pub fn forward(&self, inputs: &Inputs) -> Result<(Tensor, Tensor)> {
+        let n = inputs.mask4.size()[0];
+        if !self.packed || n <= OBJECTS_AT_ONCE {
+            return self.decode(inputs);
+        }
+        let (mut logits, mut features) = (Vec::new(), Vec::new());
+        for first in (0..n).step_by(OBJECTS_AT_ONCE as usize) {
+            let part = |x: &Tensor| x.f_narrow(0, first, OBJECTS_AT_ONCE.min(n - first));
+            let decoded = self.decode(&Inputs {
+                detail: inputs.detail.map(part).transpose()?.as_ref(),
+                s2: &part(inputs.s2)?,
+                s4: &part(inputs.s4)?,
+                s8: &part(inputs.s8)?,
+                s16: &part(inputs.s16)?,
+                mask4: &part(inputs.mask4)?,
+                sub8: &part(inputs.sub8)?,
+                sub16: &part(inputs.sub16)?,
+                read8: &part(inputs.read8)?,
+                read16: &part(inputs.read16)?,
+                skip: inputs.skip.map(part).transpose()?.as_ref(),
+            })?;
+            logits.push(decoded.0);
+            features.push(decoded.1);
+        }
+        Ok((Tensor::f_cat(&logits, 0)?, Tensor::f_cat(&features, 0)?))
+    }
+
+    fn decode(&self, inputs: &Inputs) -> Result<(Tensor, Tensor)> {
         let cat = |parts: &[&Tensor]| -> Result<Tensor> { Ok(Tensor::f_cat(parts, 1)?) };
 
         let y = self.fuse16.forward_relu(&cat(&[inputs.s16, inputs.sub16, inputs.read16])?)?;

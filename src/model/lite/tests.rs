@@ -100,14 +100,14 @@ fn folding_the_large_variant_keeps_the_output() {
     assert!(error < 1e-3 * size, "{error} of {size}");
 }
 
-/// Logits of the third frame for two objects, with layers, with packed float32, and with packed bfloat16 where the
+/// Logits of the third frame for three objects, with layers, with packed float32, and with packed bfloat16 where the
 /// processor has it.
 #[test]
 fn packed_networks_equal_their_layers() {
     let _guard = tch::no_grad_guard();
     let run = |model: &Lite| {
         let image = Tensor::arange(3 * 64 * 96, FLOAT).sin().reshape([1, 3, 64, 96]) * 0.5 + 0.5;
-        let masks = Tensor::cat(&[disk(20, 20), disk(40, 60)], 0);
+        let masks = Tensor::cat(&[disk(20, 20), disk(40, 60), disk(30, 80)], 0);
         let reference = model.reference(&image, &masks).unwrap();
         let mut state = model.start(&reference).unwrap();
         for _ in 0..2 {
