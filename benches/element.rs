@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Time of one frame in the element, from input buffer to output buffer, and in the network alone.
+//! Time of one frame on one thread in the element, from input buffer to output buffer, and in the network alone, and the
+//! interval between frames of a pipeline with default settings.
 //!
 //! Run with `cargo bench --bench element`, or `-- lite` for one of the two networks. I420 in, A420 out. Results are
 //! appended to the file named by `BENCH_HISTORY` (an absolute path), for instance `benches/history.csv`.
@@ -42,6 +43,7 @@ fn main() {
         let options = Options { model: model.clone(), ..Options::default() };
         let mut tracker = Tracker::new(&options).expect("a tracker");
         let label = format!("{name} {} {}", tracker.active_precision(), tracker.active_device());
+        tracker.set_threads(1);
         let mut network = network(&mut tracker);
         for (size, width, height) in SIZES {
             let mut element = element(folder.path(), model.as_deref(), width, height);
@@ -187,6 +189,7 @@ fn element(folder: &Path, model: Option<&Path>, width: usize, height: usize) -> 
         .expect("a mask file");
     let element = gstreamer::ElementFactory::make("fastganseg")
         .property("ref-mask", reference.to_str().expect("a path"))
+        .property("threads", 1u32)
         .build()
         .expect("the element");
     if let Some(model) = model {
