@@ -2,9 +2,9 @@
 
 //! Threads that help with the layers of a network while a frame is processed.
 //!
-//! A frame has about a hundred loops that are worth several threads, of some ten microseconds each: too short to wake a
-//! sleeping thread for each of them. The helpers therefore wait for the next loop actively, and go back to rayon's pool after
-//! the frame. The calling thread never waits for a helper that has not begun, so that a busy machine costs little.
+//! A frame has some forty loops that are worth several threads, of a few hundred microseconds each. Waking a sleeping thread
+//! for each of them would take a large part of that. The helpers therefore wait for the next loop actively, and go back to
+//! rayon's pool after the frame. The calling thread never waits for a helper that has not begun, so that a busy machine costs little.
 
 use std::any::Any;
 use std::cell::{RefCell, UnsafeCell};
