@@ -4,17 +4,18 @@
 //!
 //! A frame has some forty loops that are worth several threads, of a few hundred microseconds each. Waking a sleeping thread
 //! for each of them would take a large part of that. The helpers therefore wait for the next loop actively, and go back to
-//! rayon's pool after the frame. The calling thread never waits for a helper that has not begun, so that a busy machine costs little.
+//! their pool after the frame. The calling thread never waits for a helper that has not begun, so that a busy machine costs little.
 
 use std::any::Any;
 use std::cell::{RefCell, UnsafeCell};
-use std::error::Error as _;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::threads::{can_set_for_one_thread, of_this_thread, set_for_this_thread};
 
@@ -23,26 +24,31 @@ thread_local! {
 }
 
 /// Threads that libtorch may use, given to the layers of a network instead. While it exists, libtorch has one thread for
-/// work of the calling thread: OpenMP's threads would wait for their next work actively, too.
+/// work of the calling thread, if its number can be set for one thread: OpenMP's threads would wait for their next work
+/// actively, too.
 #[must_use]
 #[derive(Debug)]
 pub struct TeamGuard {
     team: Option<Arc<Team>>,
+    limits_libtorch: bool,
     _not_send: PhantomData<*const ()>,
 }
 
 impl TeamGuard {
-    /// Gathers the threads. Does nothing if the calling thread has a team or one thread.
+    /// Does nothing if the calling thread has a team or one thread.
     pub fn new() -> Self {
         let count = of_this_thread();
         let has_team = CURRENT.with_borrow(Option::is_some);
-        let team =
-            (count > 1 && !has_team && can_set_for_one_thread() && has_pool()).then(|| Team::gather(count));
-        if team.is_some() {
+        let team = (count > 1 && !has_team).then(|| Arc::new(Team::new(count)));
+        let limits_libtorch = team.is_some() && can_set_for_one_thread();
+        if limits_libtorch {
             set_for_this_thread(1);
-            CURRENT.set(team.clone());
         }
-        Self { team, _not_send: PhantomData }
+        if let Some(team) = &team {
+            Team::gather(team);
+            CURRENT.set(Some(Arc::clone(team)));
+        }
+        Self { team, limits_libtorch, _not_send: PhantomData }
     }
 }
 
@@ -51,7 +57,9 @@ impl Drop for TeamGuard {
         if let Some(team) = &self.team {
             team.ended.store(true, Ordering::Release);
             CURRENT.set(None);
-            set_for_this_thread(team.size);
+            if self.limits_libtorch {
+                set_for_this_thread(team.size);
+            }
         }
     }
 }
@@ -72,20 +80,30 @@ pub fn in_parallel<T: Send>(items: impl Iterator<Item = T>, work: impl Fn(T) + S
         return (0..items.len()).for_each(work);
     }
     let _guard = TeamGuard::new();
-    match CURRENT.with_borrow(Clone::clone) {
-        Some(team) => team.run(&work, items.len()),
-        None => (0..items.len()).for_each(work),
+    // A loop inside of `work` has no team.
+    let Some(team) = CURRENT.take() else { return (0..items.len()).for_each(work) };
+    let _restored = Restored(&team);
+    Team::run(&team, &work, items.len());
+}
+
+/// Gives a thread its team back when dropped.
+struct Restored<'a>(&'a Arc<Team>);
+
+impl Drop for Restored<'_> {
+    fn drop(&mut self) {
+        CURRENT.set(Some(Arc::clone(self.0)));
     }
 }
 
-/// Starts rayon's pool, which is the application's if it has one. Returns whether it runs.
-fn has_pool() -> bool {
-    static STARTED: OnceCell<bool> = OnceCell::new();
-    *STARTED.get_or_init(|| {
-        let started = rayon::ThreadPoolBuilder::new().build_global();
-        // Without a source, the error is that there is a pool already.
-        started.err().is_none_or(|error| error.source().is_none())
-    })
+/// Returns the threads that helpers run on; `None` if they cannot be started. They are not those of rayon's global pool, which
+/// may be the application's.
+fn pool() -> Option<&'static ThreadPool> {
+    static POOL: OnceCell<Option<ThreadPool>> = OnceCell::new();
+    let start = || {
+        let builder = ThreadPoolBuilder::new().thread_name(|index| format!("fastganseg-{index}"));
+        builder.build().ok()
+    };
+    POOL.get_or_init(start).as_ref()
 }
 
 /// A loop over indices.
@@ -101,7 +119,9 @@ struct Team {
     state: AtomicU64,
     /// Indices that are done.
     done: AtomicUsize,
-    /// Panic of a helper.
+    /// Helpers that are waiting, working or about to begin.
+    helpers: AtomicUsize,
+    /// Panic in a loop.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     ended: AtomicBool,
 }
@@ -119,53 +139,65 @@ impl std::fmt::Debug for Team {
 /// Maximum number of indices of a loop.
 const MAX_INDICES: usize = u16::MAX as usize;
 
+/// Time after which a helper that has nothing to do goes back to the pool.
+const PATIENCE: Duration = Duration::from_millis(1);
+
 impl Team {
-    fn gather(size: u32) -> Arc<Self> {
-        let team = Arc::new(Self {
+    fn new(size: u32) -> Self {
+        Self {
             size,
             work: UnsafeCell::new(None),
             state: AtomicU64::new(0),
             done: AtomicUsize::new(0),
+            helpers: AtomicUsize::new(0),
             panic: Mutex::new(None),
             ended: AtomicBool::new(false),
-        });
-        for _ in 1..size {
-            let team = Arc::clone(&team);
-            rayon::spawn(move || team.help());
         }
-        team
     }
 
-    /// Runs a loop over `count` indices. Only the thread that has the guard calls this.
-    fn run(&self, work: &Work, count: usize) {
+    /// Starts the helpers that are missing.
+    fn gather(team: &Arc<Self>) {
+        if let Some(pool) = pool() {
+            for _ in team.helpers.load(Ordering::Acquire)..team.size as usize - 1 {
+                team.helpers.fetch_add(1, Ordering::AcqRel);
+                let team = Arc::clone(team);
+                pool.spawn(move || team.help());
+            }
+        }
+    }
+
+    /// Runs a loop over `count` indices. Only the thread that has the guard calls this, and `work` does not.
+    fn run(team: &Arc<Self>, work: &Work, count: usize) {
         assert!(count <= MAX_INDICES, "{count} parts");
+        Self::gather(team);
         // SAFETY: this function does not return before all indices are done, and nobody uses `work` afterwards. No index of
         // an earlier loop is claimed and not done.
-        unsafe { *self.work.get() = Some(std::mem::transmute::<&Work, &'static Work<'static>>(work)) };
-        self.done.store(0, Ordering::Relaxed);
-        let number = (self.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        self.state.store(number << 32 | (count as u64) << 16, Ordering::Release);
-        while self.work_once() {}
+        unsafe { *team.work.get() = Some(std::mem::transmute::<&Work, &'static Work<'static>>(work)) };
+        team.done.store(0, Ordering::Relaxed);
+        let number = (team.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        team.state.store(number << 32 | (count as u64) << 16, Ordering::Release);
+        while team.work_once() {}
         let mut spins = Spins::default();
-        while self.done.load(Ordering::Acquire) < count {
+        while team.done.load(Ordering::Acquire) < count {
             spins.wait();
         }
-        let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let panic = team.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
     }
 
-    /// Works on loops until the guard is dropped.
+    /// Works on loops until the guard is dropped or there has been none for a while.
     fn help(&self) {
         let mut spins = Spins::default();
         while !self.ended.load(Ordering::Acquire) {
             if self.work_once() {
                 spins = Spins::default();
-            } else {
-                spins.wait();
+            } else if spins.wait() > PATIENCE {
+                break;
             }
         }
+        self.helpers.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Claims the next index of the present loop.
@@ -195,16 +227,27 @@ impl Team {
 }
 
 /// Active waiting that lets other threads run now and then.
-#[derive(Default)]
-struct Spins(u32);
+struct Spins {
+    count: u32,
+    start: Instant,
+}
+
+impl Default for Spins {
+    fn default() -> Self {
+        Self { count: 0, start: Instant::now() }
+    }
+}
 
 impl Spins {
-    fn wait(&mut self) {
-        self.0 = self.0.wrapping_add(1);
-        if self.0.is_multiple_of(64) {
+    /// Waits for a moment. Returns the time since the beginning now and then, otherwise zero.
+    fn wait(&mut self) -> Duration {
+        self.count = self.count.wrapping_add(1);
+        if self.count.is_multiple_of(64) {
             std::thread::yield_now();
+            self.start.elapsed()
         } else {
             std::hint::spin_loop();
+            Duration::ZERO
         }
     }
 }
@@ -253,6 +296,41 @@ mod tests {
             assert_eq!(numbers(), (3, 1), "the outer one still exists");
             drop(outer);
             assert_eq!(numbers(), (3, 3));
+        });
+    }
+
+    #[test]
+    fn a_loop_in_a_loop_is_done() {
+        with_threads(3, || {
+            let _guard = TeamGuard::new();
+            let sum = AtomicUsize::new(0);
+            in_parallel(0..10, |outer| {
+                in_parallel(0..10, |inner| {
+                    sum.fetch_add(10 * outer + inner, Ordering::Relaxed);
+                });
+            });
+            assert_eq!(sum.into_inner(), (0..100).sum::<usize>());
+            assert_eq!(size(), 3, "the team is back");
+        });
+    }
+
+    #[test]
+    fn helpers_that_left_are_replaced() {
+        with_threads(2, || {
+            let _guard = TeamGuard::new();
+            for _ in 0..3 {
+                let arrived = AtomicUsize::new(0);
+                let end = Instant::now() + Duration::from_secs(20);
+                in_parallel(0..2, |_| {
+                    arrived.fetch_add(1, Ordering::AcqRel);
+                    // Each thread waits for the other.
+                    while arrived.load(Ordering::Acquire) < 2 && Instant::now() < end {
+                        std::thread::yield_now();
+                    }
+                });
+                assert!(Instant::now() < end, "one thread did both");
+                std::thread::sleep(20 * PATIENCE);
+            }
         });
     }
 

@@ -219,7 +219,7 @@ pub fn prepare(model: &mut impl Regressor, device: Device, kind: Kind) -> Result
 /// How a network computes.
 #[derive(Clone, Copy, Debug)]
 pub struct Prepared {
-    /// Kind of its tensors. With packed weights, a network that computes in bfloat16 has tensors of float32.
+    /// Kind of its tensors. A network that packs has tensors of float32 even if it computes in bfloat16.
     pub kind: Kind,
     /// Whether all large layers are packed, so that libtorch needs no threads.
     pub packed: bool,

@@ -120,7 +120,10 @@ pub fn run<K: Kernel>(kernel: K, length: usize) -> K::Output {
         }
     };
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("not available")
+    {
+        drop(kernel);
+        unreachable!("not available")
+    }
 }
 
 /// Returns the nearest value in bfloat16.

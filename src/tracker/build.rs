@@ -200,6 +200,7 @@ impl Tracker {
     /// If steps are recorded, this records those of one object for every length of the memory. Returns the
     /// duration of the last step.
     fn warm_up(&mut self) -> Result<Duration> {
+        let _team = self.packed.then(TeamGuard::new);
         malloc::keep_freed_memory();
         let (height, width) = self.config.size();
         let image = channels_last(&Tensor::f_zeros([1, 3, height, width], (self.kind, self.device))?)?;

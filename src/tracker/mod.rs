@@ -440,6 +440,7 @@ impl Tracker {
         let Some(crop) = self.next_crop.filter(|_| self.can_prefetch()) else { return Ok(None) };
         let crop = crop.of(frame);
         let _no_grad = tch::no_grad_guard();
+        let _team = self.packed.then(TeamGuard::new);
         let image = self.input_image(source, crop.region, crop.size)?;
         Ok(self.runner.prefetch(image).map(|encoding| Prefetched { crop, encoding }))
     }

@@ -485,7 +485,7 @@ mod tests {
 
     use super::*;
     use crate::model::lite::features::product;
-    use crate::model::vector::checked_available;
+    use crate::model::vector::{checked_available, checked_has_bfloat16};
 
     /// Numbers of queries, keys, channels and tokens that are and are not multiples of the lanes and blocks.
     const SHAPES: [[i64; 4]; 5] =
@@ -501,7 +501,13 @@ mod tests {
         assert!(difference < 1e-5, "{difference}");
     }
 
-    /// Calls `check` with inputs of several shapes, batches and numbers of threads.
+    /// Number formats of query and keys that the processor supports.
+    fn formats() -> Vec<(Factors, Kind)> {
+        let bfloat16 = checked_has_bfloat16().then_some((Factors::Bfloat16, Kind::BFloat16));
+        std::iter::once((Factors::Float32, Kind::Float)).chain(bfloat16).collect()
+    }
+
+    /// Calls `check` with inputs of several shapes, batches, formats and numbers of threads.
     fn for_inputs(check: impl Fn(Readout, &Tensor) + Send + Copy) {
         if !checked_available() {
             return;
@@ -524,16 +530,15 @@ mod tests {
                     std::thread::scope(|scope| {
                         scope.spawn(move || {
                             crate::threads::set_for_this_thread(threads);
-                            let likeness = product(&query, &keys).unwrap();
-                            let inputs = Readout {
-                                query: &query,
-                                keys: &keys,
-                                sharpness: &sharpness,
-                                value: &value,
-                                factors: Factors::Float32,
-                            };
-                            assert!(inputs.fits());
-                            check(inputs, &likeness);
+                            for (factors, kind) in formats() {
+                                let rounded = |x: &Tensor| x.to_kind(kind).to_kind(Kind::Float);
+                                let likeness = product(&rounded(&query), &rounded(&keys)).unwrap();
+                                let (query, keys) = (&query, &keys);
+                                let inputs =
+                                    Readout { query, keys, sharpness: &sharpness, value: &value, factors };
+                                assert!(inputs.fits());
+                                check(inputs, &likeness);
+                            }
                         });
                     });
                 }

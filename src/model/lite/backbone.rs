@@ -86,8 +86,11 @@ impl Backbone {
             Network::MobileNetV2(encoder) => encoder.forward(image),
             Network::Resnet50(encoder) => {
                 let kind = image.kind();
-                let [s2, s4, s8, s16] =
-                    encoder.forward_image(&image.f_to_kind(encoder.kind())?)?.map(|x| x.f_to_kind(kind));
+                // Packed networks have float32 images and a backbone in bfloat16. In training, images may be bfloat16, and the
+                // weights are float32.
+                let computed = if encoder.kind() == Kind::BFloat16 { Kind::BFloat16 } else { kind };
+                let features = encoder.forward_image(&image.f_to_kind(computed)?)?;
+                let [s2, s4, s8, s16] = features.map(|x| x.f_to_kind(kind));
                 let (s2, s4, s8, s16) = (s2?, s4?, s8?, s16?);
                 Ok(EncoderFeatures { s8_expanded: s8.shallow_clone(), s2, s4, s8, s16 })
             }

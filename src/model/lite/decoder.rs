@@ -7,7 +7,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::super::config::{Config, TemporalSkip};
 use super::super::layers::{Conv, ConvSpec, Visit, double};
-use super::super::packed::Factors;
+use super::super::packed::{self, Factors};
 use super::super::shuffle::shuffle;
 use super::backbone::Channels;
 use super::matching::Matching;
@@ -141,7 +141,7 @@ impl Decoder {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn pack(&mut self, factors: Factors) -> Result<()> {
-        self.packed = true;
+        self.packed = packed::fits(&self.head.weight);
         let convolutions = [
             &mut self.fuse16,
             &mut self.residual16a,
@@ -164,6 +164,11 @@ impl Decoder {
     /// Returns the kind in which the network computes.
     pub fn kind(&self) -> Kind {
         self.head.weight.kind()
+    }
+
+    /// Returns whether the weights are packed.
+    pub fn is_packed(&self) -> bool {
+        self.packed
     }
 
     /// Returns whether the decoder corrects its logits at full resolution.

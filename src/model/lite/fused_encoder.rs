@@ -350,7 +350,7 @@ mod tests {
     use crate::model::Config;
     use crate::model::layers::{Visit, channels_last};
     use crate::model::lite::encoder::Encoder;
-    use crate::model::vector::{available, checked_has_bfloat16};
+    use crate::model::vector::{checked_available, checked_has_bfloat16};
 
     fn features(encoder: &Encoder, image: &Tensor) -> [Tensor; 5] {
         let EncoderFeatures { s2, s4, s8, s8_expanded, s16 } = encoder.forward(image).unwrap();
@@ -361,7 +361,7 @@ mod tests {
     /// multiples of the tile and of the number of threads.
     #[test]
     fn features_equal_those_of_the_layers() {
-        if !available() {
+        if !checked_available() {
             return;
         }
         let _guard = tch::no_grad_guard();
@@ -429,7 +429,7 @@ mod tests {
             (ones(&[1, 3, 32, 48]).to_kind(Kind::BFloat16), false),
             (ones(&[1, 3, 32, 48]).set_requires_grad(true), false),
         ] {
-            assert_eq!(fused(&image), available().then_some(expected), "{:?}", image.size());
+            assert_eq!(fused(&image), checked_available().then_some(expected), "{:?}", image.size());
         }
     }
 

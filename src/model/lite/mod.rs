@@ -31,6 +31,7 @@ use super::layers::{RelativeRect, Visit, average_pool, channels_last, resample_p
 use super::shuffle::unshuffle;
 use super::{Config, Factors, Regressor, Role, ShallowClone, Sight};
 use crate::model::layers::copy_of;
+use crate::team::TeamGuard;
 use crate::{Error, Result, visit_fields};
 
 /// The built-in regressor.
@@ -190,6 +191,7 @@ impl Lite {
         readout: &MemoryReadout,
         biases: &Biases,
     ) -> Result<(Tensor, Tensor)> {
+        let _team = self.decoder.is_packed().then(TeamGuard::new);
         let n = mask.size()[0];
         let (now, previous) = (now.expand(n)?, previous.expand(n)?);
         let mask4 = average_pool(&mask.f_to_kind(now.s16.kind())?, 4)?;

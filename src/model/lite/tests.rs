@@ -2,6 +2,8 @@
 
 use tch::{Device, Kind, Tensor, nn};
 
+use std::collections::BTreeMap;
+
 use super::memory::{Selection, Tokens};
 use super::*;
 use crate::model::vector::{checked_available, checked_has_bfloat16};
@@ -118,6 +120,17 @@ fn packed_networks_equal_their_layers() {
     };
     for config in [tiny(), Config { width: 1.0, ..tiny() }, tiny_large()] {
         let (store, mut layers) = build(&config);
+        for (index, (name, mut weight)) in
+            store.variables().into_iter().collect::<BTreeMap<_, _>>().into_iter().enumerate()
+        {
+            if weight.dim() == 4 {
+                let inputs = weight.size()[1..].iter().product::<i64>() as f64;
+                let values = (Tensor::arange(weight.numel() as i64, FLOAT) * 0.7 + index as f64).sin();
+                weight.copy_(&(values.reshape(weight.size()) * (2.0 / inputs).sqrt()));
+            } else if name.ends_with("bias") && !name.contains("bn") {
+                let _ = weight.fill_(0.05);
+            }
+        }
         let networks = |kind| {
             let (mut copy, mut model) = build(&config);
             copy.copy(&store).unwrap();
@@ -134,10 +147,27 @@ fn packed_networks_equal_their_layers() {
         if checked_has_bfloat16() {
             let (packed, prepared) = networks(Kind::BFloat16);
             assert_eq!(prepared.kind, Kind::Float);
-            let error = difference(&expected, &run(&packed));
-            assert!((1e-6 * size..0.1 * size).contains(&error), "{error} of {size}");
+            let rms = |x: &Tensor| x.square().mean(Kind::Float).sqrt().double_value(&[]);
+            let (error, size) = (rms(&(run(&packed) - &expected)), rms(&expected));
+            // libtorch rounds all activations of the large backbone.
+            let limit = if config.architecture == Architecture::Lite { 0.1 } else { 0.4 };
+            assert!((1e-6 * size..limit * size).contains(&error), "{error} of {size}");
         }
     }
+}
+
+/// As in training with mixed precision: the weights are float32.
+#[test]
+fn a_large_encoder_computes_in_the_kind_of_its_image() {
+    let _guard = tch::no_grad_guard();
+    let (_store, model) = build(&tiny_large());
+    let image = Tensor::rand([1, 3, 64, 96], FLOAT);
+    let features = |kind| model.encoder.forward(&image.to_kind(kind)).unwrap().s16;
+    let (half, single) = (features(Kind::BFloat16), features(Kind::Float));
+    assert_eq!((half.kind(), single.kind()), (Kind::BFloat16, Kind::Float));
+    let error = difference(&half.to_kind(Kind::Float), &single);
+    let rounding = difference(&single.to_kind(Kind::BFloat16).to_kind(Kind::Float), &single);
+    assert!(error > 1.5 * rounding, "only the result was rounded: {error}, {rounding}");
 }
 
 #[test]

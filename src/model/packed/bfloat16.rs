@@ -74,9 +74,11 @@ mod lanes {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     fn convert_row(x: &[f32], pairs: &mut [u32]) {
-        let mut from = x.chunks_exact(2 * PANEL);
-        let mut to = pairs.chunks_exact_mut(PANEL);
-        for (x, pairs) in from.by_ref().zip(to.by_ref()) {
+        // With an odd number of values, the last pair may complete a vector although its second value is missing.
+        let whole = x.len() / (2 * PANEL);
+        let (x, x_rest) = x.split_at(whole * 2 * PANEL);
+        let (pairs, pairs_rest) = pairs.split_at_mut(whole * PANEL);
+        for (x, pairs) in x.chunks_exact(2 * PANEL).zip(pairs.chunks_exact_mut(PANEL)) {
             // SAFETY: the chunks have as many values as are read and written. Both types are 64 bytes.
             unsafe {
                 let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(PANEL)));
@@ -84,21 +86,17 @@ mod lanes {
                 _mm512_storeu_si512(pairs.as_mut_ptr().cast(), values);
             }
         }
-        let (x, pairs) = (from.remainder(), to.into_remainder());
-        if !pairs.is_empty() {
+        if !pairs_rest.is_empty() {
             let mut rest = [0u32; PANEL];
+            let (low, high) = (first(x_rest.len()), first(x_rest.len().saturating_sub(PANEL)));
             // SAFETY: masked values are not read. Both types are 64 bytes.
             unsafe {
-                let low = _mm512_maskz_loadu_ps(first(x.len()), x.as_ptr());
-                let high = _mm512_maskz_loadu_ps(
-                    first(x.len().saturating_sub(PANEL)),
-                    x.as_ptr().wrapping_add(PANEL),
-                );
+                let low = _mm512_maskz_loadu_ps(low, x_rest.as_ptr());
+                let high = _mm512_maskz_loadu_ps(high, x_rest.as_ptr().wrapping_add(PANEL));
                 let values: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
                 _mm512_storeu_si512(rest.as_mut_ptr().cast(), values);
             }
-            let length = pairs.len();
-            pairs.copy_from_slice(&rest[..length]);
+            pairs_rest.copy_from_slice(&rest[..pairs_rest.len()]);
         }
     }
 

@@ -18,8 +18,7 @@ pub const UNLIMITED: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 /// Pixels that are computed together.
 pub const TILE: usize = 6;
 
-/// Matrix product over channels: weights in panels of [`PANEL`] outputs, (panels, inputs, PANEL); missing outputs are
-/// zero.
+/// Matrix product over channels, with weights in panels of [`PANEL`] outputs; missing outputs are zero.
 #[derive(Debug)]
 pub struct Dense {
     /// Input channels.

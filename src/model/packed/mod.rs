@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Convolutions on the CPU with weights packed for its vector instructions, for inference in float32 on x86-64
-//! processors with AVX2 and FMA. [`Conv`](super::layers::Conv) defines their results for finite values.
+//! Convolutions on the CPU with weights packed for its vector instructions, for inference on x86-64 processors with AVX2 and
+//! FMA. Pictures are float32; the factors of products are float32 or bfloat16 ([`Factors`]). [`Conv`](super::layers::Conv) defines their results for finite values.
 //!
 //! libtorch is about as fast for large convolutions, but writes and reads every intermediate result, and prepares kernels
 //! for each new size of the input.

@@ -22,6 +22,8 @@ fn packed_convolutions_equal_those_of_libtorch() {
         (1, 8, 40, 2, 3),
         (2, 16, 1, 9, 14),
         (1, 12, 9, 35, 90),
+        (1, 31, 5, 7, 3),
+        (1, 63, 33, 5, 13),
     ] {
         let x = random(&[n, inputs, height, width]);
         for (side, has_bias) in [(1, true), (1, false), (3, true), (3, false)] {

@@ -41,7 +41,7 @@ pub struct Winograd {
     bias: Vec<f32>,
     inputs: usize,
     outputs: usize,
-    /// Channels of a product: the outputs, or as many as a vector has.
+    /// Channels of a product: the outputs, at least [`MIN_LANES`].
     columns: usize,
     factors: Factors,
 }
@@ -88,7 +88,7 @@ impl Buffers {
 }
 
 impl Winograd {
-    /// Packs `weight` (outputs, inputs, 3, 3). Returns `None` if it has fewer input channels than a vector.
+    /// Packs `weight` (outputs, inputs, 3, 3). Returns `None` for fewer than [`MIN_LANES`] inputs.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, factors: Factors) -> Result<Option<Self>> {
         let (outputs, inputs, ..) = weight.size4()?;
         let (outputs, inputs) = (outputs as usize, inputs as usize);
