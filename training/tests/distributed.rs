@@ -315,15 +315,17 @@ fn validation_is_shared_and_written_once() {
     let fixture = Fixture::new();
     let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\", \"s0\", \"s1\"]\nevery = 2\n";
     fs::write(fixture.path("run.toml"), fixture.config() + validation).unwrap();
-    succeeded(&fixture.train("one", &["steps=4"]));
-    succeeded(&train_on_two(&fixture, "two", &["steps=4"]));
+    // The weights stay equal: those of two ranks would be rounded differently, and the scores of these networks are near zero.
+    let settings = ["steps=4", "optimiser.learning_rate=1e-12"];
+    succeeded(&fixture.train("one", &settings));
+    succeeded(&train_on_two(&fixture, "two", &settings));
     let [one, two] = ["one", "two"].map(|run| {
         let curve = fs::read_to_string(fixture.path(run).join("curve.csv")).unwrap();
         let best = Weights::open(&fixture.path(run).join("best.safetensors")).unwrap();
         (column(&curve, "score/J&F"), best.metadata()["validation_by_sequence"].clone())
     });
     assert_eq!(one.0.len(), 2);
-    assert!(one.0.iter().zip(&two.0).all(|(one, two)| (one - two).abs() < 1e-3), "{one:?} {two:?}");
+    assert!(one.0.iter().zip(&two.0).all(|(one, two)| (one - two).abs() < 1e-6), "{one:?} {two:?}");
     let names: Vec<&str> = two.1.split('"').skip(1).step_by(2).collect();
     assert_eq!(names, ["s0", "s1", "s2"]);
     let files = |run: &str| fs::read_dir(fixture.path(run)).unwrap().count();
