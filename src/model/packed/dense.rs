@@ -34,7 +34,7 @@ pub struct Dense {
 pub enum Factors {
     /// 32-bit floating point.
     Float32,
-    /// 16-bit brain floating point; needs the processor's [instructions](crate::model::vector::has_bfloat16).
+    /// 16-bit brain floating point; needs AVX-512 with its instructions for bfloat16.
     Bfloat16,
 }
 
