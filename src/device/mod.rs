@@ -12,6 +12,7 @@ use std::str::FromStr;
 use tch::{Device, Kind};
 
 use self::driver::{Card, Driver};
+use crate::model::has_bfloat16;
 use crate::{Error, Result};
 
 /// The requested device.
@@ -121,7 +122,7 @@ impl Precision {
                 "precision float16 needs a CUDA device; on the CPU use auto, bfloat16 or float32".into(),
             )),
             (Self::Float16, _) => Ok(Kind::Half),
-            (Self::Auto, Device::Cpu) if cpu_has_bfloat16() => Ok(Kind::BFloat16),
+            (Self::Auto, Device::Cpu) if has_bfloat16() => Ok(Kind::BFloat16),
             (Self::Auto, Device::Cpu) => Ok(Kind::Float),
             (Self::Auto, Device::Cuda(index)) => {
                 Ok(card(index).map_or(Kind::Float, |card| fastest(card.capability)))
@@ -144,16 +145,6 @@ fn fastest(capability: (i32, i32)) -> Kind {
         6 | 7 => Kind::Half,
         _ => Kind::Float,
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn cpu_has_bfloat16() -> bool {
-    std::arch::is_x86_feature_detected!("avx512bf16")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu_has_bfloat16() -> bool {
-    false
 }
 
 /// Opens a device. Also returns the reason if `auto` selected the CPU.

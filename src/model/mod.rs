@@ -30,6 +30,7 @@ pub use zero_init::zero_init;
 use layers::{RelativeRect, channels_last};
 pub use packed::Factors;
 use tch::{Device, Kind, Tensor, nn};
+pub use vector::has_bfloat16;
 
 use crate::Result;
 
@@ -232,7 +233,7 @@ pub struct Prepared {
 pub fn prepare_packed<R: Regressor>(model: &mut R, device: Device, kind: Kind) -> Result<Prepared> {
     let factors = match (device, kind) {
         (Device::Cpu, Kind::Float) => Factors::Float32,
-        (Device::Cpu, Kind::BFloat16) if R::PACKS && packed::has_bfloat16() => Factors::Bfloat16,
+        (Device::Cpu, Kind::BFloat16) if R::PACKS && has_bfloat16() => Factors::Bfloat16,
         _ => {
             prepare(model, device, kind)?;
             return Ok(Prepared { kind, packed: false });

@@ -19,7 +19,6 @@ use self::pointwise::Pointwise;
 use self::winograd::Winograd;
 use super::tensor_slices::{Unshared, floats, is_float, pixels};
 use super::vector::available;
-pub use super::vector::has_bfloat16;
 use crate::{Result, team};
 
 /// Returns whether a network can be packed: weights of this kind on this device, and a processor with AVX2 and FMA.
