@@ -4,7 +4,8 @@
 //!
 //! A frame has some forty loops that are worth several threads, of a few hundred microseconds each. Waking a sleeping thread
 //! for each of them would take a large part of that. The helpers therefore wait for the next loop actively, and go back to
-//! their pool after the frame. The calling thread never waits for a helper that has not begun, so that a busy machine costs little.
+//! their pool after the frame. The calling thread never waits for a helper that has not begun, so that a busy machine costs
+//! little.
 
 use std::any::Any;
 use std::cell::{RefCell, UnsafeCell};
@@ -35,7 +36,7 @@ pub struct TeamGuard {
 }
 
 impl TeamGuard {
-    /// Does nothing if the calling thread has a team or one thread.
+    /// Gives the calling thread a team. Does nothing if it already has one, or if libtorch has one thread.
     pub fn new() -> Self {
         let count = of_this_thread();
         let has_team = CURRENT.with_borrow(Option::is_some);

@@ -100,8 +100,8 @@ mod lanes {
         }
     }
 
-    /// Computes products of pixels `x` (…, pairs) with panels of `weights` (panels, pairs, PANEL), with `bias` (panels,
-    /// PANEL), limited to `range`, to `y` (…, width), from its channel `first` on. Writes no more channels than `y` has.
+    /// Computes products of pixels `x` (…, pairs) with `weights` (panels, pairs, PANEL), adds `bias` (panels, PANEL), and
+    /// writes them, limited to `range`, to `y` (…, width). Channels from `width` on are not written.
     pub fn panels(
         x: &[u32],
         pairs: usize,
