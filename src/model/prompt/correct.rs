@@ -4,8 +4,10 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Point, Prompt, PromptNetwork, Rect, mask_prompt};
-use crate::image::{Picture, Region};
+use super::input::{MARGIN, Placement};
+use super::select::{CROP, bounds, crop_around};
+use super::{Embedding, Point, Prompt, PromptNetwork, Rect, mask_prompt};
+use crate::image::{FrameSource, Picture, Region, connected_components};
 use crate::{Error, Result};
 
 /// Parts of a change that are narrower than this share of the picture's shorter side, and that lead away from the click,
@@ -16,47 +18,68 @@ const NARROW: f64 = 1.0 / 100.0;
 const MIN_REMOVED: f64 = 0.01;
 const MAX_REMOVED: f64 = 0.7;
 
+/// Longer side of the close-up in the network's input, in pixels. Corrections are as good as with larger ones.
+const CLOSE_UP_SIDE: i64 = 384;
+
 /// Minimum intersection over union of a rough mask and the refined mask of the same object.
 const MIN_REFINED: f64 = 0.7;
 
 impl PromptNetwork {
     /// Returns `alpha`, the mask of an object in `picture` at its size (0 to 255), corrected at `points`. The network may
-    /// draw the whole object in another way; only the changed areas at the points are taken.
+    /// draw the whole object in another way; only the changed areas at the points are taken. It sees the surroundings of the
+    /// mask and of the points.
     ///
     /// # Errors
     /// [`Error::Config`] if the points, the mask or the picture are invalid, see [`Prompt::check`].
     pub fn correct(&self, picture: &Picture, alpha: &[u8], points: &[Point]) -> Result<Vec<u8>> {
+        let _guard = tch::no_grad_guard();
         let size = (picture.width, picture.height);
         if alpha.len() != size.0 * size.1 {
             return Err(Error::Config("the mask has another size than the picture".into()));
         }
-        if let [point] = points
-            && !point.positive
-            && let Some(corrected) = self.without_object_at(picture, alpha, point)?
-        {
-            return Ok(corrected);
-        }
-        let mask = Some(mask_prompt(alpha, size)?);
-        let selection = self.select(picture, &Prompt { points: points.to_vec(), rect: None, mask })?;
+        let prompt = Prompt { points: points.to_vec(), ..Prompt::default() };
+        prompt.check_points(size)?;
+        let region = surroundings(alpha, points, size)?;
+        let (first, last) = (region.x, region.x + region.width);
+        let rows = alpha.chunks(size.0).skip(region.y).take(region.height);
+        let before: Vec<u8> = rows.flat_map(|row| &row[first..last]).copied().collect();
+        let mut source = *picture;
+        let close_up = source.crop(region, (region.width, region.height))?;
+        let after = self.correct_close_up(&close_up, &before, &prompt.moved_into(region))?;
         let mut corrected = alpha.to_vec();
-        for point in points {
-            apply_at(&mut corrected, &selection.alpha, size, point)?;
+        let rows = corrected.chunks_mut(size.0).skip(region.y);
+        for (row, after) in rows.zip(after.chunks(region.width)) {
+            row[first..last].copy_from_slice(after);
         }
         Ok(corrected)
     }
-}
 
-impl PromptNetwork {
+    fn correct_close_up(&self, picture: &Picture, alpha: &[u8], prompt: &Prompt) -> Result<Vec<u8>> {
+        let embedding = self.encode_with(picture, CLOSE_UP_SIDE, MARGIN)?;
+        if let [point] = prompt.points[..]
+            && !point.positive
+            && let Some(corrected) = self.without_object_at(&embedding, alpha, point)?
+        {
+            return Ok(corrected);
+        }
+        let mask = Some(mask_prompt(alpha, embedding.placement)?);
+        let wanted = self.decode_points(&embedding, &Prompt { mask, points: prompt.points.clone(), rect: None })?;
+        let wanted = wanted.alpha()?;
+        let mut corrected = alpha.to_vec();
+        for point in &prompt.points {
+            apply_at(&mut corrected, &wanted, (picture.width, picture.height), point)?;
+        }
+        Ok(corrected)
+    }
+
     /// Returns `alpha` without the object that the network finds at the point, or `None` if hardly anything of the mask
     /// would be left or removed.
-    fn without_object_at(&self, picture: &Picture, alpha: &[u8], point: &Point) -> Result<Option<Vec<u8>>> {
-        let _guard = tch::no_grad_guard();
-        let prompt = Prompt { points: vec![Point { positive: true, ..*point }], rect: None, mask: None };
-        prompt.check((picture.width, picture.height))?;
-        let at = pixel_at(point, (picture.width, picture.height));
+    fn without_object_at(&self, embedding: &Embedding, alpha: &[u8], point: Point) -> Result<Option<Vec<u8>>> {
+        let prompt = Prompt { points: vec![Point { positive: true, ..point }], ..Prompt::default() };
+        let at = pixel_at(&point, embedding.placement.picture());
         let area = alpha.iter().filter(|&&value| value > 127).count() as f64;
         let mut best: Option<(f64, Vec<u8>)> = None;
-        for candidate in self.decode(&self.encode(picture)?, &prompt)? {
+        for candidate in self.decode(embedding, &prompt)? {
             let other = candidate.alpha()?;
             let removed = alpha.iter().zip(&other).filter(|&(&value, &other)| value > 127 && other > 127);
             let removed = removed.count() as f64;
@@ -83,7 +106,7 @@ impl PromptNetwork {
         let prompt = Prompt {
             points: Vec::new(),
             rect: Some(Rect { x, y, width, height }),
-            mask: Some(mask_prompt(alpha, size)?),
+            mask: Some(mask_prompt(alpha, Placement::new(size))?),
         };
         let refined = self.select(picture, &prompt)?.alpha;
         let pairs = || alpha.iter().zip(&refined).map(|(before, after)| (*before > 127, *after > 127));
@@ -92,6 +115,13 @@ impl PromptNetwork {
         let is_same = both as f64 >= MIN_REFINED * either as f64;
         Ok(if is_same { refined } else { alpha.to_vec() })
     }
+}
+
+/// Returns the region of a picture that is looked at for a correction of `alpha`.
+fn surroundings(alpha: &[u8], points: &[Point], size: (usize, usize)) -> Result<Region> {
+    let plane = Tensor::f_from_data_size(alpha, &[size.1 as i64, size.0 as i64], Kind::Uint8)?;
+    let rect = bounds(&plane.f_gt(127)?.f_to_kind(Kind::Uint8)?)?;
+    Ok(rect.map_or_else(|| Region::whole(size), |rect| crop_around(rect, CROP, points, size)))
 }
 
 /// Index of the pixel at a point, row by row.
@@ -133,10 +163,10 @@ fn area_at(changes: &[bool], (width, height): (usize, usize), start: usize) -> R
         .f_to_kind(Kind::Float)?;
     let core = to_bools(&dilate(&plane.f_neg()?, radius)?.f_neg()?)?;
     if !core[start] {
-        return Ok(connected(changes, width, start));
+        return Ok(connected(changes, (width, height), start));
     }
     let core: Vec<f32> =
-        connected(&core, width, start).into_iter().map(|core| f32::from(u8::from(core))).collect();
+        connected(&core, (width, height), start).into_iter().map(|core| f32::from(u8::from(core))).collect();
     let core = Tensor::f_from_slice(&core)?.f_reshape([1, 1, height as i64, width as i64])?;
     let grown = to_bools(&dilate(&core, radius + 1)?)?;
     Ok(grown.iter().zip(changes).map(|(&grown, &change)| grown && change).collect())
@@ -144,26 +174,20 @@ fn area_at(changes: &[bool], (width, height): (usize, usize), start: usize) -> R
 
 fn dilate(plane: &Tensor, radius: i64) -> Result<Tensor> {
     let side = 2 * radius + 1;
-    Ok(plane.f_max_pool2d([side, side], [1, 1], [radius, radius], [1, 1], false)?)
+    let columns = plane.f_max_pool2d([1, side], [1, 1], [0, radius], [1, 1], false)?;
+    Ok(columns.f_max_pool2d([side, 1], [1, 1], [radius, 0], [1, 1], false)?)
 }
 
 fn to_bools(plane: &Tensor) -> Result<Vec<bool>> {
     Ok(Vec::try_from(plane.f_gt(0.5)?.f_reshape([-1])?)?)
 }
 
-/// Returns the 4-connected pixels of `mask`, with rows of `width`, that contain `start`.
-fn connected(mask: &[bool], width: usize, start: usize) -> Vec<bool> {
+/// Returns the connected pixels of `mask` that contain `start`.
+fn connected(mask: &[bool], (width, height): (usize, usize), start: usize) -> Vec<bool> {
     let mut found = vec![false; mask.len()];
-    let mut next = vec![start];
-    while let Some(at) = next.pop() {
-        if !mask[at] || std::mem::replace(&mut found[at], true) {
-            continue;
-        }
-        let x = at % width;
-        next.extend((x > 0).then(|| at - 1));
-        next.extend((x + 1 < width).then_some(at + 1));
-        next.extend(at.checked_sub(width));
-        next.extend((at + width < mask.len()).then_some(at + width));
+    let components = connected_components((height, width), |at| mask[at]);
+    for at in components.into_iter().find(|component| component.contains(&start)).into_iter().flatten() {
+        found[at] = true;
     }
     found
 }
@@ -182,6 +206,16 @@ mod tests {
         let mut corrected = before.to_vec();
         apply_at(&mut corrected, wanted, SIZE, &Point { x, y: 10.5, positive }).unwrap();
         corrected
+    }
+
+    #[test]
+    fn a_correction_looks_at_the_mask_and_the_click() {
+        let alpha = mask(|x, y| (10..14).contains(&x) && (6..10).contains(&y));
+        let region = |x: f64| surroundings(&alpha, &[Point { x, y: 8.0, positive: true }], SIZE).unwrap();
+        assert_eq!(region(12.0), Region { x: 8, y: 4, width: 8, height: 8 });
+        assert_eq!(region(29.5), Region { x: 8, y: 4, width: 22, height: 8 });
+        let empty = mask(|_, _| false);
+        assert_eq!(surroundings(&empty, &[], SIZE).unwrap(), Region::whole(SIZE));
     }
 
     #[test]

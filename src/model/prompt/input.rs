@@ -15,11 +15,11 @@ pub const MARGIN: i64 = 64;
 /// Mean and standard deviation of R, G and B in [0, 255].
 const MEAN: [f32; 3] = [123.675, 116.28, 103.53];
 const DEVIATION: [f32; 3] = [58.395, 57.12, 57.375];
-/// Logit of the padding in a mask prompt.
-const BACKGROUND: f64 = -20.0;
+/// Logit of the padding in masks.
+pub const BACKGROUND: f64 = -20.0;
 
-/// Place of a picture in the network's input: its longer side fills the input, the rest is padding at the right or at
-/// the bottom.
+/// Place of a picture in the network's input: its longer side has a given length, by default that of the input. The rest is
+/// padding at the right and at the bottom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// Width and height of the picture.
@@ -30,9 +30,14 @@ pub struct Placement {
 
 impl Placement {
     /// Places a picture of this width and height.
-    pub fn new((width, height): (usize, usize)) -> Self {
+    pub fn new(size: (usize, usize)) -> Self {
+        Self::with_side(size, SIDE)
+    }
+
+    /// Places a picture of this width and height. Its longer side has `side` pixels of the input, at most [`SIDE`].
+    pub fn with_side((width, height): (usize, usize), side: i64) -> Self {
         let longer = width.max(height).max(1) as f64;
-        let scaled = |side: usize| ((side as f64 * SIDE as f64 / longer).round() as i64).clamp(1, SIDE);
+        let scaled = |length: usize| ((length as f64 * side as f64 / longer).round() as i64).clamp(1, side);
         Self { picture: (width, height), scaled: (scaled(width), scaled(height)) }
     }
 

@@ -24,7 +24,7 @@ pub use self::candidate::Candidate;
 use self::candidate::to_alpha;
 use self::decoder::MaskDecoder;
 use self::encoder::ImageEncoder;
-use self::input::{LOGITS, MARGIN, Placement, SIDE};
+use self::input::{BACKGROUND, LOGITS, MARGIN, Placement, SIDE};
 use self::prompt_encoder::{Label, Location, PromptEncoder};
 pub use self::select::Selection;
 use super::store::Store;
@@ -89,14 +89,7 @@ impl Prompt {
         if self.rect.is_none() && self.mask.is_none() && !self.points.iter().any(|point| point.positive) {
             return refuse("the prompt has neither a box nor a point on the object: give one of them".into());
         }
-        if self.points.len() > MAX_POINTS {
-            return refuse(format!("the prompt has {} points: at most {MAX_POINTS}", self.points.len()));
-        }
-        for Point { x, y, .. } in &self.points {
-            if !((0.0..=w).contains(x) && (0.0..=h).contains(y)) {
-                return refuse(format!("the point ({x}, {y}) is outside of the picture of {width}x{height}"));
-            }
-        }
+        self.check_points((width, height))?;
         if let Some(Rect { x, y, width: rect_width, height: rect_height }) = self.rect {
             let size = format!("{rect_width}x{rect_height} at ({x}, {y})");
             if ![x, y, rect_width, rect_height].into_iter().all(f64::is_finite) {
@@ -113,6 +106,21 @@ impl Prompt {
             && mask.size() != [LOGITS, LOGITS]
         {
             return refuse(format!("the mask of a prompt has the shape {:?}, not 256x256", mask.size()));
+        }
+        Ok(())
+    }
+
+    /// Checks the points only.
+    fn check_points(&self, (width, height): (usize, usize)) -> Result<()> {
+        if self.points.len() > MAX_POINTS {
+            let count = self.points.len();
+            return Err(Error::Config(format!("the prompt has {count} points: at most {MAX_POINTS}")));
+        }
+        for Point { x, y, .. } in &self.points {
+            if !((0.0..=width as f64).contains(x) && (0.0..=height as f64).contains(y)) {
+                let reason = format!("the point ({x}, {y}) is outside of the picture of {width}x{height}");
+                return Err(Error::Config(reason));
+            }
         }
         Ok(())
     }
@@ -158,15 +166,16 @@ impl Prompt {
     }
 }
 
-/// Returns a mask prompt from soft alpha, 0 to 255, of a picture of (width, height) pixels.
+/// Returns a mask prompt from soft alpha, 0 to 255, of a picture.
 ///
 /// # Errors
 /// [`Error::Torch`] for alpha of another size.
-fn mask_prompt(alpha: &[u8], size: (usize, usize)) -> Result<Tensor> {
+fn mask_prompt(alpha: &[u8], placement: Placement) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
+    let size = placement.picture();
     let alpha = Tensor::f_from_data_size(alpha, &[size.1 as i64, size.0 as i64], Kind::Uint8)?;
     let share = alpha.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
-    Placement::new(size).to_logits(&share.f_logit(1e-4)?)
+    placement.to_logits(&share.f_logit(1e-4)?)
 }
 
 /// Returns the tensors of the built-in weights.
@@ -189,13 +198,13 @@ fn decoders(
 /// An encoded picture.
 #[derive(Debug)]
 pub struct Embedding {
-    /// (1, 256, 64, 64) float32.
+    /// (1, 256, n, n) float32: the first n rows and columns of 64x64 positions, of which the picture needs fewer.
     features: Tensor,
     placement: Placement,
 }
 
 impl Embedding {
-    /// The features, (1, 256, 64, 64) float32 on the device of the network.
+    /// The features, (1, 256, n, n) float32 on the device of the network; n = 64 for whole pictures.
     pub fn features(&self) -> &Tensor {
         &self.features
     }
@@ -272,7 +281,7 @@ impl PromptNetwork {
     /// # Errors
     /// [`Error::Config`] if the picture is larger, or does not fit in its data.
     pub fn encode(&self, picture: &Picture) -> Result<Embedding> {
-        self.encode_with_margin(picture, MARGIN)
+        self.encode_with(picture, SIDE, MARGIN)
     }
 
     /// As [`encode`](Self::encode), but computes the features of all of the padding, as MobileSAM does. This takes up to
@@ -281,19 +290,21 @@ impl PromptNetwork {
     /// # Errors
     /// Those of [`encode`](Self::encode).
     pub fn encode_with_padding(&self, picture: &Picture) -> Result<Embedding> {
-        self.encode_with_margin(picture, SIDE)
+        self.encode_with(picture, SIDE, SIDE)
     }
 
-    fn encode_with_margin(&self, picture: &Picture, margin: i64) -> Result<Embedding> {
+    /// Encodes a picture whose longer side has `side` pixels of the input, and `margin` pixels of padding.
+    fn encode_with(&self, picture: &Picture, side: i64, margin: i64) -> Result<Embedding> {
         let _guard = tch::no_grad_guard();
         let size = (picture.width, picture.height);
         check_size(size.0, size.1).map_err(|reason| Error::Config(format!("the picture: {reason}")))?;
-        let placement = Placement::new(size);
+        let placement = Placement::with_side(size, side);
         let input =
             placement.input(picture, margin)?.f_to_device(self.prompts.device())?.f_to_kind(self.kind)?;
         let features = self.encoder.forward(&input)?.f_to_kind(Kind::Float)?;
         // The features of padding do not depend on its position, except near the picture.
-        let missing = |dim: i64| SIDE / 16 - features.size()[dim as usize];
+        let positions = ((side + margin) / 16).min(SIDE / 16);
+        let missing = |dim: i64| positions - features.size()[dim as usize];
         let features = features.f_replication_pad2d([0, missing(3), 0, missing(2)])?.f_contiguous()?;
         Ok(Embedding { features, placement })
     }
@@ -323,15 +334,25 @@ impl PromptNetwork {
         let placement = embedding.placement;
         prompt.check(placement.picture())?;
         let locations = self.prompts.locations(&prompt.locations(&placement))?;
+        let (_, channels, rows, columns) = embedding.features.size4()?;
+        let part = |x: Tensor, scale: i64| -> Result<Tensor> {
+            Ok(x.f_narrow(1, 0, scale * rows)?.f_narrow(2, 0, scale * columns)?)
+        };
         let dense = match &prompt.mask {
             Some(mask) => {
                 let mask = mask.f_to_device(self.prompts.device())?.f_to_kind(Kind::Float)?;
-                self.prompts.mask(&mask.f_reshape([1, 1, LOGITS, LOGITS])?)?
+                self.prompts.mask(&part(mask.f_unsqueeze(0)?, LOGITS * 16 / SIDE)?.f_unsqueeze(0)?)?
             }
             None => self.prompts.no_mask()?,
         };
         let features = embedding.features.f_add(&dense)?;
-        self.decoder.forward(&features, &self.positions, &locations)
+        let side = SIDE / 16;
+        let positions = part(self.positions.f_reshape([1, side, side, channels])?, 1)?.f_flatten(1, 2)?;
+        let (logits, iou) = self.decoder.forward(&features, &positions, &locations)?;
+        let missing = |dim: usize| LOGITS - logits.size()[dim];
+        let padding = [0, missing(2), 0, missing(1)];
+        let logits = logits.f_sub_scalar(BACKGROUND)?.f_constant_pad_nd(padding)?.f_add_scalar(BACKGROUND)?;
+        Ok((logits, iou))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::model::layers::zeros;
 use crate::{Error, Result};
 
 /// Width and height of the crop by those of the box.
-const CROP: f64 = 2.0;
+pub const CROP: f64 = 2.0;
 /// A crop of more than this share of the picture adds nothing to the whole picture.
 const MAX_CROP: f64 = 0.8;
 /// Logits are limited to this magnitude before they are averaged.
@@ -86,7 +86,7 @@ impl PromptNetwork {
             Some(rect) => Some(rect),
             None => bounds(&logits)?,
         };
-        let region = rect.map(|rect| crop_around(rect, &prompt.points, size));
+        let region = rect.map(|rect| crop_around(rect, CROP, &prompt.points, size));
         let area = |region: Region| (region.width * region.height) as f64;
         let Some(region) = region.filter(|region| area(*region) <= MAX_CROP * area(Region::whole(size)))
         else {
@@ -115,7 +115,7 @@ impl PromptNetwork {
 
     /// Decodes points one after the other, as a user gives them, each with the mask of those before. Begins with the
     /// first positive point.
-    fn decode_points(&self, embedding: &Embedding, prompt: &Prompt) -> Result<Candidate> {
+    pub(super) fn decode_points(&self, embedding: &Embedding, prompt: &Prompt) -> Result<Candidate> {
         let mut points = prompt.points.clone();
         if let Some(first) = points.iter().position(|point| point.positive) {
             points[..=first].rotate_right(1);
@@ -161,8 +161,8 @@ fn is_background(logits: &Tensor) -> Result<bool> {
     Ok(share > MAX_OBJECT || borders >= MAX_BORDERS)
 }
 
-/// Returns the bounding box of the positive logits (H, W).
-fn bounds(logits: &Tensor) -> Result<Option<Rect>> {
+/// Returns the bounding box of the positive values (H, W).
+pub fn bounds(logits: &Tensor) -> Result<Option<Rect>> {
     let range = |over: i64| -> Result<Option<(f64, f64)>> {
         let positive: Vec<bool> = Vec::try_from(logits.f_amax([over], false)?.f_gt(0.0)?)?;
         let first = positive.iter().position(|&positive| positive);
@@ -173,10 +173,10 @@ fn bounds(logits: &Tensor) -> Result<Option<Rect>> {
     Ok(axes.map(|((x, width), (y, height))| Rect { x, y, width, height }))
 }
 
-/// Returns a region of [`CROP`] times the width and height of `rect` that has the points, clipped to the picture.
-fn crop_around(rect: Rect, points: &[Point], (width, height): (usize, usize)) -> Region {
+/// Returns a region of `factor` times the width and height of `rect` that has the points, clipped to the picture.
+pub fn crop_around(rect: Rect, factor: f64, points: &[Point], (width, height): (usize, usize)) -> Region {
     let axis = |start: f64, length: f64, side: usize, points: &mut dyn Iterator<Item = f64>| {
-        let margin = 0.5 * (CROP - 1.0) * length;
+        let margin = 0.5 * (factor - 1.0) * length;
         let range = (start - margin, start + length + margin);
         let (first, last) = points.fold(range, |(first, last), at| (first.min(at), last.max(at)));
         let first = (first.max(0.0).floor() as usize).min(side - 1);
@@ -189,7 +189,7 @@ fn crop_around(rect: Rect, points: &[Point], (width, height): (usize, usize)) ->
 
 impl Prompt {
     /// The prompt without its mask, in pixels of the part of the picture at `region`.
-    fn moved_into(&self, region: Region) -> Self {
+    pub(super) fn moved_into(&self, region: Region) -> Self {
         let (x, y, width, height) =
             (region.x as f64, region.y as f64, region.width as f64, region.height as f64);
         let points = self.points.iter().map(|point| Point { x: point.x - x, y: point.y - y, ..*point });
@@ -221,11 +221,11 @@ mod tests {
     fn crops_are_twice_the_box_inside_the_picture() {
         let rect = Rect { x: 40.0, y: 10.0, width: 20.0, height: 20.0 };
         let size = (100, 80);
-        assert_eq!(crop_around(rect, &[], size), Region { x: 30, y: 0, width: 40, height: 40 });
+        assert_eq!(crop_around(rect, CROP, &[], size), Region { x: 30, y: 0, width: 40, height: 40 });
         let points = [Point { x: 99.5, y: 60.0, positive: false }];
-        assert_eq!(crop_around(rect, &points, size), Region { x: 30, y: 0, width: 70, height: 60 });
+        assert_eq!(crop_around(rect, CROP, &points, size), Region { x: 30, y: 0, width: 70, height: 60 });
         let corner = Rect { x: 99.5, y: 79.5, width: 0.5, height: 0.5 };
-        assert_eq!(crop_around(corner, &[], size), Region { x: 99, y: 79, width: 1, height: 1 });
+        assert_eq!(crop_around(corner, CROP, &[], size), Region { x: 99, y: 79, width: 1, height: 1 });
     }
 
     #[test]

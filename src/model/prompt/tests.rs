@@ -116,6 +116,36 @@ fn candidates_have_the_size_of_the_picture() {
     assert!(network.decode(&embedding, &point(70.0, 5.0, true)).is_err());
 }
 
+#[test]
+fn corrections_at_other_places_than_the_picture_are_refused() {
+    let (picture, alpha) = (disc(), vec![255; SIZE.0 * SIZE.1]);
+    let correct = |alpha: &[u8], x: f64| {
+        network().correct(&picture.as_picture(), alpha, &[Point { x, y: 5.0, positive: false }])
+    };
+    for (result, word) in [(correct(&alpha, 64.5), "outside"), (correct(&alpha[1..], 5.0), "another size")] {
+        let error = result.unwrap_err();
+        assert!(matches!(&error, Error::Config(reason) if reason.contains(word)), "{error}");
+    }
+}
+
+/// A mask that lacks a quarter of a small disc, in a corner of a large picture.
+#[test]
+fn a_positive_click_adds_what_is_missing_and_changes_nothing_else() {
+    let (width, height) = (320, 240);
+    let inside = |x: usize, y: usize| (x as f64 + 0.5 - 44.0).hypot(y as f64 + 0.5 - 36.0) < 20.0;
+    let missing = |x: usize, y: usize| x >= 44 && y >= 36;
+    let pixels = || (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let rgb = pixels().flat_map(|(x, y)| if inside(x, y) { [220, 40, 30] } else { [40, 150, 60] });
+    let picture = OwnedPicture::from_rgb(width, height, rgb.collect()).unwrap();
+    let alpha: Vec<u8> = pixels().map(|(x, y)| u8::from(inside(x, y) && !missing(x, y)) * 255).collect();
+    let points = [Point { x: 50.0, y: 42.0, positive: true }];
+    let corrected = network().correct(&picture.as_picture(), &alpha, &points).unwrap();
+    let wrong = pixels().zip(&corrected).filter(|&((x, y), &value)| inside(x, y) != (value > 127)).count();
+    assert!(wrong < 60, "{wrong} pixels of 1257");
+    let far = |(x, y): (usize, usize)| x > 100 || y > 90;
+    assert!(pixels().zip(&corrected).all(|(at, &value)| !far(at) || value == 0));
+}
+
 /// A click removed the cup together with the hand that held it.
 #[test]
 fn a_negative_click_removes_only_the_object_at_the_click() {
