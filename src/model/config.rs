@@ -89,6 +89,9 @@ pub struct Config {
     /// logits of stride 2 are doubled.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub edge_channels: i64,
+    /// Whether the stage at full resolution has a residual convolution.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub edge_residual: bool,
 }
 
 fn is_zero(value: &i64) -> bool {
@@ -106,6 +109,7 @@ impl Config {
             width: 1.0,
             memory: Memory { frames: 2, every: 5, tokens: 512 },
             edge_channels: 16,
+            edge_residual: false,
         }
     }
 
@@ -119,6 +123,7 @@ impl Config {
             width: 1.0,
             memory: Memory { frames: 0, every: 1, tokens: 0 },
             edge_channels: 0,
+            edge_residual: false,
         }
     }
 
@@ -214,6 +219,9 @@ impl Config {
                 self.edge_channels
             ));
         }
+        if self.edge_residual && self.edge_channels == 0 {
+            return refuse("edge_residual needs edge_channels".into());
+        }
         if self.architecture == Architecture::Resnet50 && height * width > MAX_AREA {
             return refuse(format!(
                 "network_size {height}x{width} has more than {MAX_AREA} pixels: choose a smaller size"
@@ -254,6 +262,7 @@ mod tests {
             (Config { temporal_skip: TemporalSkip::Head, ..Config::lite() }, "refine or off"),
             (Config { edge_channels: -1, ..Config::lite() }, "edge_channels -1"),
             (Config { edge_channels: 16, ..Config::resnet50() }, "edge_channels 16"),
+            (Config { edge_residual: true, ..Config::resnet50() }, "edge_residual"),
         ] {
             let message = config.validate().unwrap_err().to_string();
             assert!(message.contains(part), "{message}");

@@ -50,23 +50,31 @@ visit_fields!(Decoder:
 #[derive(Debug)]
 struct EdgeStage {
     fuse: Conv,
+    residual: Option<Conv>,
     head: Conv,
 }
 
-visit_fields!(EdgeStage: fuse, head);
+visit_fields!(EdgeStage: fuse, residual, head);
 
 impl EdgeStage {
-    /// The correction starts at zero.
-    fn new(path: &nn::Path, inputs: i64, channels: i64) -> Result<Self> {
+    /// The correction and the residual start at zero.
+    fn new(path: &nn::Path, inputs: i64, channels: i64, has_residual: bool) -> Result<Self> {
         let fuse = Conv::new(&(path / "fuse"), ConvSpec::square(inputs + 12, channels, 3));
-        let mut head = Conv::new(&(path / "head"), ConvSpec::square(channels, 4, 3));
-        tch::no_grad(|| head.visit(&mut |tensor| Ok(tensor.f_zero_().map(drop)?)))?;
-        Ok(Self { fuse, head })
+        let zero = |name: &str, outputs: i64| -> Result<Conv> {
+            let mut conv = Conv::new(&(path / name), ConvSpec::square(channels, outputs, 3));
+            tch::no_grad(|| conv.visit(&mut |tensor| Ok(tensor.f_zero_().map(drop)?)))?;
+            Ok(conv)
+        };
+        let residual = has_residual.then(|| zero("residual", channels)).transpose()?;
+        Ok(Self { fuse, residual, head: zero("head", 4)? })
     }
 
     /// Returns the correction (N, 1, H, W), float32.
     fn forward(&self, features: &Tensor, detail: &Tensor) -> Result<Tensor> {
-        let y = self.fuse.forward_relu(&Tensor::f_cat(&[features, detail], 1)?)?;
+        let mut y = self.fuse.forward_relu(&Tensor::f_cat(&[features, detail], 1)?)?;
+        if let Some(residual) = &self.residual {
+            y = residual.forward(&y)?.f_add(&y)?.f_relu_()?;
+        }
         shuffle(&self.head.forward(&y)?.f_to_kind(Kind::Float)?, 2)
     }
 }
@@ -129,7 +137,10 @@ impl Decoder {
             head: conv("head", d2, 1, 3),
             edge: match config.edge_channels {
                 0 => None,
-                channels => Some(EdgeStage::new(&(path / "edge"), d2, config.channels(channels))?),
+                channels => {
+                    let channels = config.channels(channels);
+                    Some(EdgeStage::new(&(path / "edge"), d2, channels, config.edge_residual)?)
+                }
             },
             skip_channels: d4,
             packed: false,
@@ -157,7 +168,10 @@ impl Decoder {
             &mut self.head,
         ];
         let optional = self.temporal_skip.iter_mut();
-        let edge = self.edge.iter_mut().flat_map(|edge| [&mut edge.fuse, &mut edge.head]);
+        let edge = self.edge.iter_mut().flat_map(|edge| {
+            let ends = [&mut edge.fuse, &mut edge.head];
+            ends.into_iter().chain(&mut edge.residual)
+        });
         convolutions.into_iter().chain(optional).chain(edge).try_for_each(|conv| conv.pack(factors))
     }
 

@@ -323,7 +323,7 @@ fn copy_weights(source: &nn::VarStore, target: &nn::VarStore) {
 fn an_edge_stage_starts_without_effect_and_corrects_single_pixels() {
     let _guard = tch::no_grad_guard();
     let (store, plain) = build(&Config { edge_channels: 0, ..tiny() });
-    let (edge_store, mut edge) = build(&Config { edge_channels: 64, ..tiny() });
+    let (edge_store, mut edge) = build(&Config { edge_channels: 64, edge_residual: true, ..tiny() });
     copy_weights(&store, &edge_store);
     let image = Tensor::rand([1, 3, 64, 96], FLOAT);
     let step = |model: &Lite| {
@@ -332,8 +332,9 @@ fn an_edge_stage_starts_without_effect_and_corrects_single_pixels() {
     };
     let before = step(&plain);
     assert_eq!(difference(&before, &step(&edge)), 0.0, "the correction starts at zero");
-    for name in ["decoder.edge.head.weight", "decoder.edge.head.bias"] {
-        let mut variable = edge_store.variables()[name].shallow_clone();
+    let names = ["head.weight", "head.bias", "residual.weight", "residual.bias"];
+    for name in names.map(|name| format!("decoder.edge.{name}")) {
+        let mut variable = edge_store.variables()[&name].shallow_clone();
         let values = Tensor::randn(variable.size(), FLOAT);
         variable.copy_(&values);
     }
@@ -357,5 +358,5 @@ fn an_edge_stage_starts_without_effect_and_corrects_single_pixels() {
             Ok(())
         })
         .unwrap();
-    assert_eq!(count - without, 4, "weights and biases of two convolutions");
+    assert_eq!(count - without, 6, "weights and biases of three convolutions");
 }

@@ -206,6 +206,7 @@ impl TrainConfig {
         self.optimiser.check()?;
         not_negative("loss.cross_entropy_weight", self.loss.cross_entropy_weight)?;
         not_negative("loss.region_weight", self.loss.region_weight)?;
+        not_negative("loss.matte_weight", self.loss.matte_weight)?;
         self.device.parse::<DeviceChoice>().map_err(|error| error.to_string())?;
         if let Some(critics) = &self.critics {
             for size in self.data.sizes() {

@@ -116,7 +116,7 @@ impl Trainer {
         let frames = last.images.size()[0] - 2;
         let logits = self.network.unroll(last, &self.options)?;
         let (truth, valid) = (last.masks.f_narrow(0, 2, frames)?, last.valid.f_narrow(0, 2, frames)?);
-        let supervised = Supervised::new(config.loss.cross_entropy, &logits, &truth, &valid)?;
+        let supervised = Supervised::new(&config.loss, &logits, &truth, &valid)?;
         let mut parts = vec![(
             "supervised",
             supervised.weighted(&config.loss)?,
@@ -155,6 +155,9 @@ impl Trainer {
         for (name, _, loss) in &parts {
             let name = if *name == "supervised" { "cross_entropy" } else { name };
             losses.add(format!("loss/{name}"), loss.double_value(&[]));
+        }
+        if let Some(matte) = &supervised.matte {
+            losses.add("loss/matte", matte.double_value(&[]));
         }
         losses.add("region_similarity", supervised.region.double_value(&[]));
         losses.add("gradient/total", norm);

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The objective of the regressor, equation 5: L = λ_CE·L_CE + λ_S·L_S + λ_T·L_T.
+//! The objective of the regressor, equation 5: L = λ_CE·L_CE + λ_S·L_S + λ_T·L_T, and further supervised terms that are not
+//! in the paper.
 
 mod adversarial;
 mod cross_entropy;
+mod matte;
 mod region;
 
 pub use adversarial::{critic_loss, regressor_loss};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
+pub use matte::matte_loss;
 pub use region::region_similarity;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +28,9 @@ pub struct Loss {
     pub cross_entropy_weight: f64,
     /// Weight of 1 − soft region similarity; 0 in the paper.
     pub region_weight: f64,
+    /// Weight of [`matte_loss`]; 0 in the paper.
+    #[serde(default)]
+    pub matte_weight: f64,
 }
 
 /// The supervised losses of a batch.
@@ -34,6 +40,8 @@ pub struct Supervised {
     pub cross_entropy: Tensor,
     /// Mean soft region similarity, 0 to 1.
     pub region: Tensor,
+    /// Loss of mattes, without its weight; `None` if that is 0.
+    pub matte: Option<Tensor>,
 }
 
 impl Supervised {
@@ -41,22 +49,32 @@ impl Supervised {
     ///
     /// # Errors
     /// If the shapes differ.
-    pub fn new(kind: CrossEntropy, logits: &Tensor, truth: &Tensor, valid: &Tensor) -> Result<Self> {
-        let [logits, truth, valid] = [logits, truth, valid].map(|x| x.f_flatten(0, 1));
-        let (logits, truth, valid) = (logits?, truth?, valid?);
+    pub fn new(loss: &Loss, logits: &Tensor, truth: &Tensor, valid: &Tensor) -> Result<Self> {
+        let masks = logits.f_sigmoid()?;
+        let matte = match loss.matte_weight {
+            0.0 => None,
+            _ => Some(matte_loss(&masks, truth, valid)?),
+        };
+        let [logits, masks, truth, valid] = [logits, &masks, truth, valid].map(|x| x.f_flatten(0, 1));
+        let (truth, valid) = (truth?, valid?);
         Ok(Self {
-            cross_entropy: cross_entropy(kind, &logits, &truth, &valid)?,
-            region: region_similarity(&logits.f_sigmoid()?, &truth, &valid)?,
+            cross_entropy: cross_entropy(loss.cross_entropy, &logits?, &truth, &valid)?,
+            region: region_similarity(&masks?, &truth, &valid)?,
+            matte,
         })
     }
 
-    /// Returns the weighted sum of both losses.
+    /// Returns the weighted sum of the losses.
     ///
     /// # Errors
     /// If memory runs out.
     pub fn weighted(&self, loss: &Loss) -> Result<Tensor> {
         let region = self.region.f_neg()?.f_add_scalar(1.0)?.f_mul_scalar(loss.region_weight)?;
-        Ok(self.cross_entropy.f_mul_scalar(loss.cross_entropy_weight)?.f_add(&region)?)
+        let sum = self.cross_entropy.f_mul_scalar(loss.cross_entropy_weight)?.f_add(&region)?;
+        match &self.matte {
+            Some(matte) => Ok(sum.f_add(&matte.f_mul_scalar(loss.matte_weight)?)?),
+            None => Ok(sum),
+        }
     }
 }
 
