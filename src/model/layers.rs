@@ -215,7 +215,7 @@ impl Conv {
     /// [`Error::Torch`](crate::Error::Torch) for another shape.
     pub fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
         if let Some(packed) = &self.packed
-            && let Some(y) = packed.forward(x, true)?
+            && let Some(y) = packed.forward(x, None, true)?
         {
             return Ok(y);
         }
@@ -223,10 +223,24 @@ impl Conv {
         Ok(self.forward(x)?.f_relu_()?)
     }
 
+    /// As [`forward`](Self::forward), then adds `added`, a tensor of the shape of the output, and applies ReLU if `relu` is set.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) for another shape.
+    pub fn forward_added(&self, x: &Tensor, added: &Tensor, relu: bool) -> Result<Tensor> {
+        if let Some(packed) = &self.packed
+            && let Some(y) = packed.forward(x, Some(added), relu)?
+        {
+            return Ok(y);
+        }
+        let mut y = added.f_add(&self.forward(x)?)?;
+        Ok(if relu { y.f_relu_()? } else { y })
+    }
+
     /// Convolves `x` (N, inputs, H, W) to (N, outputs, H', W'), in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if let Some(packed) = &self.packed
-            && let Some(y) = packed.forward(x, false)?
+            && let Some(y) = packed.forward(x, None, false)?
         {
             return Ok(y);
         }

@@ -4,8 +4,10 @@
 
 use tch::Tensor;
 
+use super::packed::share;
 use super::tensor_slices::{Unshared, floats, is_float, pixels};
 use crate::Result;
+use crate::team::in_parallel;
 
 /// Returns (N, C, H, W) as (N, C side², H/side, W/side), as [`Tensor::pixel_unshuffle`] does.
 ///
@@ -20,18 +22,21 @@ pub fn unshuffle(x: &Tensor, side: i64) -> Result<Tensor> {
     let x = pixels(x)?;
     let mut y = Unshared::empty(&[n, h / side, w / side, c * side * side])?;
     let [c, w, side] = [c, w, side].map(|length| length as usize);
-    let rows = floats(&x).chunks_exact(side * w * c);
-    for (rows, y) in rows.zip(y.floats_mut().chunks_exact_mut(side * w * c)) {
-        for (column, y) in y.chunks_exact_mut(side * side * c).enumerate() {
-            for (channel, y) in y.chunks_exact_mut(side * side).enumerate() {
-                for (row, y) in y.chunks_exact_mut(side).enumerate() {
-                    for (at, y) in y.iter_mut().enumerate() {
-                        *y = rows[(row * w + column * side + at) * c + channel];
+    let length = side * w * c;
+    let band = share(x.numel() / length) * length;
+    in_parallel(floats(&x).chunks(band).zip(y.floats_mut().chunks_mut(band)), |(x, y)| {
+        for (rows, y) in x.chunks_exact(length).zip(y.chunks_exact_mut(length)) {
+            for (column, y) in y.chunks_exact_mut(side * side * c).enumerate() {
+                for (channel, y) in y.chunks_exact_mut(side * side).enumerate() {
+                    for (row, y) in y.chunks_exact_mut(side).enumerate() {
+                        for (at, y) in y.iter_mut().enumerate() {
+                            *y = rows[(row * w + column * side + at) * c + channel];
+                        }
                     }
                 }
             }
         }
-    }
+    });
     Ok(y.into_tensor().f_permute([0, 3, 1, 2])?)
 }
 

@@ -14,7 +14,7 @@ use crate::model::meter;
 use crate::model::packed::{Dense, Factors, PANEL, TILE, UNLIMITED, share};
 use crate::model::tensor_slices::{Unshared, floats, is_float, pixels, plain, stored_items};
 use crate::model::vector::{Kernel, MAX_LANES, Vector, available, run};
-use crate::team::{self, in_parallel};
+use crate::team::in_parallel;
 
 /// Rows of the affinity matrix that are computed together.
 const BLOCK: usize = 12;
@@ -109,7 +109,7 @@ impl Readout<'_> {
         let mut read = Unshared::empty(&[n, queries, channels])?;
         let mut best = Unshared::empty(&[n, queries, 2])?;
         let [queries, key, channels, tokens] = [queries, key, channels, tokens].map(|length| length as usize);
-        let band = share(queries.div_ceil(BLOCK), team::size()) * BLOCK;
+        let band = share(queries.div_ceil(BLOCK)) * BLOCK;
         let items = read.floats_mut().chunks_exact_mut(queries * channels);
         for (item, (read, best)) in items.zip(best.floats_mut().chunks_exact_mut(queries * 2)).enumerate() {
             let packed = Dense::of_columns(keys.get(item), tokens, self.factors);
@@ -211,7 +211,7 @@ impl LocalReadout<'_> {
             Dense::of_columns(&columns, tiles * PANEL, self.factors)
         };
         let keys: Vec<Dense> = (0..height).map(row_of_keys).collect();
-        let band = share(height, team::size());
+        let band = share(height);
         let bands = read.floats_mut().chunks_mut(band * width * channels);
         in_parallel(bands.enumerate(), |(index, read)| {
             let mut likeness = vec![0.0; side * TILE * PANEL];

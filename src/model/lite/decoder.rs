@@ -11,7 +11,7 @@ use super::super::packed::{self, Factors};
 use super::super::shuffle::shuffle;
 use super::backbone::Channels;
 use super::matching::Matching;
-use super::upsample_concat::upsample_concat;
+use super::upsample_concat::{concat, upsample_concat};
 use crate::{Result, visit_fields};
 
 /// Channels of the temporal skip.
@@ -71,9 +71,9 @@ impl EdgeStage {
 
     /// Returns the correction (N, 1, H, W), float32.
     fn forward(&self, features: &Tensor, detail: &Tensor) -> Result<Tensor> {
-        let mut y = self.fuse.forward_relu(&Tensor::f_cat(&[features, detail], 1)?)?;
+        let mut y = self.fuse.forward_relu(&concat(&[features, detail])?)?;
         if let Some(residual) = &self.residual {
-            y = residual.forward(&y)?.f_add(&y)?.f_relu_()?;
+            y = residual.forward_added(&y, &y, true)?;
         }
         shuffle(&self.head.forward(&y)?.f_to_kind(Kind::Float)?, 2)
     }
@@ -219,16 +219,14 @@ impl Decoder {
     }
 
     fn decode(&self, inputs: &Inputs) -> Result<(Tensor, Tensor)> {
-        let cat = |parts: &[&Tensor]| -> Result<Tensor> { Ok(Tensor::f_cat(parts, 1)?) };
-
-        let y = self.fuse16.forward_relu(&cat(&[inputs.s16, inputs.sub16, inputs.read16])?)?;
-        let y = y.f_add(&self.residual16b.forward(&self.residual16a.forward_relu(&y)?)?)?;
+        let y = self.fuse16.forward_relu(&concat(&[inputs.s16, inputs.sub16, inputs.read16])?)?;
+        let y = self.residual16b.forward_added(&self.residual16a.forward_relu(&y)?, &y, false)?;
 
         let y = upsample_concat(&self.up8.forward(&y)?, &[inputs.s8, inputs.sub8, inputs.read8])?;
         let y = self.fuse8.forward_relu(&y)?;
-        let mut y = y.f_add(&self.residual8.forward(&y)?)?;
+        let y = self.residual8.forward_added(&y, &y, true)?;
 
-        let up = self.up4.forward(&y.f_relu_()?)?;
+        let up = self.up4.forward(&y)?;
         let y = match &self.temporal_skip {
             Some(conv) => {
                 let skip = match inputs.skip {
@@ -245,7 +243,7 @@ impl Decoder {
             None => upsample_concat(&up, &[inputs.s4, inputs.mask4])?,
         };
         let y = self.fuse4.forward_relu(&y)?;
-        let features = y.f_add(&self.residual4.forward(&y)?)?;
+        let features = self.residual4.forward_added(&y, &y, false)?;
 
         let y = upsample_concat(&self.up2.forward(&features.f_relu()?)?, &[inputs.s2])?;
         let y = self.fuse2.forward_relu(&y)?;

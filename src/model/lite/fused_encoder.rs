@@ -17,7 +17,7 @@ use crate::model::layers::Conv;
 use crate::model::packed::{Dense, Factors, Map, PANEL, UNLIMITED, padded_bias, share, values_mut};
 use crate::model::tensor_slices::{floats, is_float, pixels, plain};
 use crate::model::vector::{Element, Kernel, Vector, run};
-use crate::team::{self, in_parallel};
+use crate::team::in_parallel;
 
 /// Side of depthwise kernels.
 const SIDE: usize = 3;
@@ -102,16 +102,14 @@ impl FusedEncoder {
         if !is_float(image) || image.numel() == 0 || channels != 3 || height % 16 != 0 || width % 16 != 0 {
             return Ok(None);
         }
-        let threads = team::size();
-        let run_all =
-            |x: Map, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.map(&x, None, threads));
+        let run_all = |x: Map, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.map(&x, None));
         let [s2_end, s4_end, s8_end, s16_end] = FEATURE_BLOCKS;
-        let s2 = run_all(self.stem(image, threads)?, &self.blocks[..s2_end])?;
-        let s4 = run_all(self.blocks[s2_end].map(&s2, None, threads)?, &self.blocks[s2_end + 1..s4_end])?;
-        let s8 = run_all(self.blocks[s4_end].map(&s4, None, threads)?, &self.blocks[s4_end + 1..s8_end])?;
+        let s2 = run_all(self.stem(image)?, &self.blocks[..s2_end])?;
+        let s4 = run_all(self.blocks[s2_end].map(&s2, None)?, &self.blocks[s2_end + 1..s4_end])?;
+        let s8 = run_all(self.blocks[s4_end].map(&s4, None)?, &self.blocks[s4_end + 1..s8_end])?;
         let first = &self.blocks[s8_end];
         let mut expanded = Map::new(s8.items, s8.height, s8.width, first.expanded())?;
-        let s16 = run_all(first.map(&s8, Some(&mut expanded), threads)?, &self.blocks[s8_end + 1..s16_end])?;
+        let s16 = run_all(first.map(&s8, Some(&mut expanded))?, &self.blocks[s8_end + 1..s16_end])?;
         Ok(Some(EncoderFeatures {
             s2: s2.into_tensor()?,
             s4: s4.into_tensor()?,
@@ -122,7 +120,7 @@ impl FusedEncoder {
     }
 
     /// Convolution of 3x3 and stride 2 of the image, with zeros below and to the right. Maps RGB to [-1, 1] first.
-    fn stem(&self, image: &Tensor, threads: usize) -> Result<Map> {
+    fn stem(&self, image: &Tensor) -> Result<Map> {
         let (n, channels, height, width) = image.size4()?;
         let (height, width) = (height as usize, width as usize);
         let dense = &self.stem;
@@ -130,7 +128,7 @@ impl FusedEncoder {
         let image = pixels(image)?;
         let images = floats(&image).chunks_exact(height * width * channels as usize);
         let length = output.width * output.channels;
-        let rows = share(output.height, threads);
+        let rows = share(output.height);
         for (item, image) in images.enumerate() {
             in_parallel(output.item(item).chunks_mut(rows * length).enumerate(), |(index, y)| {
                 stem_rows(dense, image, (height, width), index * rows, y, width / 2 * dense.padded());
@@ -198,10 +196,10 @@ impl Block {
     }
 
     /// Returns the output for `x`. Writes the expansion to `expanded`, if given.
-    fn map(&self, x: &Map, mut expanded: Option<&mut Map>, threads: usize) -> Result<Map> {
+    fn map(&self, x: &Map, mut expanded: Option<&mut Map>) -> Result<Map> {
         let (height, width) = (x.height / self.stride, x.width / self.stride);
         let mut output = Map::new(x.items, height, width, self.project.outputs)?;
-        let rows = share(height, threads);
+        let rows = share(height);
         let length = width * self.project.outputs;
         for (item, values) in x.items().enumerate() {
             let size = (x.height, x.width, x.channels);

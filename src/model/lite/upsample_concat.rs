@@ -6,67 +6,96 @@ use tch::Tensor;
 
 use crate::Result;
 use crate::model::layers::double;
+use crate::model::packed::share;
 use crate::model::tensor_slices::{Unshared, floats, is_float, pixels, stored_items};
+use crate::team::in_parallel;
 
 /// Doubles `coarse` (N, C, h, w) bilinearly and concatenates the channels of `fine` (N or 1, …, 2h, 2w) after it.
 pub fn upsample_concat(coarse: &Tensor, fine: &[&Tensor]) -> Result<Tensor> {
     // libtorch takes one pass for the doubling and another, slow one for the concatenation.
-    if is_float(coarse) && fine.iter().all(|x| is_float(x)) && coarse.numel() > 0 {
-        return single_pass(coarse, fine);
+    if coarse.numel() > 0 && is_float(coarse) && fine.iter().all(|x| is_float(x)) {
+        let (n, _, h, w) = coarse.size4()?;
+        return single_pass((n, 2 * h, 2 * w), Some(coarse), fine);
     }
     let up = double(coarse)?;
     let parts: Vec<&Tensor> = std::iter::once(&up).chain(fine.iter().copied()).collect();
     Ok(Tensor::f_cat(&parts, 1)?)
 }
 
-/// One input as rows of pixels, channels last.
-struct Source {
-    channels: usize,
-    pixels: Tensor,
+/// Concatenates the channels of tensors (N, …, H, W).
+pub fn concat(parts: &[&Tensor]) -> Result<Tensor> {
+    match parts {
+        [first, ..] if first.numel() > 0 && parts.iter().all(|x| is_float(x)) => {
+            let (n, _, h, w) = first.size4()?;
+            single_pass((n, h, w), None, parts)
+        }
+        _ => Ok(Tensor::f_cat(parts, 1)?),
+    }
 }
 
-impl Source {
-    fn new(x: &Tensor) -> Result<Self> {
-        let x = stored_items(x)?;
-        Ok(Self { channels: x.size()[1] as usize, pixels: pixels(&x)? })
+/// One input as rows of pixels, channels last.
+struct Source<'a> {
+    values: &'a [f32],
+    items: usize,
+    rows: usize,
+    channels: usize,
+}
+
+impl<'a> Source<'a> {
+    /// `x` is (N, H, W, C), plain.
+    fn new(x: &'a Tensor) -> Self {
+        let size = x.size();
+        let [items, rows, channels] = [0, 1, 3].map(|dim| size[dim] as usize);
+        Self { values: floats(x), items, rows, channels }
     }
 
     /// Returns row `y` of item `n`.
-    fn row(&self, n: usize, y: usize) -> &[f32] {
-        let size = self.pixels.size();
-        let (items, rows, length) = (size[0] as usize, size[1] as usize, size[2] as usize * self.channels);
-        &floats(&self.pixels)[((n % items) * rows + y) * length..][..length]
+    fn row(&self, n: usize, y: usize) -> &'a [f32] {
+        let length = self.values.len() / (self.items * self.rows);
+        &self.values[((n % self.items) * self.rows + y) * length..][..length]
     }
 }
 
-fn single_pass(coarse: &Tensor, fine: &[&Tensor]) -> Result<Tensor> {
-    let (n, c, h, w) = coarse.size4()?;
-    let (height, width) = (2 * h, 2 * w);
-    let coarse = Source::new(coarse)?;
-    let fine = fine.iter().map(|x| Source::new(x)).collect::<Result<Vec<_>>>()?;
-    let channels = c + fine.iter().map(|source| source.channels as i64).sum::<i64>();
-    let mut joined = Unshared::empty(&[n, height, width, channels])?;
-    let rows = joined.floats_mut().chunks_exact_mut((width * channels) as usize);
-    let mut blended = vec![0.0; (w * c) as usize];
-    for (index, row) in rows.enumerate() {
-        let (item, y) = (index / height as usize, index % height as usize);
-        let (near, far) = neighbours(y, h as usize);
-        blend(&mut blended, coarse.row(item, near), coarse.row(item, far));
-        let fine: Vec<(&[f32], usize)> =
-            fine.iter().map(|source| (source.row(item, y), source.channels)).collect();
-        for (x, pixel) in row.chunks_exact_mut(channels as usize).enumerate() {
-            let (near, far) = neighbours(x, w as usize);
-            let (up, mut rest) = pixel.split_at_mut(coarse.channels);
-            let at = |x: usize| &blended[x * up.len()..][..up.len()];
-            let (near, far) = (at(near), at(far));
-            blend(up, near, far);
-            for (values, channels) in &fine {
-                let (here, after) = rest.split_at_mut(*channels);
-                here.copy_from_slice(&values[x * channels..][..*channels]);
-                rest = after;
+/// Concatenates the channels of the doubled `coarse` and of `fine` to (n, …, height, width).
+fn single_pass(
+    (n, height, width): (i64, i64, i64),
+    coarse: Option<&Tensor>,
+    fine: &[&Tensor],
+) -> Result<Tensor> {
+    let stored = |x: &Tensor| pixels(&stored_items(x)?);
+    let coarse = coarse.map(stored).transpose()?;
+    let fine = fine.iter().map(|x| stored(x)).collect::<Result<Vec<_>>>()?;
+    let coarse = coarse.as_ref().map(Source::new);
+    let fine: Vec<Source> = fine.iter().map(Source::new).collect();
+    let channels: usize = coarse.iter().chain(&fine).map(|source| source.channels).sum();
+    let mut joined = Unshared::empty(&[n, height, width, channels as i64])?;
+    let (height, length) = (height as usize, width as usize * channels);
+    let band = share(n as usize * height);
+    in_parallel(joined.floats_mut().chunks_mut(band * length).enumerate(), |(index, rows)| {
+        let mut blended = Vec::new();
+        for (row, to) in rows.chunks_exact_mut(length).enumerate() {
+            let (item, y) = ((index * band + row) / height, (index * band + row) % height);
+            let mut first = 0;
+            if let Some(coarse) = &coarse {
+                let (near, far) = neighbours(y, coarse.rows);
+                blended.resize(coarse.row(item, near).len(), 0.0);
+                blend(&mut blended, coarse.row(item, near), coarse.row(item, far));
+                first = coarse.channels;
+                let at = |x: usize| &blended[x * first..][..first];
+                for (x, pixel) in to.chunks_exact_mut(channels).enumerate() {
+                    let (near, far) = neighbours(x, width as usize / 2);
+                    blend(&mut pixel[..first], at(near), at(far));
+                }
+            }
+            for source in &fine {
+                let from = source.row(item, y).chunks_exact(source.channels);
+                for (pixel, from) in to.chunks_exact_mut(channels).zip(from) {
+                    pixel[first..][..source.channels].copy_from_slice(from);
+                }
+                first += source.channels;
             }
         }
-    }
+    });
     Ok(joined.into_tensor().f_permute([0, 3, 1, 2])?)
 }
 
@@ -109,6 +138,7 @@ mod tests {
             let expected = Tensor::cat(&[&double(&coarse).unwrap(), a, b, c, d], 1);
             assert_eq!(joined.size(), expected.size());
             assert!((&joined - &expected).abs().max().double_value(&[]) < 1e-6);
+            assert!(concat(&fine).unwrap().equal(&Tensor::cat(&fine, 1)));
             let first = coarse.to_kind(Kind::Double).set_requires_grad(true);
             let fine: Vec<Tensor> = fine.iter().map(|x| x.to_kind(Kind::Double)).collect();
             let separate = upsample_concat(&first, &fine.iter().collect::<Vec<_>>()).unwrap();

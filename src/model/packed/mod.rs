@@ -54,32 +54,33 @@ impl PackedConv {
         })
     }
 
-    /// Convolves `x` (N, inputs, H, W) float32 on the CPU to (N, outputs, H, W), channels last, and applies ReLU if
-    /// `relu` is set. Returns `None` for other tensors.
+    /// Convolves `x` (N, inputs, H, W) float32 on the CPU to (N, outputs, H, W), channels last. Then adds `added`, which only
+    /// kernels of 3x3 can, and applies ReLU if `relu` is set. Returns `None` for other tensors.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    pub fn forward(&self, x: &Tensor, relu: bool) -> Result<Option<Tensor>> {
-        let inputs = match self {
-            Self::Pointwise(conv) => conv.inputs(),
-            Self::Winograd(conv) => conv.inputs(),
+    pub fn forward(&self, x: &Tensor, added: Option<&Tensor>, relu: bool) -> Result<Option<Tensor>> {
+        let (inputs, outputs) = match self {
+            Self::Pointwise(conv) => (conv.inputs(), conv.outputs()),
+            Self::Winograd(conv) => (conv.inputs(), conv.outputs()),
         };
         if !is_float(x) || x.dim() != 4 || x.size()[1] != inputs as i64 || x.numel() == 0 {
             return Ok(None);
         }
-        let threads = team::size();
         let (n, _, height, width) = x.size4()?;
+        let fits = |added: &&Tensor| is_float(added) && added.size() == [n, outputs as i64, height, width];
+        if added.is_some() && (matches!(self, Self::Pointwise(_)) || !added.iter().all(fits)) {
+            return Ok(None);
+        }
         let (height, width) = (height as usize, width as usize);
-        let x = pixels(x)?;
-        let outputs = match self {
-            Self::Pointwise(conv) => conv.outputs(),
-            Self::Winograd(conv) => conv.outputs(),
-        };
+        let (x, added) = (pixels(x)?, added.map(pixels).transpose()?);
         let mut y = Map::new(n as usize, height, width, outputs)?;
         for (item, x) in floats(&x).chunks_exact(height * width * inputs).enumerate() {
+            let y = y.item(item);
+            let added = added.as_ref().map(|added| &floats(added)[item * y.len()..][..y.len()]);
             match self {
-                Self::Pointwise(conv) => conv.forward(x, relu, threads, y.item(item)),
-                Self::Winograd(conv) => conv.forward(x, (height, width), relu, threads, y.item(item)),
+                Self::Pointwise(conv) => conv.forward(x, relu, y),
+                Self::Winograd(conv) => conv.forward(x, added, (height, width), relu, y),
             }
         }
         Ok(Some(y.into_tensor()?))
@@ -129,9 +130,9 @@ impl Map {
     }
 }
 
-/// Number of rows for each of `threads` threads.
-pub fn share(rows: usize, threads: usize) -> usize {
-    rows.div_ceil(threads.max(1)).max(1)
+/// Number of rows for each thread that may work on layers.
+pub fn share(rows: usize) -> usize {
+    rows.div_ceil(team::size().max(1)).max(1)
 }
 
 #[cfg(test)]

@@ -30,10 +30,10 @@ impl Pointwise {
     }
 
     /// Maps pixels `x` (…, inputs) to `y` (…, outputs).
-    pub fn forward(&self, x: &[f32], relu: bool, threads: usize, y: &mut [f32]) {
+    pub fn forward(&self, x: &[f32], relu: bool, y: &mut [f32]) {
         let Self(dense) = self;
         let range = [if relu { 0.0 } else { f32::NEG_INFINITY }, f32::INFINITY];
-        let pixels = share(y.len() / dense.outputs, threads);
+        let pixels = share(y.len() / dense.outputs);
         let parts = x.chunks(pixels * dense.inputs).zip(y.chunks_mut(pixels * dense.outputs));
         in_parallel(parts, |(x, y)| dense.forward(x, y, dense.outputs, range));
     }

@@ -39,15 +39,20 @@ fn packed_convolutions_equal_those_of_libtorch() {
             }
             for (packed, tolerance) in &formats {
                 for (threads, relu) in [1, 2, 5].into_iter().flat_map(|n| [(n, false), (n, true)]) {
-                    let x = x.shallow_clone();
+                    let (x, added) =
+                        (x.shallow_clone(), (side == 3 && threads < 5).then(|| &expected * -0.5));
+                    let expected = match &added {
+                        Some(added) => &expected + added,
+                        None => expected.shallow_clone(),
+                    };
                     let y = std::thread::scope(|scope| {
                         let work = scope.spawn(move || {
                             crate::threads::set_for_this_thread(threads);
-                            packed.forward(&x, relu).unwrap().unwrap()
+                            packed.forward(&x, added.as_ref(), relu).unwrap().unwrap()
                         });
                         work.join().unwrap()
                     });
-                    let expected = if relu { expected.relu() } else { expected.shallow_clone() };
+                    let expected = if relu { expected.relu() } else { expected };
                     assert_eq!(y.size(), expected.size());
                     let rms = |x: Tensor| x.square().mean(Kind::Float).sqrt().double_value(&[]);
                     let (error, size) = (rms(y - &expected), rms(expected));
@@ -69,10 +74,18 @@ fn other_convolutions_and_tensors_are_left_to_libtorch() {
         assert!(!checked_available());
         return;
     };
-    let forward = |x: Tensor| packed.forward(&x, false).unwrap();
+    let forward = |x: Tensor| packed.forward(&x, None, false).unwrap();
     assert!(forward(ones(&[1, 3, 4, 4], Kind::BFloat16)).is_none());
     assert!(forward(ones(&[1, 2, 4, 4], Kind::Float)).is_none());
     assert!(forward(ones(&[0, 3, 4, 4], Kind::Float)).is_none());
     assert!(forward(ones(&[1, 3, 4, 4], Kind::Float).set_requires_grad(true)).is_none());
-    assert!(forward(ones(&[1, 3, 4, 4], Kind::Float)).is_some());
+    let x = ones(&[1, 3, 4, 4], Kind::Float);
+    assert!(packed.forward(&x, Some(&ones(&[1, 4, 4, 4], Kind::Float)), false).unwrap().is_none());
+    assert!(forward(x).is_some());
+    let packed = PackedConv::new(&ones(&[4, 8, 3, 3], Kind::Float), None, Factors::Float32).unwrap().unwrap();
+    let added =
+        |added: Tensor| packed.forward(&ones(&[1, 8, 4, 4], Kind::Float), Some(&added), false).unwrap();
+    assert!(added(ones(&[1, 3, 4, 4], Kind::Float)).is_none());
+    assert!(added(ones(&[1, 4, 4, 4], Kind::BFloat16)).is_none());
+    assert!(added(ones(&[1, 4, 4, 4], Kind::Float)).is_some());
 }

@@ -116,11 +116,11 @@ impl Winograd {
         self.outputs
     }
 
-    /// Maps `x` (H, W, inputs) to `y` (H, W, outputs).
-    pub fn forward(&self, x: &[f32], size: (usize, usize), relu: bool, threads: usize, y: &mut [f32]) {
+    /// Maps `x` (H, W, inputs) to `y` (H, W, outputs), to which `added` is added before ReLU.
+    pub fn forward(&self, x: &[f32], added: Option<&[f32]>, size: (usize, usize), relu: bool, y: &mut [f32]) {
         let (height, width) = size;
         let tiles = width.div_ceil(STEP);
-        let band = share(height.div_ceil(STEP), threads);
+        let band = share(height.div_ceil(STEP));
         // Rows of tiles whose products are computed together.
         let batch = BATCH.div_ceil(tiles).min(band);
         let length = STEP * width * self.outputs;
@@ -136,7 +136,11 @@ impl Winograd {
                     for (row, y) in y.chunks_mut(length).enumerate() {
                         let place = row * tiles;
                         let products = &buffers.products;
-                        run(TransformOutput { conv: self, products, place, relu, y, width }, self.columns);
+                        let added = added.map(|added| &added[(first + row) * length..][..y.len()]);
+                        run(
+                            TransformOutput { conv: self, products, place, added, relu, y, width },
+                            self.columns,
+                        );
                     }
                 }
             });
@@ -312,6 +316,8 @@ struct TransformOutput<'a> {
     conv: &'a Winograd,
     products: &'a [f32],
     place: usize,
+    /// As `y`.
+    added: Option<&'a [f32]>,
     relu: bool,
     y: &'a mut [f32],
     width: usize,
@@ -322,7 +328,8 @@ impl Kernel for TransformOutput<'_> {
 
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let Self { conv: Winograd { outputs, columns, bias, .. }, products, place, relu, y, width } = self;
+        let Self { conv: Winograd { outputs, columns, bias, .. }, products, place, added, relu, y, width } =
+            self;
         let (outputs, columns) = (*outputs, *columns);
         let part = products.len() / (SIDE * SIDE);
         let count = y.len() / (width * outputs);
@@ -349,14 +356,22 @@ impl Kernel for TransformOutput<'_> {
                     }
                     for (row, sums) in sums.iter().enumerate().take(count) {
                         for (pixel, value) in output(*sums).iter().enumerate().take(pixels) {
-                            let value = value.add(bias).max(lowest);
-                            let y = &mut y[row * width * outputs + to + pixel * outputs..][..outputs];
+                            let start = row * width * outputs + to + pixel * outputs;
+                            let y = &mut y[start..][..outputs];
+                            let mut value = value.add(bias);
                             if outputs < V::LANES {
                                 let mut values = [0.0; MIN_LANES];
+                                if let Some(added) = added {
+                                    values[..outputs].copy_from_slice(&added[start..][..outputs]);
+                                }
+                                value = value.add(V::load(&values)).max(lowest);
                                 value.store(&mut values);
                                 y.copy_from_slice(&values[..outputs]);
                             } else {
-                                value.store(&mut y[at..]);
+                                if let Some(added) = added {
+                                    value = value.add(V::load(&added[start + at..]));
+                                }
+                                value.max(lowest).store(&mut y[at..]);
                             }
                         }
                     }

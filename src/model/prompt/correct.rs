@@ -63,7 +63,8 @@ impl PromptNetwork {
             return Ok(corrected);
         }
         let mask = Some(mask_prompt(alpha, embedding.placement)?);
-        let wanted = self.decode_points(&embedding, &Prompt { mask, points: prompt.points.clone(), rect: None })?;
+        let wanted =
+            self.decode_points(&embedding, &Prompt { mask, points: prompt.points.clone(), rect: None })?;
         let wanted = wanted.alpha()?;
         let mut corrected = alpha.to_vec();
         for point in &prompt.points {
@@ -74,7 +75,12 @@ impl PromptNetwork {
 
     /// Returns `alpha` without the object that the network finds at the point, or `None` if hardly anything of the mask
     /// would be left or removed.
-    fn without_object_at(&self, embedding: &Embedding, alpha: &[u8], point: Point) -> Result<Option<Vec<u8>>> {
+    fn without_object_at(
+        &self,
+        embedding: &Embedding,
+        alpha: &[u8],
+        point: Point,
+    ) -> Result<Option<Vec<u8>>> {
         let prompt = Prompt { points: vec![Point { positive: true, ..point }], ..Prompt::default() };
         let at = pixel_at(&point, embedding.placement.picture());
         let area = alpha.iter().filter(|&&value| value > 127).count() as f64;

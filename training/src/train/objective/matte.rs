@@ -92,7 +92,8 @@ mod tests {
         let truth = squares();
         let (up, down) = (&truth + 0.1, &truth - 0.1);
         let flickering = Tensor::cat(&[up.narrow(0, 0, 1), down.narrow(0, 1, 1)], 0);
-        let difference = value(&flickering, &truth, &truth.ones_like()) - value(&up, &truth, &truth.ones_like());
+        let difference =
+            value(&flickering, &truth, &truth.ones_like()) - value(&up, &truth, &truth.ones_like());
         assert!((difference - 0.2).abs() < 1e-6, "{difference}");
     }
 
