@@ -3,6 +3,7 @@
 //! Runs every `gst-launch-1.0` line of the README on a small clip with the file names that the line uses; elements
 //! that need hardware or a display are replaced. Also runs the scripts of `pipelines/`.
 
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -57,7 +58,8 @@ fn plugin_folder() -> PathBuf {
     deps
 }
 
-/// Runs one line in `folder`. An error has the output of a command that failed or timed out.
+/// Runs one line in `folder`. An error has the output of a command that failed or timed out, and where its threads were
+/// then, if gdb is installed.
 fn run(line: &str, folder: &Path) -> Result<(), String> {
     let log = folder.join("log.txt");
     let output = std::fs::File::create(&log).unwrap();
@@ -69,7 +71,7 @@ fn run(line: &str, folder: &Path) -> Result<(), String> {
         .env("GST_REGISTRY", folder.join("registry.bin"))
         .stdin(Stdio::null())
         .stdout(output.try_clone().unwrap())
-        .stderr(output)
+        .stderr(output.try_clone().unwrap())
         .spawn()
         .unwrap();
     let started = Instant::now();
@@ -78,6 +80,10 @@ fn run(line: &str, folder: &Path) -> Result<(), String> {
             break Some(status);
         }
         if started.elapsed() > TIMEOUT {
+            let arguments = ["-batch", "-ex", "thread apply all backtrace 20", "-p", &child.id().to_string()];
+            if let Ok(stacks) = Command::new("gdb").args(arguments).stdin(Stdio::null()).output() {
+                (&output).write_all(&stacks.stdout).unwrap();
+            }
             child.kill().unwrap();
             child.wait().unwrap();
             break None;
