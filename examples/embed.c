@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 /* Plays a clip with an object cut out, from C. Changes the mask after two seconds.
  *
  *   cc -o embed examples/embed.c $(pkg-config --cflags --libs gstreamer-1.0)

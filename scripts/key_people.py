@@ -31,7 +31,7 @@ def mask_of(path):
 
 def forth_and_back(items, index):
     """Returns an item of a sequence that is played forth and back."""
-    index %= 2 * len(items) - 2
+    index %= max(2 * len(items) - 2, 1)
     return items[min(index, 2 * len(items) - 2 - index)]
 
 

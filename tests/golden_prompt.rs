@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Compares the prompt network with recorded outputs of onnxruntime with the same weights
 //! (`scripts/convert_prompt.py`).
 

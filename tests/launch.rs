@@ -64,7 +64,7 @@ fn mask(objects: u8) -> ReferenceMask {
     ReferenceMask::from_labels(WIDTH, HEIGHT, &(0..WIDTH * HEIGHT).map(label).collect::<Vec<_>>()).unwrap()
 }
 
-/// FrameSource without planes, as for frames of an unsupported format.
+/// A picture without planes, as for frames of an unsupported format.
 struct NoPlanes<'a>(Picture<'a>);
 
 impl FrameSource for NoPlanes<'_> {

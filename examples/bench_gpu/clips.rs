@@ -98,7 +98,7 @@ fn enlarge(pixels: &[u8], width: usize, factor: usize, bytes: usize) -> Vec<u8> 
     all
 }
 
-/// Scene of an I420 frame. `view` returns the RGB frame from which it was converted.
+/// An I420 frame, and the RGB frame from which it was converted.
 pub struct I420<'a> {
     pub data: &'a [u8],
     pub picture: Picture<'a>,

@@ -36,7 +36,9 @@ impl Results {
     pub fn times(&mut self, line: &Line, times: &[Duration], note: &str) -> std::io::Result<()> {
         let mut ms: Vec<f64> = times.iter().map(|time| 1e3 * time.as_secs_f64()).collect();
         ms.sort_by(f64::total_cmp);
-        let at = |share: f64| ms.get(((ms.len() as f64 * share) as usize).min(ms.len() - 1)).copied();
+        let at = |share: f64| {
+            ms.get(((ms.len() as f64 * share) as usize).min(ms.len().saturating_sub(1))).copied()
+        };
         let (Some(median), Some(late)) = (at(0.5), at(0.99)) else { return Ok(()) };
         let rate = 1e3 * ms.len() as f64 / ms.iter().sum::<f64>();
         self.write(line, Some((median, late, rate)), note)

@@ -33,7 +33,8 @@ impl AutoReference {
     /// `timeout`.
     pub fn begins_search(&mut self, now: Option<Duration>, state: State, timeout: Duration) -> bool {
         let now = now.unwrap_or_default();
-        self.lost = (state == State::Lost).then(|| self.lost.unwrap_or(now));
+        // Running time restarts with a flush.
+        self.lost = (state == State::Lost).then(|| self.lost.filter(|&lost| lost <= now).unwrap_or(now));
         let is_wanted = match state {
             State::None => true,
             State::Lost => self.lost.is_some_and(|lost| now.saturating_sub(lost) >= timeout),
@@ -42,7 +43,6 @@ impl AutoReference {
         if !is_wanted {
             self.found = None;
         }
-        // Running time restarts with a flush.
         let is_due = self.last.is_none_or(|last| now < last || now - last >= INTERVAL);
         let begins = is_wanted && is_due && !self.searching;
         if begins {

@@ -147,7 +147,8 @@ impl FastGanSeg {
         prompt.points.extend(point);
     }
 
-    /// Makes a reference of what `prompt` selects in `frame` or in `ref-image`.
+    /// Makes a reference of what `prompt` selects in `frame` or in `ref-image`. After an error, the caller finishes the
+    /// selection.
     ///
     /// # Errors
     /// A prompt outside of the picture, a picture that cannot be read, and errors of libtorch.
@@ -164,7 +165,11 @@ impl FastGanSeg {
             let object = settings.matte().object;
             (ref_image, settings.device.parse::<DeviceChoice>()?, settings.interactive, object)
         };
-        self.shared().marks = Some(Marks::new(&prompt));
+        {
+            let mut shared = self.shared();
+            shared.marks = Some(Marks::new(&prompt));
+            shared.selecting += 1;
+        }
         let (picture, prompt) = match &ref_image {
             Some(path) => {
                 let picture = OwnedPicture::open(path)?;
@@ -200,11 +205,11 @@ impl FastGanSeg {
             };
             let (mask, picture) = self.selector.run(select, device)?;
             let image = ref_image.is_some().then_some(picture);
+            self.finish_selection();
             self.shared().marks = None;
             self.arm_selected(Reference::new(mask, image));
             return Ok(());
         }
-        self.shared().selecting += 1;
         let weak = self.obj().downgrade();
         let select = move |networks: &mut Networks| {
             // The preliminary mask, which the last one replaces.
@@ -333,7 +338,7 @@ impl FastGanSeg {
         Ok(load)
     }
 
-    fn finish_selection(&self) {
+    pub(super) fn finish_selection(&self) {
         let mut shared = self.shared();
         shared.selecting = shared.selecting.saturating_sub(1);
         let is_last = shared.selecting == 0;

@@ -172,7 +172,11 @@ impl Host for FastGanSeg {
     ) -> crate::Result<()> {
         let interactive = self.settings().interactive;
         let keeps_on = interactive || self.shared().slot.state() != State::None;
-        match self.try_select(prompt, frame, corrected, encoder) {
+        let result = self.try_select(prompt, frame, corrected, encoder);
+        if result.is_err() {
+            self.finish_selection();
+        }
+        match result {
             Err(error) if keeps_on => self.warn_selection(&error),
             result => return result,
         }

@@ -218,6 +218,7 @@ fn register_element(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError>
         Foreground::static_type(),
         AlphaMode::static_type(),
         Precision::static_type(),
+        Quality::static_type(),
         Edges::static_type(),
         RefAuto::static_type(),
         Roi::static_type(),

@@ -31,7 +31,7 @@ pub struct FrameContext {
     /// The network runs on every `interval`-th frame.
     pub interval: u32,
     pub late: bool,
-    /// LateFrame frames are dropped instead of held.
+    /// Late frames are dropped instead of held.
     pub drops: bool,
     pub running_time: Option<gst::ClockTime>,
     /// Mean time of the network per frame.
@@ -42,7 +42,7 @@ pub struct FrameContext {
 pub struct Schedule {
     /// Frames since the network ran.
     since: u32,
-    /// LateFrame frames among them.
+    /// Late frames among them.
     skipped: u32,
     /// Running time of the frame on which the network ran.
     ran_at: Option<gst::ClockTime>,

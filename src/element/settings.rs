@@ -456,7 +456,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .mutable_playing()
                 .build(),
             glib::ParamSpecEnum::builder::<LatePolicy>("late-policy")
-                .nick("LateFrame policy")
+                .nick("Late policy")
                 .blurb("What to do with frames that the sink reports as late")
                 .mutable_playing()
                 .build(),
@@ -471,7 +471,8 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecString::builder("mask-location")
                 .nick("Mask location")
                 .blurb(
-                    "PNG to which the key s saves the mask of the current frame, with interactive. The frame is saved                      beside it as NAME-frame.png (unset = the key is passed on)",
+                    "PNG to which the key s saves the mask of the current frame, with interactive. The frame is saved \
+                     beside it as NAME-frame.png (unset = the key is passed on)",
                 )
                 .mutable_playing()
                 .build(),

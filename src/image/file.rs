@@ -134,22 +134,34 @@ fn decode(mut source: impl BufRead + Seek) -> Result<OwnedPicture, String> {
     Ok(OwnedPicture { data: image.into_raw(), width, height })
 }
 
-/// Whether the last scan of a JPEG has no end marker. The decoder would fill the missing part with grey.
+/// Whether a JPEG has no end marker. The decoder would fill the missing part with grey. Bytes after the end are ignored.
 fn is_truncated(source: &mut impl BufRead) -> io::Result<bool> {
     if !source.fill_buf()?.starts_with(&JPEG) {
         return Ok(false);
     }
-    let (mut scan, mut end, mut before) = (None, None, 0);
-    for (index, byte) in source.by_ref().bytes().enumerate() {
-        let byte = byte?;
-        match [before, byte] {
-            [0xff, 0xda] => scan = Some(index),
-            [0xff, 0xd9] => end = Some(index),
-            _ => (),
+    loop {
+        source.skip_until(0xff)?;
+        let mut marker = [0xff];
+        while marker == [0xff] {
+            if source.read(&mut marker)? == 0 {
+                return Ok(true);
+            }
         }
-        before = byte;
+        match marker[0] {
+            0xd9 => return Ok(false),
+            // Data of a scan, and markers without a segment.
+            0x00 | 0x01 | 0xd0..=0xd8 => (),
+            _ => {
+                let mut length = [0; 2];
+                match source.read_exact(&mut length) {
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(true),
+                    result => result?,
+                }
+                let length = u64::from(u16::from_be_bytes(length).saturating_sub(2));
+                io::copy(&mut source.take(length), &mut io::sink())?;
+            }
+        }
     }
-    Ok(end < scan)
 }
 
 #[cfg(test)]
@@ -216,8 +228,13 @@ mod tests {
             let error = OwnedPicture::from_bytes(&whole[..length], Path::new("a.jpg")).unwrap_err();
             assert!(error.to_string().contains("a.jpg"), "{error}");
         }
-        let longer = [&whole[..], &[0; 16]].concat();
+        // Such as the video of a motion photo, which has all pairs of bytes.
+        let longer = [&whole[..], &[0, 0xff, 0xda, 0, 0xff, 0xd9, 0xff, 0xda]].concat();
         assert!(OwnedPicture::from_bytes(&longer, Path::new("a.jpg")).is_ok(), "trailing bytes are ignored");
+        // A thumbnail in a segment has an end marker, too.
+        let mut thumbnail = vec![0xff, 0xd8, 0xff, 0xe1, 0, 6, 0xff, 0xd9, 0xff, 0xda];
+        thumbnail.extend(&whole[2..whole.len() - 2]);
+        assert!(OwnedPicture::from_bytes(&thumbnail, Path::new("a.jpg")).is_err());
     }
 
     #[test]

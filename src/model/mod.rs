@@ -78,7 +78,7 @@ pub trait Regressor: layers::Visit + Send + Sync {
     type Reference: ShallowClone + Send + 'static;
     /// Recurrent state, carried from frame to frame.
     type State: ShallowClone + Send + 'static;
-    /// RelativeRect of the state that a frame is encoded with. It does not change with every frame.
+    /// Part of the state that a frame is encoded with. It does not change with every frame.
     type MemoryRef: Send + 'static;
     /// Encoded frame. It does not depend on the previous frame.
     type EncodedFrame: Send + 'static;

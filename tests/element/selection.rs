@@ -377,6 +377,29 @@ fn the_overlay_shows_points_while_the_mask_is_computed() {
     assert_eq!(pixel(&mut harness, 1), [40, 220, 60], "was {plain:?}");
 }
 
+/// The point and the busy sign stayed until the next selection.
+#[test]
+fn the_overlay_shows_no_points_of_a_selection_that_failed() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", SIZE, |x, y| if inside(x, y) { 255 } else { 0 }));
+    element.set_property_from_str("output", "overlay");
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    let pixel = |harness: &mut Harness, number: u64| {
+        harness.push(picture(number)).unwrap();
+        let buffer = harness.pull().unwrap();
+        let map = buffer.map_readable().unwrap();
+        let start = 3 * (20 * SIZE.0 as usize + 20);
+        [map[start], map[start + 1], map[start + 2]]
+    };
+    let plain = pixel(&mut harness, 0);
+    element.emit_by_name::<()>("select-point", &[&20.5, &20.5, &false]);
+    pixel(&mut harness, 1);
+    assert!(warning(&bus).contains("neither a box nor a point"));
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(pixel(&mut harness, 2), plain);
+}
+
 #[test]
 fn a_key_saves_the_mask_and_the_frame_for_later_use() {
     let files = Files::new();

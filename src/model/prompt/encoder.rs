@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Image encoder of MobileSAM: TinyViT-5M (Wu et al., ECCV 2022) and SAM's neck. Batch normalisation is folded.
 
 use tch::Tensor;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! From a picture to the input of the network, and from its output back to the picture.
 
 use tch::{Kind, Tensor};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Layers of the prompt network, built from the tensors of its weights file.
 
 use tch::Tensor;

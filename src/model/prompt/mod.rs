@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! `prompt`: selects an object in a picture from points or a box.
 //!
 //! It is MobileSAM (Zhang et al., arXiv:2306.14289), a distilled Segment Anything (Kirillov et al., ICCV 2023). The
-//! encoder sees the picture once, at 1024x1024; decoding a prompt takes a small part of its time. The
-//! encoder computes in the chosen kind, everything else in float32.
+//! encoder sees a picture once for all of its prompts, at up to 1024x1024; decoding a prompt takes a small part of its
+//! time. The encoder computes in the chosen kind, everything else in float32.
 
 mod candidate;
 mod correct;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! SAM's prompt encoder: points, box corners and masks to embeddings.
 
 use std::f64::consts::TAU;

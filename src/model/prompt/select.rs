@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Selection of one mask for a prompt.
 
 use tch::{Kind, Tensor};

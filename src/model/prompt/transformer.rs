@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! SAM's two-way transformer: prompt tokens attend to the image and the image to the tokens.
 
 use tch::Tensor;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MPL-2.0
+
 //! Transformer block of TinyViT: attention within windows, a local convolution, and an MLP.
 
 use tch::Tensor;

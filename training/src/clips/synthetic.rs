@@ -55,7 +55,7 @@ impl SyntheticClips {
             if coverage(&frames[0].mask)? < MIN_COVERAGE.0 || coverage(&frames[1].mask)? < MIN_COVERAGE.1 {
                 continue;
             }
-            // DrawResult last, so that the masks do not depend on the lighting settings.
+            // Drawn last, so that the masks do not depend on the lighting settings.
             let lighting = Lighting::draw(frames.len(), &self.settings, random);
             for (number, frame) in frames.iter_mut().enumerate() {
                 frame.image = lighting.apply(&frame.image, number)?;

@@ -67,7 +67,7 @@ pub fn launch(ranks: usize) -> Result<bool> {
     let ids: Vec<i32> = processes.0.iter().map(|process| process.id() as i32).collect();
     ctrlc::set_handler(move || {
         for &id in &ids {
-            // SAFETY: sends a signal. Processes that have ended are not yet waited for, or their id is unused.
+            // SAFETY: sends a signal.
             unsafe { libc::kill(id, libc::SIGTERM) };
         }
     })?;

@@ -19,6 +19,7 @@ pub use self::config::PromptConfig;
 use self::loss::prompt_loss;
 use self::view::{MIN_PIXELS, View};
 use crate::clips::{Random, Reading, Sources, TRIES};
+use crate::train::resume::values;
 use crate::train::{Adam, CHECKPOINT, CONFIG, Interrupt, NetworkState, Recorder, load, save};
 use crate::{Error, Result};
 
@@ -73,18 +74,13 @@ pub fn run(config: &PromptConfig, out: &Path, interrupt: &Interrupt) -> Result<(
     Ok(())
 }
 
-/// Returns the first line of a configuration that differs from the one before, apart from settings that only concern speed
-/// and reports.
-fn first_difference(before: &str, now: &str) -> Option<String> {
-    const MAY_CHANGE: [&str; 3] = ["threads = ", "checkpoint_every = ", "report_every = "];
-    let lines = |text: &str| -> Vec<String> {
-        let kept = text.lines().filter(|line| !MAY_CHANGE.iter().any(|key| line.starts_with(key)));
-        kept.map(str::to_owned).collect()
-    };
-    let (before, now) = (lines(before), lines(now));
-    let differs = |line: &&String| !before.contains(line);
-    let missing = || before.iter().find(|line| !now.contains(line));
-    now.iter().find(differs).or_else(missing).map(|line| format!("`{line}`"))
+/// Returns the first key whose value differs from that of the configuration before, apart from settings that only concern
+/// speed and reports.
+fn first_difference(before: &str, now: &str) -> Result<Option<String>, toml::de::Error> {
+    const MAY_CHANGE: [&str; 3] = ["threads", "checkpoint_every", "report_every"];
+    let (before, now) = (values(toml::from_str(before)?), values(toml::from_str(now)?));
+    let mut keys = now.keys().chain(before.keys()).filter(|key| !MAY_CHANGE.contains(&key.as_str()));
+    Ok(keys.find(|key| before.get(*key) != now.get(*key)).cloned())
 }
 
 /// State of a run.
@@ -125,9 +121,11 @@ impl<'a> Session<'a> {
             .map_err(|error| Error::Config { path: file.clone(), reason: error.to_string() })?;
         if checkpoint.exists() {
             let before = fs::read_to_string(&file).map_err(|source| Error::read(&file, source))?;
-            if let Some(key) = first_difference(&before, &text) {
+            let difference = first_difference(&before, &text)
+                .map_err(|error| Error::Config { path: file.clone(), reason: error.to_string() })?;
+            if let Some(key) = difference {
                 let reason = format!(
-                    "{key} differs from the configuration of its run, {}; set another folder with --out to start a new run, \
+                    "`{key}` differs from the configuration of its run, {}; set another folder with --out to start a new run, \
                      with start_from its weights if you like",
                     file.display()
                 );
@@ -223,5 +221,20 @@ impl<'a> Session<'a> {
         let mut metadata = self.config.metadata.clone();
         metadata.extend(BTreeMap::from([("format".into(), "1".into()), ("network".into(), "prompt".into())]));
         Ok(save_tensors(&out.join(MODEL), tensors, metadata, Kind::Half)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A comparison of lines missed this.
+    #[test]
+    fn exchanged_values_are_a_difference() {
+        let text =
+            |a: u32, b: u32| format!("threads = {a}\n[sources.a]\nratio = {a}\n[sources.b]\nratio = {b}\n");
+        assert_eq!(first_difference(&text(1, 2), &text(2, 1)).unwrap().as_deref(), Some("sources.a.ratio"));
+        assert_eq!(first_difference("threads = 1", "threads = 2\nreport_every = 5").unwrap(), None);
+        assert_eq!(first_difference("seed = 1", "").unwrap().as_deref(), Some("seed"));
     }
 }

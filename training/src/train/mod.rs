@@ -13,7 +13,7 @@ mod network;
 mod objective;
 pub mod record;
 mod remedy;
-mod resume;
+pub(crate) mod resume;
 mod run;
 mod schedule;
 mod session;

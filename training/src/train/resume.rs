@@ -39,11 +39,11 @@ const MAY_DIFFER: [&str; 5] = ["critics.device", "data.cache", "device", "loader
 /// # Errors
 /// [`Error::Config`] if a value has no form in TOML, which does not occur in practice.
 pub fn shared_settings(config: &TrainConfig) -> Result<BTreeMap<String, String>> {
-    let values = values(config).map_err(|error| Error::Config {
+    let table = toml::Table::try_from(config).map_err(|error| Error::Config {
         path: "(effective configuration)".into(),
         reason: error.to_string(),
     })?;
-    let shared = values.into_iter().filter(|(key, _)| !MAY_DIFFER.contains(&key.as_str()));
+    let shared = values(table).into_iter().filter(|(key, _)| !MAY_DIFFER.contains(&key.as_str()));
     Ok(shared.map(|(key, value)| (key, value.to_string())).collect())
 }
 
@@ -87,7 +87,7 @@ pub fn check(config: &TrainConfig, out: &Path) -> Result<()> {
 /// The keys that differ but must not change, with both values.
 fn differences(before: &TrainConfig, now: &TrainConfig) -> Result<Vec<String>, toml::ser::Error> {
     let validated = before.validation.is_some() && now.validation.is_some();
-    let (before, now) = (values(before)?, values(now)?);
+    let (before, now) = (values(toml::Table::try_from(before)?), values(toml::Table::try_from(now)?));
     let all: std::collections::BTreeSet<&String> = before.keys().chain(now.keys()).collect();
     let show =
         |value: Option<&toml::Value>| value.map_or_else(|| "not set".to_owned(), toml::Value::to_string);
@@ -98,8 +98,8 @@ fn differences(before: &TrainConfig, now: &TrainConfig) -> Result<Vec<String>, t
         .collect())
 }
 
-/// All values by their keys, such as `data.window`.
-fn values(config: &TrainConfig) -> Result<BTreeMap<String, toml::Value>, toml::ser::Error> {
+/// All values of a configuration by their keys, such as `data.window`.
+pub fn values(config: toml::Table) -> BTreeMap<String, toml::Value> {
     fn flatten(prefix: &str, table: toml::Table, all: &mut BTreeMap<String, toml::Value>) {
         for (key, value) in table {
             let key = format!("{prefix}{key}");
@@ -110,8 +110,8 @@ fn values(config: &TrainConfig) -> Result<BTreeMap<String, toml::Value>, toml::s
         }
     }
     let mut all = BTreeMap::new();
-    flatten("", toml::Table::try_from(config)?, &mut all);
-    Ok(all)
+    flatten("", config, &mut all);
+    all
 }
 
 #[cfg(test)]
@@ -171,7 +171,7 @@ mod tests {
             every: 1,
             frame_step: 1,
         });
-        let values = values(&config).unwrap();
+        let values = values(toml::Table::try_from(&config).unwrap());
         for key in MAY_CHANGE.iter().chain(&MAY_DIFFER).copied() {
             assert!(values.contains_key(key), "{key}");
         }

@@ -75,7 +75,7 @@ pub enum Border {
 pub enum ReferenceTransform {
     /// Small random change of the window's transform.
     Near,
-    /// DrawResult independently from the same distribution.
+    /// Drawn independently from the same distribution.
     Independent,
 }
 
