@@ -455,41 +455,6 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_load_wins() {
-        let mut slot = ReferenceSlot::default();
-        assert!(slot.begin_load().is_none(), "nothing is loaded before the start");
-        slot.start(None);
-        let _ = slot.take_change();
-        let first = slot.begin_load().unwrap();
-        let second = slot.begin_load().unwrap();
-        assert!(slot.finish_load(second, reference()));
-        assert!(matches!(slot.take_change(), Some(Change::Arm(_))));
-        assert!(!slot.finish_load(first, reference()));
-        assert!(slot.take_change().is_none());
-    }
-
-    #[test]
-    fn a_load_that_fails_does_not_undo_the_one_before() {
-        let mut slot = ReferenceSlot::default();
-        slot.start(None);
-        let _ = slot.take_change();
-        let good = slot.begin_load().unwrap();
-        let _bad = slot.begin_load().unwrap();
-        assert!(slot.finish_load(good, reference()), "no later load has succeeded");
-        assert!(matches!(slot.take_change(), Some(Change::Arm(_))));
-    }
-
-    #[test]
-    fn loads_end_with_a_stop() {
-        let mut slot = ReferenceSlot::default();
-        slot.start(None);
-        let load = slot.begin_load().unwrap();
-        slot.stop();
-        slot.start(None);
-        assert!(!slot.finish_load(load, reference()));
-    }
-
-    #[test]
     fn another_stream_arms_the_reference_again() {
         let mut slot = ReferenceSlot::default();
         slot.start(reference());

@@ -255,6 +255,7 @@ mod tests {
             (memory(65, 5, 512), "frames must be at most 64"),
             (memory(2, 0, 512), "every at least 1"),
             (memory(2, 5, -1), "tokens 0 to 4096"),
+            (memory(64, 1, 4096), "choose a smaller size"),
             (
                 Config { matching: Matching::GlobalConvolution, network_size: [192, 320], ..Config::lite() },
                 "affinity",
@@ -270,6 +271,9 @@ mod tests {
                 !message.contains("  ") && !message.contains('\n') && !message.contains('{'),
                 "{message}"
             );
+        }
+        for network_size in [[192, 336], [480, 864], [1024, 1024]] {
+            Config { network_size, ..lite.clone() }.validate().unwrap();
         }
     }
 }

@@ -246,10 +246,7 @@ impl Conv {
         }
         let kind = x.kind();
         let weight = self.weight.f_to_kind(kind)?;
-        let bias = match &self.bias {
-            Some(bias) => Some(bias.f_to_kind(kind)?),
-            None => None,
-        };
+        let bias = self.bias.as_ref().map(|bias| bias.f_to_kind(kind)).transpose()?;
         let stride = [self.spec.stride, self.spec.stride];
         let groups = self.spec.groups;
         let (below, right) = (self.spec.kernel.0 / 2, self.spec.kernel.1 / 2);

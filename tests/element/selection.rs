@@ -135,9 +135,8 @@ fn a_selection_outside_the_first_frame_ends_the_stream_and_a_later_one_is_a_warn
     assert!(overlap(&mut harness, 0) > 0.99);
     element.emit_by_name::<()>("select-point", &[&999.0, &10.0, &true]);
     assert!(overlap(&mut harness, 1) > 0.8, "the earlier reference stays");
-    let warning = bus.pop_filtered(&[gst::MessageType::Warning]).unwrap();
-    let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
-    assert!(warning.error().to_string().contains("outside"), "{}", warning.error());
+    let warning = warning(&bus);
+    assert!(warning.contains("outside"), "{warning}");
 }
 
 #[test]
@@ -149,9 +148,8 @@ fn ref_mask_takes_precedence_over_a_box() {
     element.set_property("ref-box", rectangle(tight()));
     let mut harness = start(&element);
     assert!(overlap(&mut harness, 0) < 0.5);
-    let warning = bus.pop_filtered(&[gst::MessageType::Warning]).unwrap();
-    let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
-    assert!(warning.error().to_string().contains("ref-mask is set"), "{}", warning.error());
+    let warning = warning(&bus);
+    assert!(warning.contains("ref-mask is set"), "{warning}");
 }
 
 #[test]
@@ -317,9 +315,7 @@ fn an_added_reference_shows_another_look_and_the_first_one_stays_in_use() {
 
     let two = grey_sample(|x, _| (x % 3) as u8);
     assert!(!element.emit_by_name::<bool>("add-reference", &[&two, &None::<gst::Sample>]));
-    let warning = bus.pop_filtered(&[gst::MessageType::Warning]).unwrap();
-    let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
-    let text = warning.error().to_string();
+    let text = warning(&bus);
     assert!(text.contains("add-reference") && text.contains("object 2"), "{text}");
 }
 
@@ -381,7 +377,7 @@ fn the_overlay_shows_points_while_the_mask_is_computed() {
 #[test]
 fn the_overlay_shows_no_points_of_a_selection_that_failed() {
     let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", SIZE, |x, y| if inside(x, y) { 255 } else { 0 }));
+    let element = with_mask(&files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 }));
     element.set_property_from_str("output", "overlay");
     let bus = bus(&element);
     let mut harness = start(&element);
@@ -436,9 +432,6 @@ fn a_key_saves_the_mask_and_the_frame_for_later_use() {
     element.set_property("mask-location", files.path("no/folder/mask.png").to_str().unwrap());
     press(&mut harness);
     overlap(&mut harness, 3);
-    let warning =
-        bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &[gst::MessageType::Warning]).unwrap();
-    let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
-    let text = warning.error().to_string();
+    let text = warning(&bus);
     assert!(text.contains("no/folder/mask.png") && text.contains("mask-location"), "{text}");
 }

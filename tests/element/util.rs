@@ -396,3 +396,12 @@ pub fn grey(value: fn(usize, usize) -> u8) -> gst::Sample {
 pub fn set_reference(element: &gst::Element, mask: &gst::Sample, image: Option<&gst::Sample>) -> bool {
     element.emit_by_name("set-reference", &[mask, &image.cloned()])
 }
+
+/// Returns the text of the next warning, which has been posted already or is within 20 s.
+#[track_caller]
+pub fn warning(bus: &gst::Bus) -> String {
+    let time = gst::ClockTime::from_seconds(20);
+    let message = bus.timed_pop_filtered(time, &[gst::MessageType::Warning]).expect("a warning");
+    let gst::MessageView::Warning(warning) = message.view() else { unreachable!() };
+    warning.error().to_string()
+}

@@ -3,6 +3,7 @@
 //! Evaluation with covered frames: whether the tracker detects that the object is gone, outputs no mask on the
 //! cover, and finds the object again.
 
+use clap::ValueEnum;
 use image::{Rgb, RgbImage, imageops};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
@@ -45,30 +46,9 @@ pub enum Cover {
 }
 
 impl Cover {
-    /// All covers.
-    pub const ALL: [Self; 8] = [
-        Self::Black,
-        Self::Grey,
-        Self::Green,
-        Self::Flash,
-        Self::Frozen,
-        Self::Damaged,
-        Self::OtherScene,
-        Self::Blur,
-    ];
-
     /// Name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Black => "black",
-            Self::Grey => "grey",
-            Self::Green => "green",
-            Self::Flash => "flash",
-            Self::Frozen => "frozen",
-            Self::Damaged => "damaged",
-            Self::OtherScene => "other scene",
-            Self::Blur => "blur",
-        }
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().replace('-', " ")).unwrap_or_default()
     }
 
     /// Whether the object is invisible.

@@ -616,33 +616,6 @@ fn a_batch_must_hold_whole_windows() {
 }
 
 #[test]
-fn the_augmentation_of_the_paper_is_valid() {
-    let text = r#"
-[sources.youtube]
-kind = "video"
-layout = "youtube-vos"
-path = "data/youtube-vos/train"
-
-[augment]
-flip = 0.5
-scale = [0.75, 1.25]
-rotated = 1.0
-rotation = 30.0
-shift = 0.0
-shear = 0.0
-follow = false
-colour = 0.0
-fit = "stretch"
-border = "black"
-reversed = 0.0
-frame_steps = [1]
-first_reference = 0.0
-reference = "independent"
-"#;
-    data(text);
-}
-
-#[test]
 fn errors_name_values_out_of_range() {
     let folder = Folder::davis(1);
     let error = |text: String| -> String {

@@ -253,16 +253,9 @@ fn fixed_tokens_are_half_object_and_distinct() {
 
 #[test]
 fn invalid_configurations_are_refused() {
-    for (config, word) in [
-        (Config { network_size: [100, 96], ..tiny() }, "network_size"),
-        (Config { width: 0.0, ..tiny() }, "width"),
-        (Config { matching: crate::model::Matching::GlobalConvolution, ..tiny() }, "matching"),
-        (Config { temporal_skip: TemporalSkip::Head, ..tiny() }, "temporal_skip"),
-    ] {
-        let store = nn::VarStore::new(Device::Cpu);
-        let error = Lite::new(&store.root(), &config).unwrap_err().to_string();
-        assert!(error.contains(word), "{error}");
-    }
+    let store = nn::VarStore::new(Device::Cpu);
+    let error = Lite::new(&store.root(), &Config { width: 0.0, ..tiny() }).unwrap_err().to_string();
+    assert!(error.contains("width"), "{error}");
 }
 
 #[test]

@@ -8,18 +8,17 @@
 
 mod bfloat16;
 mod dense;
-mod pointwise;
 mod winograd;
 
 use tch::{Device, Kind, Tensor};
 
 pub use self::bfloat16::values_mut;
 pub use self::dense::{Dense, Factors, PANEL, TILE, UNLIMITED, padded_bias};
-use self::pointwise::Pointwise;
 use self::winograd::Winograd;
 use super::tensor_slices::{Unshared, floats, is_float, pixels};
 use super::vector::available;
-use crate::{Result, team};
+use crate::Result;
+use crate::team::{self, in_parallel};
 
 /// Returns whether a network can be packed: weights of this kind on this device, and a processor with AVX2 and FMA.
 pub fn fits(weight: &Tensor) -> bool {
@@ -30,7 +29,7 @@ pub fn fits(weight: &Tensor) -> bool {
 #[derive(Debug)]
 pub enum PackedConv {
     /// Kernel of 1x1.
-    Pointwise(Pointwise),
+    Pointwise(Dense),
     /// Kernel of 3x3 with one pixel of zeros around the picture.
     Winograd(Winograd),
 }
@@ -48,7 +47,7 @@ impl PackedConv {
         }
         let (_, _, rows, columns) = weight.size4()?;
         Ok(match (rows, columns) {
-            (1, 1) => Some(Self::Pointwise(Pointwise::new(weight, bias, factors)?)),
+            (1, 1) => Some(Self::Pointwise(Dense::of_conv(weight, bias, None, factors)?)),
             (3, 3) => Winograd::new(weight, bias, factors)?.map(Self::Winograd),
             _ => None,
         })
@@ -61,8 +60,8 @@ impl PackedConv {
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn forward(&self, x: &Tensor, added: Option<&Tensor>, relu: bool) -> Result<Option<Tensor>> {
         let (inputs, outputs) = match self {
-            Self::Pointwise(conv) => (conv.inputs(), conv.outputs()),
-            Self::Winograd(conv) => (conv.inputs(), conv.outputs()),
+            Self::Pointwise(conv) => (conv.inputs, conv.outputs),
+            Self::Winograd(conv) => (conv.inputs, conv.outputs),
         };
         if !is_float(x) || x.dim() != 4 || x.size()[1] != inputs as i64 || x.numel() == 0 {
             return Ok(None);
@@ -79,12 +78,20 @@ impl PackedConv {
             let y = y.item(item);
             let added = added.as_ref().map(|added| &floats(added)[item * y.len()..][..y.len()]);
             match self {
-                Self::Pointwise(conv) => conv.forward(x, relu, y),
+                Self::Pointwise(dense) => pointwise(dense, x, relu, y),
                 Self::Winograd(conv) => conv.forward(x, added, (height, width), relu, y),
             }
         }
         Ok(Some(y.into_tensor()?))
     }
+}
+
+/// Maps pixels `x` (…, inputs) to `y` (…, outputs).
+fn pointwise(dense: &Dense, x: &[f32], relu: bool, y: &mut [f32]) {
+    let range = [if relu { 0.0 } else { f32::NEG_INFINITY }, f32::INFINITY];
+    let pixels = share(y.len() / dense.outputs);
+    let parts = x.chunks(pixels * dense.inputs).zip(y.chunks_mut(pixels * dense.outputs));
+    in_parallel(parts, |(x, y)| dense.forward(x, y, dense.outputs, range));
 }
 
 /// Values (N, H, W, C).

@@ -39,8 +39,10 @@ pub struct Winograd {
     /// Transformed weights, one product for each position of a tile, row by row.
     products: Vec<Dense>,
     bias: Vec<f32>,
-    inputs: usize,
-    outputs: usize,
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
     /// Channels of a product: the outputs, at least [`MIN_LANES`].
     columns: usize,
     factors: Factors,
@@ -104,16 +106,6 @@ impl Winograd {
         let bias = padded_bias(bias, columns)?;
         let products = products.map(|rows| Dense::new(rows, inputs, inputs, &[], factors)).collect();
         Ok(Some(Self { products, bias, inputs, outputs, columns, factors }))
-    }
-
-    /// Input channels.
-    pub fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    /// Output channels.
-    pub fn outputs(&self) -> usize {
-        self.outputs
     }
 
     /// Maps `x` (H, W, inputs) to `y` (H, W, outputs), to which `added` is added before ReLU.

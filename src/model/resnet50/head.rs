@@ -78,10 +78,9 @@ impl Head {
     pub fn fold(&mut self) -> Result<()> {
         if self.conv.spec().outputs == 2 {
             let weight = object_minus_background(&self.conv.weight.f_to_kind(Kind::Float)?, 0)?;
-            let bias = match &self.conv.bias {
-                Some(bias) => Some(object_minus_background(&bias.f_to_kind(Kind::Float)?, 0)?),
-                None => None,
-            };
+            let bias =
+                self.conv.bias.as_ref().map(|bias| object_minus_background(&bias.f_to_kind(Kind::Float)?, 0));
+            let bias = bias.transpose()?;
             let spec = ConvSpec { outputs: 1, ..*self.conv.spec() };
             self.conv = Conv::from_tensors(weight, bias, spec).named(self.conv.name());
         }

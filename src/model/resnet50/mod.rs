@@ -155,10 +155,8 @@ impl Regressor for Resnet50 {
 
     fn start(&self, reference: &Reference) -> Result<State> {
         let size = reference.masks.size();
-        let temporal = match &self.temporal {
-            Some(temporal) => Some(temporal.zeros(size[0], size[2] / 4, size[3] / 4)?),
-            None => None,
-        };
+        let zeros = |temporal: &Temporal| temporal.zeros(size[0], size[2] / 4, size[3] / 4);
+        let temporal = self.temporal.as_ref().map(zeros).transpose()?;
         Ok(State { masks: reference.masks.shallow_clone(), temporal, features: None })
     }
 
@@ -170,10 +168,8 @@ impl Regressor for Resnet50 {
 
     fn step_encoded(&self, image: Tensor, reference: &Reference, state: &mut State) -> Result<Tensor> {
         let features = self.encoder.forward(&image, &state.masks)?;
-        let previous = match &state.temporal {
-            Some(previous) => Some(previous.f_to_kind(features.stride4.kind())?),
-            None => None,
-        };
+        let kind = features.stride4.kind();
+        let previous = state.temporal.as_ref().map(|previous| previous.f_to_kind(kind)).transpose()?;
         let (at_refine, at_head) = match self.config.temporal_skip {
             TemporalSkip::Refine => (previous.as_ref(), None),
             TemporalSkip::Head | TemporalSkip::Off => (None, previous.as_ref()),

@@ -112,14 +112,6 @@ fn parameter_counts_match_the_paper() {
 }
 
 #[test]
-fn all_variables_except_statistics_are_trained() {
-    let (store, _network) = build(&tiny(TemporalSkip::Head));
-    for (name, tensor) in store.variables() {
-        assert_eq!(tensor.requires_grad(), !name.contains("running_"), "{name}");
-    }
-}
-
-#[test]
 fn features_state_and_logits_have_their_shapes() {
     let config = tiny(TemporalSkip::Head);
     let (_store, network) = build(&config);
@@ -398,39 +390,3 @@ const REFINE: [[f64; 5]; 3] = [
     [0.168_986_99, -0.060_339_81, 0.291_424_33, 0.002_172_23, 0.200_559_08],
     [0.170_097_29, -0.058_233_50, 0.295_868_69, 0.002_230_88, 0.204_249_74],
 ];
-
-#[test]
-fn tracker_runs_from_a_weights_file() {
-    use crate::device::{DeviceChoice, Precision};
-    use crate::image::{Picture, PlaneMut};
-    use crate::mask::ReferenceMask;
-    use crate::tracker::{Options, Tracker};
-
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tiny.safetensors");
-    let config = tiny(TemporalSkip::Head);
-    let (store, _network) = build(&config);
-    weights::save(&path, &store, &config, &Default::default(), Kind::Half).unwrap();
-    let weights = weights::Weights::open(&path).unwrap();
-    let mut tracker = Tracker::from_weights(
-        &weights,
-        &Options { device: DeviceChoice::Cpu, precision: Precision::Float32, ..Options::default() },
-    )
-    .unwrap();
-    assert_eq!(tracker.network_size(), (96, 64));
-
-    let (width, height) = (50, 30);
-    let data: Vec<u8> = (0..3 * width * height).map(|i| (i % 251) as u8).collect();
-    let picture = Picture { data: &data, width, height, stride: 3 * width };
-    let labels: Vec<u8> = (0..width * height).map(|i| (i % width / 20) as u8).collect();
-    let mask = ReferenceMask::from_labels(width, height, &labels).unwrap();
-    tracker.set_reference(&mut { picture }, &mask).unwrap();
-    let mut plane = vec![0; width * height];
-    for _ in 0..2 {
-        let matte = tracker.step(&mut { picture }).unwrap();
-        assert_eq!(matte.object_ids(), [1, 2]);
-        let mut plane = PlaneMut { data: &mut plane, width, height, stride: width };
-        matte.write_alpha(Some(1), &mut plane).unwrap();
-    }
-    assert!(plane.iter().any(|alpha| *alpha > 0));
-}

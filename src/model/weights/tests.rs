@@ -316,22 +316,3 @@ fn wide_networks_exceed_the_lower_bound_of_parameters() {
         assert!(count > minimum && count < 3 * minimum, "width {width}: {count}, {minimum}");
     }
 }
-
-#[test]
-fn sizes_that_take_gigabytes_are_refused() {
-    let lite = Config::lite();
-    for config in [
-        Config { network_size: [4096, 4096], ..lite.clone() },
-        Config {
-            memory: crate::model::config::Memory { frames: 64, every: 1, tokens: 4096 },
-            ..lite.clone()
-        },
-        Config { network_size: [4096, 4096], ..Config::resnet50() },
-    ] {
-        let error = config.validate().unwrap_err().to_string();
-        assert!(error.contains("network_size"), "{error}");
-    }
-    for size in [[192, 336], [480, 864], [1024, 1024]] {
-        Config { network_size: size, ..lite.clone() }.validate().unwrap();
-    }
-}

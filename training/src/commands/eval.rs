@@ -231,7 +231,7 @@ fn cover(args: &Args, ranks: &Ranks) -> Result<()> {
         );
     }
     for &cover in &args.cover {
-        print_means(cover.name(), cases.iter().filter(|case| case.cover == cover));
+        print_means(&cover.name(), cases.iter().filter(|case| case.cover == cover));
     }
     for &length in &args.cover_length {
         print_means(&format!("{length} frames"), cases.iter().filter(|case| case.length == length));

@@ -19,7 +19,6 @@ pub use bitmap::Bitmap;
 pub use flicker::Flicker;
 pub use folder::score_folder;
 pub use measures::{FrameScore, contour_accuracy, contour_tolerance, region_similarity};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 pub use statistics::Statistics;
 
@@ -59,17 +58,6 @@ impl SequenceScore {
     /// Returns the unweighted mean over the sequence's objects.
     pub fn summary(&self) -> Summary {
         Summary::mean(self.objects.iter().map(ObjectScore::summary))
-    }
-
-    /// Returns the mean over the objects in the scored frame `index`.
-    pub fn frame(&self, index: usize) -> Option<FrameScore> {
-        let frames: Option<Vec<_>> = self.objects.iter().map(|o| o.frames.get(index)).collect();
-        let frames = frames.filter(|frames| !frames.is_empty())?;
-        let count = frames.len() as f64;
-        Some(FrameScore {
-            region: frames.iter().map(|frame| frame.region).sum::<f64>() / count,
-            contour: frames.iter().map(|frame| frame.contour).sum::<f64>() / count,
-        })
     }
 
     /// Assembles the score from `frames`, the name of each scored frame with the measures of objects 1, 2, …
@@ -171,30 +159,6 @@ pub fn score_frame(
         .collect())
 }
 
-/// Scores a sequence in memory, with one prediction for each ground-truth frame, from the first frame (the
-/// reference) to the last. As in the benchmark, the first and the last frame are not scored.
-///
-/// # Errors
-/// If the numbers of frames differ, if there are fewer than three, if the first ground truth has no object, or if
-/// a frame cannot be compared (see [`score_frame`]).
-pub fn score_sequence(name: &str, predictions: &[LabelMap], truth: &[LabelMap]) -> Result<SequenceScore> {
-    if predictions.len() != truth.len() {
-        return Err(Error::score(
-            name,
-            format!("it has {} predictions for {} frames of ground truth", predictions.len(), truth.len()),
-        ));
-    }
-    let scored = scored_range(name, truth.len())?;
-    let objects = objects_of(name, &truth[0])?;
-    let frames = scored.into_par_iter().map(|i| {
-        let what = format!("frame {i} of {name}");
-        let scores = score_frame(&what, &predictions[i], &truth[i], objects)?;
-        Ok((i.to_string(), scores))
-    });
-    let frames: Vec<_> = frames.collect::<Result<_>>()?;
-    Ok(SequenceScore::gather(name, objects, frames))
-}
-
 /// Returns the range of the scored frames among `frames` annotated frames.
 pub(crate) fn scored_range(what: &str, frames: usize) -> Result<std::ops::Range<usize>> {
     if frames < 3 {
@@ -229,29 +193,21 @@ mod tests {
         LabelMap::new(4, 3, ids.to_vec()).unwrap()
     }
 
+    /// Scores one frame for each ground truth.
+    fn score(predictions: &[LabelMap], truth: &[LabelMap]) -> SequenceScore {
+        let objects = objects_of("s", &truth[0]).unwrap();
+        let frames = predictions.iter().zip(truth).map(|(prediction, truth)| {
+            ("frame".to_owned(), score_frame("frame", prediction, truth, objects).unwrap())
+        });
+        SequenceScore::gather("s", objects, frames)
+    }
+
     const LEFT: [u8; 12] = [1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0];
     const BOTH: [u8; 12] = [1, 1, 0, 2, 1, 1, 0, 2, 1, 1, 0, 2];
 
     #[test]
-    fn the_first_and_last_frame_are_not_scored() {
-        let truth = [map(LEFT), map(LEFT), map(LEFT), map(LEFT)];
-        let background = LabelMap::background(4, 3);
-        let predictions = [background.clone(), map(LEFT), background.clone(), background];
-        let score = score_sequence("s", &predictions, &truth).unwrap();
-        assert_eq!(score.frames, ["1", "2"]);
-        assert_eq!(score.objects.len(), 1);
-        let summary = score.summary();
-        assert_eq!((summary.region.mean, summary.contour.mean), (0.5, 0.5));
-        assert_eq!(summary.region_and_contour(), 0.5);
-        assert_eq!(score.frame(0).unwrap().region, 1.0);
-        assert_eq!(score.frame(2), None);
-    }
-
-    #[test]
     fn an_object_without_predictions_scores_zero() {
-        let truth = [map(BOTH), map(BOTH), map(BOTH)];
-        let predictions = [map(LEFT), map(LEFT), map(LEFT)];
-        let score = score_sequence("s", &predictions, &truth).unwrap();
+        let score = score(&[map(LEFT), map(LEFT)], &[map(BOTH), map(BOTH)]);
         let means: Vec<_> = score.objects.iter().map(|o| o.summary().region.mean).collect();
         assert_eq!(means, [1.0, 0.0]);
     }
@@ -263,40 +219,16 @@ mod tests {
         let mut later = BOTH;
         later[3] = 7;
         later[2] = 255;
-        let truth = [map(first), map(later), map(BOTH)];
-        let score = score_sequence("s", &[map(BOTH), map(BOTH), map(BOTH)], &truth).unwrap();
+        let score = score(&[map(BOTH), map(BOTH)], &[map(first), map(later)]);
         assert_eq!(score.objects.len(), 2);
-        assert_eq!(score.objects[1].frames[0].region, 2.0 / 3.0);
+        assert_eq!(score.objects[1].frames[1].region, 2.0 / 3.0);
     }
 
     #[test]
     fn the_global_mean_weights_objects_equally() {
-        let perfect = [map(LEFT), map(LEFT), map(LEFT)];
-        let half = [map(BOTH), map(BOTH), map(BOTH)];
-        let one = score_sequence("one", &perfect, &perfect).unwrap();
-        let two = score_sequence("two", &perfect, &half).unwrap();
-        let scores = Scores { sequences: vec![one, two] };
+        let (left, both) = ([map(LEFT)], [map(BOTH)]);
+        let scores = Scores { sequences: vec![score(&left, &left), score(&left, &both)] };
         assert_eq!(scores.objects(), 3);
         assert_eq!(scores.summary().region.mean, 2.0 / 3.0);
-    }
-
-    #[test]
-    fn refuses_what_the_benchmark_refuses() {
-        let three = [map(LEFT), map(LEFT), map(LEFT)];
-        let message = |predictions: &[LabelMap], truth: &[LabelMap]| {
-            score_sequence("bear", predictions, truth).unwrap_err().to_string()
-        };
-        let error = message(&three[..2], &three);
-        assert!(error.contains("2 predictions for 3"), "{error}");
-        let error = message(&three[..2], &three[..2]);
-        assert!(error.contains("at least 3"), "{error}");
-        let small = LabelMap::background(4, 2);
-        let error = message(&[map(LEFT), small.clone(), map(LEFT)], &three);
-        assert!(error.contains("frame 1 of bear") && error.contains("4x2"), "{error}");
-        let error = message(&[map(LEFT), map(BOTH), map(LEFT)], &three);
-        assert!(error.contains("id 2") && error.contains("ends at 1"), "{error}");
-        let empty = LabelMap::background(4, 3);
-        let error = message(&three, &[empty, map(LEFT), map(LEFT)]);
-        assert!(error.contains("no object"), "{error}");
     }
 }
