@@ -6,7 +6,7 @@ use gstfastganseg::device::DeviceChoice;
 use gstfastganseg::image::{Picture, PlaneMut};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::Matte;
-use gstfastganseg::tracker::{Options, Roi, Tracker};
+use gstfastganseg::tracker::{Options, Presence, Roi, Tracker};
 
 const WIDTH: usize = 480;
 const HEIGHT: usize = 270;
@@ -167,4 +167,30 @@ fn a_hidden_object_of_two_is_found_again_and_the_other_keeps_its_quality() {
         assert!(visible > off - 0.03, "{roi:?}: {visible} against {off}");
         assert!(found > 0.8, "{roi:?}: {found}");
     }
+}
+
+#[test]
+fn a_covered_object_is_lost_and_found_again() {
+    const COVERED: std::ops::Range<usize> = 8..38;
+    let objects = [BALL];
+    let mut tracker = tracker(&objects, Roi::Auto);
+    let grey = vec![128; 3 * WIDTH * HEIGHT];
+    let mut ious = vec![1.0; 50];
+    for (frame, value) in ious.iter_mut().enumerate().skip(1) {
+        let covered = COVERED.contains(&frame);
+        let picture = if covered { grey.clone() } else { draw(&objects, frame, BACKGROUND) };
+        let matte = tracker.step(&mut view(&picture)).unwrap();
+        *value = iou(&matte, 1, |x, y| !covered && BALL.covers(frame, x, y));
+        if covered {
+            assert_eq!(*value, 1.0, "frame {frame}: the mask is not empty");
+            let lost = tracker.presence() == Presence::Lost;
+            assert_eq!(lost, frame >= COVERED.start + 2, "frame {frame}");
+        }
+    }
+    let before = ious[COVERED.start - 1];
+    assert!(before > 0.8, "{before}");
+    let after = &ious[COVERED.end..];
+    assert!(after[..10].iter().any(|iou| *iou > before - 0.1), "{after:?} after {before}");
+    assert_eq!(tracker.presence(), Presence::Seen);
+    assert!(ious[49] > before - 0.1);
 }
