@@ -256,15 +256,7 @@ impl Spins {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn with_threads(count: u32, work: impl FnOnce() + Send) {
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                set_for_this_thread(count);
-                work();
-            });
-        });
-    }
+    use crate::threads::with_threads;
 
     #[test]
     fn every_item_is_done_once() {

@@ -92,6 +92,16 @@ fn find_runtime() -> Option<Runtime> {
     None
 }
 
+/// Calls `work` with `count` threads of libtorch for the calling thread.
+#[cfg(test)]
+pub fn with_threads<T>(count: u32, work: impl FnOnce() -> T) -> T {
+    let before = of_this_thread();
+    set_for_this_thread(count);
+    let result = work();
+    set_for_this_thread(before);
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

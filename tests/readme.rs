@@ -80,9 +80,11 @@ fn run(line: &str, folder: &Path) -> Result<(), String> {
             break Some(status);
         }
         if started.elapsed() > TIMEOUT {
-            let arguments = ["-batch", "-ex", "thread apply all backtrace 20", "-p", &child.id().to_string()];
-            if let Ok(stacks) = Command::new("gdb").args(arguments).stdin(Stdio::null()).output() {
-                (&output).write_all(&stacks.stdout).unwrap();
+            let gdb = ["60", "gdb", "-batch", "-ex", "thread apply all backtrace 20", "-p"];
+            let gdb =
+                Command::new("timeout").args(gdb).arg(child.id().to_string()).stdin(Stdio::null()).output();
+            if let Ok(stacks) = gdb {
+                (&output).write_all(&[stacks.stdout, stacks.stderr].concat()).unwrap();
             }
             child.kill().unwrap();
             child.wait().unwrap();

@@ -125,5 +125,7 @@ mod tests {
         assert!(!searches(7000, State::Lost) && !searches(11_900, State::Lost));
         assert!(searches(12_000, State::Lost) && !searches(12_100, State::Lost));
         assert!(searches(12_200, State::Lost));
+        // After a flush to the beginning.
+        assert!(!searches(0, State::Lost) && !searches(4900, State::Lost) && searches(5000, State::Lost));
     }
 }

@@ -147,8 +147,8 @@ impl FastGanSeg {
         prompt.points.extend(point);
     }
 
-    /// Makes a reference of what `prompt` selects in `frame` or in `ref-image`. After an error, the caller finishes the
-    /// selection.
+    /// Makes a reference of what `prompt` selects in `frame` or in `ref-image`, and finishes the selection unless there is an
+    /// error.
     ///
     /// # Errors
     /// A prompt outside of the picture, a picture that cannot be read, and errors of libtorch.
@@ -165,11 +165,7 @@ impl FastGanSeg {
             let object = settings.matte().object;
             (ref_image, settings.device.parse::<DeviceChoice>()?, settings.interactive, object)
         };
-        {
-            let mut shared = self.shared();
-            shared.marks = Some(Marks::new(&prompt));
-            shared.selecting += 1;
-        }
+        self.shared().marks = Some(Marks::new(&prompt));
         let (picture, prompt) = match &ref_image {
             Some(path) => {
                 let picture = OwnedPicture::open(path)?;

@@ -172,6 +172,7 @@ impl Host for FastGanSeg {
     ) -> crate::Result<()> {
         let interactive = self.settings().interactive;
         let keeps_on = interactive || self.shared().slot.state() != State::None;
+        self.shared().selecting += 1;
         let result = self.try_select(prompt, frame, corrected, encoder);
         if result.is_err() {
             self.finish_selection();

@@ -235,6 +235,8 @@ mod tests {
         let mut thumbnail = vec![0xff, 0xd8, 0xff, 0xe1, 0, 6, 0xff, 0xd9, 0xff, 0xda];
         thumbnail.extend(&whole[2..whole.len() - 2]);
         assert!(OwnedPicture::from_bytes(&thumbnail, Path::new("a.jpg")).is_err());
+        thumbnail.extend([0xff, 0xd9]);
+        assert!(OwnedPicture::from_bytes(&thumbnail, Path::new("a.jpg")).is_ok());
     }
 
     #[test]

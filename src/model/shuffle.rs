@@ -69,6 +69,7 @@ mod tests {
 
     use super::*;
     use crate::model::layers::channels_last;
+    use crate::threads::with_threads;
 
     #[test]
     fn sub_images_equal_those_of_libtorch() {
@@ -78,7 +79,10 @@ mod tests {
             let x = random(&[n, c, 8, 12]);
             let expected = x.pixel_unshuffle(side);
             for x in [x.shallow_clone(), channels_last(&x).unwrap()] {
-                assert!(unshuffle(&x, side).unwrap().equal(&expected));
+                for threads in [1, 2, 5] {
+                    let found = with_threads(threads, || unshuffle(&x, side).unwrap());
+                    assert!(found.equal(&expected), "{threads} threads");
+                }
             }
             let x = random(&[n, side * side, 3, 5]);
             let expected = x.pixel_shuffle(side);

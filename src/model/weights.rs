@@ -131,8 +131,8 @@ impl Weights {
         self.container.fill(store, "")
     }
 
-    /// Copies all tensors into `store`, as [`Weights::fill`] does, into a network with an edge stage that the file may
-    /// lack; the stage then keeps its values.
+    /// Copies all tensors into `store`, as [`Weights::fill`] does, into a network with an edge stage. Tensors of that stage
+    /// that the file lacks keep their values.
     ///
     /// # Errors
     /// As [`Weights::fill`].

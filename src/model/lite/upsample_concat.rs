@@ -10,12 +10,14 @@ use crate::model::packed::share;
 use crate::model::tensor_slices::{Unshared, floats, is_float, pixels, stored_items};
 use crate::team::in_parallel;
 
-/// Doubles `coarse` (N, C, h, w) bilinearly and concatenates the channels of `fine` (N or 1, …, 2h, 2w) after it.
+/// Doubles `coarse` (N, C, h, w) bilinearly and concatenates the channels of `fine` (N, …, 2h, 2w) after it.
 pub fn upsample_concat(coarse: &Tensor, fine: &[&Tensor]) -> Result<Tensor> {
     // libtorch takes one pass for the doubling and another, slow one for the concatenation.
-    if coarse.numel() > 0 && is_float(coarse) && fine.iter().all(|x| is_float(x)) {
+    if coarse.numel() > 0 && is_float(coarse) {
         let (n, _, h, w) = coarse.size4()?;
-        return single_pass((n, 2 * h, 2 * w), Some(coarse), fine);
+        if fit(fine, (n, 2 * h, 2 * w)) {
+            return single_pass((n, 2 * h, 2 * w), Some(coarse), fine);
+        }
     }
     let up = double(coarse)?;
     let parts: Vec<&Tensor> = std::iter::once(&up).chain(fine.iter().copied()).collect();
@@ -24,13 +26,21 @@ pub fn upsample_concat(coarse: &Tensor, fine: &[&Tensor]) -> Result<Tensor> {
 
 /// Concatenates the channels of tensors (N, …, H, W).
 pub fn concat(parts: &[&Tensor]) -> Result<Tensor> {
-    match parts {
-        [first, ..] if first.numel() > 0 && parts.iter().all(|x| is_float(x)) => {
-            let (n, _, h, w) = first.size4()?;
-            single_pass((n, h, w), None, parts)
-        }
-        _ => Ok(Tensor::f_cat(parts, 1)?),
+    if let [first, ..] = parts
+        && let Ok((n, _, h, w)) = first.size4()
+        && fit(parts, (n, h, w))
+    {
+        return single_pass((n, h, w), None, parts);
     }
+    Ok(Tensor::f_cat(parts, 1)?)
+}
+
+/// Whether all tensors are float32 on the CPU, (n, at least 1, height, width).
+fn fit(parts: &[&Tensor], (n, height, width): (i64, i64, i64)) -> bool {
+    parts.iter().all(|x| {
+        let has_size = |(items, channels, h, w)| (items, h, w) == (n, height, width) && channels > 0;
+        is_float(x) && x.numel() > 0 && x.size4().is_ok_and(has_size)
+    })
 }
 
 /// One input as rows of pixels, channels last.
@@ -118,6 +128,7 @@ mod tests {
 
     use super::*;
     use crate::model::layers::channels_last;
+    use crate::threads::with_threads;
 
     #[test]
     fn one_pass_equals_doubling_and_concatenation() {
@@ -133,16 +144,21 @@ mod tests {
             let shared = random(1, 2, 2).expand([n, -1, -1, -1], false);
             let view = random(n, 5, 2).narrow(1, 2, 2);
             let fine = [&last, &random(n, 1, 2), &shared, &view];
-            let joined = upsample_concat(&coarse, &fine).unwrap();
             let [a, b, c, d] = fine;
             let expected = Tensor::cat(&[&double(&coarse).unwrap(), a, b, c, d], 1);
-            assert_eq!(joined.size(), expected.size());
-            assert!((&joined - &expected).abs().max().double_value(&[]) < 1e-6);
-            assert!(concat(&fine).unwrap().equal(&Tensor::cat(&fine, 1)));
+            for threads in [1, 2, 5] {
+                let (joined, plain) = with_threads(threads, || {
+                    (upsample_concat(&coarse, &fine).unwrap(), concat(&fine).unwrap())
+                });
+                assert_eq!(joined.size(), expected.size());
+                assert!((&joined - &expected).abs().max().double_value(&[]) < 1e-6);
+                assert!(plain.equal(&Tensor::cat(&fine, 1)));
+            }
+            assert!(concat(&[a, &coarse]).is_err(), "other sizes");
             let first = coarse.to_kind(Kind::Double).set_requires_grad(true);
             let fine: Vec<Tensor> = fine.iter().map(|x| x.to_kind(Kind::Double)).collect();
             let separate = upsample_concat(&first, &fine.iter().collect::<Vec<_>>()).unwrap();
-            assert!((separate - &joined).abs().max().double_value(&[]) < 1e-6);
+            assert!((separate - &expected).abs().max().double_value(&[]) < 1e-6);
         }
     }
 }

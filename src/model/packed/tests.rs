@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::model::vector::{checked_available, checked_has_bfloat16};
+use crate::threads::with_threads;
 
 /// Channels that are and are not multiples of the panel; odd and even sizes; pictures smaller than a tile.
 #[test]
@@ -45,13 +46,8 @@ fn packed_convolutions_equal_those_of_libtorch() {
                         Some(added) => &expected + added,
                         None => expected.shallow_clone(),
                     };
-                    let y = std::thread::scope(|scope| {
-                        let work = scope.spawn(move || {
-                            crate::threads::set_for_this_thread(threads);
-                            packed.forward(&x, added.as_ref(), relu).unwrap().unwrap()
-                        });
-                        work.join().unwrap()
-                    });
+                    let y =
+                        with_threads(threads, || packed.forward(&x, added.as_ref(), relu).unwrap().unwrap());
                     let expected = if relu { expected.relu() } else { expected };
                     assert_eq!(y.size(), expected.size());
                     let rms = |x: Tensor| x.square().mean(Kind::Float).sqrt().double_value(&[]);

@@ -4,13 +4,13 @@
 
 use tch::{Kind, Tensor};
 
-use super::input::{MARGIN, Placement};
-use super::select::{CROP, bounds, crop_around};
+use super::input::{MARGIN, Placement, SIDE};
+use super::select::{bounds, crop_around};
 use super::{Embedding, Point, Prompt, PromptNetwork, Rect, mask_prompt};
-use crate::image::{FrameSource, Picture, Region, connected_components};
+use crate::image::{FrameSource, Picture, Region, neighbours};
 use crate::{Error, Result};
 
-/// Parts of a change that are narrower than this share of the picture's shorter side, and that lead away from the click,
+/// Parts of a change that are narrower than this share of the close-up's shorter side, and that lead away from the click,
 /// are not made: they belong to other places of the contour.
 const NARROW: f64 = 1.0 / 100.0;
 
@@ -18,8 +18,11 @@ const NARROW: f64 = 1.0 / 100.0;
 const MIN_REMOVED: f64 = 0.01;
 const MAX_REMOVED: f64 = 0.7;
 
-/// Longer side of the close-up in the network's input, in pixels. Corrections are as good as with larger ones.
+/// Longer side of a close-up in the network's input, in pixels. Larger ones hardly improve corrections.
 const CLOSE_UP_SIDE: i64 = 384;
+
+/// A mask that covers less of a close-up needs twice the side.
+const MIN_COVERED: f64 = 0.05;
 
 /// Minimum intersection over union of a rough mask and the refined mask of the same object.
 const MIN_REFINED: f64 = 0.7;
@@ -27,7 +30,7 @@ const MIN_REFINED: f64 = 0.7;
 impl PromptNetwork {
     /// Returns `alpha`, the mask of an object in `picture` at its size (0 to 255), corrected at `points`. The network may
     /// draw the whole object in another way; only the changed areas at the points are taken. It sees the surroundings of the
-    /// mask and of the points.
+    /// mask and of the points, and the whole picture if the change is larger.
     ///
     /// # Errors
     /// [`Error::Config`] if the points, the mask or the picture are invalid, see [`Prompt::check`].
@@ -39,23 +42,64 @@ impl PromptNetwork {
         }
         let prompt = Prompt { points: points.to_vec(), ..Prompt::default() };
         prompt.check_points(size)?;
+        if points.is_empty() {
+            return Err(Error::Config("a correction needs a point".into()));
+        }
         let region = surroundings(alpha, points, size)?;
+        let (corrected, is_complete) = self.correct_in(picture, alpha, &prompt, region)?;
+        if is_complete {
+            Ok(corrected)
+        } else {
+            Ok(self.correct_in(picture, alpha, &prompt, Region::whole(size))?.0)
+        }
+    }
+
+    /// As [`correct`](Self::correct), in a part of the picture. Also returns whether all of the change is inside of it.
+    fn correct_in(
+        &self,
+        picture: &Picture,
+        alpha: &[u8],
+        prompt: &Prompt,
+        region: Region,
+    ) -> Result<(Vec<u8>, bool)> {
+        let size = (picture.width, picture.height);
         let (first, last) = (region.x, region.x + region.width);
         let rows = alpha.chunks(size.0).skip(region.y).take(region.height);
         let before: Vec<u8> = rows.flat_map(|row| &row[first..last]).copied().collect();
+        let covered = before.iter().filter(|&&value| value > 127).count();
+        let side = match region {
+            region if region == Region::whole(size) => SIDE,
+            _ if (covered as f64) < MIN_COVERED * before.len() as f64 => 2 * CLOSE_UP_SIDE,
+            _ => CLOSE_UP_SIDE,
+        };
         let mut source = *picture;
         let close_up = source.crop(region, (region.width, region.height))?;
-        let after = self.correct_close_up(&close_up, &before, &prompt.moved_into(region))?;
+        let after = self.correct_close_up(&close_up, side, &before, &prompt.moved_into(region))?;
+        let reaches_border = before.iter().zip(&after).enumerate().any(|(at, (before, after))| {
+            let (x, y) = (at % region.width, at / region.width);
+            let inner = |at: usize, length: usize, start: usize, side: usize| {
+                (at == 0 && start > 0) || (at + 1 == length && start + length < side)
+            };
+            let is_border =
+                inner(x, region.width, region.x, size.0) || inner(y, region.height, region.y, size.1);
+            is_border && (*before > 127) != (*after > 127)
+        });
         let mut corrected = alpha.to_vec();
         let rows = corrected.chunks_mut(size.0).skip(region.y);
         for (row, after) in rows.zip(after.chunks(region.width)) {
             row[first..last].copy_from_slice(after);
         }
-        Ok(corrected)
+        Ok((corrected, !reaches_border))
     }
 
-    fn correct_close_up(&self, picture: &Picture, alpha: &[u8], prompt: &Prompt) -> Result<Vec<u8>> {
-        let embedding = self.encode_with(picture, CLOSE_UP_SIDE, MARGIN)?;
+    fn correct_close_up(
+        &self,
+        picture: &Picture,
+        side: i64,
+        alpha: &[u8],
+        prompt: &Prompt,
+    ) -> Result<Vec<u8>> {
+        let embedding = self.encode_with(picture, side, MARGIN)?;
         if let [point] = prompt.points[..]
             && !point.positive
             && let Some(corrected) = self.without_object_at(&embedding, alpha, point)?
@@ -126,8 +170,16 @@ impl PromptNetwork {
 /// Returns the region of a picture that is looked at for a correction of `alpha`.
 fn surroundings(alpha: &[u8], points: &[Point], size: (usize, usize)) -> Result<Region> {
     let plane = Tensor::f_from_data_size(alpha, &[size.1 as i64, size.0 as i64], Kind::Uint8)?;
-    let rect = bounds(&plane.f_gt(127)?.f_to_kind(Kind::Uint8)?)?;
-    Ok(rect.map_or_else(|| Region::whole(size), |rect| crop_around(rect, CROP, points, size)))
+    let Some(Rect { x, y, width, height }) = bounds(&plane.f_gt(127)?.f_to_kind(Kind::Uint8)?)? else {
+        return Ok(Region::whole(size));
+    };
+    let axis = |start: f64, length: f64, at: fn(&Point) -> f64| {
+        let range = (start, start + length);
+        points.iter().map(at).fold(range, |(first, last), at| (first.min(at), last.max(at)))
+    };
+    let (left, right) = axis(x, width, |point| point.x);
+    let (top, bottom) = axis(y, height, |point| point.y);
+    Ok(crop_around(Rect { x: left, y: top, width: right - left, height: bottom - top }, &[], size))
 }
 
 /// Index of the pixel at a point, row by row.
@@ -188,12 +240,15 @@ fn to_bools(plane: &Tensor) -> Result<Vec<bool>> {
     Ok(Vec::try_from(plane.f_gt(0.5)?.f_reshape([-1])?)?)
 }
 
-/// Returns the connected pixels of `mask` that contain `start`.
+/// Returns the 4-connected pixels of `mask` that contain `start`.
 fn connected(mask: &[bool], (width, height): (usize, usize), start: usize) -> Vec<bool> {
     let mut found = vec![false; mask.len()];
-    let components = connected_components((height, width), |at| mask[at]);
-    for at in components.into_iter().find(|component| component.contains(&start)).into_iter().flatten() {
+    let mut open = vec![start];
+    while let Some(at) = open.pop() {
         found[at] = true;
+        let is_side = |next: &usize| next % width == at % width || next / width == at / width;
+        let sides = neighbours(at, (height, width)).filter(is_side);
+        open.extend(sides.filter(|&next| mask[next] && !found[next]));
     }
     found
 }
@@ -219,7 +274,9 @@ mod tests {
         let alpha = mask(|x, y| (10..14).contains(&x) && (6..10).contains(&y));
         let region = |x: f64| surroundings(&alpha, &[Point { x, y: 8.0, positive: true }], SIZE).unwrap();
         assert_eq!(region(12.0), Region { x: 8, y: 4, width: 8, height: 8 });
-        assert_eq!(region(29.5), Region { x: 8, y: 4, width: 22, height: 8 });
+        // Both are inside with a margin.
+        assert_eq!(region(18.0), Region { x: 6, y: 4, width: 16, height: 8 });
+        assert_eq!(region(30.0), Region { x: 0, y: 4, width: 40, height: 8 });
         let empty = mask(|_, _| false);
         assert_eq!(surroundings(&empty, &[], SIZE).unwrap(), Region::whole(SIZE));
     }

@@ -353,6 +353,9 @@ impl PromptNetwork {
         let (logits, iou) = self.decoder.forward(&features, &positions, &locations)?;
         let missing = |dim: usize| LOGITS - logits.size()[dim];
         let padding = [0, missing(2), 0, missing(1)];
+        if padding == [0; 4] {
+            return Ok((logits, iou));
+        }
         let logits = logits.f_sub_scalar(BACKGROUND)?.f_constant_pad_nd(padding)?.f_add_scalar(BACKGROUND)?;
         Ok((logits, iou))
     }

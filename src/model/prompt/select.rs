@@ -11,7 +11,7 @@ use crate::model::layers::zeros;
 use crate::{Error, Result};
 
 /// Width and height of the crop by those of the box.
-pub const CROP: f64 = 2.0;
+const CROP: f64 = 2.0;
 /// A crop of more than this share of the picture adds nothing to the whole picture.
 const MAX_CROP: f64 = 0.8;
 /// Logits are limited to this magnitude before they are averaged.
@@ -88,7 +88,7 @@ impl PromptNetwork {
             Some(rect) => Some(rect),
             None => bounds(&logits)?,
         };
-        let region = rect.map(|rect| crop_around(rect, CROP, &prompt.points, size));
+        let region = rect.map(|rect| crop_around(rect, &prompt.points, size));
         let area = |region: Region| (region.width * region.height) as f64;
         let Some(region) = region.filter(|region| area(*region) <= MAX_CROP * area(Region::whole(size)))
         else {
@@ -175,10 +175,10 @@ pub fn bounds(logits: &Tensor) -> Result<Option<Rect>> {
     Ok(axes.map(|((x, width), (y, height))| Rect { x, y, width, height }))
 }
 
-/// Returns a region of `factor` times the width and height of `rect` that has the points, clipped to the picture.
-pub fn crop_around(rect: Rect, factor: f64, points: &[Point], (width, height): (usize, usize)) -> Region {
+/// Returns a region of [`CROP`] times the width and height of `rect` that has the points, clipped to the picture.
+pub fn crop_around(rect: Rect, points: &[Point], (width, height): (usize, usize)) -> Region {
     let axis = |start: f64, length: f64, side: usize, points: &mut dyn Iterator<Item = f64>| {
-        let margin = 0.5 * (factor - 1.0) * length;
+        let margin = 0.5 * (CROP - 1.0) * length;
         let range = (start - margin, start + length + margin);
         let (first, last) = points.fold(range, |(first, last), at| (first.min(at), last.max(at)));
         let first = (first.max(0.0).floor() as usize).min(side - 1);
@@ -223,11 +223,11 @@ mod tests {
     fn crops_are_twice_the_box_inside_the_picture() {
         let rect = Rect { x: 40.0, y: 10.0, width: 20.0, height: 20.0 };
         let size = (100, 80);
-        assert_eq!(crop_around(rect, CROP, &[], size), Region { x: 30, y: 0, width: 40, height: 40 });
+        assert_eq!(crop_around(rect, &[], size), Region { x: 30, y: 0, width: 40, height: 40 });
         let points = [Point { x: 99.5, y: 60.0, positive: false }];
-        assert_eq!(crop_around(rect, CROP, &points, size), Region { x: 30, y: 0, width: 70, height: 60 });
+        assert_eq!(crop_around(rect, &points, size), Region { x: 30, y: 0, width: 70, height: 60 });
         let corner = Rect { x: 99.5, y: 79.5, width: 0.5, height: 0.5 };
-        assert_eq!(crop_around(corner, CROP, &[], size), Region { x: 99, y: 79, width: 1, height: 1 });
+        assert_eq!(crop_around(corner, &[], size), Region { x: 99, y: 79, width: 1, height: 1 });
     }
 
     #[test]

@@ -148,6 +148,27 @@ fn a_positive_click_adds_what_is_missing_and_changes_nothing_else() {
     assert!(pixels().zip(&corrected).all(|(at, &value)| !far(at) || value == 0));
 }
 
+/// The mask is the head of a figure, and the click far below it is on the rest.
+#[test]
+fn a_click_away_from_the_mask_adds_all_of_the_part() {
+    let (width, height) = (240, 320);
+    let head = |x: usize, y: usize| (100..140).contains(&x) && (20..60).contains(&y);
+    let body = |x: usize, y: usize| (80..160).contains(&x) && (60..280).contains(&y);
+    let pixels = || (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let rgb = pixels().flat_map(|(x, y)| match (head(x, y), body(x, y)) {
+        (true, _) => [220, 40, 30],
+        (_, true) => [30, 60, 220],
+        _ => [40, 150, 60],
+    });
+    let picture = OwnedPicture::from_rgb(width, height, rgb.collect()).unwrap();
+    let alpha: Vec<u8> = pixels().map(|(x, y)| u8::from(head(x, y)) * 255).collect();
+    let points = [Point { x: 120.0, y: 130.0, positive: true }];
+    let corrected = network().correct(&picture.as_picture(), &alpha, &points).unwrap();
+    let covered = pixels().zip(&corrected).filter(|&((x, y), &value)| body(x, y) && value > 127).count();
+    assert!(covered > 80 * 220 * 9 / 10, "{covered} pixels of the body");
+    assert!(network().correct(&picture.as_picture(), &alpha, &[]).is_err(), "no point");
+}
+
 /// A click removed the cup together with the hand that held it.
 #[test]
 fn a_negative_click_removes_only_the_object_at_the_click() {

@@ -316,3 +316,32 @@ fn wide_networks_exceed_the_lower_bound_of_parameters() {
         assert!(count > minimum && count < 3 * minimum, "width {width}: {count}, {minimum}");
     }
 }
+
+/// Weights without an edge stage, and those whose stage has no residual, start the training of networks that have both.
+#[test]
+fn parts_of_the_edge_stage_may_be_missing() {
+    let config = |edge_channels: i64, edge_residual: bool| Config {
+        width: 0.1,
+        network_size: [32, 32],
+        edge_channels,
+        edge_residual,
+        ..Config::lite()
+    };
+    let network = |config: &Config| {
+        let store = VarStore::new(Device::Cpu);
+        crate::model::Lite::new(&store.root(), config).unwrap();
+        store
+    };
+    let whole = config(64, true);
+    for part in [config(0, false), config(64, false), whole.clone()] {
+        let folder = Folder::new();
+        save(&folder.path(), &network(&part), &part, &BTreeMap::default(), Kind::Float).unwrap();
+        let weights = Weights::open(&folder.path()).unwrap();
+        weights.fill_without_edge_stage(&network(&whole)).unwrap();
+        assert_eq!(weights.fill(&network(&whole)).is_ok(), part == whole);
+    }
+    let folder = Folder::new();
+    save(&folder.path(), &network(&whole), &whole, &BTreeMap::default(), Kind::Float).unwrap();
+    let weights = Weights::open(&folder.path()).unwrap();
+    assert!(weights.fill_without_edge_stage(&network(&config(0, false))).is_err(), "tensors without a place");
+}

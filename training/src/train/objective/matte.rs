@@ -35,8 +35,7 @@ fn mean(x: &Tensor, valid: &Tensor) -> Result<Tensor> {
 }
 
 /// Mean over frames and levels of the absolute Laplacian pyramid of `difference` (K, B, 1, H, W). The pyramid is linear, so
-/// that of a difference is the difference of two. Level i has the weight 2ⁱ, because it has a quarter of the pixels of the
-/// one before.
+/// that of a difference is the difference of two. Level i has the weight 2ⁱ. Invalid pixels count as equal.
 fn laplacian(difference: &Tensor, valid: &Tensor) -> Result<Tensor> {
     let mut x = difference.f_mul(valid)?.f_flatten(0, 1)?;
     let mut loss = Tensor::f_zeros([], (Kind::Float, difference.device()))?;
