@@ -28,7 +28,7 @@ pub struct Loss {
     pub cross_entropy_weight: f64,
     /// Weight of 1 − soft region similarity; 0 in the paper.
     pub region_weight: f64,
-    /// Weight of [`matte_loss`]; 0 in the paper.
+    /// Weight of the losses of mattes: absolute difference, Laplacian pyramid, and change from frame to frame; 0 in the paper.
     #[serde(default)]
     pub matte_weight: f64,
 }
