@@ -109,7 +109,7 @@ impl Config {
             width: 1.0,
             memory: Memory { frames: 2, every: 5, tokens: 512 },
             edge_channels: 16,
-            edge_residual: false,
+            edge_residual: true,
         }
     }
 
@@ -135,7 +135,7 @@ impl Config {
     /// Returns the configuration of the large variant: matching, memory and decoder of the built-in model on
     /// features of a ResNet-50.
     pub fn large() -> Self {
-        Self { architecture: Architecture::Resnet50, edge_channels: 0, ..Self::lite() }
+        Self { architecture: Architecture::Resnet50, edge_channels: 0, edge_residual: false, ..Self::lite() }
     }
 
     /// Returns this configuration at another input size, height and width in pixels. A remembered frame keeps the same

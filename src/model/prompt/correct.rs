@@ -4,7 +4,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::input::{MARGIN, Placement, SIDE};
+use super::input::{MARGIN, Placement};
 use super::select::{bounds, crop_around};
 use super::{Embedding, Point, Prompt, PromptNetwork, Rect, mask_prompt};
 use crate::image::{FrameSource, Picture, Region, neighbours};
@@ -21,8 +21,8 @@ const MAX_REMOVED: f64 = 0.7;
 /// Longer side of a close-up in the network's input, in pixels. Larger ones hardly improve corrections.
 const CLOSE_UP_SIDE: i64 = 384;
 
-/// A mask that covers less of a close-up needs twice the side.
-const MIN_COVERED: f64 = 0.05;
+/// The same of the whole picture.
+const WHOLE_SIDE: i64 = 512;
 
 /// Minimum intersection over union of a rough mask and the refined mask of the same object.
 const MIN_REFINED: f64 = 0.7;
@@ -66,12 +66,7 @@ impl PromptNetwork {
         let (first, last) = (region.x, region.x + region.width);
         let rows = alpha.chunks(size.0).skip(region.y).take(region.height);
         let before: Vec<u8> = rows.flat_map(|row| &row[first..last]).copied().collect();
-        let covered = before.iter().filter(|&&value| value > 127).count();
-        let side = match region {
-            region if region == Region::whole(size) => SIDE,
-            _ if (covered as f64) < MIN_COVERED * before.len() as f64 => 2 * CLOSE_UP_SIDE,
-            _ => CLOSE_UP_SIDE,
-        };
+        let side = if region == Region::whole(size) { WHOLE_SIDE } else { CLOSE_UP_SIDE };
         let mut source = *picture;
         let close_up = source.crop(region, (region.width, region.height))?;
         let after = self.correct_close_up(&close_up, side, &before, &prompt.moved_into(region))?;
