@@ -7,7 +7,7 @@ use super::object_stats::ObjectStats;
 use crate::model::Sight;
 
 /// Minimum confidence of a remembered mask, relative to the object's usual one. Chosen on clips of several objects.
-const MIN_CONFIDENCE: f64 = 0.9;
+const MIN_CONFIDENCE: f64 = 0.88;
 /// Weight of a frame in the usual confidence.
 const RATE: f64 = 0.1;
 

@@ -29,7 +29,7 @@ pub struct ObjectStats {
 /// Number of scalars of an object that precede its column and row counts.
 const SCALARS: usize = 3;
 /// Exponent that corrects the region similarity implied by a soft mask, which is too high on average.
-const CALIBRATION_EXPONENT: f64 = 2.24;
+const CALIBRATION_EXPONENT: f64 = 2.75;
 
 /// Share of an object's pixels that may lie outside its bounds at each end.
 const OUTLIER_SHARE: f64 = 0.005;
