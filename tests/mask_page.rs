@@ -209,7 +209,8 @@ impl Browser {
     fn saved(&self, name: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         let started = Instant::now();
-        while !path.exists() {
+        // The browser creates the file before it has written all of it.
+        while fs::read(&path).map_or(true, |bytes| !bytes.ends_with(b"IEND\xae\x42\x60\x82")) {
             let files: Vec<_> =
                 fs::read_dir(self.folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
             assert!(
