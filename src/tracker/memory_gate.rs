@@ -6,7 +6,8 @@
 use super::object_stats::ObjectStats;
 use crate::model::Sight;
 
-/// Minimum confidence of a remembered mask, relative to the object's usual one. Chosen on clips of several objects.
+/// Minimum confidence of a remembered mask, relative to the object's usual one. 0.9 was chosen on clips of several objects with
+/// the exponent 2.24 of confidence; this is the same limit with the present exponent.
 const MIN_CONFIDENCE: f64 = 0.88;
 /// Weight of a frame in the usual confidence.
 const RATE: f64 = 0.1;
