@@ -68,6 +68,15 @@ fn overlap(harness: &mut Harness, number: u64) -> f64 {
     overlap_with(harness, picture(number), inside)
 }
 
+/// Colour of the output at (x, y) for the next frame.
+fn pixel(harness: &mut Harness, number: u64, (x, y): (usize, usize)) -> [u8; 3] {
+    harness.push(picture(number)).unwrap();
+    let buffer = harness.pull().unwrap();
+    let map = buffer.map_readable().unwrap();
+    let start = 3 * (y * SIZE.0 as usize + x);
+    [map[start], map[start + 1], map[start + 2]]
+}
+
 #[test]
 fn a_box_selects_the_object_of_the_first_frame() {
     let element = new_element();
@@ -361,13 +370,7 @@ fn the_overlay_shows_points_while_the_mask_is_computed() {
     element.set_property("interactive", true);
     element.set_property_from_str("output", "overlay");
     let mut harness = start(&element);
-    let pixel = |harness: &mut Harness, number: u64| {
-        harness.push(picture(number)).unwrap();
-        let buffer = harness.pull().unwrap();
-        let map = buffer.map_readable().unwrap();
-        let start = 3 * (95 * SIZE.0 as usize + 150);
-        [map[start], map[start + 1], map[start + 2]]
-    };
+    let pixel = |harness: &mut Harness, number: u64| pixel(harness, number, (150, 95));
     let plain = pixel(&mut harness, 0);
     drag(&mut harness, 1, (150.5, 95.5), (150.5, 95.5));
     assert_eq!(pixel(&mut harness, 1), [40, 220, 60], "was {plain:?}");
@@ -381,13 +384,7 @@ fn the_overlay_shows_no_points_of_a_selection_that_failed() {
     element.set_property_from_str("output", "overlay");
     let bus = bus(&element);
     let mut harness = start(&element);
-    let pixel = |harness: &mut Harness, number: u64| {
-        harness.push(picture(number)).unwrap();
-        let buffer = harness.pull().unwrap();
-        let map = buffer.map_readable().unwrap();
-        let start = 3 * (20 * SIZE.0 as usize + 20);
-        [map[start], map[start + 1], map[start + 2]]
-    };
+    let pixel = |harness: &mut Harness, number: u64| pixel(harness, number, (20, 20));
     let plain = pixel(&mut harness, 0);
     element.emit_by_name::<()>("select-point", &[&20.5, &20.5, &false]);
     pixel(&mut harness, 1);
