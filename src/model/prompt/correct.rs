@@ -70,14 +70,15 @@ impl PromptNetwork {
         let mut source = *picture;
         let close_up = source.crop(region, (region.width, region.height))?;
         let after = self.correct_close_up(&close_up, side, &before, &prompt.moved_into(region))?;
+        // Whether a pixel is at a border of the region inside of the picture.
+        let is_cut = |x: usize, y: usize| {
+            (x == 0 && first > 0)
+                || (x + 1 == region.width && last < size.0)
+                || (y == 0 && region.y > 0)
+                || (y + 1 == region.height && region.y + region.height < size.1)
+        };
         let reaches_border = before.iter().zip(&after).enumerate().any(|(at, (before, after))| {
-            let (x, y) = (at % region.width, at / region.width);
-            let inner = |at: usize, length: usize, start: usize, side: usize| {
-                (at == 0 && start > 0) || (at + 1 == length && start + length < side)
-            };
-            let is_border =
-                inner(x, region.width, region.x, size.0) || inner(y, region.height, region.y, size.1);
-            is_border && (*before > 127) != (*after > 127)
+            is_cut(at % region.width, at / region.width) && (*before > 127) != (*after > 127)
         });
         let mut corrected = alpha.to_vec();
         let rows = corrected.chunks_mut(size.0).skip(region.y);
