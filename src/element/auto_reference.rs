@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::reference::State;
+use super::shared::{InProgress, Ticket};
 use crate::image::Region;
 
 /// Minimum time between frames in which a person is searched.
@@ -18,8 +19,8 @@ const SAME_PLACE: f64 = 0.6;
 /// Decides when a person is searched, and whether the one that was found becomes the reference.
 #[derive(Debug, Default)]
 pub struct AutoReference {
-    /// A search is not finished.
-    searching: bool,
+    /// The search that is not finished.
+    searching: InProgress,
     /// Running time of the last search.
     last: Option<Duration>,
     /// Running time since which all objects have been lost.
@@ -29,9 +30,9 @@ pub struct AutoReference {
 }
 
 impl AutoReference {
-    /// Whether to search in the frame at this running time: if there is no reference, or if it has been lost for the
+    /// Begins a search in the frame at this running time if there is no reference, or if it has been lost for the
     /// `timeout`.
-    pub fn begins_search(&mut self, now: Option<Duration>, state: State, timeout: Duration) -> bool {
+    pub fn begin_search(&mut self, now: Option<Duration>, state: State, timeout: Duration) -> Option<Ticket> {
         let now = now.unwrap_or_default();
         // Running time restarts with a flush.
         self.lost = (state == State::Lost).then(|| self.lost.filter(|&lost| lost <= now).unwrap_or(now));
@@ -44,17 +45,15 @@ impl AutoReference {
             self.found = None;
         }
         let is_due = self.last.is_none_or(|last| now < last || now - last >= INTERVAL);
-        let begins = is_wanted && is_due && !self.searching;
-        if begins {
-            self.searching = true;
-            self.last = Some(now);
+        if !is_wanted || !is_due || !self.searching.is_empty() {
+            return None;
         }
-        begins
+        self.last = Some(now);
+        Some(self.searching.begin())
     }
 
     /// Takes the result of a search, the bounds of a person. Returns whether the person becomes the reference.
     pub fn finish_search(&mut self, region: Option<Region>, live: bool) -> bool {
-        self.searching = false;
         self.found = region.map(|region| match self.found {
             Some((before, count)) if overlap(before, region) >= SAME_PLACE => (region, count + 1),
             _ => (region, 1),
@@ -98,12 +97,14 @@ mod tests {
             (1200, Some(PERSON), false),
             (1400, Some(Region { x: 44, ..PERSON }), true),
         ] {
-            assert!(auto.begins_search(at(time), State::None, TIMEOUT));
-            assert!(!auto.begins_search(at(time + 300), State::None, TIMEOUT), "it is searching");
+            let search = auto.begin_search(at(time), State::None, TIMEOUT);
+            assert!(search.is_some());
+            assert!(auto.begin_search(at(time + 300), State::None, TIMEOUT).is_none(), "it is searching");
+            drop(search);
             assert_eq!(auto.finish_search(region, true), becomes, "{time}");
-            assert!(!auto.begins_search(at(time + 100), State::None, TIMEOUT), "too soon");
+            assert!(auto.begin_search(at(time + 100), State::None, TIMEOUT).is_none(), "too soon");
         }
-        assert!(auto.begins_search(at(0), State::None, TIMEOUT), "after a seek");
+        assert!(auto.begin_search(at(0), State::None, TIMEOUT).is_some(), "after a seek");
         assert!(AutoReference::default().finish_search(Some(PERSON), false), "offline, frames wait");
     }
 
@@ -111,7 +112,7 @@ mod tests {
     fn another_person_is_searched_when_the_first_one_has_been_lost_for_the_timeout() {
         let mut auto = AutoReference::default();
         let mut searches = |time: u64, state: State| {
-            let searches = auto.begins_search(at(time), state, TIMEOUT);
+            let searches = auto.begin_search(at(time), state, TIMEOUT).is_some();
             if searches {
                 auto.finish_search(None, true);
             }

@@ -26,7 +26,7 @@ use super::reference::State;
 use super::segmenter::Segmenter;
 use super::selector::Selector;
 use super::settings::{self, Settings};
-use super::shared::{Shared, lock};
+use super::shared::{InProgress, Shared, lock};
 use super::statistics::Statistics;
 use super::stream::{Host, Stream};
 use super::{CAT, Mode, Quality, allocation, caps, pending, signals};
@@ -208,7 +208,7 @@ impl BaseTransformImpl for FastGanSeg {
             shared.statistics = Statistics::default();
             shared.statistics.set_network_size(network_size);
             shared.reset = false;
-            shared.selecting = 0;
+            shared.selecting = InProgress::default();
             shared.prompt = prompt;
             shared.corrects = false;
             shared.gestures = Gestures::default();
@@ -231,6 +231,7 @@ impl BaseTransformImpl for FastGanSeg {
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        self.selector.stop();
         {
             let mut shared = self.shared();
             shared.slot.stop();

@@ -20,6 +20,7 @@ use super::reference::{LoadId, Reference, ReferenceSlot, State};
 use super::sample;
 use super::selector::{Networks, Task};
 use super::settings::Settings;
+use super::shared::Ticket;
 use super::signals::ReferenceSignal;
 use super::stream::Host;
 use super::{CAT, background};
@@ -147,8 +148,7 @@ impl FastGanSeg {
         prompt.points.extend(point);
     }
 
-    /// Makes a reference of what `prompt` selects in `frame` or in `ref-image`, and finishes the selection unless there is an
-    /// error.
+    /// Makes a reference of what `prompt` selects in `frame` or in `ref-image`.
     ///
     /// # Errors
     /// A prompt outside of the picture, a picture that cannot be read, and errors of libtorch.
@@ -165,7 +165,11 @@ impl FastGanSeg {
             let object = settings.matte().object;
             (ref_image, settings.device.parse::<DeviceChoice>()?, settings.interactive, object)
         };
-        self.shared().marks = Some(Marks::new(&prompt));
+        let ticket = {
+            let mut shared = self.shared();
+            shared.marks = Some(Marks::new(&prompt));
+            shared.selecting.begin()
+        };
         let (picture, prompt) = match &ref_image {
             Some(path) => {
                 let picture = OwnedPicture::open(path)?;
@@ -201,13 +205,13 @@ impl FastGanSeg {
             };
             let (mask, picture) = self.selector.run(select, device)?;
             let image = ref_image.is_some().then_some(picture);
-            self.finish_selection();
             self.shared().marks = None;
             self.arm_selected(Reference::new(mask, image));
             return Ok(());
         }
         let weak = self.obj().downgrade();
         let select = move |networks: &mut Networks| {
+            let _ticket = ticket;
             // The preliminary mask, which the last one replaces.
             let mut before = None;
             let mut set = |mask: crate::Result<ReferenceMask>, is_last: bool| {
@@ -216,9 +220,6 @@ impl FastGanSeg {
                 let encoder = encoder.as_ref();
                 let target = Target { picture: &picture, encoder, before, yields: false };
                 let set = mask.and_then(|mask| element.set_selected(mask, &target, correction.as_ref()));
-                if is_last {
-                    element.finish_selection();
-                }
                 match set {
                     Ok(load) => before = load.or(before),
                     Err(error) if is_last => element.warn_selection(&error),
@@ -245,6 +246,7 @@ impl FastGanSeg {
         &self,
         frame: &Frame,
         encoder: Option<ReferenceEncoder>,
+        search: Ticket,
     ) -> crate::Result<()> {
         let device = self.settings().device.parse::<DeviceChoice>()?;
         let picture = reference_picture(frame)?;
@@ -262,6 +264,7 @@ impl FastGanSeg {
         }
         let weak = self.obj().downgrade();
         let find = move |networks: &mut Networks| {
+            let _search = search;
             let found = networks.find_person(&picture);
             let Some(obj) = weak.upgrade() else { return };
             let element = obj.imp();
@@ -332,15 +335,6 @@ impl FastGanSeg {
         };
         self.post_reference(State::Armed, None, None);
         Ok(load)
-    }
-
-    pub(super) fn finish_selection(&self) {
-        let mut shared = self.shared();
-        shared.selecting = shared.selecting.saturating_sub(1);
-        let is_last = shared.selecting == 0;
-        if let Some(marks) = shared.marks.as_mut().filter(|_| is_last) {
-            marks.finish();
-        }
     }
 
     /// Turns mouse and key events into selections. Returns whether the event is handled and must not be passed on.

@@ -31,13 +31,11 @@ impl Marks {
         Self { points: prompt.points.clone(), rect: prompt.rect, begun: Instant::now(), finished: None }
     }
 
-    /// Records that the selection has finished.
-    pub fn finish(&mut self) {
-        self.finished = Some(Instant::now());
-    }
-
-    /// Whether they are to be drawn.
-    pub fn are_visible(&self) -> bool {
+    /// Whether they are to be drawn. `busy`: the selection is still being computed.
+    pub fn are_visible(&mut self, busy: bool) -> bool {
+        if !busy {
+            self.finished.get_or_insert_with(Instant::now);
+        }
         self.finished.is_none_or(|finished| finished.elapsed() < VISIBLE)
     }
 
@@ -143,10 +141,10 @@ mod tests {
         let at = |layer: usize, x: usize, y: usize| drawn[layer].1[y * 200 + x];
         assert_eq!([at(0, 30, 50), at(0, 40, 50), at(0, 100, 30), at(0, 130, 40)], [255, 0, 255, 0]);
         assert_eq!([at(1, 199, 50), at(1, 30, 50)], [255, 0]);
-        marks.finish();
-        assert!(marks.are_visible());
+        assert!(marks.are_visible(true));
+        assert!(marks.are_visible(false));
         assert_eq!(layers(&marks).len(), 2, "without the busy sign");
         marks.finished = Instant::now().checked_sub(VISIBLE);
-        assert!(!marks.are_visible());
+        assert!(!marks.are_visible(false));
     }
 }

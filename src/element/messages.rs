@@ -20,7 +20,7 @@ use super::imp::FastGanSeg;
 use super::qos::{LateFrame, Times};
 use super::reference::State;
 use super::settings::Settings;
-use super::shared::{Shared, lock};
+use super::shared::{Shared, Ticket, lock};
 use super::snapshot::Snapshot;
 use super::statistics::Origin;
 use super::stream::{Host, Stream};
@@ -102,8 +102,13 @@ impl Host for FastGanSeg {
         self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());
     }
 
-    fn find_person(&self, frame: &Frame, encoder: Option<ReferenceEncoder>) -> crate::Result<()> {
-        self.try_find_person(frame, encoder)
+    fn find_person(
+        &self,
+        frame: &Frame,
+        encoder: Option<ReferenceEncoder>,
+        search: Ticket,
+    ) -> crate::Result<()> {
+        self.try_find_person(frame, encoder, search)
     }
 
     fn save(&self, snapshot: Option<Snapshot>) {
@@ -172,16 +177,13 @@ impl Host for FastGanSeg {
     ) -> crate::Result<()> {
         let interactive = self.settings().interactive;
         let keeps_on = interactive || self.shared().slot.state() != State::None;
-        self.shared().selecting += 1;
-        let result = self.try_select(prompt, frame, corrected, encoder);
-        if result.is_err() {
-            self.finish_selection();
+        match self.try_select(prompt, frame, corrected, encoder) {
+            Err(error) if keeps_on => {
+                self.warn_selection(&error);
+                Ok(())
+            }
+            result => result,
         }
-        match result {
-            Err(error) if keeps_on => self.warn_selection(&error),
-            result => return result,
-        }
-        Ok(())
     }
 
     fn post_late(&self, late: LateFrame, buffer: &gst::BufferRef, times: Times) {

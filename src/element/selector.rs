@@ -2,8 +2,12 @@
 
 //! The networks that make references, on a thread of their own.
 
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::shared::lock;
@@ -22,6 +26,7 @@ pub type Job = Box<dyn FnOnce(&mut Networks) + Send>;
 
 /// The networks, loaded when they are first used.
 pub struct Networks {
+    queue: Arc<Queue>,
     device: DeviceChoice,
     prompt: Option<PromptNetwork>,
     person: Option<PersonNetwork>,
@@ -39,6 +44,10 @@ pub enum Task {
 }
 
 impl Networks {
+    fn new(queue: &Arc<Queue>, device: DeviceChoice) -> Self {
+        Self { queue: Arc::clone(queue), device, prompt: None, person: None }
+    }
+
     fn prompt(&mut self) -> Result<&PromptNetwork> {
         let device = self.device;
         load(&mut self.prompt, device, PromptNetwork::load)
@@ -54,12 +63,16 @@ impl Networks {
         picture: &OwnedPicture,
         mut preliminary: impl FnMut(Result<ReferenceMask>),
     ) -> Result<ReferenceMask> {
+        let queue = Arc::clone(&self.queue);
         let network = self.prompt()?;
         let view = picture.as_picture();
         let mask = |alpha: Vec<u8>| ReferenceMask::from_soft(view.width, view.height, alpha);
         match task {
             Task::Select(prompt) => {
-                let first = |selection: Selection| preliminary(mask(selection.alpha));
+                let first = |selection: &Selection| match queue.is_open() {
+                    true => ControlFlow::Continue(preliminary(mask(selection.alpha.clone()))),
+                    false => ControlFlow::Break(()),
+                };
                 mask(network.select_in_steps(&view, prompt, first)?.alpha)
             }
             Task::Correct { alpha, points } => mask(network.correct(&view, alpha, points)?),
@@ -101,9 +114,22 @@ fn load<T>(
     }
 }
 
-/// Queue of a thread that starts with the first job and ends when it has been idle.
+/// Runs jobs on a thread that starts with the first job and ends when it has been idle.
 #[derive(Default)]
-pub struct Selector(Mutex<Option<Sender<Job>>>);
+pub struct Selector(Arc<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<QueueState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    jobs: VecDeque<Job>,
+    /// `None` tells the thread to end.
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Selector {
     /// Queues a job.
@@ -111,22 +137,17 @@ impl Selector {
     /// # Errors
     /// The thread cannot be started.
     pub fn queue(&self, job: Job, device: DeviceChoice) -> Result<()> {
-        let mut jobs = lock(&self.0);
-        let job = match jobs.as_ref() {
-            Some(jobs) => match jobs.send(job) {
-                Ok(()) => return Ok(()),
-                Err(unsent) => unsent.0,
-            },
-            None => job,
-        };
-        let (sender, receiver) = channel();
-        std::thread::Builder::new()
-            .name("fastganseg-sel".into())
-            .spawn(move || work(&receiver, device))
-            .map_err(|error| Error::Config(format!("the selection thread cannot be started: {error}")))?;
-        // The new thread waits for it.
-        let _ = sender.send(job);
-        *jobs = Some(sender);
+        let mut state = lock(&self.0.state);
+        if state.thread.is_none() {
+            let queue = Arc::clone(&self.0);
+            let thread = std::thread::Builder::new()
+                .name("fastganseg-sel".into())
+                .spawn(move || queue.work(device))
+                .map_err(|error| Error::Config(format!("the selection thread cannot be started: {error}")))?;
+            state.thread = Some(thread);
+        }
+        state.jobs.push_back(job);
+        self.0.changed.notify_all();
         Ok(())
     }
 
@@ -141,16 +162,110 @@ impl Selector {
     ) -> Result<T> {
         let (sender, receiver) = channel();
         self.queue(Box::new(move |networks| drop(sender.send(job(networks)))), device)?;
-        let ended = |_| Error::Config("the selection thread has ended: please report it".into());
+        let ended = |_| Error::Config("the selection has failed: please report it".into());
         receiver.recv().map_err(ended)?
+    }
+
+    /// Discards the jobs that have not begun, and waits until the thread has ended, at most one step of a selection. A process that exits while a network runs
+    /// crashes in the destructors of libtorch.
+    pub fn stop(&self) {
+        if let Some(thread) = self.0.close() {
+            let _ = thread.join();
+        }
     }
 }
 
-fn work(jobs: &Receiver<Job>, device: DeviceChoice) {
-    // The streaming thread needs the other half.
-    threads::set_for_this_thread((threads::of_this_thread() / 2).max(1));
-    let mut networks = Networks { device, prompt: None, person: None };
-    while let Ok(job) = jobs.recv_timeout(IDLE) {
-        job(&mut networks);
+impl Drop for Selector {
+    fn drop(&mut self) {
+        // This may be the thread itself, which cannot wait for its end.
+        self.0.close();
+    }
+}
+
+impl Queue {
+    fn close(&self) -> Option<JoinHandle<()>> {
+        let mut state = lock(&self.state);
+        let discarded = std::mem::take(&mut state.jobs);
+        let thread = state.thread.take();
+        self.changed.notify_all();
+        drop(state);
+        // Jobs lock other state when they are dropped.
+        drop(discarded);
+        thread
+    }
+
+    fn work(self: &Arc<Self>, device: DeviceChoice) {
+        // The streaming thread needs the other half.
+        threads::set_for_this_thread((threads::of_this_thread() / 2).max(1));
+        let mut networks = Networks::new(self, device);
+        while let Some(job) = self.next() {
+            // The message of a panic is printed by its hook.
+            if catch_unwind(AssertUnwindSafe(|| job(&mut networks))).is_err() {
+                networks = Networks::new(self, device);
+            }
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        lock(&self.state).thread.is_some()
+    }
+
+    /// Waits for a job. `None` ends the thread.
+    fn next(&self) -> Option<Job> {
+        let waits = |state: &mut QueueState| state.jobs.is_empty() && state.thread.is_some();
+        let state = lock(&self.state);
+        let (mut state, _) =
+            self.changed.wait_timeout_while(state, IDLE, waits).unwrap_or_else(PoisonError::into_inner);
+        let job = state.jobs.pop_front();
+        if job.is_none() {
+            state.thread = None;
+        }
+        job
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::InProgress;
+    use super::*;
+
+    const CPU: DeviceChoice = DeviceChoice::Cpu;
+
+    #[test]
+    fn a_job_that_panics_ends_and_later_jobs_run() {
+        let (selector, running) = (Selector::default(), InProgress::default());
+        let ticket = running.begin();
+        let failing = move |_: &mut Networks| -> Result<()> {
+            let _ticket = ticket;
+            panic!("of the test")
+        };
+        assert!(selector.run(failing, CPU).is_err());
+        assert_eq!(selector.run(|_| Ok(7), CPU).unwrap(), 7);
+        assert!(running.is_empty());
+    }
+
+    #[test]
+    fn stop_discards_jobs_and_waits_for_the_one_that_runs() {
+        let (selector, running) = (Selector::default(), InProgress::default());
+        let (begun, has_begun) = channel();
+        let (go_on, goes_on) = channel::<()>();
+        let (ended, has_ended) = channel();
+        let first = move |_: &mut Networks| {
+            begun.send(()).unwrap();
+            // Until `stop` has discarded the other job.
+            let _ = goes_on.recv();
+            ended.send(()).unwrap();
+        };
+        selector.queue(Box::new(first), CPU).unwrap();
+        has_begun.recv().unwrap();
+        let ticket = running.begin();
+        let discarded = move |_: &mut Networks| {
+            let (_ticket, _) = (ticket, go_on);
+            unreachable!("it is discarded")
+        };
+        selector.queue(Box::new(discarded), CPU).unwrap();
+        selector.stop();
+        assert!(has_ended.try_recv().is_ok() && running.is_empty());
+        assert_eq!(selector.run(|_| Ok(7), CPU).unwrap(), 7, "it starts again");
     }
 }

@@ -2,7 +2,7 @@
 
 //! State behind the lock `shared`.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::auto_reference::AutoReference;
 use super::background::BackgroundSlot;
@@ -37,10 +37,30 @@ pub struct Shared {
     pub marks: Option<Marks>,
     /// Width and height of the picture; zero until caps are set.
     pub frame_size: (u32, u32),
-    /// Number of selections that are not finished.
-    pub selecting: u32,
+    /// Selections that are not finished.
+    pub selecting: InProgress,
     /// Whether the output has the colours of the input. `transform_meta` reads it while `stream` is locked.
     pub keeps_colors: bool,
+}
+
+/// Work in progress on other threads. It ends with its tickets, however the work ends.
+#[derive(Debug, Default)]
+pub struct InProgress(Arc<()>);
+
+/// Belongs to work that is in progress until the ticket is dropped.
+#[derive(Debug)]
+pub struct Ticket {
+    _count: Arc<()>,
+}
+
+impl InProgress {
+    pub fn begin(&self) -> Ticket {
+        Ticket { _count: Arc::clone(&self.0) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
 }
 
 /// Locks a mutex. A panic of another thread does not matter: state is replaced as a whole.

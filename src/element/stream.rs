@@ -23,7 +23,7 @@ use super::sample;
 use super::schedule::{Decision, FrameContext, Schedule};
 use super::segmenter::Segmenter;
 use super::settings::Settings;
-use super::shared::Shared;
+use super::shared::{Shared, Ticket};
 use super::snapshot::Snapshot;
 use super::statistics::{Origin, Recent, Statistics};
 use super::{AlphaMode, CAT, LatePolicy, Mode, RefAuto};
@@ -84,7 +84,12 @@ pub trait Host {
     ///
     /// # Errors
     /// The frame cannot be converted, and errors of libtorch.
-    fn find_person(&self, frame: &Frame, encoder: Option<ReferenceEncoder>) -> crate::Result<()>;
+    fn find_person(
+        &self,
+        frame: &Frame,
+        encoder: Option<ReferenceEncoder>,
+        search: Ticket,
+    ) -> crate::Result<()>;
     /// Saves a frame and its mask at `mask-location`, on another thread. `None` if there is no mask.
     fn save(&self, snapshot: Option<Snapshot>);
     /// Posts a QoS message about a late buffer.
@@ -242,16 +247,16 @@ impl Stream {
         };
         if ref_auto == RefAuto::Person {
             let now = Times::of(&buffer, &element.segment()).running.map(Duration::from);
-            let searches = {
+            let search = {
                 let mut shared = element.shared();
                 let state = shared.slot.state();
-                let is_idle = shared.selecting == 0 && shared.prompt.is_none();
-                is_idle && shared.auto.begins_search(now, state, timeout)
+                let is_idle = shared.selecting.is_empty() && shared.prompt.is_none();
+                is_idle.then(|| shared.auto.begin_search(now, state, timeout)).flatten()
             };
-            if searches {
+            if let Some(search) = search {
                 let info = self.input()?;
                 let encoder = self.segmenter.tracker().reference_encoder();
-                element.find_person(&Frame::from_buffer_ref_readable(&buffer, &info)?, encoder)?;
+                element.find_person(&Frame::from_buffer_ref_readable(&buffer, &info)?, encoder, search)?;
             }
         }
         let (change, reset) = {
@@ -350,7 +355,10 @@ impl Stream {
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
         let composer = self.composer.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
         if request.mode == Mode::Overlay {
-            composer.set_marks(element.shared().marks.clone().filter(Marks::are_visible));
+            let mut shared = element.shared();
+            let busy = !shared.selecting.is_empty();
+            let visible = |marks: &mut Marks| marks.are_visible(busy).then(|| marks.clone());
+            composer.set_marks(shared.marks.as_mut().and_then(visible));
         }
         let mut buffer = composer.compose(buffer, matte.as_ref(), &request, self.video_meta, allocate)?;
         self.matte = matte;
@@ -497,7 +505,7 @@ impl Stream {
             let settings = element.settings();
             settings.interactive || settings.ref_auto != RefAuto::None
         };
-        let expects_reference = can_select || element.shared().selecting > 0;
+        let expects_reference = can_select || !element.shared().selecting.is_empty();
         if result.matte.is_none()
             && !expects_reference
             && !std::mem::replace(&mut self.no_reference_reported, true)

@@ -364,6 +364,7 @@ fn a_click_corrects_the_nearest_of_several_objects() {
     assert_eq!(stats.get::<gst::Array>("objects").unwrap().len(), 2, "{stats}");
 }
 
+/// The process crashed when it exited before the mask was computed.
 #[test]
 fn the_overlay_shows_points_while_the_mask_is_computed() {
     let element = new_element();

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// The key that names the base file.
 const EXTENDS: &str = "extends";
 /// Maximum number of files in a chain of `extends`.
-const MAX_FILES: usize = 8;
+const MAX_FILES: usize = 16;
 
 /// Reads a file. With `extends = "base.toml"` it overrides values of that file, whose path is relative to its own.
 ///

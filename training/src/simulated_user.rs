@@ -2,6 +2,7 @@
 
 //! A user who selects objects with a box or clicks, and corrects masks, simulated from the true masks.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -83,7 +84,10 @@ impl SimulatedUser {
                 for _ in 0..count {
                     let Some(point) = click(&is_inside(&alpha), &object, size.0) else { break };
                     prompt.points.push(point);
-                    alpha = self.0.select_encoded(&view, embedding, &prompt, |_| ())?.alpha;
+                    alpha = self
+                        .0
+                        .select_encoded(&view, embedding, &prompt, |_| ControlFlow::Continue(()))?
+                        .alpha;
                 }
             } else {
                 alpha = self.0.select(&view, &Prompt { rect: Some(rect), ..Prompt::default() })?.alpha;

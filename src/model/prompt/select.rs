@@ -2,6 +2,8 @@
 
 //! Selection of one mask for a prompt.
 
+use std::ops::ControlFlow;
+
 use tch::{Kind, Tensor};
 
 use super::candidate::{Candidate, to_alpha};
@@ -42,11 +44,11 @@ impl PromptNetwork {
     /// [`Error::Config`] if the prompt or the picture is invalid: see [`Prompt::check`] and
     /// [`encode`](Self::encode).
     pub fn select(&self, picture: &Picture, prompt: &Prompt) -> Result<Selection> {
-        self.select_in_steps(picture, prompt, |_| ())
+        self.select_in_steps(picture, prompt, |_| ControlFlow::Continue(()))
     }
 
     /// As [`select`](Self::select). If a crop is encoded as well, calls `preliminary` with the mask of the whole picture,
-    /// after about half the time.
+    /// after about half the time; its mask is returned if that breaks.
     ///
     /// # Errors
     /// Those of [`select`](Self::select).
@@ -54,7 +56,7 @@ impl PromptNetwork {
         &self,
         picture: &Picture,
         prompt: &Prompt,
-        preliminary: impl FnOnce(Selection),
+        preliminary: impl FnOnce(&Selection) -> ControlFlow<()>,
     ) -> Result<Selection> {
         prompt.check((picture.width, picture.height))?;
         self.select_encoded(picture, &self.encode(picture)?, prompt, preliminary)
@@ -70,7 +72,7 @@ impl PromptNetwork {
         picture: &Picture,
         embedding: &Embedding,
         prompt: &Prompt,
-        preliminary: impl FnOnce(Selection),
+        preliminary: impl FnOnce(&Selection) -> ControlFlow<()>,
     ) -> Result<Selection> {
         let _guard = tch::no_grad_guard();
         let size = (picture.width, picture.height);
@@ -94,7 +96,9 @@ impl PromptNetwork {
         else {
             return Ok(selection);
         };
-        preliminary(selection);
+        if preliminary(&selection).is_break() {
+            return Ok(selection);
+        }
 
         let mut source = *picture;
         let embedding = self.encode(&source.crop(region, (region.width, region.height))?)?;

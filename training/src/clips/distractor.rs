@@ -70,6 +70,7 @@ impl PassingObject {
         let entrance = Entrance {
             share: random.uniform(min_share, 0.7),
             shift: (x + random.uniform(-reach.0, reach.0), y + random.uniform(-reach.1, reach.1)),
+            jump: (0.0, 0.0),
         };
         let drift = walk(frames, settings.motion * random.uniform(0.3, 2.5), random);
         let Some(object) = MovingObject::draw(still, size, entrance, drift, settings, random)? else {

@@ -18,6 +18,8 @@ const MIN_AREA: i64 = 50;
 const MARGIN: i64 = 4;
 /// Width of the clip whose pixels are the unit of the waves' parameters.
 const WIDTH: f64 = 336.0;
+/// Number of the first predicted frame: it follows the reference and the previous frame.
+const FIRST_PREDICTED: usize = 2;
 
 /// Cut-out with its motion.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub struct MovingObject {
     /// (1, 4, h, w): image and mask, cropped to the object.
     layers: Tensor,
     base: Placement,
+    jump: (f64, f64),
     drift: Vec<Drift>,
     wave: Option<Wave>,
     bends: Option<Bends>,
@@ -37,6 +40,8 @@ pub struct Entrance {
     pub share: f64,
     /// Offset from the clip's centre, as fractions of its width and height.
     pub shift: (f64, f64),
+    /// Displacement between the previous frame and the first predicted one, as fractions of the width and height.
+    pub jump: (f64, f64),
 }
 
 impl MovingObject {
@@ -66,16 +71,24 @@ impl MovingObject {
         };
         let wave = wave(size, settings, random);
         let bends = Bends::draw(drift.len(), settings, random)?;
-        Ok(Some(Self { layers: Tensor::f_cat(&[picture, mask], 1)?, base, drift, wave, bends }))
+        Ok(Some(Self {
+            layers: Tensor::f_cat(&[picture, mask], 1)?,
+            base,
+            jump: entrance.jump,
+            drift,
+            wave,
+            bends,
+        }))
     }
 
     /// Returns the image (1, 3, H, W) and soft mask (1, 1, H, W) in a frame.
     pub fn at(&self, frame: usize, size: Size) -> Result<(Tensor, Tensor)> {
         let [x, y, scale, shear, rotation] = self.drift[frame];
+        let jump = if frame < FIRST_PREDICTED { (0.0, 0.0) } else { self.jump };
         let placement = Placement {
             rotation: self.base.rotation + rotation,
             scale: self.base.scale * scale.exp(),
-            shift: (self.base.shift.0 + x, self.base.shift.1 + y),
+            shift: (self.base.shift.0 + x + jump.0, self.base.shift.1 + y + jump.1),
             shear: self.base.scale * shear,
             flip: self.base.flip,
         };

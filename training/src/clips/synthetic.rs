@@ -127,9 +127,14 @@ impl SyntheticClips {
             *value += random.normal() * 0.05 * settings.motion;
         }
 
+        let jump = match settings.jump > 0.0 && random.chance(settings.jump) {
+            true => (random.uniform(-0.5, 0.5), random.uniform(-0.4, 0.4)),
+            false => (0.0, 0.0),
+        };
         let entrance = Entrance {
             share: random.uniform(0.25, 0.9),
             shift: (random.uniform(-0.3, 0.3), random.uniform(-0.2, 0.2)),
+            jump,
         };
         let Some(object) = MovingObject::draw(&still, size, entrance, path, settings, random)? else {
             return Ok(None);
@@ -167,6 +172,7 @@ impl SyntheticClips {
         let entrance = Entrance {
             share: random.uniform(0.3, 0.7),
             shift: (random.uniform(-0.4, 0.4), random.uniform(-0.4, 0.4)),
+            jump: (0.0, 0.0),
         };
         MovingObject::draw(&still, size, entrance, drift, &self.settings, random)
     }

@@ -151,6 +151,11 @@ impl Window<'_> {
         if random.chance(augment.reversed) {
             window.reverse();
         }
+        let jump = augment.jump > 0.0 && random.chance(augment.jump);
+        if jump {
+            let known: Vec<usize> = object.known.iter().copied().collect();
+            window[0] = *random.pick(&known);
+        }
         let reference_frame = match random.chance(augment.first_reference) {
             true => object.seen[0],
             false => *random.pick(&object.seen),
@@ -164,7 +169,8 @@ impl Window<'_> {
         let stills: Option<Vec<Still>> = window.iter().copied().map(still).collect::<Result<_>>()?;
         let Some(stills) = stills else { return Ok(None) };
 
-        let mut transforms = Transforms::draw(&stills[0], &reference, size, augment, self.close_up, random);
+        let mut transforms =
+            Transforms::draw(&stills[usize::from(jump)], &reference, size, augment, self.close_up, random);
         let colour = Colour::draw(augment.colour, random);
         let contrast = 1.0 + augment.colour * random.uniform(-0.05, 0.05);
         let reference_colour = colour.with_contrast(contrast);

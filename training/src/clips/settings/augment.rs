@@ -37,6 +37,8 @@ pub struct Augment {
     pub distractor: f64,
     /// Probability of a window in reverse order.
     pub reversed: f64,
+    /// Probability that the previous frame is any other frame of the sequence, as if the frames in between were lost.
+    pub jump: f64,
     /// Distances between the frames of a window, in annotated frames. One entry is drawn for each window; repeated
     /// entries are drawn more often.
     pub frame_steps: Vec<usize>,
@@ -96,6 +98,7 @@ impl Default for Augment {
             absent: 0.0,
             distractor: 0.0,
             reversed: 0.3,
+            jump: 0.0,
             frame_steps: vec![1, 1, 1, 2, 3],
             first_reference: 0.3,
             reference: ReferenceTransform::Near,
@@ -113,6 +116,7 @@ impl Augment {
             ("absent", self.absent),
             ("distractor", self.distractor),
             ("reversed", self.reversed),
+            ("jump", self.jump),
             ("first_reference", self.first_reference),
             ("least_object", self.least_object),
         ];

@@ -22,6 +22,8 @@ pub struct Synthetic {
     pub second_object: f64,
     /// Probability that the second object, or the distractor in a clip of video, is absent from the reference.
     pub late_distractor: f64,
+    /// Probability that the object jumps between the previous frame and the first predicted one.
+    pub jump: f64,
     /// Probability that the background is the picture from which the object was cut.
     pub own_background: f64,
     /// Probability that any other background is a frame of a video source.
@@ -49,6 +51,7 @@ impl Default for Synthetic {
             bend: 0.06,
             second_object: 0.4,
             late_distractor: 0.0,
+            jump: 0.0,
             own_background: 0.35,
             video_background: 0.3,
             colour: 1.0,
@@ -67,6 +70,7 @@ impl Synthetic {
             ("thin_plate", self.thin_plate),
             ("second_object", self.second_object),
             ("late_distractor", self.late_distractor),
+            ("jump", self.jump),
             ("own_background", self.own_background),
             ("video_background", self.video_background),
             ("motion_blur", self.motion_blur),
