@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::reference::State;
 use super::shared::{InProgress, Ticket};
 use crate::image::Region;
+use crate::model::prompt::Rect;
 
 /// Minimum time between frames in which a person is searched.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -55,21 +56,13 @@ impl AutoReference {
     /// Takes the result of a search, the bounds of a person. Returns whether the person becomes the reference.
     pub fn finish_search(&mut self, region: Option<Region>, live: bool) -> bool {
         self.found = region.map(|region| match self.found {
-            Some((before, count)) if overlap(before, region) >= SAME_PLACE => (region, count + 1),
+            Some((before, count)) if Rect::from(before).iou(&region.into()) >= SAME_PLACE => {
+                (region, count + 1)
+            }
             _ => (region, 1),
         });
         self.found.is_some_and(|(_, count)| !live || count >= CONFIRMATIONS)
     }
-}
-
-/// Intersection over union.
-fn overlap(a: Region, b: Region) -> f64 {
-    let axis = |a: usize, a_length: usize, b: usize, b_length: usize| {
-        (a + a_length).min(b + b_length).saturating_sub(a.max(b)) as f64
-    };
-    let both = axis(a.x, a.width, b.x, b.width) * axis(a.y, a.height, b.y, b.height);
-    let area = |region: Region| (region.width * region.height) as f64;
-    both / (area(a) + area(b) - both).max(1.0)
 }
 
 #[cfg(test)]

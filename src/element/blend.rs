@@ -196,6 +196,7 @@ fn lay_component<'a>(
 
 /// Returns the components of a picture that is scaled to cover a frame, its middle in the middle of the frame.
 fn cover(picture: &OwnedPicture, info: &VideoInfo) -> Result<Vec<Vec<u8>>, BoolError> {
+    let info = &frame::safe_to_convert(info)?;
     let view = picture.as_picture();
     let (width, height) = (f64::from(info.width()), f64::from(info.height()));
     let aspect = width * f64::from(info.par().numer()) / (height * f64::from(info.par().denom()));

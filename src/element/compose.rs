@@ -58,6 +58,7 @@ pub struct Composer {
 /// A frame in the unpacked format of GStreamer, and the conversions to and from it. For formats whose colours are no
 /// separate bytes or words.
 struct Unpacked {
+    packed: VideoInfo,
     buffer: gst::Buffer,
     info: VideoInfo,
     unpack: gst_video::VideoConverter,
@@ -66,6 +67,7 @@ struct Unpacked {
 
 impl Unpacked {
     fn new(packed: &VideoInfo) -> Result<Self, glib::BoolError> {
+        let packed = frame::safe_to_convert(packed)?;
         let format = packed.format_info().unpack_format();
         let info = VideoInfo::builder(format, packed.width(), packed.height())
             .fps(packed.fps())
@@ -74,8 +76,9 @@ impl Unpacked {
             .build()?;
         Ok(Self {
             buffer: gst::Buffer::with_size(info.size())?,
-            unpack: frame::converter(packed, &info)?,
-            pack: frame::exact_converter(&info, packed)?,
+            unpack: frame::converter(&packed, &info)?,
+            pack: frame::exact_converter(&info, &packed)?,
+            packed,
             info,
         })
     }
@@ -97,13 +100,13 @@ impl Unpacked {
         };
         let inner = writable(&mut unpacked.buffer)?;
         {
-            let from = Frame::from_buffer_ref_readable(&buffer, info)?;
+            let from = Frame::from_buffer_ref_readable(&buffer, &unpacked.packed)?;
             let mut to = FrameMut::from_buffer_ref_writable(inner, &unpacked.info)?;
             unpacked.unpack.frame_ref(&from, &mut to);
             change(&mut to)?;
         }
         let from = Frame::from_buffer_ref_readable(inner, &unpacked.info)?;
-        let mut to = FrameMut::from_buffer_ref_writable(buffer.make_mut(), info)?;
+        let mut to = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &unpacked.packed)?;
         unpacked.pack.frame_ref(&from, &mut to);
         drop(to);
         Ok(buffer)

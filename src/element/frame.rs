@@ -714,6 +714,24 @@ pub fn exact_converter(
     gst_video::VideoConverter::new(input, output, Some(config))
 }
 
+/// Returns the format in which whole frames of `info` are converted: interlaced frames whose fields have an odd number of lines
+/// count as progressive, because GStreamer 1.22 packs their chroma beyond the end of the frame.
+///
+/// # Errors
+/// GStreamer does not accept the format.
+pub fn safe_to_convert(info: &VideoInfo) -> Result<VideoInfo, BoolError> {
+    if !info.is_interlaced() || info.height().is_multiple_of(4) {
+        return Ok(info.clone());
+    }
+    VideoInfo::builder(info.format(), info.width(), info.height())
+        .fps(info.fps())
+        .par(info.par())
+        .colorimetry(&info.colorimetry())
+        .stride(info.stride())
+        .offset(info.offset())
+        .build()
+}
+
 fn threads(input: &VideoInfo) -> u32 {
     if input.width() * input.height() <= MAX_SINGLE_THREADED {
         return 1;

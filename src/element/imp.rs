@@ -23,6 +23,7 @@ use super::navigation::Gestures;
 use super::process_error::{self, ProcessError};
 use super::qos::Qos;
 use super::reference::State;
+use super::request::RequestKind;
 use super::segmenter::Segmenter;
 use super::selector::Selector;
 use super::settings::{self, Settings};
@@ -209,8 +210,13 @@ impl BaseTransformImpl for FastGanSeg {
             shared.statistics.set_network_size(network_size);
             shared.reset = false;
             shared.selecting = InProgress::default();
-            shared.prompt = prompt;
-            shared.corrects = false;
+            // What the signals requested before the start.
+            let request = shared.request.take().filter(|request| request.kind == RequestKind::New);
+            match (request, prompt) {
+                (Some(request), _) => shared.request(request.prompt, request.kind),
+                (None, Some(prompt)) => shared.request(prompt, RequestKind::Property),
+                (None, None) => (),
+            }
             shared.gestures = Gestures::default();
             shared.marks = None;
             shared.save_mask = false;
@@ -231,13 +237,13 @@ impl BaseTransformImpl for FastGanSeg {
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        self.selector.stop();
         {
             let mut shared = self.shared();
             shared.slot.stop();
             shared.background.stop();
-            shared.prompt = None;
+            shared.request = None;
         }
+        self.selector.stop();
         self.stream().take();
         self.shared().active_device = None;
         self.obj().notify("active-device");

@@ -17,10 +17,11 @@ use super::imp::FastGanSeg;
 use super::marks::Marks;
 use super::navigation::Gesture;
 use super::reference::{LoadId, Reference, ReferenceSlot, State};
+use super::request::{RequestKind, SelectionRequest};
 use super::sample;
 use super::selector::{Networks, Task};
 use super::settings::Settings;
-use super::shared::Ticket;
+use super::shared::{InProgress, Ticket};
 use super::signals::ReferenceSignal;
 use super::stream::Host;
 use super::{CAT, background};
@@ -30,7 +31,7 @@ use crate::image::OwnedPicture;
 use crate::mask::{Interpretation, ReferenceMask};
 use crate::matte::Matte;
 use crate::model::person::Person;
-use crate::model::prompt::{Point, Prompt, Rect};
+use crate::model::prompt::Prompt;
 use crate::tracker::{ReferenceEncoder, ReferenceUse};
 
 impl FastGanSeg {
@@ -130,44 +131,38 @@ impl FastGanSeg {
             (settings.prompt(), settings.ref_mask.is_some())
         };
         match prompt {
-            Ok(None) => self.shared().prompt = None,
+            Ok(None) => {
+                self.shared().request.take_if(|request| request.kind == RequestKind::Property);
+            }
             Ok(Some(_)) if has_mask => self.warn_prompt_unused(),
-            Ok(prompt) => self.shared().prompt = prompt,
+            Ok(Some(prompt)) => self.shared().request(prompt, RequestKind::Property),
             // The start reports it.
             Err(_) if !self.shared().slot.is_running() => (),
             Err(error) => self.warn_selection(&error),
         }
     }
 
-    /// The signals `select-box` and `select-point`: selects in the next buffer. A point is added to those that were
-    /// given for the same buffer.
-    pub(super) fn select_next(&self, rect: Option<Rect>, point: Option<Point>) {
-        let mut shared = self.shared();
-        let prompt = shared.prompt.get_or_insert_default();
-        prompt.rect = rect.or(prompt.rect);
-        prompt.points.extend(point);
-    }
-
-    /// Makes a reference of what `prompt` selects in `frame` or in `ref-image`.
+    /// Makes a reference of what a request selects in `frame` or in `ref-image`.
     ///
     /// # Errors
     /// A prompt outside of the picture, a picture that cannot be read, and errors of libtorch.
     pub(super) fn try_select(
         &self,
-        prompt: Prompt,
+        request: SelectionRequest,
         frame: &Frame,
         corrected: Option<&Matte>,
         encoder: Option<ReferenceEncoder>,
     ) -> crate::Result<()> {
+        let SelectionRequest { prompt, kind, epoch } = request;
         let (ref_image, device, interactive, object) = {
             let settings = self.settings();
-            let ref_image = settings.ref_image.clone().filter(|_| !settings.interactive);
+            let ref_image = settings.ref_image.clone().filter(|_| kind == RequestKind::Property);
             let object = settings.matte().object;
             (ref_image, settings.device.parse::<DeviceChoice>()?, settings.interactive, object)
         };
         let ticket = {
             let mut shared = self.shared();
-            shared.marks = Some(Marks::new(&prompt));
+            shared.marks = ref_image.is_none().then(|| Marks::new(&prompt));
             shared.selecting.begin()
         };
         let (picture, prompt) = match &ref_image {
@@ -218,7 +213,7 @@ impl FastGanSeg {
                 let Some(obj) = weak.upgrade() else { return };
                 let element = obj.imp();
                 let encoder = encoder.as_ref();
-                let target = Target { picture: &picture, encoder, before, yields: false };
+                let target = Target { picture: &picture, encoder, epoch, before, yields: false };
                 let set = mask.and_then(|mask| element.set_selected(mask, &target, correction.as_ref()));
                 match set {
                     Ok(load) => before = load.or(before),
@@ -262,6 +257,7 @@ impl FastGanSeg {
             }
             return Ok(());
         }
+        let epoch = self.shared().slot.epoch();
         let weak = self.obj().downgrade();
         let find = move |networks: &mut Networks| {
             let _search = search;
@@ -273,7 +269,7 @@ impl FastGanSeg {
             let set = match found {
                 Ok(Some(person)) if confirmed => {
                     let encoder = encoder.as_ref();
-                    let target = Target { picture: &picture, encoder, before: None, yields: true };
+                    let target = Target { picture: &picture, encoder, epoch, before: None, yields: true };
                     element.set_person(networks, &person, target)
                 }
                 Ok(_) => Ok(()),
@@ -349,27 +345,21 @@ impl FastGanSeg {
         }
         let size = (f64::from(shared.frame_size.0), f64::from(shared.frame_size.1));
         let Some(gesture) = shared.gestures.update(&event, size, Instant::now()) else { return false };
-        let is_tracked = matches!(shared.slot.state(), State::Seeded | State::Recovered);
-        let prompt = |points: Vec<Point>, rect| Some(Prompt { points, rect, mask: None });
         match gesture {
             None => (),
             Some(Gesture::Clear) => {
-                shared.prompt = None;
+                shared.request = None;
+                // Their masks are out of date.
+                shared.selecting = InProgress::default();
                 shared.slot.clear();
             }
             Some(Gesture::Box(rect)) => {
-                (shared.prompt, shared.corrects) = (prompt(Vec::new(), Some(rect)), false)
+                shared.request(Prompt { rect: Some(rect), ..Prompt::default() }, RequestKind::New);
             }
             Some(Gesture::New(point)) => {
-                (shared.prompt, shared.corrects) = (prompt(vec![point], None), false)
+                shared.request(Prompt { points: vec![point], ..Prompt::default() }, RequestKind::New);
             }
-            Some(Gesture::Point(point)) if is_tracked => {
-                shared.prompt.get_or_insert_default().points.push(point);
-                shared.corrects = true;
-            }
-            Some(Gesture::Point(point)) if point.positive => shared.prompt = prompt(vec![point], None),
-            // There is nothing to remove it from.
-            Some(Gesture::Point(_)) => (),
+            Some(Gesture::Point(point)) => shared.click(point),
         }
         true
     }
@@ -465,6 +455,8 @@ impl FastGanSeg {
 struct Target<'a> {
     picture: &'a OwnedPicture,
     encoder: Option<&'a ReferenceEncoder>,
+    /// Epoch of the reference when the mask was requested.
+    epoch: u64,
     /// The preliminary mask of the same selection, which must still be in use.
     before: Option<LoadId>,
     /// Whether the first mask is for an object that nothing tracks.
@@ -475,6 +467,7 @@ impl Target<'_> {
     /// Whether the mask is still wanted: the element is started, and nothing else was set meanwhile.
     fn is_wanted(&self, slot: &ReferenceSlot) -> bool {
         slot.is_running()
+            && slot.epoch() == self.epoch
             && match self.before {
                 Some(before) => slot.is_current(before),
                 None => !self.yields || matches!(slot.state(), State::None | State::Lost),

@@ -19,6 +19,7 @@ use super::frame::Frame;
 use super::imp::FastGanSeg;
 use super::qos::{LateFrame, Times};
 use super::reference::State;
+use super::request::SelectionRequest;
 use super::settings::Settings;
 use super::shared::{Shared, Ticket, lock};
 use super::snapshot::Snapshot;
@@ -28,7 +29,6 @@ use super::{CAT, Mode, caps};
 use crate::device;
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
-use crate::model::prompt::Prompt;
 use crate::tracker::{Quality, ReferenceEncoder};
 
 const ALPHA_FORMATS: &str = "a format with alpha (A420, AYUV, RGBA, ...)";
@@ -170,14 +170,14 @@ impl Host for FastGanSeg {
 
     fn select(
         &self,
-        prompt: Prompt,
+        request: SelectionRequest,
         frame: &Frame,
         corrected: Option<&Matte>,
         encoder: Option<ReferenceEncoder>,
     ) -> crate::Result<()> {
         let interactive = self.settings().interactive;
         let keeps_on = interactive || self.shared().slot.state() != State::None;
-        match self.try_select(prompt, frame, corrected, encoder) {
+        match self.try_select(request, frame, corrected, encoder) {
             Err(error) if keeps_on => {
                 self.warn_selection(&error);
                 Ok(())

@@ -26,6 +26,7 @@ mod process_error;
 mod qos;
 mod quality_tuner;
 mod reference;
+mod request;
 mod sample;
 mod schedule;
 mod segmenter;

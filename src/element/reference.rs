@@ -181,6 +181,8 @@ pub struct ReferenceSlot {
     loads: u64,
     /// Id of the load in use. Earlier loads are out of date.
     done: u64,
+    /// See [`epoch`](Self::epoch).
+    epoch: u64,
     /// Reference that was given before the start.
     early: Option<Reference>,
     /// References that were set last, used by streams without their own.
@@ -224,7 +226,7 @@ impl ReferenceSlot {
     /// Clears the slot. Results of unfinished loads are ignored.
     pub fn stop(&mut self) {
         let loads = self.loads + 1;
-        *self = Self { loads, done: loads, ..Self::default() };
+        *self = Self { loads, done: loads, epoch: self.epoch + 1, ..Self::default() };
     }
 
     /// Begins a load. Returns `None` while stopped. Earlier loads are out of date only once this one has finished,
@@ -241,6 +243,7 @@ impl ReferenceSlot {
         if self.running {
             self.loads += 1;
             self.done = self.loads;
+            self.epoch += 1;
             self.set(Some(reference));
         } else {
             self.early = Some(reference);
@@ -291,7 +294,14 @@ impl ReferenceSlot {
     pub fn clear(&mut self) {
         self.loads += 1;
         self.done = self.loads;
+        self.epoch += 1;
         self.set(None);
+    }
+
+    /// Changes when a mask of the application or of another stream replaces the reference, and when the reference is removed. Selections
+    /// that were requested before that are out of date.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Whether the element is started.
@@ -309,6 +319,7 @@ impl ReferenceSlot {
         let current = self.running && load.0 > self.done;
         if current {
             self.done = load.0;
+            self.epoch += 1;
             self.set(reference);
         }
         current
@@ -322,6 +333,7 @@ impl ReferenceSlot {
         }
         let first = self.stream.is_none();
         self.stream = Some(id.to_owned());
+        self.epoch += u64::from(!first);
         let own = self.streams.iter().position(|(known, _)| known == id);
         let own = own.and_then(|index| self.streams.remove(index)).map(|(_, references)| references);
         let resumes = own.as_ref().is_some_and(|own| own.iter().all(|reference| reference.image.is_some()));

@@ -2,7 +2,6 @@
 
 //! The networks that make references, on a thread of their own.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
@@ -69,7 +68,7 @@ impl Networks {
         let mask = |alpha: Vec<u8>| ReferenceMask::from_soft(view.width, view.height, alpha);
         match task {
             Task::Select(prompt) => {
-                let first = |selection: &Selection| match queue.is_open() {
+                let first = |selection: &Selection| match queue.wants_more() {
                     true => ControlFlow::Continue(preliminary(mask(selection.alpha.clone()))),
                     false => ControlFlow::Break(()),
                 };
@@ -126,13 +125,13 @@ struct Queue {
 
 #[derive(Default)]
 struct QueueState {
-    jobs: VecDeque<Job>,
+    waiting: Option<Job>,
     /// `None` tells the thread to end.
     thread: Option<JoinHandle<()>>,
 }
 
 impl Selector {
-    /// Queues a job.
+    /// Queues a job in place of one that has not begun.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -146,8 +145,11 @@ impl Selector {
                 .map_err(|error| Error::Config(format!("the selection thread cannot be started: {error}")))?;
             state.thread = Some(thread);
         }
-        state.jobs.push_back(job);
+        let replaced = state.waiting.replace(job);
         self.0.changed.notify_all();
+        drop(state);
+        // Jobs lock other state when they are dropped.
+        drop(replaced);
         Ok(())
     }
 
@@ -166,10 +168,12 @@ impl Selector {
         receiver.recv().map_err(ended)?
     }
 
-    /// Discards the jobs that have not begun, and waits until the thread has ended, at most one step of a selection. A process that exits while a network runs
-    /// crashes in the destructors of libtorch.
+    /// Discards the job that has not begun, and waits until the thread has ended, at most for one step of a selection. A
+    /// process that exits while a network runs crashes in the destructors of libtorch.
     pub fn stop(&self) {
-        if let Some(thread) = self.0.close() {
+        let thread = self.0.close();
+        // A message of a job may stop the element.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }
     }
@@ -185,11 +189,10 @@ impl Drop for Selector {
 impl Queue {
     fn close(&self) -> Option<JoinHandle<()>> {
         let mut state = lock(&self.state);
-        let discarded = std::mem::take(&mut state.jobs);
+        let discarded = state.waiting.take();
         let thread = state.thread.take();
         self.changed.notify_all();
         drop(state);
-        // Jobs lock other state when they are dropped.
         drop(discarded);
         thread
     }
@@ -198,7 +201,7 @@ impl Queue {
         // The streaming thread needs the other half.
         threads::set_for_this_thread((threads::of_this_thread() / 2).max(1));
         let mut networks = Networks::new(self, device);
-        while let Some(job) = self.next() {
+        while let Some(job) = self.next(&mut networks) {
             // The message of a panic is printed by its hook.
             if catch_unwind(AssertUnwindSafe(|| job(&mut networks))).is_err() {
                 networks = Networks::new(self, device);
@@ -206,18 +209,22 @@ impl Queue {
         }
     }
 
-    fn is_open(&self) -> bool {
-        lock(&self.state).thread.is_some()
+    /// Whether the job that runs is still wanted: the element has not stopped, and no other selection waits.
+    fn wants_more(&self) -> bool {
+        let state = lock(&self.state);
+        state.thread.is_some() && state.waiting.is_none()
     }
 
-    /// Waits for a job. `None` ends the thread.
-    fn next(&self) -> Option<Job> {
-        let waits = |state: &mut QueueState| state.jobs.is_empty() && state.thread.is_some();
+    /// Waits for a job. `None` unloads the networks and ends the thread.
+    fn next(self: &Arc<Self>, networks: &mut Networks) -> Option<Job> {
+        let waits = |state: &mut QueueState| state.waiting.is_none() && state.thread.is_some();
         let state = lock(&self.state);
         let (mut state, _) =
             self.changed.wait_timeout_while(state, IDLE, waits).unwrap_or_else(PoisonError::into_inner);
-        let job = state.jobs.pop_front();
+        let job = state.waiting.take();
         if job.is_none() {
+            // `stop` waits for this lock.
+            *networks = Networks::new(self, networks.device);
             state.thread = None;
         }
         job

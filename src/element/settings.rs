@@ -270,7 +270,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .nick("Reference box")
                 .blurb(
                     "Box around the object in ref-image or, if that is unset, in the next buffer: <x, y, width, height> \
-                     in pixels. Takes the place of ref-mask",
+                     in pixels. Used if ref-mask is unset",
                 )
                 .mutable_playing()
                 .build(),

@@ -11,8 +11,8 @@ use super::marks::Marks;
 use super::navigation::Gestures;
 use super::qos::Qos;
 use super::reference::ReferenceSlot;
+use super::request::SelectionRequest;
 use super::statistics::Statistics;
-use crate::model::prompt::Prompt;
 
 /// State that the streaming thread shares with other threads.
 #[derive(Default)]
@@ -26,9 +26,7 @@ pub struct Shared {
     /// The application has requested a restart of tracking from the reference.
     pub reset: bool,
     /// What to select in the next buffer.
-    pub prompt: Option<Prompt>,
-    /// Whether the prompt corrects the present mask.
-    pub corrects: bool,
+    pub request: Option<SelectionRequest>,
     pub gestures: Gestures,
     pub auto: AutoReference,
     /// The user wants the next frame and its mask to be saved.

@@ -10,6 +10,7 @@ use glib::subclass::prelude::*;
 use gstreamer as gst;
 
 use super::FastGanSeg;
+use super::stream::Host;
 use crate::model::prompt::{Point, Rect};
 
 /// A signal that gives a reference.
@@ -42,7 +43,7 @@ pub fn signals() -> &'static [Signal] {
                 .param_types([f64::static_type(); 4])
                 .class_handler(|values| {
                     let [x, y, width, height] = [1, 2, 3, 4].map(|index| number(values, index));
-                    element(values)?.imp().select_next(Some(Rect { x, y, width, height }), None);
+                    element(values)?.imp().shared().request_more(Some(Rect { x, y, width, height }), None);
                     None
                 })
                 .build(),
@@ -54,7 +55,7 @@ pub fn signals() -> &'static [Signal] {
                 .class_handler(|values| {
                     let [x, y] = [1, 2].map(|index| number(values, index));
                     let positive = values.get(3).is_some_and(|value| value.get() == Ok(true));
-                    element(values)?.imp().select_next(None, Some(Point { x, y, positive }));
+                    element(values)?.imp().shared().request_more(None, Some(Point { x, y, positive }));
                     None
                 })
                 .build(),

@@ -19,6 +19,7 @@ use super::process_error::ProcessError;
 use super::qos::{LateFrame, Times};
 use super::quality_tuner::QualityTuner;
 use super::reference::{Change, State};
+use super::request::{RequestKind, SelectionRequest};
 use super::sample;
 use super::schedule::{Decision, FrameContext, Schedule};
 use super::segmenter::Segmenter;
@@ -29,7 +30,6 @@ use super::statistics::{Origin, Recent, Statistics};
 use super::{AlphaMode, CAT, LatePolicy, Mode, RefAuto};
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
-use crate::model::prompt::Prompt;
 use crate::tracker::{Prefetched, Quality, ReferenceEncoder};
 
 /// Maximum number of buffers at which the use of the alpha channel downstream is checked. Elements behind queues
@@ -67,14 +67,14 @@ pub trait Host {
     fn warn_no_reference(&self);
     /// Warns that the colours of the output format `format` are not premultiplied.
     fn warn_not_premultiplied(&self, format: gst_video::VideoFormat);
-    /// Makes the reference that `prompt` selects in the next buffer, `frame`, or in `ref-image`. In live and interactive
-    /// pipelines it arrives later, encoded by `encoder`. The prompt refines the matte `corrected`, if there is one.
+    /// Makes the reference that is selected in the next buffer, `frame`, or in `ref-image`. In live and interactive
+    /// pipelines it arrives later, encoded by `encoder`. A correction refines the matte `corrected`.
     ///
     /// # Errors
     /// The selection fails, and there is no earlier reference.
     fn select(
         &self,
-        prompt: Prompt,
+        request: SelectionRequest,
         frame: &Frame,
         corrected: Option<&Matte>,
         encoder: Option<ReferenceEncoder>,
@@ -231,15 +231,12 @@ impl Stream {
         buffer: gst::Buffer,
     ) -> Result<Option<PendingFrame>, ProcessError> {
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
-        let (prompt, corrects) = {
-            let mut shared = element.shared();
-            (shared.prompt.take(), std::mem::take(&mut shared.corrects))
-        };
-        if let Some(prompt) = prompt {
+        let request = element.shared().take_request();
+        if let Some(request) = request {
             let info = self.input()?;
-            let corrected = self.matte.as_ref().filter(|_| corrects);
+            let corrected = self.matte.as_ref().filter(|_| request.kind == RequestKind::Correction);
             let encoder = self.segmenter.tracker().reference_encoder();
-            element.select(prompt, &Frame::from_buffer_ref_readable(&buffer, &info)?, corrected, encoder)?;
+            element.select(request, &Frame::from_buffer_ref_readable(&buffer, &info)?, corrected, encoder)?;
         }
         let (ref_auto, timeout) = {
             let settings = element.settings();
@@ -250,7 +247,7 @@ impl Stream {
             let search = {
                 let mut shared = element.shared();
                 let state = shared.slot.state();
-                let is_idle = shared.selecting.is_empty() && shared.prompt.is_none();
+                let is_idle = shared.selecting.is_empty() && shared.request.is_none();
                 is_idle.then(|| shared.auto.begin_search(now, state, timeout)).flatten()
             };
             if let Some(search) = search {
@@ -505,7 +502,10 @@ impl Stream {
             let settings = element.settings();
             settings.interactive || settings.ref_auto != RefAuto::None
         };
-        let expects_reference = can_select || !element.shared().selecting.is_empty();
+        let expects_reference = can_select || {
+            let shared = element.shared();
+            !shared.selecting.is_empty() || shared.slot.state() != State::None
+        };
         if result.matte.is_none()
             && !expects_reference
             && !std::mem::replace(&mut self.no_reference_reported, true)

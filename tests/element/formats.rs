@@ -235,6 +235,32 @@ fn caps_fields_are_kept() {
     assert_eq!(out.interlace_mode(), info.interlace_mode());
 }
 
+/// GStreamer 1.22 wrote beyond the end of the frame.
+#[test]
+fn interlaced_frames_with_an_odd_number_of_lines_a_field() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), disc);
+    image::RgbImage::from_pixel(8, 8, image::Rgb([200, 30, 30])).save(files.path("red.png")).unwrap();
+    let picture = format!("image:{}", files.path("red.png").display());
+    for format in [VideoFormat::P01010le, VideoFormat::Nv12, VideoFormat::Uyvy, VideoFormat::V210] {
+        for (property, value) in
+            [("background", "color:#00b140"), ("background", &picture), ("output", "overlay")]
+        {
+            let element = with_mask(&mask);
+            element.set_property_from_str(property, value);
+            let info = VideoInfo::builder(format, 640, 362)
+                .interlace_mode(gst_video::VideoInterlaceMode::Interleaved)
+                .build()
+                .unwrap();
+            let mut harness = harness(&element, &info.to_caps().unwrap());
+            for number in 0..2 {
+                harness.push(frame(&info, number)).unwrap();
+                assert!(harness.pull().is_ok(), "{format} {property}={value}");
+            }
+        }
+    }
+}
+
 #[test]
 fn compositor_links_without_a_converter() {
     let files = Files::new();

@@ -237,10 +237,7 @@ fn the_mouse_selects_corrects_and_clears() {
     drag(&mut harness, 1, (115.0, 45.0), (205.0, 145.0));
     wait_for_seed(&mut harness, &mut number, &bus);
     wait_for(&mut harness, &mut number, |overlap| overlap > 0.9);
-    // Escape.
-    let key =
-        NavigationEvent::KeyPress { key: "Escape".into(), modifier_state: NavigationModifierType::empty() };
-    assert!(harness.push_upstream_event(gst::event::Navigation::new(key.structure())));
+    press_key(&mut harness, "Escape");
     wait_for(&mut harness, &mut number, opaque);
     assert_eq!(reference_state(&element), "none");
     assert_eq!(harness.upstream_events_received(), upstream, "handled events are not passed on");
@@ -404,17 +401,13 @@ fn a_key_saves_the_mask_and_the_frame_for_later_use() {
     let mut harness = start(&element);
     assert!(overlap(&mut harness, 0) > 0.9);
     assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
-    let key = NavigationEvent::KeyPress { key: "s".into(), modifier_state: NavigationModifierType::empty() };
-    let press = |harness: &mut Harness| {
-        assert!(harness.push_upstream_event(gst::event::Navigation::new(key.structure())));
-    };
     let upstream = harness.upstream_events_received();
-    press(&mut harness);
+    press_key(&mut harness, "s");
     assert_eq!(harness.upstream_events_received(), upstream + 1, "passed on without a location");
 
     let saved = files.path("saved.png");
     element.set_property("mask-location", saved.to_str().unwrap());
-    press(&mut harness);
+    press_key(&mut harness, "s");
     overlap(&mut harness, 1);
     let message =
         bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &[gst::MessageType::Element]).unwrap();
@@ -428,8 +421,150 @@ fn a_key_saves_the_mask_and_the_frame_for_later_use() {
     assert!(later > 0.9, "{later}");
 
     element.set_property("mask-location", files.path("no/folder/mask.png").to_str().unwrap());
-    press(&mut harness);
+    press_key(&mut harness, "s");
     overlap(&mut harness, 3);
     let text = warning(&bus);
     assert!(text.contains("no/folder/mask.png") && text.contains("mask-location"), "{text}");
+}
+
+fn press_key(harness: &mut Harness, key: &str) {
+    let key = NavigationEvent::KeyPress { key: key.into(), modifier_state: NavigationModifierType::empty() };
+    assert!(harness.push_upstream_event(gst::event::Navigation::new(key.structure())));
+}
+
+/// Pushes frames for as long as a selection may take.
+fn play(harness: &mut Harness, number: &mut u64) -> f64 {
+    let begun = Instant::now();
+    let mut last = 0.0;
+    while begun.elapsed() < Duration::from_secs(4) {
+        *number += 1;
+        last = overlap(harness, *number);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    last
+}
+
+/// The object appeared although the user had pressed `Escape` after the click.
+#[test]
+fn escape_ends_the_selection_that_runs() {
+    let element = new_element();
+    element.set_property("interactive", true);
+    let mut harness = start(&element);
+    let mut number = 0;
+    drag(&mut harness, 1, (115.0, 45.0), (205.0, 145.0));
+    overlap(&mut harness, number);
+    press_key(&mut harness, "Escape");
+    let last = play(&mut harness, &mut number);
+    assert!(last < 0.3, "the frame is opaque: {last}");
+    assert_eq!(reference_state(&element), "none");
+}
+
+/// The older selection replaced the mask when it was finished.
+#[test]
+fn a_mask_that_is_set_during_a_selection_stays() {
+    let element = new_element();
+    element.set_property("interactive", true);
+    let mut harness = start(&element);
+    let mut number = 0;
+    drag(&mut harness, 1, (2.0, 2.0), (60.0, 60.0));
+    overlap(&mut harness, number);
+    let mask = grey_sample(|x, y| if inside(x, y) { 255 } else { 0 });
+    assert!(element.emit_by_name::<bool>("set-reference", &[&mask, &None::<gst::Sample>]));
+    let last = play(&mut harness, &mut number);
+    assert!(last > 0.8, "{last}");
+}
+
+/// The second correction was made from the mask before the first one, which was lost.
+#[test]
+fn clicks_in_quick_succession_all_count() {
+    let element = new_element();
+    let bus = bus(&element);
+    element.set_property("interactive", true);
+    let mut harness = start(&element);
+    drag(&mut harness, 1, (115.0, 45.0), (205.0, 145.0));
+    overlap(&mut harness, 0);
+    drag(&mut harness, 3, (20.0, 20.0), (20.0, 20.0));
+    drag(&mut harness, 3, (40.0, 160.0), (40.0, 160.0));
+    let mut number = 0;
+    // The selection, in one or two steps, then one correction with both clicks.
+    let begun = Instant::now();
+    let mut states = Vec::new();
+    while begun.elapsed() < Duration::from_secs(6) {
+        number += 1;
+        overlap(&mut harness, number);
+        while let Some(message) = bus.pop_filtered(&[gst::MessageType::Element, gst::MessageType::Warning]) {
+            let structure = message.structure().unwrap();
+            states.push(structure.get::<String>("state").unwrap_or_else(|_| structure.name().to_string()));
+        }
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let armed = states.iter().filter(|state| *state == "armed").count();
+    assert!((2..=3).contains(&armed), "{states:?}");
+    assert!(overlap(&mut harness, number + 1) > 0.8);
+}
+
+/// They selected in `ref-image`, with coordinates of the frame.
+#[test]
+fn signals_select_in_the_frame_and_properties_in_the_image() {
+    let files = Files::new();
+    let image = image::RgbImage::from_fn(64, 36, |x, y| {
+        image::Rgb(if (8..24).contains(&x) && (8..24).contains(&y) { [20, 30, 230] } else { [90, 160, 90] })
+    });
+    let path = files.path("small.png");
+    image.save(&path).unwrap();
+    let element = new_element();
+    element.set_property("ref-image", path.to_str().unwrap());
+    let mut harness = start(&element);
+    element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+    assert!(overlap(&mut harness, 0) > 0.9);
+
+    for interactive in [false, true] {
+        let element = new_element();
+        let bus = bus(&element);
+        element.set_property("ref-image", path.to_str().unwrap());
+        element.set_property("interactive", interactive);
+        element.set_property("ref-box", rectangle(tight()));
+        let mut harness = start(&element);
+        let _ = harness.push(picture(0));
+        let message = next_message(&bus);
+        assert!(message.contains("64x36"), "interactive={interactive}: {message}");
+    }
+}
+
+/// They were lost.
+#[test]
+fn signals_before_the_start_select_in_the_first_frame() {
+    let element = new_element();
+    element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+    let mut harness = start(&element);
+    let overlap = overlap(&mut harness, 0);
+    assert!(overlap > 0.9, "{overlap}");
+}
+
+/// The element waited for the thread that stopped it.
+#[test]
+fn a_message_of_a_selection_can_stop_the_element() {
+    let element = new_element();
+    let bus = bus(&element);
+    element.set_property("interactive", true);
+    let stopped = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (flag, weak) = (stopped.clone(), element.downgrade());
+    bus.set_sync_handler(move |_, message| {
+        let is_armed =
+            message.structure().is_some_and(|structure| structure.name() == "fastganseg-reference");
+        if is_armed && let Some(element) = weak.upgrade() {
+            element.set_state(gst::State::Null).unwrap();
+            flag.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+        gst::BusSyncReply::Pass
+    });
+    let mut harness = start(&element);
+    drag(&mut harness, 1, (115.0, 45.0), (205.0, 145.0));
+    harness.push(picture(0)).unwrap();
+    let begun = Instant::now();
+    while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_none());
 }

@@ -4,7 +4,9 @@
 
 use tch::{Kind, Tensor};
 
+use super::Rect;
 use super::input::Placement;
+use super::select::bounds;
 use crate::Result;
 
 /// Distance of the two thresholds of the stability score from that of the mask, in logits.
@@ -33,6 +35,15 @@ impl Candidate {
         };
         let larger = count(-STABILITY_OFFSET)?;
         Ok(if larger > 0.0 { count(STABILITY_OFFSET)? / larger } else { 0.0 })
+    }
+
+    /// Returns the IoU of the bounds of the mask with a box, in pixels of the encoded picture.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub(super) fn fill(&self, rect: Rect) -> Result<f64> {
+        let bounds = bounds(&self.placement.to_picture(&self.logits)?)?;
+        Ok(bounds.map_or(0.0, |bounds| bounds.iou(&rect)))
     }
 
     /// Returns soft alpha at the size of the encoded picture, 0 to 255, row by row.

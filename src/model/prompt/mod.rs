@@ -31,7 +31,7 @@ use self::prompt_encoder::{Label, Location, PromptEncoder};
 pub use self::select::Selection;
 use super::store::Store;
 use super::weights::read_tensors;
-use crate::image::{Picture, check_size};
+use crate::image::{Picture, Region, check_size};
 use crate::{Error, Result};
 
 /// Weights file.
@@ -66,6 +66,26 @@ pub struct Rect {
     pub width: f64,
     /// Height.
     pub height: f64,
+}
+
+impl Rect {
+    /// Returns the intersection over union of two boxes that are not empty, 0 to 1.
+    pub fn iou(&self, other: &Self) -> f64 {
+        let axis = |a: f64, a_length: f64, b: f64, b_length: f64| {
+            ((a + a_length).min(b + b_length) - a.max(b)).max(0.0)
+        };
+        let both =
+            axis(self.x, self.width, other.x, other.width) * axis(self.y, self.height, other.y, other.height);
+        both / (self.width * self.height + other.width * other.height - both)
+    }
+}
+
+impl From<Region> for Rect {
+    fn from(region: Region) -> Self {
+        let [x, y, width, height] =
+            [region.x, region.y, region.width, region.height].map(|value| value as f64);
+        Self { x, y, width, height }
+    }
 }
 
 /// What a user tells about the object: at least one positive point, or a box.

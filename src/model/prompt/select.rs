@@ -38,7 +38,8 @@ impl PromptNetwork {
     /// Returns the mask of the object that the prompt selects.
     ///
     /// The whole picture is encoded and decoded, then a crop of twice the box, or without a box, twice the bounds of
-    /// the first mask, which is then part of the prompt. The logits of both are averaged.
+    /// the first mask. That mask is part of the prompt for the crop. The logits of both are averaged. With a box, masks
+    /// that fill it are preferred, because others are often a part of the object.
     ///
     /// # Errors
     /// [`Error::Config`] if the prompt or the picture is invalid: see [`Prompt::check`] and
@@ -81,7 +82,7 @@ impl PromptNetwork {
             return Err(Error::Config("the encoded picture has another size than the picture".into()));
         }
         let first = match prompt.rect {
-            Some(_) => best(self.decode(embedding, prompt)?)?,
+            Some(_) => best(self.decode(embedding, prompt)?, prompt.rect)?,
             None => self.decode_points(embedding, prompt)?,
         };
         let logits = first.placement.to_picture(&first.logits)?;
@@ -103,14 +104,12 @@ impl PromptNetwork {
         let mut source = *picture;
         let embedding = self.encode(&source.crop(region, (region.width, region.height))?)?;
         let mut moved = prompt.moved_into(region);
-        if prompt.rect.is_none() {
-            moved.mask = Some(embedding.placement.to_logits(&part(&logits, region)?)?);
-        }
+        moved.mask = Some(embedding.placement.to_logits(&part(&logits, region)?)?);
         let candidates = self.decode(&embedding, &moved)?;
         let second = if prompt.points.len() == 1 && prompt.rect.is_none() && prompt.mask.is_none() {
             whole(candidates)?
         } else {
-            best(candidates)?
+            best(candidates, moved.rect)?
         };
         let close = second.placement.to_picture(&second.logits)?;
         let mean = zeros(&logits.size(), &logits)?.f_sub_scalar(LIMIT)?;
@@ -130,19 +129,22 @@ impl PromptNetwork {
             self.decode(embedding, &Prompt { points: points[..count].to_vec(), rect: None, mask })
         };
         let mut candidate = match &prompt.mask {
-            Some(mask) => best(decode(1, Some(mask.shallow_clone()))?)?,
+            Some(mask) => best(decode(1, Some(mask.shallow_clone()))?, None)?,
             None => whole(decode(1, None)?)?,
         };
         for count in 2..=points.len() {
-            candidate = best(decode(count, Some(candidate.logits))?)?;
+            candidate = best(decode(count, Some(candidate.logits))?, None)?;
         }
         Ok(candidate)
     }
 }
 
-/// Returns the candidate of the highest predicted IoU times stability.
-fn best(mut candidates: Vec<Candidate>) -> Result<Candidate> {
-    let scores = candidates.iter().map(|candidate| Ok(candidate.iou * candidate.stability()?));
+/// Returns the candidate of the highest product of predicted IoU, stability, and IoU of its bounds with the box.
+fn best(mut candidates: Vec<Candidate>, rect: Option<Rect>) -> Result<Candidate> {
+    let scores = candidates.iter().map(|candidate| {
+        let fill = rect.map_or(Ok(1.0), |rect| candidate.fill(rect))?;
+        Ok(candidate.iou * candidate.stability()? * fill)
+    });
     let scores = scores.collect::<Result<Vec<f64>>>()?;
     let index = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
     Ok(candidates.swap_remove(index.unwrap_or_default()))
@@ -151,7 +153,11 @@ fn best(mut candidates: Vec<Candidate>) -> Result<Candidate> {
 /// Returns the candidate of the largest extent, or if it is the background, the [`best`] of the others.
 fn whole(mut candidates: Vec<Candidate>) -> Result<Candidate> {
     let largest = candidates.swap_remove(WHOLE);
-    if is_background(&largest.placement.valid(&largest.logits)?)? { best(candidates) } else { Ok(largest) }
+    if is_background(&largest.placement.valid(&largest.logits)?)? {
+        best(candidates, None)
+    } else {
+        Ok(largest)
+    }
 }
 
 /// Returns whether positive logits (H, W) cover most of the picture or reach three of its borders.
