@@ -204,9 +204,12 @@ impl Segmenter {
             }
             // An added mask may lack objects that are tracked.
             reference_mask = (reference.image.is_none() && !added).then_some(&reference.mask);
-            if reference.image.is_some() && (added || resumes) {
+            if reference.image.is_some() && added {
                 tracker.search_whole_frame(view.size());
             }
+        }
+        if resumes {
+            tracker.relocate(&mut view)?;
         }
         if !seeded && restart {
             tracker.restart()?;

@@ -208,9 +208,11 @@ impl Config {
             return refuse("temporal_skip with affinity matching must be refine or off".into());
         }
         let memory = self.memory;
-        if memory.every == 0 || memory.frames > 64 || !(0..=MAX_TOKENS).contains(&memory.tokens) {
+        // The reference has tokens, too.
+        let min_tokens = i64::from(affinity);
+        if memory.every == 0 || memory.frames > 64 || !(min_tokens..=MAX_TOKENS).contains(&memory.tokens) {
             return refuse(format!(
-                "memory of {memory}: frames must be at most 64, every at least 1, tokens 0 to {MAX_TOKENS}"
+                "memory of {memory}: frames must be at most 64, every at least 1, tokens {min_tokens} to {MAX_TOKENS}"
             ));
         }
         if !(0..=256).contains(&self.edge_channels) || (self.edge_channels > 0 && !affinity) {
@@ -254,7 +256,7 @@ mod tests {
             (Config { width: f64::NAN, ..lite.clone() }, "(0, 4]"),
             (memory(65, 5, 512), "frames must be at most 64"),
             (memory(2, 0, 512), "every at least 1"),
-            (memory(2, 5, -1), "tokens 0 to 4096"),
+            (memory(2, 5, 0), "tokens 1 to 4096"),
             (memory(64, 1, 4096), "choose a smaller size"),
             (
                 Config { matching: Matching::GlobalConvolution, network_size: [192, 320], ..Config::lite() },

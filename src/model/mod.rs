@@ -158,6 +158,12 @@ pub trait Regressor: layers::Visit + Send + Sync {
         state: &mut Self::State,
     ) -> Result<()>;
 
+    /// Replaces the masks of the last [`step`](Self::step) by the places that resemble the references' objects, so that the
+    /// next step with the same frame finds objects that are far from where they were. The default keeps the masks.
+    fn relocate(&self, _state: &mut Self::State) -> Result<()> {
+        Ok(())
+    }
+
     /// Clears the previous masks but keeps the appearance of the objects: the whole next frame is searched.
     fn forget_masks(&self, state: &mut Self::State) -> Result<()>;
 

@@ -423,6 +423,28 @@ impl Tracker {
         }
     }
 
+    /// Prepares for the first frame after a reference from another one, in which the objects may be anywhere: the next step
+    /// with this frame starts from the places that resemble them, not from where they were.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step).
+    pub fn relocate(&mut self, source: &mut dyn FrameSource) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let frame = source.size();
+        self.search_whole_frame(frame);
+        {
+            let _current = self.enter()?;
+            self.begin_frame();
+            self.attempt(source, None)?;
+            self.runner.relocate()?;
+        }
+        let crop = self.last_crop;
+        self.reset();
+        self.last_crop = crop;
+        self.search_whole_frame(frame);
+        Ok(())
+    }
+
     /// Returns whether [`prefetch`](Self::prefetch) is supported and enabled.
     pub fn can_prefetch(&self) -> bool {
         self.runner.can_prefetch()

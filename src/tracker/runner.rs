@@ -58,6 +58,8 @@ pub trait ModelRunner: Send {
     /// Updates the state with the final masks of the last step, see [`Regressor::observe_sights`].
     fn observe(&mut self, masks: &Tensor, sights: &[Sight]) -> Result<()>;
     fn forget_masks(&mut self) -> Result<()>;
+    /// Replaces the masks of the last step by the places that resemble the objects.
+    fn relocate(&mut self) -> Result<()>;
     /// Sets the number of tokens of frames that are remembered from now on.
     fn set_memory_tokens(&mut self, tokens: i64);
     fn move_crop_window(&mut self, part: RelativeRect, size: (i64, i64)) -> Result<()>;
@@ -249,6 +251,11 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
     fn forget_masks(&mut self) -> Result<()> {
         let (_, state) = self.tracked.as_mut().ok_or(Error::NoReference)?;
         self.model.forget_masks(state)
+    }
+
+    fn relocate(&mut self) -> Result<()> {
+        let (_, state) = self.tracked.as_mut().ok_or(Error::NoReference)?;
+        self.model.relocate(state)
     }
 
     fn move_crop_window(&mut self, part: RelativeRect, size: (i64, i64)) -> Result<()> {

@@ -62,16 +62,13 @@ pub enum Error {
         reason: String,
     },
     /// Loss or gradient that is not finite.
-    #[error(
-        "{what} diverged at step {step}: try a lower optimiser.learning_rate or critics.learning_rate, a higher \
-         critics.penalty_weight, mixed_precision = false; {remedy}"
-    )]
+    #[error("{what} diverged at step {step}: {remedy}")]
     Diverged {
         /// Name of the loss or gradient.
         what: String,
         /// The step that failed.
         step: u64,
-        /// Location of the last valid state, if there is one.
+        /// Settings to try, and the location of the last valid state, if there is one.
         remedy: String,
     },
     /// Out of memory during a step.

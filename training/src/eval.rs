@@ -111,7 +111,10 @@ pub fn evaluate(
 }
 
 /// Checks that the sequence can be scored. Returns its number of frames.
-fn check(sequence: &Sequence, options: &EvalOptions) -> Result<usize> {
+///
+/// # Errors
+/// It has too few annotated frames, or its first annotation cannot be read.
+pub(crate) fn check(sequence: &Sequence, options: &EvalOptions) -> Result<usize> {
     scored_range(sequence.name(), sequence.annotated().count())?;
     let frames = sequence.tracked()?;
     read_first_annotation(sequence)?;

@@ -157,6 +157,13 @@ impl Matter {
             let (width, height) = truth.size();
             let picture = sequence.picture(frame)?;
             let mut view = picture.as_picture();
+            if (view.width, view.height) != (width, height) {
+                let reason = format!(
+                    "it has {width}x{height} pixels, but the frame {}x{}: give both the same size",
+                    view.width, view.height
+                );
+                return Err(Error::picture(&path, reason));
+            }
             let mut values = truth.values().to_vec();
             if index == 0 {
                 let mask = ReferenceMask::open(&path)?;

@@ -152,6 +152,10 @@ pub fn measure(
     ranks: &Ranks,
 ) -> Result<Vec<Case>> {
     let sequences = dataset.sequences();
+    if covers.contains(&Cover::OtherScene) && sequences.len() < 2 {
+        let reason = "the cover other-scene needs two sequences: add one, or remove the cover";
+        return Err(Error::dataset(dataset.root(), reason));
+    }
     let frames: Vec<usize> = sequences.iter().map(|sequence| sequence.frames().len()).collect();
     let share = ranks.share(&frames);
     bar.set_length((share.len() * covers.len() * lengths.len()) as u64);

@@ -62,10 +62,10 @@ impl SimulatedUser {
     /// # Errors
     /// The network fails.
     pub fn select(&self, picture: &RgbImage, truth: &LabelMap, first: FirstMask) -> Result<(LabelMap, f64)> {
-        let truth = &truth.without_void();
         if first == FirstMask::Mask {
             return Ok((truth.clone(), 1.0));
         }
+        let truth = &truth.without_void();
         let size = (picture.width() as usize, picture.height() as usize);
         let truth_in_picture = truth.resized(size.0, size.1);
         let view = as_picture(picture);

@@ -263,6 +263,49 @@ fn windows_are_equally_spaced_frames_of_one_sequence() {
 }
 
 #[test]
+fn jumps_show_a_previous_frame_outside_of_the_window() {
+    let folder = Folder::davis(3);
+    let plain = PLAIN.replace("reversed = 0.0", "reversed = 0.0\njump = 1.0");
+    let mut distances = BTreeSet::new();
+    for [images, ..] in clips(&open(&(folder.source("davis", "") + &plain)).unwrap(), 20) {
+        let at: Vec<(i64, i64)> = (1..4).map(|frame| sequence_and_frame(&images.get(frame))).collect();
+        assert!(at.iter().all(|(sequence, _)| *sequence == at[0].0), "{at:?}");
+        assert_eq!(at[2].1 - at[1].1, 1, "{at:?}");
+        distances.insert(at[1].1 - at[0].1);
+    }
+    assert!(!distances.contains(&1) && !distances.contains(&0) && !distances.contains(&-1), "{distances:?}");
+    assert!(distances.len() > 6, "{distances:?}");
+}
+
+#[test]
+fn synthetic_objects_jump_before_the_first_predicted_frame() {
+    let photos = Folder::photos(3, "Annotations");
+    let moved = |jump: f64| {
+        let text =
+            photos.source("b", "") + &format!("[synthetic]\nmotion = 0.0\nwave = 0.0\njump = {jump:.1}\n");
+        let change = |masks: &Tensor, frame: i64| {
+            (masks.get(frame) - masks.get(frame - 1)).abs().sum(Kind::Double).double_value(&[])
+        };
+        let clips = clips(&open(&text).unwrap(), 6);
+        [1, 2, 3].map(|frame| clips.iter().map(|[_, masks, _]| change(masks, frame)).sum::<f64>())
+    };
+    let ([_, without, _], [before, jump, after]) = (moved(0.0), moved(1.0));
+    assert!(
+        jump > 20.0 * without.max(1.0) && jump > 5.0 * before.max(after),
+        "{without} {before} {jump} {after}"
+    );
+}
+
+#[test]
+fn an_absent_object_needs_another_sequence() {
+    let folder = Folder::davis(1);
+    let plain = PLAIN.replace("reversed = 0.0", "reversed = 0.0\nabsent = 1.0");
+    let mix = open(&(folder.source("davis", "") + &plain)).unwrap();
+    let error = mix.batch(0).unwrap_err().to_string();
+    assert!(error.contains("data.augment.absent"), "{error}");
+}
+
+#[test]
 fn an_object_is_a_target_only_in_frames_listed_in_meta_json() {
     let folder = Folder::youtube(true);
     let mix = open(&(folder.source("youtube", "") + PLAIN)).unwrap();
@@ -362,6 +405,25 @@ fn broken_stills_are_left_out() {
     assert!(open(&format!("broken_limit = 2\n{source}")).unwrap().batch(0).is_ok());
     let error = message(&format!("broken_limit = 1\n{source}"));
     assert!(error.contains("p1.jpg") || error.contains("p2.png"), "{error}");
+}
+
+/// Their values were read as shades of grey.
+#[test]
+fn stills_with_masks_of_other_formats_are_read_by_their_meaning() {
+    let folder = Folder::photos(2, "Annotations");
+    let opaque = |x: u32, y: u32| (4..16).contains(&x) && (12..28).contains(&y);
+    let mask = image::RgbaImage::from_fn(WIDTH, HEIGHT, |x, y| {
+        image::Rgba([255, 255, 255, if opaque(x, y) { 255 } else { 0 }])
+    });
+    mask.save(folder.path("Annotations/p0.png")).unwrap();
+    fs::remove_file(folder.path("JPEGImages/p1.jpg")).unwrap();
+    let masks = |mix: &Mix| mix.batch(0).unwrap().masks;
+    let covered = masks(&open(&folder.source("b", "")).unwrap()).mean(Kind::Double).double_value(&[]);
+    assert!(covered < 0.6, "the object is not the whole picture: {covered}");
+    let deep = image::ImageBuffer::<image::Luma<u16>, _>::from_pixel(WIDTH, HEIGHT, image::Luma([200 * 256]));
+    deep.save(folder.path("Annotations/p0.png")).unwrap();
+    let error = message(&("broken_limit = 0\n".to_owned() + &folder.source("b", "")));
+    assert!(error.contains("p0.png") && error.contains("199"), "{error}");
 }
 
 #[test]

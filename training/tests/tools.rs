@@ -149,7 +149,13 @@ fn loops_play_sequences_forwards_and_backwards() {
 #[test]
 fn confidence_is_compared_with_truth() {
     let bench = Bench::new();
-    let text = bench.printed(&format!("eval {MODEL} --out out --confidence c.csv"));
+    for options in ["--frame-threading", "--edges bilinear", ""] {
+        confidence_is_written(&bench, options);
+    }
+}
+
+fn confidence_is_written(bench: &Bench, options: &str) {
+    let text = bench.printed(&format!("eval {MODEL} --out out --confidence c.csv {options}"));
     assert!(text.contains("expected calibration error"), "{text}");
     let (header, rows) = columns(&bench.path("c.csv"));
     assert_eq!(header[..4], ["sequence", "frame", "object", "confidence"]);
@@ -169,6 +175,9 @@ fn covers_are_reported_by_case_and_in_the_mean() {
     assert!(complaint.contains("frames") && complaint.contains("needed"), "too short: {complaint}");
     let both = bench.complaint(&format!("eval {MODEL} --cover black --loop 25"));
     assert!(both.contains("--cover") && both.contains("--loop"), "{both}");
+    fs::write(bench.path("one.txt"), "a\n").unwrap();
+    let single = bench.complaint(&format!("eval {MODEL} --split one.txt --cover other-scene"));
+    assert!(single.contains("two sequences"), "{single}");
     let other = bench.complaint("eval --data data --method frozen --cover black");
     assert!(other.contains("--method model"), "{other}");
     for name in ["a", "b"] {
@@ -188,6 +197,15 @@ fn covers_are_reported_by_case_and_in_the_mean() {
 fn methods_need_an_output_folder_and_their_own_options() {
     let bench = Bench::new();
     assert!(bench.complaint("eval --data data").contains("--out"));
+    for (options, part) in [
+        ("--method frozen --confidence c.csv", "--confidence needs"),
+        ("--method frozen --edges bilinear", "--edges needs"),
+        ("--edges refine --smoothing 5", "0 to 1"),
+        ("--loop 2", "at least 3"),
+    ] {
+        let complaint = bench.complaint(&format!("eval --data data --out out {options}"));
+        assert!(complaint.contains(part), "{options}: {complaint}");
+    }
     let both = bench.complaint(&format!("eval {MODEL} --out out --frame-threading --edges refine"));
     assert!(both.contains("--frame-threading") && both.contains("--edges"), "{both}");
 }

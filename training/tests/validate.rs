@@ -81,7 +81,7 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     let _lock = lock();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
-    let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
+    let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path(), false).unwrap();
     assert_eq!((validator.frames(), validator.best()), (18, None));
     assert_eq!([10, 15, 20, 25].map(|done| validator.is_due(done, 25)), [true, false, true, true]);
 
@@ -116,10 +116,13 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     // Worse weights do not replace the file, even after a restart.
     let bytes = fs::read(folder.path().join(BEST)).unwrap();
     assert!(!validator.run(&empty_masks(), &config(), &metadata, 30, &Ranks::single()).unwrap().is_best);
-    let mut resumed = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
+    let mut resumed = Validator::open(&settings(folder.path()), &options(), folder.path(), true).unwrap();
     assert_eq!(resumed.best(), Some(score));
     assert!(!resumed.run(&empty_masks(), &config(), &metadata, 40, &Ranks::single()).unwrap().is_best);
     assert!(bytes == fs::read(folder.path().join(BEST)).unwrap());
+    // The file of an earlier run in the same folder does not count.
+    let new = Validator::open(&settings(folder.path()), &options(), folder.path(), false).unwrap();
+    assert_eq!(new.best(), None);
     let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert_eq!(files.len(), 3, "images, annotations and the best weights: {files:?}");
 }
@@ -129,7 +132,7 @@ fn validation_does_not_change_random_numbers_threads_and_gradients() {
     let _lock = lock();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
-    let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path()).unwrap();
+    let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path(), false).unwrap();
     let store = network(3);
     let threads = tch::get_num_threads();
     let draw_after = |action: &mut dyn FnMut()| {
@@ -155,7 +158,7 @@ fn frame_step_and_sequences_select_the_frames() {
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let settings = Validation { sequences: vec!["right".into()], frame_step: 2, ..settings(folder.path()) };
-    let mut validator = Validator::open(&settings, &options(), folder.path()).unwrap();
+    let mut validator = Validator::open(&settings, &options(), folder.path(), false).unwrap();
     assert_eq!(validator.frames(), 5);
     let validated = validator.run(&network(4), &config(), &BTreeMap::new(), 10, &Ranks::single()).unwrap();
     assert_eq!(validated.scores.sequences[0].name, "right");
@@ -167,10 +170,13 @@ fn invalid_settings_are_refused_on_opening() {
     let _lock = lock();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
-    let message =
-        |settings: Validation| Validator::open(&settings, &options(), folder.path()).unwrap_err().to_string();
+    let message = |settings: Validation| {
+        Validator::open(&settings, &options(), folder.path(), false).unwrap_err().to_string()
+    };
     let unknown = Validation { sequences: vec!["zebra".into()], ..settings(folder.path()) };
     assert!(message(unknown).contains("zebra"));
+    let short = Validation { frame_step: 50, ..settings(folder.path()) };
+    assert!(message(short).contains("cannot score"));
     let never = Validation { every: 0, ..settings(folder.path()) };
     assert!(message(never).contains("validation.every"));
     let both = Validation {
@@ -183,5 +189,6 @@ fn invalid_settings_are_refused_on_opening() {
     assert!(message(settings(folder.path())).contains("JPEGImages/left"));
     data(folder.path());
     fs::write(folder.path().join(BEST), b"nonsense").unwrap();
-    assert!(message(settings(folder.path())).contains(BEST));
+    let resumed = Validator::open(&settings(folder.path()), &options(), folder.path(), true);
+    assert!(resumed.unwrap_err().to_string().contains(BEST));
 }

@@ -66,6 +66,9 @@ pub struct Reference {
     biases: Biases,
 }
 
+/// Factor from the similarity to the object minus that to its background to the logit of a mask.
+const LIKENESS_SCALE: f64 = 20.0;
+
 /// Recurrent state, carried from frame to frame.
 #[derive(Debug)]
 pub struct State {
@@ -361,6 +364,15 @@ impl Regressor for Lite {
             }
             state.memory = remember(&reference.views, &mut state.remembered, tokens, memory.frames)?;
         }
+        Ok(())
+    }
+
+    fn relocate(&self, state: &mut State) -> Result<()> {
+        let Some(likeness) = &state.likeness else { return Ok(()) };
+        let size = state.mask.size();
+        let mask = likeness.f_to_kind(Kind::Float)?.f_mul_scalar(LIKENESS_SCALE)?.f_sigmoid()?;
+        self.forget_masks(state)?;
+        state.mask = mask.f_upsample_bilinear2d([size[2], size[3]], false, None, None)?;
         Ok(())
     }
 

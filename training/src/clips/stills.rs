@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use image::RgbImage;
 use image::imageops::{self, FilterType};
+use image::{DynamicImage, RgbImage};
 use indicatif::{ParallelProgressIterator, ProgressBar};
 use rayon::prelude::*;
 
@@ -16,7 +16,7 @@ use super::picture::{Picture, Still};
 use super::random::Random;
 use super::settings::Source;
 use crate::dataset::{check_size, read_picture};
-use crate::{Error, LabelMap, Result};
+use crate::{Error, LabelMap, Result, indexed_png};
 
 /// Range of a region's share of the pixels for use as an object.
 const REGION: std::ops::Range<f64> = 0.01..0.35;
@@ -171,12 +171,16 @@ fn read_all<T: Send>(
 
 fn read_pair(picture: &Path, mask: &Path) -> Result<(RgbImage, LabelMap)> {
     let picture = read_picture(picture)?;
-    // Region maps are grey with arbitrary ids, which the reader of masks refuses as shades of grey.
     let broken = |error: image::ImageError| {
         Error::mask(mask, format!("not a readable PNG ({error}); write or download it again"))
     };
-    let map = image::open(mask).map_err(broken)?.to_luma8();
-    let labels = LabelMap::new(map.width() as usize, map.height() as usize, map.into_raw())?;
+    let labels = match image::open(mask).map_err(broken)? {
+        // Region maps are grey with arbitrary ids, which the reader of masks refuses as shades of grey.
+        DynamicImage::ImageLuma8(map) => {
+            LabelMap::new(map.width() as usize, map.height() as usize, map.into_raw())?
+        }
+        _ => indexed_png::read(mask)?,
+    };
     check_size(mask, &labels, &picture)?;
     Ok((picture, labels))
 }

@@ -36,11 +36,11 @@ impl VideoClips {
             let sequence = window.sequence;
             let Some(mut clip) = window.draw(random)? else { continue };
             if random.chance(self.augment.absent) {
-                let Some(video) = self.videos.pick(random) else { break };
-                let other = random.pick(video.sequences());
-                if std::ptr::eq(sequence, other) {
-                    continue;
-                }
+                let Some((video, other)) = self.other_sequence(sequence, random) else {
+                    return Err(Error::Clips(
+                        "data.augment.absent needs two sequences of video; add one, or set it to 0".into(),
+                    ));
+                };
                 let Some(other_clip) = (Window { video, sequence: other, ..window }).draw(random)? else {
                     continue;
                 };
@@ -67,6 +67,15 @@ impl VideoClips {
             }
         }
         Err(self.no_window(steps))
+    }
+
+    /// Draws a sequence that is not `sequence`; `None` if there is no other.
+    fn other_sequence(&self, sequence: &Sequence, random: &mut Random) -> Option<(&Video, &Sequence)> {
+        let mut draw = || {
+            let video = self.videos.pick(random)?;
+            Some((video, random.pick(video.sequences())))
+        };
+        (0..TRIES).find_map(|_| draw().filter(|(_, other)| !std::ptr::eq(sequence, *other)))
     }
 
     fn window(&self, steps: usize, size: Size, random: &mut Random) -> Option<Window<'_>> {
@@ -151,10 +160,14 @@ impl Window<'_> {
         if random.chance(augment.reversed) {
             window.reverse();
         }
-        let jump = augment.jump > 0.0 && random.chance(augment.jump);
-        if jump {
-            let known: Vec<usize> = object.known.iter().copied().collect();
-            window[0] = *random.pick(&known);
+        let mut jump = false;
+        if augment.jump > 0.0 && random.chance(augment.jump) {
+            let others: Vec<usize> =
+                object.known.iter().copied().filter(|frame| !window.contains(frame)).collect();
+            jump = !others.is_empty();
+            if jump {
+                window[0] = *random.pick(&others);
+            }
         }
         let reference_frame = match random.chance(augment.first_reference) {
             true => object.seen[0],

@@ -15,6 +15,7 @@ use fastganseg_training::{Error, Result};
 use gstfastganseg::matte::{self, MatteSettings};
 
 use super::model::Model;
+use super::share;
 use super::{Data, Processes, arguments, frame_bar};
 
 /// Runs a model on a data set, writes its masks, and scores them.
@@ -43,7 +44,7 @@ pub struct Args {
     edges: Option<Edges>,
 
     /// Smoothing of alpha over time, 0 to 1, with `--edges`
-    #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, requires = "edges")]
+    #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, requires = "edges", value_parser = share)]
     smoothing: f64,
 
     /// Prefetch each frame, like the element with frame-threading
@@ -51,8 +52,8 @@ pub struct Args {
     frame_threading: bool,
 
     /// Play each sequence forwards and backwards until N frames are tracked. J-Decay then measures the drift in
-    /// long videos
-    #[arg(long = "loop", value_name = "N", default_value_t = 0)]
+    /// long videos. 0 = once forwards
+    #[arg(long = "loop", value_name = "N", default_value_t = 0, value_parser = loop_frames)]
     loop_frames: usize,
 
     /// What a simulated user gives in the first frame of each sequence: the true mask, the bounding box of each object, or
@@ -76,11 +77,11 @@ pub struct Args {
 
     /// Instead of scoring, cover frames in the middle of every sequence and report how the tracker recovers. Only
     /// the first frame needs an annotation
-    #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',', conflicts_with_all = ["edges", "frame_threading", "loop_frames", "confidence", "first"])]
+    #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',', conflicts_with_all = ["out", "edges", "frame_threading", "loop_frames", "confidence", "first"])]
     cover: Vec<Cover>,
 
     /// Numbers of covered frames, one run for each
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2, 5, 15, 60], requires = "cover")]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2, 5, 15, 60], requires = "cover", value_parser = cover_length)]
     cover_length: Vec<usize>,
 
     /// Frames on each contact sheet, 0 for no sheets
@@ -113,12 +114,30 @@ enum Edges {
     Bilinear,
 }
 
+fn loop_frames(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(frames) if frames != 1 && frames != 2 => Ok(frames),
+        _ => Err("give 0, or at least 3: the first and the last frame are not scored".into()),
+    }
+}
+
+fn cover_length(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|&frames| frames > 0).ok_or_else(|| "give at least 1 frame".into())
+}
+
 impl Args {
     fn propagator(&self, ranks: &Ranks) -> Result<Box<dyn Propagator>> {
         if self.method == Method::Frozen {
-            if self.model.model.is_some() {
-                let reason = "--model needs --method model: frozen has no weights";
-                return Err(gstfastganseg::Error::Config(reason.into()).into());
+            let unused = [
+                (self.model.model.is_some(), "--model"),
+                (self.edges.is_some(), "--edges"),
+                (self.frame_threading, "--frame-threading"),
+                (self.confidence.is_some(), "--confidence"),
+                (self.corrections > 0, "--corrections"),
+            ];
+            if let Some((_, option)) = unused.iter().find(|(is_set, _)| *is_set) {
+                let reason = format!("{option} needs --method model: frozen has no network");
+                return Err(gstfastganseg::Error::Config(reason).into());
             }
             if ranks.is_first() {
                 eprintln!("method: the first mask, repeated");

@@ -12,6 +12,7 @@ use gstfastganseg::matte::{self, MatteSettings};
 
 use super::frame_bar;
 use super::model::Model;
+use super::share;
 
 /// Makes mattes of videos whose alpha is known, and prints their errors.
 ///
@@ -25,7 +26,7 @@ pub struct Args {
     data: PathBuf,
 
     /// Score the existing mattes DIR/SEQUENCE/FRAME.png instead of those of a model
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "model", "edges", "smoothing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "Model", "edges", "smoothing"])]
     mattes: Option<PathBuf>,
 
     /// Also write the mattes, OUT/SEQUENCE/FRAME.png
@@ -44,7 +45,7 @@ pub struct Args {
     edges: Edges,
 
     /// Smoothing of alpha over time, 0 to 1
-    #[arg(long, value_name = "STRENGTH", default_value_t = 0.0)]
+    #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, value_parser = share)]
     smoothing: f64,
 }
 

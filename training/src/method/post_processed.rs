@@ -5,7 +5,7 @@
 use gstfastganseg::image::PlaneMut;
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
-use gstfastganseg::tracker::Tracker;
+use gstfastganseg::tracker::{ObjectStats, Tracker};
 use image::RgbImage;
 
 use super::{Propagator, as_picture};
@@ -71,5 +71,9 @@ impl Propagator for PostProcessed {
 
     fn alpha(&self) -> Option<&[u8]> {
         Some(&self.alpha)
+    }
+
+    fn object_stats(&self) -> Vec<(u8, ObjectStats)> {
+        Propagator::object_stats(&self.tracker)
     }
 }

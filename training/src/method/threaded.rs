@@ -2,7 +2,7 @@
 
 //! The tracker with frame threading, as in the element.
 
-use gstfastganseg::tracker::{Prefetched, Tracker};
+use gstfastganseg::tracker::{ObjectStats, Prefetched, Tracker};
 use image::RgbImage;
 
 use super::{Propagator, as_picture, labels_of};
@@ -45,5 +45,9 @@ impl Propagator for Threaded {
         let matte = self.tracker.step_from(&mut as_picture(picture), self.now.take())?;
         self.now = self.next.take();
         labels_of(&matte, width, height)
+    }
+
+    fn object_stats(&self) -> Vec<(u8, ObjectStats)> {
+        Propagator::object_stats(&self.tracker)
     }
 }

@@ -158,7 +158,7 @@ impl<'a> Session<'a> {
         let schedule = self.config.optimiser.schedule(self.config.steps);
         let norm = self.adam.step(schedule.at(self.done))?;
         if !norm.is_finite() {
-            let remedy = "the last checkpoint is kept; start from its model.safetensors".to_owned();
+            let remedy = "start again in another folder with a lower optimiser.learning_rate".to_owned();
             return Err(Error::Diverged { what: "gradient".into(), step: self.done, remedy });
         }
         recorder.add("gradient_norm", norm);

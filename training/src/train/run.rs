@@ -33,8 +33,8 @@ pub struct Outcome {
 pub fn run(config: &TrainConfig, out: &Path, interrupt: &Interrupt, ranks: &Ranks) -> Result<Outcome> {
     let mut session = Session::open(config, out, ranks)?;
     let end = session.end();
-    if session.done >= end {
-        // The run may have been interrupted before its last validation.
+    if session.done > 0 {
+        // The run may have been interrupted between its checkpoint and the validation of it.
         session.validate()?;
     }
     // With several ranks, all stop after the step in which one of them has asked for it.

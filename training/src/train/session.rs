@@ -129,7 +129,7 @@ impl Session {
         let validator = match &config.validation {
             Some(settings) => {
                 let options = Options { device: choice, ..Options::default() };
-                Some(Validator::open(settings, &options, out)?)
+                Some(Validator::open(settings, &options, out, done > 0)?)
             }
             None => None,
         };
@@ -226,10 +226,16 @@ impl Session {
 
     fn diverged(&self, what: String) -> Error {
         let checkpoint = self.out.join(CHECKPOINT);
-        let remedy = match checkpoint.exists() {
+        let resume = match checkpoint.exists() {
             true => format!("run the same command to resume from {}", checkpoint.display()),
             false => "there is no checkpoint to resume from".to_owned(),
         };
+        let critics = match self.config.critics {
+            Some(_) => ", a lower critics.learning_rate, a higher critics.penalty_weight",
+            None => "",
+        };
+        let remedy =
+            format!("try a lower optimiser.learning_rate{critics}, mixed_precision = false; {resume}");
         Error::Diverged { what, step: self.done, remedy }
     }
 

@@ -16,7 +16,7 @@ use tch::{Kind, nn};
 use crate::check::{Checked, at_least_one, must};
 use crate::dataset::{Dataset, Selection};
 use crate::distributed::Ranks;
-use crate::eval::{EvalOptions, evaluate};
+use crate::eval::{EvalOptions, check, evaluate};
 use crate::score::Scores;
 use crate::{Error, Result};
 
@@ -149,12 +149,12 @@ pub struct Validator {
 }
 
 impl Validator {
-    /// Opens the validation data. `options` selects the device; `out` is the run's folder. If it has a [`BEST`]
-    /// file, the score of that file is the best so far.
+    /// Opens the validation data. `options` selects the device; `out` is the run's folder. If the run `resumes`, the score of
+    /// a [`BEST`] file there is the best so far.
     ///
     /// # Errors
     /// If the settings or the data are invalid, or the [`BEST`] file cannot be read.
-    pub fn open(settings: &Validation, options: &Options, out: &Path) -> Result<Self> {
+    pub fn open(settings: &Validation, options: &Options, out: &Path, resumes: bool) -> Result<Self> {
         settings.check().map_err(|reason| Error::Core(gstfastganseg::Error::Config(reason)))?;
         let selection = Selection {
             split: settings.split.clone(),
@@ -163,10 +163,10 @@ impl Validator {
         };
         let dataset = Dataset::open(&settings.data, &selection)?.thinned(settings.frame_step);
         for sequence in dataset.sequences() {
-            sequence.tracked()?;
+            check(sequence, &EvalOptions::default())?;
         }
         let path = out.join(BEST);
-        let best = if path.exists() { read_score(&path)? } else { None };
+        let best = if resumes && path.exists() { read_score(&path)? } else { None };
         Ok(Self { settings: settings.clone(), dataset, options: options.clone(), out: out.to_owned(), best })
     }
 

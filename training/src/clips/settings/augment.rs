@@ -37,7 +37,8 @@ pub struct Augment {
     pub distractor: f64,
     /// Probability of a window in reverse order.
     pub reversed: f64,
-    /// Probability that the previous frame is any other frame of the sequence, as if the frames in between were lost.
+    /// Probability that the previous frame is a frame of the sequence outside of the window, if there is one, as if the
+    /// frames in between were lost.
     pub jump: f64,
     /// Distances between the frames of a window, in annotated frames. One entry is drawn for each window; repeated
     /// entries are drawn more often.

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
+"""Averages weights files of one network, layer by layer.
+
+    average_weights.py OUT FILE=WEIGHT ... [--layers PREFIX,... FILE=WEIGHT ...]
+
+The weights of the files should add up to 1; negative ones extrapolate. A further list after `--layers` applies to the
+tensors whose names start with one of the prefixes. A tensor that a file lacks is zero there. Metadata and shapes are those
+of the first file. Needs numpy.
+"""
+
+import json
+import struct
+import sys
+
+import numpy as np
+
+TYPES = {"F16": np.float16, "F32": np.float32}
+
+
+def read(path):
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length)), file.read()
+
+
+def tensor(header, data, name):
+    start, end = header[name]["data_offsets"]
+    return np.frombuffer(data[start:end], TYPES[header[name]["dtype"]]).astype(np.float64)
+
+
+def parse(terms):
+    terms = [term.rsplit("=", 1) for term in terms]
+    return {path: float(weight) for path, weight in terms}
+
+
+def main(arguments):
+    out, *rest = arguments
+    default, groups = [], []
+    target = default
+    for argument in rest:
+        if argument == "--layers":
+            target = []
+            groups.append(target)
+        else:
+            target.append(argument)
+    groups = [(tuple(group[0].split(",")), parse(group[1:])) for group in groups]
+    default = parse(default)
+    files = {path: read(path) for weights in [default, *(weights for _, weights in groups)] for path in weights}
+    header, data = files[next(iter(default))]
+    result = bytearray(data)
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        weights = next((weights for prefixes, weights in groups if name.startswith(prefixes)), default)
+        terms = [weight * tensor(*files[path], name) for path, weight in weights.items() if name in files[path][0]]
+        start, end = entry["data_offsets"]
+        result[start:end] = sum(terms, np.zeros(1)).astype(TYPES[entry["dtype"]]).tobytes()
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(out, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + result)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    main(sys.argv[1:])
