@@ -194,3 +194,32 @@ fn a_covered_object_is_lost_and_found_again() {
     assert_eq!(tracker.presence(), Presence::Seen);
     assert!(ious[49] > before - 0.1);
 }
+
+/// All look-alikes were included.
+#[test]
+fn after_a_gap_an_object_among_look_alikes_is_found_where_it_was() {
+    let beside = |x: f64| Ellipse { middle: (x, 140.0), ..BOTTLE };
+    let objects = [beside(240.0), beside(90.0), beside(390.0)];
+    let picture = draw(&objects, 0, BACKGROUND);
+    let inside = |x: usize, y: usize| objects[0].covers(0, x, y);
+    let ids: Vec<u8> = (0..WIDTH * HEIGHT).map(|i| u8::from(inside(i % WIDTH, i / WIDTH))).collect();
+    let mask = ReferenceMask::from_labels(WIDTH, HEIGHT, &ids).unwrap();
+    let options = Options { device: DeviceChoice::Cpu, ..Options::default() };
+    let mut tracker = Tracker::new(&options).unwrap();
+    tracker.set_reference(&mut view(&picture), &mask).unwrap();
+    tracker.relocate(&mut view(&picture)).unwrap();
+    let found = iou(&tracker.step(&mut view(&picture)).unwrap(), 1, inside);
+    assert!(found > 0.8, "{found}");
+}
+
+#[test]
+fn after_a_gap_an_object_is_found_far_from_where_it_was() {
+    for roi in [Roi::Auto, Roi::Off] {
+        let mut tracker = tracker(&[BOTTLE], roi);
+        let moved = Ellipse { middle: (370.0, 110.0), ..BOTTLE };
+        let picture = draw(&[moved], 0, BACKGROUND);
+        tracker.relocate(&mut view(&picture)).unwrap();
+        let found = iou(&tracker.step(&mut view(&picture)).unwrap(), 1, |x, y| moved.covers(0, x, y));
+        assert!(found > 0.6, "{roi:?}: {found}");
+    }
+}

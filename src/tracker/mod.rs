@@ -67,6 +67,8 @@ struct CropMasks {
 
 /// Minimum size of each object, relative to its mean size, in a state that is worth saving.
 const MIN_TRUSTED_SIZE: f64 = 0.3;
+/// Minimum confidence at which objects are taken to be where they were in the reference from another frame.
+const MIN_IN_PLACE: f64 = 0.85;
 
 /// Network with its reference and recurrent state.
 pub struct Tracker {
@@ -423,21 +425,28 @@ impl Tracker {
         }
     }
 
-    /// Prepares for the first frame after a reference from another one, in which the objects may be anywhere: the next step
-    /// with this frame starts from the places that resemble them, not from where they were.
+    /// Prepares for the first frame after a reference from another one, in which the objects may be anywhere. If they are not
+    /// where they were, the next step with this frame starts from the places that resemble them.
     ///
     /// # Errors
     /// Those of [`step`](Self::step).
     pub fn relocate(&mut self, source: &mut dyn FrameSource) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
         let frame = source.size();
-        self.search_whole_frame(frame);
-        {
-            let _current = self.enter()?;
-            self.begin_frame();
-            self.attempt(source, None)?;
-            self.runner.relocate()?;
+        self.begin_frame();
+        let CropMasks { crop, .. } = self.attempt(source, None)?;
+        self.plan_roi(crop);
+        let is_whole = crop.region == Region::whole(frame) || self.roi_planner.accepts(crop.region, frame);
+        if is_whole && self.is_trusted() && self.confidence() >= MIN_IN_PLACE {
+            return Ok(());
         }
+        self.reset();
+        self.runner.restart()?;
+        self.search_whole_frame(frame);
+        self.begin_frame();
+        self.attempt(source, None)?;
+        self.runner.relocate()?;
         let crop = self.last_crop;
         self.reset();
         self.last_crop = crop;
