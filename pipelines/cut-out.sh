@@ -18,16 +18,26 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need_files "$1" "$2"
 need_elements fastganseg compositor x264enc avenc_aac mp4mux
+case ${3,,} in *.mp4) ;; *) fail "$3: the name must end in .mp4" ;; esac
+case ${4:-checker} in
+  checker | black | white | transparent) ;;
+  *) fail "the background $4 is not checker, black, white or transparent" ;;
+esac
+check_output "$3" "$1" "$2"
 has_video "$1" || fail "$1 has no video that GStreamer can decode"
+read -r width height _ < <(video_facts "$1") || fail "$1 has no known size and frame rate"
 
 turn_upright "$1"
 sound=()
 if has_audio "$1"; then
   sound=(in. ! queue ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! out.)
 fi
-exec gst-launch-1.0 -e \
-  filesrc location="$1" ! decodebin name=in \
-  in. "${upright[@]}" ! fastganseg ref-mask="$2" ! compositor background="${4:-checker}" start-time-selection=first \
-  ! progressreport update-freq=1 ! videoconvert ! x264enc ! h264parse ! queue ! out. \
+partial=$(partial_of "$3")
+write_to "$3" gst-launch-1.0 -e \
+  filesrc location="$(quote "$1")" ! decodebin name=in \
+  in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" ! mix.sink_0 \
+  compositor name=mix background="${4:-checker}" start-time-selection=first sink_0::width="$width" sink_0::height="$height" \
+  ! "video/x-raw,width=$width,height=$height,pixel-aspect-ratio=1/1" \
+  ! progressreport update-freq=1 ! videoconvert ! "video/x-raw,format={I420,I420_10LE}" ! x264enc ! h264parse ! queue ! out. \
   "${sound[@]}" \
-  mp4mux name=out ! filesink location="$3"
+  mp4mux name=out ! filesink location="$(quote "$partial")"

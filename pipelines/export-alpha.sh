@@ -20,14 +20,16 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 [ $# -eq 3 ] || { usage >&2; exit 2; }
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need_files "$1" "$2"
+check_output "$3" "$1" "$2"
+partial=$(partial_of "$3")
 case $3 in
   *.mov)
     need_elements avenc_prores_ks qtmux
-    out=(videoconvert ! "video/x-raw,format=A444_10LE" ! avenc_prores_ks profile=4444 ! qtmux ! filesink "location=$3")
+    out=(videoconvert ! "video/x-raw,format=A444_10LE" ! avenc_prores_ks profile=4444 ! qtmux ! filesink "location=$(quote "$partial")")
     ;;
   *.mkv)
     need_elements avenc_ffv1 matroskamux
-    out=(avenc_ffv1 ! matroskamux ! filesink "location=$3")
+    out=(avenc_ffv1 ! matroskamux ! filesink "location=$(quote "$partial")")
     ;;
   *.webm)
     command -v ffmpeg >/dev/null ||
@@ -39,8 +41,9 @@ case $3 in
     out=(videoconvert ! "video/x-raw,format=A420" ! avenc_ffv1 ! matroskamux streamable=true ! fdsink fd=3)
     ;;
   *%*d*.png)
+    check_pattern "$3"
     need_elements pngenc multifilesink
-    out=(videoconvert ! "video/x-raw,format=RGBA" ! pngenc ! multifilesink "location=$3")
+    out=(videoconvert ! "video/x-raw,format=RGBA" ! pngenc ! multifilesink "location=$(quote "$3")")
     ;;
   *.png) fail "$3 names a single file: use a pattern such as ${3%.png}-%05d.png" ;;
   *) fail "$3: the name must end in .mov, .mkv, .webm or .png" ;;
@@ -49,13 +52,17 @@ need_elements fastganseg
 has_video "$1" || fail "$1 has no video that GStreamer can decode"
 turn_upright "$1"
 
-pipeline=(gst-launch-1.0 -e filesrc location="$1" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$2"
+pipeline=(gst-launch-1.0 -e filesrc location="$(quote "$1")" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")"
   ! progressreport update-freq=1 ! "${out[@]}")
 case $3 in
   *.webm)
     # No alt-ref frames: libvpx drops their alpha.
-    "${pipeline[@]}" 3>&1 >&2 | ffmpeg -v error -nostdin -y -f matroska -i pipe:0 \
-      -c:v libvpx-vp9 -pix_fmt yuva420p -auto-alt-ref 0 -crf 18 -b:v 0 -row-mt 1 "$3"
+    to_webm() {
+      "${pipeline[@]}" 3>&1 >&2 | ffmpeg -v error -nostdin -y -f matroska -i pipe:0 \
+        -c:v libvpx-vp9 -pix_fmt yuva420p -auto-alt-ref 0 -crf 18 -b:v 0 -row-mt 1 -f webm "file:$partial"
+    }
+    write_to "$3" to_webm
     ;;
-  *) exec "${pipeline[@]}" ;;
+  *.png) exec "${pipeline[@]}" ;;
+  *) write_to "$3" "${pipeline[@]}" ;;
 esac

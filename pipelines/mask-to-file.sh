@@ -18,19 +18,26 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need_files "$1" "$2"
 need_elements fastganseg
+check_output "$3" "$1" "$2"
+partial=$(partial_of "$3")
 case $3 in
   *.mkv)
     need_elements avenc_ffv1 matroskamux
-    out=(avenc_ffv1 ! matroskamux ! filesink "location=$3")
+    out=(avenc_ffv1 ! matroskamux ! filesink "location=$(quote "$partial")")
     ;;
   *%*d*.png)
+    check_pattern "$3"
     need_elements pngenc multifilesink
-    out=(pngenc ! multifilesink "location=$3")
+    out=(pngenc ! multifilesink "location=$(quote "$3")")
     ;;
   *) fail "$3: the name must end in .mkv, or be a pattern such as mask-%05d.png" ;;
 esac
 has_video "$1" || fail "$1 has no video that GStreamer can decode"
 
 turn_upright "$1"
-exec gst-launch-1.0 -e filesrc location="$1" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$2" output="${4:-mask}" \
-  ! progressreport update-freq=1 ! "${out[@]}"
+pipeline=(gst-launch-1.0 -e filesrc location="$(quote "$1")" ! decodebin "${upright[@]}"
+  ! fastganseg ref-mask="$(quote "$2")" output="${4:-mask}" ! progressreport update-freq=1 ! "${out[@]}")
+case $3 in
+  *.png) exec "${pipeline[@]}" ;;
+  *) write_to "$3" "${pipeline[@]}" ;;
+esac

@@ -23,4 +23,4 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 need_elements fastganseg "${SINK:-autovideosink}"
 open_input "$1"
 exec gst-launch-1.0 -m "${source[@]}" ! decodebin "${upright[@]}" ! fastganseg interactive=true output=overlay \
-  mask-location="${2:-mask.png}" ! queue ! videoconvert ! "${SINK:-autovideosink}"
+  mask-location="$(quote "${2:-mask.png}")" ! queue ! videoconvert ! "${SINK:-autovideosink}"

@@ -20,5 +20,5 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 need_files "$2"
 need_elements fastganseg "${SINK:-autovideosink}"
 open_input "$1"
-exec gst-launch-1.0 "${source[@]}" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$2" output=overlay ! queue \
+exec gst-launch-1.0 "${source[@]}" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" output=overlay ! queue \
   ! videoconvert ! "${SINK:-autovideosink}"

@@ -18,8 +18,11 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need_files "$1" "$2" "$3"
 need_elements fastganseg compositor x264enc avenc_aac mp4mux
+case ${4,,} in *.mp4) ;; *) fail "$4: the name must end in .mp4" ;; esac
+check_output "$4" "$1" "$2" "$3"
 for clip in "$1" "$3"; do has_video "$clip" || fail "$clip has no video that GStreamer can decode"; done
-read -r width height rate frames < <(video_facts "$1") || fail "$1 has no known size and frame rate"
+read -r width height rate < <(video_facts "$1") || fail "$1 has no known size and frame rate"
+read -r frames < <(count_frames "$1" "$rate") || fail "$1 has no frames that can be decoded"
 
 turn_upright "$3"
 background=("${upright[@]}")
@@ -28,14 +31,18 @@ sound=()
 if has_audio "$1"; then
   sound=(in. ! queue ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! out.)
 fi
-# identity ends the stream with IN: compositor would continue to the end of the longer clip.
-exec gst-launch-1.0 -e \
-  filesrc location="$1" ! decodebin name=in \
-  in. "${upright[@]}" ! fastganseg ref-mask="$2" ! queue ! mix.sink_1 \
-  filesrc location="$3" ! decodebin "${background[@]}" ! videoconvert ! videoscale ! videorate \
+# identity ends the stream with IN, at the buffer after its last one: compositor would continue to the end of the longer clip.
+partial=$(partial_of "$4")
+write_to "$4" gst-launch-1.0 -e \
+  filesrc location="$(quote "$1")" ! decodebin name=in \
+  in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" ! queue ! mix.sink_1 \
+  filesrc location="$(quote "$3")" ! decodebin "${background[@]}" ! videoconvert ! videoscale ! videorate \
   ! "video/x-raw,width=$width,height=$height,framerate=$rate,pixel-aspect-ratio=1/1" \
   ! queue ! mix.sink_0 \
-  compositor name=mix sink_0::zorder=0 sink_0::repeat-after-eos=true sink_1::zorder=1 \
-  ! identity eos-after=$frames ! progressreport update-freq=1 ! videoconvert ! x264enc ! h264parse ! queue ! out. \
+  compositor name=mix sink_0::zorder=0 sink_0::repeat-after-eos=true \
+  sink_1::zorder=1 sink_1::repeat-after-eos=true sink_1::width="$width" sink_1::height="$height" \
+  ! "video/x-raw,width=$width,height=$height,pixel-aspect-ratio=1/1" \
+  ! identity eos-after=$((frames + 1)) ! progressreport update-freq=1 \
+  ! videoconvert ! "video/x-raw,format={I420,I420_10LE}" ! x264enc ! h264parse ! queue ! out. \
   "${sound[@]}" \
-  mp4mux name=out ! filesink location="$4"
+  mp4mux name=out ! filesink location="$(quote "$partial")"

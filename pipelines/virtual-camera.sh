@@ -37,7 +37,7 @@ need_elements fastganseg v4l2src v4l2sink
 [[ $size =~ ^[0-9]+x[0-9]+$ ]] || fail "SIZE is $size: use WIDTHxHEIGHT, for instance 1280x720"
 
 case $background in
-  blur | blur:*) ;;
+  blur | blur:* | color:*) ;;
   '#'*) background=color:$background ;;
   *)
     need_files "$background"
@@ -45,9 +45,9 @@ case $background in
     ;;
 esac
 reference=(ref-auto=person)
-[ -z "${MASK:-}" ] || reference=(ref-mask="$MASK" ref-image="${REF_IMAGE:-}")
+[ -z "${MASK:-}" ] || reference=(ref-mask="$(quote "$MASK")" ${REF_IMAGE:+ref-image="$(quote "$REF_IMAGE")"})
 exec gst-launch-1.0 \
   v4l2src device="$camera" ! decodebin ! videoconvertscale ! "video/x-raw,width=${size%x*},height=${size#*x}" \
   ! queue leaky=downstream max-size-buffers=1 \
-  ! fastganseg "${reference[@]}" background="$background" \
+  ! fastganseg "${reference[@]}" background="$(quote "$background")" \
   ! videoconvert ! video/x-raw,format=YUY2 ! v4l2sink device="$virtual" sync=false

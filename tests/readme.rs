@@ -227,6 +227,65 @@ fn scripts_write_every_frame() {
     assert_eq!(video(&folder.join("out.mov")).frames, 20);
 }
 
+/// An input that was named as output, and the output of an earlier run, were emptied.
+#[test]
+fn scripts_keep_their_inputs_and_earlier_outputs() {
+    let folder = clip_folder();
+    let folder = folder.path();
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let clip = read("in.mp4");
+    symlink("in.mp4", folder.join("link.mp4")).unwrap();
+    for (arguments, part) in [
+        ("cut-out.sh in.mp4 mask.png in.mp4", "is an input"),
+        ("cut-out.sh in.mp4 mask.png link.mp4", "is an input"),
+        ("replace-background.sh in.mp4 mask.png in.mp4 in.mp4", "is an input"),
+        ("export-alpha.sh in.mp4 mask.png nowhere/out.mov", "cannot write"),
+        ("export-alpha.sh in.mp4 mask.png %s-%d.png", "one pattern"),
+        ("mask-to-file.sh in.mp4 mask.png out.png", "must end in"),
+        ("cut-out.sh in.mp4 mask.png out.mkv", "must end in .mp4"),
+    ] {
+        let error = script(arguments, folder).unwrap_err();
+        assert!(error.contains(part), "{arguments}: {error}");
+    }
+    std::fs::write(folder.join("keep.mp4"), "earlier").unwrap();
+    std::fs::write(folder.join("bad.png"), "no mask").unwrap();
+    assert!(script("cut-out.sh in.mp4 bad.png keep.mp4", folder).unwrap_err().contains("bad.png"));
+    assert_eq!(read("keep.mp4"), b"earlier");
+    assert_eq!(read("in.mp4"), clip);
+    let hidden = std::fs::read_dir(folder)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.'));
+    assert_eq!(hidden.count(), 0, "no partial files stay");
+}
+
+/// Encoders refused odd sizes, and quotes ended names.
+#[test]
+fn scripts_accept_odd_and_anamorphic_sizes_and_any_name() {
+    let folder = clip_folder();
+    let folder = folder.path();
+    for (name, caps, size) in [
+        ("odd \\\" $x.mkv", "width=321,height=181", (322, 182)),
+        ("-wide.mkv", "width=240,height=180,pixel-aspect-ratio=4/3", (320, 180)),
+    ] {
+        run(
+            &format!(
+                "gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! videoconvertscale ! \
+                 video/x-raw,format=I420,{caps} ! avenc_ffv1 ! matroskamux ! filesink location=made.mkv"
+            ),
+            folder,
+        )
+        .unwrap();
+        std::fs::rename(folder.join("made.mkv"), folder.join(name)).unwrap();
+        for arguments in
+            ["cut-out.sh {} mask.png out.mp4", "replace-background.sh {} mask.png in.mp4 out.mp4"]
+        {
+            script(&arguments.replace("{}", &format!("'{name}'")), folder).unwrap();
+            let video = video(&folder.join("out.mp4"));
+            assert_eq!((video.size, video.frames), (size, 20), "{name}, {arguments}");
+        }
+    }
+}
+
 #[test]
 fn the_picking_script_plays_a_clip_without_a_mask() {
     let folder = clip_folder();
