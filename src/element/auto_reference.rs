@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
+use super::in_progress::{InProgress, Ticket};
 use super::reference::State;
-use super::shared::{InProgress, Ticket};
 use crate::image::Region;
 use crate::model::prompt::Rect;
 

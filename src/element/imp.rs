@@ -18,6 +18,7 @@ use gstreamer_video as gst_video;
 
 use super::auto_reference::AutoReference;
 use super::compose::Composer;
+use super::in_progress::InProgress;
 use super::latency::Latency;
 use super::navigation::Gestures;
 use super::process_error::{self, ProcessError};
@@ -27,7 +28,7 @@ use super::request::RequestKind;
 use super::segmenter::Segmenter;
 use super::selector::Selector;
 use super::settings::{self, Settings};
-use super::shared::{InProgress, Shared, lock};
+use super::shared::{Shared, lock};
 use super::statistics::Statistics;
 use super::stream::{Host, Stream};
 use super::{CAT, Mode, Quality, allocation, caps, pending, signals};

@@ -15,6 +15,7 @@ mod discont;
 mod downstream;
 mod frame;
 mod imp;
+mod in_progress;
 mod latency;
 mod loading;
 mod marks;

@@ -233,7 +233,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shared::InProgress;
+    use super::super::in_progress::InProgress;
     use super::*;
 
     const CPU: DeviceChoice = DeviceChoice::Cpu;

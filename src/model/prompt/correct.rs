@@ -4,8 +4,9 @@
 
 use tch::{Kind, Tensor};
 
+use super::candidate::bounds;
 use super::input::{MARGIN, Placement};
-use super::select::{bounds, crop_around};
+use super::select::crop_around;
 use super::{Embedding, Point, Prompt, PromptNetwork, Rect, mask_prompt};
 use crate::image::{FrameSource, Picture, Region, neighbours};
 use crate::{Error, Result};

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use tch::{Kind, Tensor};
 
-use super::candidate::{Candidate, to_alpha};
+use super::candidate::{Candidate, bounds, to_alpha};
 use super::{Embedding, Point, Prompt, PromptNetwork, Rect};
 use crate::image::{FrameSource, Picture, Region};
 use crate::model::layers::zeros;
@@ -171,18 +171,6 @@ fn is_background(logits: &Tensor) -> Result<bool> {
         }
     }
     Ok(share > MAX_OBJECT || borders >= MAX_BORDERS)
-}
-
-/// Returns the bounding box of the positive values (H, W).
-pub fn bounds(logits: &Tensor) -> Result<Option<Rect>> {
-    let range = |over: i64| -> Result<Option<(f64, f64)>> {
-        let positive: Vec<bool> = Vec::try_from(logits.f_amax([over], false)?.f_gt(0.0)?)?;
-        let first = positive.iter().position(|&positive| positive);
-        let last = positive.iter().rposition(|&positive| positive);
-        Ok(first.zip(last).map(|(first, last)| (first as f64, (last + 1 - first) as f64)))
-    };
-    let axes = range(0)?.zip(range(1)?);
-    Ok(axes.map(|((x, width), (y, height))| Rect { x, y, width, height }))
 }
 
 /// Returns a region of [`CROP`] times the width and height of `rect` that has the points, clipped to the picture.
