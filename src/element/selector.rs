@@ -69,7 +69,10 @@ impl Networks {
         match task {
             Task::Select(prompt) => {
                 let first = |selection: &Selection| match queue.wants_more() {
-                    true => ControlFlow::Continue(preliminary(mask(selection.alpha.clone()))),
+                    true => {
+                        preliminary(mask(selection.alpha.clone()));
+                        ControlFlow::Continue(())
+                    }
                     false => ControlFlow::Break(()),
                 };
                 mask(network.select_in_steps(&view, prompt, first)?.alpha)
