@@ -78,6 +78,7 @@ fn all_networks_follow_one_and_several_objects() {
         for objects in [1, 3] {
             tracker.set_reference(&mut picture(&frame, WIDTH, HEIGHT), &mask(objects)).unwrap();
             assert_eq!(tracker.object_ids().len(), usize::from(objects));
+            tracker.relocate(&mut picture(&frame, WIDTH, HEIGHT)).unwrap();
             let matte = tracker.step(&mut picture(&frame, WIDTH, HEIGHT)).unwrap();
             let sum: Vec<u32> =
                 (1..=objects).map(|id| alpha(&matte, Some(id), 40, 30)).fold(vec![0; 1200], |sum, plane| {

@@ -714,8 +714,8 @@ pub fn exact_converter(
     gst_video::VideoConverter::new(input, output, Some(config))
 }
 
-/// Returns the format in which whole frames of `info` are converted: interlaced frames whose fields have an odd number of lines
-/// count as progressive, because GStreamer 1.22 packs their chroma beyond the end of the frame.
+/// Returns the format in which whole frames of `info` are converted: interlaced frames whose fields have an odd number of
+/// lines count as progressive, because GStreamer 1.22 packs their chroma beyond the end of the frame.
 ///
 /// # Errors
 /// GStreamer does not accept the format.

@@ -298,8 +298,8 @@ impl ReferenceSlot {
         self.set(None);
     }
 
-    /// Changes when a mask of the application or of another stream replaces the reference, and when the reference is removed. Selections
-    /// that were requested before that are out of date.
+    /// Changes when a mask of the application or of another stream replaces the reference, and when the reference is
+    /// removed. Selections that were requested before that are out of date.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }

@@ -26,6 +26,8 @@ pub type Job = Box<dyn FnOnce(&mut Networks) + Send>;
 /// The networks, loaded when they are first used.
 pub struct Networks {
     queue: Arc<Queue>,
+    /// Number of the thread.
+    worker: u64,
     device: DeviceChoice,
     prompt: Option<PromptNetwork>,
     person: Option<PersonNetwork>,
@@ -43,8 +45,8 @@ pub enum Task {
 }
 
 impl Networks {
-    fn new(queue: &Arc<Queue>, device: DeviceChoice) -> Self {
-        Self { queue: Arc::clone(queue), device, prompt: None, person: None }
+    fn unload(&mut self) {
+        (self.prompt, self.person) = (None, None);
     }
 
     fn prompt(&mut self) -> Result<&PromptNetwork> {
@@ -62,13 +64,13 @@ impl Networks {
         picture: &OwnedPicture,
         mut preliminary: impl FnMut(Result<ReferenceMask>),
     ) -> Result<ReferenceMask> {
-        let queue = Arc::clone(&self.queue);
+        let (queue, worker) = (Arc::clone(&self.queue), self.worker);
         let network = self.prompt()?;
         let view = picture.as_picture();
         let mask = |alpha: Vec<u8>| ReferenceMask::from_soft(view.width, view.height, alpha);
         match task {
             Task::Select(prompt) => {
-                let first = |selection: &Selection| match queue.wants_more() {
+                let first = |selection: &Selection| match queue.wants_more(worker) {
                     true => {
                         preliminary(mask(selection.alpha.clone()));
                         ControlFlow::Continue(())
@@ -129,8 +131,9 @@ struct Queue {
 #[derive(Default)]
 struct QueueState {
     waiting: Option<Job>,
-    /// `None` tells the thread to end.
     thread: Option<JoinHandle<()>>,
+    /// Number of the thread that works. Others end.
+    worker: u64,
 }
 
 impl Selector {
@@ -141,10 +144,11 @@ impl Selector {
     pub fn queue(&self, job: Job, device: DeviceChoice) -> Result<()> {
         let mut state = lock(&self.0.state);
         if state.thread.is_none() {
-            let queue = Arc::clone(&self.0);
+            state.worker += 1;
+            let (queue, worker) = (Arc::clone(&self.0), state.worker);
             let thread = std::thread::Builder::new()
                 .name("fastganseg-sel".into())
-                .spawn(move || queue.work(device))
+                .spawn(move || work(&queue, worker, device))
                 .map_err(|error| Error::Config(format!("the selection thread cannot be started: {error}")))?;
             state.thread = Some(thread);
         }
@@ -194,43 +198,47 @@ impl Queue {
         let mut state = lock(&self.state);
         let discarded = state.waiting.take();
         let thread = state.thread.take();
+        state.worker += 1;
         self.changed.notify_all();
         drop(state);
         drop(discarded);
         thread
     }
 
-    fn work(self: &Arc<Self>, device: DeviceChoice) {
-        // The streaming thread needs the other half.
-        threads::set_for_this_thread((threads::of_this_thread() / 2).max(1));
-        let mut networks = Networks::new(self, device);
-        while let Some(job) = self.next(&mut networks) {
-            // The message of a panic is printed by its hook.
-            if catch_unwind(AssertUnwindSafe(|| job(&mut networks))).is_err() {
-                networks = Networks::new(self, device);
-            }
-        }
-    }
-
-    /// Whether the job that runs is still wanted: the element has not stopped, and no other selection waits.
-    fn wants_more(&self) -> bool {
+    /// Whether the job of a thread is still wanted: the element has not stopped, and no other selection waits.
+    fn wants_more(&self, worker: u64) -> bool {
         let state = lock(&self.state);
-        state.thread.is_some() && state.waiting.is_none()
+        state.worker == worker && state.waiting.is_none()
     }
 
     /// Waits for a job. `None` unloads the networks and ends the thread.
-    fn next(self: &Arc<Self>, networks: &mut Networks) -> Option<Job> {
-        let waits = |state: &mut QueueState| state.waiting.is_none() && state.thread.is_some();
+    fn next(&self, networks: &mut Networks) -> Option<Job> {
+        let worker = networks.worker;
+        let waits = |state: &mut QueueState| state.waiting.is_none() && state.worker == worker;
         let state = lock(&self.state);
         let (mut state, _) =
             self.changed.wait_timeout_while(state, IDLE, waits).unwrap_or_else(PoisonError::into_inner);
-        let job = state.waiting.take();
+        let job = if state.worker == worker { state.waiting.take() } else { None };
         if job.is_none() {
             // `stop` waits for this lock.
-            *networks = Networks::new(self, networks.device);
-            state.thread = None;
+            networks.unload();
+            if state.worker == worker {
+                state.thread = None;
+            }
         }
         job
+    }
+}
+
+fn work(queue: &Arc<Queue>, worker: u64, device: DeviceChoice) {
+    // The streaming thread needs the other half.
+    threads::set_for_this_thread((threads::of_this_thread() / 2).max(1));
+    let mut networks = Networks { queue: Arc::clone(queue), worker, device, prompt: None, person: None };
+    while let Some(job) = queue.next(&mut networks) {
+        // The message of a panic is printed by its hook.
+        if catch_unwind(AssertUnwindSafe(|| job(&mut networks))).is_err() {
+            networks.unload();
+        }
     }
 }
 
