@@ -72,18 +72,17 @@ check_pattern() {
   [[ $1 =~ ^$plain$number$plain$ ]] || fail "$1: use one pattern such as %05d, and %% for other per cent signs"
 }
 
+# partial_of OUT: prints the name of a file beside OUT that is written first.
+partial_of() { printf '%s/.%s.%s.part' "$(dirname -- "$1")" "$(basename -- "$1")" "$$"; }
+
 # write_to OUT COMMAND...: runs a command that writes to the file "$partial", and renames that file to OUT. A failure leaves
 # an earlier OUT as it is.
-partial_of() { printf '%s/.%s.%s.part' "$(dirname -- "$1")" "$(basename -- "$1")" "$$"; }
 write_to() {
   local out=$1 status=0
   shift
   trap 'rm -f -- "$partial"' EXIT
   "$@" || status=$?
-  if [ "$status" -ne 0 ] || ! [ -s "$partial" ]; then
-    rm -f -- "$partial"
-    fail "$out is not written"
-  fi
+  if [ "$status" -ne 0 ] || ! [ -s "$partial" ]; then fail "$out is not written"; fi
   mv -f -- "$partial" "$(readlink -f -- "$out")"
 }
 

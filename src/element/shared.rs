@@ -49,9 +49,15 @@ impl Shared {
         self.request = Some(SelectionRequest { prompt, kind, epoch: self.slot.epoch() });
     }
 
+    /// The request for the next buffer, unless the reference that the user saw was replaced.
+    fn current_request(&mut self) -> Option<&mut SelectionRequest> {
+        let epoch = self.slot.epoch();
+        self.request.as_mut().filter(|request| request.epoch == epoch)
+    }
+
     /// Requests a selection. A box or point is added to what was requested for the same buffer.
     pub fn request_more(&mut self, rect: Option<Rect>, point: Option<Point>) {
-        if !self.request.as_ref().is_some_and(|request| request.kind == RequestKind::New) {
+        if !self.current_request().is_some_and(|request| request.kind == RequestKind::New) {
             self.request(Prompt::default(), RequestKind::New);
         }
         if let Some(SelectionRequest { prompt, .. }) = &mut self.request {
@@ -62,10 +68,7 @@ impl Shared {
 
     /// Requests what a click means: a correction if there is an object, or if one is being selected.
     pub fn click(&mut self, point: Point) {
-        let epoch = self.slot.epoch();
-        let waiting = self.request.as_mut();
-        if let Some(request) =
-            waiting.filter(|request| request.kind != RequestKind::Property && request.epoch == epoch)
+        if let Some(request) = self.current_request().filter(|request| request.kind != RequestKind::Property)
         {
             request.prompt.points.push(point);
             return;
@@ -82,29 +85,19 @@ impl Shared {
     /// Takes the request for the next buffer. A correction waits until the masks before it are in use. A request is
     /// dropped if the reference that the user saw was replaced.
     pub fn take_request(&mut self) -> Option<SelectionRequest> {
-        let mut request = self.request.take()?;
-        if request.epoch != self.slot.epoch() {
+        let (epoch, state, selecting) = (self.slot.epoch(), self.slot.state(), !self.selecting.is_empty());
+        self.request.take_if(|request| request.epoch != epoch);
+        let corrects = self.request.as_ref()?.kind == RequestKind::Correction;
+        if corrects && (selecting || state == State::Armed) {
             return None;
         }
-        if request.kind != RequestKind::Correction {
-            return Some(request);
+        let mut request = self.request.take()?;
+        if corrects && matches!(state, State::None | State::Lost) {
+            // There is nothing to correct.
+            request.prompt.points.retain(|point| point.positive);
+            request.kind = RequestKind::New;
         }
-        match self.slot.state() {
-            State::Seeded | State::Recovered if self.selecting.is_empty() => (),
-            State::None | State::Lost if self.selecting.is_empty() => {
-                // There is nothing to correct.
-                request.prompt.points.retain(|point| point.positive);
-                request.kind = RequestKind::New;
-                if request.prompt.points.is_empty() {
-                    return None;
-                }
-            }
-            _ => {
-                self.request = Some(request);
-                return None;
-            }
-        }
-        Some(request)
+        (!corrects || !request.prompt.points.is_empty()).then_some(request)
     }
 }
 
@@ -195,5 +188,8 @@ mod tests {
         shared.request_more(None, Some(point(0.0, true)));
         shared.slot.set_from_application(reference());
         assert_eq!(taken(&mut shared), None);
+        assert!(shared.request.is_none(), "a search for a person waits for requests");
+        shared.request_more(None, Some(point(1.0, true)));
+        assert_eq!(taken(&mut shared), Some((RequestKind::New, 1)), "not one more point of the old request");
     }
 }

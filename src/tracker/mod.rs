@@ -437,8 +437,8 @@ impl Tracker {
         self.begin_frame();
         let CropMasks { crop, .. } = self.attempt(source, None)?;
         self.plan_roi(crop);
-        let is_whole = crop.region == Region::whole(frame) || self.roi_planner.accepts(crop.region, frame);
-        if is_whole && self.is_trusted() && self.confidence() >= MIN_IN_PLACE {
+        let is_inside = crop.region == Region::whole(frame) || self.roi_planner.accepts(crop.region, frame);
+        if is_inside && self.is_trusted() && self.confidence() >= MIN_IN_PLACE {
             return Ok(());
         }
         self.reset();

@@ -56,6 +56,12 @@ fn new_element() -> gst::Element {
     element
 }
 
+fn interactive_element() -> gst::Element {
+    let element = new_element();
+    element.set_property("interactive", true);
+    element
+}
+
 fn start(element: &gst::Element) -> Harness {
     let mut harness = harness(element, &info(VideoFormat::Rgb, SIZE.0, SIZE.1).to_caps().unwrap());
     // A harness is live unless told otherwise.
@@ -216,9 +222,8 @@ fn wait_for_seed(harness: &mut Harness, number: &mut u64, bus: &gst::Bus) {
 
 #[test]
 fn the_mouse_selects_corrects_and_clears() {
-    let element = new_element();
+    let element = interactive_element();
     let bus = bus(&element);
-    element.set_property("interactive", true);
     let mut harness = start(&element);
     let mut number = 0;
     let opaque = |overlap: f64| overlap < 0.2;
@@ -364,8 +369,7 @@ fn a_click_corrects_the_nearest_of_several_objects() {
 /// The process crashed when it exited before the mask was computed.
 #[test]
 fn the_overlay_shows_points_while_the_mask_is_computed() {
-    let element = new_element();
-    element.set_property("interactive", true);
+    let element = interactive_element();
     element.set_property_from_str("output", "overlay");
     let mut harness = start(&element);
     let pixel = |harness: &mut Harness, number: u64| pixel(harness, number, (150, 95));
@@ -447,8 +451,7 @@ fn play(harness: &mut Harness, number: &mut u64) -> f64 {
 /// The object appeared although the user had pressed `Escape` after the click.
 #[test]
 fn escape_ends_the_selection_that_runs() {
-    let element = new_element();
-    element.set_property("interactive", true);
+    let element = interactive_element();
     let mut harness = start(&element);
     let mut number = 0;
     drag(&mut harness, 1, (115.0, 45.0), (205.0, 145.0));
@@ -462,8 +465,7 @@ fn escape_ends_the_selection_that_runs() {
 /// The older selection replaced the mask when it was finished.
 #[test]
 fn a_mask_that_is_set_during_a_selection_stays() {
-    let element = new_element();
-    element.set_property("interactive", true);
+    let element = interactive_element();
     let mut harness = start(&element);
     let mut number = 0;
     drag(&mut harness, 1, (2.0, 2.0), (60.0, 60.0));
@@ -477,9 +479,8 @@ fn a_mask_that_is_set_during_a_selection_stays() {
 /// The second correction was made from the mask before the first one, which was lost.
 #[test]
 fn clicks_in_quick_succession_all_count() {
-    let element = new_element();
+    let element = interactive_element();
     let bus = bus(&element);
-    element.set_property("interactive", true);
     let mut harness = start(&element);
     drag(&mut harness, 1, (115.0, 45.0), (205.0, 145.0));
     overlap(&mut harness, 0);
@@ -503,7 +504,7 @@ fn clicks_in_quick_succession_all_count() {
     assert!(overlap(&mut harness, number + 1) > 0.8);
 }
 
-/// They selected in `ref-image`, with coordinates of the frame.
+/// The signals selected in `ref-image`, with coordinates of the frame.
 #[test]
 fn signals_select_in_the_frame_and_properties_in_the_image() {
     let files = Files::new();
@@ -531,7 +532,7 @@ fn signals_select_in_the_frame_and_properties_in_the_image() {
     }
 }
 
-/// They were lost.
+/// The signals were lost.
 #[test]
 fn signals_before_the_start_select_in_the_first_frame() {
     let element = new_element();
@@ -544,9 +545,8 @@ fn signals_before_the_start_select_in_the_first_frame() {
 /// The element waited for the thread that stopped it.
 #[test]
 fn a_message_of_a_selection_can_stop_the_element() {
-    let element = new_element();
+    let element = interactive_element();
     let bus = bus(&element);
-    element.set_property("interactive", true);
     let stopped = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (flag, weak) = (stopped.clone(), element.downgrade());
     bus.set_sync_handler(move |_, message| {
