@@ -66,22 +66,60 @@ check_output() {
   fi
 }
 
-# check_pattern OUT: fail unless the pattern has exactly one number, such as %05d.
+# check_pattern OUT INPUT...: fail unless the pattern has exactly one number, such as %05d, and no file exists that it
+# matches: frames of an earlier run would be mixed with the new ones.
 check_pattern() {
-  local number='%0?[0-9]*d' plain='([^%]|%%)*'
-  [[ $1 =~ ^$plain$number$plain$ ]] || fail "$1: use one pattern such as %05d, and %% for other per cent signs"
+  local pattern=$1 format plain='(([^%]|%%)*)' prefix suffix file number name input existing=
+  [[ $pattern =~ ^$plain(%0?[0-9]*d)$plain$ ]] || fail "$pattern: use one pattern such as %05d, and %% for other per cent signs"
+  prefix=${BASH_REMATCH[1]//%%/%} format=${BASH_REMATCH[3]} suffix=${BASH_REMATCH[4]//%%/%}
+  shift
+  for file in "$prefix"*"$suffix"; do
+    number=${file#"$prefix"} number=${number%"$suffix"}
+    [[ $number =~ ^\ *([0-9]+)$ ]] || continue
+    # shellcheck disable=SC2059 # the format is the user's
+    printf -v name "$format" "$((10#${BASH_REMATCH[1]}))"
+    [ "$name" = "$number" ] || continue
+    existing=${existing:-$file}
+    for input in "$@"; do
+      if [ "$input" -ef "$file" ]; then fail "$pattern matches the input $file: use another pattern"; fi
+    done
+  done
+  [ -z "$existing" ] || fail "$pattern matches $existing, which exists: remove the earlier frames, or use another pattern"
 }
 
 # partial_of OUT: prints the name of a file beside OUT that is written first.
 partial_of() { printf '%s/.%s.%s.part' "$(dirname -- "$1")" "$(basename -- "$1")" "$$"; }
 
-# write_to OUT COMMAND...: runs a command that writes to the file "$partial", and renames that file to OUT. A failure leaves
-# an earlier OUT as it is.
+# stop SIGNAL: ends the commands of run, then the script, by the signal: shells show 128 + its number and leave their loops.
+stop() {
+  local job
+  for job in $(jobs -p); do kill -INT -- "-$job" 2>/dev/null || true; done
+  wait
+  trap - "$1"
+  kill "-$1" "$$"
+}
+
+# run COMMAND...: runs a command. A signal stops it and the script: gst-launch-1.0 reports success when it is interrupted.
+run() {
+  local name
+  for name in INT TERM HUP; do
+    # shellcheck disable=SC2064 # expands now
+    trap "stop $name" "$name"
+  done
+  # With job control the command and its children are a process group of their own, which can be stopped together.
+  set -m
+  "$@" &
+  set +m
+  wait "$!"
+}
+
+# write_to OUT COMMAND...: runs a command that writes to the file "$partial", and renames that file to OUT. A failure or a
+# signal leaves an earlier OUT as it is.
 write_to() {
   local out=$1 status=0
   shift
   trap 'rm -f -- "$partial"' EXIT
-  "$@" || status=$?
+  run "$@" || status=$?
   if [ "$status" -ne 0 ] || ! [ -s "$partial" ]; then fail "$out is not written"; fi
   mv -f -- "$partial" "$(readlink -f -- "$out")"
 }
@@ -91,42 +129,56 @@ has_stream() { LC_ALL=C gst-discoverer-1.0 "$(argument "$2")" 2>/dev/null | grep
 has_video() { has_stream video "$1"; }
 has_audio() { has_stream audio "$1"; }
 
+# decoded_caps FILE TYPE: prints the caps of the file's decoded stream of the type video/x-raw or audio/x-raw. Other streams
+# are not exposed: pads without links may block the demuxer of MPEG program streams.
+decoded_caps() {
+  LC_ALL=C gst-launch-1.0 -v filesrc location="$(quote "$1")" ! decodebin caps="$2(ANY)" expose-all-streams=false ! "$2" \
+    ! fakesink num-buffers=1 2>/dev/null |
+    sed -n 's/.*FakeSink.*: caps = //p'
+}
+
 # video_facts FILE: prints "WIDTH HEIGHT RATE". The size is that after rotation, in square pixels and even, as encoders need it.
+# The rate is 30/1 if the file has none.
 video_facts() {
-  LC_ALL=C gst-discoverer-1.0 -v "$(argument "$1")" 2>/dev/null | awk '
+  { decoded_caps "$1" video/x-raw && LC_ALL=C gst-discoverer-1.0 -v "$(argument "$1")" 2>/dev/null; } | awk '
     function even(x) {return x < 2 ? 2 : 2 * int(x / 2 + 0.5)}
-    $1 == "Width:" && !width {width = $2}
-    $1 == "Height:" && !height {height = $2}
-    $1 == "Pixel" && $2 == "aspect" && !aspect {split($4, p, "/"); aspect = p[2] > 0 ? p[1] / p[2] : 1}
-    $1 == "Frame" && !rate {rate = $3; split(rate, f, "/")}
+    function value(name, parts) {split($0, parts, ", " name "=[(][a-z]*[)]"); sub(/,.*/, "", parts[2]); return parts[2]}
+    /^video/ && !height {
+      width = value("width") + 0
+      height = value("height") + 0
+      split(value("pixel-aspect-ratio"), p, "/")
+      rate = value("framerate")
+    }
     $2 == "orientation:" && $3 ~ /rotate-(90|270)$/ {sideways = 1}
     END {
-      if (!height || !(f[1] > 0)) exit 1
-      width = even(width * (aspect > 0 ? aspect : 1))
+      if (!height) exit 1
+      width = even(p[1] > 0 ? width * p[1] / p[2] : width)
       height = even(height)
-      print sideways ? height " " width : width " " height, rate
+      print sideways ? height " " width : width " " height, (rate + 0 > 0 ? rate : "30/1")
     }'
 }
 
-# count_frames FILE RATE: prints the number of frames at the rate until the video ends. Decodes the file: its duration may be
-# that of the sound.
+# count_frames FILE RATE: prints "FRAMES START": the number of frames at the rate from the first one until the video ends, and
+# the running time of the first one in nanoseconds. Decodes the file: its duration may be that of the sound.
 count_frames() {
-  LC_ALL=C gst-launch-1.0 -v filesrc location="$(quote "$1")" ! decodebin ! video/x-raw ! fakesink silent=false sync=false \
-    2>/dev/null | awk -v rate="$2" '
+  LC_ALL=C gst-launch-1.0 -v filesrc location="$(quote "$1")" ! decodebin caps="video/x-raw(ANY)" expose-all-streams=false \
+    ! video/x-raw ! fakesink silent=false sync=false 2>/dev/null | awk -v rate="$2" '
     function seconds(text, t) {sub(/,$/, "", text); split(text, t, ":"); return 3600 * t[1] + 60 * t[2] + t[3]}
+    function field(name, parts) {split($0, parts, " " name "=[(]guint64[)]"); return parts[2] / 1e9}
     BEGIN {split(rate, f, "/")}
+    /type: segment/ {shift = field("base") - field("start")}
     /last-message = chain/ {
       for (i = 1; i < NF; i++) {
         if ($i == "pts:") pts = $(i + 1)
         if ($i == "duration:") duration = $(i + 1)
       }
       if (pts ~ /^none/) next
-      begin = seconds(pts)
+      begin = shift + seconds(pts)
       end = begin + (duration ~ /^none/ ? f[2] / f[1] : seconds(duration))
       if (!count++ || begin < first) first = begin
       if (end > last) last = end
     }
-    END {frames = int((last - first) * f[1] / f[2] + 0.5); if (frames < 1) exit 1; print frames}'
+    END {frames = int((last - first) * f[1] / f[2] + 0.5); if (frames < 1) exit 1; printf "%d %.0f\n", frames, first * 1e9}'
 }
 
 # turn_upright FILE: sets the array `upright` to elements, after a leading "!", that rotate the decoded video by its
@@ -138,6 +190,29 @@ turn_upright() {
     need_elements videoflip
     upright=(! videoconvert ! videoflip video-direction=auto)
   fi
+}
+
+# deinterlace FILE: adds elements to `upright` that make interlaced video progressive: compositor refuses a mixture.
+deinterlace() {
+  if decoded_caps "$1" video/x-raw | grep -E 'interlace-mode=[(]string[)](interleaved|mixed|fields|alternate)' >/dev/null; then
+    need_elements deinterlace
+    upright+=(! videoconvert ! deinterlace fields=top)
+  fi
+}
+
+# encode_sound FILE: sets the array `sound` to elements that encode the sound of the decodebin `in` as AAC for the muxer `out`.
+# The array is empty if the file has no sound.
+encode_sound() {
+  local channels positions=() masks=([2]=0x3 [3]=0x7 [4]=0x33 [5]=0x37 [6]=0x3f [7]=0x13f [8]=0xc3f)
+  sound=()
+  has_audio "$1" || return 0
+  # Encoders refuse channels without positions, which cameras write: those get the usual positions for their number.
+  if read -r channels < <(decoded_caps "$1" audio/x-raw |
+    sed -nE '/channel-mask=[(]bitmask[)]0x0+(,|$)/s/.*channels=[(]int[)]([0-9]+).*/\1/p') && [ "$channels" -gt 1 ]; then
+    need_elements capssetter
+    positions=(! capssetter "caps=audio/x-raw,channel-mask=(bitmask)${masks[channels]:-$(((1 << channels) - 1))}" ! audioconvert)
+  fi
+  sound=(in. ! queue ! audioconvert "${positions[@]}" ! audioresample ! avenc_aac ! aacparse ! queue ! out.)
 }
 
 # open_input IN: sets the array `source` to a source element for a video file or a camera, and `upright` as turn_upright

@@ -41,7 +41,7 @@ case $3 in
     out=(videoconvert ! "video/x-raw,format=A420" ! avenc_ffv1 ! matroskamux streamable=true ! fdsink fd=3)
     ;;
   *%*d*.png)
-    check_pattern "$3"
+    check_pattern "$3" "$1" "$2"
     need_elements pngenc multifilesink
     out=(videoconvert ! "video/x-raw,format=RGBA" ! pngenc ! multifilesink "location=$(quote "$3")")
     ;;
@@ -52,7 +52,7 @@ need_elements fastganseg
 has_video "$1" || fail "$1 has no video that GStreamer can decode"
 turn_upright "$1"
 
-pipeline=(gst-launch-1.0 -e filesrc location="$(quote "$1")" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")"
+pipeline=(gst-launch-1.0 filesrc location="$(quote "$1")" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")"
   ! progressreport update-freq=1 ! "${out[@]}")
 case $3 in
   *.webm)
@@ -63,6 +63,6 @@ case $3 in
     }
     write_to "$3" to_webm
     ;;
-  *.png) exec "${pipeline[@]}" ;;
+  *.png) run "${pipeline[@]}" ;;
   *) write_to "$3" "${pipeline[@]}" ;;
 esac

@@ -26,7 +26,7 @@ case $3 in
     out=(avenc_ffv1 ! matroskamux ! filesink "location=$(quote "$partial")")
     ;;
   *%*d*.png)
-    check_pattern "$3"
+    check_pattern "$3" "$1" "$2"
     need_elements pngenc multifilesink
     out=(pngenc ! multifilesink "location=$(quote "$3")")
     ;;
@@ -35,9 +35,9 @@ esac
 has_video "$1" || fail "$1 has no video that GStreamer can decode"
 
 turn_upright "$1"
-pipeline=(gst-launch-1.0 -e filesrc location="$(quote "$1")" ! decodebin "${upright[@]}"
+pipeline=(gst-launch-1.0 filesrc location="$(quote "$1")" ! decodebin "${upright[@]}"
   ! fastganseg ref-mask="$(quote "$2")" output="${4:-mask}" ! progressreport update-freq=1 ! "${out[@]}")
 case $3 in
-  *.png) exec "${pipeline[@]}" ;;
+  *.png) run "${pipeline[@]}" ;;
   *) write_to "$3" "${pipeline[@]}" ;;
 esac

@@ -69,21 +69,8 @@ echo "$clip, with mask $mask"
 
 step 4 "Cutting out"
 rm -f demo/cutout.mp4 demo/contact-sheet.png
-turn_upright "$clip"
-sound=()
-if has_audio "$clip"; then
-  sound=(demo. ! queue ! audioconvert ! audioresample ! avenc_aac ! aacparse ! queue ! file.)
-fi
-pipeline=(
-  filesrc "location=$clip" ! decodebin name=demo
-  demo. "${upright[@]}" ! fastganseg "ref-mask=$mask" ! compositor background=checker start-time-selection=first
-  ! progressreport update-freq=1 ! videoconvert ! x264enc speed-preset=fast ! h264parse ! queue ! file.
-  "${sound[@]}"
-  mp4mux name=file ! filesink location=demo/cutout.mp4
-)
-shown=$(printf ' %q' "${pipeline[@]}")
-echo "gst-launch-1.0${shown//\\!/!}"
-gst-launch-1.0 -q "${pipeline[@]}" || die "the pipeline failed; its message is above"
+echo "pipelines/cut-out.sh $clip $mask demo/cutout.mp4"
+pipelines/cut-out.sh "$clip" "$mask" demo/cutout.mp4 || die "the pipeline failed; its message is above"
 
 step 5 "The contact sheet"
 "$built/examples/contact_sheet" "$clip" demo/cutout.mp4 demo/contact-sheet.png ||

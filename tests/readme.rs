@@ -258,6 +258,109 @@ fn scripts_keep_their_inputs_and_earlier_outputs() {
     assert_eq!(hidden.count(), 0, "no partial files stay");
 }
 
+/// `gst-launch-1.0` reports success when it is interrupted: a part of the clip replaced an earlier output.
+#[test]
+fn an_interrupted_script_keeps_the_earlier_output() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = clip_folder();
+    let folder = folder.path();
+    let long = demo_clip::Clip { width: 320, height: 180, frames: 200, rate: 30 };
+    demo_clip::write(long, &folder.join("long.mp4"), &folder.join("mask.png")).unwrap();
+    let hidden = || {
+        let mut entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.any(|name| name.to_str().unwrap().ends_with(".part"))
+    };
+    for (signal, number) in [("INT", 2), ("TERM", 15)] {
+        std::fs::write(folder.join("keep.mp4"), "earlier").unwrap();
+        let mut child = Command::new(format!("{}/pipelines/cut-out.sh", env!("CARGO_MANIFEST_DIR")))
+            .args(["long.mp4", "mask.png", "keep.mp4"])
+            .current_dir(folder)
+            .env("GST_PLUGIN_PATH", plugin_folder())
+            .env("GST_REGISTRY", folder.join("registry.bin"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        while !hidden() {
+            let running = child.try_wait().unwrap().is_none();
+            assert!(running && started.elapsed() < TIMEOUT, "no partial file");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let kill = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        assert_eq!(child.wait().unwrap().signal(), Some(number));
+        assert_eq!(std::fs::read(folder.join("keep.mp4")).unwrap(), b"earlier", "{signal}");
+        assert!(!hidden(), "{signal}");
+    }
+}
+
+/// The frames overwrote a mask whose name matched, and a shorter run left frames of the one before.
+#[test]
+fn scripts_do_not_mix_frames_with_existing_files() {
+    let folder = clip_folder();
+    let folder = folder.path();
+    std::fs::copy(folder.join("mask.png"), folder.join("mask-00000.png")).unwrap();
+    for (arguments, part) in [
+        ("mask-to-file.sh in.mp4 mask-00000.png mask-%05d.png", "matches the input"),
+        ("export-alpha.sh in.mp4 mask-00000.png ./mask-%05d.png", "matches the input"),
+        ("mask-to-file.sh in.mp4 mask.png mask-%05d.png", "remove the earlier frames"),
+    ] {
+        let error = script(arguments, folder).unwrap_err();
+        assert!(error.contains(part), "{arguments}: {error}");
+    }
+    script("mask-to-file.sh in.mp4 mask.png mask-%03d.png", folder).unwrap();
+    assert!(folder.join("mask-019.png").exists());
+}
+
+/// The end of videos that start after their sound was lost. The scripts refused videos without a
+/// frame rate and sound without channel positions.
+#[test]
+fn scripts_accept_late_videos_without_a_rate_and_channels_without_positions() {
+    let folder = clip_folder();
+    let folder = folder.path();
+    for (name, video_part, sound, mux) in [
+        (
+            "late.mkv",
+            "videotestsrc num-buffers=20 timestamp-offset=500000000 ! \
+             video/x-raw,format=I420,width=320,height=180,framerate=30/1 ! \
+             capssetter caps='video/x-raw,framerate=(fraction)0/1' ! vp8enc deadline=1",
+            "channels=2",
+            "matroskamux",
+        ),
+        (
+            "camera.mov",
+            "filesrc location=in.mp4 ! decodebin ! videoconvert ! x264enc",
+            "channels=4,channel-mask=(bitmask)0x0",
+            "qtmux",
+        ),
+    ] {
+        run(
+            &format!(
+                "gst-launch-1.0 {video_part} ! queue ! mux. \
+                 audiotestsrc num-buffers=25 ! 'audio/x-raw,format=S16LE,rate=48000,{sound}' ! queue ! mux. \
+                 {mux} name=mux ! filesink location={name}"
+            ),
+            folder,
+        )
+        .unwrap();
+        for arguments in
+            ["cut-out.sh {} mask.png out.mp4", "replace-background.sh {} mask.png in.mp4 out.mp4"]
+        {
+            let arguments = arguments.replace("{}", name);
+            script(&arguments, folder).unwrap();
+            // compositor may repeat the last frame if times are rounded to milliseconds.
+            let frames = video(&folder.join("out.mp4")).frames;
+            assert!((20..=21).contains(&frames), "{arguments}: {frames}");
+            // Half a second before the first of the frames, if the video is late.
+            run("gst-discoverer-1.0 out.mp4", folder).unwrap();
+            let log = std::fs::read_to_string(folder.join("log.txt")).unwrap();
+            let duration = if name == "late.mkv" { "Duration: 0:00:01.1" } else { "Duration: 0:00:00.6" };
+            assert!(log.contains(duration), "{arguments}: {log}");
+        }
+    }
+}
+
 /// Encoders refused odd sizes, and quotes ended names.
 #[test]
 fn scripts_accept_odd_and_anamorphic_sizes_and_any_name() {
