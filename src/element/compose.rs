@@ -58,7 +58,6 @@ pub struct Composer {
 /// A frame in the unpacked format of GStreamer, and the conversions to and from it. For formats whose colours are no
 /// separate bytes or words.
 struct Unpacked {
-    packed: VideoInfo,
     buffer: gst::Buffer,
     info: VideoInfo,
     unpack: gst_video::VideoConverter,
@@ -67,7 +66,6 @@ struct Unpacked {
 
 impl Unpacked {
     fn new(packed: &VideoInfo) -> Result<Self, glib::BoolError> {
-        let packed = frame::safe_to_convert(packed)?;
         let format = packed.format_info().unpack_format();
         let info = VideoInfo::builder(format, packed.width(), packed.height())
             .fps(packed.fps())
@@ -76,9 +74,8 @@ impl Unpacked {
             .build()?;
         Ok(Self {
             buffer: gst::Buffer::with_size(info.size())?,
-            unpack: frame::converter(&packed, &info)?,
-            pack: frame::exact_converter(&info, &packed)?,
-            packed,
+            unpack: frame::converter(packed, &info)?,
+            pack: frame::exact_converter(&info, packed)?,
             info,
         })
     }
@@ -100,13 +97,13 @@ impl Unpacked {
         };
         let inner = writable(&mut unpacked.buffer)?;
         {
-            let from = Frame::from_buffer_ref_readable(&buffer, &unpacked.packed)?;
+            let from = Frame::from_buffer_ref_readable(&buffer, info)?;
             let mut to = FrameMut::from_buffer_ref_writable(inner, &unpacked.info)?;
             unpacked.unpack.frame_ref(&from, &mut to);
             change(&mut to)?;
         }
         let from = Frame::from_buffer_ref_readable(inner, &unpacked.info)?;
-        let mut to = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &unpacked.packed)?;
+        let mut to = FrameMut::from_buffer_ref_writable(buffer.make_mut(), info)?;
         unpacked.pack.frame_ref(&from, &mut to);
         drop(to);
         Ok(buffer)
@@ -122,6 +119,20 @@ enum Conversion {
     InPlace,
     /// The frame is converted.
     Convert,
+}
+
+/// Whether the first `planes` planes of a buffer have the offsets and strides that follow from the caps alone.
+fn has_layout(buffer: &gst::BufferRef, info: &VideoInfo, planes: usize) -> bool {
+    buffer.meta::<gst_video::VideoMeta>().is_none_or(|meta| {
+        meta.offset()[..planes] == info.offset()[..planes]
+            && meta.stride()[..planes] == info.stride()[..planes]
+    })
+}
+
+/// Whether a buffer can be passed on to an element that reads only the caps `info`.
+fn has_layout_of(buffer: &gst::BufferRef, info: &VideoInfo) -> bool {
+    let padded = buffer.meta::<gst_video::VideoMeta>().is_some() && buffer.size() != info.size();
+    !padded && has_layout(buffer, info, info.format_info().n_planes() as usize)
 }
 
 /// Returns a buffer with the same bytes, without a copy if `buffer` has a single memory. A pool discards buffers whose
@@ -149,6 +160,7 @@ impl Composer {
     /// # Errors
     /// `input` cannot be converted to `output`.
     pub fn new(input: VideoInfo, output: VideoInfo, wanted: Mode) -> Result<Self, glib::BoolError> {
+        let (input, output) = (frame::safe_to_convert(&input)?, frame::safe_to_convert(&output)?);
         let (from, to) = (input.format(), output.format());
         // The properties may have changed since the negotiation.
         let negotiated = [wanted, Mode::Alpha, Mode::Mask, Mode::Background]
@@ -217,7 +229,7 @@ impl Composer {
     /// No output buffer is available, or a buffer does not match its format.
     pub fn compose(
         &mut self,
-        buffer: gst::Buffer,
+        mut buffer: gst::Buffer,
         matte: Option<&Matte>,
         request: &Request,
         video_meta: bool,
@@ -229,6 +241,23 @@ impl Composer {
             self.negotiated
         };
         let settings = &request.matte;
+        if matches!(mode, Mode::Overlay | Mode::Background)
+            && !video_meta
+            && !has_layout_of(&buffer, &self.input)
+        {
+            // Downstream would read the planes at the places of the caps.
+            let mut out = allocate(&buffer)?;
+            {
+                let from = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
+                let mut to = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.input)?;
+                from.copy(&mut to)?;
+            }
+            buffer = out;
+            return match mode {
+                Mode::Overlay => self.overlay(buffer, matte, settings),
+                _ => self.replace_background(buffer, matte, request),
+            };
+        }
         match mode {
             Mode::Alpha => {
                 let buffer = match &self.conversion {
@@ -236,10 +265,12 @@ impl Composer {
                         let planes = planes.clone();
                         self.append(buffer, &planes, matte, request)?
                     }
-                    Conversion::InPlace => match self.relabel(buffer) {
-                        Ok(buffer) => self.write_in_place(buffer, matte, request)?,
-                        Err(buffer) => self.convert(&buffer, matte, request, allocate)?,
-                    },
+                    Conversion::InPlace if video_meta || has_layout_of(&buffer, &self.input) => {
+                        match self.relabel(buffer) {
+                            Ok(buffer) => self.write_in_place(buffer, matte, request)?,
+                            Err(buffer) => self.convert(&buffer, matte, request, allocate)?,
+                        }
+                    }
                     _ => self.convert(&buffer, matte, request, allocate)?,
                 };
                 match request.alpha_mode {
@@ -283,15 +314,8 @@ impl Composer {
     /// alpha can be appended without a `GstVideoMeta`.
     fn is_packed(&self, buffer: &gst::BufferRef) -> bool {
         let planes = self.input.format_info().n_planes() as usize;
-        let same_layout = match buffer.meta::<gst_video::VideoMeta>() {
-            Some(meta) => {
-                meta.offset()[..planes] == self.output.offset()[..planes]
-                    && meta.stride()[..planes] == self.output.stride()[..planes]
-            }
-            None => true,
-        };
         let in_order = matches!(&self.conversion, Conversion::Append(order) if order.is_sorted());
-        same_layout && in_order && buffer.size() == self.output.offset()[planes]
+        has_layout(buffer, &self.output, planes) && in_order && buffer.size() == self.output.offset()[planes]
     }
 
     fn append(
@@ -404,7 +428,10 @@ impl Composer {
         };
         let from = Frame::from_buffer_ref_readable(buffer, &self.input)?;
         let mut to = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.output)?;
-        converter.frame_ref(&from, &mut to);
+        match frame::is_unpacked_here(&self.input, &self.output) {
+            true => frame::unpack_uyvy(&from, &mut to)?,
+            false => converter.frame_ref(&from, &mut to),
+        }
         let guide = frame::guide(&from);
         let Self { post_processor, alpha_reader, alphas, scratch, blender, .. } = self;
         let settings = &request.matte;

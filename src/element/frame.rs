@@ -31,6 +31,26 @@ pub type FrameMut<'a> = VideoFrameRef<&'a mut gst::BufferRef>;
 /// A readable frame.
 pub type Frame<'a> = VideoFrameRef<&'a gst::BufferRef>;
 
+/// Checks that a buffer's `GstVideoMeta`, if it has one, has the width and height of its caps. Others describe padding beyond
+/// the picture, for which downstream would need crop metas.
+///
+/// # Errors
+/// They differ.
+pub fn check_size(buffer: &gst::BufferRef, info: &VideoInfo) -> Result<(), BoolError> {
+    let Some(meta) = buffer.meta::<gst_video::VideoMeta>() else { return Ok(()) };
+    let (actual, expected) = ((meta.width(), meta.height()), (info.width(), info.height()));
+    if actual == expected {
+        return Ok(());
+    }
+    Err(glib::bool_error!(
+        "the buffer's video meta has {}x{} pixels, and its caps {}x{}",
+        actual.0,
+        actual.1,
+        expected.0,
+        expected.1
+    ))
+}
+
 /// Whether each sample of a component is a separate byte or 16-bit word.
 pub fn is_plain(info: &VideoFormatInfo, component: usize) -> bool {
     let (depth, shift) = (info.depth()[component], info.shift()[component]);
@@ -727,9 +747,39 @@ pub fn safe_to_convert(info: &VideoInfo) -> Result<VideoInfo, BoolError> {
         .fps(info.fps())
         .par(info.par())
         .colorimetry(&info.colorimetry())
+        .chroma_site(info.chroma_site())
         .stride(info.stride())
         .offset(info.offset())
         .build()
+}
+
+/// Whether [`unpack_uyvy`] converts `input` to `output`: GStreamer 1.22 crashes with UYVY of odd widths.
+pub fn is_unpacked_here(input: &VideoInfo, output: &VideoInfo) -> bool {
+    (input.format(), output.format()) == (VideoFormat::Uyvy, VideoFormat::Ayuv)
+        && !input.width().is_multiple_of(2)
+}
+
+/// Converts UYVY to opaque AYUV.
+///
+/// # Errors
+/// A frame cannot be mapped, or is stored upside down.
+pub fn unpack_uyvy(from: &Frame, to: &mut FrameMut) -> Result<(), BoolError> {
+    let upside_down = |_| glib::bool_error!("Frames that are stored upside down are not supported");
+    let strides = [from.plane_stride()[0], to.plane_stride()[0]];
+    let [from_stride, to_stride] = strides.map(|stride| usize::try_from(stride).map_err(upside_down));
+    let (from_stride, to_stride, width) = (from_stride?.max(1), to_stride?.max(1), from.width() as usize);
+    let rows = from.plane_data(0)?.chunks(from_stride).take(from.height() as usize);
+    for (from, to) in rows.zip(to.plane_data_mut(0)?.chunks_mut(to_stride)) {
+        let pairs = from.as_chunks::<4>().0;
+        for (pair, to) in pairs.iter().zip(to[..4 * width].chunks_mut(8)) {
+            let [u, first, v, second] = *pair;
+            to[..4].copy_from_slice(&[255, first, u, v]);
+            if let Some(to) = to.get_mut(4..8) {
+                to.copy_from_slice(&[255, second, u, v]);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn threads(input: &VideoInfo) -> u32 {

@@ -2,7 +2,7 @@
 
 //! GObject, GstElement and GstBaseTransform implementation.
 
-use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::sync::{LazyLock, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
 use glib::subclass::Signal;
@@ -24,7 +24,7 @@ use super::navigation::Gestures;
 use super::process_error::{self, ProcessError};
 use super::qos::Qos;
 use super::reference::State;
-use super::request::RequestKind;
+use super::request::{RequestKind, Source};
 use super::segmenter::Segmenter;
 use super::selector::Selector;
 use super::settings::{self, Settings};
@@ -171,6 +171,10 @@ impl BaseTransformImpl for FastGanSeg {
             self.warn_prompt_unused();
         }
         let prompt = prompt.filter(|_| reference.is_none() && !early);
+        if let (Some(prompt), Some(path)) = (&prompt, &settings.ref_image) {
+            // The streaming thread must not be the first to find a fault.
+            Source::File(path.clone()).open(Some(prompt)).map_err(message)?;
+        }
         let options = Options {
             model: settings.model_file.clone(),
             device,
@@ -210,6 +214,8 @@ impl BaseTransformImpl for FastGanSeg {
             shared.statistics = Statistics::default();
             shared.statistics.set_network_size(network_size);
             shared.reset = false;
+            shared.new_segment = false;
+            shared.flushed = false;
             shared.selecting = InProgress::default();
             // What the signals requested before the start.
             let request = shared.request.take().filter(|request| request.kind == RequestKind::New);
@@ -345,21 +351,27 @@ impl BaseTransformImpl for FastGanSeg {
     fn sink_event(&self, event: gst::Event) -> bool {
         use gst::EventView;
         let (is_caps, is_eos) = (event.type_() == gst::EventType::Caps, event.type_() == gst::EventType::Eos);
-        let drained = match pending::drains_before(&event) {
+        let mut drained = match pending::drains_before(&event) {
             true => self.drain_before(event.type_().name()),
             false => Ok(()),
         };
         match event.view() {
             EventView::FlushStop(_) => {
-                let lost = self.stream().as_mut().and_then(Stream::flush);
-                let mut shared = self.shared();
-                if let Some(change) = lost {
-                    shared.slot.return_change(change);
+                match self.free_stream() {
+                    Some(mut stream) => self.flush(stream.as_mut()),
+                    None => self.shared().flushed = true,
                 }
+                self.shared().qos.reset();
+            }
+            EventView::Segment(_) => {
+                let mut shared = self.shared();
+                shared.new_segment = true;
                 shared.qos.reset();
             }
-            EventView::Segment(_) => self.shared().qos.reset(),
             EventView::Eos(_) => {
+                // No buffer follows that could return an error of an earlier one.
+                let earlier = self.free_stream().and_then(|mut stream| stream.as_mut()?.take_drain_error());
+                drained = earlier.map_or(drained, Err);
                 if let Err(error) = drained {
                     self.post_drain_error(error);
                 }
@@ -445,9 +457,16 @@ impl BaseTransformImpl for FastGanSeg {
             }),
             None => Ok(GenerateOutputSuccess::NoOutput),
         });
+        let flushed = std::mem::take(&mut self.shared().flushed);
+        if flushed {
+            self.flush(Some(stream));
+            return Ok(GenerateOutputSuccess::Dropped);
+        }
         output.map_err(|error| {
-            // The stream ends with this error.
-            stream.take_pending();
+            // The stream ends with this error, or goes on after a flush.
+            if let Some(change) = stream.take_pending().and_then(|pending| pending.change) {
+                self.shared().slot.return_change(change);
+            }
             self.flow_error(error, glib::function_name!())
         })
     }
@@ -464,6 +483,23 @@ impl FastGanSeg {
         lock(&self.stream)
     }
 
+    /// As [`stream`](Self::stream), but `None` while a buffer is processed: handlers of its messages may send events on the
+    /// same thread.
+    fn free_stream(&self) -> Option<MutexGuard<'_, Option<Stream>>> {
+        match self.stream.try_lock() {
+            Ok(stream) => Some(stream),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Discards the pending buffer. The change of the reference that belonged to it belongs to the next buffer.
+    fn flush(&self, stream: Option<&mut Stream>) {
+        if let Some(change) = stream.and_then(Stream::flush) {
+            self.shared().slot.return_change(change);
+        }
+    }
+
     /// Posts the error of a buffer and returns its flow error. `function` is the caller.
     fn flow_error(&self, error: ProcessError, function: &'static str) -> gst::FlowError {
         match error {
@@ -478,7 +514,7 @@ impl FastGanSeg {
     /// Pushes the pending buffer, if any. Called when the buffer that it waits for may not arrive.
     fn drain(&self) -> Result<(), gst::FlowError> {
         let output = {
-            let mut stream = self.stream();
+            let Some(mut stream) = self.free_stream() else { return Ok(()) };
             let Some(stream) = stream.as_mut() else { return Ok(()) };
             let Some(pending) = stream.take_pending() else { return Ok(()) };
             stream.process(self, pending, Instant::now())

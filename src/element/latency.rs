@@ -21,10 +21,10 @@ const CHECK_FRAMES: u32 = 64;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Measures the latency, and decides when a change is reported.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Latency {
     /// Processing times of the last frames.
-    times: Recent,
+    times: Recent<WINDOW>,
     /// Frame count, see [`CHECK_FRAMES`].
     frames: u32,
     /// Processing time in the warm-up.
@@ -34,20 +34,13 @@ pub struct Latency {
     /// Time that each buffer waits for the next one, according to the negotiated frame rate.
     nominal_wait: Duration,
     /// Differences between the timestamps of consecutive buffers.
-    gaps: Recent,
-}
-
-impl Default for Latency {
-    fn default() -> Self {
-        Self::new(Duration::ZERO)
-    }
+    gaps: Recent<WINDOW>,
 }
 
 impl Latency {
     /// `warm_up_time` is the processing time of a frame in the warm-up.
     pub fn new(warm_up_time: Duration) -> Self {
-        let (times, gaps) = (Recent::new(WINDOW), Recent::new(WINDOW));
-        Self { times, frames: 0, warm_up_time, reported: None, nominal_wait: Duration::ZERO, gaps }
+        Self { warm_up_time, ..Self::default() }
     }
 
     /// Sets the time that each buffer waits for the next one. Returns whether the reported latency changes.

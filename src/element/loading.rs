@@ -18,7 +18,7 @@ use super::in_progress::{InProgress, Ticket};
 use super::marks::Marks;
 use super::navigation::Gesture;
 use super::reference::{LoadId, Reference, ReferenceSlot, State};
-use super::request::{RequestKind, SelectionRequest};
+use super::request::{RequestKind, SelectionRequest, Source};
 use super::sample;
 use super::selector::{Networks, Task};
 use super::settings::Settings;
@@ -160,20 +160,17 @@ impl FastGanSeg {
             let object = settings.matte().object;
             (ref_image, settings.device.parse::<DeviceChoice>()?, settings.interactive, object)
         };
+        let has_image = ref_image.is_some();
         let ticket = {
             let mut shared = self.shared();
             shared.marks = ref_image.is_none().then(|| Marks::new(&prompt));
             shared.selecting.begin()
         };
-        let (picture, prompt) = match &ref_image {
-            Some(path) => {
-                let picture = OwnedPicture::open(path)?;
-                let view = picture.as_picture();
-                prompt.check((view.width, view.height))?;
-                (picture, prompt)
-            }
+        let (source, prompt) = match ref_image {
+            Some(path) => (Source::File(path), prompt),
             None => {
                 let size = (frame.width() as usize, frame.height() as usize);
+                let prompt = if kind == RequestKind::Property { prompt } else { prompt.clipped(size) };
                 if corrected.is_none() {
                     prompt.check(size)?;
                 }
@@ -181,25 +178,26 @@ impl FastGanSeg {
                 let view = picture.as_picture();
                 let scale = (view.width as f64 / size.0 as f64, view.height as f64 / size.1 as f64);
                 let size = (view.width, view.height);
-                (picture, prompt.scaled(scale, size))
+                (Source::Frame(picture), prompt.scaled(scale, size))
             }
         };
-        let (task, correction) = match corrected {
-            Some(matte) => {
+        let (task, correction) = match (corrected, &source) {
+            (Some(matte), Source::Frame(picture)) => {
                 let size = (picture.as_picture().width, picture.as_picture().height);
                 let correction = Correction::new(matte, &prompt.points, object, size)?;
                 let alpha = correction.alpha().to_vec();
                 (Task::Correct { alpha, points: prompt.points }, Some(correction))
             }
-            None => (Task::Select(prompt), None),
+            _ => (Task::Select(prompt), None),
         };
         if !self.upstream_is_live() && !interactive {
             let select = move |networks: &mut Networks| {
+                let picture = source.open(task.prompt())?;
                 let mask = networks.run(&task, &picture, |_| ())?;
                 Ok((mask, picture))
             };
             let (mask, picture) = self.selector.run(select, device)?;
-            let image = ref_image.is_some().then_some(picture);
+            let image = has_image.then_some(picture);
             self.shared().marks = None;
             self.arm_selected(Reference::new(mask, image));
             return Ok(());
@@ -207,6 +205,11 @@ impl FastGanSeg {
         let weak = self.obj().downgrade();
         let select = move |networks: &mut Networks| {
             let _ticket = ticket;
+            let picture = match (source.open(task.prompt()), weak.upgrade()) {
+                (Ok(picture), _) => picture,
+                (Err(error), Some(obj)) => return obj.imp().warn_selection(&error),
+                (Err(_), None) => return,
+            };
             // The preliminary mask, which the last one replaces.
             let mut before = None;
             let mut set = |mask: crate::Result<ReferenceMask>, is_last: bool| {
@@ -253,7 +256,7 @@ impl FastGanSeg {
             let mask = self.selector.run(find, device)?;
             self.shared().auto.finish_search(None, false);
             if let Some(mask) = mask {
-                self.arm_selected(Reference::new(mask, None));
+                self.arm_selected(Reference::new(mask, None).of_picture());
             }
             return Ok(());
         }
@@ -313,7 +316,10 @@ impl FastGanSeg {
             encoded.inspect_err(|error| gst::debug!(CAT, imp = self, "not encoded: {error}")).ok()
         };
         let encoded = target.encoder.and_then(encode);
-        let reference = Reference::new(mask, Some(target.picture.clone())).with_encoded(encoded);
+        let mut reference = Reference::new(mask, Some(target.picture.clone())).with_encoded(encoded);
+        if target.yields {
+            reference = reference.of_picture();
+        }
         let load = {
             let mut shared = self.shared();
             let slot = &mut shared.slot;

@@ -20,7 +20,7 @@ use super::imp::FastGanSeg;
 use super::in_progress::Ticket;
 use super::qos::{LateFrame, Times};
 use super::reference::State;
-use super::request::SelectionRequest;
+use super::request::{RequestKind, SelectionRequest};
 use super::settings::Settings;
 use super::shared::{Shared, lock};
 use super::snapshot::Snapshot;
@@ -160,6 +160,15 @@ impl Host for FastGanSeg {
         );
     }
 
+    fn warn_missing_object(&self, object: u32, ids: &[u8]) {
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::Settings,
+            ("The reference has no object {object}, so that the output shows none: set object to one of {ids:?}, or to 0 for \
+                 all")
+        );
+    }
+
     fn warn_not_premultiplied(&self, format: VideoFormat) {
         gst::element_imp_warning!(
             self,
@@ -176,8 +185,9 @@ impl Host for FastGanSeg {
         corrected: Option<&Matte>,
         encoder: Option<ReferenceEncoder>,
     ) -> crate::Result<()> {
-        let interactive = self.settings().interactive;
-        let keeps_on = interactive || self.shared().slot.state() != State::None;
+        // Without its properties, a pipeline that was started with them would go on without the object.
+        let is_selected_later = request.kind != RequestKind::Property || self.settings().interactive;
+        let keeps_on = is_selected_later || self.shared().slot.state() != State::None;
         match self.try_select(request, frame, corrected, encoder) {
             Err(error) if keeps_on => {
                 self.warn_selection(&error);

@@ -35,7 +35,7 @@ const WARM_UP_FRAMES: u32 = 3;
 #[derive(Debug)]
 pub struct QualityTuner {
     quality: Quality,
-    times: Recent,
+    times: Recent<WINDOW>,
     /// The last frames, one bit each; set for slow frames.
     slow: u32,
     frames: u32,
@@ -48,7 +48,7 @@ impl Default for QualityTuner {
     fn default() -> Self {
         Self {
             quality: Quality::Balanced,
-            times: Recent::new(WINDOW),
+            times: Recent::default(),
             slow: 0,
             frames: 0,
             elapsed: Duration::ZERO,

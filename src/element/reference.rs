@@ -19,6 +19,8 @@ use crate::{Error, Result};
 pub struct Reference {
     pub mask: Arc<ReferenceMask>,
     pub image: Option<OwnedPicture>,
+    /// It was found in the picture of a stream, so that it means nothing in another one.
+    of_picture: bool,
     /// The aspect ratio of the mask was compared with that of a frame.
     compared: AtomicBool,
     /// The image and the mask, encoded ahead of their first use.
@@ -34,7 +36,13 @@ impl Reference {
     }
 
     fn shared(mask: Arc<ReferenceMask>, image: Option<OwnedPicture>) -> Self {
-        Self { mask, image, compared: AtomicBool::default(), encoded: Mutex::default() }
+        let (compared, encoded) = (AtomicBool::default(), Mutex::default());
+        Self { mask, image, of_picture: false, compared, encoded }
+    }
+
+    /// Marks it as one that streams without a reference of their own must not use.
+    pub fn of_picture(self) -> Self {
+        Self { of_picture: true, ..self }
     }
 
     /// Adds the result of encoding it.
@@ -138,7 +146,7 @@ fn extend(references: &mut References, added: impl IntoIterator<Item = Arc<Refer
 }
 
 /// Change of the tracker's references before the next buffer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Change {
     /// Set new references.
     Arm(References),
@@ -337,7 +345,8 @@ impl ReferenceSlot {
         let own = self.streams.iter().position(|(known, _)| known == id);
         let own = own.and_then(|index| self.streams.remove(index)).map(|(_, references)| references);
         let resumes = own.as_ref().is_some_and(|own| own.iter().all(|reference| reference.image.is_some()));
-        let references = own.unwrap_or_else(|| self.references.clone());
+        let is_common = !self.references.iter().any(|reference| reference.of_picture);
+        let references = own.or_else(|| is_common.then(|| self.references.clone())).unwrap_or_default();
         self.keep(references.clone());
         // The start has armed the reference of the first stream.
         if !first {
@@ -411,6 +420,11 @@ impl ReferenceSlot {
     /// change.
     pub fn return_change(&mut self, change: Change) {
         self.change_applied();
+        self.retry(change);
+    }
+
+    /// Applies a change whose buffer failed to the next buffer, unless there is a newer change.
+    pub fn retry(&mut self, change: Change) {
         self.change = Some(match self.change.take() {
             Some(next) => change.then(next),
             None => change,
@@ -541,6 +555,20 @@ mod tests {
         assert_eq!(armed_on(&mut slot, "a"), Some((1, true)));
         slot.set_from_application(wide(3).unwrap());
         assert_eq!(armed_on(&mut slot, "d"), Some((3, false)), "it had no reference");
+    }
+
+    /// Such a reference was used at the same place of another video.
+    #[test]
+    fn a_person_found_in_one_stream_is_not_the_reference_of_another_one() {
+        let mut slot = ReferenceSlot::default();
+        slot.start(None);
+        slot.start_stream("a");
+        slot.set_from_application(wide(1).unwrap().of_picture());
+        assert_eq!(slot.state(), State::Armed);
+        assert!(slot.take_change().is_some());
+        assert_eq!(armed_on(&mut slot, "b"), Some((0, false)));
+        assert_eq!(slot.state(), State::None);
+        assert_eq!(armed_on(&mut slot, "a"), Some((1, false)), "its own");
     }
 
     #[test]

@@ -2,6 +2,10 @@
 
 //! Requests to select an object, between the threads that make them and the streaming thread.
 
+use std::path::PathBuf;
+
+use crate::Result;
+use crate::image::OwnedPicture;
 use crate::model::prompt::Prompt;
 
 /// What to select in the next buffer.
@@ -22,4 +26,29 @@ pub enum RequestKind {
     New,
     /// A correction of the mask of the frame.
     Correction,
+}
+
+/// The picture in which something is selected.
+pub enum Source {
+    /// A frame.
+    Frame(OwnedPicture),
+    /// A file, `ref-image`. Reading it may take longer than a frame.
+    File(PathBuf),
+}
+
+impl Source {
+    /// Returns the picture. Checks the `prompt` for a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the prompt does not fit its picture.
+    pub fn open(self, prompt: Option<&Prompt>) -> Result<OwnedPicture> {
+        let path = match self {
+            Self::Frame(picture) => return Ok(picture),
+            Self::File(path) => path,
+        };
+        let picture = OwnedPicture::open(&path)?;
+        let view = picture.as_picture();
+        prompt.map(|prompt| prompt.check((view.width, view.height))).transpose()?;
+        Ok(picture)
+    }
 }

@@ -53,6 +53,7 @@ fn with_frame<T>(
         })?;
     check_size(info.width() as usize, info.height() as usize)?;
     let buffer = sample.buffer().ok_or("it has no buffer: add a buffer with the picture")?;
+    frame::check_size(buffer, &info).map_err(|error| format!("{error}: give both the same size"))?;
     let frame = Frame::from_buffer_ref_readable(buffer, &info).map_err(|error| {
         format!(
             "its buffer of {} bytes cannot be mapped as {caps} ({error}): use the size and strides of the \
@@ -60,6 +61,10 @@ fn with_frame<T>(
             buffer.size()
         )
     })?;
+    // GStreamer's bindings panic at planes without rows.
+    if frame.plane_stride().iter().take(frame.n_planes() as usize).any(|&stride| stride == 0) {
+        return Err("its video meta has a stride of 0: give the bytes from one row to the next".into());
+    }
     read(&frame).map_err(|error| format!("it cannot be converted from {caps} ({error}): give RGBA or GRAY8"))
 }
 
@@ -121,7 +126,8 @@ fn picture(frame: &Frame, size: (u32, u32)) -> Result<Result<OwnedPicture>, glib
 
 /// Returns the bytes of a component with one byte per pixel and without subsampling.
 fn component(frame: &Frame, component: u32) -> Result<Vec<u8>, glib::BoolError> {
-    let stride = usize::try_from(frame.comp_stride(component)).unwrap_or_default().max(1);
+    let upside_down = |_| glib::bool_error!("it is stored upside down, which is not supported for masks");
+    let stride = usize::try_from(frame.comp_stride(component)).map_err(upside_down)?.max(1);
     let step = usize::try_from(frame.comp_pstride(component)).unwrap_or_default().max(1);
     let (width, height) = (frame.width() as usize, frame.height() as usize);
     let rows = frame.comp_data(component)?.chunks(stride).take(height);
@@ -137,7 +143,7 @@ fn scale(
     format: VideoFormat,
     (width, height): (u32, u32),
 ) -> Result<VideoFrame<Readable>, glib::BoolError> {
-    let input = frame.info();
+    let input = frame::safe_to_convert(frame.info())?;
     let output = VideoInfo::builder(format, width, height)
         .fps(input.fps())
         .interlace_mode(input.interlace_mode())
@@ -145,7 +151,7 @@ fn scale(
     let mut buffer = gst::Buffer::with_size(output.size())?;
     let inner = buffer.get_mut().ok_or_else(|| glib::bool_error!("the new buffer is not writable"))?;
     let mut out = FrameMut::from_buffer_ref_writable(inner, &output)?;
-    frame::converter(input, &output)?.frame_ref(frame, &mut out);
+    frame::converter(&input, &output)?.frame_ref(frame, &mut out);
     drop(out);
     VideoFrame::from_buffer_readable(buffer, &output)
         .map_err(|_| glib::bool_error!("the new buffer cannot be mapped"))

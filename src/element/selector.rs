@@ -44,6 +44,16 @@ pub enum Task {
     },
 }
 
+impl Task {
+    /// What is selected.
+    pub fn prompt(&self) -> Option<&Prompt> {
+        match self {
+            Self::Select(prompt) => Some(prompt),
+            Self::Correct { .. } => None,
+        }
+    }
+}
+
 impl Networks {
     fn unload(&mut self) {
         (self.prompt, self.person) = (None, None);

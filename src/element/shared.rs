@@ -27,6 +27,10 @@ pub struct Shared {
     pub active_device: Option<String>,
     /// The application has requested a restart of tracking from the reference.
     pub reset: bool,
+    /// A segment began after the last buffer.
+    pub new_segment: bool,
+    /// The stream was flushed while a buffer was processed, by a handler of a message.
+    pub flushed: bool,
     /// What to select in the next buffer.
     pub request: Option<SelectionRequest>,
     pub gestures: Gestures,

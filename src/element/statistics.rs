@@ -12,25 +12,20 @@ use super::segmenter::ObjectStatus;
 /// Number of frames over which times are measured.
 const WINDOW: usize = 512;
 
-/// The last `window` times, in a ring buffer.
+/// The last `N` times, in a ring buffer.
 #[derive(Debug, Default)]
-pub struct Recent {
+pub struct Recent<const N: usize> {
     times: Vec<Duration>,
     next: usize,
-    window: usize,
 }
 
-impl Recent {
-    pub fn new(window: usize) -> Self {
-        Self { times: Vec::new(), next: 0, window: window.max(1) }
-    }
-
+impl<const N: usize> Recent<N> {
     pub fn add(&mut self, time: Duration) {
         match self.times.get_mut(self.next) {
             Some(oldest) => *oldest = time,
             None => self.times.push(time),
         }
-        self.next = (self.next + 1) % self.window.max(1);
+        self.next = (self.next + 1) % N;
     }
 
     pub fn len(&self) -> usize {
@@ -53,37 +48,19 @@ impl Recent {
 }
 
 /// Counts and times since the start, and the status of the last frame.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Statistics {
     frames: u64,
     inferences: u64,
     held: u64,
     dropped: u64,
-    inference: Recent,
-    total: Recent,
+    inference: Recent<WINDOW>,
+    total: Recent<WINDOW>,
     confidence: f64,
     objects: Vec<ObjectStatus>,
     threads: u32,
     /// Width and height in pixels.
     network_size: (usize, usize),
-}
-
-impl Default for Statistics {
-    fn default() -> Self {
-        let recent = || Recent::new(WINDOW);
-        Self {
-            frames: 0,
-            inferences: 0,
-            held: 0,
-            dropped: 0,
-            inference: recent(),
-            total: recent(),
-            confidence: 0.0,
-            objects: Vec::new(),
-            threads: 0,
-            network_size: (0, 0),
-        }
-    }
 }
 
 /// Origin of the mask of a frame.
@@ -200,7 +177,7 @@ mod tests {
 
     #[test]
     fn means_and_quantiles_of_the_last_times() {
-        let mut recent = Recent::new(100);
+        let mut recent = Recent::<100>::default();
         assert_eq!((recent.mean(), recent.quantile(0.99)), (Duration::ZERO, None));
         recent.add(ms(7));
         assert_eq!(

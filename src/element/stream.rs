@@ -12,7 +12,7 @@ use gstreamer_video as gst_video;
 use super::compose::{Composer, Request};
 use super::continuity::{self, Continuity};
 use super::discont::DiscontTracker;
-use super::frame::Frame;
+use super::frame::{self, Frame};
 use super::in_progress::Ticket;
 use super::marks::Marks;
 use super::pending::PendingFrame;
@@ -66,6 +66,8 @@ pub trait Host {
     /// Posts warnings about a mask that is probably wrong but used nevertheless.
     fn post_mask_warnings(&self, mask: &Path, warnings: Vec<MaskWarning>);
     fn warn_no_reference(&self);
+    /// Warns that the property `object` is none of the `ids` of the reference.
+    fn warn_missing_object(&self, object: u32, ids: &[u8]);
     /// Warns that the colours of the output format `format` are not premultiplied.
     fn warn_not_premultiplied(&self, format: gst_video::VideoFormat);
     /// Makes the reference that is selected in the next buffer, `frame`, or in `ref-image`. In live and interactive
@@ -115,10 +117,12 @@ pub struct Stream {
     /// Timestamp of the last frame.
     last_pts: Option<gst::ClockTime>,
     /// Differences between the timestamps of the last frames.
-    gaps: Recent,
+    gaps: Recent<GAPS>,
     /// Whether downstream supports strides and offsets.
     video_meta: bool,
     no_reference_reported: bool,
+    /// The object that was reported as missing in the reference; 0 = none.
+    missing_object: u32,
     not_premultiplied_reported: bool,
     negotiation_explained: bool,
     /// Remaining buffers at which the use of the alpha channel is checked.
@@ -147,9 +151,10 @@ impl Stream {
             discont: DiscontTracker::default(),
             auto_quality: if auto_quality { AutoQuality::Undecided } else { AutoQuality::Off },
             last_pts: None,
-            gaps: Recent::new(GAPS),
+            gaps: Recent::default(),
             video_meta: false,
             no_reference_reported: false,
+            missing_object: 0,
             not_premultiplied_reported: false,
             negotiation_explained: false,
             alpha_checks: 0,
@@ -231,6 +236,7 @@ impl Stream {
         element: &impl Host,
         buffer: gst::Buffer,
     ) -> Result<Option<PendingFrame>, ProcessError> {
+        frame::check_size(&buffer, &self.input()?)?;
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
         let request = element.shared().take_request();
         if let Some(request) = request {
@@ -257,14 +263,16 @@ impl Stream {
                 element.find_person(&Frame::from_buffer_ref_readable(&buffer, &info)?, encoder, search)?;
             }
         }
-        let (change, reset) = {
+        let (change, reset, is_new_segment) = {
             let mut shared = element.shared();
-            (shared.slot.take_change(), std::mem::take(&mut shared.reset))
+            let is_new_segment = std::mem::take(&mut shared.new_segment);
+            (shared.slot.take_change(), std::mem::take(&mut shared.reset), is_new_segment)
         };
         if reset {
             self.continuity.flush();
         }
-        let restart = self.continuity.is_break(discont, buffer.pts());
+        // Without a flush, buffers after a seek need not be flagged.
+        let restart = self.continuity.is_break(discont || is_new_segment, buffer.pts());
         let mut frame = PendingFrame { buffer, change, restart, prefetched: None };
         if !self.delays() {
             return Ok(Some(frame));
@@ -316,8 +324,12 @@ impl Stream {
         let PendingFrame { buffer, change, restart, prefetched } = frame;
         self.begin_auto_quality(element);
         let pts = buffer.pts();
-        let Some((matte, origin)) = self.segment(element, &buffer, (change, restart, prefetched), times)?
-        else {
+        let again = change.clone();
+        let segmented = self.segment(element, &buffer, (change, restart, prefetched), times);
+        if let (Err(_), Some(change)) = (&segmented, again) {
+            element.shared().slot.retry(change);
+        }
+        let Some((matte, origin)) = segmented? else {
             self.discont.record_gap();
             self.tune_quality(element, None, times, pts);
             return Ok(None);
@@ -499,6 +511,14 @@ impl Stream {
         for state in others {
             element.post_reference(state, buffer.pts(), None);
         }
+        let object = element.settings().object;
+        let ids = self.segmenter.tracker().object_ids();
+        let is_missing = object != 0 && !ids.is_empty() && !ids.iter().any(|&id| u32::from(id) == object);
+        let missing_object = if is_missing { object } else { 0 };
+        if is_missing && self.missing_object != object {
+            element.warn_missing_object(object, ids);
+        }
+        self.missing_object = missing_object;
         let can_select = {
             let settings = element.settings();
             settings.interactive || settings.ref_auto != RefAuto::None

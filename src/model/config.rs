@@ -232,7 +232,8 @@ impl Config {
         if affinity && self.affinities() > MAX_AFFINITIES {
             return refuse(format!(
                 "network_size {height}x{width} with a memory of {memory} would compare {} pairs of positions, the \
-                 maximum is {MAX_AFFINITIES}: choose a smaller size",
+                 maximum is {MAX_AFFINITIES}: choose a smaller size (of the element by quality, or by network-width and \
+                 network-height), such as 384x672",
                 self.affinities()
             ));
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use gst::prelude::*;
 use gstreamer as gst;
 use png::{BitDepth, ColorType};
 use safetensors::SafeTensors;
@@ -244,4 +245,55 @@ fn buffer_too_small() {
     assert_eq!(result, Err(gst::FlowError::Error));
     assert_eq!(next_message(&bus), "armed");
     assert!(next_message(&bus).starts_with("error: "));
+}
+
+#[test]
+fn a_video_meta_of_another_size_is_refused() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let bus = bus(&element);
+    let (mut harness, _) = mask_output(&element);
+    let large = info(gstreamer_video::VideoFormat::I420, 80, 64);
+    let mut buffer = frame(&large, 0);
+    let flags = gstreamer_video::VideoFrameFlags::empty();
+    gstreamer_video::VideoMeta::add(buffer.get_mut().unwrap(), flags, large.format(), 80, 64).unwrap();
+    assert_eq!(harness.push(buffer), Err(gst::FlowError::Error));
+    assert_eq!(next_message(&bus), "armed");
+    let error = next_message(&bus);
+    assert!(error.starts_with("error: ") && error.contains("80x64"), "{error}");
+}
+
+#[test]
+fn a_failed_buffer_does_not_lose_the_reference() {
+    for threading in [false, true] {
+        let element = element();
+        element.set_property("frame-threading", threading);
+        let (mut harness, info) = mask_output(&element);
+        harness.push(frame(&info, 0)).unwrap();
+        assert!(set_reference(&element, &grey(disc), None));
+        let mut results = (1..4).map(|_| harness.push(gst::Buffer::from_mut_slice(vec![0u8; 100])));
+        assert!(results.any(|result| result.is_err()));
+        flush(&mut harness);
+        while harness.buffers_in_queue() > 0 {
+            harness.pull().unwrap();
+        }
+        for number in 0..3 {
+            harness.push(frame(&info, number)).unwrap();
+        }
+        let output = harness.pull().unwrap();
+        assert_eq!(plane(&output, &src_info(&harness), 0, 1), pixels(disc), "threading: {threading}");
+        assert_eq!(reference_state(&element), "seeded");
+    }
+}
+
+#[test]
+fn a_bad_image_of_a_box_fails_the_start() {
+    let element = element();
+    let bus = bus(&element);
+    element.set_property("ref-image", "/nowhere.png");
+    element.set_property("ref-box", gst::Array::new([1.0, 2.0, 30.0, 40.0]));
+    assert!(element.set_state(gst::State::Paused).is_err());
+    let error = next_message(&bus);
+    assert!(error.starts_with("error: ") && error.contains("/nowhere.png"), "{error}");
+    element.set_state(gst::State::Null).unwrap();
 }

@@ -390,5 +390,16 @@ fn flow_errors_of_the_pending_frame_are_reported() {
         let errors = rig.take().errors;
         assert_eq!(errors.len(), usize::from(error != gst::FlowError::Eos), "{errors:?}");
         rig.flush();
+
+        // Also if another event has output the last buffer.
+        rig.begin("stream", &info);
+        rig.src.push(frame(&info, 0)).unwrap();
+        refuse(Some(error));
+        rig.src.push_event(gst::event::Gap::new(gst::ClockTime::ZERO, None));
+        assert_eq!(rig.src.push_event(gst::event::Eos::new()), error == gst::FlowError::Eos);
+        refuse(None);
+        let errors = rig.take().errors;
+        assert_eq!(errors.len(), usize::from(error != gst::FlowError::Eos), "{errors:?}");
+        rig.flush();
     }
 }

@@ -180,3 +180,12 @@ fn each_mask_is_warned_about_once_while_playing_and_by_signal() {
     assert!(message.contains("48x64") && message.contains("ref-image 64x48"), "{message}");
     assert_eq!(next_message(&bus), "armed");
 }
+
+#[test]
+fn an_object_that_the_mask_does_not_have_is_reported_once() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), disc);
+    let warnings = warnings(&format!("ref-mask={} object=2", mask.display()));
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("no object 2") && warnings[0].contains("[1]"), "{warnings:?}");
+}

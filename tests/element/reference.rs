@@ -211,6 +211,14 @@ fn discont_and_flush_restart_from_the_reference() {
     }
     flush(&mut harness);
     assert_eq!(values(&mut harness, scene(&info, 0)), first, "after a flush");
+
+    for number in 1..4 {
+        values(&mut harness, frame(&info, number));
+    }
+    harness.push_event(crate::rig::segment());
+    let mut earlier = scene(&info, 1);
+    earlier.get_mut().unwrap().unset_flags(gst::BufferFlags::DISCONT);
+    assert_eq!(values(&mut harness, earlier), first, "after a loop without a flush");
 }
 
 #[test]

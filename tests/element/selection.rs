@@ -155,6 +155,28 @@ fn a_selection_outside_the_first_frame_ends_the_stream_and_a_later_one_is_a_warn
 }
 
 #[test]
+fn a_bad_signal_is_a_warning_also_without_a_reference() {
+    let element = new_element();
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    harness.push(picture(0)).unwrap();
+    assert!(warning(&bus).contains("no reference"));
+    let mut next = |words: &str| {
+        harness.push(picture(1)).unwrap();
+        let warning = warning(&bus);
+        assert!(warning.contains(words), "{warning}");
+    };
+    for (x, y) in [(-5.0, 10.0), (f64::NAN, 3.0), (999.0, 10.0)] {
+        element.emit_by_name::<()>("select-point", &[&x, &y, &true]);
+        next("outside");
+    }
+    element.emit_by_name::<()>("select-box", &[&-50.0, &-9.0, &tight()[2], &3.0]);
+    next("not inside");
+    element.emit_by_name::<()>("select-point", &[&5.0, &5.0, &false]);
+    next("neither a box nor a point");
+}
+
+#[test]
 fn ref_mask_takes_precedence_over_a_box() {
     let files = Files::new();
     let left = files.mask("left.png", (320, 180), |x, _| if x < 160 { 255 } else { 0 });
@@ -487,20 +509,23 @@ fn clicks_in_quick_succession_all_count() {
     drag(&mut harness, 3, (20.0, 20.0), (20.0, 20.0));
     drag(&mut harness, 3, (40.0, 160.0), (40.0, 160.0));
     let mut number = 0;
-    // The selection, in one or two steps, then one correction with both clicks.
-    let begun = Instant::now();
+    // The selection, in one or two steps, then one correction with both clicks, and nothing for a while.
     let mut states = Vec::new();
-    while begun.elapsed() < Duration::from_secs(6) {
+    let armed = |states: &[String]| states.iter().filter(|state| *state == "armed").count();
+    let (begun, mut last) = (Instant::now(), Instant::now());
+    while begun.elapsed() < Duration::from_secs(60)
+        && (armed(&states) < 2 || last.elapsed() < Duration::from_secs(4))
+    {
         number += 1;
         overlap(&mut harness, number);
         while let Some(message) = bus.pop_filtered(&[gst::MessageType::Element, gst::MessageType::Warning]) {
             let structure = message.structure().unwrap();
             states.push(structure.get::<String>("state").unwrap_or_else(|_| structure.name().to_string()));
+            last = Instant::now();
         }
         std::thread::sleep(Duration::from_millis(30));
     }
-    let armed = states.iter().filter(|state| *state == "armed").count();
-    assert!((2..=3).contains(&armed), "{states:?}");
+    assert!((2..=3).contains(&armed(&states)), "{states:?}");
     assert!(overlap(&mut harness, number + 1) > 0.8);
 }
 
@@ -525,10 +550,10 @@ fn signals_select_in_the_frame_and_properties_in_the_image() {
         element.set_property("ref-image", path.to_str().unwrap());
         element.set_property("interactive", interactive);
         element.set_property("ref-box", rectangle(tight()));
-        let mut harness = start(&element);
-        let _ = harness.push(picture(0));
+        assert!(element.set_state(gst::State::Paused).is_err());
         let message = next_message(&bus);
         assert!(message.contains("64x36"), "interactive={interactive}: {message}");
+        element.set_state(gst::State::Null).unwrap();
     }
 }
 

@@ -4,6 +4,7 @@
 
 use gst::prelude::*;
 use gstreamer as gst;
+use gstreamer_video as gst_video;
 use gstreamer_video::VideoFormat;
 
 use crate::util::*;
@@ -122,6 +123,15 @@ fn bad_samples_keep_the_old_reference() {
     let caps = good.caps_owned().unwrap();
     let short = gst::Sample::builder().buffer(&gst::Buffer::with_size(9).unwrap()).caps(&caps).build();
     let many = sample(VideoFormat::Gray8, pixels(|x, _| (x % 17) as u8));
+    let with_stride = |offset: usize, stride: i32| {
+        let mut buffer = gst::Buffer::from_slice(vec![0; 64 * 48 * 4]);
+        let inner = buffer.get_mut().unwrap();
+        let flags = gst_video::VideoFrameFlags::empty();
+        let info = crate::util::info(VideoFormat::Rgba, 64, 48);
+        let added = gst_video::VideoMeta::add_full(inner, flags, info.format(), 64, 48, &[offset], &[stride]);
+        added.unwrap();
+        gst::Sample::builder().buffer(&buffer).caps(&info.to_caps().unwrap()).build()
+    };
     assert!(set_reference(&element, &many, None), "16 objects, the maximum");
     assert_eq!(next_message(&bus), "armed");
     values(&mut harness, frame(&info, 1));
@@ -131,6 +141,8 @@ fn bad_samples_keep_the_old_reference() {
         (other.clone(), None, "give raw video"),
         (short, None, "cannot be mapped"),
         (gst::Sample::builder().build(), None, "no caps"),
+        (with_stride(0, 0), None, "a stride of 0"),
+        (with_stride(47 * 64 * 4, -64 * 4), None, "upside down"),
         (good, Some(other), "picture"),
     ] {
         assert!(!set_reference(&element, &mask, image.as_ref()), "{part}");

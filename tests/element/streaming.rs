@@ -177,3 +177,30 @@ fn controlled_properties_follow_the_stream() {
         assert_eq!(values[0], expected);
     }
 }
+
+#[test]
+fn a_handler_of_a_message_can_seek() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), disc);
+    for queue in ["", "queue !"] {
+        let pipeline = Pipeline::new(&format!(
+            "videotestsrc num-buffers=20 ! {queue} video/x-raw,format=I420,width=64,height=48 ! fastganseg device=cpu \
+             ref-mask={} ! fakesink",
+            mask.display()
+        ));
+        let seeks = std::sync::atomic::AtomicU32::new(0);
+        let weak = pipeline.downgrade();
+        pipeline.bus().unwrap().set_sync_handler(move |_, message| {
+            let state = message.structure().and_then(|structure| structure.get::<String>("state").ok());
+            if state.as_deref() == Some("seeded")
+                && seeks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0
+                && let Some(pipeline) = weak.upgrade()
+            {
+                let _ = pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO);
+            }
+            gst::BusSyncReply::Pass
+        });
+        pipeline.set_state(gst::State::Playing).unwrap();
+        assert!(pipeline.ends());
+    }
+}

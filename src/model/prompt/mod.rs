@@ -147,6 +147,21 @@ impl Prompt {
         Ok(())
     }
 
+    /// The same prompt with the part of its box that is inside of a picture, if any is.
+    #[cfg(feature = "plugin")]
+    pub(crate) fn clipped(mut self, (width, height): (usize, usize)) -> Self {
+        if let Some(rect) = &mut self.rect {
+            let (x, y) = (rect.x.max(0.0), rect.y.max(0.0));
+            let (right, bottom) =
+                ((rect.x + rect.width).min(width as f64), (rect.y + rect.height).min(height as f64));
+            let is_finite = [rect.x, rect.y, rect.width, rect.height].into_iter().all(f64::is_finite);
+            if is_finite && right > x && bottom > y {
+                *rect = Rect { x, y, width: right - x, height: bottom - y };
+            }
+        }
+        self
+    }
+
     /// The same prompt for the picture scaled by `scale` to the width and height `size`. The mask is dropped.
     #[cfg(feature = "plugin")]
     pub(crate) fn scaled(&self, scale: (f64, f64), (width, height): (usize, usize)) -> Self {

@@ -191,3 +191,19 @@ fn a_negative_click_removes_only_the_object_at_the_click() {
     assert!(left(&square) > 0.95, "{}", left(&square));
     assert!(left(&inside) < 0.05, "{}", left(&inside));
 }
+
+#[cfg(feature = "plugin")]
+#[test]
+fn a_box_is_clipped_to_the_picture_if_any_of_it_is_inside() {
+    let clipped = |x: f64, y: f64, width: f64, height: f64| {
+        let rect = Some(Rect { x, y, width, height });
+        let Rect { x, y, width, height } =
+            Prompt { rect, ..Prompt::default() }.clipped((60, 40)).rect.unwrap();
+        [x, y, width, height]
+    };
+    assert_eq!(clipped(-10.0, 30.0, 20.0, 20.0), [0.0, 30.0, 10.0, 10.0]);
+    assert_eq!(clipped(50.0, -5.0, 20.0, 50.0), [50.0, 0.0, 10.0, 40.0]);
+    assert_eq!(clipped(1.0, 2.0, 3.0, 4.0), [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(clipped(61.0, 2.0, 3.0, 4.0), [61.0, 2.0, 3.0, 4.0], "outside, an error later");
+    assert!(clipped(f64::NAN, 2.0, 3.0, 4.0)[0].is_nan());
+}
