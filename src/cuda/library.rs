@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Loads the compiled `shim.cpp`.
+//! Loads the compiled `shim.cpp`, and other libraries that are part of a program.
 
 use libloading::Library;
 
 /// The shared library; empty if the build script could not compile it.
 const BYTES: &[u8] = include_bytes!(env!("FASTGANSEG_CUDA_SHIM"));
 
-/// Loads the library from a file in memory, so that the plugin remains a single file.
+/// Loads the shim.
 ///
 /// # Errors
 /// The reason if the library is not part of this build or cannot be loaded.
-#[cfg(target_os = "linux")]
 pub fn open() -> Result<Library, String> {
-    use std::os::fd::AsRawFd;
-
-    use libloading::os::unix::{self, RTLD_LOCAL, RTLD_NOW};
-
     if BYTES.is_empty() {
         return Err(concat!(
             "this build has no CUDA shim, because a C++ compiler or CUDA's headers were missing: run ",
@@ -24,32 +19,41 @@ pub fn open() -> Result<Library, String> {
         )
         .into());
     }
+    open_embedded(BYTES)
+}
+
+/// Loads the shared library `bytes` from a file in memory, so that a plugin or program remains a single file. It must have no
+/// initialisers except those of the C++ runtime.
+///
+/// # Errors
+/// The reason if the library cannot be loaded; always on other systems than Linux.
+#[cfg(target_os = "linux")]
+pub fn open_embedded(bytes: &[u8]) -> Result<Library, String> {
+    use std::io::Write;
+    use std::os::fd::{AsRawFd, FromRawFd};
+
+    use libloading::os::unix::{self, RTLD_LOCAL, RTLD_NOW};
+
+    let in_memory = || -> std::io::Result<std::fs::File> {
+        // SAFETY: the name is null-terminated, and the descriptor has no other owner.
+        let mut file = unsafe {
+            let descriptor = libc::memfd_create(c"libfastganseg_embedded.so".as_ptr(), libc::MFD_CLOEXEC);
+            if descriptor < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            std::fs::File::from_raw_fd(descriptor)
+        };
+        file.write_all(bytes)?;
+        Ok(file)
+    };
     let file = in_memory().map_err(|error| format!("cannot create a file in memory: {error}"))?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // SAFETY: the shim has no initialisers except those of the C++ runtime.
+    // SAFETY: the libraries have no initialisers except those of the C++ runtime.
     let library = unsafe { unix::Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
     library.map(Library::from).map_err(|error| error.to_string())
 }
 
-#[cfg(target_os = "linux")]
-fn in_memory() -> std::io::Result<std::fs::File> {
-    use std::io::Write;
-    use std::os::fd::FromRawFd;
-
-    // SAFETY: the name is null-terminated, and the descriptor has no other owner.
-    let mut file = unsafe {
-        let descriptor = libc::memfd_create(c"libfastganseg_cuda.so".as_ptr(), libc::MFD_CLOEXEC);
-        if descriptor < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        std::fs::File::from_raw_fd(descriptor)
-    };
-    file.write_all(BYTES)?;
-    Ok(file)
-}
-
 #[cfg(not(target_os = "linux"))]
-pub fn open() -> Result<Library, String> {
-    let _ = BYTES;
-    Err("the CUDA shim is available on Linux only".into())
+pub fn open_embedded(_: &[u8]) -> Result<Library, String> {
+    Err("shared libraries that are part of a program are supported on Linux only".into())
 }

@@ -11,6 +11,7 @@ mod library;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::{Arc, OnceLock};
 
+pub use self::library::open_embedded;
 use libloading::Library;
 use tch::Tensor;
 

@@ -55,6 +55,31 @@ pub trait ShallowClone {
     fn shallow_clone(&self) -> Self;
 }
 
+impl ShallowClone for Tensor {
+    fn shallow_clone(&self) -> Self {
+        Self::shallow_clone(self)
+    }
+}
+
+impl<T: ShallowClone> ShallowClone for Option<T> {
+    fn shallow_clone(&self) -> Self {
+        self.as_ref().map(T::shallow_clone)
+    }
+}
+
+/// Implements [`ShallowClone`] field by field.
+macro_rules! shallow_clone {
+    ($type:ty: $($field:ident),+ $(,)?) => {
+        impl $crate::model::ShallowClone for $type {
+            fn shallow_clone(&self) -> Self {
+                use $crate::model::ShallowClone;
+                Self { $($field: ShallowClone::shallow_clone(&self.$field)),+ }
+            }
+        }
+    };
+}
+pub(crate) use shallow_clone;
+
 /// How a frame shows an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {

@@ -81,8 +81,9 @@ fn farthest(region: &[bool], width: usize) -> (f64, f64) {
     (best.0 as f64 - 0.5, best.1 as f64 - 0.5)
 }
 
-/// Returns the largest 4-connected region of `mask`, and its number of pixels.
-fn largest_region(mask: &[bool], width: usize) -> (Vec<bool>, usize) {
+/// Returns the largest 4-connected region of `mask`, the first in reading order if several have the same size, and its number
+/// of pixels.
+pub fn largest_region(mask: &[bool], width: usize) -> (Vec<bool>, usize) {
     let mut left = mask.to_vec();
     let mut best = Vec::new();
     for start in 0..mask.len() {

@@ -7,6 +7,7 @@ use tch::Tensor;
 use super::super::layers::{RelativeRect, channels_last, resample_part};
 use super::super::meter;
 use crate::Result;
+use crate::model::{ShallowClone, shallow_clone};
 
 /// Numbers of blocks of MobileNetV2 up to the features at strides 2, 4, 8 and 16. The expansion of the block after those of
 /// stride 8 is a feature as well.
@@ -45,6 +46,8 @@ pub struct Features {
     /// The image as 2x2 sub-images, (N, 12, H/2, W/2); only for a decoder with an edge stage.
     pub detail: Option<Tensor>,
 }
+
+shallow_clone!(Features: s2, s4, s8, s16, key16, key8, detail);
 
 impl Features {
     /// Returns the same features for `n` objects, without a copy.
@@ -86,19 +89,6 @@ impl Features {
             key8: unit_length(&resample(&self.key8, 8)?)?,
             ..self.shallow_clone()
         })
-    }
-
-    /// Returns another handle on the same tensors.
-    pub fn shallow_clone(&self) -> Self {
-        Self {
-            s2: self.s2.shallow_clone(),
-            s4: self.s4.shallow_clone(),
-            s8: self.s8.shallow_clone(),
-            s16: self.s16.shallow_clone(),
-            key16: self.key16.shallow_clone(),
-            key8: self.key8.shallow_clone(),
-            detail: self.detail.as_ref().map(Tensor::shallow_clone),
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use tch::Tensor;
 use super::features::{EncoderFeatures, FEATURE_BLOCKS};
 use crate::Result;
 use crate::model::layers::Conv;
-use crate::model::packed::{Dense, Factors, Map, PANEL, UNLIMITED, padded_bias, share, values_mut};
+use crate::model::packed::{Dense, Factors, Map, PANEL, UNLIMITED, grown, padded_bias, share, values_mut};
 use crate::model::tensor_slices::{floats, is_float, pixels, plain};
 use crate::model::vector::{Element, Kernel, Vector, run};
 use crate::team::in_parallel;
@@ -234,16 +234,17 @@ impl Block {
         let zeros = SIDE;
         let out_width = width / self.stride;
         let Buffers { ring, middle, pairs } = buffers;
-        ring.resize((SIDE + 1) * length, 0.0);
+        let ring = grown(ring, (SIDE + 1) * length);
         for row in ring.chunks_exact_mut(length) {
             row[..self.hidden].fill(0.0);
             row[length - self.hidden..].fill(0.0);
         }
         ring[zeros * length..].fill(0.0);
-        match self.project.factors() {
-            Factors::Float32 => middle.resize(out_width * self.hidden, 0.0),
-            Factors::Bfloat16 => pairs.resize(out_width * self.hidden / 2, 0),
-        }
+        let (floats, halves) = match self.project.factors() {
+            Factors::Float32 => (out_width * self.hidden, 0),
+            Factors::Bfloat16 => (0, out_width * self.hidden / 2),
+        };
+        let (middle, pairs) = (grown(middle, floats), grown(pairs, halves));
         // Zeros are above and to the left only at stride 1.
         let before = usize::from(self.stride == 1);
         let own = rows.start * self.stride..rows.end * self.stride;

@@ -13,6 +13,7 @@ use super::attention::{self, LocalReadout, Readout};
 use super::backbone::Channels;
 use super::features::{EncoderFeatures, Features, expand, product, unit_length};
 use super::tokens::Tokens;
+use crate::model::{ShallowClone, shallow_clone};
 use crate::{Result, visit_fields};
 
 /// Bias of excluded positions, far below any logit.
@@ -33,13 +34,7 @@ pub struct Biases {
 }
 
 visit_fields!(Biases: previous16, local8);
-
-impl Biases {
-    /// Returns another handle on the same tensors.
-    pub fn shallow_clone(&self) -> Self {
-        Self { previous16: self.previous16.shallow_clone(), local8: self.local8.shallow_clone() }
-    }
-}
+shallow_clone!(Biases: previous16, local8);
 
 /// Memory readout of a frame, at strides 16 (`coarse`) and 8 (`fine`): the values read, (N, channels, positions),
 /// and the maximum similarity to object and to background, (N, 2, positions).

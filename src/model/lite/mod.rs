@@ -29,7 +29,7 @@ use self::matching::{Biases, Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
 use super::layers::{RelativeRect, Visit, average_pool, channels_last, resample_part};
 use super::shuffle::unshuffle;
-use super::{Config, Factors, Regressor, Role, ShallowClone, Sight};
+use super::{Config, Factors, Regressor, Role, ShallowClone, Sight, shallow_clone};
 use crate::model::layers::copy_of;
 use crate::team::TeamGuard;
 use crate::{Error, Result, visit_fields};
@@ -95,17 +95,7 @@ pub struct EncodedFrame {
     readout: MemoryReadout,
 }
 
-impl ShallowClone for Reference {
-    fn shallow_clone(&self) -> Self {
-        Self {
-            mask: self.mask.shallow_clone(),
-            features: self.features.shallow_clone(),
-            tokens: self.tokens.shallow_clone(),
-            views: self.views.shallow_clone(),
-            biases: self.biases.shallow_clone(),
-        }
-    }
-}
+shallow_clone!(Reference: mask, features, tokens, views, biases);
 
 impl ShallowClone for State {
     fn shallow_clone(&self) -> Self {

@@ -4,6 +4,7 @@
 
 use tch::Tensor;
 
+use crate::model::{ShallowClone, shallow_clone};
 use crate::{Result, visit_fields};
 
 /// Tokens of the reference and of predicted frames. Tokens of several frames are concatenated.
@@ -24,22 +25,33 @@ pub struct Tokens {
 }
 
 visit_fields!(Tokens: key16, value16, mask16, key8, value8, mask8);
+shallow_clone!(Tokens: key16, value16, mask16, key8, value8, mask8);
 
 impl Tokens {
-    /// Concatenates the tokens of several frames.
-    pub fn concatenate(frames: &[&Tokens]) -> Result<Self> {
-        let cat = |field: fn(&Tokens) -> &Tensor| -> Result<Tensor> {
-            let parts: Vec<&Tensor> = frames.iter().map(|tokens| field(tokens)).collect();
-            Ok(Tensor::f_cat(&parts, -1)?)
-        };
+    fn fields(&self) -> [&Tensor; 6] {
+        [&self.key16, &self.value16, &self.mask16, &self.key8, &self.value8, &self.mask8]
+    }
+
+    /// Applies `f` to each field of all items of `tokens`.
+    ///
+    /// # Errors
+    /// That of `f`.
+    pub fn combine(tokens: &[&Self], f: impl Fn(&[&Tensor]) -> Result<Tensor>) -> Result<Self> {
+        let fields: Vec<[&Tensor; 6]> = tokens.iter().map(|tokens| tokens.fields()).collect();
+        let field = |index: usize| f(&fields.iter().map(|fields| fields[index]).collect::<Vec<_>>());
         Ok(Self {
-            key16: cat(|tokens| &tokens.key16)?,
-            value16: cat(|tokens| &tokens.value16)?,
-            mask16: cat(|tokens| &tokens.mask16)?,
-            key8: cat(|tokens| &tokens.key8)?,
-            value8: cat(|tokens| &tokens.value8)?,
-            mask8: cat(|tokens| &tokens.mask8)?,
+            key16: field(0)?,
+            value16: field(1)?,
+            mask16: field(2)?,
+            key8: field(3)?,
+            value8: field(4)?,
+            mask8: field(5)?,
         })
+    }
+
+    /// Concatenates the tokens of several frames.
+    pub fn concatenate(frames: &[&Self]) -> Result<Self> {
+        Self::combine(frames, |parts| Ok(Tensor::f_cat(parts, -1)?))
     }
 
     /// Appends the stride-16 tokens of `other`. They are few, and enough to match its content.
@@ -66,36 +78,12 @@ impl Tokens {
             let shape: Vec<i64> = (0..x.dim()).map(|axis| if axis == 0 { n } else { 1 }).collect();
             Ok(x.f_where_self(&present.f_reshape(&shape)?, y)?)
         };
-        Ok(Self {
-            key16: pick(&self.key16, &other.key16)?,
-            value16: pick(&self.value16, &other.value16)?,
-            mask16: pick(&self.mask16, &other.mask16)?,
-            key8: pick(&self.key8, &other.key8)?,
-            value8: pick(&self.value8, &other.value8)?,
-            mask8: pick(&self.mask8, &other.mask8)?,
-        })
+        Self::combine(&[self, other], |pair| pick(pair[0], pair[1]))
     }
 
     /// Whether both are handles on the same tensors.
     pub fn is(&self, other: &Self) -> bool {
         let same = |a: &Tensor, b: &Tensor| a.data_ptr() == b.data_ptr() && a.size() == b.size();
-        same(&self.key16, &other.key16)
-            && same(&self.value16, &other.value16)
-            && same(&self.mask16, &other.mask16)
-            && same(&self.key8, &other.key8)
-            && same(&self.value8, &other.value8)
-            && same(&self.mask8, &other.mask8)
-    }
-
-    /// Returns another handle on the same tensors.
-    pub fn shallow_clone(&self) -> Self {
-        Self {
-            key16: self.key16.shallow_clone(),
-            value16: self.value16.shallow_clone(),
-            mask16: self.mask16.shallow_clone(),
-            key8: self.key8.shallow_clone(),
-            value8: self.value8.shallow_clone(),
-            mask8: self.mask8.shallow_clone(),
-        }
+        self.fields().into_iter().zip(other.fields()).all(|(a, b)| same(a, b))
     }
 }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use tch::Tensor;
 
-use super::bfloat16;
+use super::{bfloat16, grown};
 use crate::Result;
 use crate::model::tensor_slices::{floats, plain};
 use crate::model::vector::{Kernel, MAX_LANES, MIN_LANES, Vector, run};
@@ -180,10 +180,7 @@ impl Dense {
         let pairs = self.inputs.div_ceil(2);
         let length = x.len() / self.inputs * pairs;
         PAIRS.with_borrow_mut(|converted| {
-            if converted.len() < length {
-                converted.resize(length, 0);
-            }
-            let converted = &mut converted[..length];
+            let converted = grown(converted, length);
             bfloat16::convert(x, self.inputs, converted);
             bfloat16::panels(converted, pairs, panels, range, y, width);
         });

@@ -137,6 +137,14 @@ impl Map {
     }
 }
 
+/// Returns the first `length` values of `buffer`, which grows if necessary. It never shrinks, because growing clears memory.
+pub fn grown<T: Copy + Default>(buffer: &mut Vec<T>, length: usize) -> &mut [T] {
+    if buffer.len() < length {
+        buffer.resize(length, T::default());
+    }
+    &mut buffer[..length]
+}
+
 /// Number of rows for each thread that may work on layers.
 pub fn share(rows: usize) -> usize {
     rows.div_ceil(team::size().max(1)).max(1)

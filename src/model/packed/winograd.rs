@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use super::bfloat16::values_mut;
 use super::dense::{Dense, Factors, UNLIMITED, padded_bias};
-use super::share;
+use super::{grown, share};
 use crate::Result;
 use crate::model::tensor_slices::{floats, plain};
 use crate::model::vector::{Element, Kernel, MIN_LANES, Vector, run};
@@ -77,16 +77,30 @@ impl Buffers {
         }
     }
 
-    /// Sets the sizes for a convolution of `width` columns and `count` tiles at once.
-    fn resize(&mut self, conv: &Winograd, width: usize, count: usize) {
-        self.zeros.resize(width * conv.inputs, 0.0);
-        self.rows.resize(SIDE * (STEP * width.div_ceil(STEP) + 2) * conv.inputs, 0.0);
-        match conv.factors {
-            Factors::Float32 => self.tiles.resize(SIDE * SIDE * count * conv.inputs, 0.0),
-            Factors::Bfloat16 => self.pairs.resize(SIDE * SIDE * count * conv.inputs.div_ceil(2), 0),
+    /// Returns the parts of the memory for a convolution of `width` columns and `count` tiles at once.
+    fn parts(&mut self, conv: &Winograd, width: usize, count: usize) -> Parts<'_> {
+        let (tiles, pairs) = match conv.factors {
+            Factors::Float32 => (conv.inputs, 0),
+            Factors::Bfloat16 => (0, conv.inputs.div_ceil(2)),
+        };
+        let all = SIDE * SIDE * count;
+        Parts {
+            zeros: grown(&mut self.zeros, width * conv.inputs),
+            rows: grown(&mut self.rows, SIDE * (STEP * width.div_ceil(STEP) + 2) * conv.inputs),
+            tiles: grown(&mut self.tiles, all * tiles),
+            pairs: grown(&mut self.pairs, all * pairs),
+            products: grown(&mut self.products, all * conv.columns),
         }
-        self.products.resize(SIDE * SIDE * count * conv.columns, 0.0);
     }
+}
+
+/// Parts of [`Buffers`] for a convolution.
+struct Parts<'a> {
+    zeros: &'a [f32],
+    rows: &'a mut [f32],
+    tiles: &'a mut [f32],
+    pairs: &'a mut [u32],
+    products: &'a mut [f32],
 }
 
 impl Winograd {
@@ -118,16 +132,16 @@ impl Winograd {
         let length = STEP * width * self.outputs;
         in_parallel(y.chunks_mut(band * length).enumerate(), |(index, y)| {
             BUFFERS.with_borrow_mut(|buffers| {
-                buffers.resize(self, width, batch * tiles);
+                let mut parts = buffers.parts(self, width, batch * tiles);
                 for (step, y) in y.chunks_mut(batch * length).enumerate() {
                     let first = index * band + step * batch;
                     for row in 0..batch {
-                        self.transform_input(x, size, (first + row) * STEP, row * tiles, buffers);
+                        self.transform_input(x, size, (first + row) * STEP, row * tiles, &mut parts);
                     }
-                    self.multiply(buffers, batch * tiles);
+                    self.multiply(&mut parts, batch * tiles);
                     for (row, y) in y.chunks_mut(length).enumerate() {
                         let place = row * tiles;
-                        let products = &buffers.products;
+                        let products = &*parts.products;
                         let added = added.map(|added| &added[(first + row) * length..][..y.len()]);
                         run(
                             TransformOutput { conv: self, products, place, added, relu, y, width },
@@ -146,9 +160,9 @@ impl Winograd {
         size: (usize, usize),
         first: usize,
         place: usize,
-        buffers: &mut Buffers,
+        parts: &mut Parts,
     ) {
-        let Buffers { zeros, rows, tiles, pairs, .. } = buffers;
+        let Parts { zeros, rows, tiles, pairs, .. } = parts;
         let inputs = self.inputs;
         match self.factors {
             Factors::Float32 => {
@@ -165,8 +179,8 @@ impl Winograd {
     }
 
     /// Multiplies `count` transformed tiles.
-    fn multiply(&self, buffers: &mut Buffers, count: usize) {
-        let Buffers { tiles, pairs, products, .. } = buffers;
+    fn multiply(&self, parts: &mut Parts, count: usize) {
+        let Parts { tiles, pairs, products, .. } = parts;
         let products = self.products.iter().zip(products.chunks_exact_mut(count * self.columns));
         match self.factors {
             Factors::Float32 => {

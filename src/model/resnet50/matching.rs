@@ -7,6 +7,7 @@ use tch::{Tensor, nn};
 
 use crate::Result;
 use crate::model::layers::{Conv, ConvSpec, Visit};
+use crate::model::shallow_clone;
 use crate::visit_fields;
 
 const KERNEL: i64 = 7;
@@ -83,13 +84,7 @@ pub struct ReferenceHalf {
 }
 
 visit_fields!(ReferenceHalf: left, right);
-
-impl ReferenceHalf {
-    /// Returns another handle on the same tensors.
-    pub fn shallow_clone(&self) -> Self {
-        Self { left: self.left.shallow_clone(), right: self.right.shallow_clone() }
-    }
-}
+shallow_clone!(ReferenceHalf: left, right);
 
 /// (7x1 then 1x7) + (1x7 then 7x1) on cat[current, reference], without activations: (N, 256, H/32, W/32).
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::config::{Config, Matching, TemporalSkip};
 use super::layers::{RelativeRect, Visit, average_pool, channels_last, masked_mean, resample_part};
-use super::{Regressor, Role, ShallowClone, Sight};
+use super::{Regressor, Role, ShallowClone, Sight, shallow_clone};
 use crate::{Error, Result, visit_fields};
 use encoder::Encoder;
 use head::{Head, Temporal};
@@ -64,25 +64,9 @@ pub struct State {
     features: Option<Tensor>,
 }
 
-impl ShallowClone for Reference {
-    fn shallow_clone(&self) -> Self {
-        Self {
-            masks: self.masks.shallow_clone(),
-            half: self.half.shallow_clone(),
-            appearance: self.appearance.shallow_clone(),
-        }
-    }
-}
+shallow_clone!(Reference: masks, half, appearance);
 
-impl ShallowClone for State {
-    fn shallow_clone(&self) -> Self {
-        Self {
-            masks: self.masks.shallow_clone(),
-            temporal: self.temporal.as_ref().map(Tensor::shallow_clone),
-            features: self.features.as_ref().map(Tensor::shallow_clone),
-        }
-    }
-}
+shallow_clone!(State: masks, temporal, features);
 
 impl Resnet50 {
     /// Creates a trainable network with random weights, its variables under `path`.

@@ -2,6 +2,7 @@
 
 //! Loads the compiled `shim.cpp` and `nccl.cpp`, which are part of the program.
 
+use gstfastganseg::torch::cuda::open_embedded;
 use libloading::Library;
 
 /// The library of `shim.cpp`; empty if the build script could not compile it.
@@ -18,7 +19,7 @@ pub fn shim() -> Result<Library, String> {
                 .into(),
         );
     }
-    open(SHIM)
+    open_embedded(SHIM)
 }
 
 /// Loads NCCL's process group. libtorch's CUDA libraries must be loaded already.
@@ -29,37 +30,5 @@ pub fn nccl() -> Result<Library, String> {
             "this build has no NCCL ({reason}): run CUDA=1 scripts/setup.sh and build again"
         ));
     }
-    open(NCCL)
-}
-
-/// Loads a library from a file in memory, so that the program remains a single file.
-#[cfg(target_os = "linux")]
-fn open(bytes: &[u8]) -> Result<Library, String> {
-    use std::io::Write;
-    use std::os::fd::{AsRawFd, FromRawFd};
-
-    use libloading::os::unix::{self, RTLD_LOCAL, RTLD_NOW};
-
-    let in_memory = || -> std::io::Result<std::fs::File> {
-        // SAFETY: the name is null-terminated, and the descriptor has no other owner.
-        let mut file = unsafe {
-            let descriptor = libc::memfd_create(c"libfastganseg_distributed.so".as_ptr(), libc::MFD_CLOEXEC);
-            if descriptor < 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            std::fs::File::from_raw_fd(descriptor)
-        };
-        file.write_all(bytes)?;
-        Ok(file)
-    };
-    let file = in_memory().map_err(|error| format!("cannot create a file in memory: {error}"))?;
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // SAFETY: the shim has no initialisers except those of the C++ runtime.
-    let library = unsafe { unix::Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
-    library.map(Library::from).map_err(|error| error.to_string())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open(_: &[u8]) -> Result<Library, String> {
-    Err("several processes are supported on Linux only".into())
+    open_embedded(NCCL)
 }

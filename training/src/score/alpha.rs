@@ -4,6 +4,7 @@
 //! image matting*, CVPR 2009, and the temporal one of Erofeev et al., *Perceptually motivated benchmark for video
 //! matting*, BMVC 2015, over whole frames.
 
+use crate::clicks::largest_region;
 use crate::{Error, Result};
 
 /// Standard deviation of the Gaussian whose derivatives are the gradient, in pixels.
@@ -256,7 +257,7 @@ fn connectivity_error(matte: &AlphaPlane, truth: &AlphaPlane) -> f64 {
             .zip(&truth.values)
             .map(|(&a, &b)| u32::from(a.min(b)) * LEVELS >= 255 * level)
             .collect();
-        let region = largest_region(&opaque, width);
+        let region = largest_region(&opaque, width).0;
         for (connected, inside) in connected.iter_mut().zip(region) {
             if !inside && connected.is_none() {
                 *connected = Some(level - 1);
@@ -275,42 +276,6 @@ fn connectivity_error(matte: &AlphaPlane, truth: &AlphaPlane) -> f64 {
         })
         .sum::<f64>()
         / 1000.0
-}
-
-/// The largest 4-connected region, the first in reading order if several have the same size.
-fn largest_region(flags: &[bool], width: usize) -> Vec<bool> {
-    let mut labels = vec![0u32; flags.len()];
-    let (mut label, mut largest, mut largest_size) = (0, 0, 0);
-    let mut open = Vec::new();
-    for first in 0..flags.len() {
-        if !flags[first] || labels[first] != 0 {
-            continue;
-        }
-        label += 1;
-        labels[first] = label;
-        open.push(first);
-        let mut size = 0;
-        while let Some(pixel) = open.pop() {
-            size += 1;
-            let (x, end) = (pixel % width, flags.len());
-            let neighbours = [
-                (x > 0).then(|| pixel - 1),
-                (x + 1 < width).then_some(pixel + 1),
-                pixel.checked_sub(width),
-                Some(pixel + width).filter(|&pixel| pixel < end),
-            ];
-            for neighbour in neighbours.into_iter().flatten() {
-                if flags[neighbour] && labels[neighbour] == 0 {
-                    labels[neighbour] = label;
-                    open.push(neighbour);
-                }
-            }
-        }
-        if size > largest_size {
-            (largest, largest_size) = (label, size);
-        }
-    }
-    labels.into_iter().map(|label| label != 0 && label == largest).collect()
 }
 
 #[cfg(test)]

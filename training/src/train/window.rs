@@ -10,7 +10,7 @@ use gstfastganseg::torch::model::layers::channels_last;
 use gstfastganseg::torch::model::lite::features::Features;
 use gstfastganseg::torch::model::lite::matching::Biases;
 use gstfastganseg::torch::model::lite::memory::{Selection, Tokens, remember};
-use gstfastganseg::torch::model::{Lite, Regressor, Resnet50, resnet50};
+use gstfastganseg::torch::model::{Lite, Regressor, Resnet50, ShallowClone, resnet50};
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
@@ -180,15 +180,7 @@ fn tokens(network: &Lite, batch: &Batch, index: i64, features: &Features, masks:
         let (features, mask) = (features.narrow(clip, 1)?, masks.f_narrow(0, clip, 1)?);
         clips.push(network.tokens(&features, &mask, count, Selection::Random)?);
     }
-    let join = |part: fn(&Tokens) -> &Tensor| Tensor::f_cat(&clips.iter().map(part).collect::<Vec<_>>(), 0);
-    Ok(Tokens {
-        key16: join(|tokens| &tokens.key16)?,
-        value16: join(|tokens| &tokens.value16)?,
-        mask16: join(|tokens| &tokens.mask16)?,
-        key8: join(|tokens| &tokens.key8)?,
-        value8: join(|tokens| &tokens.value8)?,
-        mask8: join(|tokens| &tokens.mask8)?,
-    })
+    Ok(Tokens::combine(&clips.iter().collect::<Vec<_>>(), |parts| Ok(Tensor::f_cat(parts, 0)?))?)
 }
 
 impl Unroll for Lite {
