@@ -399,7 +399,7 @@ impl Tracker {
         }))
     }
 
-    /// Restores a saved state of the present reference.
+    /// Restores a saved state of the present reference. Scenes before earlier interruptions are forgotten.
     ///
     /// # Errors
     /// [`Error::NoReference`] without a reference, and errors of libtorch.
@@ -413,6 +413,7 @@ impl Tracker {
         self.distractors = state.distractors.clone();
         self.object_stats = state.object_stats.clone();
         self.memory_gate = state.memory_gate.clone();
+        self.interruptions = Interruptions::default();
         Ok(())
     }
 

@@ -6,14 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::info::Info;
-use crate::train::TrainConfig;
-use crate::train::validate::{BY_SEQUENCE, FRAME_STEP, SCORE};
-
-/// Metadata key of the configuration of the run, TOML.
-const CONFIGURATION: &str = "training_config";
+use crate::train::validate::{BY_SEQUENCE, FRAME_STEP, SCORE, SET};
+use crate::train::{CONFIGURATION, TrainConfig};
 
 /// Metadata keys that have their own place in the card.
-const LISTED: [&str; 11] = [
+const LISTED: [&str; 12] = [
     "format",
     "architecture",
     "licence",
@@ -25,6 +22,7 @@ const LISTED: [&str; 11] = [
     "validation_f",
     BY_SEQUENCE,
     FRAME_STEP,
+    SET,
 ];
 
 /// Returns the model card of the weights in `file` of `bytes` bytes, in Markdown. `training` is the configuration
@@ -68,7 +66,7 @@ pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> Stri
     line(&format!("| licence | {} |", stated("licence")));
     line(&format!("| data | {} |", stated("training_data")));
     line(&format!("| steps | {} |", stated("steps")));
-    line(&format!("| seed | {} |", training.seed));
+    line(&format!("| seed | {} |", seed(metadata, training)));
     for (key, value) in metadata.iter().filter(|(key, _)| !LISTED.contains(&key.as_str())) {
         line(&format!("| {} | {} |", cell(&key.replace('_', " ")), cell(value)));
     }
@@ -102,6 +100,13 @@ pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> Stri
          training data have not been tested."
     ));
     text
+}
+
+/// Returns the seed of the run that made the weights. A configuration in their metadata takes precedence over `training`.
+fn seed(metadata: &BTreeMap<String, String>, training: &TrainConfig) -> String {
+    let Some(text) = metadata.get(CONFIGURATION) else { return training.seed.to_string() };
+    let configured = toml::from_str::<toml::Table>(text).ok();
+    configured.and_then(|table| Some(table.get("seed")?.to_string())).unwrap_or("not stated".into())
 }
 
 fn scores(metadata: &BTreeMap<String, String>) -> String {

@@ -2,6 +2,9 @@
 
 //! Checks of configuration values.
 
+/// Maximum number of threads.
+pub(crate) const MAX_THREADS: u64 = 1024;
+
 /// Result of a check; the message begins with the invalid key.
 pub(crate) type Checked = Result<(), String>;
 
@@ -17,6 +20,11 @@ pub(crate) fn share(key: &str, value: f64) -> Checked {
 
 pub(crate) fn at_least_one(key: &str, value: u64) -> Checked {
     must(value > 0, &format!("{key}: must be at least 1"))
+}
+
+/// Checks a number of things that take memory or processors each.
+pub(crate) fn count(key: &str, value: u64, max: u64) -> Checked {
+    must((1..=max).contains(&value), &format!("{key}: must be from 1 to {max}"))
 }
 
 /// Checks that `value` is finite and above 0.

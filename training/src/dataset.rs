@@ -8,9 +8,11 @@
 //! ROOT/ImageSets/2017/val.txt
 //! ```
 //!
-//! The folder of the resolution is optional. Frames are ordered by name. A frame may lack an annotation
+//! The folder of the resolution is optional. Frames are ordered by name, in which numbers count as such: 2 precedes 10.
+//! A frame may lack an annotation
 //! (YouTube-VOS annotates every fifth) and, if only masks are compared, a picture.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,8 @@ use crate::{Error, LabelMap, Result, indexed_png};
 
 /// Folder of pictures.
 const PICTURES: &str = "JPEGImages";
+/// Extensions of pictures, in any case.
+pub(crate) const PICTURE_EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 /// Folder of masks.
 const ANNOTATIONS: &str = "Annotations";
 /// Resolution used by default, if present.
@@ -154,14 +158,16 @@ impl Sequence {
     fn open(name: String, pictures: &Path, annotations: &Path) -> Result<Self> {
         let (pictures, annotations) = (pictures.join(&name), annotations.join(&name));
         let mut frames = BTreeMap::<String, Frame>::new();
-        for (stem, path) in files(&pictures, &["jpg", "jpeg", "png"])? {
+        for (stem, path) in files(&pictures, &PICTURE_EXTENSIONS)? {
             frames.entry(stem).or_default().picture = Some(path);
         }
         for (stem, path) in files(&annotations, &["png"])? {
             frames.entry(stem).or_default().annotation = Some(path);
         }
         let frames = frames.into_iter().map(|(name, frame)| Frame { name, ..frame });
-        Ok(Self { frames: frames.collect(), name, pictures, annotations })
+        let mut frames: Vec<Frame> = frames.collect();
+        frames.sort_by(|a, b| by_number(&a.name, &b.name));
+        Ok(Self { frames, name, pictures, annotations })
     }
 
     /// Returns the name of the folder.
@@ -396,7 +402,7 @@ fn sequence_in(line: &str) -> Option<&str> {
 }
 
 /// Returns the names of the folders in `folder`, sorted, without hidden ones.
-fn folders(folder: &Path) -> Result<Vec<String>> {
+pub(crate) fn folders(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(|source| Error::read(folder, source))? {
         let path = entry.map_err(|source| Error::read(folder, source))?.path();
@@ -411,24 +417,54 @@ fn folders(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Returns the files with one of the extensions, by stem; empty if the folder does not exist.
-fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+/// Returns whether a file has one of the extensions, in any case.
+pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| extensions.iter().any(|wanted| wanted.eq_ignore_ascii_case(extension)))
+}
+
+/// Compares names as text, but runs of digits by their number: 2 precedes 10.
+pub(crate) fn by_number(a: &str, b: &str) -> Ordering {
+    let (mut left, mut right) = (a, b);
+    while let (Some(x), Some(y)) = (left.chars().next(), right.chars().next()) {
+        let order = if x.is_ascii_digit() && y.is_ascii_digit() {
+            let [x, y] = [&mut left, &mut right].map(split_number);
+            x.len().cmp(&y.len()).then(x.cmp(y))
+        } else {
+            (left, right) = (&left[x.len_utf8()..], &right[y.len_utf8()..]);
+            x.cmp(&y)
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+    left.len().cmp(&right.len()).then(a.cmp(b))
+}
+
+/// Removes the digits that `text` starts with. Returns them without leading zeros.
+fn split_number<'a>(text: &mut &'a str) -> &'a str {
+    let end = text.find(|x: char| !x.is_ascii_digit()).unwrap_or(text.len());
+    let (number, rest) = text.split_at(end);
+    *text = rest;
+    number.trim_start_matches('0')
+}
+
+/// Returns the files with one of the extensions, by stem and sorted; empty if the folder does not exist.
+pub(crate) fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(|source| Error::read(folder, source))? {
         let path = entry.map_err(|source| Error::read(folder, source))?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        let wanted = extension
-            .is_some_and(|extension| extensions.iter().any(|wanted| wanted.eq_ignore_ascii_case(extension)));
         if let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
-            && wanted
+            && has_extension(&path, extensions)
             && !stem.starts_with('.')
         {
             files.push((stem.to_string(), path.clone()));
         }
     }
+    files.sort_unstable();
     Ok(files)
 }
 
@@ -480,6 +516,21 @@ mod tests {
         let frames = dataset.sequences()[1].tracked().unwrap();
         let frames: Vec<_> = frames.iter().map(Frame::name).collect();
         assert_eq!(frames, ["00000", "00001"]);
+    }
+
+    #[test]
+    fn frames_are_ordered_by_their_numbers() {
+        let order = |names: &[&str]| {
+            let paths: Vec<String> = names.iter().map(|name| format!("Annotations/a/{name}.png")).collect();
+            let dataset = open(&tree(&paths.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+            dataset.sequences()[0].frames().iter().map(|frame| frame.name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(order(&["1", "10", "11", "2", "0"]), ["0", "1", "2", "10", "11"]);
+        assert_eq!(order(&["img_10", "img_9", "img_100"]), ["img_9", "img_10", "img_100"]);
+        assert_eq!(order(&["00010", "00009", "00000"]), ["00000", "00009", "00010"], "as in DAVIS");
+        assert_eq!(order(&["01", "1", "2b", "2a", "b"]), ["01", "1", "2a", "2b", "b"]);
+        let long = ["99999999999999999998", "100000000000000000000"];
+        assert_eq!(order(&[long[1], long[0]]), long);
     }
 
     #[test]

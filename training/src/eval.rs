@@ -189,7 +189,8 @@ impl Run {
             let labels = if i == 0 {
                 let mut start = first.clone();
                 if let Some(user) = user {
-                    (start, first_mask) = user.select(&picture, &first, options.first)?;
+                    (start, first_mask) =
+                        user.select(&picture, &first, options.first).map_err(|error| error.at(place()))?;
                 }
                 propagator.start(&picture, &start).map_err(|error| error.at(place()))?;
                 start.without_void()

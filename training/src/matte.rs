@@ -9,6 +9,7 @@
 //!
 //! The alpha of the first frame is the reference mask. That frame is not scored.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,7 @@ use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
 use gstfastganseg::tracker::Tracker;
 use indicatif::ProgressBar;
 
+use crate::dataset::{PICTURE_EXTENSIONS, by_number, files, folders};
 use crate::score::{AlphaPlane, MatteScore, MatteScorer};
 use crate::{Error, Result};
 
@@ -26,8 +28,10 @@ use crate::{Error, Result};
 pub struct MatteSequence {
     name: String,
     folder: PathBuf,
-    /// Names of the frames without extension, in order.
-    frames: Vec<String>,
+    /// Names of the frames without extension, and their alpha, in order.
+    frames: Vec<(String, PathBuf)>,
+    /// Pictures by the names of the frames.
+    pictures: BTreeMap<String, PathBuf>,
 }
 
 impl MatteSequence {
@@ -41,14 +45,9 @@ impl MatteSequence {
         self.frames.len()
     }
 
-    fn alpha(&self, frame: &str) -> PathBuf {
-        self.folder.join("alpha").join(format!("{frame}.png"))
-    }
-
     fn picture(&self, frame: &str) -> Result<OwnedPicture> {
-        let path = |extension: &str| self.folder.join("frame").join(format!("{frame}.{extension}"));
-        let found = ["png", "jpg", "jpeg"].map(path).into_iter().find(|path| path.is_file());
-        Ok(OwnedPicture::open(&found.unwrap_or_else(|| path("png")))?)
+        let missing = || self.folder.join("frame").join(format!("{frame}.png"));
+        Ok(OwnedPicture::open(&self.pictures.get(frame).cloned().unwrap_or_else(missing))?)
     }
 }
 
@@ -58,37 +57,25 @@ impl MatteSequence {
 /// There is no sequence, or one has fewer than three frames with alpha.
 pub fn sequences(root: &Path) -> Result<Vec<MatteSequence>> {
     let mut found = Vec::new();
-    for name in entries(root, |path| path.join("alpha").is_dir())? {
+    for name in folders(root)? {
         let folder = root.join(&name);
-        let is_png = |path: &Path| path.extension().is_some_and(|extension| extension == "png");
-        let frames = entries(&folder.join("alpha"), is_png)?;
+        if !folder.join("alpha").is_dir() {
+            continue;
+        }
+        let mut frames = files(&folder.join("alpha"), &["png"])?;
+        frames.sort_by(|(a, _), (b, _)| by_number(a, b));
         if frames.len() < 3 {
             let reason = "it has fewer than 3 PNG: add the alpha of every frame; the first one is not scored";
             return Err(Error::dataset(&folder.join("alpha"), reason));
         }
-        found.push(MatteSequence { name, folder, frames });
+        let pictures = files(&folder.join("frame"), &PICTURE_EXTENSIONS)?.into_iter().collect();
+        found.push(MatteSequence { name, folder, frames, pictures });
     }
     if found.is_empty() {
         let reason = "it has no sequences: give a folder with SEQUENCE/frame/*.png and SEQUENCE/alpha/*.png";
         return Err(Error::dataset(root, reason));
     }
     Ok(found)
-}
-
-/// Names without extension of the entries of `folder` that `accepts` likes, sorted.
-fn entries(folder: &Path, accepts: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
-    let failed = |source| Error::read(folder, source);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if accepts(&path) {
-            // Names of folders may have dots.
-            let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-            names.extend(name.map(|name| name.to_string_lossy().into_owned()));
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 /// Reads a grey PNG.
@@ -107,9 +94,9 @@ fn read_alpha(path: &Path) -> Result<AlphaPlane> {
 /// A file is missing, cannot be read or has another size than the alpha.
 pub fn score_mattes(sequence: &MatteSequence, mattes: &Path, progress: &ProgressBar) -> Result<MatteScore> {
     let mut scorer = MatteScorer::default();
-    for frame in &sequence.frames[1..] {
+    for (frame, alpha) in &sequence.frames[1..] {
         let path = mattes.join(&sequence.name).join(format!("{frame}.png"));
-        let truth = read_alpha(&sequence.alpha(frame))?;
+        let truth = read_alpha(alpha)?;
         scorer.add(&path.display().to_string(), read_alpha(&path)?, truth)?;
         progress.inc(1);
     }
@@ -150,10 +137,9 @@ impl Matter {
         }
         let mut post_processor = PostProcessor::default();
         let mut scorer = MatteScorer::default();
-        for (index, frame) in sequence.frames.iter().enumerate() {
+        for (index, (frame, alpha)) in sequence.frames.iter().enumerate() {
             let place = || format!("{}, frame {frame}", sequence.name);
-            let path = sequence.alpha(frame);
-            let truth = read_alpha(&path)?;
+            let truth = read_alpha(alpha)?;
             let (width, height) = truth.size();
             let picture = sequence.picture(frame)?;
             let mut view = picture.as_picture();
@@ -162,11 +148,11 @@ impl Matter {
                     "it has {width}x{height} pixels, but the frame {}x{}: give both the same size",
                     view.width, view.height
                 );
-                return Err(Error::picture(&path, reason));
+                return Err(Error::picture(alpha, reason));
             }
             let mut values = truth.values().to_vec();
             if index == 0 {
-                let mask = ReferenceMask::open(&path)?;
+                let mask = ReferenceMask::open(alpha)?;
                 self.tracker
                     .set_reference(&mut view, &mask)
                     .map_err(|error| Error::from(error).at(place()))?;

@@ -12,6 +12,7 @@ use gstfastganseg::tracker::{Presence, Tracker, TrackerState};
 
 use crate::dataset::{Dataset, Frame, Sequence};
 use crate::distributed::Ranks;
+use crate::eval::read_first_annotation;
 use crate::method::Propagator;
 use crate::{Error, LabelMap, Result};
 
@@ -176,7 +177,7 @@ pub fn measure(
     Ok(ranks.gather_shares(own)?.concat())
 }
 
-/// Results of a sequence without a cover, and the tracker's state at the first covered frame.
+/// Results of a sequence without a cover, and the tracker's state before the last frame in front of the cover.
 struct Run<'a> {
     sequence: &'a Sequence,
     frames: &'a [Frame],
@@ -198,15 +199,18 @@ impl<'a> Run<'a> {
             return Err(Error::score(sequence.name(), reason));
         }
         let covered_from = (frames.len() / 3).clamp(2, frames.len() - SCORED_FRAMES);
-        let first = frames[0].read_annotation()?.unwrap_or_else(|| LabelMap::background(1, 1)).without_void();
-        tracker.start(&frames[0].read_picture()?, &first)?;
+        let first = read_first_annotation(sequence)?.0.without_void();
+        tracker
+            .start(&frames[0].read_picture()?, &first)
+            .map_err(|error| error.at(place(sequence, &frames[0])))?;
         let mut state = None;
         let (mut truth, mut similarities) = (vec![first], vec![1.0]);
         for (index, frame) in frames.iter().enumerate().skip(1) {
-            if index == covered_from {
-                state = tracker.save_state()?;
+            if index + 1 == covered_from {
+                let saved = tracker.save_state();
+                state = saved.map_err(|error| Error::from(error).at(place(sequence, frame)))?;
             }
-            let labels = follow(tracker, &frame.read_picture()?)?;
+            let labels = follow(tracker, &frame.read_picture()?, sequence, frame)?;
             let annotation = frame
                 .read_annotation()?
                 .map(|truth| truth.without_void().resized(labels.width(), labels.height()));
@@ -214,7 +218,8 @@ impl<'a> Run<'a> {
             similarities.push(similarity(&labels, &annotation));
             truth.push(annotation);
         }
-        let state = state.ok_or(gstfastganseg::Error::NoReference)?;
+        let no_state = || Error::from(gstfastganseg::Error::NoReference).at(sequence.name());
+        let state = state.ok_or_else(no_state)?;
         let other = other.tracked()?;
         Ok(Self { sequence, frames, other, covered_from, state, truth, similarity: similarities })
     }
@@ -223,12 +228,16 @@ impl<'a> Run<'a> {
         let Self { sequence, frames, other, covered_from, .. } = *self;
         let shown_from = (covered_from + length).min(frames.len() - SCORED_FRAMES);
         let last = frames[covered_from - 1].read_picture()?;
-        tracker.restore_state(&self.state)?;
+        let before = &frames[covered_from - 1];
+        tracker.restore_state(&self.state).map_err(|error| Error::from(error).at(place(sequence, before)))?;
+        // The tracker compares the first covered frame with this one.
+        follow(tracker, &last, sequence, before)?;
         let (mut lost_after, mut masks) = (None, 0);
         for step in 0..length {
-            let frame = frames[(covered_from + step).min(shown_from)].read_picture()?;
+            let frame = &frames[(covered_from + step).min(shown_from)];
             let scene = other[step % other.len()].read_picture()?;
-            let labels = follow(tracker, &cover.apply(&frame, &last, &scene, step))?;
+            let picture = cover.apply(&frame.read_picture()?, &last, &scene, step);
+            let labels = follow(tracker, &picture, sequence, frame)?;
             let object = labels.ids().iter().filter(|&&id| id != 0).count();
             let has_mask = object as f64 > MIN_MASK_SHARE * labels.ids().len() as f64;
             masks += usize::from(has_mask && cover.hides());
@@ -238,7 +247,7 @@ impl<'a> Run<'a> {
         }
         let mut after = Vec::with_capacity(SCORED_FRAMES);
         for (index, frame) in frames.iter().enumerate().skip(shown_from).take(SCORED_FRAMES) {
-            let labels = follow(tracker, &frame.read_picture()?)?;
+            let labels = follow(tracker, &frame.read_picture()?, sequence, frame)?;
             let similarity = similarity(&labels, &self.truth[index]);
             after.push((similarity, self.similarity[index]));
         }
@@ -247,9 +256,14 @@ impl<'a> Run<'a> {
     }
 }
 
-fn follow(tracker: &mut Tracker, picture: &RgbImage) -> Result<LabelMap> {
+/// Tracks `picture`, which is shown in the place of `frame`.
+fn follow(tracker: &mut Tracker, picture: &RgbImage, sequence: &Sequence, frame: &Frame) -> Result<LabelMap> {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
-    Propagator::step(tracker, picture, width, height)
+    Propagator::step(tracker, picture, width, height).map_err(|error| error.at(place(sequence, frame)))
+}
+
+fn place(sequence: &Sequence, frame: &Frame) -> String {
+    format!("{}, frame {}", sequence.name(), frame.name())
 }
 
 /// Intersection over union of all objects together.

@@ -2,10 +2,12 @@
 
 //! The binary as a user runs it.
 
+mod util;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
-use fastganseg_training::{LabelMap, indexed_png};
+use fastganseg_training::LabelMap;
 
 fn run(arguments: &[&str]) -> Output {
     let binary = env!("CARGO_BIN_EXE_fastganseg-train");
@@ -19,14 +21,10 @@ fn text(bytes: &[u8]) -> String {
 /// One sequence of four frames with pictures; its annotations serve as perfect masks.
 fn data() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
-    let folders = ["JPEGImages/cow", "Annotations/cow"].map(|folder| root.path().join(folder));
-    folders.iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
-    for frame in 0..4 {
+    util::sequence(root.path(), "cow", 4, |_| {
         let ids = (0..20 * 10).map(|i| u8::from(i % 20 < 8)).collect();
-        let map = LabelMap::new(20, 10, ids).unwrap();
-        indexed_png::write(&folders[1].join(format!("{frame}.png")), &map).unwrap();
-        image::RgbImage::new(20, 10).save(folders[0].join(format!("{frame}.jpg"))).unwrap();
-    }
+        (image::RgbImage::new(20, 10), LabelMap::new(20, 10, ids).unwrap())
+    });
     root
 }
 
@@ -55,7 +53,7 @@ fn eval_of_the_frozen_mask_writes_everything() {
     let output = run(&["eval", "--data", &data, "--out", &out, "--method", "frozen"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("fps"));
-    for file in ["masks/cow/3.png", "scores.csv", "sheets/cow.png"] {
+    for file in ["masks/cow/00003.png", "scores.csv", "sheets/cow.png"] {
         assert!(root.path().join("out").join(file).is_file(), "{file}");
     }
 }

@@ -2,6 +2,8 @@
 
 //! Evaluation over a small made-up data set: masks written, scores equal to those of the masks.
 
+mod util;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,7 @@ use fastganseg_training::dataset::{Dataset, Selection};
 use fastganseg_training::distributed::Ranks;
 use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::method::{Frozen, Propagator};
+use fastganseg_training::occlusion::{Cover, measure};
 use fastganseg_training::report::{Speed, table};
 use fastganseg_training::score::score_folder;
 use fastganseg_training::simulated_user::FirstMask;
@@ -43,19 +46,15 @@ fn scene(frame: usize, width: usize, height: usize) -> (RgbImage, LabelMap) {
 fn data() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for (name, first, every) in [("both", 0, 1), ("sparse", 2, 2)] {
-        let pictures = root.path().join("JPEGImages/480p").join(name);
-        let annotations = root.path().join("Annotations/480p").join(name);
-        fs::create_dir_all(&pictures).unwrap();
-        fs::create_dir_all(&annotations).unwrap();
-        for frame in 0..FRAMES {
+        util::sequence(root.path(), &format!("480p/{name}"), FRAMES, |frame| {
             let (picture, labels) = scene(frame, 96, 64);
-            picture.save(pictures.join(format!("{frame:05}.jpg"))).unwrap();
-            if frame >= first && (frame - first) % every == 0 {
-                let path = annotations.join(format!("{frame:05}.png"));
-                let mut labels = labels.resized(48, 32);
-                labels.ids_mut()[0] = LabelMap::VOID;
-                indexed_png::write(&path, &labels).unwrap();
-            }
+            let mut labels = labels.resized(48, 32);
+            labels.ids_mut()[0] = LabelMap::VOID;
+            (picture, labels)
+        });
+        for frame in (0..FRAMES).filter(|frame| *frame < first || (frame - first) % every != 0) {
+            let annotations = root.path().join("Annotations/480p").join(name);
+            fs::remove_file(annotations.join(format!("{frame:05}.png"))).unwrap();
         }
     }
     root
@@ -168,6 +167,34 @@ fn a_simulated_user_selects_and_corrects() {
     assert_eq!(corrected.first_mask, 1.0);
     let summary = corrected.scores.summary();
     assert!(summary.region.mean > 0.5, "{summary:?}");
+}
+
+#[test]
+fn results_of_a_cover_do_not_depend_on_those_before() {
+    tch::set_num_threads(1);
+    let root = tempfile::tempdir().unwrap();
+    for (name, ground) in [("dark", [30, 40, 50]), ("bright", [200, 90, 140])] {
+        util::sequence(root.path(), name, 16, |frame| {
+            let (mut picture, labels) = scene(frame, 96, 64);
+            for (pixel, _) in picture.pixels_mut().zip(labels.ids()).filter(|(_, id)| **id == 0) {
+                *pixel = Rgb(ground);
+            }
+            (picture, labels)
+        });
+    }
+    let dataset = open(root.path());
+    let mut tracker = Tracker::new(&Options { device: DeviceChoice::Cpu, ..Options::default() }).unwrap();
+    let mut cases = |covers: &[Cover]| {
+        measure(&mut tracker, &dataset, covers, &[2], &ProgressBar::hidden(), &Ranks::single()).unwrap()
+    };
+    let all = [Cover::OtherScene, Cover::Black, Cover::Damaged, Cover::Frozen];
+    let together = cases(&all);
+    assert_eq!(together.len(), 8);
+    assert!(together.iter().all(|case| case.after.iter().all(|(_, without)| *without > 0.5)), "{together:?}");
+    for cover in all {
+        let of = together.iter().filter(|case| case.cover == cover).cloned().collect::<Vec<_>>();
+        assert_eq!(of, cases(&[cover]), "{cover:?}");
+    }
 }
 
 /// What `evaluate` says of a damaged data set.

@@ -2,25 +2,25 @@
 
 //! Training of the prompt network's decoder.
 
+mod util;
+
 use std::path::Path;
 
+use fastganseg_training::LabelMap;
 use fastganseg_training::prompt::{PromptConfig, run};
 use fastganseg_training::train::Interrupt;
 use gstfastganseg::torch::model::prompt::{ENCODER, PromptNetwork, built_in};
 use gstfastganseg::torch::model::weights::open_tensors;
-use image::{GrayImage, Luma, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 use tch::{Device, Kind};
 
 /// Writes a picture of a bright square and its mask.
 fn write_stills(root: &Path) {
     let inside = |x: u32, y: u32| (20..44).contains(&x) && (16..40).contains(&y);
-    for folder in ["JPEGImages", "Annotations"] {
-        std::fs::create_dir_all(root.join(folder)).unwrap();
-    }
     let picture = RgbImage::from_fn(64, 48, |x, y| Rgb(if inside(x, y) { [240, 200, 60] } else { [30; 3] }));
-    let mask = GrayImage::from_fn(64, 48, |x, y| Luma([if inside(x, y) { 255 } else { 0 }]));
-    picture.save(root.join("JPEGImages/square.jpg")).unwrap();
-    mask.save(root.join("Annotations/square.png")).unwrap();
+    let ids = (0..64 * 48).map(|i| u8::from(inside(i % 64, i / 64))).collect();
+    let labels = LabelMap::new(64, 48, ids).unwrap();
+    util::write(&root.join("JPEGImages/square.jpg"), &root.join("Annotations/square.png"), &picture, &labels);
 }
 
 #[test]

@@ -131,20 +131,6 @@ fn masks_of_the_first_and_last_frame_are_not_needed() {
 }
 
 #[test]
-fn black_and_white_annotations_are_one_object() {
-    let example = Example::new(4);
-    for frame in 0..4 {
-        let map = Example::map(frame);
-        let pixels: Vec<_> = map.ids().iter().map(|&id| 255 * id).collect();
-        let path = example.annotations().join(format!("{frame:05}.png"));
-        let picture = image::GrayImage::from_raw(20, 10, pixels).unwrap();
-        picture.save(&path).unwrap();
-    }
-    let scores = example.score().unwrap();
-    assert_eq!((scores.objects(), scores.summary().region_and_contour()), (1, 1.0));
-}
-
-#[test]
 fn a_missing_mask_is_named() {
     let example = Example::new(5);
     fs::remove_file(example.masks().join("00002.png")).unwrap();
@@ -183,35 +169,10 @@ fn an_unknown_id_is_refused() {
 }
 
 #[test]
-fn colour_masks_are_refused() {
-    let example = Example::new(4);
-    let path = example.masks().join("00001.png");
-    image::RgbImage::from_pixel(20, 10, image::Rgb([128, 0, 0])).save(&path).unwrap();
-    let error = example.error();
-    assert!(error.contains("00001.png") && error.contains("with a palette"), "{error}");
-}
-
-#[test]
-fn a_truncated_annotation_is_named() {
-    let example = Example::new(4);
-    let path = example.annotations().join("00001.png");
-    let bytes = fs::read(&path).unwrap();
-    fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
-    let error = example.error();
-    assert!(error.contains("Annotations/480p/cow/00001.png"), "{error}");
-}
-
-#[test]
 fn an_annotation_without_object_is_refused() {
     let example = Example::new(4);
     let path = example.annotations().join("00000.png");
     indexed_png::write(&path, &LabelMap::background(20, 10)).unwrap();
     let error = example.error();
     assert!(error.contains("cow/00000.png") && error.contains("no object"), "{error}");
-}
-
-#[test]
-fn a_sequence_of_two_frames_is_refused() {
-    let error = Example::new(2).error();
-    assert!(error.contains("cow") && error.contains("at least 3"), "{error}");
 }

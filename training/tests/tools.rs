@@ -2,6 +2,8 @@
 
 //! The commands around training, as a user runs them: a data set drawn here, a tiny network.
 
+mod util;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,10 +25,7 @@ impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["a", "b"] {
-            let folders =
-                ["JPEGImages", "Annotations"].map(|kind| folder.path().join("data").join(kind).join(name));
-            folders.iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
-            for frame in 0..6usize {
+            util::sequence(&folder.path().join("data"), name, 6, |frame| {
                 let id = |x: usize, y: usize| match (x, y) {
                     _ if (8 + 2 * frame..32 + 2 * frame).contains(&x) && (8..40).contains(&y) => 1,
                     _ if (60..90).contains(&x) && (20..60).contains(&y) => 2,
@@ -37,11 +36,9 @@ impl Bench {
                     2 => Rgb([40, 60, 230]),
                     _ => Rgb([30, 90, 50 + 10 * (x % 3) as u8]),
                 });
-                picture.save(folders[0].join(format!("{frame:05}.jpg"))).unwrap();
-                let labels =
-                    LabelMap::new(96, 64, (0..96 * 64).map(|i| id(i % 96, i / 96)).collect()).unwrap();
-                indexed_png::write(&folders[1].join(format!("{frame:05}.png")), &labels).unwrap();
-            }
+                let ids = (0..96 * 64).map(|i| id(i % 96, i / 96)).collect();
+                (picture, LabelMap::new(96, 64, ids).unwrap())
+            });
         }
         let bench = Self { folder };
         let config = Config { width: 0.125, network_size: [64, 96], ..Config::lite() };
@@ -152,6 +149,11 @@ fn confidence_is_compared_with_truth() {
     for options in ["--frame-threading", "--edges bilinear", ""] {
         confidence_is_written(&bench, options);
     }
+    // An output that cannot be written is known before the first sequence runs.
+    let complaint = bench.complaint(&format!("eval {MODEL} --out late --confidence data"));
+    assert!(complaint.contains("cannot write data") && !bench.path("late").exists(), "{complaint}");
+    bench.printed(&format!("eval {MODEL} --out out --confidence new/folder/c.csv"));
+    assert!(bench.path("new/folder/c.csv").is_file());
 }
 
 fn confidence_is_written(bench: &Bench, options: &str) {
@@ -180,6 +182,10 @@ fn covers_are_reported_by_case_and_in_the_mean() {
     assert!(single.contains("two sequences"), "{single}");
     let other = bench.complaint("eval --data data --method frozen --cover black");
     assert!(other.contains("--method model"), "{other}");
+    for option in ["--sheet-frames 3", "--bare-sheets", "--smoothing 0.5"] {
+        let complaint = bench.complaint(&format!("eval {MODEL} --cover black {option}"));
+        assert!(complaint.contains("--cover") && complaint.contains(&option[..9]), "{complaint}");
+    }
     for name in ["a", "b"] {
         // Frames without an annotation are compared with the masks of a run without the cover.
         for frame in 6..16 {
@@ -191,6 +197,16 @@ fn covers_are_reported_by_case_and_in_the_mean() {
     let cases = text.lines().filter(|line| line.starts_with("a ") || line.starts_with("b ")).count();
     assert_eq!(cases, 2 * 2 * 2, "{text}");
     assert!(text.contains("all: 8 cases"), "{text}");
+    // The results do not depend on the covers that were measured before.
+    let of = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.contains(" frozen ")).map(str::to_owned).collect()
+    };
+    let alone = bench.printed(&format!("eval {MODEL} --cover frozen --cover-length 1,2"));
+    assert_eq!((of(&text).len(), of(&text)), (4, of(&alone)));
+    let empty = LabelMap::background(96, 64);
+    indexed_png::write(&bench.path("data/Annotations/b/00000.png"), &empty).unwrap();
+    let complaint = bench.complaint(&format!("eval {MODEL} --cover black --cover-length 1"));
+    assert!(complaint.contains("Annotations/b/00000.png"), "{complaint}");
 }
 
 #[test]
@@ -200,6 +216,9 @@ fn methods_need_an_output_folder_and_their_own_options() {
     for (options, part) in [
         ("--method frozen --confidence c.csv", "--confidence needs"),
         ("--method frozen --edges bilinear", "--edges needs"),
+        ("--method frozen --memory-frames 2", "--memory-frames needs"),
+        ("--method frozen --precision float32", "--precision needs"),
+        ("--method frozen --roi off", "--roi needs"),
         ("--edges refine --smoothing 5", "0 to 1"),
         ("--loop 2", "at least 3"),
     ] {

@@ -56,10 +56,11 @@ fn a_model_card_shows_metadata_and_scores() {
     let metadata = "\n[metadata]\nlicence = \"CC0-1.0\"\ntraining_data = \"disks\"\n";
     fs::write(fixture.path("run.toml"), fixture.config() + metadata).unwrap();
     succeeded(&fixture.train("out", &["steps=1"]));
-    let line =
-        "export --model out/model.safetensors --config run.toml --out final.safetensors --card CARD.md";
-    succeeded(&fixture.run(&line.split(' ').collect::<Vec<_>>()));
+    let line = "export --model out/model.safetensors --config run.toml --out final.safetensors --card CARD.md \
+                --set seed=9";
+    succeeded(&fixture.run(&line.split_whitespace().collect::<Vec<_>>()));
     let card = fs::read_to_string(fixture.path("CARD.md")).unwrap();
+    // The seed is that of the run, not that of --config.
     for word in
         ["# final.safetensors", "| licence | CC0-1.0 |", "| data | disks |", "| steps | 1 |", "| seed | 7 |"]
     {
@@ -79,7 +80,7 @@ fn a_model_card_shows_metadata_and_scores() {
         metadata.insert(key.into(), value.into());
     }
     fastganseg_training::train::export(&weights, &metadata, &fixture.path("out/model.safetensors")).unwrap();
-    succeeded(&fixture.run(&line.split(' ').collect::<Vec<_>>()));
+    succeeded(&fixture.run(&line.split_whitespace().collect::<Vec<_>>()));
     let card = fs::read_to_string(fixture.path("CARD.md")).unwrap();
     let table = "| s0 | 75.0 | 70.0 | 80.0 |\n| s1 | 75.0 | 90.0 | 60.0 |\n| all | 75.0 | 80.0 | 70.0 |";
     assert!(card.contains(table), "{card}");
@@ -141,6 +142,38 @@ fn errors_name_mistakes_in_the_configuration() {
         &["no annotated sequence"],
     );
     failed_with(&fixture.train("out", &["backbone=none.safetensors"]), &["none.safetensors"]);
+    for (setting, words) in [
+        ("data.batch=99999999", ["data.batch", "4096"]),
+        ("data.window=99999999", ["data.window", "256"]),
+        ("threads=99999999", ["threads", "1024"]),
+        ("loader_threads=99999999", ["loader_threads", "1024"]),
+    ] {
+        failed_with(&fixture.train("out", &[setting]), &words);
+    }
+}
+
+#[test]
+fn a_new_run_does_not_replace_the_weights_of_another() {
+    let fixture = Fixture::new();
+    let settings = ["steps=1", "report_every=1"];
+    succeeded(&fixture.train("out", &settings));
+    fs::remove_file(fixture.path("out/checkpoint.safetensors")).unwrap();
+    let read = || {
+        ["curve.csv", "config.toml", "model.safetensors"]
+            .map(|name| fs::read(fixture.path("out").join(name)).unwrap())
+    };
+    let before = read();
+    let refused = |file: &str| {
+        let output = fixture.train("out", &["steps=1", "seed=8"]);
+        failed_with(&output, &["out/checkpoint.safetensors", file, "--out"]);
+    };
+    refused("out/model.safetensors");
+    assert!(before == read());
+    fs::rename(fixture.path("out/model.safetensors"), fixture.path("out/best.safetensors")).unwrap();
+    refused("out/best.safetensors");
+    // A run that ended before its first checkpoint can start again.
+    fs::remove_file(fixture.path("out/best.safetensors")).unwrap();
+    succeeded(&fixture.train("out", &["steps=1", "seed=8"]));
 }
 
 #[test]
@@ -314,6 +347,36 @@ fn a_diverging_run_suggests_remedies_and_keeps_its_checkpoint() {
         failed_with(&output, &[word, "learning_rate", "checkpoint.safetensors"]);
         assert!(saved == fs::read(fixture.path("out/checkpoint.safetensors")).unwrap());
     }
+}
+
+#[test]
+fn weights_out_of_range_do_not_replace_the_last_checkpoint() {
+    let fixture = Fixture::new();
+    let settings = ["steps=1000", "checkpoint_every=1"];
+    succeeded(&fixture.train("out", &[&settings[..], &["stop_after=2"]].concat()));
+    let read = || {
+        ["checkpoint.safetensors", "model.safetensors"]
+            .map(|name| fs::read(fixture.path("out").join(name)).unwrap())
+    };
+    let saved = read();
+    // Such weights are finite in float32, but not in half precision.
+    for rate in ["optimiser.learning_rate=1e9", "optimiser.learning_rate=1e30"] {
+        let output = fixture.train("out", &[&settings[..], &[rate]].concat());
+        failed_with(
+            &output,
+            &[
+                "the weights",
+                "not finite",
+                "lower optimiser.learning_rate",
+                "resume from out/checkpoint.safetensors",
+                "--out",
+            ],
+        );
+        assert!(saved == read(), "{rate}");
+    }
+    succeeded(
+        &fixture.train("out", &[&settings[..], &["stop_after=3", "optimiser.learning_rate=1e-4"]].concat()),
+    );
 }
 
 #[test]

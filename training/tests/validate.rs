@@ -2,16 +2,18 @@
 
 //! Validation during training, with a generated data set and a tiny network.
 
+mod util;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use fastganseg_training::LabelMap;
 use fastganseg_training::dataset::{Dataset, Selection};
 use fastganseg_training::distributed::Ranks;
 use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::train::validate::{BEST, BY_SEQUENCE, SCORE, Validation, Validator};
-use fastganseg_training::{LabelMap, indexed_png};
 use gstfastganseg::device::{DeviceChoice, Precision};
 use gstfastganseg::torch::model::weights::Weights;
 use gstfastganseg::torch::model::{Config, Lite};
@@ -30,9 +32,7 @@ fn lock() -> MutexGuard<'static, ()> {
 /// Writes two sequences of nine frames: a rectangle that moves over a dark background.
 fn data(root: &Path) {
     for (index, name) in ["left", "right"].into_iter().enumerate() {
-        let folders = ["JPEGImages", "Annotations"].map(|kind| root.join(kind).join(name));
-        folders.iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
-        for frame in 0..9usize {
+        util::sequence(root, name, 9, |frame| {
             let inside = |x: usize, y: usize| {
                 let left = 10 + 3 * frame + 20 * index;
                 (left..left + 24).contains(&x) && (12..40).contains(&y)
@@ -41,11 +41,9 @@ fn data(root: &Path) {
                 true => Rgb([220, 190, 60]),
                 false => Rgb([30, 40, 50 + 10 * (x % 3) as u8]),
             });
-            picture.save(folders[0].join(format!("{frame:05}.jpg"))).unwrap();
             let ids = (0..96 * 64).map(|i| u8::from(inside(i % 96, i / 96))).collect();
-            let labels = LabelMap::new(96, 64, ids).unwrap();
-            indexed_png::write(&folders[1].join(format!("{frame:05}.png")), &labels).unwrap();
-        }
+            (picture, LabelMap::new(96, 64, ids).unwrap())
+        });
     }
 }
 
@@ -125,6 +123,25 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     assert_eq!(new.best(), None);
     let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert_eq!(files.len(), 3, "images, annotations and the best weights: {files:?}");
+}
+
+/// A score of another set would keep the best weights of this one from being saved.
+#[test]
+fn the_best_score_of_other_data_does_not_count() {
+    let _lock = lock();
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    data(root);
+    data(&root.join("other"));
+    let best = |settings: &Validation| Validator::open(settings, &options(), root, true).unwrap().best();
+    let right = Validation { sequences: vec!["right".into()], ..settings(root) };
+    let mut validator = Validator::open(&right, &options(), root, false).unwrap();
+    validator.run(&network(4), &config(), &BTreeMap::new(), 10, &Ranks::single()).unwrap();
+    assert!(best(&right).is_some());
+    assert!(best(&Validation { every: 3, ..right.clone() }).is_some());
+    assert_eq!(best(&settings(root)), None, "other sequences");
+    assert_eq!(best(&Validation { frame_step: 2, ..right.clone() }), None);
+    assert_eq!(best(&Validation { data: root.join("other"), ..right }), None);
 }
 
 #[test]

@@ -88,9 +88,10 @@ impl Mix {
         if self.is_synthetic(random) {
             return self.synthetic.draw(&self.video, self.steps, size, random);
         }
-        let clip = self.video.draw(self.steps, size, random)?;
+        let (clip, is_covered) = self.video.draw(self.steps, size, random)?;
         let distractor = self.video.augment.distractor;
-        if distractor > 0.0 && random.chance(distractor) {
+        // Its place follows the object, and it would lie over the pictures that hide the object.
+        if distractor > 0.0 && !is_covered && random.chance(distractor) {
             return self.synthetic.add_distractor(clip, random);
         }
         Ok(clip)

@@ -15,7 +15,7 @@ use super::stills::Stills;
 use super::synthetic::SyntheticClips;
 use super::video::{Reading, Video};
 use super::weighted::Weighted;
-use super::window::VideoClips;
+use super::window::{ABSENT_NEEDS, VideoClips};
 use super::{Mix, TRIES};
 use crate::{Error, Result};
 
@@ -110,12 +110,12 @@ impl Mix {
     /// Opens all sources as [`Sources::open`].
     ///
     /// # Errors
-    /// Those of [`Sources::open`].
+    /// Those of [`Sources::open`]; [`Error::Clips`] if an augmentation needs further sources.
     pub fn open(data: &Data, seed: u64, report: bool) -> Result<Self> {
         let reading = Reading::new(data.cache, data.broken_limit);
         let Sources { videos, stills, reading } =
             Sources::open(&data.sources, data.augment.least_object, reading, report)?;
-        Ok(Self {
+        let mix = Self {
             video: VideoClips { videos, reading, augment: data.augment.clone() },
             synthetic: SyntheticClips { stills, settings: data.synthetic },
             perturbation: data.perturbation,
@@ -125,6 +125,27 @@ impl Mix {
             ranks: (0, 1),
             sizes: data.sizes(),
             seed,
-        })
+        };
+        mix.check()?;
+        Ok(mix)
+    }
+
+    /// Checks that the sources suffice for the augmentation of video. A rare one would otherwise fail in the middle of a
+    /// run.
+    fn check(&self) -> Result<()> {
+        let VideoClips { videos, augment, .. } = &self.video;
+        if videos.total() == 0.0 {
+            return Ok(());
+        }
+        let sequences: usize = videos.drawn().map(|video| video.sequences().len()).sum();
+        if augment.absent > 0.0 && sequences < 2 {
+            return Err(Error::Clips(ABSENT_NEEDS.into()));
+        }
+        if augment.distractor > 0.0 && self.synthetic.stills.is_empty() {
+            let reason =
+                "data.augment.distractor needs a source with kind = \"stills\"; add one, or set it to 0";
+            return Err(Error::Clips(reason.into()));
+        }
+        Ok(())
     }
 }

@@ -15,7 +15,7 @@ use super::broken::Broken;
 use super::picture::{Picture, Still};
 use super::random::Random;
 use super::settings::Source;
-use crate::dataset::{check_size, read_picture};
+use crate::dataset::{PICTURE_EXTENSIONS, check_size, has_extension, read_picture};
 use crate::{Error, LabelMap, Result, indexed_png};
 
 /// Range of a region's share of the pixels for use as an object.
@@ -42,8 +42,8 @@ pub struct Regions {
 }
 
 impl Stills {
-    /// Reads a folder with `JPEGImages/NAME.jpg` and either `Annotations/NAME.png` (non-zero is the object) or
-    /// `Labels/NAME.png` (region ids). Pictures without a mask are skipped.
+    /// Reads a folder with `JPEGImages/NAME.jpg` (or `.jpeg`, `.png`) and either `Annotations/NAME.png` (non-zero is the
+    /// object) or `Labels/NAME.png` (region ids; 0 is no region). Pictures without a mask are skipped.
     ///
     /// # Errors
     /// If the folder has neither masks nor region maps, or no usable picture, or if too many files are broken.
@@ -116,7 +116,7 @@ fn regions(picture: RgbImage, labels: LabelMap, limit: Size) -> Result<Option<Re
     let counts = labels.counts();
     let pixels = labels.ids().len() as f64;
     let fit: Vec<u8> =
-        (0..=255u8).filter(|&id| REGION.contains(&(counts[usize::from(id)] as f64 / pixels))).collect();
+        (1..=255u8).filter(|&id| REGION.contains(&(counts[usize::from(id)] as f64 / pixels))).collect();
     Ok((!fit.is_empty()).then_some(Regions { picture, labels, fit }))
 }
 
@@ -148,11 +148,9 @@ fn read_all<T: Send>(
 ) -> Result<Vec<T>> {
     let pictures = root.join("JPEGImages");
     let mut files: Vec<PathBuf> = std::fs::read_dir(&pictures)
-        .map_err(|source| Error::read(&pictures, source))?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "jpg"))
-        .filter(|path| labels.join(mask_name(path)).exists())
-        .collect();
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .map_err(|source| Error::read(&pictures, source))?;
+    files.retain(|path| has_extension(path, &PICTURE_EXTENSIONS) && labels.join(mask_name(path)).exists());
     files.sort();
     bar.inc_length(files.len() as u64);
     let read: Vec<Option<T>> = files
@@ -183,4 +181,55 @@ fn read_pair(picture: &Path, mask: &Path) -> Result<(RgbImage, LabelMap)> {
     };
     check_size(mask, &labels, &picture)?;
     Ok((picture, labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clips::Kind;
+
+    /// Writes a picture and its region map: 30 % region 0, 20 % region 3, half of it region 1.
+    fn write(root: &Path, picture: &str, map: &str) {
+        for path in [picture, map] {
+            std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        }
+        let pixels = RgbImage::from_fn(40, 20, |x, y| image::Rgb([x as u8, y as u8, 90]));
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let is_png = picture.ends_with("png");
+        let format = if is_png { image::ImageFormat::Png } else { image::ImageFormat::Jpeg };
+        pixels.write_to(&mut bytes, format).unwrap();
+        std::fs::write(root.join(picture), bytes.into_inner()).unwrap();
+        let region = |x: u32| match x {
+            0..12 => 0,
+            12..20 => 3,
+            _ => 1,
+        };
+        image::GrayImage::from_fn(40, 20, |x, _| image::Luma([region(x)])).save(root.join(map)).unwrap();
+    }
+
+    fn read(root: &Path) -> Stills {
+        let text = format!("kind = \"stills\"\npath = {root:?}\n");
+        let source: Source = toml::from_str(&text).unwrap();
+        assert_eq!(source.kind, Kind::Stills);
+        Stills::read(&source, &Broken::new(0), &ProgressBar::hidden()).unwrap()
+    }
+
+    #[test]
+    fn pictures_of_every_extension_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        for (index, extension) in ["jpg", "JPG", "jpeg", "png"].into_iter().enumerate() {
+            let picture = format!("JPEGImages/p.{index}.{extension}");
+            write(folder.path(), &picture, &format!("Labels/p.{index}.png"));
+        }
+        std::fs::write(folder.path().join("JPEGImages/p.0.txt"), "no picture").unwrap();
+        assert_eq!(read(folder.path()).len(), 4);
+    }
+
+    #[test]
+    fn region_0_is_not_an_object() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "JPEGImages/p.jpg", "Labels/p.png");
+        let Stills::Regions(pictures) = read(folder.path()) else { panic!("no region maps") };
+        assert_eq!(pictures[0].fit, [3], "region 0 covers 30 % of the picture, region 1 half of it");
+    }
 }

@@ -20,6 +20,11 @@ impl<T> Weighted<T> {
         self.0.push((ratio, item));
     }
 
+    /// Returns whether there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the items with a ratio above 0.
     pub fn drawn(&self) -> impl Iterator<Item = &T> {
         self.0.iter().filter(|(ratio, _)| *ratio > 0.0).map(|(_, item)| item)

@@ -16,6 +16,10 @@ use crate::{Error, Result};
 
 /// Minimum share of the reference's pixels that the object covers.
 const MIN_COVERAGE: f64 = 0.004;
+/// Error of `absent` with a single sequence.
+pub const ABSENT_NEEDS: &str = "data.augment.absent needs two sequences of video; add one, or set it to 0";
+/// Share of interruptions that show one colour, if there is another sequence to show.
+const ONE_COLOUR: f64 = 0.3;
 
 /// Source of clips of real video.
 #[derive(Debug)]
@@ -29,25 +33,31 @@ pub struct VideoClips {
 }
 
 impl VideoClips {
-    /// Draws a clip of `steps` predicted frames.
-    pub fn draw(&self, steps: usize, size: Size, random: &mut Random) -> Result<Clip> {
+    /// Draws a clip of `steps` predicted frames, and whether other pictures hide the object in some of them.
+    pub fn draw(&self, steps: usize, size: Size, random: &mut Random) -> Result<(Clip, bool)> {
         for _ in 0..TRIES {
             let Some(window) = self.window(steps, size, random) else { break };
-            let sequence = window.sequence;
-            let Some(mut clip) = window.draw(random)? else { continue };
+            let Some(clip) = window.draw(random)? else { continue };
             if random.chance(self.augment.absent) {
-                let Some((video, other)) = self.other_sequence(sequence, random) else {
-                    return Err(Error::Clips(
-                        "data.augment.absent needs two sequences of video; add one, or set it to 0".into(),
-                    ));
-                };
-                let Some(other_clip) = (Window { video, sequence: other, ..window }).draw(random)? else {
-                    continue;
-                };
+                let other = self.other_sequence(window.sequence, random);
+                let other = other.ok_or_else(|| Error::Clips(ABSENT_NEEDS.into()))?;
+                let Some(cover) = window.elsewhere(other).draw(random)? else { continue };
                 // In half of the cases the previous mask shows a wrong object, which must not be tracked further.
-                clip = with_absent_object(&clip, &other_clip, random.chance(0.5))?;
+                return Ok((without_object(&clip, &cover, steps + 1, random.chance(0.5))?, true));
             }
-            return Ok(clip);
+            if self.augment.interrupted > 0.0 && random.chance(self.augment.interrupted) {
+                let hidden = 1 + usize::from(steps > 1 && random.chance(0.5));
+                let other = self.other_sequence(window.sequence, random);
+                let covering = other.map_or(window, |other| window.elsewhere(other));
+                let Some(mut cover) = covering.draw(random)? else { continue };
+                if random.chance(ONE_COLOUR) || other.is_none() {
+                    let colour = if random.chance(0.5) { 0.0 } else { random.uniform(0.0, 1.0) };
+                    cover.images = cover.images.f_full_like(colour)?;
+                    cover.valid = cover.valid.f_ones_like()?;
+                }
+                return Ok((without_object(&clip, &cover, hidden, false)?, true));
+            }
+            return Ok((clip, false));
         }
         Err(self.no_window(steps))
     }
@@ -103,24 +113,26 @@ impl VideoClips {
     }
 }
 
-/// Returns the reference of `clip` followed by the frames of `other_clip`, which do not show its object. If
-/// `wrong_object`, the previous mask is that of the other clip's object, else it is empty.
-fn with_absent_object(clip: &Clip, other_clip: &Clip, wrong_object: bool) -> Result<Clip> {
-    let rest = clip.masks.size()[0] - 1;
-    let joined = |clip: &Tensor, other_clip: &Tensor| -> Result<Tensor> {
-        Ok(Tensor::f_cat(&[clip.f_narrow(0, 0, 1)?, other_clip.f_narrow(0, 1, rest)?], 0)?)
+/// Returns `clip` with `hidden` frames after the reference taken from `cover`, which does not show the object. If
+/// `wrong_object`, the previous mask is that of the cover's object, else it is empty.
+fn without_object(clip: &Clip, cover: &Clip, hidden: usize, wrong_object: bool) -> Result<Clip> {
+    let hidden = hidden as i64;
+    let joined = |clip: &Tensor, cover: &Tensor| -> Result<Tensor> {
+        let rest = clip.size()[0] - 1 - hidden;
+        let parts =
+            [clip.f_narrow(0, 0, 1)?, cover.f_narrow(0, 1, hidden)?, clip.f_narrow(0, 1 + hidden, rest)?];
+        Ok(Tensor::f_cat(&parts, 0)?)
     };
-    let empty = other_clip.masks.f_zeros_like()?;
-    let mut masks = joined(&clip.masks, &empty)?;
+    let mut empty = cover.masks.f_zeros_like()?;
     if wrong_object {
-        let before = other_clip.masks.f_narrow(0, 1, 1)?;
-        let after = empty.f_narrow(0, 2, rest - 1)?;
-        masks = Tensor::f_cat(&[&clip.masks.f_narrow(0, 0, 1)?, &before, &after], 0)?;
+        let rest = cover.masks.size()[0] - 2;
+        let before = cover.masks.f_narrow(0, 0, 2)?;
+        empty = Tensor::f_cat(&[before, empty.f_narrow(0, 2, rest)?], 0)?;
     }
     Ok(Clip {
-        images: joined(&clip.images, &other_clip.images)?,
-        masks,
-        valid: joined(&clip.valid, &other_clip.valid)?,
+        images: joined(&clip.images, &cover.images)?,
+        masks: joined(&clip.masks, &empty)?,
+        valid: joined(&clip.valid, &cover.valid)?,
     })
 }
 
@@ -135,7 +147,12 @@ struct Window<'a> {
     close_up: bool,
 }
 
-impl Window<'_> {
+impl<'a> Window<'a> {
+    /// Returns the same parameters for another sequence.
+    fn elsewhere(&self, (video, sequence): (&'a Video, &'a Sequence)) -> Self {
+        Self { video, sequence, ..*self }
+    }
+
     /// Draws a clip of one object; `None` if the draw is not usable.
     fn draw(&self, random: &mut Random) -> Result<Option<Clip>> {
         Ok(self.draw_objects(1, random)?.and_then(|mut clips| clips.pop()))

@@ -9,7 +9,7 @@ use fastganseg_training::distributed::Ranks;
 use fastganseg_training::eval::{EvalOptions, evaluate};
 use fastganseg_training::method::{Frozen, PostProcessed, Propagator, Threaded};
 use fastganseg_training::occlusion::{Case, Cover, MAX_FRAMES_TO_FIND, measure};
-use fastganseg_training::report::{table, write_csv};
+use fastganseg_training::report::{check_output, table, write_csv};
 use fastganseg_training::simulated_user::FirstMask;
 use fastganseg_training::{Error, Result};
 use gstfastganseg::matte::{self, MatteSettings};
@@ -77,7 +77,7 @@ pub struct Args {
 
     /// Instead of scoring, cover frames in the middle of every sequence and report how the tracker recovers. Only
     /// the first frame needs an annotation
-    #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',', conflicts_with_all = ["out", "edges", "frame_threading", "loop_frames", "confidence", "first"])]
+    #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',', conflicts_with_all = ["out", "edges", "smoothing", "frame_threading", "loop_frames", "confidence", "first", "sheet_frames", "bare_sheets"])]
     cover: Vec<Cover>,
 
     /// Numbers of covered frames, one run for each
@@ -129,13 +129,13 @@ impl Args {
     fn propagator(&self, ranks: &Ranks) -> Result<Box<dyn Propagator>> {
         if self.method == Method::Frozen {
             let unused = [
-                (self.model.model.is_some(), "--model"),
                 (self.edges.is_some(), "--edges"),
                 (self.frame_threading, "--frame-threading"),
                 (self.confidence.is_some(), "--confidence"),
                 (self.corrections > 0, "--corrections"),
             ];
-            if let Some((_, option)) = unused.iter().find(|(is_set, _)| *is_set) {
+            let unused = unused.into_iter().find_map(|(is_set, option)| is_set.then_some(option));
+            if let Some(option) = self.model.first_set().or(unused) {
                 let reason = format!("{option} needs --method model: frozen has no network");
                 return Err(gstfastganseg::Error::Config(reason).into());
             }
@@ -171,6 +171,9 @@ fn eval(args: &Args, ranks: &Ranks) -> Result<()> {
         return Err(gstfastganseg::Error::Config(reason.into()).into());
     }
     let dataset = args.data.open(ranks)?;
+    if let Some(path) = args.confidence.as_ref().filter(|_| ranks.is_first()) {
+        check_output(path)?;
+    }
     let mut propagator = args.propagator(ranks)?;
     let options = EvalOptions {
         out: args.out.clone(),

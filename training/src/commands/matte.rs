@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use fastganseg_training::Result;
 use fastganseg_training::distributed::Ranks;
 use fastganseg_training::matte::{Matter, score_mattes, sequences};
-use fastganseg_training::report::write_rows;
+use fastganseg_training::report::{check_output, write_rows};
 use fastganseg_training::score::MatteScore;
 use gstfastganseg::matte::{self, MatteSettings};
 
@@ -74,6 +74,7 @@ const MEASURES: [Measure; 6] = [
 pub fn run(args: &Args) -> Result<()> {
     let ranks = Ranks::single();
     let sequences = sequences(&args.data)?;
+    args.csv.as_deref().map_or(Ok(()), check_output)?;
     let mut matter = match args.mattes {
         Some(_) => None,
         None => {

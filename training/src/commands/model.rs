@@ -83,6 +83,22 @@ pub fn size(text: &str) -> std::result::Result<[i64; 2], String> {
 }
 
 impl Model {
+    /// The first option that differs from its default.
+    pub fn first_set(&self) -> Option<&'static str> {
+        let set = [
+            (self.model.is_some(), "--model"),
+            (self.network_size.is_some(), "--network-size"),
+            (self.quality != QualityChoice::Balanced, "--quality"),
+            (self.memory_frames.is_some(), "--memory-frames"),
+            (self.memory_every.is_some(), "--memory-every"),
+            (self.memory_tokens.is_some(), "--memory-tokens"),
+            (self.roi != RoiChoice::Auto, "--roi"),
+            (self.device != DeviceChoice::default(), "--device"),
+            (self.precision != Precision::default(), "--precision"),
+        ];
+        set.into_iter().find_map(|(is_set, option)| is_set.then_some(option))
+    }
+
     /// Loads the weights and applies the options.
     fn weights(&self) -> Result<Weights> {
         let mut weights = match &self.model {

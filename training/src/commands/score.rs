@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use fastganseg_training::Result;
 use fastganseg_training::distributed::Ranks;
-use fastganseg_training::report::{Speed, table, write_csv};
+use fastganseg_training::report::{Speed, check_output, table, write_csv};
 use fastganseg_training::score::score_folder;
 
 use super::{Data, Processes, arguments, frame_bar};
@@ -35,6 +35,9 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn score(args: &Args, ranks: &Ranks) -> Result<()> {
     let dataset = args.data.open(ranks)?;
+    if let Some(path) = args.csv.as_ref().filter(|_| ranks.is_first()) {
+        check_output(path)?;
+    }
     let begin = Instant::now();
     let bar = frame_bar(ranks);
     let scores = score_folder(&dataset, &args.masks, &bar, ranks);

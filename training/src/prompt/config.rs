@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Checked, at_least_one, must, not_negative, positive, share};
+use crate::check::{Checked, MAX_THREADS, at_least_one, count, must, not_negative, positive, share};
 use crate::clips::Source;
 use crate::train::Optimiser;
 use crate::{Error, Result, config_file};
@@ -69,7 +69,7 @@ impl PromptConfig {
 
     fn check(&self) -> Checked {
         at_least_one("steps", self.steps)?;
-        at_least_one("threads", u64::try_from(self.threads).unwrap_or(0))?;
+        count("threads", u64::try_from(self.threads).unwrap_or(0), MAX_THREADS)?;
         at_least_one("checkpoint_every", self.checkpoint_every)?;
         at_least_one("report_every", self.report_every)?;
         at_least_one("batch", self.batch as u64)?;

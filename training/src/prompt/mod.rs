@@ -19,8 +19,7 @@ pub use self::config::PromptConfig;
 use self::loss::prompt_loss;
 use self::view::{MIN_PIXELS, View};
 use crate::clips::{Random, Reading, Sources, TRIES};
-use crate::train::resume::values;
-use crate::train::{Adam, CHECKPOINT, CONFIG, Interrupt, NetworkState, Recorder, load, save};
+use crate::train::{Adam, CHECKPOINT, CONFIG, Interrupt, NetworkState, Recorder, load, resume, save};
 use crate::{Error, Result};
 
 /// Size of the cache of decoded frames in MiB.
@@ -33,6 +32,8 @@ const MIN_SHARE: f64 = 0.004;
 const FREQUENCIES: &str = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix";
 /// File name of the weights.
 const MODEL: &str = "model.safetensors";
+/// Keys that may change when a run is resumed.
+const MAY_CHANGE: [&str; 3] = ["threads", "checkpoint_every", "report_every"];
 /// Name in the checkpoint.
 const NETWORK: &str = "decoder";
 
@@ -74,13 +75,10 @@ pub fn run(config: &PromptConfig, out: &Path, interrupt: &Interrupt) -> Result<(
     Ok(())
 }
 
-/// Returns the first key whose value differs from that of the configuration before, apart from settings that only concern
-/// speed and reports.
-fn first_difference(before: &str, now: &str) -> Result<Option<String>, toml::de::Error> {
-    const MAY_CHANGE: [&str; 3] = ["threads", "checkpoint_every", "report_every"];
-    let (before, now) = (values(toml::from_str(before)?), values(toml::from_str(now)?));
-    let mut keys = now.keys().chain(before.keys()).filter(|key| !MAY_CHANGE.contains(&key.as_str()));
-    Ok(keys.find(|key| before.get(*key) != now.get(*key)).cloned())
+/// Returns the error of a run whose gradient or weights, `what`, diverged after `step` steps.
+fn diverged(what: String, step: u64) -> Error {
+    let remedy = "start again in another folder with --out and a lower optimiser.learning_rate".to_owned();
+    Error::Diverged { what, step, remedy }
 }
 
 /// State of a run.
@@ -120,19 +118,11 @@ impl<'a> Session<'a> {
         let text = toml::to_string(config)
             .map_err(|error| Error::Config { path: file.clone(), reason: error.to_string() })?;
         if checkpoint.exists() {
-            let before = fs::read_to_string(&file).map_err(|source| Error::read(&file, source))?;
-            let difference = first_difference(&before, &text)
-                .map_err(|error| Error::Config { path: file.clone(), reason: error.to_string() })?;
-            if let Some(key) = difference {
-                let reason = format!(
-                    "`{key}` differs from the configuration of its run, {}; set another folder with --out to start a new run, \
-                     with start_from its weights if you like",
-                    file.display()
-                );
-                return Err(Error::Checkpoint { path: checkpoint, reason });
-            }
+            let may_change = |key: &str, _: &PromptConfig, _: &PromptConfig| MAY_CHANGE.contains(&key);
+            resume::check_values(config, out, may_change, &MAY_CHANGE.join(", "))?;
             session.done = load(&checkpoint, &mut session.networks())?;
         } else {
+            resume::check_new(out, &[MODEL])?;
             fs::write(&file, text).map_err(|source| Error::write(&file, source))?;
         }
         Ok(session)
@@ -158,8 +148,7 @@ impl<'a> Session<'a> {
         let schedule = self.config.optimiser.schedule(self.config.steps);
         let norm = self.adam.step(schedule.at(self.done))?;
         if !norm.is_finite() {
-            let remedy = "start again in another folder with a lower optimiser.learning_rate".to_owned();
-            return Err(Error::Diverged { what: "gradient".into(), step: self.done, remedy });
+            return Err(diverged("gradient".into(), self.done));
         }
         recorder.add("gradient_norm", norm);
         self.done += 1;
@@ -215,26 +204,16 @@ impl<'a> Session<'a> {
 
     fn save(&mut self, out: &Path) -> Result<()> {
         let done = self.done;
-        save(&out.join(CHECKPOINT), &self.networks(), done)?;
         let mut tensors: Tensors = self.store.variables().into_iter().collect();
         tensors.extend(self.constant.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())));
         let mut metadata = self.config.metadata.clone();
         metadata.extend(BTreeMap::from([("format".into(), "1".into()), ("network".into(), "prompt".into())]));
-        Ok(save_tensors(&out.join(MODEL), tensors, metadata, Kind::Half)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A comparison of lines missed this.
-    #[test]
-    fn exchanged_values_are_a_difference() {
-        let text =
-            |a: u32, b: u32| format!("threads = {a}\n[sources.a]\nratio = {a}\n[sources.b]\nratio = {b}\n");
-        assert_eq!(first_difference(&text(1, 2), &text(2, 1)).unwrap().as_deref(), Some("sources.a.ratio"));
-        assert_eq!(first_difference("threads = 1", "threads = 2\nreport_every = 5").unwrap(), None);
-        assert_eq!(first_difference("seed = 1", "").unwrap().as_deref(), Some("seed"));
+        let weights = || Ok(save_tensors(&out.join(MODEL), tensors, metadata, Kind::Half)?);
+        save(&out.join(CHECKPOINT), &self.networks(), done, weights).map_err(|error| match error {
+            Error::Core(gstfastganseg::Error::Weights { reason, .. }) => {
+                diverged(format!("the weights ({reason})"), done)
+            }
+            other => other,
+        })
     }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 pub use canvas::save_png;
 pub use sheet::{ContactSheet, Tile};
-pub use spreadsheet::{write_csv, write_rows};
+pub use spreadsheet::{check_output, write_csv, write_rows};
 pub use table::table;
 
 use crate::score::Summary;

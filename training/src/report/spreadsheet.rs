@@ -1,10 +1,26 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use super::{MEASURES, Speed};
 use crate::score::{Scores, Summary};
 use crate::{Error, Result};
+
+/// Creates the folder of the output file `path`, and checks that the file can be written, so that long work does not fail
+/// at its end. Existing contents stay.
+///
+/// # Errors
+/// The folder or the file cannot be written.
+pub fn check_output(path: &Path) -> Result<()> {
+    let failed = |source| Error::write(path, source);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|source| Error::write(folder, source))?;
+    }
+    let is_new = !path.exists();
+    OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
+    if is_new { fs::remove_file(path).map_err(failed) } else { Ok(()) }
+}
 
 /// Writes the scores to `path` as CSV, unrounded, 0 to 1.
 ///
@@ -75,6 +91,19 @@ sequence,dog-agility,,1,0.375,0.5,0.5,0,0.25,0,0,
 global,,,3,0.5416666666666666,0.6666666666666666,0.6666666666666666,0,0.4166666666666667,0.16666666666666666,0.16666666666666666,30.00
 ";
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn outputs_are_checked_without_a_change() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("new/folder/rows.csv");
+        check_output(&path).unwrap();
+        assert!(path.parent().unwrap().is_dir() && !path.exists());
+        fs::write(&path, "before").unwrap();
+        check_output(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before");
+        assert!(check_output(root.path()).is_err(), "a folder");
+        assert!(check_output(&path.join("rows.csv")).unwrap_err().to_string().contains("rows.csv"));
     }
 
     #[test]

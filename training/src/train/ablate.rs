@@ -7,17 +7,17 @@ use std::fmt::Write;
 use std::path::Path;
 
 use image::RgbImage;
-use plotters::prelude::{ChartBuilder, Circle, IntoFont, LineSeries, PathElement, SeriesLabelPosition, Text};
-use plotters::style::{Color, WHITE};
+use plotters::prelude::{IntoFont, Text};
 
 use super::config::TrainConfig;
 use super::interrupt::Interrupt;
 use super::record::CURVE;
 use super::record::curve::Curve;
+use super::record::plot::{Chart, draw_chart};
 use super::run::run;
 use super::validate::FinalScores;
 use crate::distributed::Ranks;
-use crate::report::canvas::{Area, DrawResult, FONT, GRID, INK, colour, paint};
+use crate::report::canvas::{FONT, INK, paint};
 use crate::{Error, Result, report};
 
 /// J&F of the paper's full model on the validation set of DAVIS 2016, per cent. The figures of the paper's other
@@ -181,9 +181,11 @@ impl Ablation {
 
     /// Draws J&F over the steps, and the table.
     fn draw(&self) -> Result<RgbImage> {
+        let series = self.rows.iter().map(|row| (row.name.to_owned(), row.curve.clone())).collect();
+        let chart = Chart { group: "J&F, per cent".into(), series };
         paint(SIZE.0, SIZE.1, |area| {
             let (left, right) = area.split_horizontally(640);
-            self.curves(&left)?;
+            draw_chart(&left, &chart)?;
             for (line, cells) in self.cells().iter().enumerate() {
                 for (column, cell) in cells.iter().enumerate() {
                     let at = (COLUMNS[column], 60 + 30 * line as i32);
@@ -192,39 +194,6 @@ impl Ablation {
             }
             Ok(())
         })
-    }
-
-    fn curves(&self, area: &Area) -> DrawResult {
-        let values = || self.rows.iter().flat_map(|row| &row.curve).map(|point| point.1);
-        let (low, high) = values().fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
-        let (low, high) = if low < high { (low, high) } else { (0.0, 100.0) };
-        let margin = (high - low) * 0.06;
-        let mut builder = ChartBuilder::on(area);
-        builder.margin(12).margin_right(24).x_label_area_size(40).y_label_area_size(56);
-        builder.caption("J&F during training, per cent", (FONT, 22).into_font().color(&INK));
-        let mut chart = builder.build_cartesian_2d(0.0..self.steps as f64, low - margin..high + margin)?;
-        chart
-            .configure_mesh()
-            .x_desc("regressor step")
-            .x_label_formatter(&|step| format!("{step:.0}"))
-            .label_style((FONT, 15).into_font().color(&INK))
-            .axis_style(INK)
-            .bold_line_style(GRID)
-            .light_line_style(WHITE.mix(0.0))
-            .draw()?;
-        for (index, row) in self.rows.iter().enumerate() {
-            let style = colour(index).stroke_width(2);
-            chart
-                .draw_series(LineSeries::new(row.curve.iter().copied(), style))?
-                .label(row.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
-            chart
-                .draw_series(row.curve.iter().map(|&point| Circle::new(point, 3, colour(index).filled())))?;
-        }
-        let labels = &mut chart.configure_series_labels();
-        labels.position(SeriesLabelPosition::LowerRight).label_font((FONT, 15).into_font().color(&INK));
-        labels.background_style(WHITE.mix(0.85)).border_style(GRID).draw()?;
-        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use super::critics::CriticSettings;
 use super::objective::Loss;
 use super::schedule::Schedule;
 use super::validate::Validation;
-use crate::check::{Checked, at_least_one, must, not_negative, positive};
+use crate::check::{Checked, MAX_THREADS, at_least_one, count, must, not_negative, positive};
 use crate::clips::Data;
 use crate::{Error, Result, config_file};
 
@@ -216,8 +216,8 @@ impl TrainConfig {
         if let Some(validation) = &self.validation {
             validation.check()?;
         }
-        must(self.threads > 0, "threads: at least 1")?;
-        must(self.loader_threads > 0, "loader_threads: at least 1")
+        count("threads", self.threads.try_into().unwrap_or(0), MAX_THREADS)?;
+        count("loader_threads", self.loader_threads as u64, MAX_THREADS)
     }
 }
 

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::adam::{Adam, Betas, Rates};
 use super::objective::{critic_loss, regressor_loss};
 use crate::Result;
-use crate::check::{Checked, at_least_one, must, not_negative, positive, within};
+use crate::check::{Checked, count, must, not_negative, positive, within};
 use crate::clips::Batch;
 use crate::critic::{Critic, Noise, RealMaskNoise, Reduce, Shape, spatial, temporal};
 use crate::distributed::{Ranks, Reducer};
@@ -79,7 +79,8 @@ impl CriticSettings {
             "critics: set spatial_weight or temporal_weight above 0",
         )?;
         within("critics.overwrite", self.overwrite, [0.0, 1.0])?;
-        at_least_one("critics.steps", self.steps)?;
+        // With fresh batches, those of all steps are in memory.
+        count("critics.steps", self.steps, 100)?;
         positive("critics.learning_rate", self.learning_rate)?;
         self.betas.check("critics.betas")?;
         must(self.shape.max_channels > 0, "critics.shape.max_channels: at least 1")?;

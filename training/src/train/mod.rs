@@ -33,4 +33,5 @@ pub use objective::{CrossEntropy, Loss};
 pub use record::Recorder;
 pub use resume::shared_settings;
 pub use run::{Outcome, run};
+pub(crate) use session::CONFIGURATION;
 pub use validate::{Validation, Validator};

@@ -5,6 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::checkpoint::{CHECKPOINT, CONFIG};
 use super::config::TrainConfig;
 use crate::{Error, Result};
@@ -31,6 +34,9 @@ const MAY_CHANGE: [&str; 17] = [
     "validation.every",
 ];
 
+/// Key that may change, but not from or to 0: a frozen encoder has no moments in the checkpoint.
+const ENCODER_RATE: &str = "optimiser.encoder_learning_rate";
+
 /// Keys that may differ between ranks.
 const MAY_DIFFER: [&str; 5] = ["critics.device", "data.cache", "device", "loader_threads", "threads"];
 
@@ -47,20 +53,61 @@ pub fn shared_settings(config: &TrainConfig) -> Result<BTreeMap<String, String>>
     Ok(shared.map(|(key, value)| (key, value.to_string())).collect())
 }
 
-/// Returns whether a key may change when the run is resumed. `validated`: both configurations have `[validation]`.
-fn may_change(key: &str, validated: bool) -> bool {
-    MAY_CHANGE.contains(&key)
-        || key.starts_with("metadata.")
-        || (key.starts_with("data.sources.") && key.ends_with(".preload"))
-        || (key.starts_with("validation.") && !validated)
+/// Returns whether a key may change when a run with the configuration `before` is resumed with `now`.
+fn may_change(key: &str, before: &TrainConfig, now: &TrainConfig) -> bool {
+    let trains_encoder = |config: &TrainConfig| config.optimiser.encoder_learning_rate > 0.0;
+    let validated = before.validation.is_some() && now.validation.is_some();
+    match key {
+        ENCODER_RATE => trains_encoder(before) == trains_encoder(now),
+        _ => {
+            MAY_CHANGE.contains(&key)
+                || key.starts_with("metadata.")
+                || (key.starts_with("data.sources.") && key.ends_with(".preload"))
+                || (key.starts_with("validation.") && !validated)
+        }
+    }
+}
+
+/// Checks that a new run in the folder `out` replaces none of the weights files `names`.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if one exists, with the remedy.
+pub fn check_new(out: &Path, names: &[&str]) -> Result<()> {
+    let Some(path) = names.iter().map(|name| out.join(name)).find(|path| path.exists()) else {
+        return Ok(());
+    };
+    let reason = format!(
+        "no such file, but {} exists, and a new run would replace it; set another folder with --out, or move the files \
+         of that run away",
+        path.display()
+    );
+    Err(Error::Checkpoint { path: out.join(CHECKPOINT), reason })
 }
 
 /// Checks that `config` can resume the checkpoint in `out`.
 ///
 /// # Errors
+/// Those of [`check_values`].
+pub fn check(config: &TrainConfig, out: &Path) -> Result<()> {
+    let keys = format!(
+        "{} (not from or to 0: {ENCODER_RATE}), metadata and data.sources.NAME.preload",
+        MAY_CHANGE.join(", ")
+    );
+    check_values(config, out, may_change, &keys)
+}
+
+/// Checks that `config` has the values of the configuration in `out`, except for keys of which `may_change(key, before,
+/// now)` holds. `keys` is their list in the error.
+///
+/// # Errors
 /// [`Error::Checkpoint`] if a key differs that must not change, with both values and the remedy, or if the folder
 /// has no readable configuration.
-pub fn check(config: &TrainConfig, out: &Path) -> Result<()> {
+pub fn check_values<Config: Serialize + DeserializeOwned>(
+    config: &Config,
+    out: &Path,
+    may_change: impl Fn(&str, &Config, &Config) -> bool,
+    keys: &str,
+) -> Result<()> {
     let checkpoint = out.join(CHECKPOINT);
     let refuse = |reason: String| Error::Checkpoint { path: checkpoint.clone(), reason };
     let path = out.join(CONFIG);
@@ -68,38 +115,40 @@ pub fn check(config: &TrainConfig, out: &Path) -> Result<()> {
     let text = std::fs::read_to_string(&path).map_err(|error| {
         refuse(format!("cannot read the configuration of its run, {} ({error}): {remedy}", path.display()))
     })?;
-    let before: TrainConfig = toml::from_str(&text).map_err(|error| {
+    let before: Config = toml::from_str(&text).map_err(|error| {
         refuse(format!("the configuration of its run, {}, is invalid ({error}): {remedy}", path.display()))
     })?;
-    let differences = differences(&before, config).map_err(|error| refuse(error.to_string()))?;
+    let differences = differences(&before, config, may_change).map_err(|error| refuse(error.to_string()))?;
     if differences.is_empty() {
         return Ok(());
     }
     Err(refuse(format!(
         "the configuration differs from that of its run: {}. Set these keys as in {}, or {remedy} (start_from reuses \
-         the weights). Only {}, metadata and data.sources.NAME.preload may change when a run is resumed",
+         the weights). Only {keys} may change when a run is resumed",
         differences.join(", "),
         path.display(),
-        MAY_CHANGE.join(", ")
     )))
 }
 
 /// The keys that differ but must not change, with both values.
-fn differences(before: &TrainConfig, now: &TrainConfig) -> Result<Vec<String>, toml::ser::Error> {
-    let validated = before.validation.is_some() && now.validation.is_some();
-    let (before, now) = (values(toml::Table::try_from(before)?), values(toml::Table::try_from(now)?));
-    let all: std::collections::BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+fn differences<Config: Serialize>(
+    before: &Config,
+    now: &Config,
+    may_change: impl Fn(&str, &Config, &Config) -> bool,
+) -> Result<Vec<String>, toml::ser::Error> {
+    let [old, new] = [values(toml::Table::try_from(before)?), values(toml::Table::try_from(now)?)];
+    let all: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let show =
         |value: Option<&toml::Value>| value.map_or_else(|| "not set".to_owned(), toml::Value::to_string);
-    let differing = all.into_iter().filter(|key| before.get(*key) != now.get(*key));
+    let differing = all.into_iter().filter(|key| old.get(*key) != new.get(*key));
     Ok(differing
-        .filter(|key| !may_change(key, validated))
-        .map(|key| format!("{key} (checkpoint {}, now {})", show(before.get(key)), show(now.get(key))))
+        .filter(|key| !may_change(key, before, now))
+        .map(|key| format!("{key} (checkpoint {}, now {})", show(old.get(key)), show(new.get(key))))
         .collect())
 }
 
 /// All values of a configuration by their keys, such as `data.window`.
-pub fn values(config: toml::Table) -> BTreeMap<String, toml::Value> {
+fn values(config: toml::Table) -> BTreeMap<String, toml::Value> {
     fn flatten(prefix: &str, table: toml::Table, all: &mut BTreeMap<String, toml::Value>) {
         for (key, value) in table {
             let key = format!("{prefix}{key}");
@@ -125,7 +174,7 @@ mod tests {
     }
 
     fn keys(settings: &[&str]) -> Vec<String> {
-        let differences = differences(&shipped(&[]), &shipped(settings)).unwrap();
+        let differences = differences(&shipped(&[]), &shipped(settings), may_change).unwrap();
         differences.iter().map(|text| text.split(' ').next().unwrap().to_owned()).collect()
     }
 
@@ -158,6 +207,15 @@ mod tests {
             "metadata.licence=another",
         ];
         assert_eq!(keys(&settings), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_encoder_rate_may_change_but_not_between_frozen_and_trained() {
+        let key = "optimiser.encoder_learning_rate";
+        assert_eq!(keys(&["optimiser.encoder_learning_rate=1e-7"]), Vec::<String>::new());
+        assert_eq!(keys(&["optimiser.encoder_learning_rate=0"]), [key]);
+        let frozen = shipped(&["optimiser.encoder_learning_rate=0"]);
+        assert!(!may_change(key, &frozen, &shipped(&[])) && may_change(key, &frozen, &frozen));
     }
 
     /// A misspelt key would never match.

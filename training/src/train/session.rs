@@ -22,12 +22,14 @@ use super::remedy::explain_out_of_memory;
 use super::resume;
 use super::schedule::Schedule;
 use super::step::{StepLosses, Trainer};
-use super::validate::{FinalScores, Validator};
+use super::validate::{BEST, FinalScores, Validator};
 use super::window::{UnrollOptions, on_device};
 use crate::clips::{Batch, Loader, Mix};
 use crate::distributed::Ranks;
 use crate::{Error, Result, files};
 
+/// Metadata key of the configuration of the run, TOML.
+pub const CONFIGURATION: &str = "training_config";
 /// File name of the latest weights.
 pub const MODEL: &str = "model.safetensors";
 
@@ -35,6 +37,8 @@ pub const MODEL: &str = "model.safetensors";
 #[derive(Debug)]
 pub struct Session {
     config: TrainConfig,
+    /// The configuration as TOML.
+    config_text: String,
     out: PathBuf,
     device: Device,
     store: nn::VarStore,
@@ -75,8 +79,9 @@ impl Session {
         if first {
             std::fs::create_dir_all(out).map_err(|source| Error::write(out, source))?;
             resumes = checkpoint.exists();
-            if resumes {
-                resume::check(config, out)?;
+            match resumes {
+                true => resume::check(config, out)?,
+                false => resume::check_new(out, &[MODEL, BEST])?,
             }
         }
         let choice = ranks.device(config.device.parse()?)?;
@@ -111,10 +116,10 @@ impl Session {
         let done = if resumes { checkpoint::load(&checkpoint, &mut parts)? } else { 0 };
         let mix = Mix::open(&config.data, config.seed, first)?.for_rank(ranks.rank(), ranks.count());
         let done = broadcast(&mut parts, done, mix.epoch(), &ranks)?;
+        let config_text = config.to_toml()?;
         if first {
-            let text = config.to_toml()?;
             files::replace(&out.join(CONFIG), |path| {
-                std::fs::write(path, text).map_err(|source| Error::write(path, source))
+                std::fs::write(path, &config_text).map_err(|source| Error::write(path, source))
             })?;
         }
 
@@ -140,6 +145,7 @@ impl Session {
         bar.reset_eta();
         Ok(Self {
             config: config.clone(),
+            config_text,
             out: out.to_owned(),
             device,
             store,
@@ -186,7 +192,7 @@ impl Session {
             .step(&self.config, &batches, rate, gradients, stop)
             .map_err(|error| explain_out_of_memory(error, step))?;
         if let Some(what) = losses.diverged {
-            return Err(self.diverged(what));
+            return Err(diverged(&self.config, &self.out, self.done, what));
         }
         self.done += 1;
         self.steps += 1;
@@ -224,21 +230,6 @@ impl Session {
         message
     }
 
-    fn diverged(&self, what: String) -> Error {
-        let checkpoint = self.out.join(CHECKPOINT);
-        let resume = match checkpoint.exists() {
-            true => format!("run the same command to resume from {}", checkpoint.display()),
-            false => "there is no checkpoint to resume from".to_owned(),
-        };
-        let critics = match self.config.critics {
-            Some(_) => ", a lower critics.learning_rate, a higher critics.penalty_weight",
-            None => "",
-        };
-        let remedy =
-            format!("try a lower optimiser.learning_rate{critics}, mixed_precision = false; {resume}");
-        Error::Diverged { what, step: self.done, remedy }
-    }
-
     /// Returns whether a checkpoint is due.
     pub fn checkpoint_is_due(&self) -> bool {
         self.done.is_multiple_of(self.config.checkpoint_every)
@@ -266,10 +257,13 @@ impl Session {
         }
         let ranks = self.ranks.clone();
         let _saving = ranks.saving();
-        checkpoint::save(&self.out.join(CHECKPOINT), &parts(&self.store, &mut self.trainer), self.done)?;
-        let metadata = self.metadata()?;
+        let metadata = self.metadata();
         let path = self.out.join(MODEL);
-        weights::save(&path, &self.store, &self.config.model, &metadata, Kind::Half)?;
+        let weights = || Ok(weights::save(&path, &self.store, &self.config.model, &metadata, Kind::Half)?);
+        let checkpoint = self.out.join(CHECKPOINT);
+        let parts = parts(&self.store, &mut self.trainer);
+        checkpoint::save(&checkpoint, &parts, self.done, weights)
+            .map_err(|error| explain_weights(error, &self.config, &self.out, self.done))?;
         let Some(recorder) = &mut self.recorder else { return Ok(()) };
         if let Some([images, truth, masks]) = &self.preview {
             let panel = window_panel(&format!("step {}", self.done), images, truth, masks)?;
@@ -278,11 +272,11 @@ impl Session {
         recorder.draw()
     }
 
-    fn metadata(&self) -> Result<BTreeMap<String, String>> {
+    fn metadata(&self) -> BTreeMap<String, String> {
         let mut metadata = self.config.metadata.clone();
         metadata.insert("steps".to_owned(), self.done.to_string());
-        metadata.insert("training_config".to_owned(), self.config.to_toml()?);
-        Ok(metadata)
+        metadata.insert(CONFIGURATION.to_owned(), self.config_text.clone());
+        metadata
     }
 
     /// Validates the weights if a validation is due. The ranks share the sequences.
@@ -290,13 +284,15 @@ impl Session {
     /// # Errors
     /// If the data are broken, a file cannot be written, or another rank has ended.
     pub fn validate(&mut self) -> Result<()> {
-        let (done, metadata) = (self.done, self.metadata()?);
-        let steps = self.schedule.steps;
-        let Some(validator) = self.validator.as_mut().filter(|validator| validator.is_due(done, steps))
-        else {
+        let (done, steps) = (self.done, self.schedule.steps);
+        if !self.validator.as_ref().is_some_and(|validator| validator.is_due(done, steps)) {
             return Ok(());
-        };
-        let validated = validator.run(&self.store, &self.config.model, &metadata, done, &self.ranks)?;
+        }
+        let metadata = self.metadata();
+        let Some(validator) = &mut self.validator else { return Ok(()) };
+        let validated = validator
+            .run(&self.store, &self.config.model, &metadata, done, &self.ranks)
+            .map_err(|error| explain_weights(error, &self.config, &self.out, done))?;
         let Some(recorder) = &mut self.recorder else { return Ok(()) };
         recorder.put(done, &validated.scalars())?;
         let score = 100.0 * validated.scores.summary().region_and_contour();
@@ -330,6 +326,35 @@ impl Session {
             );
         }
         recorder.draw()
+    }
+}
+
+/// Returns the error of a run in the folder `out` whose loss, gradient or weights, `what`, diverged after `done` steps.
+fn diverged(config: &TrainConfig, out: &Path, done: u64, what: String) -> Error {
+    let checkpoint = out.join(CHECKPOINT);
+    let critics = match config.critics {
+        Some(_) => ", a lower critics.learning_rate, a higher critics.penalty_weight",
+        None => "",
+    };
+    let settings = format!("a lower optimiser.learning_rate{critics} or mixed_precision = false");
+    let remedy = match checkpoint.exists() {
+        true => format!(
+            "set {settings} and run the command again to resume from {}, or start again in another folder with --out",
+            checkpoint.display()
+        ),
+        false => format!("there is no checkpoint to resume from; start again with {settings}"),
+    };
+    Error::Diverged { what, step: done, remedy }
+}
+
+/// Converts the error of weights that are not finite in a weights file to [`Error::Diverged`]. Returns other errors
+/// unchanged.
+fn explain_weights(error: Error, config: &TrainConfig, out: &Path, done: u64) -> Error {
+    match error {
+        Error::Core(gstfastganseg::Error::Weights { reason, .. }) => {
+            diverged(config, out, done, format!("the weights ({reason})"))
+        }
+        other => other,
     }
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, nn};
 
 use crate::check::{Checked, at_least_one, must};
-use crate::dataset::{Dataset, Selection};
+use crate::dataset::{Dataset, Selection, Sequence};
 use crate::distributed::Ranks;
 use crate::eval::{EvalOptions, check, evaluate};
 use crate::score::Scores;
@@ -26,6 +26,8 @@ pub const BEST: &str = "best.safetensors";
 pub const SCORE: &str = "validation_j_and_f";
 /// Metadata key of [J, F] by sequence, as JSON.
 pub const BY_SEQUENCE: &str = "validation_by_sequence";
+/// Metadata key of what the scores belong to, as JSON: data, sequences and frame step.
+pub const SET: &str = "validation_set";
 /// Metadata key of the frame step, present if it is above 1.
 pub const FRAME_STEP: &str = "validation_frame_step";
 
@@ -143,6 +145,8 @@ fn round(value: f64) -> f64 {
 pub struct Validator {
     settings: Validation,
     dataset: Dataset,
+    /// Value of [`SET`].
+    set: String,
     options: Options,
     out: PathBuf,
     best: Option<f64>,
@@ -150,7 +154,7 @@ pub struct Validator {
 
 impl Validator {
     /// Opens the validation data. `options` selects the device; `out` is the run's folder. If the run `resumes`, the score of
-    /// a [`BEST`] file there is the best so far.
+    /// a [`BEST`] file there is the best so far, unless it belongs to other data, sequences or another frame step.
     ///
     /// # Errors
     /// If the settings or the data are invalid, or the [`BEST`] file cannot be read.
@@ -166,8 +170,13 @@ impl Validator {
             check(sequence, &EvalOptions::default())?;
         }
         let path = out.join(BEST);
-        let best = if resumes && path.exists() { read_score(&path)? } else { None };
-        Ok(Self { settings: settings.clone(), dataset, options: options.clone(), out: out.to_owned(), best })
+        let names: Vec<&str> = dataset.sequences().iter().map(Sequence::name).collect();
+        let Validation { data, frame_step, .. } = settings;
+        let set = serde_json::json!({ "data": data, "sequences": names, "frame_step": frame_step });
+        let set = set.to_string();
+        let best = if resumes && path.exists() { read_score(&path, &set)? } else { None };
+        let (settings, options, out) = (settings.clone(), options.clone(), out.to_owned());
+        Ok(Self { settings, dataset, set, options, out, best })
     }
 
     /// Returns whether to validate after `done` of `steps` steps.
@@ -213,6 +222,7 @@ impl Validator {
             let mut metadata = metadata.clone();
             metadata.extend(validated.metadata());
             metadata.insert("steps".to_owned(), done.to_string());
+            metadata.insert(SET.to_owned(), self.set.clone());
             if ranks.is_first() {
                 let _saving = ranks.saving();
                 weights::save(&self.out.join(BEST), store, config, &metadata, Kind::Half)?;
@@ -223,7 +233,10 @@ impl Validator {
     }
 }
 
-fn read_score(path: &Path) -> Result<Option<f64>> {
+/// Returns the score of a weights file if it belongs to `set`.
+fn read_score(path: &Path, set: &str) -> Result<Option<f64>> {
     let weights = Weights::open(path)?;
-    Ok(weights.metadata().get(SCORE).and_then(|score| score.parse().ok()))
+    let metadata = weights.metadata();
+    let same = metadata.get(SET).is_some_and(|of| of == set);
+    Ok(metadata.get(SCORE).filter(|_| same).and_then(|score| score.parse().ok()))
 }

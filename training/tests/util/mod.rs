@@ -27,14 +27,22 @@ fn draw(x: f32, y: f32, seed: u32) -> (RgbImage, LabelMap) {
     (picture, LabelMap::new(WIDTH as usize, HEIGHT as usize, ids).unwrap())
 }
 
-fn write(folder: &Path, annotations: &str, name: &str, (picture, labels): (RgbImage, LabelMap)) {
-    for (kind, extension) in [("JPEGImages", "jpg"), (annotations, "png")] {
-        let path = folder.join(kind).join(name).with_extension(extension);
+/// Writes a picture as JPEG and its labels as PNG.
+pub fn write(picture: &Path, mask: &Path, pixels: &RgbImage, labels: &LabelMap) {
+    for path in [picture, mask] {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        match extension {
-            "jpg" => picture.save(&path).unwrap(),
-            _ => indexed_png::write(&path, &labels).unwrap(),
-        }
+    }
+    pixels.save(picture).unwrap();
+    indexed_png::write(mask, labels).unwrap();
+}
+
+/// Writes a sequence in the layout of DAVIS. `draw` returns the picture and the labels of a frame.
+pub fn sequence(root: &Path, name: &str, frames: usize, draw: impl Fn(usize) -> (RgbImage, LabelMap)) {
+    let path = |kind: &str, file: String| root.join(kind).join(name).join(file);
+    for frame in 0..frames {
+        let (pixels, labels) = draw(frame);
+        let picture = path("JPEGImages", format!("{frame:05}.jpg"));
+        write(&picture, &path("Annotations", format!("{frame:05}.png")), &pixels, &labels);
     }
 }
 
@@ -46,17 +54,21 @@ pub struct Fixture {
 impl Fixture {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for sequence in 0..3u32 {
-            for frame in 0..8u32 {
-                let name = format!("s{sequence}/{frame:05}");
-                let at = (20.0 + 5.0 * frame as f32, 20.0 + 8.0 * sequence as f32);
-                write(&folder.path().join("video"), "Annotations", &name, draw(at.0, at.1, sequence + 3));
-            }
+        for index in 0..3u32 {
+            sequence(&folder.path().join("video"), &format!("s{index}"), 8, |frame| {
+                draw(20.0 + 5.0 * frame as f32, 20.0 + 8.0 * index as f32, index + 3)
+            });
         }
         for still in 0..3u32 {
-            let name = format!("p{still}");
-            write(&folder.path().join("photos"), "Annotations", &name, draw(40.0, 30.0, still + 9));
-            write(&folder.path().join("regions"), "Labels", &name, draw(50.0, 20.0, still + 5));
+            for (root, masks, at, seed) in
+                [("photos", "Annotations", (40.0, 30.0), 9), ("regions", "Labels", (50.0, 20.0), 5)]
+            {
+                let path = |kind: &str, extension: &str| {
+                    folder.path().join(root).join(kind).join(format!("p{still}.{extension}"))
+                };
+                let (pixels, labels) = draw(at.0, at.1, still + seed);
+                write(&path("JPEGImages", "jpg"), &path(masks, "png"), &pixels, &labels);
+            }
         }
         let fixture = Self { folder };
         fs::write(fixture.path("run.toml"), fixture.config()).unwrap();

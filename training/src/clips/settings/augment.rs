@@ -33,6 +33,9 @@ pub struct Augment {
     pub close_ups: f64,
     /// Probability that the object is absent after the reference: the other frames show another sequence.
     pub absent: f64,
+    /// Probability that the object is hidden in the previous frame, and in half of the cases in the first predicted one:
+    /// they show another sequence or one colour.
+    pub interrupted: f64,
     /// Probability of a distractor, cut out of a still, that moves in front of the object or behind it.
     pub distractor: f64,
     /// Probability of a window in reverse order.
@@ -97,6 +100,7 @@ impl Default for Augment {
             border: Border::Reflect,
             close_ups: 0.0,
             absent: 0.0,
+            interrupted: 0.0,
             distractor: 0.0,
             reversed: 0.3,
             jump: 0.0,
@@ -115,6 +119,7 @@ impl Augment {
             ("rotated", self.rotated),
             ("close_ups", self.close_ups),
             ("absent", self.absent),
+            ("interrupted", self.interrupted),
             ("distractor", self.distractor),
             ("reversed", self.reversed),
             ("jump", self.jump),

@@ -18,7 +18,12 @@ pub use perturbation::Perturbation;
 pub use source::{Kind, Layout, Objects, Source};
 pub use synthetic::Synthetic;
 
-use crate::check::{Checked, must, share};
+use crate::check::{Checked, count, must, share};
+
+/// Maximum number of predicted frames of a clip; all of them are in memory.
+const MAX_WINDOW: u64 = 256;
+/// Maximum number of clips of a batch; all of them are in memory, in each queue of the loader too.
+const MAX_BATCH: u64 = 4096;
 
 /// Sources and augmentation of training clips. Paths are relative to the working directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,8 +85,8 @@ impl Data {
     /// # Errors
     /// A message that names the first invalid key and its valid values.
     pub fn check(&self) -> Checked {
-        must(self.window > 0, "data.window: must be at least 1")?;
-        must(self.batch > 0, "data.batch: must be at least 1")?;
+        count("data.window", self.window as u64, MAX_WINDOW)?;
+        count("data.batch", self.batch as u64, MAX_BATCH)?;
         let sides = |size: &[i64; 2]| size.iter().all(|side| side % 16 == 0 && (16..=4096).contains(side));
         must(sides(&self.size), "data.size: must be multiples of 16 from 16 to 4096")?;
         must(self.shapes.iter().all(sides), "data.shapes: must be multiples of 16 from 16 to 4096")?;

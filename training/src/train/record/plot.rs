@@ -24,10 +24,11 @@ const TEXT_SIZE: u32 = 15;
 const MAX_MARKERS: usize = 60;
 
 /// One chart.
-struct Chart {
-    group: String,
+pub struct Chart {
+    /// Its title, the name of a group of scalars.
+    pub group: String,
     /// Names with their points (step, value).
-    series: Vec<(String, Vec<(f64, f64)>)>,
+    pub series: Vec<(String, Vec<(f64, f64)>)>,
 }
 
 /// Draws the charts. Returns `None` if there is no value to draw.
@@ -71,7 +72,8 @@ fn charts(columns: &[String], rows: &[Row]) -> Vec<Chart> {
     charts
 }
 
-fn draw_chart(area: &Area, chart: &Chart) -> DrawResult {
+/// Draws a chart in an area as wide as the charts of the curve.
+pub fn draw_chart(area: &Area, chart: &Chart) -> DrawResult {
     let points = || chart.series.iter().flat_map(|(_, values)| values);
     let last = points().map(|point| point.0).fold(1.0, f64::max);
     let (low, high) = span(points().map(|point| point.1));
