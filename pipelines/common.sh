@@ -90,27 +90,21 @@ check_pattern() {
 # partial_of OUT: prints the name of a file beside OUT that is written first.
 partial_of() { printf '%s/.%s.%s.part' "$(dirname -- "$1")" "$(basename -- "$1")" "$$"; }
 
-# stop SIGNAL: ends the commands of run, then the script, by the signal: shells show 128 + its number and leave their loops.
+# stop SIGNAL: ends the script by the signal: shells show 128 + its number and leave their loops.
 stop() {
-  local job
-  for job in $(jobs -p); do kill -INT -- "-$job" 2>/dev/null || true; done
-  wait
   trap - "$1"
   kill "-$1" "$$"
 }
 
-# run COMMAND...: runs a command. A signal stops it and the script: gst-launch-1.0 reports success when it is interrupted.
+# run COMMAND...: runs a command. A signal that ends it also ends the script: gst-launch-1.0 reports success when it is
+# interrupted.
 run() {
   local name
   for name in INT TERM HUP; do
     # shellcheck disable=SC2064 # expands now
     trap "stop $name" "$name"
   done
-  # With job control the command and its children are a process group of their own, which can be stopped together.
-  set -m
-  "$@" &
-  set +m
-  wait "$!"
+  "$@"
 }
 
 # write_to OUT COMMAND...: runs a command that writes to the file "$partial", and renames that file to OUT. A failure or a

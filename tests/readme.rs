@@ -261,7 +261,7 @@ fn scripts_keep_their_inputs_and_earlier_outputs() {
 /// `gst-launch-1.0` reports success when it is interrupted: a part of the clip replaced an earlier output.
 #[test]
 fn an_interrupted_script_keeps_the_earlier_output() {
-    use std::os::unix::process::ExitStatusExt;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
     let folder = clip_folder();
     let folder = folder.path();
     let long = demo_clip::Clip { width: 320, height: 180, frames: 200, rate: 30 };
@@ -279,6 +279,7 @@ fn an_interrupted_script_keeps_the_earlier_output() {
             .env("GST_REGISTRY", folder.join("registry.bin"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .process_group(0)
             .spawn()
             .unwrap();
         let started = Instant::now();
@@ -287,7 +288,9 @@ fn an_interrupted_script_keeps_the_earlier_output() {
             assert!(running && started.elapsed() < TIMEOUT, "no partial file");
             std::thread::sleep(Duration::from_millis(20));
         }
-        let kill = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        // As a terminal does.
+        let group = format!("-{}", child.id());
+        let kill = Command::new("kill").args([&format!("-{signal}"), "--", &group]).status();
         assert!(kill.unwrap().success());
         assert_eq!(child.wait().unwrap().signal(), Some(number));
         assert_eq!(std::fs::read(folder.join("keep.mp4")).unwrap(), b"earlier", "{signal}");

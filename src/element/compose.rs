@@ -36,6 +36,8 @@ pub struct Request {
 pub struct Composer {
     input: VideoInfo,
     output: VideoInfo,
+    /// Input and output as [`frame::safe_to_convert`] has them.
+    safe: (VideoInfo, VideoInfo),
     /// Mode that the formats were negotiated for.
     negotiated: Mode,
     conversion: Conversion,
@@ -58,6 +60,7 @@ pub struct Composer {
 /// A frame in the unpacked format of GStreamer, and the conversions to and from it. For formats whose colours are no
 /// separate bytes or words.
 struct Unpacked {
+    packed: VideoInfo,
     buffer: gst::Buffer,
     info: VideoInfo,
     unpack: gst_video::VideoConverter,
@@ -66,6 +69,7 @@ struct Unpacked {
 
 impl Unpacked {
     fn new(packed: &VideoInfo) -> Result<Self, glib::BoolError> {
+        let packed = frame::safe_to_convert(packed)?;
         let format = packed.format_info().unpack_format();
         let info = VideoInfo::builder(format, packed.width(), packed.height())
             .fps(packed.fps())
@@ -74,8 +78,9 @@ impl Unpacked {
             .build()?;
         Ok(Self {
             buffer: gst::Buffer::with_size(info.size())?,
-            unpack: frame::converter(packed, &info)?,
-            pack: frame::exact_converter(&info, packed)?,
+            unpack: frame::converter(&packed, &info)?,
+            pack: frame::exact_converter(&info, &packed)?,
+            packed,
             info,
         })
     }
@@ -97,13 +102,13 @@ impl Unpacked {
         };
         let inner = writable(&mut unpacked.buffer)?;
         {
-            let from = Frame::from_buffer_ref_readable(&buffer, info)?;
+            let from = Frame::from_buffer_ref_readable(&buffer, &unpacked.packed)?;
             let mut to = FrameMut::from_buffer_ref_writable(inner, &unpacked.info)?;
             unpacked.unpack.frame_ref(&from, &mut to);
             change(&mut to)?;
         }
         let from = Frame::from_buffer_ref_readable(inner, &unpacked.info)?;
-        let mut to = FrameMut::from_buffer_ref_writable(buffer.make_mut(), info)?;
+        let mut to = FrameMut::from_buffer_ref_writable(buffer.make_mut(), &unpacked.packed)?;
         unpacked.pack.frame_ref(&from, &mut to);
         drop(to);
         Ok(buffer)
@@ -160,7 +165,7 @@ impl Composer {
     /// # Errors
     /// `input` cannot be converted to `output`.
     pub fn new(input: VideoInfo, output: VideoInfo, wanted: Mode) -> Result<Self, glib::BoolError> {
-        let (input, output) = (frame::safe_to_convert(&input)?, frame::safe_to_convert(&output)?);
+        let safe = (frame::safe_to_convert(&input)?, frame::safe_to_convert(&output)?);
         let (from, to) = (input.format(), output.format());
         // The properties may have changed since the negotiation.
         let negotiated = [wanted, Mode::Alpha, Mode::Mask, Mode::Background]
@@ -176,7 +181,7 @@ impl Composer {
             Conversion::Convert
         };
         let converter = match (negotiated, &conversion) {
-            (Mode::Alpha, Conversion::Convert) => Some(frame::converter(&input, &output)?),
+            (Mode::Alpha, Conversion::Convert) => Some(frame::converter(&safe.0, &safe.1)?),
             _ => None,
         };
         let alpha_reader = match frame::has_alpha(&from) {
@@ -186,6 +191,7 @@ impl Composer {
         Ok(Self {
             input,
             output,
+            safe,
             negotiated,
             conversion,
             converter,
@@ -424,10 +430,10 @@ impl Composer {
         let mut out = allocate(buffer)?;
         let converter = match &mut self.converter {
             Some(converter) => converter,
-            none => none.insert(frame::converter(&self.input, &self.output)?),
+            none => none.insert(frame::converter(&self.safe.0, &self.safe.1)?),
         };
-        let from = Frame::from_buffer_ref_readable(buffer, &self.input)?;
-        let mut to = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.output)?;
+        let from = Frame::from_buffer_ref_readable(buffer, &self.safe.0)?;
+        let mut to = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.safe.1)?;
         match frame::is_unpacked_here(&self.input, &self.output) {
             true => frame::unpack_uyvy(&from, &mut to)?,
             false => converter.frame_ref(&from, &mut to),

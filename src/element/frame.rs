@@ -735,7 +735,8 @@ pub fn exact_converter(
 }
 
 /// Returns the format in which whole frames of `info` are converted: interlaced frames whose fields have an odd number of
-/// lines count as progressive, because GStreamer 1.22 packs their chroma beyond the end of the frame.
+/// lines count as progressive, because GStreamer 1.22 packs their chroma beyond the end of the frame. Places and size of the
+/// planes stay.
 ///
 /// # Errors
 /// GStreamer does not accept the format.
@@ -750,6 +751,7 @@ pub fn safe_to_convert(info: &VideoInfo) -> Result<VideoInfo, BoolError> {
         .chroma_site(info.chroma_site())
         .stride(info.stride())
         .offset(info.offset())
+        .size(info.size())
         .build()
 }
 

@@ -450,6 +450,8 @@ impl BaseTransformImpl for FastGanSeg {
         let begun = Instant::now();
         let mut stream = self.stream();
         let stream = stream.as_mut().ok_or(gst::FlowError::Flushing)?;
+        // After an error of the buffer before.
+        self.flush_if_requested(stream);
         let output = stream.submit(self, buffer).and_then(|frame| match frame {
             Some(frame) => Ok(match stream.process(self, frame, begun)? {
                 Some(buffer) => GenerateOutputSuccess::Buffer(buffer),
@@ -457,9 +459,7 @@ impl BaseTransformImpl for FastGanSeg {
             }),
             None => Ok(GenerateOutputSuccess::NoOutput),
         });
-        let flushed = std::mem::take(&mut self.shared().flushed);
-        if flushed {
-            self.flush(Some(stream));
+        if self.flush_if_requested(stream) {
             return Ok(GenerateOutputSuccess::Dropped);
         }
         output.map_err(|error| {
@@ -493,6 +493,15 @@ impl FastGanSeg {
         }
     }
 
+    /// Flushes if a handler of a message did so while a buffer was processed. Returns whether it did.
+    fn flush_if_requested(&self, stream: &mut Stream) -> bool {
+        let flushed = std::mem::take(&mut self.shared().flushed);
+        if flushed {
+            self.flush(Some(stream));
+        }
+        flushed
+    }
+
     /// Discards the pending buffer. The change of the reference that belonged to it belongs to the next buffer.
     fn flush(&self, stream: Option<&mut Stream>) {
         if let Some(change) = stream.and_then(Stream::flush) {
@@ -517,7 +526,11 @@ impl FastGanSeg {
             let Some(mut stream) = self.free_stream() else { return Ok(()) };
             let Some(stream) = stream.as_mut() else { return Ok(()) };
             let Some(pending) = stream.take_pending() else { return Ok(()) };
-            stream.process(self, pending, Instant::now())
+            let output = stream.process(self, pending, Instant::now());
+            if self.flush_if_requested(stream) {
+                return Ok(());
+            }
+            output
         };
         match output.map_err(|error| self.flow_error(error, glib::function_name!()))? {
             Some(buffer) => self.obj().src_pad().push(buffer).map(drop),

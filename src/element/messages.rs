@@ -225,7 +225,8 @@ impl FastGanSeg {
 
     /// Posts the flow error of the last buffer of a stream, because no buffer follows that could return it.
     pub(super) fn post_drain_error(&self, error: gst::FlowError) {
-        if !matches!(error, gst::FlowError::Eos | gst::FlowError::Flushing) {
+        // Whoever returns `Error` has posted it.
+        if !matches!(error, gst::FlowError::Eos | gst::FlowError::Flushing | gst::FlowError::Error) {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Failed,

@@ -345,8 +345,10 @@ impl ReferenceSlot {
         let own = self.streams.iter().position(|(known, _)| known == id);
         let own = own.and_then(|index| self.streams.remove(index)).map(|(_, references)| references);
         let resumes = own.as_ref().is_some_and(|own| own.iter().all(|reference| reference.image.is_some()));
-        let is_common = !self.references.iter().any(|reference| reference.of_picture);
-        let references = own.or_else(|| is_common.then(|| self.references.clone())).unwrap_or_default();
+        if !first && self.references.iter().any(|reference| reference.of_picture) {
+            self.references.clear();
+        }
+        let references = own.unwrap_or_else(|| self.references.clone());
         self.keep(references.clone());
         // The start has armed the reference of the first stream.
         if !first {
@@ -373,7 +375,8 @@ impl ReferenceSlot {
             return;
         }
         let mask = Arc::clone(&reference.mask);
-        let seeded = Arc::new(Reference::shared(mask, Some(image)));
+        let seeded = Reference { of_picture: reference.of_picture, ..Reference::shared(mask, Some(image)) };
+        let seeded = Arc::new(seeded);
         let own = self.streams.back_mut().into_iter().flat_map(|(_, references)| references);
         for other in own.filter(|other| Arc::ptr_eq(other, reference)) {
             *other = seeded.clone();
@@ -569,6 +572,16 @@ mod tests {
         assert_eq!(armed_on(&mut slot, "b"), Some((0, false)));
         assert_eq!(slot.state(), State::None);
         assert_eq!(armed_on(&mut slot, "a"), Some((1, false)), "its own");
+
+        slot.add(wide(1).unwrap()).unwrap();
+        let _ = slot.take_change();
+        slot.change_applied();
+        assert_eq!(armed_on(&mut slot, "c"), Some((0, false)), "also with an added mask");
+        slot.add(wide(2).unwrap()).unwrap();
+        assert!(
+            matches!(slot.take_change(), Some(Change::Arm(_))),
+            "without a reference it becomes the reference"
+        );
     }
 
     #[test]

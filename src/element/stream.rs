@@ -326,8 +326,12 @@ impl Stream {
         let pts = buffer.pts();
         let again = change.clone();
         let segmented = self.segment(element, &buffer, (change, restart, prefetched), times);
-        if let (Err(_), Some(change)) = (&segmented, again) {
-            element.shared().slot.retry(change);
+        if segmented.is_err() {
+            // The stream ends with this error, or goes on after a flush.
+            let later = self.pending.take().and_then(|pending| pending.change);
+            let mut shared = element.shared();
+            later.into_iter().for_each(|change| shared.slot.return_change(change));
+            again.into_iter().for_each(|change| shared.slot.retry(change));
         }
         let Some((matte, origin)) = segmented? else {
             self.discont.record_gap();

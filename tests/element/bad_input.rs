@@ -287,6 +287,39 @@ fn a_failed_buffer_does_not_lose_the_reference() {
 }
 
 #[test]
+fn the_reference_set_last_wins_if_the_buffer_before_it_fails() {
+    let element = element();
+    element.set_property("frame-threading", true);
+    let (mut harness, info) = mask_output(&element);
+    harness.push(frame(&info, 0)).unwrap();
+    assert!(set_reference(&element, &grey(ramp), None));
+    harness.push(gst::Buffer::from_mut_slice(vec![0u8; 100])).unwrap();
+    assert!(set_reference(&element, &grey(disc), None));
+    assert!(harness.push(frame(&info, 2)).is_err());
+    flush(&mut harness);
+    while harness.buffers_in_queue() > 0 {
+        harness.pull().unwrap();
+    }
+    for number in 0..2 {
+        harness.push(frame(&info, number)).unwrap();
+    }
+    assert_eq!(plane(&harness.pull().unwrap(), &src_info(&harness), 0, 1), pixels(disc));
+}
+
+#[test]
+fn an_error_of_the_last_buffer_is_posted_once() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    element.set_property("frame-threading", true);
+    let bus = bus(&element);
+    let (mut harness, _) = mask_output(&element);
+    harness.push(gst::Buffer::from_mut_slice(vec![0u8; 100])).unwrap();
+    assert!(!harness.push_event(gst::event::Eos::new()));
+    assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_some());
+    assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_none());
+}
+
+#[test]
 fn a_bad_image_of_a_box_fails_the_start() {
     let element = element();
     let bus = bus(&element);

@@ -242,10 +242,20 @@ fn interlaced_frames_with_an_odd_number_of_lines_a_field() {
     let mask = files.mask("mask.png", (64, 48), disc);
     image::RgbImage::from_pixel(8, 8, image::Rgb([200, 30, 30])).save(files.path("red.png")).unwrap();
     let picture = format!("image:{}", files.path("red.png").display());
-    for format in [VideoFormat::P01010le, VideoFormat::Nv12, VideoFormat::Uyvy, VideoFormat::V210] {
-        for (property, value) in
-            [("background", "color:#00b140"), ("background", &picture), ("output", "overlay")]
-        {
+    for format in [
+        VideoFormat::P01010le,
+        VideoFormat::Nv12,
+        VideoFormat::Uyvy,
+        VideoFormat::V210,
+        VideoFormat::I420,
+        VideoFormat::I42010le,
+    ] {
+        for (property, value) in [
+            ("background", "color:#00b140"),
+            ("background", &picture),
+            ("output", "overlay"),
+            ("output", "alpha"),
+        ] {
             let element = with_mask(&mask);
             element.set_property_from_str(property, value);
             let info = VideoInfo::builder(format, 640, 362)
@@ -255,7 +265,9 @@ fn interlaced_frames_with_an_odd_number_of_lines_a_field() {
             let mut harness = harness(&element, &info.to_caps().unwrap());
             for number in 0..2 {
                 harness.push(frame(&info, number)).unwrap();
-                assert!(harness.pull().is_ok(), "{format} {property}={value}");
+                let output = harness.pull().unwrap();
+                let expected = src_info(&harness).size();
+                assert_eq!(output.size(), expected, "{format} {property}={value}");
             }
         }
     }
