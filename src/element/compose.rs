@@ -127,17 +127,17 @@ enum Conversion {
 }
 
 /// Whether the first `planes` planes of a buffer have the offsets and strides that follow from the caps alone.
-fn has_layout(buffer: &gst::BufferRef, info: &VideoInfo, planes: usize) -> bool {
+fn planes_are_at_default_places(buffer: &gst::BufferRef, info: &VideoInfo, planes: usize) -> bool {
     buffer.meta::<gst_video::VideoMeta>().is_none_or(|meta| {
         meta.offset()[..planes] == info.offset()[..planes]
             && meta.stride()[..planes] == info.stride()[..planes]
     })
 }
 
-/// Whether a buffer can be passed on to an element that reads only the caps `info`.
-fn has_layout_of(buffer: &gst::BufferRef, info: &VideoInfo) -> bool {
+/// Whether a buffer has the size, offsets and strides that follow from its caps alone.
+fn is_laid_out_as(buffer: &gst::BufferRef, info: &VideoInfo) -> bool {
     let padded = buffer.meta::<gst_video::VideoMeta>().is_some() && buffer.size() != info.size();
-    !padded && has_layout(buffer, info, info.format_info().n_planes() as usize)
+    !padded && planes_are_at_default_places(buffer, info, info.format_info().n_planes() as usize)
 }
 
 /// Returns a buffer with the same bytes, without a copy if `buffer` has a single memory. A pool discards buffers whose
@@ -235,7 +235,7 @@ impl Composer {
     /// No output buffer is available, or a buffer does not match its format.
     pub fn compose(
         &mut self,
-        mut buffer: gst::Buffer,
+        buffer: gst::Buffer,
         matte: Option<&Matte>,
         request: &Request,
         video_meta: bool,
@@ -247,23 +247,6 @@ impl Composer {
             self.negotiated
         };
         let settings = &request.matte;
-        if matches!(mode, Mode::Overlay | Mode::Background)
-            && !video_meta
-            && !has_layout_of(&buffer, &self.input)
-        {
-            // Downstream would read the planes at the places of the caps.
-            let mut out = allocate(&buffer)?;
-            {
-                let from = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
-                let mut to = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.input)?;
-                from.copy(&mut to)?;
-            }
-            buffer = out;
-            return match mode {
-                Mode::Overlay => self.overlay(buffer, matte, settings),
-                _ => self.replace_background(buffer, matte, request),
-            };
-        }
         match mode {
             Mode::Alpha => {
                 let buffer = match &self.conversion {
@@ -271,7 +254,7 @@ impl Composer {
                         let planes = planes.clone();
                         self.append(buffer, &planes, matte, request)?
                     }
-                    Conversion::InPlace if video_meta || has_layout_of(&buffer, &self.input) => {
+                    Conversion::InPlace if video_meta || is_laid_out_as(&buffer, &self.input) => {
                         match self.relabel(buffer) {
                             Ok(buffer) => self.write_in_place(buffer, matte, request)?,
                             Err(buffer) => self.convert(&buffer, matte, request, allocate)?,
@@ -311,9 +294,31 @@ impl Composer {
                 drop(mapped);
                 Ok(out)
             }
-            Mode::Overlay => self.overlay(buffer, matte, settings),
-            Mode::Background => self.replace_background(buffer, matte, request),
+            Mode::Overlay => {
+                let buffer = self.without_padding(buffer, video_meta, allocate)?;
+                self.overlay(buffer, matte, settings)
+            }
+            Mode::Background => {
+                let buffer = self.without_padding(buffer, video_meta, allocate)?;
+                self.replace_background(buffer, matte, request)
+            }
         }
+    }
+
+    /// Returns a buffer of the input format that downstream can read, a copy if it supports no padding.
+    fn without_padding(
+        &self,
+        buffer: gst::Buffer,
+        video_meta: bool,
+        allocate: impl FnOnce(&gst::BufferRef) -> Result<gst::Buffer, gst::FlowError>,
+    ) -> Result<gst::Buffer, ProcessError> {
+        if video_meta || is_laid_out_as(&buffer, &self.input) {
+            return Ok(buffer);
+        }
+        let mut out = allocate(&buffer)?;
+        let from = Frame::from_buffer_ref_readable(&buffer, &self.input)?;
+        from.copy(&mut FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.input)?)?;
+        Ok(out)
     }
 
     /// Returns whether the planes have the offsets and strides that follow from the output caps alone, so that
@@ -321,7 +326,9 @@ impl Composer {
     fn is_packed(&self, buffer: &gst::BufferRef) -> bool {
         let planes = self.input.format_info().n_planes() as usize;
         let in_order = matches!(&self.conversion, Conversion::Append(order) if order.is_sorted());
-        has_layout(buffer, &self.output, planes) && in_order && buffer.size() == self.output.offset()[planes]
+        planes_are_at_default_places(buffer, &self.output, planes)
+            && in_order
+            && buffer.size() == self.output.offset()[planes]
     }
 
     fn append(
@@ -434,7 +441,7 @@ impl Composer {
         };
         let from = Frame::from_buffer_ref_readable(buffer, &self.safe.0)?;
         let mut to = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.safe.1)?;
-        match frame::is_unpacked_here(&self.input, &self.output) {
+        match frame::needs_unpack_uyvy(&self.input, &self.output) {
             true => frame::unpack_uyvy(&from, &mut to)?,
             false => converter.frame_ref(&from, &mut to),
         }

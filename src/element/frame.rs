@@ -129,6 +129,15 @@ fn little_endian(info: &VideoFormatInfo) -> bool {
     }
 }
 
+/// Returns the bytes from one row of a plane to the next.
+///
+/// # Errors
+/// The frame is stored upside down.
+fn row_length<T>(frame: &VideoFrameRef<T>, plane: u32) -> Result<usize, BoolError> {
+    usize::try_from(frame.plane_stride()[plane as usize])
+        .map_err(|_| glib::bool_error!("Frames that are stored upside down are not supported"))
+}
+
 /// Location and storage of the samples of one component of a frame.
 pub struct Component<'a> {
     data: &'a mut [u8],
@@ -149,8 +158,7 @@ impl<'a> Component<'a> {
         let format = frame.format_info();
         let index = component as usize;
         let plane = format.plane()[index];
-        let row = usize::try_from(frame.plane_stride()[plane as usize])
-            .map_err(|_| glib::bool_error!("Frames that are stored upside down are not supported"))?;
+        let row = row_length(frame, plane)?;
         let info = frame.info();
         Ok(Self {
             width: info.comp_width(component as u8) as usize,
@@ -281,8 +289,7 @@ pub fn read_component<T>(
 ) -> Result<(), BoolError> {
     let (format, info) = (frame.format_info(), frame.info());
     let plane = format.plane()[component];
-    let stride = usize::try_from(frame.plane_stride()[plane as usize])
-        .map_err(|_| glib::bool_error!("Frames that are stored upside down are not supported"))?;
+    let stride = row_length(frame, plane)?;
     let (width, height) =
         (info.comp_width(component as u8) as usize, info.comp_height(component as u8) as usize);
     let (pixel, offset) = (format.pixel_stride()[component] as usize, format.poffset()[component] as usize);
@@ -755,8 +762,8 @@ pub fn safe_to_convert(info: &VideoInfo) -> Result<VideoInfo, BoolError> {
         .build()
 }
 
-/// Whether [`unpack_uyvy`] converts `input` to `output`: GStreamer 1.22 crashes with UYVY of odd widths.
-pub fn is_unpacked_here(input: &VideoInfo, output: &VideoInfo) -> bool {
+/// Whether [`unpack_uyvy`] must convert `input` to `output`, because GStreamer 1.22 crashes with UYVY of odd widths.
+pub fn needs_unpack_uyvy(input: &VideoInfo, output: &VideoInfo) -> bool {
     (input.format(), output.format()) == (VideoFormat::Uyvy, VideoFormat::Ayuv)
         && !input.width().is_multiple_of(2)
 }
@@ -766,10 +773,8 @@ pub fn is_unpacked_here(input: &VideoInfo, output: &VideoInfo) -> bool {
 /// # Errors
 /// A frame cannot be mapped, or is stored upside down.
 pub fn unpack_uyvy(from: &Frame, to: &mut FrameMut) -> Result<(), BoolError> {
-    let upside_down = |_| glib::bool_error!("Frames that are stored upside down are not supported");
-    let strides = [from.plane_stride()[0], to.plane_stride()[0]];
-    let [from_stride, to_stride] = strides.map(|stride| usize::try_from(stride).map_err(upside_down));
-    let (from_stride, to_stride, width) = (from_stride?.max(1), to_stride?.max(1), from.width() as usize);
+    let (from_stride, to_stride) = (row_length(from, 0)?.max(1), row_length(to, 0)?.max(1));
+    let width = from.width() as usize;
     let rows = from.plane_data(0)?.chunks(from_stride).take(from.height() as usize);
     for (from, to) in rows.zip(to.plane_data_mut(0)?.chunks_mut(to_stride)) {
         let pairs = from.as_chunks::<4>().0;

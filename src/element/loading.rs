@@ -256,7 +256,7 @@ impl FastGanSeg {
             let mask = self.selector.run(find, device)?;
             self.shared().auto.finish_search(None, false);
             if let Some(mask) = mask {
-                self.arm_selected(Reference::new(mask, None).of_picture());
+                self.arm_selected(Reference::new(mask, None).bound_to_stream());
             }
             return Ok(());
         }
@@ -318,7 +318,7 @@ impl FastGanSeg {
         let encoded = target.encoder.and_then(encode);
         let mut reference = Reference::new(mask, Some(target.picture.clone())).with_encoded(encoded);
         if target.yields {
-            reference = reference.of_picture();
+            reference = reference.bound_to_stream();
         }
         let load = {
             let mut shared = self.shared();

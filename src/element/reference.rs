@@ -19,8 +19,8 @@ use crate::{Error, Result};
 pub struct Reference {
     pub mask: Arc<ReferenceMask>,
     pub image: Option<OwnedPicture>,
-    /// It was found in the picture of a stream, so that it means nothing in another one.
-    of_picture: bool,
+    /// It was found in a frame of its stream, and other streams must not use it.
+    bound_to_stream: bool,
     /// The aspect ratio of the mask was compared with that of a frame.
     compared: AtomicBool,
     /// The image and the mask, encoded ahead of their first use.
@@ -37,12 +37,12 @@ impl Reference {
 
     fn shared(mask: Arc<ReferenceMask>, image: Option<OwnedPicture>) -> Self {
         let (compared, encoded) = (AtomicBool::default(), Mutex::default());
-        Self { mask, image, of_picture: false, compared, encoded }
+        Self { mask, image, bound_to_stream: false, compared, encoded }
     }
 
-    /// Marks it as one that streams without a reference of their own must not use.
-    pub fn of_picture(self) -> Self {
-        Self { of_picture: true, ..self }
+    /// Binds it to its stream: other streams do not use it.
+    pub fn bound_to_stream(self) -> Self {
+        Self { bound_to_stream: true, ..self }
     }
 
     /// Adds the result of encoding it.
@@ -345,7 +345,7 @@ impl ReferenceSlot {
         let own = self.streams.iter().position(|(known, _)| known == id);
         let own = own.and_then(|index| self.streams.remove(index)).map(|(_, references)| references);
         let resumes = own.as_ref().is_some_and(|own| own.iter().all(|reference| reference.image.is_some()));
-        if !first && self.references.iter().any(|reference| reference.of_picture) {
+        if !first && self.references.iter().any(|reference| reference.bound_to_stream) {
             self.references.clear();
         }
         let references = own.unwrap_or_else(|| self.references.clone());
@@ -375,7 +375,8 @@ impl ReferenceSlot {
             return;
         }
         let mask = Arc::clone(&reference.mask);
-        let seeded = Reference { of_picture: reference.of_picture, ..Reference::shared(mask, Some(image)) };
+        let seeded =
+            Reference { bound_to_stream: reference.bound_to_stream, ..Reference::shared(mask, Some(image)) };
         let seeded = Arc::new(seeded);
         let own = self.streams.back_mut().into_iter().flat_map(|(_, references)| references);
         for other in own.filter(|other| Arc::ptr_eq(other, reference)) {
@@ -566,7 +567,7 @@ mod tests {
         let mut slot = ReferenceSlot::default();
         slot.start(None);
         slot.start_stream("a");
-        slot.set_from_application(wide(1).unwrap().of_picture());
+        slot.set_from_application(wide(1).unwrap().bound_to_stream());
         assert_eq!(slot.state(), State::Armed);
         assert!(slot.take_change().is_some());
         assert_eq!(armed_on(&mut slot, "b"), Some((0, false)));

@@ -8,9 +8,9 @@
 //! ROOT/ImageSets/2017/val.txt
 //! ```
 //!
-//! The folder of the resolution is optional. Frames are ordered by name, in which numbers count as such: 2 precedes 10.
-//! A frame may lack an annotation
-//! (YouTube-VOS annotates every fifth) and, if only masks are compared, a picture.
+//! The folder of the resolution is optional. Frames are ordered by name, in which numbers count as such: `2`
+//! precedes `10`. A frame may lack an annotation (YouTube-VOS annotates every fifth) and, if only masks are compared,
+//! a picture.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -19,7 +19,9 @@ pub use self::config::PromptConfig;
 use self::loss::prompt_loss;
 use self::view::{MIN_PIXELS, View};
 use crate::clips::{Random, Reading, Sources, TRIES};
-use crate::train::{Adam, CHECKPOINT, CONFIG, Interrupt, NetworkState, Recorder, load, resume, save};
+use crate::train::{
+    Adam, CHECKPOINT, CONFIG, Interrupt, NetworkState, Recorder, explain_divergence, load, resume, save,
+};
 use crate::{Error, Result};
 
 /// Size of the cache of decoded frames in MiB.
@@ -209,11 +211,7 @@ impl<'a> Session<'a> {
         let mut metadata = self.config.metadata.clone();
         metadata.extend(BTreeMap::from([("format".into(), "1".into()), ("network".into(), "prompt".into())]));
         let weights = || Ok(save_tensors(&out.join(MODEL), tensors, metadata, Kind::Half)?);
-        save(&out.join(CHECKPOINT), &self.networks(), done, weights).map_err(|error| match error {
-            Error::Core(gstfastganseg::Error::Weights { reason, .. }) => {
-                diverged(format!("the weights ({reason})"), done)
-            }
-            other => other,
-        })
+        save(&out.join(CHECKPOINT), &self.networks(), done, weights)
+            .map_err(|error| explain_divergence(error, |what| diverged(what, done)))
     }
 }

@@ -192,6 +192,16 @@ pub fn norm(tensors: &[Tensor]) -> Result<f64> {
     Ok(squares.map_or(0.0, |squares| squares.double_value(&[]).sqrt()))
 }
 
+/// Rates for tests.
+#[cfg(test)]
+pub(super) const RATES: Rates = Rates {
+    learning_rate: 0.1,
+    encoder_learning_rate: 0.1,
+    betas: Betas(0.9, 0.99),
+    weight_decay: 0.0,
+    clip: 1.0,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,15 +237,8 @@ mod tests {
 
     #[test]
     fn a_gradient_that_is_not_finite_changes_nothing() {
-        let rates = Rates {
-            learning_rate: 0.1,
-            encoder_learning_rate: 0.1,
-            betas: Betas(0.9, 0.99),
-            weight_decay: 0.0,
-            clip: 1.0,
-        };
         let x = Tensor::from_slice(&[0.0f32, 1.0]).set_requires_grad(true);
-        let mut adam = Adam::new([("x".to_owned(), x.shallow_clone())], rates).unwrap();
+        let mut adam = Adam::new([("x".to_owned(), x.shallow_clone())], RATES).unwrap();
         (&x / 0.0).log().sum(Kind::Float).backward();
         assert!(!adam.step(1.0).unwrap().is_finite());
         assert_eq!(Vec::<f32>::try_from(&x).unwrap(), [0.0, 1.0]);

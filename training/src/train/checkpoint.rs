@@ -59,6 +59,17 @@ pub fn save(
     files::replace(path, |partial| Ok(Tensor::write_safetensors(&all, partial)?))
 }
 
+/// Converts the error of [`save`] for weights that are not finite with `diverged`, which gets a description of them. Returns
+/// other errors unchanged.
+pub fn explain_divergence(error: Error, diverged: impl FnOnce(String) -> Error) -> Error {
+    match error {
+        Error::Core(gstfastganseg::Error::Weights { reason, .. }) => {
+            diverged(format!("the weights ({reason})"))
+        }
+        other => other,
+    }
+}
+
 /// Infinities and NaN survive a sum, and a double holds the sum of any finite float32s.
 fn is_finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite())
@@ -108,20 +119,13 @@ pub fn load(path: &Path, parts: &mut [NetworkState]) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::adam::{Betas, Rates};
+    use super::super::adam::RATES;
     use super::*;
 
     fn network(value: f64) -> (nn::VarStore, Adam) {
         let store = nn::VarStore::new(Device::Cpu);
         let _ = store.root().f_ones("x", &[3]).unwrap().set_requires_grad(false).f_fill_(value).unwrap();
-        let rates = Rates {
-            learning_rate: 0.1,
-            encoder_learning_rate: 0.1,
-            betas: Betas(0.9, 0.99),
-            weight_decay: 0.0,
-            clip: 1.0,
-        };
-        let adam = Adam::new(store.variables(), rates).unwrap();
+        let adam = Adam::new(store.variables(), RATES).unwrap();
         (store, adam)
     }
 

@@ -24,7 +24,7 @@ mod window;
 pub use ablate::{Ablation, ablate};
 pub(crate) use adam::Adam;
 pub use adam::Betas;
-pub(crate) use checkpoint::{CHECKPOINT, CONFIG, NetworkState, load, save};
+pub(crate) use checkpoint::{CHECKPOINT, CONFIG, NetworkState, explain_divergence, load, save};
 pub use config::{Optimiser, TrainConfig};
 pub use critics::CriticSettings;
 pub use export::export;

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tch::{Device, Kind, Tensor, nn};
 
 use super::adam::Adam;
-use super::checkpoint::{self, CHECKPOINT, CONFIG, NetworkState};
+use super::checkpoint::{self, CHECKPOINT, CONFIG, NetworkState, explain_divergence};
 use super::config::TrainConfig;
 use super::critics::Critics;
 use super::network::Network;
@@ -262,8 +262,9 @@ impl Session {
         let weights = || Ok(weights::save(&path, &self.store, &self.config.model, &metadata, Kind::Half)?);
         let checkpoint = self.out.join(CHECKPOINT);
         let parts = parts(&self.store, &mut self.trainer);
-        checkpoint::save(&checkpoint, &parts, self.done, weights)
-            .map_err(|error| explain_weights(error, &self.config, &self.out, self.done))?;
+        checkpoint::save(&checkpoint, &parts, self.done, weights).map_err(|error| {
+            explain_divergence(error, |what| diverged(&self.config, &self.out, self.done, what))
+        })?;
         let Some(recorder) = &mut self.recorder else { return Ok(()) };
         if let Some([images, truth, masks]) = &self.preview {
             let panel = window_panel(&format!("step {}", self.done), images, truth, masks)?;
@@ -290,9 +291,10 @@ impl Session {
         }
         let metadata = self.metadata();
         let Some(validator) = &mut self.validator else { return Ok(()) };
-        let validated = validator
-            .run(&self.store, &self.config.model, &metadata, done, &self.ranks)
-            .map_err(|error| explain_weights(error, &self.config, &self.out, done))?;
+        let validated =
+            validator.run(&self.store, &self.config.model, &metadata, done, &self.ranks).map_err(
+                |error| explain_divergence(error, |what| diverged(&self.config, &self.out, done, what)),
+            )?;
         let Some(recorder) = &mut self.recorder else { return Ok(()) };
         recorder.put(done, &validated.scalars())?;
         let score = 100.0 * validated.scores.summary().region_and_contour();
@@ -345,17 +347,6 @@ fn diverged(config: &TrainConfig, out: &Path, done: u64, what: String) -> Error 
         false => format!("there is no checkpoint to resume from; start again with {settings}"),
     };
     Error::Diverged { what, step: done, remedy }
-}
-
-/// Converts the error of weights that are not finite in a weights file to [`Error::Diverged`]. Returns other errors
-/// unchanged.
-fn explain_weights(error: Error, config: &TrainConfig, out: &Path, done: u64) -> Error {
-    match error {
-        Error::Core(gstfastganseg::Error::Weights { reason, .. }) => {
-            diverged(config, out, done, format!("the weights ({reason})"))
-        }
-        other => other,
-    }
 }
 
 /// Checks that `batch` clips can be shared evenly, as the mean of all ranks' gradients requires. Clips are drawn
