@@ -358,19 +358,23 @@ fn run_step<R: Regressor>(
     Ok(StepOutput { masks, likeness, stats })
 }
 
+/// Magnitude to which the logits of several objects are limited: probabilities of 1e-7 and 1 − 1e-7.
+const MAX_LOGIT: f64 = 16.118;
+
 /// Converts logits to soft masks, both (N, 1, H, W).
 ///
 /// Several objects are normalised against each other and against the background, ∏(1 − pᵢ). A single object is
 /// not, because that would only sharpen its mask.
 fn normalise(logits: &Tensor) -> Result<Tensor> {
-    let single = logits.f_sigmoid()?;
     if logits.size()[0] == 1 {
-        return Ok(single);
+        return Ok(logits.f_sigmoid()?);
     }
-    let background = single.f_neg()?.f_add_scalar(1.0)?.f_prod_dim_int(0, true, None::<Kind>)?;
-    let odds = Tensor::f_cat(&[background, single], 0)?.f_clamp(1e-7, 1.0 - 1e-7)?.f_logit(None)?;
-    let shares = odds.f_softmax(0, None::<Kind>)?;
-    Ok(shares.f_narrow(0, 1, logits.size()[0])?)
+    let odds = logits.f_clamp(-MAX_LOGIT, MAX_LOGIT)?.f_exp()?;
+    let mut background = odds.f_add_scalar(1.0)?.f_prod_dim_int(0, true, None::<Kind>)?.f_reciprocal()?;
+    let background = background.f_clamp_(1e-7, 1.0 - 1e-7)?;
+    let background_odds = background.f_div(&background.f_neg()?.f_add_scalar(1.0)?)?;
+    let total = odds.f_sum_dim_intlist(&[0i64][..], true, None::<Kind>)?.f_add(&background_odds)?;
+    Ok(odds.f_div(&total)?)
 }
 
 #[cfg(test)]
@@ -446,6 +450,18 @@ mod tests {
             }
         }
         outputs
+    }
+
+    #[test]
+    fn several_objects_and_the_background_share_each_pixel() {
+        let logits = Tensor::randn([3, 1, 4, 6], FLOAT) * 4.0;
+        let _ = logits.get(0).get(0).get(0).fill_(-200.0);
+        let single = logits.sigmoid().to_kind(Kind::Double);
+        let background = (-&single + 1.0).prod_dim_int(0, true, None::<Kind>);
+        let odds = Tensor::cat(&[background, single], 0).clamp(1e-7, 1.0 - 1e-7).logit(None::<f64>);
+        let expected = odds.softmax(0, None::<Kind>).narrow(0, 1, 3);
+        let shares = normalise(&logits).unwrap();
+        assert!((shares - expected).abs().max().double_value(&[]) < 1e-5);
     }
 
     #[test]

@@ -145,6 +145,45 @@ impl Readout<'_> {
     }
 }
 
+/// Returns the maximum similarity of each of `query` (1 or N, queries, key) to an object token and to a background token of
+/// `keys` (N, key, tokens), (N, 2, queries). `mask` (N, 1, tokens) is the object fraction of each token, 0 to 1. Returns
+/// `None` for tensors and processors that are not supported.
+///
+/// # Errors
+/// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+pub fn best_likeness(
+    query: &Tensor,
+    keys: &Tensor,
+    mask: &Tensor,
+    factors: Factors,
+) -> Result<Option<Tensor>> {
+    if !available() || ![query, keys, mask].into_iter().all(|x| is_float(x) && x.numel() > 0) {
+        return Ok(None);
+    }
+    let (n, key, tokens) = keys.size3()?;
+    let queries = query.size()[1];
+    meter::count("matching.products", || n * queries * tokens * key);
+    let (query, keys, mask) = (Items::new(query)?, Items::new(keys)?, Items::new(mask)?);
+    let mut best = Unshared::empty(&[n, queries, 2])?;
+    let [queries, key, tokens] = [queries, key, tokens].map(|length| length as usize);
+    let band = share(queries.div_ceil(BLOCK)) * BLOCK;
+    for (item, best) in best.floats_mut().chunks_exact_mut(queries * 2).enumerate() {
+        let packed = Dense::of_columns(keys.get(item), tokens, factors);
+        let (query, mask) = (query.get(item), mask.get(item));
+        in_parallel(best.chunks_mut(band * 2).zip(query.chunks(band * key)), |(best, query)| {
+            let mut likeness = vec![0.0; BLOCK * tokens];
+            for (best, query) in best.chunks_mut(BLOCK * 2).zip(query.chunks(BLOCK * key)) {
+                let rows = &mut likeness[..best.len() / 2 * tokens];
+                packed.forward(query, rows, tokens, UNLIMITED);
+                for (best, row) in best.chunks_exact_mut(2).zip(rows.chunks_exact(tokens)) {
+                    (best[0], best[1]) = run(MaxLikeness { row, mask }, MAX_LANES);
+                }
+            }
+        });
+    }
+    Ok(Some(best.into_tensor().f_transpose(1, 2)?))
+}
+
 /// What to read with attention of each position to a square of another frame around it.
 #[derive(Clone, Copy)]
 pub struct LocalReadout<'a> {

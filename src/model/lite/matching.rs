@@ -13,6 +13,7 @@ use super::attention::{self, LocalReadout, Readout};
 use super::backbone::Channels;
 use super::features::{EncoderFeatures, Features, expand, product, unit_length};
 use super::tokens::Tokens;
+use super::window::Window;
 use crate::model::{ShallowClone, shallow_clone};
 use crate::{Result, visit_fields};
 
@@ -35,6 +36,22 @@ pub struct Biases {
 
 visit_fields!(Biases: previous16, local8);
 shallow_clone!(Biases: previous16, local8);
+
+impl Biases {
+    /// Returns the biases of the positions in a window. Positions outside of it are not excluded, as readouts in the
+    /// window do not reach them.
+    pub(super) fn part(&self, window: &Window) -> Result<Self> {
+        let of_queries = window.of_positions(&self.previous16.f_transpose(0, 1)?)?.f_transpose(0, 1)?;
+        let (h, w, _) = self.local8.size3()?;
+        // (rows of the square, H, W, columns)
+        let local8 = self.local8.f_reshape([h, w, -1, w])?.f_permute([2, 3, 0, 1])?;
+        let local8 = window.of(&local8)?.f_permute([2, 3, 0, 1])?;
+        Ok(Self {
+            previous16: window.of_positions(&of_queries)?,
+            local8: window.of_columns(&local8)?.f_flatten(2, 3)?,
+        })
+    }
+}
 
 /// Memory readout of a frame, at strides 16 (`coarse`) and 8 (`fine`): the values read, (N, channels, positions),
 /// and the maximum similarity to object and to background, (N, 2, positions).
@@ -290,7 +307,10 @@ impl Matching {
     pub fn likeness(&self, now: &Features, memory: &Tokens) -> Result<Tensor> {
         let n = memory.key16.size()[0];
         let query = expand(&now.key16, n)?.f_transpose(1, 2)?;
-        let best = best_likeness(&product(&query, &memory.key16)?, &memory.mask16)?;
+        let best = match attention::best_likeness(&query, &memory.key16, &memory.mask16, self.factors)? {
+            Some(best) => best,
+            None => best_likeness(&product(&query, &memory.key16)?, &memory.mask16)?,
+        };
         let margin = best.f_narrow(1, 0, 1)?.f_sub(&best.f_narrow(1, 1, 1)?)?;
         Ok(margin.f_reshape([n, 1, now.s16.size()[2], now.s16.size()[3]])?)
     }
@@ -423,6 +443,24 @@ mod tests {
             &enlarged.key8.square().sum_dim_intlist([1i64].as_slice(), false, None),
             &Tensor::ones([1, 16, 12], float),
         );
+    }
+
+    #[test]
+    fn biases_of_a_part_are_those_of_its_positions() {
+        let _guard = tch::no_grad_guard();
+        let store = nn::VarStore::new(Device::Cpu);
+        let matching = Matching::new(&store.root(), &Config { width: 0.125, ..Config::lite() });
+        let _ = matching.offset.shallow_clone().uniform_(-1.0, 1.0);
+        let all = matching.biases(24, 42, Kind::Float).unwrap();
+        let mask = Tensor::zeros([1, 1, 192, 336], (Kind::Float, Device::Cpu));
+        // Rows 3 to 9 and columns 7 to 13 at stride 16.
+        let _ = mask.narrow(2, 96, 1).narrow(3, 160, 1).fill_(1.0);
+        let part = all.part(&Window::around(&mask).unwrap()).unwrap();
+        let own = matching.biases(14, 14, Kind::Float).unwrap();
+        assert!((&part.previous16 - &own.previous16).abs().max().double_value(&[]) < 1e-6);
+        // In the middle of the part, no square reaches its border.
+        let middle = |x: &Tensor| x.narrow(0, 5, 4).narrow(1, 5, 4).copy();
+        assert!((middle(&part.local8) - middle(&own.local8)).abs().max().double_value(&[]) < 1e-6);
     }
 
     /// Compares with attention to the window around each position, written as loops, for two objects.

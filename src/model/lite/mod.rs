@@ -16,6 +16,7 @@ pub mod matching;
 pub mod memory;
 mod tokens;
 mod upsample_concat;
+mod window;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -27,6 +28,7 @@ use self::decoder::{Decoder, Inputs};
 use self::features::{EncoderFeatures, Features};
 use self::matching::{Biases, Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
+use self::window::Window;
 use super::layers::{RelativeRect, Visit, average_pool, channels_last, resample_part};
 use super::shuffle::unshuffle;
 use super::{Config, Factors, Regressor, Role, ShallowClone, Sight, shallow_clone};
@@ -92,8 +94,12 @@ pub struct State {
 #[derive(Debug)]
 pub struct EncodedFrame {
     features: Features,
-    readout: MemoryReadout,
+    /// Absent if the memory is read in [windows](Window), which depend on the previous frame.
+    readout: Option<MemoryReadout>,
 }
+
+/// Logit outside of an object's [`Window`].
+const OUTSIDE: f64 = -16.0;
 
 shallow_clone!(Reference: mask, features, tokens, views, biases);
 
@@ -207,6 +213,44 @@ impl Lite {
         })
     }
 
+    /// Whether `objects` are decoded one by one, each in its [`Window`].
+    fn uses_windows(&self, objects: i64) -> bool {
+        objects > 1 && self.decoder.is_packed()
+    }
+
+    /// As [`decode_readout`](Self::decode_readout), of each object in its window.
+    fn decode_in_windows(&self, now: &Features, state: &State) -> Result<(Tensor, Tensor)> {
+        let _team = TeamGuard::new();
+        let (mut logits, mut skips) = (Vec::new(), Vec::new());
+        for object in 0..state.mask.size()[0] {
+            let of_object = |x: &Tensor| x.f_narrow(0, object.min(x.size()[0] - 1), 1);
+            let mask = of_object(&state.mask)?;
+            let skip = state.skip.as_ref().map(of_object).transpose()?;
+            let memory = Tokens::combine(&[&state.memory], |fields| Ok(of_object(fields[0])?))?;
+            let window = Window::around(&mask)?;
+            if window.is_whole() {
+                let readout = self.matching.readout(now, &memory)?;
+                let (previous, biases) = (&state.features, &state.biases);
+                let decoded = self.decode_readout(now, previous, &mask, skip.as_ref(), &readout, biases)?;
+                logits.push(decoded.0);
+                skips.push(decoded.1);
+                continue;
+            }
+            let now = window.of_features(now)?;
+            let (logit, skip) = self.decode(
+                &now,
+                &window.of_previous(&state.features)?,
+                &window.of(&mask)?,
+                skip.map(|skip| window.of(&skip)).transpose()?.as_ref(),
+                &memory,
+                &state.biases.part(&window)?,
+            )?;
+            logits.push(window.placed(&logit, OUTSIDE)?);
+            skips.push(window.placed(&skip, 0.0)?);
+        }
+        Ok((Tensor::f_cat(&logits, 0)?, Tensor::f_cat(&skips, 0)?))
+    }
+
     fn kind(&self) -> Kind {
         self.decoder.kind()
     }
@@ -272,23 +316,23 @@ impl Regressor for Lite {
 
     fn encode_frame(&self, image: &Tensor, memory: &Tokens) -> Result<EncodedFrame> {
         let features = self.encode(&image.f_to_kind(self.kind())?)?;
-        let readout = self.matching.readout(&features, memory)?;
+        let in_windows = self.uses_windows(memory.mask16.size()[0]);
+        let readout = (!in_windows).then(|| self.matching.readout(&features, memory)).transpose()?;
         Ok(EncodedFrame { features, readout })
     }
 
     fn step_encoded(&self, frame: EncodedFrame, reference: &Reference, state: &mut State) -> Result<Tensor> {
-        let EncodedFrame { features: now, mut readout } = frame;
-        if !readout.was_read_from(&state.memory) {
-            readout = self.matching.readout(&now, &state.memory)?;
-        }
-        let (logits, skip) = self.decode_readout(
-            &now,
-            &state.features,
-            &state.mask,
-            state.skip.as_ref(),
-            &readout,
-            &state.biases,
-        )?;
+        let EncodedFrame { features: now, readout } = frame;
+        let (logits, skip) = if self.uses_windows(state.mask.size()[0]) {
+            self.decode_in_windows(&now, state)?
+        } else {
+            let readout = match readout.filter(|readout| readout.was_read_from(&state.memory)) {
+                Some(readout) => readout,
+                None => self.matching.readout(&now, &state.memory)?,
+            };
+            let (previous, mask, skip) = (&state.features, &state.mask, state.skip.as_ref());
+            self.decode_readout(&now, previous, mask, skip, &readout, &state.biases)?
+        };
         state.likeness = Some(self.matching.likeness(&now, &reference.views)?);
         state.features = now;
         state.skip = Some(skip);

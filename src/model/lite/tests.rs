@@ -110,6 +110,10 @@ fn packed_networks_equal_their_layers() {
     let run = |model: &Lite| {
         let image = Tensor::arange(3 * 64 * 96, FLOAT).sin().reshape([1, 3, 64, 96]) * 0.5 + 0.5;
         let masks = Tensor::cat(&[disk(20, 20), disk(40, 60), disk(30, 80)], 0);
+        // Opposite corners belong to each object, so that its surroundings are all of the frame.
+        for corner in [0, -1] {
+            let _ = masks.select(2, corner).select(2, corner).fill_(0.2);
+        }
         let reference = model.reference(&image, &masks).unwrap();
         let mut state = model.start(&reference).unwrap();
         for _ in 0..2 {
@@ -154,6 +158,27 @@ fn packed_networks_equal_their_layers() {
             assert!((1e-6 * size..limit * size).contains(&error), "{error} of {size}");
         }
     }
+}
+
+#[test]
+fn each_of_several_objects_is_decoded_in_its_surroundings() {
+    let _guard = tch::no_grad_guard();
+    let (_store, mut model) = build(&tiny());
+    if !crate::model::prepare_packed(&mut model, Device::Cpu, Kind::Float).unwrap().packed {
+        return;
+    }
+    let image = Tensor::rand([1, 3, 64, 96], FLOAT);
+    let masks = Tensor::cat(&[disk(8, 8), disk(40, 60) * 0.05], 0);
+    let reference = model.reference(&image, &masks).unwrap();
+    let mut state = model.start(&reference).unwrap();
+    let logits = model.step(&image, &reference, &mut state).unwrap();
+    let is_outside = |logits: &Tensor| logits.eq(OUTSIDE);
+    let first = is_outside(&logits.get(0));
+    // The disk of radius 14 ends in the second cell of 16 pixels; half of its width is another cell.
+    assert!(!bool::try_from(first.narrow(1, 0, 48).narrow(2, 0, 48).any()).unwrap());
+    assert!(bool::try_from(first.narrow(1, 48, 16).all()).unwrap());
+    assert!(bool::try_from(first.narrow(2, 48, 48).all()).unwrap());
+    assert!(!bool::try_from(is_outside(&logits.get(1)).any()).unwrap(), "it was not seen before");
 }
 
 /// As in training with mixed precision: the weights are float32.
