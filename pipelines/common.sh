@@ -90,32 +90,58 @@ check_pattern() {
 # partial_of OUT: prints the name of a file beside OUT that is written first.
 partial_of() { printf '%s/.%s.%s.part' "$(dirname -- "$1")" "$(basename -- "$1")" "$$"; }
 
-# stop SIGNAL: ends the script by the signal: shells show 128 + its number and leave their loops.
+# stop SIGNAL: ends the commands in the background, and then the script by the signal: shells show 128 + its number and
+# leave their loops. The commands get TERM, because those in the background may ignore INT.
 stop() {
   trap - "$1"
-  kill "-$1" "$$"
+  # A process substitution is not a job, but $! is its process.
+  # shellcheck disable=SC2046 # one argument for each process
+  kill $(jobs -p) ${!:+"$!"} 2>/dev/null || true
+  wait
+  # The shell does not run the trap EXIT if it kills itself in a trap.
+  rm -f -- "${partial:-}"
+  kill "-$1" "$BASHPID"
 }
 
-# run COMMAND...: runs a command. A signal that ends it also ends the script: gst-launch-1.0 reports success when it is
-# interrupted.
-run() {
+# catch_signals: lets signals end the script also if they are sent to it alone, and if gst-launch-1.0 reports success when it
+# is interrupted. The shell handles signals while it waits for commands in the background, but only after those in the
+# foreground.
+catch_signals() {
   local name
   for name in INT TERM HUP; do
     # shellcheck disable=SC2064 # expands now
     trap "stop $name" "$name"
   done
-  "$@"
+}
+catch_signals
+
+# run COMMAND...: runs a command until it ends or a signal ends the script.
+run() {
+  # Commands in the background would have no standard input.
+  if { : <&0; } 2>/dev/null; then "$@" <&0 & else "$@" & fi
+  wait %%
 }
 
-# write_to OUT COMMAND...: runs a command that writes to the file "$partial", and renames that file to OUT. A failure or a
-# signal leaves an earlier OUT as it is.
+# write_to OUT COMMAND...: runs a command, usually `run`, that writes to the file "$partial", and renames that file to OUT. A
+# failure or a signal leaves an earlier OUT as it is.
 write_to() {
   local out=$1 status=0
   shift
   trap 'rm -f -- "$partial"' EXIT
-  run "$@" || status=$?
+  "$@" || status=$?
   if [ "$status" -ne 0 ] || ! [ -s "$partial" ]; then fail "$out is not written"; fi
   mv -f -- "$partial" "$(readlink -f -- "$out")"
+}
+
+# need_display SINK: fail if the sink opens a window and there is no display: some of GStreamer's sinks crash then.
+need_display() {
+  case $1 in
+    autovideosink | glimagesink* | gtk*sink | qml*sink | waylandsink | ximagesink | xvimagesink)
+      [ "$(uname -s)" != Linux ] || [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ] ||
+        fail "$1 needs a display, but neither DISPLAY nor WAYLAND_DISPLAY is set: run the script in a desktop session, or" \
+          "set SINK to another sink, such as kmssink on a console"
+      ;;
+  esac
 }
 
 # Without grep -q, which ends early: with pipefail the broken pipe would count as a failure.
@@ -152,14 +178,19 @@ video_facts() {
     }'
 }
 
-# count_frames FILE RATE: prints "FRAMES START": the number of frames at the rate from the first one until the video ends, and
-# the running time of the first one in nanoseconds. Decodes the file: its duration may be that of the sound.
+# count_frames FILE RATE: prints "FRAMES START": the number of frames in which compositor shows all of the video at the rate,
+# and the running time of the first one in nanoseconds. Decodes the file: its duration may be that of the sound.
+#
+# compositor takes at most one frame of the video for each of its own, and repeats it if the next one begins later. If times
+# are rounded, it also repeats the last one. Here, that one is repeated only if it is longer than others.
 count_frames() {
+  catch_signals
   LC_ALL=C gst-launch-1.0 -v filesrc location="$(quote "$1")" ! decodebin caps="video/x-raw(ANY)" expose-all-streams=false \
     ! video/x-raw ! fakesink silent=false sync=false 2>/dev/null | awk -v rate="$2" '
-    function seconds(text, t) {sub(/,$/, "", text); split(text, t, ":"); return 3600 * t[1] + 60 * t[2] + t[3]}
-    function field(name, parts) {split($0, parts, " " name "=[(]guint64[)]"); return parts[2] / 1e9}
-    BEGIN {split(rate, f, "/")}
+    function time(text, t) {sub(/,$/, "", text); split(text, t, ":"); return int((3600 * t[1] + 60 * t[2] + t[3]) * 1e9 + 0.5)}
+    function field(name, parts) {split($0, parts, " " name "=[(]guint64[)]"); return parts[2] + 0}
+    function start(frame) {return first + int(frame * 1e9 / per_second + 0.5)}
+    BEGIN {split(rate, f, "/"); per_second = f[1] / f[2]}
     /type: segment/ {shift = field("base") - field("start")}
     /last-message = chain/ {
       for (i = 1; i < NF; i++) {
@@ -167,12 +198,22 @@ count_frames() {
         if ($i == "duration:") duration = $(i + 1)
       }
       if (pts ~ /^none/) next
-      begin = shift + seconds(pts)
-      end = begin + (duration ~ /^none/ ? f[2] / f[1] : seconds(duration))
-      if (!count++ || begin < first) first = begin
-      if (end > last) last = end
+      begin = shift + time(pts)
+      span = duration ~ /^none/ ? 1e9 / per_second : time(duration)
+      if (!count++) first = begin
+      while (begin >= start(frames + 1)) frames++
+      if (begin + span > start(frames)) frames++
+      last = begin + span
     }
-    END {frames = int((last - first) * f[1] / f[2] + 0.5); if (frames < 1) exit 1; printf "%d %.0f\n", frames, first * 1e9}'
+    END {
+      if (span * per_second > 1.5e9) {
+        whole = int((last - first) * per_second / 1e9 + 0.5)
+        if (whole > frames) frames = whole
+      }
+      if (frames < 1) exit 1
+      printf "%d %.0f\n", frames, first
+    }' &
+  wait %%
 }
 
 # turn_upright FILE: sets the array `upright` to elements, after a leading "!", that rotate the decoded video by its
@@ -194,19 +235,22 @@ deinterlace() {
   fi
 }
 
-# encode_sound FILE: sets the array `sound` to elements that encode the sound of the decodebin `in` as AAC for the muxer `out`.
-# The array is empty if the file has no sound.
+# encode_sound FILE [ENCODER...]: sets the array `sound` to elements that encode the sound of the decodebin `in` for the muxer
+# `out`, as AAC without other encoder elements. The array is empty if the file has no sound.
 encode_sound() {
-  local channels positions=() masks=([2]=0x3 [3]=0x7 [4]=0x33 [5]=0x37 [6]=0x3f [7]=0x13f [8]=0xc3f)
+  local file=$1 channels positions=() masks=([2]=0x3 [3]=0x7 [4]=0x33 [5]=0x37 [6]=0x3f [7]=0x13f [8]=0xc3f)
   sound=()
-  has_audio "$1" || return 0
+  shift
+  [ $# -gt 0 ] || set -- avenc_aac ! aacparse
+  has_audio "$file" || return 0
+  need_elements "$1"
   # Encoders refuse channels without positions, which cameras write: those get the usual positions for their number.
-  if read -r channels < <(decoded_caps "$1" audio/x-raw |
+  if read -r channels < <(decoded_caps "$file" audio/x-raw |
     sed -nE '/channel-mask=[(]bitmask[)]0x0+(,|$)/s/.*channels=[(]int[)]([0-9]+).*/\1/p') && [ "$channels" -gt 1 ]; then
     need_elements capssetter
     positions=(! capssetter "caps=audio/x-raw,channel-mask=(bitmask)${masks[channels]:-$(((1 << channels) - 1))}" ! audioconvert)
   fi
-  sound=(in. ! queue ! audioconvert "${positions[@]}" ! audioresample ! avenc_aac ! aacparse ! queue ! out.)
+  sound=(in. ! queue ! audioconvert "${positions[@]}" ! audioresample ! "$@" ! queue ! out.)
 }
 
 # open_input IN: sets the array `source` to a source element for a video file or a camera, and `upright` as turn_upright

@@ -14,6 +14,7 @@ usage: pipelines/export-alpha.sh IN.mp4 MASK.png OUT
           x.mkv        FFV1, lossless, with the bits (8 or 10) and colours of IN
           x.webm       VP9 (8 bits), for browsers; needs the program ffmpeg
           x-%05d.png   one PNG per frame (any printf pattern; 8 bits)
+        MOV and MKV get IN's sound as AAC, WebM as Opus. PNG has no sound
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
@@ -22,14 +23,16 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 need_files "$1" "$2"
 check_output "$3" "$1" "$2"
 partial=$(partial_of "$3")
-case $3 in
+case ${3,,} in
   *.mov)
     need_elements avenc_prores_ks qtmux
-    out=(videoconvert ! "video/x-raw,format=A444_10LE" ! avenc_prores_ks profile=4444 ! qtmux ! filesink "location=$(quote "$partial")")
+    encoder=(videoconvert ! "video/x-raw,format=A444_10LE" ! avenc_prores_ks profile=4444)
+    muxer=(qtmux name=out ! filesink "location=$(quote "$partial")")
     ;;
   *.mkv)
     need_elements avenc_ffv1 matroskamux
-    out=(avenc_ffv1 ! matroskamux ! filesink "location=$(quote "$partial")")
+    encoder=(avenc_ffv1)
+    muxer=(matroskamux name=out ! filesink "location=$(quote "$partial")")
     ;;
   *.webm)
     command -v ffmpeg >/dev/null ||
@@ -38,31 +41,41 @@ case $3 in
       fail "$3: ffmpeg has no libvpx-vp9 and cannot write VP9: install another ffmpeg, or use .mov or .mkv"
     need_elements avenc_ffv1 matroskamux fdsink
     # Lossless video to ffmpeg through descriptor 3; messages go to stderr.
-    out=(videoconvert ! "video/x-raw,format=A420" ! avenc_ffv1 ! matroskamux streamable=true ! fdsink fd=3)
+    encoder=(videoconvert ! "video/x-raw,format=A420" ! avenc_ffv1)
+    muxer=(matroskamux name=out streamable=true ! fdsink fd=3)
     ;;
   *%*d*.png)
     check_pattern "$3" "$1" "$2"
     need_elements pngenc multifilesink
-    out=(videoconvert ! "video/x-raw,format=RGBA" ! pngenc ! multifilesink "location=$(quote "$3")")
+    encoder=(videoconvert ! "video/x-raw,format=RGBA" ! pngenc ! multifilesink "location=$(quote "$3")")
+    muxer=()
     ;;
-  *.png) fail "$3 names a single file: use a pattern such as ${3%.png}-%05d.png" ;;
+  *.png) fail "$3 names a single file: use a pattern such as ${3%.*}-%05d.png" ;;
   *) fail "$3: the name must end in .mov, .mkv, .webm or .png" ;;
 esac
 need_elements fastganseg
 has_video "$1" || fail "$1 has no video that GStreamer can decode"
 turn_upright "$1"
+sound=()
+case ${3,,} in
+  *.png) ;;
+  *.webm) encode_sound "$1" opusenc ! opusparse ;;
+  *) encode_sound "$1" ;;
+esac
 
-pipeline=(gst-launch-1.0 filesrc location="$(quote "$1")" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")"
-  ! progressreport update-freq=1 ! "${out[@]}")
-case $3 in
+pipeline=(gst-launch-1.0 filesrc location="$(quote "$1")" ! decodebin name=in
+  in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" ! progressreport update-freq=1 ! "${encoder[@]}")
+[ ${#muxer[@]} -eq 0 ] || pipeline+=(! queue ! out. "${sound[@]}" "${muxer[@]}")
+case ${3,,} in
   *.webm)
     # No alt-ref frames: libvpx drops their alpha.
     to_webm() {
-      "${pipeline[@]}" 3>&1 >&2 | ffmpeg -v error -nostdin -y -f matroska -i pipe:0 \
-        -c:v libvpx-vp9 -pix_fmt yuva420p -auto-alt-ref 0 -crf 18 -b:v 0 -row-mt 1 -f webm "file:$partial"
+      "${pipeline[@]}" 3>&1 >&2 | ffmpeg -v error -nostdin -y -f matroska -i pipe:0 -c:a copy \
+        -c:v libvpx-vp9 -pix_fmt yuva420p -auto-alt-ref 0 -crf 18 -b:v 0 -row-mt 1 -f webm "file:$partial" &
+      wait %%
     }
     write_to "$3" to_webm
     ;;
   *.png) run "${pipeline[@]}" ;;
-  *) write_to "$3" "${pipeline[@]}" ;;
+  *) write_to "$3" run "${pipeline[@]}" ;;
 esac

@@ -20,7 +20,7 @@ need_files "$1" "$2"
 need_elements fastganseg
 check_output "$3" "$1" "$2"
 partial=$(partial_of "$3")
-case $3 in
+case ${3,,} in
   *.mkv)
     need_elements avenc_ffv1 matroskamux
     out=(avenc_ffv1 ! matroskamux ! filesink "location=$(quote "$partial")")
@@ -37,7 +37,7 @@ has_video "$1" || fail "$1 has no video that GStreamer can decode"
 turn_upright "$1"
 pipeline=(gst-launch-1.0 filesrc location="$(quote "$1")" ! decodebin "${upright[@]}"
   ! fastganseg ref-mask="$(quote "$2")" output="${4:-mask}" ! progressreport update-freq=1 ! "${out[@]}")
-case $3 in
+case ${3,,} in
   *.png) run "${pipeline[@]}" ;;
-  *) write_to "$3" "${pipeline[@]}" ;;
+  *) write_to "$3" run "${pipeline[@]}" ;;
 esac

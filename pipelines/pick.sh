@@ -21,6 +21,8 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 [ $# -eq 1 ] || [ $# -eq 2 ] || { usage >&2; exit 2; }
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need_elements fastganseg "${SINK:-autovideosink}"
+need_display "${SINK:-autovideosink}"
 open_input "$1"
+# Without a queue, which would hold frames: a click would apply to a later frame than the one that is shown.
 exec gst-launch-1.0 -m "${source[@]}" ! decodebin "${upright[@]}" ! fastganseg interactive=true output=overlay \
-  mask-location="$(quote "${2:-mask.png}")" ! queue ! videoconvert ! "${SINK:-autovideosink}"
+  mask-location="$(quote "${2:-mask.png}")" ! videoconvert ! "${SINK:-autovideosink}"

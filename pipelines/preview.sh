@@ -19,6 +19,7 @@ case ${1:-} in -h | --help) usage; exit 0 ;; esac
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need_files "$2"
 need_elements fastganseg "${SINK:-autovideosink}"
+need_display "${SINK:-autovideosink}"
 open_input "$1"
 exec gst-launch-1.0 "${source[@]}" ! decodebin "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" output=overlay ! queue \
   ! videoconvert ! "${SINK:-autovideosink}"

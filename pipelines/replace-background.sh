@@ -33,7 +33,7 @@ deinterlace "$1"
 encode_sound "$1"
 # identity ends the stream with IN, at the buffer after its last one: compositor would continue to the end of the longer clip.
 partial=$(partial_of "$4")
-write_to "$4" gst-launch-1.0 \
+write_to "$4" run gst-launch-1.0 \
   filesrc location="$(quote "$1")" ! decodebin name=in \
   in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" ! queue ! mix.sink_1 \
   filesrc location="$(quote "$3")" ! decodebin "${background[@]}" ! videoconvert ! videoscale ! videorate \
