@@ -39,12 +39,13 @@ while [ $# -gt 0 ]; do
     --libtorch | --out | --device | --runs | --seconds | --train)
       [ $# -ge 2 ] || { printf 'bench-gpu: error: %s needs a value\n' "$1" >&2; exit 2; }
       case $1 in
-        --libtorch) libtorch=(--libtorch "$2") ;;
-        --out) out=$2 ;;
+        # Relative to the folder of the call: a checkout builds in its own folder.
+        --libtorch) libtorch=(--libtorch "$(realpath -m -- "$2")") ;;
+        --out) out=$(realpath -m -- "$2") ;;
         --device) device=$2 ;;
         --runs) runs=$2 ;;
         --seconds) seconds=$2 ;;
-        --train) train=$2 ;;
+        --train) train=$(realpath -e -- "$2") ;;
       esac
       shift 2
       ;;
@@ -52,7 +53,6 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-[ -z "$train" ] || train=$(realpath "$train")
 if [ -x "$here/run" ]; then
   run=("$here/run" "${libtorch[@]}")
   bench=("${run[@]}" bench_gpu)

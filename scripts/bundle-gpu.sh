@@ -31,9 +31,9 @@ die() {
 
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
 [ $# -le 1 ] || { usage >&2; exit 2; }
+folder=${1:+$(realpath -m -- "$1")}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-folder=${1:-bundle-gpu}
-folder=${folder%/}
+folder=${folder:-bundle-gpu}
 profile=${PROFILE:-release}
 built=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}
 

@@ -70,10 +70,10 @@ echo "$clip, with mask $mask"
 step 4 "Cutting out"
 rm -f demo/cutout.mp4 demo/contact-sheet.png
 echo "pipelines/cut-out.sh $clip $mask demo/cutout.mp4"
-pipelines/cut-out.sh "$clip" "$mask" demo/cutout.mp4 || die "the pipeline failed; its message is above"
+run pipelines/cut-out.sh "$clip" "$mask" demo/cutout.mp4 || die "the pipeline failed; its message is above"
 
 step 5 "The contact sheet"
-"$built/examples/contact_sheet" "$clip" demo/cutout.mp4 demo/contact-sheet.png ||
+run "$built/examples/contact_sheet" "$clip" demo/cutout.mp4 demo/contact-sheet.png ||
   die "the cut-out differs in length from the clip, or cannot be read" \
     "If the clip has a variable frame rate, convert it to a constant rate first (videorate)."
 

@@ -17,12 +17,13 @@ EOF
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
 [ $# -eq 1 ] || { usage >&2; exit 2; }
 
+plugins=$(realpath -m -- "$1")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 plugin=${CARGO_TARGET_DIR:-target}/release/libgstfastganseg.so
 [ -e "$plugin" ] || { echo "install: error: $plugin does not exist: run 'make build' first" >&2; exit 1; }
 
-mkdir -p "$1"
-libraries=$(dirname "$(readlink -f "$1")")/fastganseg
+mkdir -p "$plugins"
+libraries=$(dirname "$plugins")/fastganseg
 mkdir -p "$libraries"
 # System libraries are not copied.
 mapfile -t needed < <(ldd "$plugin" | awk '$3 ~ /\/(torch|nvidia)\// {print $3}')
@@ -30,8 +31,8 @@ mapfile -t needed < <(ldd "$plugin" | awk '$3 ~ /\/(torch|nvidia)\// {print $3}'
 for library in "${needed[@]}"; do
   install -m 644 "$(readlink -f "$library")" "$libraries/$(basename "$library")"
 done
-install -m 755 "$plugin" "$1/"
-echo "installed $1/libgstfastganseg.so and libtorch in $libraries"
+install -m 755 "$plugin" "$plugins/"
+echo "installed $plugins/libgstfastganseg.so and libtorch in $libraries"
 if [ -e "$(dirname "${needed[0]}")/../../.cuda-complete" ]; then
   echo "The installed libtorch supports CPUs only. To use the GPU, use the build in this checkout: GST_PLUGIN_PATH=$PWD/$(dirname "$plugin")"
 fi

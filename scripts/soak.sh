@@ -20,9 +20,10 @@ esac
 frames=${1:-100000}
 case $frames in *[!0-9]* | '') echo "soak: error: $frames is not a number of frames" >&2; exit 2 ;; esac
 
+folder=${2:+$(realpath -m -- "$2")}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
-folder=${2:-${CARGO_TARGET_DIR:-target}/soak}
+folder=${folder:-${CARGO_TARGET_DIR:-target}/soak}
 mkdir -p "$folder"
 # Threads should not spin while they wait.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
