@@ -12,6 +12,7 @@ of the first file. Needs numpy.
 import json
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,8 @@ TYPES = {"F16": np.float16, "F32": np.float32}
 
 
 def read(path):
+    if not Path(path).is_file():
+        sys.exit(f"{path} is not a file: give .safetensors files as FILE=WEIGHT")
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         return json.loads(file.read(length)), file.read()
@@ -30,8 +33,16 @@ def tensor(header, data, name):
 
 
 def parse(terms):
-    terms = [term.rsplit("=", 1) for term in terms]
-    return {path: float(weight) for path, weight in terms}
+    if not terms:
+        sys.exit("a list without FILE=WEIGHT: give at least one file after OUT, and after each `--layers PREFIX,...`")
+    weights = {}
+    for term in terms:
+        path, _, weight = term.rpartition("=")
+        try:
+            weights[path] = float(weight)
+        except ValueError:
+            sys.exit(f"{term} is not FILE=WEIGHT with a number as WEIGHT")
+    return weights
 
 
 def main(arguments):
@@ -44,10 +55,13 @@ def main(arguments):
             groups.append(target)
         else:
             target.append(argument)
-    groups = [(tuple(group[0].split(",")), parse(group[1:])) for group in groups]
+    groups = [(tuple("".join(group[:1]).split(",")), parse(group[1:])) for group in groups]
     default = parse(default)
     files = {path: read(path) for weights in [default, *(weights for _, weights in groups)] for path in weights}
     header, data = files[next(iter(default))]
+    for prefix in (prefix for prefixes, _ in groups for prefix in prefixes):
+        if not any(name.startswith(prefix) for name in header):
+            sys.exit(f"no tensor of {next(iter(default))} starts with {prefix}: correct the list after --layers")
     result = bytearray(data)
     for name, entry in header.items():
         if name == "__metadata__":

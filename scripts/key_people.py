@@ -4,8 +4,8 @@
 
 usage: key_people.py KEYED DAVIS OUT SEQUENCE...
 
-KEYED and DAVIS have JPEGImages/SEQUENCE/*.jpg and Annotations/SEQUENCE/*.png. Writes six clips of 60 frames of
-960x540 for each SEQUENCE of KEYED to OUT, in the same layout. Backgrounds are the sequences that DAVIS lists in
+KEYED and DAVIS have JPEGImages/SEQUENCE/*.jpg and Annotations/SEQUENCE/*.png. Writes six clips of up to
+60 frames of 960x540 for each SEQUENCE of KEYED to OUT, in the same layout. Backgrounds are the sequences that DAVIS lists in
 ImageSets/**/train.txt; without such a list, all of them. The person has another size, motion, brightness and
 background in each clip. The mask is eroded by a pixel, so that nothing of the plain background remains. Needs numpy,
 opencv-python-headless and Pillow.
@@ -35,10 +35,22 @@ def forth_and_back(items, index):
     return items[min(index, 2 * len(items) - 2 - index)]
 
 
-def compose(person, sequence, clip, random, backgrounds, out):
+def frames_of(person, sequence):
+    """Returns the frames of a sequence; ends the script if there are none, or if one has no mask."""
+    folder = person / "JPEGImages" / sequence
+    frames = sorted(folder.glob("*.jpg"))
+    if not frames:
+        sys.exit(f"{folder} has no frames (*.jpg): name folders of {person / 'JPEGImages'} as SEQUENCE")
+    masks = person / "Annotations" / sequence
+    for frame in frames:
+        if not (masks / f"{frame.stem}.png").is_file():
+            sys.exit(f"{masks} has no {frame.stem}.png: add the mask, or remove {frame}")
+    return frames
+
+
+def compose(person, sequence, frames, clip, random, backgrounds, out):
     """Writes one clip."""
     background = sorted(backgrounds[random.randint(len(backgrounds))].glob("*.jpg"))
-    frames = sorted((person / "JPEGImages" / sequence).glob("*.jpg"))
     start = random.randint(0, max(1, len(frames) - FRAMES + 1))
     height, phase = random.uniform(300, 560), random.uniform(0, 6)
     flip, gain = random.rand() < 0.5, random.uniform(0.7, 1.2)
@@ -75,10 +87,15 @@ def main():
     folders = sorted(path for path in Path(davis).glob("JPEGImages/**/*/") if any(path.glob("*.jpg")))
     backgrounds = [path for path in folders if not listed or path.name in listed]
     if not backgrounds:
-        sys.exit(f"{davis} has no sequence of its ImageSets/**/train.txt")
+        sys.exit(
+            f"{davis} has no JPEGImages/**/SEQUENCE/*.jpg of its ImageSets/**/train.txt: give the folder of a data set in the "
+            "layout of DAVIS"
+        )
+    # All before the first clip is written.
+    frames = {sequence: frames_of(Path(person), sequence) for sequence in sequences}
     for sequence in sequences:
         for clip in range(CLIPS):
-            compose(Path(person), sequence, clip, random, backgrounds, Path(out))
+            compose(Path(person), sequence, frames[sequence], clip, random, backgrounds, Path(out))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
 
 def files(davis, kind, sequence):
     """Returns the files of a sequence, which may lie in a folder of its resolution."""
-    for folder in [davis / kind, *sorted((davis / kind).iterdir())]:
+    for folder in [davis / kind, *sorted((davis / kind).glob("*/"))]:
         if found := sorted((folder / sequence).glob("*.*")):
             return found
-    sys.exit(f"{davis / kind} has no sequence {sequence}")
+    sys.exit(f"{davis / kind} has no folder {sequence} with files: correct the split, or give the folder that has {kind}")
 
 
 class Sequence:
@@ -34,8 +34,11 @@ class Sequence:
 
     def __init__(self, davis, name):
         self.name = name
-        self.frames = [cv2.imread(str(path)) for path in files(davis, "JPEGImages", name)[:FRAMES]]
-        masks = [np.array(Image.open(path)) for path in files(davis, "Annotations", name)[:FRAMES]]
+        pictures, masks = (files(davis, kind, name)[:FRAMES] for kind in ("JPEGImages", "Annotations"))
+        if [path.stem for path in pictures] != [path.stem for path in masks]:
+            sys.exit(f"{pictures[0].parent} and {masks[0].parent} have different names: each frame needs a mask of its name")
+        self.frames = [cv2.imread(str(path)) for path in pictures]
+        masks = [np.array(Image.open(path)) for path in masks]
         self.masks = [(mask if mask.ndim == 2 else mask.max(2)) > 0 for mask in masks]
 
     def centre(self, frame):
@@ -89,6 +92,8 @@ def main():
     if len(sys.argv) != 4:
         sys.exit(__doc__)
     davis, split, out = map(Path, sys.argv[1:])
+    if not split.is_file():
+        sys.exit(f"{split} is not a file: give a text file with one SEQUENCE a line")
     sequences = [Sequence(davis, name) for name in split.read_text().split()]
     if len(sequences) < 2:
         sys.exit(f"{split}: name at least two sequences")
