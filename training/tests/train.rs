@@ -50,6 +50,42 @@ fn exported_weights_contain_configuration_and_metadata() {
     assert_eq!(weights.metadata()["steps"], "1");
 }
 
+/// The file got the licence and the data of a network that it does not hold.
+#[test]
+fn weights_are_not_exported_with_the_metadata_of_another_run() {
+    let fixture = Fixture::new();
+    succeeded(&fixture.train("out", &["steps=1"]));
+    let export = |config: &str, settings: &[&str]| {
+        let mut arguments = vec!["export", "--model", "out/model.safetensors", "--out", "final.safetensors"];
+        arguments.extend(["--config", config]);
+        settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+        fixture.run(&arguments)
+    };
+    let remedy = "--config out/config.toml";
+    let lite = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/lite.toml");
+    failed_with(
+        &export(lite, &[]),
+        &["out/model.safetensors", "model.width (weights 0.125, now 1.0)", remedy],
+    );
+    for (setting, difference) in [
+        ("model.architecture=resnet50", "model.architecture (weights \"lite\", now \"resnet50\")"),
+        ("data.sources.video.exclude=['s1']", "data.sources.video.exclude"),
+        ("data.sources.more={kind='stills', path='more'}", "data.sources.more.kind (weights not set"),
+    ] {
+        failed_with(&export("run.toml", &[setting]), &[difference, remedy]);
+    }
+    assert!(!fixture.path("final.safetensors").exists());
+    // These do not change what the metadata say.
+    let settings = [
+        "steps=9",
+        "data.sources.video.path=moved",
+        "data.sources.video.preload=true",
+        "metadata.licence=CC0-1.0",
+    ];
+    succeeded(&export("run.toml", &settings));
+    succeeded(&export("out/config.toml", &[]));
+}
+
 #[test]
 fn a_model_card_shows_metadata_and_scores() {
     let fixture = Fixture::new();
