@@ -3,11 +3,21 @@
 //! Build script: version information, the run-time path to libtorch, and the CUDA functions that the bindings of
 //! libtorch lack.
 
+#[path = "build/commit.rs"]
+mod commit;
+
 use std::env;
 use std::path::{Path, PathBuf};
 
 fn main() {
     gst_plugin_version_helper::info();
+    // The files below would otherwise be the only ones that let cargo read the commit again. Only the plugin has a version
+    // with a commit; without it, as for the trainer, commits need no new build.
+    if env::var_os("CARGO_FEATURE_PLUGIN").is_some() {
+        for path in commit::files(Path::new(".")) {
+            println!("cargo:rerun-if-changed={}", path.display());
+        }
+    }
 
     // The rpath of a dependency does not apply to this crate. It is set here so that the plugin loads without
     // LD_LIBRARY_PATH.

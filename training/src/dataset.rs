@@ -248,6 +248,11 @@ impl Frame {
         self.annotation.as_deref()
     }
 
+    /// Returns the path of the mask, or of the picture if there is no mask.
+    pub fn file(&self) -> &Path {
+        self.annotation().or(self.picture()).unwrap_or(Path::new(&self.name))
+    }
+
     /// Opens the picture.
     ///
     /// # Errors
@@ -255,7 +260,10 @@ impl Frame {
     pub fn read_picture(&self) -> Result<RgbImage> {
         match self.picture() {
             Some(path) => read_picture(path),
-            None => Err(Error::dataset(Path::new(&self.name), "this frame has no picture")),
+            None => Err(Error::dataset(
+                self.file(),
+                format!("{PICTURES} has no picture of this frame; add it, or remove the mask"),
+            )),
         }
     }
 
@@ -279,7 +287,10 @@ impl Frame {
                 check_size(path, &labels, &picture)?;
                 Ok((picture, labels))
             }
-            None => Err(Error::dataset(Path::new(&self.name), "this frame has no mask")),
+            None => Err(Error::dataset(
+                self.file(),
+                format!("{ANNOTATIONS} has no mask of this frame; add it, or remove the picture"),
+            )),
         }
     }
 }
@@ -661,6 +672,22 @@ mod tests {
         assert!(error.contains("JPEGImages/a/2.jpg"), "{error}");
         let error = dataset.sequences()[1].tracked().unwrap_err().to_string();
         assert!(error.contains("JPEGImages/b"), "{error}");
+    }
+
+    #[test]
+    fn errors_name_the_path_of_a_frame_that_lacks_a_file() {
+        let root = tree(&["Annotations/a/0.png", "JPEGImages/a/2.jpg"]);
+        RgbImage::new(4, 4).save(root.path().join("JPEGImages/a/2.jpg")).unwrap();
+        let dataset = open(&root).unwrap();
+        let frames = dataset.sequences()[0].frames();
+        for (error, words) in [
+            (frames[0].read_picture().unwrap_err(), ["Annotations/a/0.png", "no picture", "add it"]),
+            (frames[0].read_annotated().unwrap_err(), ["Annotations/a/0.png", "no picture", "add it"]),
+            (frames[1].read_annotated().unwrap_err(), ["JPEGImages/a/2.jpg", "no mask", "add it"]),
+        ] {
+            let (error, root) = (error.to_string(), root.path().display().to_string());
+            assert!(error.contains(&root) && words.iter().all(|word| error.contains(word)), "{error}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use gstfastganseg::image::{OwnedPicture, PlaneMut};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
 use gstfastganseg::tracker::Tracker;
+use image::ImageFormat;
 use indicatif::ProgressBar;
 
 use crate::dataset::{PICTURE_EXTENSIONS, by_number, files, folders};
@@ -46,8 +47,14 @@ impl MatteSequence {
     }
 
     fn picture(&self, frame: &str) -> Result<OwnedPicture> {
-        let missing = || self.folder.join("frame").join(format!("{frame}.png"));
-        Ok(OwnedPicture::open(&self.pictures.get(frame).cloned().unwrap_or_else(missing))?)
+        let Some(path) = self.pictures.get(frame) else {
+            let path = self.folder.join("frame").join(format!("{frame}.png"));
+            return Err(Error::dataset(
+                &path,
+                "no such file, but alpha has this frame: add it as PNG or JPEG",
+            ));
+        };
+        Ok(OwnedPicture::open(path)?)
     }
 }
 
@@ -81,7 +88,12 @@ pub fn sequences(root: &Path) -> Result<Vec<MatteSequence>> {
 /// Reads a grey PNG.
 fn read_alpha(path: &Path) -> Result<AlphaPlane> {
     let bad = |reason: String| Error::picture(path, reason);
-    let picture = image::open(path)
+    let bytes = fs::read(path).map_err(|error| {
+        bad(format!(
+            "it cannot be opened ({error}): each frame needs a readable PNG with the name of its alpha"
+        ))
+    })?;
+    let picture = image::load_from_memory_with_format(&bytes, ImageFormat::Png)
         .map_err(|error| bad(format!("it cannot be decoded ({error}): write 8-bit grey PNG")))?
         .into_luma8();
     AlphaPlane::new(picture.width() as usize, picture.into_raw())
@@ -174,5 +186,22 @@ impl Matter {
             }
         }
         finish(&scorer, sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_without_a_picture_are_named_with_a_remedy() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("a/alpha")).unwrap();
+        for frame in 0..3 {
+            fs::write(root.path().join(format!("a/alpha/{frame}.png")), "").unwrap();
+        }
+        let found = sequences(root.path()).unwrap();
+        let error = found[0].picture("1").unwrap_err().to_string();
+        assert!(error.contains("a/frame/1.png: no such file") && error.contains("add it"), "{error}");
     }
 }

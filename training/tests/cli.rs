@@ -163,6 +163,31 @@ fn matte_prints_the_errors_of_existing_mattes() {
 }
 
 #[test]
+fn missing_mattes_are_told_from_broken_ones() {
+    let root = mattes();
+    let (data, mattes) = (path(root.path(), "data"), path(root.path(), "mattes"));
+    let complaint = || {
+        let output = run(&["matte", "--data", &data, "--mattes", &mattes]);
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr)
+    };
+    let matte = root.path().join("mattes/two/00003.png");
+    std::fs::write(&matte, "no picture").unwrap();
+    let broken = complaint();
+    assert!(
+        broken.contains("two/00003.png: it cannot be decoded") && broken.contains("8-bit grey"),
+        "{broken}"
+    );
+    std::fs::remove_file(&matte).unwrap();
+    let missing = complaint();
+    assert!(
+        missing.contains("two/00003.png: it cannot be opened") && missing.contains("each frame"),
+        "{missing}"
+    );
+    assert!(!missing.contains("decoded"), "{missing}");
+}
+
+#[test]
 fn matte_runs_a_model() {
     let root = mattes();
     let (data, out) = (path(root.path(), "data"), path(root.path(), "out"));

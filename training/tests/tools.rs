@@ -132,6 +132,15 @@ fn info_refuses_what_are_no_weights() {
 }
 
 #[test]
+fn weights_without_a_training_configuration_are_exported() {
+    let bench = Bench::new();
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/lite.toml");
+    bench.printed(&format!("export --model tiny.safetensors --config {config} --out final.safetensors"));
+    let weights = weights::Weights::open(&bench.path("final.safetensors")).unwrap();
+    assert_eq!(weights.metadata()["licence"], "CC-BY-NC-4.0");
+}
+
+#[test]
 fn loops_play_sequences_forwards_and_backwards() {
     let bench = Bench::new();
     let text = bench.printed(&format!("eval {MODEL} --out out --loop 25"));

@@ -50,6 +50,69 @@ fn exported_weights_contain_configuration_and_metadata() {
     assert_eq!(weights.metadata()["steps"], "1");
 }
 
+/// The file got the licence and the data of a network that it does not hold.
+#[test]
+fn weights_are_not_exported_with_the_metadata_of_another_run() {
+    let fixture = Fixture::new();
+    succeeded(&fixture.train("out", &["steps=1"]));
+    let export = |config: &str, settings: &[&str]| {
+        let mut arguments = vec!["export", "--model", "out/model.safetensors", "--out", "final.safetensors"];
+        arguments.extend(["--config", config]);
+        settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+        fixture.run(&arguments)
+    };
+    let remedy = "--config out/config.toml";
+    let lite = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/lite.toml");
+    failed_with(
+        &export(lite, &[]),
+        &["out/model.safetensors", "model.width (weights 0.125, now 1.0)", remedy],
+    );
+    for (setting, difference) in [
+        ("model.architecture=resnet50", "model.architecture (weights \"lite\", now \"resnet50\")"),
+        ("data.sources.video.exclude=['s1']", "data.sources.video.exclude"),
+        ("data.sources.more={kind='stills', path='more'}", "data.sources.more.kind (weights not set"),
+    ] {
+        failed_with(&export("run.toml", &[setting]), &[difference, remedy]);
+    }
+    assert!(!fixture.path("final.safetensors").exists());
+    // These do not change what the metadata say.
+    let settings = [
+        "steps=9",
+        "data.sources.video.path=moved",
+        "data.sources.video.preload=true",
+        "metadata.licence=CC0-1.0",
+    ];
+    succeeded(&export("run.toml", &settings));
+    succeeded(&export("out/config.toml", &[]));
+}
+
+#[test]
+fn the_latest_weights_carry_the_scores_of_their_step() {
+    let fixture = Fixture::new();
+    let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 2\n";
+    fs::write(fixture.path("run.toml"), fixture.config() + validation).unwrap();
+    let scores = |name: &str| {
+        let metadata = Weights::open(&fixture.path(name)).unwrap().metadata().clone();
+        let scores = metadata.into_iter().filter(|(key, _)| key.starts_with("validation_"));
+        scores.collect::<std::collections::BTreeMap<String, String>>()
+    };
+    succeeded(&fixture.train("out", &["checkpoint_every=1", "stop_after=2"]));
+    let validated = scores("out/model.safetensors");
+    assert_eq!((validated.len(), &validated), (5, &scores("out/best.safetensors")), "the only validation");
+    // A step without a validation, at which no scores of another step may stay.
+    succeeded(&fixture.train("out", &["checkpoint_every=1", "stop_after=3"]));
+    assert!(scores("out/model.safetensors").is_empty());
+    // A validation of other weights than those of the file.
+    succeeded(&fixture.train("rare", &["checkpoint_every=3", "stop_after=3"]));
+    assert!(scores("rare/model.safetensors").is_empty());
+    succeeded(&fixture.train("out", &[]));
+    assert_eq!(scores("out/model.safetensors").len(), 5);
+    let line = "export --model out/model.safetensors --config out/config.toml --out final.safetensors --card CARD.md";
+    succeeded(&fixture.run(&line.split_whitespace().collect::<Vec<_>>()));
+    let card = fs::read_to_string(fixture.path("CARD.md")).unwrap();
+    assert!(card.contains("| s2 |") && !card.contains("not validated"), "{card}");
+}
+
 #[test]
 fn a_model_card_shows_metadata_and_scores() {
     let fixture = Fixture::new();

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, RgbImage};
+use image::{DynamicImage, ImageFormat, RgbImage};
 use indicatif::{ParallelProgressIterator, ProgressBar};
 use rayon::prelude::*;
 
@@ -172,7 +172,10 @@ fn read_pair(picture: &Path, mask: &Path) -> Result<(RgbImage, LabelMap)> {
     let broken = |error: image::ImageError| {
         Error::mask(mask, format!("not a readable PNG ({error}); write or download it again"))
     };
-    let labels = match image::open(mask).map_err(broken)? {
+    let bytes = std::fs::read(mask).map_err(|error| {
+        Error::mask(mask, format!("it cannot be opened ({error}); make it readable, or remove it"))
+    })?;
+    let labels = match image::load_from_memory_with_format(&bytes, ImageFormat::Png).map_err(broken)? {
         // Region maps are grey with arbitrary ids, which the reader of masks refuses as shades of grey.
         DynamicImage::ImageLuma8(map) => {
             LabelMap::new(map.width() as usize, map.height() as usize, map.into_raw())?
@@ -223,6 +226,24 @@ mod tests {
         }
         std::fs::write(folder.path().join("JPEGImages/p.0.txt"), "no picture").unwrap();
         assert_eq!(read(folder.path()).len(), 4);
+    }
+
+    #[test]
+    fn masks_that_cannot_be_opened_are_told_from_broken_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        write(folder.path(), "JPEGImages/p.jpg", "Labels/p.png");
+        let reason = || {
+            let error = read_pair(&path("JPEGImages/p.jpg"), &path("Labels/p.png")).unwrap_err().to_string();
+            assert!(error.contains("Labels/p.png"), "{error}");
+            error
+        };
+        std::fs::write(path("Labels/p.png"), "no picture").unwrap();
+        assert!(reason().contains("not a readable PNG"), "{}", reason());
+        std::fs::remove_file(path("Labels/p.png")).unwrap();
+        assert!(reason().contains("cannot be opened"), "{}", reason());
+        std::fs::create_dir(path("Labels/p.png")).unwrap();
+        assert!(reason().contains("cannot be opened"), "{}", reason());
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! Annotated video: sequences of frames with known objects, decoded on demand.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use indicatif::{ParallelProgressIterator, ProgressBar};
@@ -166,7 +165,7 @@ impl Video {
             let (picture, labels) = frame.read_annotated()?;
             Picture::new(&picture, &merged(labels, self.objects), &sequence.ids, self.limit)
         };
-        Ok(reading.broken.skip(file_of(frame), read())?.map(Arc::new))
+        Ok(reading.broken.skip(frame.file(), read())?.map(Arc::new))
     }
 
     fn preload(&mut self, reading: &Reading, bar: &ProgressBar) -> Result<()> {
@@ -202,11 +201,6 @@ impl Object {
         let whole = |first: &usize| (1..frames).all(|frame| self.known.contains(&(first + frame * step)));
         self.known.iter().copied().filter(|first| whole(first)).collect()
     }
-}
-
-/// Returns the path under which a frame with a broken picture or mask is counted.
-fn file_of(frame: &dataset::Frame) -> &Path {
-    frame.annotation().unwrap_or(Path::new(frame.name()))
 }
 
 fn not_excluded<'a>(dataset: &'a Dataset, exclude: &[String]) -> Result<Vec<&'a dataset::Sequence>> {
@@ -245,7 +239,7 @@ fn from_masks(
         .into_par_iter()
         .progress_with(bar.clone())
         .map(|frame| {
-            let labels = reading.broken.skip(file_of(frame), frame.read_annotation())?.flatten();
+            let labels = reading.broken.skip(frame.file(), frame.read_annotation())?.flatten();
             Ok(labels.map(|labels| shares(&merged(labels, objects))).unwrap_or_default())
         })
         .collect::<Result<Vec<_>>>()?

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fastganseg_training::card::card;
 use fastganseg_training::info::Info;
-use fastganseg_training::train::export;
+use fastganseg_training::train::{check_described, export};
 use fastganseg_training::{Error, Result};
 use gstfastganseg::torch::model::weights::Weights;
 
@@ -12,6 +12,8 @@ use super::Recipe;
 use super::model::size;
 
 /// Writes the final weights in half precision, with the `[metadata]` of the configuration, and optionally a model card.
+///
+/// Give the configuration of the run, config.toml in its folder: one with another network or other data is refused.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Weights of a training run, .safetensors
@@ -41,6 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
         weights.reconfigure(|config| *config = config.at_size(size))?;
     }
     let config = args.recipe.open()?;
+    check_described(&args.model, &weights, &config)?;
     export(&weights, &config.metadata, &args.out)?;
     eprintln!("weights: {}", args.out.display());
     if let Some(path) = &args.card {

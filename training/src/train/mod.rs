@@ -27,7 +27,7 @@ pub use adam::Betas;
 pub(crate) use checkpoint::{CHECKPOINT, CONFIG, NetworkState, explain_divergence, load, save};
 pub use config::{Optimiser, TrainConfig};
 pub use critics::CriticSettings;
-pub use export::export;
+pub use export::{check_described, export};
 pub use interrupt::Interrupt;
 pub use objective::{CrossEntropy, Loss};
 pub use record::Recorder;

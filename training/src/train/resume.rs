@@ -118,7 +118,8 @@ pub fn check_values<Config: Serialize + DeserializeOwned>(
     let before: Config = toml::from_str(&text).map_err(|error| {
         refuse(format!("the configuration of its run, {}, is invalid ({error}): {remedy}", path.display()))
     })?;
-    let differences = differences(&before, config, may_change).map_err(|error| refuse(error.to_string()))?;
+    let differences =
+        differences("checkpoint", &before, config, may_change).map_err(|error| refuse(error.to_string()))?;
     if differences.is_empty() {
         return Ok(());
     }
@@ -130,8 +131,9 @@ pub fn check_values<Config: Serialize + DeserializeOwned>(
     )))
 }
 
-/// The keys that differ but must not change, with both values.
-fn differences<Config: Serialize>(
+/// The keys that differ but must not change, with both values. `owner` has the values `before`.
+pub fn differences<Config: Serialize>(
+    owner: &str,
     before: &Config,
     now: &Config,
     may_change: impl Fn(&str, &Config, &Config) -> bool,
@@ -143,7 +145,7 @@ fn differences<Config: Serialize>(
     let differing = all.into_iter().filter(|key| old.get(*key) != new.get(*key));
     Ok(differing
         .filter(|key| !may_change(key, before, now))
-        .map(|key| format!("{key} (checkpoint {}, now {})", show(old.get(key)), show(new.get(key))))
+        .map(|key| format!("{key} ({owner} {}, now {})", show(old.get(key)), show(new.get(key))))
         .collect())
 }
 
@@ -174,7 +176,7 @@ mod tests {
     }
 
     fn keys(settings: &[&str]) -> Vec<String> {
-        let differences = differences(&shipped(&[]), &shipped(settings), may_change).unwrap();
+        let differences = differences("checkpoint", &shipped(&[]), &shipped(settings), may_change).unwrap();
         differences.iter().map(|text| text.split(' ').next().unwrap().to_owned()).collect()
     }
 

@@ -60,6 +60,10 @@ pub struct Session {
     trained: Duration,
     /// Steps of this process.
     steps: u64,
+    /// Step of the weights in [`MODEL`].
+    saved: u64,
+    /// Step and scores of the last validation, as metadata; on rank 0 only.
+    scored: Option<(u64, BTreeMap<String, String>)>,
     /// Number of completed steps.
     pub done: u64,
 }
@@ -162,6 +166,8 @@ impl Session {
             waited: Duration::ZERO,
             trained: Duration::ZERO,
             steps: 0,
+            saved: done,
+            scored: None,
             done,
         })
     }
@@ -265,6 +271,7 @@ impl Session {
         checkpoint::save(&checkpoint, &parts, self.done, weights).map_err(|error| {
             explain_divergence(error, |what| diverged(&self.config, &self.out, self.done, what))
         })?;
+        self.saved = self.done;
         let Some(recorder) = &mut self.recorder else { return Ok(()) };
         if let Some([images, truth, masks]) = &self.preview {
             let panel = window_panel(&format!("step {}", self.done), images, truth, masks)?;
@@ -273,14 +280,18 @@ impl Session {
         recorder.draw()
     }
 
+    /// The metadata of the current weights, with the scores if they were validated.
     fn metadata(&self) -> BTreeMap<String, String> {
         let mut metadata = self.config.metadata.clone();
+        let scored = self.scored.iter().filter(|(step, _)| *step == self.done);
+        metadata.extend(scored.flat_map(|(_, scores)| scores.clone()));
         metadata.insert("steps".to_owned(), self.done.to_string());
         metadata.insert(CONFIGURATION.to_owned(), self.config_text.clone());
         metadata
     }
 
-    /// Validates the weights if a validation is due. The ranks share the sequences.
+    /// Validates the weights if a validation is due, and adds the scores to [`MODEL`] if it has these weights. The ranks
+    /// share the sequences.
     ///
     /// # Errors
     /// If the data are broken, a file cannot be written, or another rank has ended.
@@ -300,7 +311,13 @@ impl Session {
         let score = 100.0 * validated.scores.summary().region_and_contour();
         let best = if validated.is_best { " (best so far)" } else { "" };
         self.bar.suspend(|| eprintln!("step {done}: J&F {score:.1}{best}"));
-        Ok(())
+        self.scored = Some((done, validated.metadata()));
+        if self.saved != done {
+            return Ok(());
+        }
+        let _saving = self.ranks.saving();
+        let path = self.out.join(MODEL);
+        Ok(weights::save(&path, &self.store, &self.config.model, &self.metadata(), Kind::Half)?)
     }
 
     /// The scores of the last validation, on rank 0.

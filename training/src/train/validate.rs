@@ -92,6 +92,8 @@ pub struct Validated {
     pub is_best: bool,
     /// [`Validation::frame_step`].
     pub frame_step: usize,
+    /// Value of [`SET`].
+    pub set: String,
     /// The duration of the validation.
     pub time: Duration,
 }
@@ -124,6 +126,7 @@ impl Validated {
             ("validation_j".to_owned(), summary.region.mean.to_string()),
             ("validation_f".to_owned(), summary.contour.mean.to_string()),
             (BY_SEQUENCE.to_owned(), serde_json::to_string(&by_sequence).unwrap_or_default()),
+            (SET.to_owned(), self.set.clone()),
         ]);
         if self.frame_step > 1 {
             metadata.insert(FRAME_STEP.to_owned(), self.frame_step.to_string());
@@ -217,12 +220,12 @@ impl Validator {
         let score = evaluation.scores.summary().region_and_contour();
         let is_best = self.best.is_none_or(|best| score > best);
         let frame_step = self.settings.frame_step;
-        let validated = Validated { scores: evaluation.scores, is_best, frame_step, time: begun.elapsed() };
+        let (scores, set) = (evaluation.scores, self.set.clone());
+        let validated = Validated { scores, is_best, frame_step, set, time: begun.elapsed() };
         if is_best {
             let mut metadata = metadata.clone();
             metadata.extend(validated.metadata());
             metadata.insert("steps".to_owned(), done.to_string());
-            metadata.insert(SET.to_owned(), self.set.clone());
             if ranks.is_first() {
                 let _saving = ranks.saving();
                 weights::save(&self.out.join(BEST), store, config, &metadata, Kind::Half)?;
