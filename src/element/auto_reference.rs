@@ -2,7 +2,7 @@
 
 //! References without a selection: the person in front of a camera.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::in_progress::{InProgress, Ticket};
 use super::reference::State;
@@ -26,15 +26,23 @@ pub struct AutoReference {
     last: Option<Duration>,
     /// Running time since which all objects have been lost.
     lost: Option<Duration>,
+    /// Time of the first search in a stream without timestamps.
+    begun: Option<Instant>,
     /// Bounds of the person that was found last, and the number of consecutive searches that have found them.
     found: Option<(Region, u32)>,
 }
 
 impl AutoReference {
     /// Begins a search in the frame at this running time if there is no reference, or if it has been lost for the
-    /// `timeout`.
-    pub fn begin_search(&mut self, now: Option<Duration>, state: State, timeout: Duration) -> Option<Ticket> {
-        let now = now.unwrap_or_default();
+    /// `timeout`. Without timestamps, every frame is searched, and real time counts for the timeout.
+    pub fn begin_search(
+        &mut self,
+        running_time: Option<Duration>,
+        state: State,
+        timeout: Duration,
+    ) -> Option<Ticket> {
+        let real_time = || self.begun.get_or_insert_with(Instant::now).elapsed();
+        let now = running_time.unwrap_or_else(real_time);
         // Running time restarts with a flush.
         self.lost = (state == State::Lost).then(|| self.lost.filter(|&lost| lost <= now).unwrap_or(now));
         let is_wanted = match state {
@@ -45,7 +53,8 @@ impl AutoReference {
         if !is_wanted {
             self.found = None;
         }
-        let is_due = self.last.is_none_or(|last| now < last || now - last >= INTERVAL);
+        let is_due =
+            running_time.is_none() || self.last.is_none_or(|last| now < last || now - last >= INTERVAL);
         if !is_wanted || !is_due || !self.searching.is_empty() {
             return None;
         }
@@ -99,6 +108,15 @@ mod tests {
         }
         assert!(auto.begin_search(at(0), State::None, TIMEOUT).is_some(), "after a seek");
         assert!(AutoReference::default().finish_search(Some(PERSON), false), "offline, frames wait");
+    }
+
+    #[test]
+    fn every_frame_without_a_timestamp_is_searched() {
+        let mut auto = AutoReference::default();
+        let mut begins = |state| auto.begin_search(None, state, Duration::ZERO).is_some();
+        assert!(begins(State::None) && begins(State::None) && begins(State::Lost));
+        assert!(!begins(State::Seeded));
+        assert!(auto.begin_search(None, State::Lost, TIMEOUT).is_none(), "lost just now");
     }
 
     #[test]

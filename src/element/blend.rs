@@ -93,12 +93,17 @@ impl Blender {
         let format = info.format_info();
         for c in 0..frame::colors(&format) {
             let alpha = self.alpha.at(alpha, &info, c);
+            let depth = format.depth()[c];
+            // Bytes of the background at the depth of the component. Zero is the lowest value of a full range.
+            let is_full = format.range_offsets(info.colorimetry().range()).0[c] == 0;
+            let mut color = None;
             let row;
             // The rows of the background and their distance.
             let (under, stride) = match &**background {
-                Background::Color(color) => {
-                    let value = frame::samples(&info, *color)[c] >> (format.depth()[c] - 8);
-                    row = vec![value.clamp(0, 255) as u8; alpha.width];
+                Background::Color(value) => {
+                    let value = frame::samples(&info, *value)[c].clamp(0, (1 << depth) - 1);
+                    color = Some(value);
+                    row = vec![(value >> (depth - 8)) as u8; alpha.width];
                     (&row[..], 0)
                 }
                 Background::Picture(picture) => {
@@ -137,7 +142,13 @@ impl Blender {
             if foreground == Foreground::Estimate {
                 estimate_component(&mut self.estimator, &mut self.bytes, frame, c, alpha)?;
             }
-            lay_component(&mut Component::of(frame, c as u32)?, alpha, |y| &under[y * stride..])?;
+            let widen = |under: u8| match color {
+                Some(color) => color,
+                None if is_full => frame::widen(under, depth),
+                None => i32::from(under) << (depth - 8),
+            };
+            let rows = |y: usize| &under[y * stride..];
+            lay_component(&mut Component::of(frame, c as u32)?, alpha, rows, widen)?;
         }
         if frame::has_plain_alpha(&format) {
             frame::write_alpha::<ProcessError>(frame, &mut self.bytes[0], |plane| Ok(plane.fill(255)?))?;
@@ -175,20 +186,20 @@ fn estimate_component(
     Ok(())
 }
 
-/// Lays a component over bytes. `under` returns a row of them.
+/// Lays a component over bytes. `under` returns a row of them, and `widen` a byte at the depth of the component.
 fn lay_component<'a>(
     component: &mut Component,
     alpha: MaskView,
     under: impl Fn(usize) -> &'a [u8],
+    widen: impl Fn(u8) -> i32,
 ) -> crate::Result<()> {
     if let Some(mut samples) = component.bytes() {
         return samples.lay_over(alpha.values, under);
     }
-    let shift = component.depth - 8;
     let largest = (1 << component.depth) - 1;
     component.update(|x, y, value| {
         let alpha = i64::from(alpha.values[y * alpha.width + x]);
-        let (over, under) = (i64::from(value & largest), i64::from(under(y)[x]) << shift);
+        let (over, under) = (i64::from(value & largest), i64::from(widen(under(y)[x])));
         ((over * alpha + under * (255 - alpha) + 127) / 255) as i32
     });
     Ok(())
@@ -219,7 +230,15 @@ fn cover(picture: &OwnedPicture, info: &VideoInfo) -> Result<Vec<Vec<u8>>, BoolE
     let mut config = gst_video::VideoConverterConfig::new();
     config.set_resampler_method(gst_video::VideoResamplerMethod::Linear);
     let scaler = gst_video::VideoConverter::new(&crop_info, &scaled_info, Some(config))?;
-    let scaled = convert(scaler, &gst::Buffer::from_mut_slice(crop), &crop_info, &scaled_info)?;
+    let mut scaled = convert(scaler, &gst::Buffer::from_mut_slice(crop), &crop_info, &scaled_info)?;
+    if frame::is_hdr(&info.colorimetry()) {
+        let mut mapped = FrameMut::from_buffer_ref_writable(scaled.make_mut(), &scaled_info)?;
+        for pixel in mapped.plane_data_mut(0)?.chunks_exact_mut(3) {
+            let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(|value| f64::from(value) / 255.0);
+            let color = frame::in_hdr([r, g, b], &info.colorimetry());
+            pixel.iter_mut().zip(color).for_each(|(to, value)| *to = (255.0 * value).round() as u8);
+        }
+    }
     let converted = convert(frame::converter(&scaled_info, info)?, &scaled, &scaled_info, info)?;
     let frame = Frame::from_buffer_ref_readable(&converted, info)?;
     let read = |c: usize| {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
-use gstreamer_video::{VideoFormat, VideoFormatInfo};
+use gstreamer_video::{VideoColorMatrix, VideoColorRange, VideoColorimetry, VideoFormat, VideoFormatInfo};
 
 use super::Mode;
 use crate::element::frame::{appended_planes, colors_in_place, has_plain_alpha};
@@ -119,8 +119,23 @@ fn push_alpha(out: &mut gst::CapsRef, structure: &gst::StructureRef) {
         };
         push(out, structure, &group(same_sampling), &[]);
         push(out, structure, &group(same_colors), &["chroma-site"]);
+        if info.is_yuv()
+            && let Some(colorimetry) = rgb_colorimetry(structure)
+        {
+            let mut structure = structure.to_owned();
+            structure.set("colorimetry", colorimetry.to_string());
+            let rgb = group(|_, format| format.is_rgb());
+            push(out, &structure, &rgb, &["chroma-site"]);
+        }
     }
     push(out, structure, alpha_formats(), &COLOR_FIELDS);
+}
+
+/// Colorimetry of RGB converted from a YUV format: the same transfer function and primaries.
+fn rgb_colorimetry(structure: &gst::StructureRef) -> Option<VideoColorimetry> {
+    let yuv: VideoColorimetry = structure.get::<&str>("colorimetry").ok()?.parse().ok()?;
+    let (range, matrix) = (VideoColorRange::Range0_255, VideoColorMatrix::Rgb);
+    Some(VideoColorimetry::new(range, matrix, yuv.transfer(), yuv.primaries()))
 }
 
 fn push(out: &mut gst::CapsRef, structure: &gst::StructureRef, formats: &[VideoFormat], without: &[&str]) {

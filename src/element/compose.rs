@@ -173,7 +173,10 @@ impl Composer {
             .find(|&candidate| caps::allows(candidate, from, to))
             .ok_or_else(|| glib::bool_error!("{from} cannot be converted to {to}"))?;
         let (from, to) = (input.format_info(), output.format_info());
-        let conversion = if frame::colors_in_place(&from, &to) {
+        let samples = |info: &VideoInfo| (info.colorimetry().matrix(), info.colorimetry().range());
+        let conversion = if samples(&input) != samples(&output) {
+            Conversion::Convert
+        } else if frame::colors_in_place(&from, &to) {
             Conversion::InPlace
         } else if let Some(planes) = frame::appended_planes(&from, &to) {
             Conversion::Append(planes)
@@ -461,7 +464,9 @@ impl Composer {
         post_processor.write_alpha(settings, matte, guide.as_ref(), &mut plane)?;
         match alpha_reader {
             // The conversion keeps the alpha of the input.
-            Some(_) if self.input.has_alpha() => frame::multiply(&mut to, 3, alphas)?,
+            Some(_) if self.input.has_alpha() && !frame::has_two_bit_alpha(&self.input.format_info()) => {
+                frame::multiply(&mut to, 3, alphas)?
+            }
             reader => {
                 // GStreamer 1.22 does not flag AV12 as alpha, and the conversion drops it.
                 if let Some(reader) = reader {
@@ -548,10 +553,6 @@ impl Composer {
             }
             if let Some(reader) = alpha_reader {
                 reader.read(&frame, scratch)?;
-                // GStreamer 1.22 reads the largest value of two bits as 192.
-                if input.format_info().depth().get(3) == Some(&2) {
-                    scratch.iter_mut().for_each(|alpha| *alpha = *alpha / 64 * 85);
-                }
                 plane.multiply(scratch)?;
             }
         }

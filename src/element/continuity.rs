@@ -26,9 +26,13 @@ impl Continuity {
     }
 
     /// Records a frame. Returns true if it does not follow the frame before: after a flush, or if it has the
-    /// DISCONT flag and its timestamp is earlier, more than [`MAX_GAP`] later, or unknown.
-    pub fn is_break(&mut self, discont: bool, pts: Option<gst::ClockTime>) -> bool {
-        let follows = self.last.zip(pts).is_some_and(|(last, pts)| gap(last, pts).is_some());
+    /// DISCONT flag and its timestamp is earlier, more than [`MAX_GAP`] later, or unknown. With `reverse` playback,
+    /// timestamps fall, and decoders flag many frames.
+    pub fn is_break(&mut self, discont: bool, pts: Option<gst::ClockTime>, reverse: bool) -> bool {
+        let follows = self.last.zip(pts).is_some_and(|(last, pts)| {
+            let (first, second) = if reverse { (pts, last) } else { (last, pts) };
+            gap(first, second).is_some()
+        });
         self.last = pts;
         std::mem::take(&mut self.flushed) || (discont && !follows)
     }
@@ -42,15 +46,25 @@ mod tests {
     fn dropped_frames_do_not_break_tracking() {
         let ms = |value| Some(gst::ClockTime::from_mseconds(value));
         let mut continuity = Continuity::default();
-        assert!(continuity.is_break(true, ms(0)), "first frame");
-        assert!(!continuity.is_break(false, ms(33)));
-        assert!(!continuity.is_break(true, ms(133)), "frames were dropped");
-        assert!(continuity.is_break(true, ms(100)), "earlier");
-        assert!(continuity.is_break(true, ms(5000)), "much later");
-        assert!(!continuity.is_break(false, ms(9000)), "a slow stream");
+        assert!(continuity.is_break(true, ms(0), false), "first frame");
+        assert!(!continuity.is_break(false, ms(33), false));
+        assert!(!continuity.is_break(true, ms(133), false), "frames were dropped");
+        assert!(continuity.is_break(true, ms(100), false), "earlier");
+        assert!(continuity.is_break(true, ms(5000), false), "much later");
+        assert!(!continuity.is_break(false, ms(9000), false), "a slow stream");
         continuity.flush();
-        assert!(continuity.is_break(false, ms(9033)));
-        assert!(!continuity.is_break(false, ms(9066)));
-        assert!(continuity.is_break(true, None));
+        assert!(continuity.is_break(false, ms(9033), false));
+        assert!(!continuity.is_break(false, ms(9066), false));
+        assert!(continuity.is_break(true, None, false));
+    }
+
+    #[test]
+    fn reverse_playback_does_not_break_tracking() {
+        let ms = |value| Some(gst::ClockTime::from_mseconds(value));
+        let mut continuity = Continuity::default();
+        assert!(continuity.is_break(true, ms(900), true), "first frame");
+        assert!(!continuity.is_break(true, ms(867), true));
+        assert!(continuity.is_break(true, ms(900), true), "later");
+        assert!(!continuity.is_break(true, ms(100), true), "frames were dropped");
     }
 }

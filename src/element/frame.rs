@@ -7,7 +7,10 @@ use gstreamer as gst;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use gstreamer_video::video_frame::Writable;
-use gstreamer_video::{VideoFormat, VideoFormatInfo, VideoFrame, VideoFrameRef, VideoInfo};
+use gstreamer_video::{
+    VideoColorPrimaries, VideoColorimetry, VideoFormat, VideoFormatInfo, VideoFrame, VideoFrameRef,
+    VideoInfo, VideoTransferFunction,
+};
 
 use super::process_error::ProcessError;
 use crate::image::{
@@ -272,9 +275,22 @@ impl AlphaReader {
                 for row in argb.plane_data(0)?.chunks(stride).take(argb.height() as usize) {
                     alpha.extend(row.iter().step_by(4).take(width));
                 }
+                correct_unpacked_alpha(&frame.format_info(), alpha);
                 Ok(())
             }
         }
+    }
+}
+
+/// Whether alpha has two bits. GStreamer 1.22 unpacks the largest value of them as 192.
+pub fn has_two_bit_alpha(format: &VideoFormatInfo) -> bool {
+    format.depth().get(3) == Some(&2)
+}
+
+/// Corrects alpha that GStreamer has converted to bytes from `format`.
+pub fn correct_unpacked_alpha(format: &VideoFormatInfo, alpha: &mut [u8]) {
+    if has_two_bit_alpha(format) {
+        alpha.iter_mut().for_each(|alpha| *alpha = *alpha / 64 * 85);
     }
 }
 
@@ -375,7 +391,8 @@ pub fn widen_plane(values: &[u8], width: usize, info: &VideoInfo, plane: &mut [u
     component.update(|x, y, _| widen(values[y * width + x], depth));
 }
 
-fn widen(value: u8, depth: u32) -> i32 {
+/// Returns a byte with another depth, at least 8; 255 becomes all ones.
+pub fn widen(value: u8, depth: u32) -> i32 {
     let value = u32::from(value);
     let wide = value << 8 | value;
     (wide >> (16 - depth)) as i32
@@ -417,11 +434,44 @@ pub fn tint(
     Ok(())
 }
 
-/// Converts a colour to samples of a format with its colorimetry: R, G, B or Y, U, V or grey.
+/// Linear light of SDR white in HDR video, relative to the largest value of the transfer function: 203 cd/m² (ITU-R BT.2408).
+/// `None` for other video, whose transfer function is about that of sRGB.
+fn hdr_white(colorimetry: &VideoColorimetry) -> Option<f64> {
+    match colorimetry.transfer() {
+        VideoTransferFunction::Smpte2084 => Some(203.0 / 10_000.0),
+        // A signal of 75 %.
+        VideoTransferFunction::AribStdB67 => Some(0.265),
+        _ => None,
+    }
+}
+
+/// Whether video is HDR.
+pub fn is_hdr(colorimetry: &VideoColorimetry) -> bool {
+    hdr_white(colorimetry).is_some()
+}
+
+/// Converts an sRGB colour, 0 to 1, to the transfer function and the primaries of HDR video. Colours of other video do not
+/// change.
+pub fn in_hdr(color: [f64; 3], colorimetry: &VideoColorimetry) -> [f64; 3] {
+    /// From the primaries of BT.709 to those of BT.2020 (ITU-R BT.2087).
+    const BT2020: [[f64; 3]; 3] =
+        [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]];
+    let Some(white) = hdr_white(colorimetry) else { return color };
+    let linear = color.map(|value| VideoTransferFunction::Srgb.decode(value));
+    let linear = match colorimetry.primaries() {
+        VideoColorPrimaries::Bt2020 => {
+            BT2020.map(|row| row.iter().zip(linear).map(|(factor, value)| factor * value).sum())
+        }
+        _ => linear,
+    };
+    linear.map(|value: f64| colorimetry.transfer().encode(white * value))
+}
+
+/// Converts an sRGB colour to samples of a format with its colorimetry: R, G, B or Y, U, V or grey.
 pub fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
-    let [r, g, b] = color.map(|value| f64::from(value) / 255.0);
     let format = info.format_info();
     let colorimetry = info.colorimetry();
+    let [r, g, b] = in_hdr(color.map(|value| f64::from(value) / 255.0), &colorimetry);
     let (kr, kb) = colorimetry.matrix().kr_kb().unwrap_or((0.299, 0.114));
     let y = kr * r + (1.0 - kr - kb) * g + kb * b;
     let values =

@@ -137,7 +137,7 @@ impl Host for FastGanSeg {
             _ => gst::element_imp_warning!(
                 self,
                 gst::ResourceError::Settings,
-                ("There is no mask to save yet: select an object first")
+                ("The mask is not saved, because no object is visible: select one, or wait until it is found again")
             ),
         }
     }
@@ -251,7 +251,7 @@ impl FastGanSeg {
                 gst::CoreError::Negotiation,
                 ("{element} drops the alpha channel (it {reason}), so the picture is not cut out. Set background to lay \
                      the object over one, put a compositor before {element} to blend it there, use an encoder that stores alpha (avenc_ffv1, \
-                     avenc_prores_ks, pngenc), or set output=mask for the mask or output=overlay for a preview")
+                     avenc_prores_ks, pngenc) with no videoconvert before it or with the caps of a format with alpha between them, or set output=mask for the mask or output=overlay for a preview")
             );
         }
     }

@@ -13,6 +13,7 @@ mod continuity;
 mod correction;
 mod discont;
 mod downstream;
+mod exit;
 mod frame;
 mod imp;
 mod in_progress;

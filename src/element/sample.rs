@@ -80,7 +80,9 @@ fn read_mask(frame: &Frame) -> Result<Result<ReferenceMask>, glib::BoolError> {
             component(frame, 3)?
         } else {
             let argb = packed(&convert(frame, VideoFormat::Argb)?)?;
-            argb.chunks(4).filter_map(|pixel| pixel.first().copied()).collect()
+            let mut alpha: Vec<u8> = argb.chunks(4).filter_map(|pixel| pixel.first().copied()).collect();
+            frame::correct_unpacked_alpha(&format, &mut alpha);
+            alpha
         };
         // A black and white mask that was converted to RGBA is opaque everywhere.
         if alpha.iter().any(|&value| value != 255) {

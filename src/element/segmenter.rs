@@ -5,8 +5,10 @@
 use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
+use gstreamer as gst;
 use gstreamer_video::VideoInfo;
 
+use super::exit;
 use super::process_error::ProcessError;
 use super::reference::Change;
 use super::thread_tuner::ThreadTuner;
@@ -15,7 +17,7 @@ use crate::image::{FrameSource, OwnedPicture, Region};
 use crate::mask::{ObjectMask, ReferenceMask};
 use crate::matte::Matte;
 use crate::tracker::{Options, Prefetched, Presence, Quality, ReferenceUse, Tracker};
-use crate::{Result, threads};
+use crate::{Error, Result, threads};
 
 /// The tracker, and its number of threads.
 pub struct Segmenter {
@@ -94,7 +96,12 @@ impl Segmenter {
                 count => Threads::Fixed(count),
             };
             threads::set_for_this_thread(threads.count());
-            Ok::<_, crate::Error>((Tracker::new(options)?, threads))
+            let ends = || Error::Config("the process ends".into());
+            let _permission = exit::permission().ok_or_else(ends)?;
+            exit::register_handler();
+            let tracker = Tracker::new(options)?;
+            exit::register_handler();
+            Ok::<_, Error>((tracker, threads))
         })?;
         if tracker.active_device() != "cpu" && matches!(threads, Threads::Automatic(_)) {
             threads = Threads::Fixed(0);
@@ -154,6 +161,7 @@ impl Segmenter {
         change: Option<Change>,
         restart: bool,
     ) -> Result<FrameResult, ProcessError> {
+        let _permission = exit::permission().ok_or(gst::FlowError::Flushing)?;
         let Self { tracker, shrinker, threads } = self;
         // The streaming thread may change with each start of a stream.
         tracker.set_threads(threads.count());

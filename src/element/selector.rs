@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::exit;
 use super::shared::lock;
 use crate::device::{self, DeviceChoice, Precision};
 use crate::image::OwnedPicture;
@@ -60,8 +61,20 @@ impl Networks {
     }
 
     fn prompt(&mut self) -> Result<&PromptNetwork> {
-        let device = self.device;
-        load(&mut self.prompt, device, PromptNetwork::load)
+        load(&mut self.prompt, self.device, |device, kind| {
+            let network = PromptNetwork::load(device, kind)?;
+            let (picture, points) = (blank()?, vec![Point { x: 0.5, y: 0.5, positive: true }]);
+            network.correct(&picture.as_picture(), &[255; BLANK], &points)?;
+            Ok(network)
+        })
+    }
+
+    fn person(&mut self) -> Result<&PersonNetwork> {
+        load(&mut self.person, self.device, |device, kind| {
+            let network = PersonNetwork::load(device, kind)?;
+            network.segment(&blank()?.as_picture())?;
+            Ok(network)
+        })
     }
 
     /// Runs a task. Calls `preliminary` with a first mask if a better one follows.
@@ -98,8 +111,7 @@ impl Networks {
     /// # Errors
     /// The device is not available, and errors of libtorch.
     pub fn find_person(&mut self, picture: &OwnedPicture) -> Result<Option<Person>> {
-        let device = self.device;
-        load(&mut self.person, device, PersonNetwork::load)?.find_person(&picture.as_picture())
+        self.person()?.find_person(&picture.as_picture())
     }
 
     /// Returns the mask of a person, with better edges.
@@ -123,9 +135,19 @@ fn load<T>(
         None => {
             let device = device::open(choice)?.0;
             let kind = Precision::Auto.kind(device)?;
-            Ok(network.insert(load(device, kind)?))
+            let network = network.insert(load(device, kind)?);
+            exit::register_handler();
+            Ok(network)
         }
     }
+}
+
+/// Width of [`blank`].
+const BLANK: usize = 16;
+
+/// A narrow picture, with which a network runs once, see [`exit::register_handler`]. It takes less time than a square.
+fn blank() -> Result<OwnedPicture> {
+    OwnedPicture::from_rgb(BLANK, 1, vec![0; 3 * BLANK])
 }
 
 /// Runs jobs on a thread that starts with the first job and ends when it has been idle.
@@ -245,6 +267,7 @@ fn work(queue: &Arc<Queue>, worker: u64, device: DeviceChoice) {
     threads::set_for_this_thread((threads::of_this_thread() / 2).max(1));
     let mut networks = Networks { queue: Arc::clone(queue), worker, device, prompt: None, person: None };
     while let Some(job) = queue.next(&mut networks) {
+        let Some(_permission) = exit::permission() else { return };
         // The message of a panic is printed by its hook.
         if catch_unwind(AssertUnwindSafe(|| job(&mut networks))).is_err() {
             networks.unload();

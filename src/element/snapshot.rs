@@ -30,11 +30,11 @@ enum Mask {
 }
 
 impl Snapshot {
-    /// Copies a frame and its matte.
+    /// Copies a frame and its matte. Returns `None` if no object is visible: as a reference, such a mask is refused.
     ///
     /// # Errors
     /// The frame cannot be converted, and errors of libtorch.
-    pub fn new(frame: &Frame, matte: &Matte) -> Result<Self, ProcessError> {
+    pub fn new(frame: &Frame, matte: &Matte) -> Result<Option<Self>, ProcessError> {
         let picture = sample::read_image(frame)??;
         let (width, height) = (picture.as_picture().width, picture.as_picture().height);
         let mut data = vec![0; width * height];
@@ -49,7 +49,11 @@ impl Snapshot {
                 Mask::Labels(data)
             }
         };
-        Ok(Self { picture, mask })
+        let is_visible = match &mask {
+            Mask::Soft(alpha) => alpha.iter().any(|&alpha| alpha >= 128),
+            Mask::Labels(ids) => ids.iter().any(|&id| id != 0),
+        };
+        Ok(is_visible.then_some(Self { picture, mask }))
     }
 
     /// Writes the mask to `path`, and the frame beside it. Returns the path of the frame.

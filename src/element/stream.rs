@@ -168,6 +168,11 @@ impl Stream {
 
     /// Sets the formats of the next buffers.
     pub fn set_composer(&mut self, composer: Composer, mode: Mode) {
+        let size = |composer: &Composer| (composer.input().width(), composer.input().height());
+        if self.composer.as_ref().is_some_and(|before| size(before) != size(&composer)) {
+            // Masks and boxes of another size are not held.
+            self.matte = None;
+        }
         self.composer = Some(composer);
         self.negotiation_explained = false;
         self.alpha_checks = if mode == Mode::Alpha { MAX_ALPHA_CHECKS } else { 0 };
@@ -272,7 +277,8 @@ impl Stream {
             self.continuity.flush();
         }
         // Without a flush, buffers after a seek need not be flagged.
-        let restart = self.continuity.is_break(discont || is_new_segment, buffer.pts());
+        let reverse = element.segment().rate() < 0.0;
+        let restart = self.continuity.is_break(discont || is_new_segment, buffer.pts(), reverse);
         let mut frame = PendingFrame { buffer, change, restart, prefetched: None };
         if !self.delays() {
             return Ok(Some(frame));
@@ -342,7 +348,8 @@ impl Stream {
         if save_mask {
             let info = self.input()?;
             let frame = Frame::from_buffer_ref_readable(&buffer, &info)?;
-            element.save(matte.as_ref().map(|matte| Snapshot::new(&frame, matte)).transpose()?);
+            let snapshot = matte.as_ref().map(|matte| Snapshot::new(&frame, matte)).transpose()?;
+            element.save(snapshot.flatten());
         }
         let background = element.shared().background.current().cloned();
         let (request, roi_meta) = {

@@ -126,7 +126,7 @@ impl Tracker {
         let gpu = if launch == Launch::Plain { None } else { Some(Gpu::new(device, mode.clone())?) };
         let on_cpu = device == Device::Cpu && gpu.is_none();
         let input_sizes = match roi {
-            Roi::Auto if on_cpu => InputSizes::following(&config),
+            Roi::Auto if on_cpu => InputSizes::following(&config, &model),
             _ => InputSizes::fixed(&config),
         };
         let upload = gpu.as_ref().map(|_| Upload::new(device, mode.clone()));

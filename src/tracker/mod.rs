@@ -229,7 +229,7 @@ impl Tracker {
         config.validate()?;
         self.runner.set_memory_tokens(config.memory.tokens);
         self.input_sizes = match self.roi {
-            Roi::Auto => InputSizes::following(&config),
+            Roi::Auto => InputSizes::following(&config, &self.model),
             Roi::Frame | Roi::Off => InputSizes::fixed(&config),
         };
         self.config = config;
@@ -422,7 +422,8 @@ impl Tracker {
     pub fn search_whole_frame(&mut self, frame: (usize, usize)) {
         let region = Region::whole(frame);
         if self.has_reference() {
-            self.next_crop = Some(CropWindow { region, frame, size: self.input_sizes.of(region) });
+            let size = self.input_sizes.for_search(region);
+            self.next_crop = Some(CropWindow { region, frame, size });
         }
     }
 
@@ -591,10 +592,10 @@ impl Tracker {
         self.attempt(source, None)
     }
 
-    /// Returns the crop window of the whole frame.
+    /// Returns the crop window of the whole frame, in which objects are searched.
     fn whole(&self, crop: CropWindow) -> CropWindow {
         let region = Region::whole(crop.frame);
-        CropWindow { region, size: self.input_sizes.of(region), ..crop }
+        CropWindow { region, size: self.input_sizes.for_search(region), ..crop }
     }
 
     /// Returns empty masks for a blank frame, without running the network.
@@ -726,17 +727,18 @@ impl Tracker {
     /// Plans the crop window of the next frame after one processed with `crop`.
     fn plan_roi(&mut self, crop: CropWindow) {
         let current = self.next_crop.map_or(crop, |next| next.of(crop.frame));
+        // A lost object may be anywhere.
+        let bounds = if self.presence_detector.any_lost() { None } else { bounds(&self.object_stats) };
+        let bounds = bounds.map(|bounds| bounds.to_frame(crop.region, crop.frame));
         let region = match self.roi {
-            Roi::Auto | Roi::Frame => {
-                // A lost object may be anywhere.
-                let bounds =
-                    if self.presence_detector.any_lost() { None } else { bounds(&self.object_stats) };
-                let bounds = bounds.map(|bounds| bounds.to_frame(crop.region, crop.frame));
-                self.roi_planner.next(current.region, bounds, crop.frame)
-            }
+            Roi::Auto | Roi::Frame => self.roi_planner.next(current.region, bounds, crop.frame),
             Roi::Off => Region::whole(crop.frame),
         };
-        self.next_crop = Some(CropWindow { region, size: self.input_sizes.of(region), ..crop });
+        let size = match bounds {
+            Some(_) => self.input_sizes.of(region),
+            None => self.input_sizes.for_search(region),
+        };
+        self.next_crop = Some(CropWindow { region, size, ..crop });
     }
 
     fn input_image(

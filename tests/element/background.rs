@@ -492,3 +492,24 @@ fn colours_are_not_copied_without_soft_edges() {
         }
     }
 }
+
+/// White was 255 times 256 in formats of 16 bits, and 10,000 cd/m² in HDR video.
+#[test]
+fn white_is_white_in_every_depth_and_in_hdr() {
+    let first = |caps: &str| -> u16 {
+        let outcome = play(&format!(
+            "videotestsrc pattern=black num-buffers=1 ! video/x-raw,width=64,height=48,{caps} \
+             ! fastganseg ref-auto=person background=color:#ffffff ! appsink name=out"
+        ));
+        let outcome = outcome.ok();
+        let map = outcome.samples[0].buffer().unwrap().map_readable().unwrap();
+        u16::from_le_bytes([map[0], map[1]])
+    };
+    assert_eq!(first("format=ARGB64"), 0xffff);
+    assert_eq!(first("format=GBR_10LE"), 1023);
+    assert_eq!(first("format=GRAY16_LE"), 0xffff);
+    assert_eq!(first("format=I420_10LE"), 940);
+    // 203 cd/m² are 58 % of the signal with PQ, and 75 % with HLG.
+    assert_eq!(first("format=I420_10LE,colorimetry=bt2100-pq"), 64 + 509);
+    assert_eq!(first("format=I420_10LE,colorimetry=bt2100-hlg"), 64 + 657);
+}

@@ -235,6 +235,68 @@ fn caps_fields_are_kept() {
     assert_eq!(out.interlace_mode(), info.interlace_mode());
 }
 
+/// The samples were passed on with the other label.
+#[test]
+fn colours_are_converted_to_the_colorimetry_that_downstream_wants() {
+    let red = |input: &str, output: &str| {
+        let source = "videotestsrc pattern=red num-buffers=1 ! video/x-raw,width=64,height=48";
+        let launch = format!(
+            "{source},{input},colorimetry=bt709 ! fastganseg ! video/x-raw,{output} ! appsink name=out"
+        );
+        let outcome = play(&launch).ok();
+        let info = &outcome.infos()[0];
+        [0, 1, 2].map(|component| {
+            let pixel = info.comp_pstride(component) as usize;
+            let offset = info.comp_poffset(component) as usize;
+            plane(outcome.samples[0].buffer().unwrap(), info, component, pixel)[offset]
+        })
+    };
+    assert_eq!(red("format=I420", "format=A420,colorimetry=bt709"), [63, 102, 240]);
+    assert_eq!(red("format=I420", "format=A420,colorimetry=bt601"), [81, 90, 239]);
+    assert_eq!(red("format=AYUV", "format=AYUV,colorimetry=bt601"), [81, 90, 239]);
+}
+
+/// RGB of HDR video was labelled as sRGB.
+#[test]
+fn rgb_keeps_the_transfer_function_and_the_primaries() {
+    for (yuv, rgb) in [("bt2100-pq", "1:1:14:7"), ("bt709", "1:1:5:1")] {
+        let outcome = play(&format!(
+            "videotestsrc num-buffers=1 ! video/x-raw,format=I420_10LE,width=64,height=48,colorimetry={yuv} \
+             ! fastganseg ! video/x-raw,format=RGBA64_LE ! appsink name=out"
+        ));
+        assert_eq!(outcome.ok().infos()[0].colorimetry().to_string(), rgb);
+    }
+}
+
+/// GStreamer unpacks the largest alpha of two bits as 192.
+#[test]
+fn alpha_of_two_bits_reaches_255() {
+    for format in [VideoFormat::Rgb10a2Le, VideoFormat::Bgr10a2Le] {
+        let info = info(format, 64, 48);
+        let opaque = || {
+            let mut buffer = gst::Buffer::from_mut_slice(vec![0xff; info.size()]);
+            stamp(&mut buffer, 0);
+            buffer
+        };
+        for (output, wanted) in [("mask", "GRAY8"), ("alpha", "ARGB"), ("alpha", "ARGB64")] {
+            let element = element();
+            element.set_property_from_str("output", output);
+            let mut harness = Harness::with_element(&element, Some("sink"), Some("src"));
+            harness.set_sink_caps_str(&format!("video/x-raw,format={wanted}"));
+            harness.set_src_caps(info.to_caps().unwrap());
+            let buffer = harness.push_and_pull(opaque()).unwrap();
+            let out = src_info(&harness);
+            let alpha = if wanted == "GRAY8" { plane(&buffer, &out, 0, 1) } else { alpha(&buffer, &out) };
+            assert!(alpha.iter().all(|&alpha| alpha == 255), "{format:?} as {wanted}: {}", alpha[0]);
+        }
+        // A white picture that is opaque everywhere is no mask of alpha.
+        let element = element();
+        let black = gst::Buffer::from_mut_slice([0, 0, 0, 0xc0].repeat(64 * 48));
+        let sample = gst::Sample::builder().buffer(&black).caps(&info.to_caps().unwrap()).build();
+        assert!(!set_reference(&element, &sample, None), "{format:?}: it is all black");
+    }
+}
+
 /// GStreamer 1.22 wrote beyond the end of the frame.
 #[test]
 fn interlaced_frames_with_an_odd_number_of_lines_a_field() {

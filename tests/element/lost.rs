@@ -70,6 +70,26 @@ fn present_objects_have_a_region_of_interest() {
     }
 }
 
+/// Held frames had the boxes and the mask of the size before.
+#[test]
+fn frames_of_another_size_are_not_held() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("mask.png", (WIDTH, HEIGHT), inside));
+    element.set_property("inference-interval", 30u32);
+    let (large, small) =
+        (info(VideoFormat::Rgb, WIDTH as u32, HEIGHT as u32), info(VideoFormat::Rgb, 96, 64));
+    let mut harness = harness(&element, &large.to_caps().unwrap());
+    for number in 0..2 {
+        harness.push(picture(number)).unwrap();
+    }
+    assert_eq!(count(&element, "held"), 1);
+    harness.set_src_caps(small.to_caps().unwrap());
+    harness.push(frame(&small, 2)).unwrap();
+    assert_eq!(count(&element, "held"), 1);
+    harness.push(frame(&small, 3)).unwrap();
+    assert_eq!(count(&element, "held"), 2);
+}
+
 #[cfg(feature = "v1_24")]
 #[test]
 fn present_objects_are_object_detections() {

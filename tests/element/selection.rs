@@ -446,9 +446,20 @@ fn a_key_saves_the_mask_and_the_frame_for_later_use() {
     let later = overlap(&mut start(&again), 2);
     assert!(later > 0.9, "{later}");
 
+    // While no object is visible, the file is kept: a black mask would be refused.
+    let before = std::fs::read(&saved).unwrap();
+    press_key(&mut harness, "s");
+    let mut black = gst::Buffer::from_mut_slice(vec![0; src_info(&harness).width() as usize * 180 * 3]);
+    stamp(&mut black, 3);
+    harness.push_and_pull(black).unwrap();
+    let text = warning(&bus);
+    assert!(text.contains("no object is visible"), "{text}");
+    assert_eq!(std::fs::read(&saved).unwrap(), before);
+    overlap(&mut harness, 4);
+
     element.set_property("mask-location", files.path("no/folder/mask.png").to_str().unwrap());
     press_key(&mut harness, "s");
-    overlap(&mut harness, 3);
+    overlap(&mut harness, 5);
     let text = warning(&bus);
     assert!(text.contains("no/folder/mask.png") && text.contains("mask-location"), "{text}");
 }
@@ -592,4 +603,29 @@ fn a_message_of_a_selection_can_stop_the_element() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_none());
+}
+
+/// The network ran while the destructors of libtorch did, which crashed.
+#[test]
+fn a_process_that_exits_during_a_selection_does_not_crash() {
+    for delay in ["0", "50", "150", "300"] {
+        let output = crate::child::run("selection::exit_alone", &[("FASTGANSEG_TEST_DELAY", delay)]);
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+    }
+}
+
+#[test]
+#[ignore = "run by the test above"]
+fn exit_alone() {
+    let delay = std::env::var("FASTGANSEG_TEST_DELAY").unwrap().parse().unwrap();
+    let pipeline = Pipeline::new(
+        "videotestsrc ! video/x-raw,width=320,height=180 ! fastganseg name=element ref-box=<60,40,160,100> \
+         ! fakesink sync=true",
+    );
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = pipeline.bus().unwrap();
+    bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &[gst::MessageType::Element]).unwrap();
+    pipeline.by_name("element").unwrap().emit_by_name::<()>("select-point", &[&80.0, &60.0, &true]);
+    std::thread::sleep(Duration::from_millis(delay));
+    std::process::exit(7);
 }
