@@ -337,7 +337,7 @@ mod tests {
         let bt709 = || Some("bt709".to_owned());
         assert_eq!(fields(&only(VideoFormat::A420)), ("A420".into(), bt709(), Some("mpeg2".into())));
         assert_eq!(fields(&only(VideoFormat::Ayuv)), ("AYUV".into(), bt709(), None));
-        assert_eq!(fields(&only(VideoFormat::Rgba)), ("RGBA".into(), None, None));
+        assert_eq!(fields(&only(VideoFormat::Rgba)), ("RGBA".into(), Some("1:1:5:1".into()), None));
         let info = gst_video::VideoInfo::from_caps(&only(VideoFormat::Rgba)).unwrap();
         assert_eq!((info.par(), info.fps()), (gst::Fraction::new(4, 3), gst::Fraction::new(25, 1)));
     }

@@ -157,7 +157,7 @@ mod tests {
         let sizes =
             |quality: Quality| InputSizes::following(&model.at_size(quality.network_size(&model)), &model);
         let finest = sizes(Quality::Finest);
-        for (side, size) in [(1.0, (384, 672)), (0.7, (256, 448)), (0.5, (192, 336)), (0.1, (192, 336))] {
+        for (side, size) in [(0.9, (384, 672)), (0.7, (256, 448)), (0.5, (192, 336)), (0.1, (192, 336))] {
             let region = region((672.0 * side) as usize, (384.0 * side) as usize);
             assert_eq!(finest.of(region), size, "{side}");
             assert_eq!(finest.for_search(region), (192, 336));

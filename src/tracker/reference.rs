@@ -150,17 +150,16 @@ impl ViewPlan {
         };
         let crop = CropWindow { region, frame, size: self.sizes.of(region) };
         // Background outside of the region may enter it later and must not be taken for an object.
-        let others = (region != whole).then_some(whole);
+        let others = (region != whole).then_some((whole, self.sizes.for_search(whole)));
         let mut views = Vec::new();
-        for region in [region].into_iter().chain(others) {
+        for (region, (height, width)) in [(region, crop.size)].into_iter().chain(others) {
             let part = region.scaled(frame, mask_size);
             let masks = masks.f_narrow(2, part.y as i64, part.height as i64)?.f_narrow(
                 3,
                 part.x as i64,
                 part.width as i64,
             )?;
-            let size @ (height, width) = self.sizes.of(region);
-            let image = input(region, size)?;
+            let image = input(region, (height, width))?;
             let masks = shrink(&masks, height, width)?.f_to_device(image.device())?;
             views.push((image, masks));
         }
