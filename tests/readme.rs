@@ -291,7 +291,16 @@ fn an_interrupted_script_keeps_the_earlier_output() {
         ("HUP", 1, "script"),
     ] {
         std::fs::write(folder.join("keep.mp4"), "earlier").unwrap();
-        let mut child = Command::new(format!("{}/pipelines/cut-out.sh", env!("CARGO_MANIFEST_DIR")))
+        let mut script = Command::new(format!("{}/pipelines/cut-out.sh", env!("CARGO_MANIFEST_DIR")));
+        // Shells ignore INT in commands that they start in the background, such as this test.
+        let heed_interrupts = || {
+            // SAFETY: the default action has no handler.
+            unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+            Ok(())
+        };
+        // SAFETY: `signal` may be called between fork and exec.
+        unsafe { script.pre_exec(heed_interrupts) };
+        let mut child = script
             .args(["long.mp4", "mask.png", "keep.mp4"])
             .current_dir(folder)
             .env("GST_PLUGIN_PATH", plugin_folder())
@@ -473,7 +482,8 @@ fn webm_export_keeps_alpha_and_asks_for_ffmpeg_if_missing() {
     }
     script(export, folder).unwrap();
     let packets = Command::new("ffprobe")
-        .args(["-v", "error", "-count_packets", "-show_entries", "stream=nb_read_packets", "-of", "csv=p=0"])
+        .args(["-v", "error", "-select_streams", "v", "-count_packets"])
+        .args(["-show_entries", "stream=nb_read_packets", "-of", "csv=p=0"])
         .arg(folder.join("out.webm"))
         .output()
         .unwrap();

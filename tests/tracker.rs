@@ -208,9 +208,9 @@ fn a_reference_encoded_for_another_tracker_other_objects_or_another_size_is_refu
     let added = encode(&first, 2, ReferenceUse::Add).unwrap();
     first.clear();
     refuses(&mut first, added);
-    let smaller = encode(&first, 1, ReferenceUse::Set).unwrap();
-    first.set_quality(Quality::Fine).unwrap();
-    refuses(&mut first, smaller);
+    let larger = encode(&first, 1, ReferenceUse::Set).unwrap();
+    first.set_quality(Quality::Fast).unwrap();
+    refuses(&mut first, larger);
     assert!(!first.has_reference());
 }
 

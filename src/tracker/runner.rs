@@ -456,7 +456,7 @@ mod tests {
     fn several_objects_and_the_background_share_each_pixel() {
         let logits = Tensor::randn([3, 1, 4, 6], FLOAT) * 4.0;
         let _ = logits.get(0).get(0).get(0).fill_(-200.0);
-        let single = logits.sigmoid().to_kind(Kind::Double);
+        let single = logits.to_kind(Kind::Double).sigmoid();
         let background = (-&single + 1.0).prod_dim_int(0, true, None::<Kind>);
         let odds = Tensor::cat(&[background, single], 0).clamp(1e-7, 1.0 - 1e-7).logit(None::<f64>);
         let expected = odds.softmax(0, None::<Kind>).narrow(0, 1, 3);

@@ -181,7 +181,9 @@ pub fn alpha(buffer: &gst::Buffer, info: &VideoInfo) -> Vec<u8> {
         gst_video::VideoConverter::new(info, &rgba, None).unwrap().frame_ref(&from, &mut to);
     }
     let map = out.map_readable().unwrap();
-    map.chunks(4).map(|pixel| pixel[3]).collect()
+    // GStreamer unpacks the largest value of two bits as 192.
+    let two_bits = info.format_info().depth().get(3) == Some(&2);
+    map.chunks(4).map(|pixel| if two_bits { pixel[3] / 64 * 85 } else { pixel[3] }).collect()
 }
 
 /// Converts a frame to another format.

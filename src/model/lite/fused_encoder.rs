@@ -21,6 +21,10 @@ use crate::team::in_parallel;
 
 /// Side of depthwise kernels.
 const SIDE: usize = 3;
+/// Values of a row of the stem's kernel.
+const PATCH_ROW: usize = 3 * SIDE;
+/// Inputs of the stem with padding, an even number, which is converted to bfloat16 in one go.
+const STEM_INPUTS: usize = SIDE * PATCH_ROW + 1;
 /// Range of the activations.
 const RANGE: [f32; 2] = [0.0, 6.0];
 
@@ -89,7 +93,7 @@ impl FusedEncoder {
         factors: Factors,
     ) -> Result<Self> {
         let blocks = blocks.map(|layers| Block::new(&layers, factors)).collect::<Result<_>>()?;
-        Ok(Self { stem: dense(stem, None, factors)?, blocks })
+        Ok(Self { stem: dense(stem, Some(STEM_INPUTS), factors)?, blocks })
     }
 
     /// Encodes `image` (N, 3, H, W) float32 on the CPU, RGB in [0, 1], sides multiples of 16. Returns `None` for other
@@ -149,13 +153,19 @@ fn stem_rows(
 ) {
     let mut patches = vec![0.0; length / dense.padded() * dense.inputs];
     for (row, to) in (first..).zip(y.chunks_exact_mut(length)) {
-        for (column, patch) in patches.chunks_exact_mut(dense.inputs).enumerate() {
-            for (y, part) in (2 * row..).zip(patch.chunks_exact_mut(3 * SIDE)) {
-                let inside = if y < height { 3 * (width - 2 * column).min(SIDE) } else { 0 };
-                let (inner, outer) = part.split_at_mut(inside);
-                let from = image.iter().skip(3 * (y * width + 2 * column));
-                inner.iter_mut().zip(from).for_each(|(to, from)| *to = 2.0 * from - 1.0);
-                outer.fill(0.0);
+        for dy in 0..SIDE {
+            let y = 2 * row + dy;
+            let from = if y < height { &image[3 * y * width..][..3 * width] } else { &[] };
+            for (column, patch) in patches.chunks_exact_mut(dense.inputs).enumerate() {
+                let part = &mut patch[dy * PATCH_ROW..][..PATCH_ROW];
+                match from.get(6 * column..6 * column + PATCH_ROW) {
+                    Some(from) => part.iter_mut().zip(from).for_each(|(to, from)| *to = 2.0 * from - 1.0),
+                    None => {
+                        let from = from.get(6 * column..).unwrap_or_default();
+                        part.fill(0.0);
+                        part.iter_mut().zip(from).for_each(|(to, from)| *to = 2.0 * from - 1.0);
+                    }
+                }
             }
         }
         dense.forward(&patches, to, dense.padded(), RANGE);
