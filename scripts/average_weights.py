@@ -70,6 +70,9 @@ def main(arguments):
         terms = [weight * tensor(*files[path], name) for path, weight in weights.items() if name in files[path][0]]
         start, end = entry["data_offsets"]
         result[start:end] = sum(terms, np.zeros(1)).astype(TYPES[entry["dtype"]]).tobytes()
+    # The scores are those of one of the files.
+    metadata = header.get("__metadata__", {})
+    header["__metadata__"] = {key: value for key, value in metadata.items() if not key.startswith("validation")}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(out, "wb") as file:

@@ -233,7 +233,9 @@ fn cover(picture: &OwnedPicture, info: &VideoInfo) -> Result<Vec<Vec<u8>>, BoolE
     let mut scaled = convert(scaler, &gst::Buffer::from_mut_slice(crop), &crop_info, &scaled_info)?;
     if frame::is_hdr(&info.colorimetry()) {
         let mut mapped = FrameMut::from_buffer_ref_writable(scaled.make_mut(), &scaled_info)?;
-        for pixel in mapped.plane_data_mut(0)?.chunks_exact_mut(3) {
+        let (stride, length) = (scaled_info.stride()[0] as usize, 3 * info.width() as usize);
+        let rows = mapped.plane_data_mut(0)?.chunks_mut(stride).map(|row| &mut row[..length]);
+        for pixel in rows.flat_map(|row| row.chunks_exact_mut(3)) {
             let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(|value| f64::from(value) / 255.0);
             let color = frame::in_hdr([r, g, b], &info.colorimetry());
             pixel.iter_mut().zip(color).for_each(|(to, value)| *to = (255.0 * value).round() as u8);

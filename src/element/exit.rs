@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! End of the process. Applications that exit without stopping their pipelines crash if a network runs while the destructors
-//! of libtorch do. Therefore, an exit handler waits for work that has begun, and no other work begins.
+//! of libtorch do. Therefore, an exit handler waits for work that has begun, and no other work begins. It does not wait for the
+//! encoding of the next frame with `frame-threading`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{RwLock, RwLockReadGuard, TryLockError};
@@ -16,14 +17,20 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 static WORK: RwLock<()> = RwLock::new(());
 static ENDS: AtomicBool = AtomicBool::new(false);
 
-/// Returns a permission to use libtorch, or `None` when the process ends. Threads must not hold two.
+/// Returns whether the process ends.
+pub fn has_begun() -> bool {
+    ENDS.load(Ordering::SeqCst)
+}
+
+/// Returns a permission to use libtorch, or `None` when the process ends. A thread that ends the process while it holds one,
+/// such as a handler of messages, waits for the maximum time.
 pub fn permission() -> Option<RwLockReadGuard<'static, ()>> {
     let permission = match WORK.try_read() {
         Ok(permission) => permission,
         Err(TryLockError::Poisoned(error)) => error.into_inner(),
         Err(TryLockError::WouldBlock) => return None,
     };
-    (!ENDS.load(Ordering::SeqCst)).then_some(permission)
+    (!has_begun()).then_some(permission)
 }
 
 /// Registers the exit handler. Handlers and destructors run in the reverse order of their registration, and libtorch registers

@@ -146,6 +146,7 @@ impl Segmenter {
     /// # Errors
     /// The frame cannot be converted.
     pub fn prefetch(&mut self, frame: &Frame, info: &VideoInfo) -> Result<Option<Prefetched>, ProcessError> {
+        let _permission = exit::permission().ok_or(gst::FlowError::Flushing)?;
         let shrinker = self.shrinker.get_or_insert_with(|| Shrinker::new(info));
         Ok(self.tracker.prefetch(&mut View::new(frame, shrinker))?)
     }

@@ -174,6 +174,9 @@ impl Selector {
     /// # Errors
     /// The thread cannot be started.
     pub fn queue(&self, job: Job, device: DeviceChoice) -> Result<()> {
+        if exit::has_begun() {
+            return Err(Error::Config("the process ends".into()));
+        }
         let mut state = lock(&self.0.state);
         if state.thread.is_none() {
             state.worker += 1;
@@ -267,7 +270,12 @@ fn work(queue: &Arc<Queue>, worker: u64, device: DeviceChoice) {
     threads::set_for_this_thread((threads::of_this_thread() / 2).max(1));
     let mut networks = Networks { queue: Arc::clone(queue), worker, device, prompt: None, person: None };
     while let Some(job) = queue.next(&mut networks) {
-        let Some(_permission) = exit::permission() else { return };
+        let Some(_permission) = exit::permission() else {
+            lock(&queue.state).thread = None;
+            // Destructors of libtorch may be running.
+            std::mem::forget(networks);
+            return;
+        };
         // The message of a panic is printed by its hook.
         if catch_unwind(AssertUnwindSafe(|| job(&mut networks))).is_err() {
             networks.unload();

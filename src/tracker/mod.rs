@@ -239,7 +239,10 @@ impl Tracker {
 
     /// Returns a crop window at the present input size.
     fn at_present_size(&self, crop: Option<CropWindow>) -> Option<CropWindow> {
-        crop.map(|crop| CropWindow { size: self.input_sizes.of(crop.region), ..crop })
+        let lost = self.presence_detector.any_lost();
+        let size =
+            |region| if lost { self.input_sizes.for_search(region) } else { self.input_sizes.of(region) };
+        crop.map(|crop| CropWindow { size: size(crop.region), ..crop })
     }
 
     /// Sets the reference, a picture and its mask, and starts tracking from it. The mask is scaled to the picture.
@@ -370,9 +373,9 @@ impl Tracker {
 
     /// Discards everything learnt from the frames since the reference.
     fn reset(&mut self) {
+        self.presence_detector = PresenceDetector::new(self.ids.len());
         (self.last_crop, self.next_crop) = (self.reference_crop, self.at_present_size(self.reference_crop));
         self.roi_planner = RoiPlanner::new(self.input_sizes.follows_region());
-        self.presence_detector = PresenceDetector::new(self.ids.len());
         self.distractors = DistractorFilter::new(self.ids.len());
         self.interruptions = Interruptions::default();
         self.memory_gate = MemoryGate::new(self.ids.len());
@@ -407,9 +410,9 @@ impl Tracker {
         let _no_grad = tch::no_grad_guard();
         let _current = self.enter()?;
         self.runner.restore(&state.runner)?;
+        self.presence_detector = state.presence_detector.clone();
         (self.last_crop, self.next_crop) = (state.last_crop, self.at_present_size(state.next_crop));
         self.roi_planner = state.roi_planner.clone();
-        self.presence_detector = state.presence_detector.clone();
         self.distractors = state.distractors.clone();
         self.object_stats = state.object_stats.clone();
         self.memory_gate = state.memory_gate.clone();

@@ -509,6 +509,19 @@ fn white_is_white_in_every_depth_and_in_hdr() {
     assert_eq!(first("format=GBR_10LE"), 1023);
     assert_eq!(first("format=GRAY16_LE"), 0xffff);
     assert_eq!(first("format=I420_10LE"), 940);
+    // A picture of a width that is no multiple of 4, and a frame as well.
+    let files = Files::new();
+    let white =
+        files.png("white.png", (62, 48), png::ColorType::Grayscale, png::BitDepth::Eight, &[255; 62 * 48]);
+    let outcome = play(&format!(
+        "videotestsrc pattern=black num-buffers=1 ! video/x-raw,width=62,height=48,format=I420_10LE,colorimetry=bt2100-pq \
+         ! fastganseg ref-auto=person background=image:{} ! appsink name=out",
+        white.display()
+    ));
+    let outcome = outcome.ok();
+    let luma = plane(outcome.samples[0].buffer().unwrap(), &outcome.infos()[0], 0, 2);
+    let luma: Vec<u16> = luma.chunks(2).map(|sample| u16::from_le_bytes([sample[0], sample[1]])).collect();
+    assert!(luma.iter().all(|value| value.abs_diff(64 + 509) <= 4), "{luma:?}");
     // 203 cd/m² are 58 % of the signal with PQ, and 75 % with HLG.
     assert_eq!(first("format=I420_10LE,colorimetry=bt2100-pq"), 64 + 509);
     assert_eq!(first("format=I420_10LE,colorimetry=bt2100-hlg"), 64 + 657);

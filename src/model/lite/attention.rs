@@ -606,7 +606,10 @@ mod tests {
             let background = (likeness - &mask * 2.0).amax(-1, false);
             let weights = (likeness * inputs.sharpness).softmax(-1, Kind::Float);
             let (read, best) = inputs.with_best(&mask).unwrap();
-            close(&best, &Tensor::stack(&[object, background], 1));
+            let expected = Tensor::stack(&[object, background], 1);
+            close(&best, &expected);
+            let alone = best_likeness(inputs.query, inputs.keys, &mask, inputs.factors).unwrap();
+            close(&alone.unwrap(), &expected);
             close(&read, &inputs.value.bmm(&weights.transpose(1, 2)));
         });
     }
