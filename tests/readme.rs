@@ -292,14 +292,16 @@ fn an_interrupted_script_keeps_the_earlier_output() {
     ] {
         std::fs::write(folder.join("keep.mp4"), "earlier").unwrap();
         let mut script = Command::new(format!("{}/pipelines/cut-out.sh", env!("CARGO_MANIFEST_DIR")));
-        // Shells ignore INT in commands that they start in the background, such as this test.
-        let heed_interrupts = || {
-            // SAFETY: the default action has no handler.
-            unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+        // Commands in the background of a shell ignore INT, and those of nohup HUP. This test may be one.
+        let heed_signals = || {
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                // SAFETY: the default action has no handler.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
+            }
             Ok(())
         };
         // SAFETY: `signal` may be called between fork and exec.
-        unsafe { script.pre_exec(heed_interrupts) };
+        unsafe { script.pre_exec(heed_signals) };
         let mut child = script
             .args(["long.mp4", "mask.png", "keep.mp4"])
             .current_dir(folder)
