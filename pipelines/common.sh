@@ -178,19 +178,15 @@ video_facts() {
     }'
 }
 
-# count_frames FILE RATE: prints "FRAMES START": the number of frames in which compositor shows all of the video at the rate,
-# and the running time of the first one in nanoseconds. Decodes the file: its duration may be that of the sound.
-#
-# compositor takes at most one frame of the video for each of its own, and repeats it if the next one begins later. If times
-# are rounded, it also repeats the last one. Here, that one is repeated only if it is longer than others.
+# count_frames FILE RATE: prints "FRAMES START": the number of frames at the rate from the first one until the video ends, and
+# the running time of the first one in nanoseconds. Decodes the file: its duration may be that of the sound.
 count_frames() {
   catch_signals
   LC_ALL=C gst-launch-1.0 -v filesrc location="$(quote "$1")" ! decodebin caps="video/x-raw(ANY)" expose-all-streams=false \
     ! video/x-raw ! fakesink silent=false sync=false 2>/dev/null | awk -v rate="$2" '
-    function time(text, t) {sub(/,$/, "", text); split(text, t, ":"); return int((3600 * t[1] + 60 * t[2] + t[3]) * 1e9 + 0.5)}
-    function field(name, parts) {split($0, parts, " " name "=[(]guint64[)]"); return parts[2] + 0}
-    function start(frame) {return first + int(frame * 1e9 / per_second + 0.5)}
-    BEGIN {split(rate, f, "/"); per_second = f[1] / f[2]}
+    function seconds(text, t) {sub(/,$/, "", text); split(text, t, ":"); return 3600 * t[1] + 60 * t[2] + t[3]}
+    function field(name, parts) {split($0, parts, " " name "=[(]guint64[)]"); return parts[2] / 1e9}
+    BEGIN {split(rate, f, "/")}
     /type: segment/ {shift = field("base") - field("start")}
     /last-message = chain/ {
       for (i = 1; i < NF; i++) {
@@ -198,21 +194,12 @@ count_frames() {
         if ($i == "duration:") duration = $(i + 1)
       }
       if (pts ~ /^none/) next
-      begin = shift + time(pts)
-      span = duration ~ /^none/ ? 1e9 / per_second : time(duration)
-      if (!count++) first = begin
-      while (begin >= start(frames + 1)) frames++
-      if (begin + span > start(frames)) frames++
-      last = begin + span
+      begin = shift + seconds(pts)
+      end = begin + (duration ~ /^none/ ? f[2] / f[1] : seconds(duration))
+      if (!count++ || begin < first) first = begin
+      if (end > last) last = end
     }
-    END {
-      if (span * per_second > 1.5e9) {
-        whole = int((last - first) * per_second / 1e9 + 0.5)
-        if (whole > frames) frames = whole
-      }
-      if (frames < 1) exit 1
-      printf "%d %.0f\n", frames, first
-    }' &
+    END {frames = int((last - first) * f[1] / f[2] + 0.5); if (frames < 1) exit 1; printf "%d %.0f\n", frames, first * 1e9}' &
   wait %%
 }
 
