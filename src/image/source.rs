@@ -19,6 +19,16 @@ pub struct Region {
 }
 
 impl Region {
+    /// Returns the bounding box of the values, rows of `width`, for which `inside` holds. `None` if there are none.
+    pub(crate) fn bounding<T>(values: &[T], width: usize, inside: impl Fn(&T) -> bool) -> Option<Self> {
+        let rows = || values.chunks_exact(width.max(1));
+        let y = rows().position(|row| row.iter().any(&inside))?;
+        let bottom = rows().rposition(|row| row.iter().any(&inside))?;
+        let x = rows().filter_map(|row| row.iter().position(&inside)).min()?;
+        let right = rows().filter_map(|row| row.iter().rposition(&inside)).max()?;
+        Some(Self { x, y, width: right + 1 - x, height: bottom + 1 - y })
+    }
+
     /// All of a picture of `width` x `height`.
     pub fn whole((width, height): (usize, usize)) -> Self {
         Self { x: 0, y: 0, width, height }

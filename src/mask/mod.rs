@@ -49,13 +49,7 @@ impl ObjectMask {
     /// Bounding box of the values above one half. `width` is that of the mask. `None` if there are none.
     #[cfg(feature = "plugin")]
     pub(crate) fn bounds(&self, width: usize) -> Option<Region> {
-        let inside = |value: &u8| *value > 127;
-        let rows = || self.alpha.chunks_exact(width.max(1));
-        let y = rows().position(|row| row.iter().any(inside))?;
-        let bottom = rows().rposition(|row| row.iter().any(inside))?;
-        let x = rows().filter_map(|row| row.iter().position(inside)).min()?;
-        let right = rows().filter_map(|row| row.iter().rposition(inside)).max()?;
-        Some(Region { x, y, width: right + 1 - x, height: bottom + 1 - y })
+        Region::bounding(&self.alpha, width, |value| *value > 127)
     }
 }
 

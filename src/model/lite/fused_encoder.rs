@@ -158,14 +158,10 @@ fn stem_rows(
             let from = if y < height { &image[3 * y * width..][..3 * width] } else { &[] };
             for (column, patch) in patches.chunks_exact_mut(dense.inputs).enumerate() {
                 let part = &mut patch[dy * PATCH_ROW..][..PATCH_ROW];
-                match from.get(6 * column..6 * column + PATCH_ROW) {
-                    Some(from) => part.iter_mut().zip(from).for_each(|(to, from)| *to = 2.0 * from - 1.0),
-                    None => {
-                        let from = from.get(6 * column..).unwrap_or_default();
-                        part.fill(0.0);
-                        part.iter_mut().zip(from).for_each(|(to, from)| *to = 2.0 * from - 1.0);
-                    }
-                }
+                let from = from.get(6 * column..).unwrap_or_default();
+                let (inner, outer) = part.split_at_mut(from.len().min(PATCH_ROW));
+                inner.iter_mut().zip(from).for_each(|(to, from)| *to = 2.0 * from - 1.0);
+                outer.fill(0.0);
             }
         }
         dense.forward(&patches, to, dense.padded(), RANGE);

@@ -229,11 +229,10 @@ impl Lite {
             let memory = Tokens::combine(&[&state.memory], |fields| Ok(of_object(fields[0])?))?;
             let window = Window::around(&mask)?;
             if window.is_whole() {
-                let readout = self.matching.readout(now, &memory)?;
                 let (previous, biases) = (&state.features, &state.biases);
-                let decoded = self.decode_readout(now, previous, &mask, skip.as_ref(), &readout, biases)?;
-                logits.push(decoded.0);
-                skips.push(decoded.1);
+                let (logit, skip) = self.decode(now, previous, &mask, skip.as_ref(), &memory, biases)?;
+                logits.push(logit);
+                skips.push(skip);
                 continue;
             }
             let now = window.of_features(now)?;

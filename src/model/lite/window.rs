@@ -3,12 +3,11 @@
 //! Part of a frame in which one of several objects is decoded: its surroundings in the previous frame. What lies
 //! outside of it would be background anyway, and takes no time.
 
-use std::ops::Range;
-
 use tch::{Kind, Tensor};
 
 use super::features::Features;
 use crate::Result;
+use crate::image::Region;
 use crate::model::ShallowClone;
 use crate::model::layers::channels_last;
 use crate::model::tensor_slices::{floats, plain};
@@ -45,21 +44,14 @@ impl Window {
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn around(mask: &Tensor) -> Result<Self> {
         let size = mask.size();
-        let (height, width) = (size[2] as usize, size[3] as usize);
-        let mask = plain(mask)?;
-        let rows = floats(&mask).chunks_exact(width);
-        let is_object = |value: &f32| *value > LEAST;
-        let (mut lines, mut columns) = (height..0, width..0);
-        for (y, row) in rows.enumerate() {
-            if let Some(first) = row.iter().position(is_object) {
-                let last = row.iter().rposition(is_object).unwrap_or(first);
-                columns = columns.start.min(first)..columns.end.max(last + 1);
-                lines = lines.start.min(y)..y + 1;
-            }
-        }
         let frame = (size[2] / CELL, size[3] / CELL);
+        let mask = plain(mask)?;
+        let Some(object) = Region::bounding(floats(&mask), size[3] as usize, |value| *value > LEAST) else {
+            return Ok(Self { y: 0, x: 0, height: frame.0, width: frame.1, frame });
+        };
         let least = (frame.0.max(frame.1) + MARGINS_PER_FRAME - 1) / MARGINS_PER_FRAME;
-        let ((y, height), (x, width)) = (cells(&lines, frame.0, least), cells(&columns, frame.1, least));
+        let (y, height) = cells(object.y, object.height, frame.0, least);
+        let (x, width) = cells(object.x, object.width, frame.1, least);
         Ok(Self { y, x, height, width, frame })
     }
 
@@ -143,20 +135,19 @@ impl Window {
     }
 }
 
-/// Returns the first cell and the number of cells of an object at `pixels` and its margin, at least `least` cells on each
-/// side, along an axis of `cells`.
-fn cells(pixels: &Range<usize>, cells: i64, least: i64) -> (i64, i64) {
-    if pixels.is_empty() {
-        return (0, cells);
-    }
-    let (first, last) = (pixels.start as i64 / CELL, (pixels.end as i64 - 1) / CELL);
-    let margin = least.max((MARGIN * pixels.len() as f64 / CELL as f64).ceil() as i64);
+/// Returns the first cell and the number of cells of an object at the pixels `start..start + length` and its margin, at least
+/// `least` cells on each side, along an axis of `cells`.
+fn cells(start: usize, length: usize, cells: i64, least: i64) -> (i64, i64) {
+    let (first, last) = (start as i64 / CELL, (start + length - 1) as i64 / CELL);
+    let margin = least.max((MARGIN * length as f64 / CELL as f64).ceil() as i64);
     let (first, end) = ((first - margin).max(0), (last + 1 + margin).min(cells));
     (first, end - first)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use tch::Device;
 
     use super::*;
