@@ -223,3 +223,50 @@ fn after_a_gap_an_object_is_found_far_from_where_it_was() {
         assert!(found > 0.6, "{roi:?}: {found}");
     }
 }
+
+/// The state from before a black frame was tried again whenever a part of the picture changed and came back.
+#[test]
+fn a_tracked_object_is_not_replaced_by_a_look_alike_at_its_old_place() {
+    const BLACK: usize = 3;
+    const MOVED: usize = 36;
+    const CURTAIN: std::ops::Range<usize> = MOVED..MOVED + 5;
+    let object = Ellipse { motion: (5.0, 0.0), ..BOTTLE };
+    let look_alike = Ellipse { middle: (120.0, 140.0 + 6.0 * MOVED as f64), motion: (0.0, -6.0), ..BOTTLE };
+    let mut tracker = tracker(&[object], Roi::Auto);
+    for frame in 1..CURTAIN.end + 6 {
+        let mut picture = draw(&[object, look_alike], frame.min(MOVED), BACKGROUND);
+        if CURTAIN.contains(&frame) {
+            let curtain = other_scene(0);
+            picture[3 * WIDTH * 170..].copy_from_slice(&curtain[3 * WIDTH * 170..]);
+        }
+        if frame == BLACK {
+            picture.fill(0);
+        }
+        let matte = tracker.step(&mut view(&picture)).unwrap();
+        let found = iou(&matte, 1, |x, y| object.covers(frame.min(MOVED), x, y));
+        assert!(found > 0.5 || frame < MOVED, "frame {frame}: {found}");
+    }
+}
+
+/// Such frames counted as blank.
+#[test]
+fn a_small_object_on_a_plain_background_is_tracked() {
+    let ball =
+        Ellipse { middle: (200.0, 120.0), radius: (8.0, 8.0), motion: (2.0, 1.0), colors: [[230; 3]; 2] };
+    let picture = |frame: usize| -> Vec<u8> {
+        let pixel = |i: usize| if ball.covers(frame, i % WIDTH, i / WIDTH) { [230; 3] } else { [128; 3] };
+        (0..WIDTH * HEIGHT).flat_map(pixel).collect()
+    };
+    let ids: Vec<u8> = (0..WIDTH * HEIGHT).map(|i| u8::from(ball.covers(0, i % WIDTH, i / WIDTH))).collect();
+    let mask = ReferenceMask::from_labels(WIDTH, HEIGHT, &ids).unwrap();
+    let options = Options { device: DeviceChoice::Cpu, ..Options::default() };
+    let mut tracker = Tracker::new(&options).unwrap();
+    tracker.set_reference(&mut view(&picture(0)), &mask).unwrap();
+    for frame in 1..12 {
+        let matte = tracker.step(&mut view(&picture(frame))).unwrap();
+        let found = iou(&matte, 1, |x, y| ball.covers(frame, x, y));
+        assert!(found > 0.7, "frame {frame}: {found}");
+        let region = tracker.object_regions()[0].unwrap();
+        assert!((12..=24).contains(&region.width) && (12..=24).contains(&region.height), "{region:?}");
+    }
+}

@@ -58,7 +58,7 @@ pub struct Interruptions {
 
 impl Interruptions {
     /// Compares the next frame with the one before it. `state` is the tracker's state from before the frame if it
-    /// is worth saving; an interruption takes it.
+    /// is worth saving, because all objects were found; an interruption takes it.
     pub fn update(&mut self, thumbnail: &Thumbnail, state: &mut Option<TrackerState>) -> Continuity {
         let continuity = match &self.last {
             _ if thumbnail.is_blank() => Continuity::Blank,
@@ -84,7 +84,8 @@ impl Interruptions {
         match continuity {
             Continuity::Blank => self.retries = 0,
             Continuity::Cut => self.retries = RETRY_FRAMES,
-            Continuity::Same if same && !self.same => self.retries = RETRY_FRAMES,
+            // The scene of a saved state has come back. Its objects may be others than those found now.
+            Continuity::Same if same && !self.same && state.is_none() => self.retries = RETRY_FRAMES,
             Continuity::Same => self.retries = self.retries.saturating_sub(1),
         }
         self.same = same;
@@ -106,13 +107,14 @@ impl Interruptions {
         self.saved.truncate(MAX_SAVED);
     }
 
-    /// Returns the saved states to try in the present frame, the most similar scene first.
-    pub fn candidates(&self) -> Vec<&TrackerState> {
+    /// Returns the saved states to try in the present frame, the most similar scene first, and whether it is their scene.
+    pub fn candidates(&self) -> Vec<(&TrackerState, bool)> {
         let Some(now) = self.last.as_ref().filter(|_| self.retries > 0) else { return Vec::new() };
         let mut saved: Vec<(f64, &SavedScene)> =
             self.saved.iter().map(|scene| (scene.thumbnail.similarity(now), scene)).collect();
         saved.sort_by(|a, b| b.0.total_cmp(&a.0));
-        saved.into_iter().take(MAX_CANDIDATES).map(|(_, scene)| &scene.state).collect()
+        let candidates = saved.into_iter().take(MAX_CANDIDATES);
+        candidates.map(|(similarity, scene)| (&scene.state, similarity >= MIN_SAME_SIMILARITY)).collect()
     }
 
     /// Returns whether the scene is unrelated to those in which the objects were found.

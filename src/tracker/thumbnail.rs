@@ -14,8 +14,10 @@ const SAMPLES: usize = 2;
 const MAX_SHIFT: isize = 3;
 /// Minimum similarity at which no shifts are tried.
 const NO_SHIFT_SIMILARITY: f64 = 0.9;
-/// A channel with a standard deviation below this (of 255) is flat.
+/// A channel with a standard deviation below this (of 255) is flat,
 const MAX_FLAT_DEVIATION: f32 = 3.0;
+/// if no cell differs more than this from the mean: a small object on a plain background does.
+const MAX_FLAT_DIFFERENCE: f32 = 8.0;
 
 /// Mean colours of the cells of a frame, R, G and B, 0 to 255.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +73,7 @@ impl Thumbnail {
             let variance =
                 channel.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / channel.len() as f32;
             variance.sqrt() < MAX_FLAT_DEVIATION
+                && channel.iter().all(|value| (value - mean).abs() < MAX_FLAT_DIFFERENCE)
         })
     }
 

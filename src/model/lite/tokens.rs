@@ -2,7 +2,7 @@
 
 //! Memory tokens: keys for matching, values for reading.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::model::{ShallowClone, shallow_clone};
 use crate::{Result, visit_fields};
@@ -65,10 +65,17 @@ impl Tokens {
         })
     }
 
-    /// Whether both have the same number of tokens.
-    pub fn same_length(&self, other: &Self) -> bool {
-        let length = |tokens: &Self| (tokens.mask16.size()[2], tokens.mask8.size()[1]);
-        length(self) == length(other)
+    /// Returns as many tokens as those of `other`: the first ones, or all and the first ones again.
+    pub fn repeated_to_length_of(&self, other: &Self) -> Result<Self> {
+        Self::combine(&[self, other], |pair| {
+            let length = |x: &Tensor| x.size()[x.dim() - 1];
+            let (own, wanted) = (length(pair[0]), length(pair[1]));
+            if own == wanted {
+                return Ok(pair[0].shallow_clone());
+            }
+            let index = Tensor::f_arange(wanted, (Kind::Int64, pair[0].device()))?.f_remainder(own)?;
+            Ok(pair[0].f_index_select(-1, &index)?)
+        })
     }
 
     /// Returns these tokens for the objects that are `present` (N, 1, 1, 1), and those of `other` for the rest.
