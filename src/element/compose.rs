@@ -610,6 +610,7 @@ fn tints(
     };
     let chosen = |id: &u8| settings.object == 0 || settings.object == *id;
     let ids: Vec<u8> = matte.object_ids().iter().copied().filter(chosen).collect();
+    post_processor.keep_objects(&ids);
     alphas.resize(ids.len() * width * height, 0);
     for (&id, data) in ids.iter().zip(alphas.chunks_exact_mut(width * height)) {
         let mut plane = PlaneMut { data, width, height, stride: width };

@@ -29,7 +29,7 @@ pub use self::guide::Guide;
 pub(crate) use self::on_device::{BoxAverage, enlarge as enlarge_on_device};
 pub use self::post_process::PostProcessor;
 pub use self::soft::Matte;
-pub(crate) use self::soft::{DeviceEnlarger, DeviceFrame, mask_planes, shrink};
+pub(crate) use self::soft::{DeviceEnlarger, DeviceFrame, mask_planes, object_mask, shrink};
 pub use self::subsample::subsample;
 use crate::image::{PlaneMut, SamplesMut};
 use crate::{Error, Result};

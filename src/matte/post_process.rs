@@ -35,6 +35,11 @@ impl PostProcessor {
         self.histories.clear();
     }
 
+    /// Discards the smoothing state of all objects but `ids`.
+    pub fn keep_objects(&mut self, ids: &[u8]) {
+        self.histories.retain(|(id, _)| ids.contains(id));
+    }
+
     /// Writes the alpha of `matte` according to the settings; without a matte, the plane becomes opaque. `guide`
     /// is the frame of the matte. Without a guide of the plane's size, edges are not refined, and smoothing
     /// detects motion only by changes of the matte.
@@ -53,7 +58,7 @@ impl PostProcessor {
             self.restart();
             return plane.fill(255);
         };
-        self.histories.retain(|(id, _)| *id == settings.object);
+        self.keep_objects(&[settings.object]);
         self.write_object(settings, matte, settings.object, guide, plane)
     }
 

@@ -13,10 +13,11 @@ use crate::image::{PlaneMut, Region};
 use crate::mask::ReferenceMask;
 use crate::model::layers::resize;
 
-/// Soft masks of one frame, (N, 1, h, w) in [0, 1], one per object; the background is the rest up to 1. They cover
-/// a region of the frame, outside of which there is no object.
+/// Soft masks of one frame, one per object; the background is the rest up to 1. They cover a region of the frame, outside of
+/// which there is no object.
 #[derive(Debug)]
 pub struct Matte {
+    /// (N, 1, h, w): float32 in [0, 1], or uint8 from 0 to 255.
     masks: Tensor,
     ids: Vec<u8>,
     region: Region,
@@ -54,7 +55,8 @@ pub(crate) struct DeviceFrame {
 
 impl Matte {
     pub(crate) fn new(masks: &Tensor, ids: &[u8], region: Region, frame: (usize, usize)) -> Result<Self> {
-        let masks = masks.f_to_kind(Kind::Float)?;
+        let masks =
+            if masks.kind() == Kind::Uint8 { masks.shallow_clone() } else { masks.f_to_kind(Kind::Float)? };
         Ok(Self { masks, ids: ids.to_vec(), region, frame, drawn: false, restart: false, device_frame: None })
     }
 
@@ -90,14 +92,19 @@ impl Matte {
 
     /// The soft mask (1, 1, h, w) of one object, or of all for `None` and `Some(0)`. `None` for an unknown id.
     fn mask(&self, object: Option<u8>) -> Result<Option<Tensor>> {
-        Ok(match object.filter(|&id| id != 0) {
-            None if self.ids.len() == 1 => Some(self.masks.shallow_clone()),
-            None => Some(self.masks.f_sum_dim_intlist(0, true, None::<Kind>)?),
-            Some(id) => match self.ids.iter().position(|&other| other == id) {
-                Some(index) => Some(self.masks.f_narrow(0, index as i64, 1)?),
-                None => None,
-            },
-        })
+        let mut of_objects = (0..self.ids.len()).map(|index| object_mask(&self.masks, index));
+        match object.filter(|&id| id != 0) {
+            None => {
+                let Some(first) = of_objects.next() else { return Ok(None) };
+                of_objects.try_fold(first?, |sum, mask| Ok(sum.f_add(&mask?)?)).map(Some)
+            }
+            Some(id) => self
+                .ids
+                .iter()
+                .position(|&other| other == id)
+                .map(|index| object_mask(&self.masks, index))
+                .transpose(),
+        }
     }
 
     fn enter(&self) -> Result<Option<StreamGuard>> {
@@ -189,32 +196,41 @@ impl Matte {
         let _current = self.enter()?;
         let region = self.region_in((plane.width, plane.height));
         let mut part = self.clear_outside(region, plane)?;
-        let masks = to_size(&self.masks.f_to_device(Device::Cpu)?, region)?;
-        let background = masks.f_sum_dim_intlist(0, true, None::<Kind>)?.f_neg()?.f_add_scalar(1.0)?;
-        // One object at a time: libtorch's argmax over the first dimension takes ten times as long.
-        let mut highest = background.f_select(0, 0)?;
-        let mut labels = highest.f_zeros_like()?.f_to_kind(Kind::Uint8)?;
-        for (mask, &id) in (0..).zip(&self.ids) {
-            let mask = masks.f_select(0, mask)?;
+        // One object at a time: libtorch's argmax over the first dimension takes ten times as long, and the masks of all
+        // objects at this size may take gigabytes.
+        let size = [region.height as i64, region.width as i64];
+        let mut labels = Tensor::f_zeros(size, (Kind::Uint8, Device::Cpu))?;
+        let mut sum = Tensor::f_zeros(size, (Kind::Float, Device::Cpu))?;
+        let mut highest = sum.shallow_clone();
+        for (index, &id) in self.ids.iter().enumerate() {
+            let mask = object_mask(&self.masks, index)?.f_to_device(Device::Cpu)?;
+            let mask = to_size(&mask, region)?.f_reshape(size)?;
             labels = labels.f_masked_fill(&mask.f_gt_tensor(&highest)?, i64::from(id))?;
             highest = highest.f_maximum(&mask)?;
+            sum = sum.f_add(&mask)?;
         }
+        let background = sum.f_neg()?.f_add_scalar(1.0)?;
+        let labels = labels.f_masked_fill(&highest.f_le_tensor(&background)?, 0)?;
         write(&labels, &mut part)
     }
 }
 
-/// The object planes of a reference mask, float32 (N, 1, H, W) in [0, 1].
+/// The object planes of a reference mask, uint8 (N, 1, H, W) from 0 to 255.
 pub(crate) fn mask_planes(mask: &ReferenceMask) -> Result<Tensor> {
     let size = [1, 1, mask.height() as i64, mask.width() as i64];
-    let planes = mask
-        .objects()
-        .iter()
-        .map(|object| {
-            let plane = Tensor::f_from_data_size(&object.alpha, &size, Kind::Uint8)?;
-            Ok(plane.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?)
-        })
-        .collect::<Result<Vec<Tensor>>>()?;
+    let plane = |alpha: &[u8]| Ok(Tensor::f_from_data_size(alpha, &size, Kind::Uint8)?);
+    let planes = mask.objects().iter().map(|object| plane(&object.alpha)).collect::<Result<Vec<Tensor>>>()?;
     Ok(Tensor::f_cat(&planes, 0)?)
+}
+
+/// The mask (1, 1, H, W) of one of several objects, float32 in [0, 1]. `masks` are (N, 1, H, W), float32 in [0, 1] or uint8
+/// from 0 to 255.
+pub(crate) fn object_mask(masks: &Tensor, index: usize) -> Result<Tensor> {
+    let mask = masks.f_narrow(0, index as i64, 1)?;
+    match mask.kind() {
+        Kind::Uint8 => Ok(mask.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?),
+        _ => Ok(mask),
+    }
 }
 
 /// Resizes (N, C, h, w) bilinearly with anti-aliasing, so that smaller sizes are averages.

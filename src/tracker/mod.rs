@@ -543,7 +543,8 @@ impl Tracker {
     }
 
     /// Processes a frame that may follow an interruption: tries the saved states and continues with the most
-    /// confident one, or with the present state if none finds the objects.
+    /// confident one, or with the present state if none finds the objects. States of other scenes are tried only if
+    /// those of the present one find nothing, because they may find look-alikes.
     fn recover(
         &mut self,
         source: &mut dyn FrameSource,
@@ -558,8 +559,11 @@ impl Tracker {
         drop(prefetched);
         let unrelated = interruptions.is_unrelated();
         let Some(present) = self.save_state()? else { return Err(Error::NoReference) };
-        let mut best: Option<(f64, CropMasks, TrackerState)> = None;
-        for candidate in candidates {
+        let mut best: Option<(f64, CropMasks, TrackerState, bool)> = None;
+        for (candidate, same_scene) in candidates {
+            if !same_scene && best.as_ref().is_some_and(|(.., same_scene)| *same_scene) {
+                break;
+            }
             for search in [false, true] {
                 self.restore_state(candidate)?;
                 self.distractors.distrust(unrelated);
@@ -576,11 +580,11 @@ impl Tracker {
                     // The next attempt may overwrite the masks.
                     let masks =
                         if self.runner.reuses_memory() { copy_of(&output.masks)? } else { output.masks };
-                    best = Some((score, CropMasks { masks, ..output }, state));
+                    best = Some((score, CropMasks { masks, ..output }, state, same_scene));
                 }
             }
         }
-        if let Some((_, output, state)) = best {
+        if let Some((_, output, state, _)) = best {
             self.restore_state(&state)?;
             self.distractors.trust();
             interruptions.settle();
@@ -704,10 +708,11 @@ impl Tracker {
         };
         let pixels = |bounds: Bounds| {
             let bounds = bounds.to_frame(region, (width, height));
+            // At least one pixel.
             let axis = |from: f64, to: f64, length: usize| {
-                let at =
-                    |position: f64| (position * length as f64).round().clamp(0.0, length as f64) as usize;
-                (at(from), at(to) - at(from))
+                let at = |position: f64| (position * length as f64).round().max(0.0) as usize;
+                let first = at(from).min(length - 1);
+                (first, at(to).clamp(first + 1, length) - first)
             };
             let ((x, width), (y, height)) =
                 (axis(bounds.left, bounds.right, width), axis(bounds.top, bounds.bottom, height));

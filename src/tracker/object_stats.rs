@@ -62,10 +62,7 @@ pub fn from_raw(raw: &[f32], (height, width): (usize, usize)) -> Vec<ObjectStats
     let of_object = |raw: &[f32]| {
         let [inside, likeness, all] = [0, 1, 2].map(|index| f64::from(raw[index]));
         let (columns, rows) = raw[SCALARS..].split_at(width);
-        let pixels: f64 = columns.iter().map(|&count| f64::from(count)).sum();
-        let bounds = span(columns, pixels)
-            .zip(span(rows, pixels))
-            .map(|((left, right), (top, bottom))| Bounds { left, right, top, bottom });
+        let (pixels, bounds) = extent(columns, rows);
         ObjectStats {
             area: pixels / (width * height) as f64,
             certainty: if pixels > 0.0 { inside / pixels } else { 0.0 },
@@ -75,6 +72,22 @@ pub fn from_raw(raw: &[f32], (height, width): (usize, usize)) -> Vec<ObjectStats
         }
     };
     raw.chunks_exact(SCALARS + width + height).map(of_object).collect()
+}
+
+/// Returns the bounds of the pixels above one half of a mask (1, 1, H, W), uint8 from 0 to 255.
+pub fn bounds_of(mask: &Tensor) -> Result<Option<Bounds>> {
+    let object = mask.f_gt(127)?;
+    let counts = |axes: &[i64]| -> Result<Vec<f32>> {
+        Ok(Vec::try_from(&object.f_sum_dim_intlist(axes, false, Kind::Float)?)?)
+    };
+    Ok(extent(&counts(&[0, 1, 2])?, &counts(&[0, 1, 3])?).1)
+}
+
+/// Returns the number of pixels and their bounds, from their numbers in each column and in each row.
+fn extent(columns: &[f32], rows: &[f32]) -> (f64, Option<Bounds>) {
+    let pixels = columns.iter().map(|&count| f64::from(count)).sum();
+    let spans = span(columns, pixels).zip(span(rows, pixels));
+    (pixels, spans.map(|((left, right), (top, bottom))| Bounds { left, right, top, bottom }))
 }
 
 /// Expected region similarity for the `similarity` implied by the soft mask.

@@ -10,12 +10,12 @@ use super::crop::CropWindow;
 use super::input_image::input_image;
 use super::input_size::InputSizes;
 use super::options::Roi;
-use super::roi::RoiPlanner;
+use super::roi::{Bounds, RoiPlanner};
 use super::runner::{EncodeReference, EncodedViews};
-use super::{MAX_OBJECTS, bounds, object_stats};
+use super::{MAX_OBJECTS, object_stats};
 use crate::image::{FrameSource, Region};
 use crate::mask::ReferenceMask;
-use crate::matte::{mask_planes, shrink};
+use crate::matte::{mask_planes, object_mask, shrink};
 use crate::team::TeamGuard;
 use crate::{Error, Result};
 
@@ -93,7 +93,7 @@ impl ReferenceEncoder {
     }
 }
 
-/// Returns the ids of a reference's objects and their masks (N, 1, H, W). `tracked` are the ids of the present objects.
+/// Returns the ids of a reference's objects and their masks (N, 1, H, W), uint8 from 0 to 255. `tracked` are the ids of the present objects.
 ///
 /// # Errors
 /// Those of [`ReferenceEncoder::encode`], and [`Error::NoReference`] if there is nothing to add to.
@@ -131,7 +131,7 @@ pub struct ViewPlan {
 
 impl ViewPlan {
     /// Returns the views of a picture of size `frame`, each with its masks, and the crop window of the first. `masks` is
-    /// (N, 1, height, width) at any size. `input` converts a region to an input image of (height, width).
+    /// (N, 1, height, width) at any size, uint8 from 0 to 255. `input` converts a region to an input image of (height, width).
     ///
     /// # Errors
     /// Those of `input`, and errors of libtorch.
@@ -142,7 +142,11 @@ impl ViewPlan {
         mut input: impl FnMut(Region, (i64, i64)) -> Result<Tensor>,
     ) -> Result<(Views, CropWindow)> {
         let mask_size = (masks.size()[3] as usize, masks.size()[2] as usize);
-        let bounds = bounds(&object_stats::gather(masks, &masks.f_zeros_like()?)?);
+        // One object at a time: large masks of many objects take gigabytes as float32.
+        let objects = 0..masks.size()[0] as usize;
+        let bounds = |index: usize| object_stats::bounds_of(&masks.f_narrow(0, index as i64, 1)?);
+        let bounds = objects.clone().map(bounds).collect::<Result<Vec<_>>>()?;
+        let bounds = bounds.into_iter().flatten().reduce(Bounds::join);
         let whole = Region::whole(frame);
         let region = match self.roi {
             Roi::Auto | Roi::Frame => RoiPlanner::new(self.sizes.follows_region()).begin(bounds, frame),
@@ -159,8 +163,10 @@ impl ViewPlan {
                 part.x as i64,
                 part.width as i64,
             )?;
+            let shrunk = |index: usize| shrink(&object_mask(&masks, index)?, height, width);
+            let shrunk = objects.clone().map(shrunk).collect::<Result<Vec<_>>>()?;
             let image = input(region, (height, width))?;
-            let masks = shrink(&masks, height, width)?.f_to_device(image.device())?;
+            let masks = Tensor::f_cat(&shrunk, 0)?.f_to_device(image.device())?;
             views.push((image, masks));
         }
         Ok((views, crop))
