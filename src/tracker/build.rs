@@ -126,8 +126,6 @@ impl Tracker {
         let gpu = if launch == Launch::Plain { None } else { Some(Gpu::new(device, mode.clone())?) };
         let on_cpu = device == Device::Cpu && gpu.is_none();
         let input_sizes = match roi {
-            // An explicit size serves regions with few pixels as well.
-            Roi::Auto if on_cpu && options.has_own_size() => InputSizes::following(&config, &config),
             Roi::Auto if on_cpu => InputSizes::following(&config, &model),
             _ => InputSizes::fixed(&config),
         };

@@ -31,11 +31,6 @@ pub struct Options {
 }
 
 impl Options {
-    /// Whether the input size differs from that of the quality.
-    pub(super) fn has_own_size(&self) -> bool {
-        self.network_size != (0, 0)
-    }
-
     /// Returns the configuration of a model with these options applied.
     ///
     /// # Errors

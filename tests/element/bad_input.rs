@@ -139,7 +139,7 @@ fn model_missing_truncated_or_not_a_model() {
 #[test]
 fn network_size_invalid() {
     let message = refused("network-width=100");
-    assert!(message.contains("192x100") && message.contains("multiples of 16"), "{message}");
+    assert!(message.contains("100x192") && message.contains("multiples of 16"), "{message}");
     assert!(refused("network-width=4096 network-height=4096").contains("4096x4096"));
 }
 

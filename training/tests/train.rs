@@ -197,7 +197,7 @@ fn errors_name_mistakes_in_the_configuration() {
     let fixture = Fixture::new();
     failed_with(&fixture.train("out", &["optimiser.learning_rat=1"]), &["run.toml", "learning_rat"]);
     failed_with(&fixture.train("out", &["data.remember=2"]), &["run.toml", "data.remember"]);
-    failed_with(&fixture.train("out", &["model.network_size=[60, 96]"]), &["run.toml", "network_size"]);
+    failed_with(&fixture.train("out", &["model.network_size=[60, 96]"]), &["run.toml", "network size"]);
     failed_with(&fixture.train("out", &["steps"]), &["run.toml", "key=value"]);
     failed_with(&fixture.train("out", &["data.sources.video.path=nowhere"]), &["nowhere"]);
     failed_with(

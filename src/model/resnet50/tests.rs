@@ -293,7 +293,7 @@ fn other_architectures_are_refused() {
     assert!(error.to_string().contains("resnet50"), "{error}");
     let config = Config { network_size: [500, 512], ..Config::resnet50() };
     let error = Resnet50::new(&store.root(), &config).unwrap_err();
-    assert!(error.to_string().contains("500x512"), "{error}");
+    assert!(error.to_string().contains("512x500"), "{error}");
 }
 
 /// Returns the folder of backbones, if it exists.
