@@ -485,7 +485,8 @@ pub fn samples(info: &VideoInfo, color: [u8; 3]) -> [i32; 3] {
 /// `GstVideoConverter` can crop and resize in one step, but not correctly in every format: in some it miscounts
 /// columns ([`can_crop`]). If it works with 16 bits, version 1.22 garbles pictures of which one side grows and the
 /// other shrinks. From `I420` and some other formats, it copies a region that is enlarged to exactly the size of the
-/// frame, instead of resizing it. In these cases, the whole frame is converted to RGB first.
+/// frame, instead of resizing it. In these cases, the whole frame is converted to RGB first. Interlaced frames are converted
+/// as progressive ones, because the converter resizes their chroma at wrong places if it crops.
 pub struct Shrinker {
     input: VideoInfo,
     can_crop: bool,
@@ -506,16 +507,12 @@ struct Small {
 
 impl Shrinker {
     pub fn new(input: &VideoInfo) -> Self {
+        let input = progressive(input).unwrap_or_else(|_| input.clone());
         let unpacked = VideoFormatInfo::from_format(input.format_info().unpack_format());
-        Self {
-            input: input.clone(),
-            // The slower path is correct in any case. Version 1.26 aborts the process when it crops MT2110R and MT2110T.
-            can_crop: !input.format_info().is_tiled() && can_crop(input).unwrap_or(false),
-            can_resize: unpacked.depth()[0] == 8,
-            first: None,
-            small: None,
-            overview: None,
-        }
+        // The slower path is correct in any case. Version 1.26 aborts the process when it crops MT2110R and MT2110T.
+        let can_crop = !input.format_info().is_tiled() && can_crop(input.format()).unwrap_or(false);
+        let can_resize = unpacked.depth()[0] == 8;
+        Self { input, can_crop, can_resize, first: None, small: None, overview: None }
     }
 
     /// Invalidates the converted part of the previous frame.
@@ -547,6 +544,10 @@ impl Shrinker {
         is_overview: bool,
     ) -> Result<Picture<'_>, BoolError> {
         let first_step = self.first_step(region, size);
+        let remapped = frame.info().is_interlaced();
+        let remapped =
+            remapped.then(|| Frame::from_buffer_ref_readable(frame.buffer(), &self.input)).transpose()?;
+        let frame = remapped.as_ref().unwrap_or(frame);
         let Self { input, first, small, overview, .. } = self;
         let small = if is_overview { overview } else { small };
         let first = match first_step {
@@ -592,10 +593,8 @@ impl Shrinker {
 
 impl Small {
     fn new(input: &VideoInfo, region: Region, (width, height): (usize, usize)) -> Result<Self, BoolError> {
-        let info = VideoInfo::builder(VideoFormat::Rgb, width as u32, height as u32)
-            .fps(input.fps())
-            .interlace_mode(input.interlace_mode())
-            .build()?;
+        let info =
+            VideoInfo::builder(VideoFormat::Rgb, width as u32, height as u32).fps(input.fps()).build()?;
         let converter = part_converter(input, region, &info)?;
         let buffer = gst::Buffer::with_size(info.size())?;
         let picture = VideoFrame::from_buffer_writable(buffer, &info)
@@ -620,14 +619,12 @@ fn is_aligned(region: Region, format: &VideoFormatInfo) -> bool {
 ///
 /// # Errors
 /// The format cannot be converted.
-fn can_crop(input: &VideoInfo) -> Result<bool, BoolError> {
+fn can_crop(format: VideoFormat) -> Result<bool, BoolError> {
     const WIDTH: usize = 96;
     const HEIGHT: usize = 64;
     /// Pixels this close to the border of a region have chroma of pixels outside of it.
     const BORDER: usize = 8;
-    let info = VideoInfo::builder(input.format(), WIDTH as u32, HEIGHT as u32)
-        .interlace_mode(input.interlace_mode())
-        .build()?;
+    let info = VideoInfo::builder(format, WIDTH as u32, HEIGHT as u32).build()?;
     let mut state = 1u32;
     let noise = (0..info.size()).map(|_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -774,7 +771,26 @@ fn part_converter(
 pub fn converter(input: &VideoInfo, output: &VideoInfo) -> Result<gst_video::VideoConverter, BoolError> {
     let mut config = gst_video::VideoConverterConfig::new();
     config.set_threads(threads(input));
-    gst_video::VideoConverter::new(input, output, Some(config))
+    gst_video::VideoConverter::new(&with_matrix(input, output)?, output, Some(config))
+}
+
+/// Returns the format with a colour matrix. Grey files may have none, and GStreamer takes their neutral chroma for colours
+/// then.
+fn with_matrix(input: &VideoInfo, output: &VideoInfo) -> Result<VideoInfo, BoolError> {
+    let (from, to) = (input.colorimetry(), output.colorimetry());
+    if !input.is_gray() || from.matrix() != gst_video::VideoColorMatrix::Unknown || !output.is_yuv() {
+        return Ok(input.clone());
+    }
+    let colorimetry =
+        gst_video::VideoColorimetry::new(from.range(), to.matrix(), to.transfer(), to.primaries());
+    VideoInfo::builder(input.format(), input.width(), input.height())
+        .fps(input.fps())
+        .interlace_mode(input.interlace_mode())
+        .colorimetry(&colorimetry)
+        .stride(input.stride())
+        .offset(input.offset())
+        .size(input.size())
+        .build()
 }
 
 /// As [`converter`], without dithering, so that samples that do not change in an unpacked format are those of before.
@@ -788,7 +804,7 @@ pub fn exact_converter(
     let mut config = gst_video::VideoConverterConfig::new();
     config.set_threads(threads(input));
     config.set_dither_method(gst_video::VideoDitherMethod::None);
-    gst_video::VideoConverter::new(input, output, Some(config))
+    gst_video::VideoConverter::new(&with_matrix(input, output)?, output, Some(config))
 }
 
 /// Returns the format in which whole frames of `info` are converted: interlaced frames whose fields have an odd number of
@@ -798,7 +814,15 @@ pub fn exact_converter(
 /// # Errors
 /// GStreamer does not accept the format.
 pub fn safe_to_convert(info: &VideoInfo) -> Result<VideoInfo, BoolError> {
-    if !info.is_interlaced() || info.height().is_multiple_of(4) {
+    if info.height().is_multiple_of(4) { Ok(info.clone()) } else { progressive(info) }
+}
+
+/// Returns the format of the same frames as progressive ones.
+///
+/// # Errors
+/// GStreamer does not accept the format.
+fn progressive(info: &VideoInfo) -> Result<VideoInfo, BoolError> {
+    if !info.is_interlaced() {
         return Ok(info.clone());
     }
     VideoInfo::builder(info.format(), info.width(), info.height())
@@ -1008,6 +1032,61 @@ mod tests {
         {
             let info = VideoInfo::builder(format.parse().unwrap(), 256, 192).build().unwrap();
             assert!(Shrinker::new(&info).can_crop, "{format}");
+        }
+    }
+
+    #[test]
+    fn grey_without_a_matrix_stays_grey() {
+        gst::init().unwrap();
+        for format in [VideoFormat::Gray8, VideoFormat::Gray16Le] {
+            let colorimetry = "1:0:0:0".parse().unwrap();
+            let grey = VideoInfo::builder(format, 32, 16).colorimetry(&colorimetry).build().unwrap();
+            let output = VideoInfo::builder(VideoFormat::A420, 32, 16).build().unwrap();
+            let data: Vec<u8> = (0..grey.size()).map(|index| (index % 251) as u8).collect();
+            let buffer = gst::Buffer::from_slice(data);
+            let from = Frame::from_buffer_ref_readable(&buffer, &grey).unwrap();
+            let mut to = gst::Buffer::with_size(output.size()).unwrap();
+            {
+                let mut to = FrameMut::from_buffer_ref_writable(to.get_mut().unwrap(), &output).unwrap();
+                converter(&grey, &output).unwrap().frame_ref(&from, &mut to);
+                for plane in [1, 2] {
+                    assert!(
+                        to.plane_data(plane).unwrap().iter().all(|value| value.abs_diff(128) <= 1),
+                        "{format:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_network_sees_interlaced_frames_as_progressive_ones() {
+        gst::init().unwrap();
+        let noise: Vec<u8> =
+            (0..256 * 192 * 3u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for format in [
+            VideoFormat::I420,
+            VideoFormat::Nv12,
+            VideoFormat::A420,
+            VideoFormat::P01010le,
+            VideoFormat::Yuy2,
+        ] {
+            for region in [Region::whole((256, 192)), Region { x: 32, y: 18, width: 160, height: 120 }] {
+                let pictures =
+                    [gst_video::VideoInterlaceMode::Progressive, gst_video::VideoInterlaceMode::Interleaved]
+                        .map(|mode| {
+                            let info =
+                                VideoInfo::builder(format, 256, 192).interlace_mode(mode).build().unwrap();
+                            let buffer = gst::Buffer::from_slice(noise[..info.size()].to_vec());
+                            let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
+                            View::new(&frame, &mut Shrinker::new(&info))
+                                .crop(region, (96, 64))
+                                .unwrap()
+                                .data
+                                .to_vec()
+                        });
+                assert!(pictures[0] == pictures[1], "{format:?}");
+            }
         }
     }
 

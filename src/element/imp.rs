@@ -375,6 +375,7 @@ impl BaseTransformImpl for FastGanSeg {
                 if let Err(error) = drained {
                     self.post_drain_error(error);
                 }
+                self.warn_nobody_found();
                 self.check_alpha();
             }
             EventView::StreamStart(start) => {

@@ -26,7 +26,7 @@ use super::shared::{Shared, lock};
 use super::snapshot::Snapshot;
 use super::statistics::Origin;
 use super::stream::{Host, Stream};
-use super::{CAT, Mode, caps};
+use super::{CAT, Mode, RefAuto, caps};
 use crate::device;
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
@@ -220,6 +220,22 @@ impl FastGanSeg {
             );
         } else {
             gst::info!(CAT, imp = self, "No NVIDIA GPU, running on the CPU: {reason}");
+        }
+    }
+
+    /// Warns at the end of a stream in which `ref-auto` has found nobody.
+    pub(super) fn warn_nobody_found(&self) {
+        let shared = self.shared();
+        let nobody = shared.slot.state() == State::None && shared.statistics.counts().0 > 0;
+        drop(shared);
+        let searches = self.settings().ref_auto != RefAuto::None;
+        if nobody && searches {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::NotFound,
+                ("ref-auto has found no person in the video, so that all of its frames were output opaque: set ref-mask to \
+                     a PNG of the object, or ref-box to a box around it")
+            );
         }
     }
 

@@ -200,6 +200,8 @@ pub struct ReferenceSlot {
     /// Ids and references of the streams that have their own, the most recent stream last.
     streams: VecDeque<(String, References)>,
     change: Option<Change>,
+    /// References that the current stream had before masks that no buffer has taken yet.
+    replaced: Option<References>,
     /// Number of changes that the streaming thread has taken and not applied yet.
     taken_changes: u32,
     state: State,
@@ -334,16 +336,22 @@ impl ReferenceSlot {
     }
 
     /// Handles the start of stream `id`. If it differs from the current one, its own reference is armed, or the
-    /// last one that was set if it has none. Returns whether this arms a reference.
+    /// last one that was set if it has none. A mask that was set for the next buffer is that of the stream. Returns whether
+    /// this arms a reference.
     pub fn start_stream(&mut self, id: &str) -> bool {
         if self.stream.as_deref() == Some(id) {
             return false;
         }
         let first = self.stream.is_none();
+        let is_for_next = !first && matches!(self.change, Some(Change::Arm(_)));
+        if let Some(replaced) = self.replaced.take().filter(|_| is_for_next) {
+            self.keep(replaced);
+        }
         self.stream = Some(id.to_owned());
         self.epoch += u64::from(!first);
         let own = self.streams.iter().position(|(known, _)| known == id);
         let own = own.and_then(|index| self.streams.remove(index)).map(|(_, references)| references);
+        let own = own.filter(|_| !is_for_next);
         let resumes = own.as_ref().is_some_and(|own| own.iter().all(|reference| reference.image.is_some()));
         if !first && self.references.iter().any(|reference| reference.bound_to_stream) {
             self.references.clear();
@@ -364,8 +372,8 @@ impl ReferenceSlot {
     /// Whether [`keep_seed_frame`](Self::keep_seed_frame) needs the frame that `reference` was applied to: the reference has no image and
     /// belongs to the current stream, which may resume it later.
     pub fn needs_picture(&self, reference: &Arc<Reference>) -> bool {
-        let is_same = |other: &Arc<Reference>| Arc::ptr_eq(other, reference);
-        reference.image.is_none() && self.own().is_some_and(|own| own.iter().any(is_same))
+        let mut of_stream = self.own().into_iter().chain(&self.replaced).flatten();
+        reference.image.is_none() && of_stream.any(|other| Arc::ptr_eq(other, reference))
     }
 
     /// Keeps the mask of `reference` with `image`, the frame that it was applied to, for the case that the current
@@ -378,7 +386,8 @@ impl ReferenceSlot {
         let seeded =
             Reference { bound_to_stream: reference.bound_to_stream, ..Reference::shared(mask, Some(image)) };
         let seeded = Arc::new(seeded);
-        let own = self.streams.back_mut().into_iter().flat_map(|(_, references)| references);
+        let own = self.streams.back_mut().map(|(_, references)| references);
+        let own = own.into_iter().chain(&mut self.replaced).flatten();
         for other in own.filter(|other| Arc::ptr_eq(other, reference)) {
             *other = seeded.clone();
         }
@@ -411,6 +420,7 @@ impl ReferenceSlot {
     /// Takes the change for the next buffer. [`change_applied`](Self::change_applied) must be called when it is applied.
     pub fn take_change(&mut self) -> Option<Change> {
         let change = self.change.take();
+        self.replaced = None;
         self.taken_changes += u32::from(change.is_some());
         change
     }
@@ -459,6 +469,9 @@ impl ReferenceSlot {
 
     /// Sets the reference of the current stream and of those without one of their own.
     fn set(&mut self, reference: Option<Reference>) {
+        if !matches!(self.change, Some(Change::Arm(_))) {
+            self.replaced = Some(self.own().cloned().unwrap_or_default());
+        }
         self.references = reference.into_iter().map(Arc::new).collect();
         self.keep(self.references.clone());
         self.change(match self.references.is_empty() {
@@ -549,8 +562,9 @@ mod tests {
         armed_on(&mut slot, "a");
         armed_on(&mut slot, "b");
         slot.set_from_application(wide(2).unwrap());
+        assert_eq!(armed_on(&mut slot, "b"), Some((2, false)));
         assert_eq!(armed_on(&mut slot, "a"), Some((1, true)), "its own reference");
-        assert_eq!(armed_on(&mut slot, "b"), Some((2, false)), "set but not seeded yet");
+        assert_eq!(armed_on(&mut slot, "b"), Some((2, true)));
         assert_eq!(armed_on(&mut slot, "c"), Some((2, false)));
         let load = slot.begin_load().unwrap();
         slot.finish_load(load, None);
@@ -559,6 +573,21 @@ mod tests {
         assert_eq!(armed_on(&mut slot, "a"), Some((1, true)));
         slot.set_from_application(wide(3).unwrap());
         assert_eq!(armed_on(&mut slot, "d"), Some((3, false)), "it had no reference");
+    }
+
+    #[test]
+    fn a_mask_set_together_with_a_switch_is_that_of_the_new_stream() {
+        let mut slot = ReferenceSlot::default();
+        slot.start(wide(1));
+        armed_on(&mut slot, "a");
+        armed_on(&mut slot, "b");
+        assert_eq!(armed_on(&mut slot, "a"), Some((1, true)));
+        for width in [2, 3] {
+            slot.set_from_application(wide(width).unwrap());
+        }
+        assert_eq!(armed_on(&mut slot, "b"), Some((3, false)), "in place of its own reference");
+        assert_eq!(armed_on(&mut slot, "a"), Some((1, true)), "its own reference");
+        assert_eq!(armed_on(&mut slot, "b"), Some((3, true)));
     }
 
     /// Such a reference was used at the same place of another video.
@@ -593,10 +622,12 @@ mod tests {
         let Some(Change::Arm(first)) = slot.take_change() else { panic!("a reference") };
         slot.change_applied();
         slot.set_from_application(wide(2).unwrap());
-        assert!(!slot.needs_picture(&first[0]));
         slot.keep_seed_frame(&first[0], picture());
-        armed_on(&mut slot, "b");
         assert_eq!(armed_on(&mut slot, "a"), Some((2, false)));
+        assert!(!slot.needs_picture(&first[0]));
+        slot.set_from_application(wide(3).unwrap());
+        assert_eq!(armed_on(&mut slot, "b"), Some((3, false)));
+        assert_eq!(armed_on(&mut slot, "a"), Some((2, true)));
     }
 
     #[test]
