@@ -435,7 +435,7 @@ fn pictures() {
 fn weights_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.safetensors");
-    let seeds: Vec<Vec<u8>> = [Kind::Float, Kind::Half]
+    let seeds: Vec<Vec<u8>> = [Kind::Float, Kind::Half, Kind::Int8]
         .into_iter()
         .map(|kind| {
             let config = Config { width: 0.01, network_size: [32, 32], ..Config::lite() };

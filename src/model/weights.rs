@@ -13,7 +13,8 @@
 //! | `licence` | licence of the weights |
 //!
 //! `format` and `config` are required; further keys are allowed. Tensors are named as in the network's variable
-//! store and may be F32, F16 or BF16; they are converted to float32. Sizes and shapes stated in a file are checked
+//! store and may be F32, F16, BF16 or I8; they are converted to float32. Those of I8 are multiplied with the tensor
+//! `<name>.scale` (outputs), F32, one factor for each output channel. Sizes and shapes stated in a file are checked
 //! against its actual size and the network before they are used.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,11 @@ use crate::{Error, Result};
 
 /// Maximum file size in bytes; larger files are refused before they are read.
 pub const MAX_BYTES: u64 = 2 << 30;
+
+/// Ending of the name of a tensor with the scales of an I8 tensor.
+const SCALE: &str = ".scale";
+/// The largest value of an I8 tensor; the smallest is its negative.
+const MAX_INT8: f64 = 127.0;
 
 /// Version of the layout of names and metadata.
 pub const FORMAT: &str = "1";
@@ -147,7 +153,7 @@ pub type Tensors = BTreeMap<String, Tensor>;
 /// Reads every tensor of a `.safetensors` file in memory as float32; error messages name it `origin`.
 ///
 /// # Errors
-/// [`Error::Weights`] if it is not safetensors, or a tensor is not F32, F16 or BF16, or not finite.
+/// [`Error::Weights`] if it is not safetensors, or a tensor is not F32, F16, BF16 or I8, or not finite.
 pub(super) fn read_tensors(bytes: &[u8], origin: &Path) -> Result<Tensors> {
     Ok(all_tensors(&Container::new(origin, bytes.to_vec())?)?.0)
 }
@@ -155,15 +161,15 @@ pub(super) fn read_tensors(bytes: &[u8], origin: &Path) -> Result<Tensors> {
 /// Reads every tensor of the file `path` as float32, and its metadata.
 ///
 /// # Errors
-/// [`Error::Read`] if it cannot be read. [`Error::Weights`] if it is not safetensors, or a tensor is not F32, F16 or BF16,
-/// or not finite.
+/// [`Error::Read`] if it cannot be read. [`Error::Weights`] if it is not safetensors, or a tensor is not F32, F16, BF16 or
+/// I8, or not finite.
 pub fn open_tensors(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
     all_tensors(&Container::open(path)?)
 }
 
 fn all_tensors(container: &Container) -> Result<(Tensors, BTreeMap<String, String>)> {
     let metadata = container.header.metadata().clone().unwrap_or_default().into_iter().collect();
-    let tensors = container.header.tensors();
+    let tensors = container.tensors();
     let tensors = tensors.into_iter().map(|(name, info)| Ok((name.clone(), container.value(&name, info)?)));
     Ok((tensors.collect::<Result<_>>()?, metadata))
 }
@@ -239,7 +245,7 @@ impl Container {
             return Ok(());
         }
         let count: u64 =
-            self.header.tensors().values().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
+            self.tensors().values().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
         let minimum = config.min_parameters();
         if count < minimum {
             return Err(self.refuse(format!(
@@ -250,9 +256,19 @@ impl Container {
         Ok(())
     }
 
+    /// Tensors by name, without the scales of I8.
+    fn tensors(&self) -> BTreeMap<String, &TensorInfo> {
+        let all: BTreeMap<String, &TensorInfo> = self.header.tensors().into_iter().collect();
+        let is_scale = |name: &str| {
+            let scaled = name.strip_suffix(SCALE).and_then(|name| all.get(name));
+            scaled.is_some_and(|tensor| tensor.dtype == Dtype::I8)
+        };
+        all.iter().filter(|(name, _)| !is_scale(name)).map(|(name, tensor)| (name.clone(), *tensor)).collect()
+    }
+
     /// The file may lack the tensors whose names start with `optional`, unless it is empty.
     fn fill(&self, store: &VarStore, optional: &str) -> Result<()> {
-        let tensors = self.header.tensors();
+        let tensors = self.tensors();
         let mut variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
         if !optional.is_empty() {
             variables.retain(|name, _| tensors.contains_key(name) || !name.starts_with(optional));
@@ -283,7 +299,7 @@ impl Container {
     }
 
     fn fill_partly(&self, store: &VarStore, prefix: &str) -> Result<Partial> {
-        let tensors: BTreeMap<String, &TensorInfo> = self.header.tensors().into_iter().collect();
+        let tensors = self.tensors();
         let prefix = format!("{prefix}.");
         let mut variables: BTreeMap<String, Tensor> =
             store.variables().into_iter().filter(|(name, _)| name.starts_with(&prefix)).collect();
@@ -318,12 +334,32 @@ impl Container {
         }
         match kind(tensor.dtype) {
             Some(_) => Ok(()),
-            None => Err(refuse(format!("expected type F32, F16 or BF16, found {}", tensor.dtype))),
+            None => Err(refuse(format!("expected type F32, F16, BF16 or I8, found {}", tensor.dtype))),
         }
     }
 
     /// Returns a tensor as float32; call [`check`](Self::check) first.
     fn value(&self, name: &str, tensor: &TensorInfo) -> Result<Tensor> {
+        let value = self.stored(name, tensor)?;
+        if tensor.dtype != Dtype::I8 {
+            return Ok(value);
+        }
+        let scale = format!("{name}{SCALE}");
+        let stated = self.header.info(&scale);
+        let outputs = &tensor.shape[..tensor.shape.len().min(1)];
+        let Some(stated) = stated.filter(|stated| stated.dtype == Dtype::F32 && stated.shape == outputs)
+        else {
+            let reason = format!(
+                "tensor `{name}` of type I8 needs a tensor `{scale}` of type F32 and shape {outputs:?}"
+            );
+            return Err(self.refuse(reason));
+        };
+        let mut shape = vec![1; value.dim().max(1)];
+        shape[0] = -1;
+        Ok(value.f_mul(&self.stored(&scale, stated)?.f_reshape(shape)?)?)
+    }
+
+    fn stored(&self, name: &str, tensor: &TensorInfo) -> Result<Tensor> {
         let (from, to) = tensor.data_offsets;
         let bytes = self.bytes.get(self.start + from..self.start + to);
         let (Some(bytes), Some(kind)) = (bytes, kind(tensor.dtype)) else {
@@ -381,8 +417,8 @@ pub fn load_backbone(path: &Path, store: &VarStore, prefix: &str) -> Result<()> 
     }
 }
 
-/// Writes the variables of a network as `kind` (float32, float16 or bfloat16), with its configuration and further
-/// metadata. The write is atomic: an incomplete file never appears under `path`.
+/// Writes the variables of a network as `kind` (float32, float16, bfloat16 or int8), with its configuration and further
+/// metadata. As int8, vectors are written in float16. The write is atomic: an incomplete file never appears under `path`.
 ///
 /// # Errors
 /// [`Error::Write`] if the file cannot be written. [`Error::Weights`] on another kind, or naming the tensor if a
@@ -434,27 +470,43 @@ fn encode_tensors(
     metadata: BTreeMap<String, String>,
     kind: Kind,
 ) -> Result<Vec<u8>> {
-    let dtype = match kind {
-        Kind::Float => Dtype::F32,
-        Kind::Half => Dtype::F16,
-        Kind::BFloat16 => Dtype::BF16,
-        _ => return Err(refuse(path, "weights are written as float32, float16 or bfloat16 only")),
-    };
     let mut values = Vec::new();
-    for (name, variable) in tensors {
-        let value = variable.f_detach()?.f_to_kind(kind)?.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let mut add = |name: String, value: &Tensor, kind: Kind| {
+        let Some(dtype) = dtype(kind) else {
+            return Err(refuse(path, "weights are written as float32, float16, bfloat16 or int8 only"));
+        };
+        let value = value.f_to_kind(kind)?.f_to_device(Device::Cpu)?.f_contiguous()?;
         if !all_finite(&value)? {
             return Err(refuse(path, format!("tensor `{name}` holds values that are not finite as {dtype}")));
         }
         let mut bytes = vec![0; value.numel() * kind.elt_size_in_bytes()];
         value.f_copy_data_u8(&mut bytes, value.numel())?;
         let shape: Vec<usize> = value.size().iter().map(|side| *side as usize).collect();
-        values.push((name, shape, bytes));
+        values.push((name, dtype, shape, bytes));
+        Ok(())
+    };
+    for (name, variable) in tensors {
+        let value = variable.f_detach()?;
+        match kind {
+            Kind::Int8 if value.dim() > 1 => {
+                let outputs = value.f_flatten(1, -1)?.f_to_kind(Kind::Float)?;
+                let scale = outputs.f_abs()?.f_amax([1], false)?.f_div_scalar(MAX_INT8)?;
+                let steps =
+                    outputs.f_div(&scale.f_clamp_min(f64::from(f32::MIN_POSITIVE))?.f_unsqueeze(1)?)?;
+                if !all_finite(&steps)? {
+                    return Err(refuse(path, format!("tensor `{name}` holds values that are not finite")));
+                }
+                add(name.clone() + SCALE, &scale, Kind::Float)?;
+                add(name, &steps.f_round()?.f_view_as(&value)?, kind)?;
+            }
+            Kind::Int8 => add(name, &value, Kind::Half)?,
+            _ => add(name, &value, kind)?,
+        }
     }
     let invalid = |error: safetensors::SafeTensorError| refuse(path, error.to_string());
     let views = values
         .iter()
-        .map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)))
+        .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(invalid)?;
     safetensors::serialize(views, Some(metadata.into_iter().collect())).map_err(invalid)
@@ -487,13 +539,20 @@ fn refuse(path: &Path, reason: impl Into<String>) -> Error {
     Error::Weights { path: path.to_owned(), reason: reason.into() }
 }
 
+/// Number formats of a file.
+const FORMATS: [(Dtype, Kind); 4] = [
+    (Dtype::F32, Kind::Float),
+    (Dtype::F16, Kind::Half),
+    (Dtype::BF16, Kind::BFloat16),
+    (Dtype::I8, Kind::Int8),
+];
+
 fn kind(dtype: Dtype) -> Option<Kind> {
-    match dtype {
-        Dtype::F32 => Some(Kind::Float),
-        Dtype::F16 => Some(Kind::Half),
-        Dtype::BF16 => Some(Kind::BFloat16),
-        _ => None,
-    }
+    FORMATS.iter().find(|format| format.0 == dtype).map(|format| format.1)
+}
+
+fn dtype(kind: Kind) -> Option<Dtype> {
+    FORMATS.iter().find(|format| format.1 == kind).map(|format| format.0)
 }
 
 /// One pass: infinities and NaN survive a sum, and a double holds the sum of any finite float32s.

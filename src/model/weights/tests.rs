@@ -84,7 +84,9 @@ fn with_metadata(path: &Path, change: impl FnOnce(&mut HashMap<String, String>))
 #[test]
 fn saved_weights_are_read_back() {
     let folder = Folder::new();
-    for (kind, tolerance) in [(Kind::Float, 0.0), (Kind::Half, 1e-3), (Kind::BFloat16, 1e-2)] {
+    for (kind, tolerance) in
+        [(Kind::Float, 0.0), (Kind::Half, 1e-3), (Kind::BFloat16, 1e-2), (Kind::Int8, 1e-2)]
+    {
         let written = store(1);
         write(&folder.path(), &written, kind).unwrap();
         let weights = Weights::open(&folder.path()).unwrap();
@@ -107,6 +109,31 @@ fn saved_weights_are_read_back() {
 }
 
 #[test]
+fn int8_has_a_scale_for_each_output_channel() {
+    let folder = Folder::new();
+    let written = store(1);
+    tch::no_grad(|| {
+        let weight = written.variables()["net.weight"].shallow_clone();
+        let _ = weight.get(0).fill_(0.0);
+        let _ = weight.get(1).f_mul_scalar_(1e-3).unwrap();
+    });
+    write(&folder.path(), &written, Kind::Int8).unwrap();
+    let read = store(2);
+    Weights::open(&folder.path()).unwrap().fill(&read).unwrap();
+    let [written, read] = [&written, &read].map(|store| store.variables()["net.weight"].detach());
+    let scale = written.abs().amax([1, 2, 3], true) / MAX_INT8;
+    assert!(bool::try_from(((&read - &written).abs() * 1.99).le_tensor(&scale).all()).unwrap());
+
+    let mut bytes = fs::read(folder.path()).unwrap();
+    let at = bytes.windows(SCALE.len()).position(|part| part == SCALE.as_bytes()).unwrap();
+    bytes[at..at + SCALE.len()].copy_from_slice(b".other");
+    fs::write(folder.path(), bytes).unwrap();
+    let read = store(2);
+    let error = message(Weights::open(&folder.path()).unwrap().fill(&read), &folder.path());
+    assert!(error.contains("unexpected tensor `net.weight.other`"), "{error}");
+}
+
+#[test]
 fn a_failed_write_leaves_the_old_file() {
     let folder = Folder::new();
     write(&folder.path(), &store(1), Kind::Float).unwrap();
@@ -121,7 +148,7 @@ fn a_failed_write_leaves_the_old_file() {
     assert!(matches!(write(&nowhere, &store(1), Kind::Float), Err(Error::Write { .. })));
     assert!(
         message(write(&folder.path(), &store(1), Kind::Double), &folder.path())
-            .contains("float32, float16 or bfloat16")
+            .contains("float32, float16, bfloat16 or int8")
     );
 }
 
@@ -258,7 +285,7 @@ fn tensors_of_another_type_or_not_finite_are_refused() {
     let _ = (&store.root() / "net").zeros("bias", &[2]);
     put(Dtype::I64, &[0; 16]);
     let error = message(Weights::open(&folder.path()).unwrap().fill(&store), &folder.path());
-    assert!(error.contains("`net.bias`: expected type F32, F16 or BF16, found I64"), "{error}");
+    assert!(error.contains("`net.bias`: expected type F32, F16, BF16 or I8, found I64"), "{error}");
     put(Dtype::F32, &[0, 0, 0x80, 0x7f, 0, 0, 0, 0]);
     let error = message(Weights::open(&folder.path()).unwrap().fill(&store), &folder.path());
     assert!(error.contains("`net.bias` holds values that are not finite"), "{error}");
