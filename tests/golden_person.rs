@@ -2,6 +2,8 @@
 
 //! Compares the person network with recorded outputs of LiteRT with the same weights (`scripts/convert_person.py`).
 
+mod person_picture;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -12,34 +14,9 @@ use tch::{Device, Kind, Tensor};
 /// Every third row and column is recorded.
 const STEP: i64 = 3;
 
-/// A head and shoulders on a gradient, as `picture` in the script.
 fn picture() -> OwnedPicture {
-    let mut rgb = Vec::new();
-    for y in 0..HEIGHT {
-        for x in 0..WIDTH {
-            let ellipse = |u: i64, v: i64, across: i64, down: i64, radius: i64| {
-                (x - u).pow(2) * across + (y - v).pow(2) * down < radius.pow(2)
-            };
-            let eye = |u: i64| (x - u).pow(2) + (y - 56).pow(2) < 6;
-            let head = ellipse(120, 58, 16, 9, 96);
-            let pixel = if (x - 120).abs() < 7 && (y - 74).abs() < 2 {
-                [160, 70, 70]
-            } else if eye(111) || eye(129) {
-                [40, 30, 30]
-            } else if head && y < 42 {
-                [60, 40, 30]
-            } else if head {
-                [220, 170, 140]
-            } else if (x - 120).abs() < 11 && y > 70 && y < 112 {
-                [200, 150, 125]
-            } else if ellipse(120, 150, 4, 9, 140) {
-                [40, 50, 110]
-            } else {
-                [90 + x * 60 / 255, 120 + y * 60 / 143, 150]
-            };
-            rgb.extend(pixel.map(|value| value as u8));
-        }
-    }
+    let rgb =
+        (0..HEIGHT).flat_map(|y| (0..WIDTH).flat_map(move |x| person_picture::pixel(x, y, 0))).collect();
     OwnedPicture::from_rgb(WIDTH as usize, HEIGHT as usize, rgb).unwrap()
 }
 

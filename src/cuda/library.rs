@@ -2,6 +2,8 @@
 
 //! Loads the compiled `shim.cpp`, and other libraries that are part of a program.
 
+use std::ffi::{CStr, c_char};
+
 use libloading::Library;
 
 /// The shared library; empty if the build script could not compile it.
@@ -56,4 +58,27 @@ pub fn open_embedded(bytes: &[u8]) -> Result<Library, String> {
 #[cfg(not(target_os = "linux"))]
 pub fn open_embedded(_: &[u8]) -> Result<Library, String> {
     Err("shared libraries that are part of a program are supported on Linux only".into())
+}
+
+/// Returns a function of a library.
+///
+/// # Errors
+/// The library has no such symbol.
+///
+/// # Safety
+/// `T` must be the type of the symbol.
+pub unsafe fn find<T: Copy>(library: &Library, symbol: &str) -> Result<T, String> {
+    // SAFETY: guaranteed by the caller.
+    let found = unsafe { library.get::<T>(format!("{symbol}\0").as_bytes()) };
+    found.map(|symbol| *symbol).map_err(|error| error.to_string())
+}
+
+/// Returns the first line of the message that `error` returns.
+///
+/// # Safety
+/// `error` must return a null-terminated string that stays valid until the next failed call on this thread.
+pub unsafe fn message(error: unsafe extern "C" fn() -> *const c_char) -> String {
+    // SAFETY: guaranteed by the caller.
+    let reason = unsafe { CStr::from_ptr(error()) }.to_string_lossy();
+    reason.lines().next().unwrap_or_default().to_owned()
 }

@@ -11,7 +11,7 @@ mod library;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::{Arc, OnceLock};
 
-pub use self::library::open_embedded;
+pub use self::library::{find, message, open_embedded};
 use libloading::Library;
 use tch::Tensor;
 
@@ -59,17 +59,10 @@ impl Shim {
     }
 
     fn resolve(library: Library) -> Result<Self, String> {
-        /// # Safety
-        /// `T` must be the type of the symbol.
-        unsafe fn find<T: Copy>(library: &Library, name: &str) -> Result<T, String> {
-            let symbol = format!("fastganseg_cuda_{name}\0");
-            // SAFETY: guaranteed by the caller.
-            let found = unsafe { library.get::<T>(symbol.as_bytes()) };
-            found.map(|symbol| *symbol).map_err(|error| error.to_string())
-        }
         // SAFETY: the types are those of the declarations in shim.cpp.
         unsafe {
-            let version = find::<unsafe extern "C" fn() -> *const c_char>(&library, "libtorch")?;
+            let name = |name: &str| format!("fastganseg_cuda_{name}");
+            let version = find::<unsafe extern "C" fn() -> *const c_char>(&library, &name("libtorch"))?;
             let version = CStr::from_ptr(version()).to_string_lossy();
             if version != LIBTORCH {
                 return Err(format!(
@@ -77,21 +70,21 @@ impl Shim {
                 ));
             }
             Ok(Self(Arc::new(Functions {
-                error: find(&library, "error")?,
-                stream_new: find(&library, "stream_new")?,
-                stream_free: find(&library, "stream_free")?,
-                stream_enter: find(&library, "stream_enter")?,
-                stream_leave: find(&library, "stream_leave")?,
-                stream_wait: find(&library, "stream_wait")?,
-                copy: find(&library, "copy")?,
-                pool: find(&library, "pool")?,
-                graph_begin: find(&library, "graph_begin")?,
-                graph_end: find(&library, "graph_end")?,
-                graph_replay: find(&library, "graph_replay")?,
-                graph_free: find(&library, "graph_free")?,
-                empty_cache: find(&library, "empty_cache")?,
-                limit: find(&library, "limit")?,
-                memory: find(&library, "memory")?,
+                error: find(&library, &name("error"))?,
+                stream_new: find(&library, &name("stream_new"))?,
+                stream_free: find(&library, &name("stream_free"))?,
+                stream_enter: find(&library, &name("stream_enter"))?,
+                stream_leave: find(&library, &name("stream_leave"))?,
+                stream_wait: find(&library, &name("stream_wait"))?,
+                copy: find(&library, &name("copy"))?,
+                pool: find(&library, &name("pool"))?,
+                graph_begin: find(&library, &name("graph_begin"))?,
+                graph_end: find(&library, &name("graph_end"))?,
+                graph_replay: find(&library, &name("graph_replay"))?,
+                graph_free: find(&library, &name("graph_free"))?,
+                empty_cache: find(&library, &name("empty_cache"))?,
+                limit: find(&library, &name("limit"))?,
+                memory: find(&library, &name("memory"))?,
                 _library: std::mem::ManuallyDrop::new(library),
             })))
         }
@@ -101,9 +94,8 @@ impl Shim {
         if status == 0 {
             return Ok(());
         }
-        // SAFETY: a null-terminated string that stays valid until the next failed call on this thread.
-        let reason = unsafe { CStr::from_ptr((self.0.error)()) }.to_string_lossy();
-        Err(Error::Cuda(reason.lines().next().unwrap_or_default().to_owned()))
+        // SAFETY: the function is that of shim.cpp.
+        Err(Error::Cuda(unsafe { message(self.0.error) }))
     }
 
     /// Returns a high-priority stream of CUDA device number `device`.

@@ -216,13 +216,8 @@ fn cover(picture: &OwnedPicture, info: &VideoInfo) -> Result<Vec<Vec<u8>>, BoolE
     let rows = side(view.width as f64 / aspect, view.height);
     let (left, top) = ((view.width - columns) / 2, (view.height - rows) / 2);
 
-    let rgb = |width: u32, height: u32| {
-        VideoInfo::builder(VideoFormat::Rgb, width, height)
-            .fps(info.fps())
-            .interlace_mode(info.interlace_mode())
-            .build()
-    };
-    let (crop_info, scaled_info) = (rgb(columns as u32, rows as u32)?, rgb(info.width(), info.height())?);
+    let rgb = |size: (u32, u32)| frame::in_format(info, VideoFormat::Rgb, size);
+    let (crop_info, scaled_info) = (rgb((columns as u32, rows as u32))?, rgb((info.width(), info.height()))?);
     let mut crop = vec![0; crop_info.size()];
     for (y, row) in crop.chunks_mut(crop_info.stride()[0] as usize).enumerate() {
         row[..3 * columns].copy_from_slice(&view.data[(top + y) * view.stride + 3 * left..][..3 * columns]);

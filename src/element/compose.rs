@@ -53,7 +53,7 @@ pub struct Composer {
     /// Alpha planes of the objects, for formats into which alpha cannot be written directly.
     alphas: Vec<u8>,
     /// Marks to be drawn in the next overlay.
-    marks: Option<Marks>,
+    pub marks: Option<Marks>,
     scratch: Vec<u8>,
 }
 
@@ -208,11 +208,6 @@ impl Composer {
             marks: None,
             scratch: Vec::new(),
         })
-    }
-
-    /// Sets marks to be drawn in the next overlay.
-    pub fn set_marks(&mut self, marks: Option<Marks>) {
-        self.marks = marks;
     }
 
     pub fn input(&self) -> &VideoInfo {

@@ -249,10 +249,7 @@ impl AlphaReader {
         if has_plain_alpha(&input.format_info()) {
             return Ok(Self { converter: None });
         }
-        let info = VideoInfo::builder(VideoFormat::Argb, input.width(), input.height())
-            .fps(input.fps())
-            .interlace_mode(input.interlace_mode())
-            .build()?;
+        let info = in_format(input, VideoFormat::Argb, (input.width(), input.height()))?;
         let buffer = gst::Buffer::with_size(info.size())?;
         let frame = VideoFrame::from_buffer_writable(buffer, &info)
             .map_err(|_| glib::bool_error!("Cannot map a frame to read its alpha"))?;
@@ -593,8 +590,7 @@ impl Shrinker {
 
 impl Small {
     fn new(input: &VideoInfo, region: Region, (width, height): (usize, usize)) -> Result<Self, BoolError> {
-        let info =
-            VideoInfo::builder(VideoFormat::Rgb, width as u32, height as u32).fps(input.fps()).build()?;
+        let info = in_format(input, VideoFormat::Rgb, (width as u32, height as u32))?;
         let converter = part_converter(input, region, &info)?;
         let buffer = gst::Buffer::with_size(info.size())?;
         let picture = VideoFrame::from_buffer_writable(buffer, &info)
@@ -762,6 +758,18 @@ fn part_converter(
     config.set_src_width(Some(region.width as i32));
     config.set_src_height(Some(region.height as i32));
     gst_video::VideoConverter::new(input, output, Some(config))
+}
+
+/// Format of frames of `input` that are converted to another format and size.
+///
+/// # Errors
+/// GStreamer does not accept the format.
+pub fn in_format(
+    input: &VideoInfo,
+    format: VideoFormat,
+    (width, height): (u32, u32),
+) -> Result<VideoInfo, BoolError> {
+    VideoInfo::builder(format, width, height).fps(input.fps()).interlace_mode(input.interlace_mode()).build()
 }
 
 /// Converter of whole frames; components that are stored alike in both formats are copied.
@@ -1125,13 +1133,7 @@ mod tests {
         let like =
             |format| VideoInfo::builder(format, info.width(), info.height()).fps(info.fps()).build().unwrap();
         let rgb = like(VideoFormat::Rgb);
-        let mut source = gst::Buffer::from_mut_slice(vec![0u8; rgb.size()]);
-        {
-            let mut map = source.get_mut().unwrap().map_writable().unwrap();
-            let rows = map.chunks_mut(rgb.stride()[0] as usize);
-            rows.zip(scene(width, height).chunks(3 * width))
-                .for_each(|(to, row)| to[..row.len()].copy_from_slice(row));
-        }
+        let source = padded(&scene(width, height), &rgb);
         let mut buffer = frame_of(info);
         convert(&source, &rgb, &mut buffer, info);
         let frame = Frame::from_buffer_ref_readable(&buffer, info).unwrap();
@@ -1139,9 +1141,8 @@ mod tests {
 
         let mut shrinker = Shrinker::new(info);
         let picture = shrinker.shrink(&frame, region, size, false).unwrap();
-        let rows = picture.data.chunks(picture.stride).take(size.1).flat_map(|row| &row[..3 * size.0]);
-        let shown: Vec<f32> = rows.map(|&value| f32::from(value)).collect();
-        let shown = Tensor::from_slice(&shown).reshape([1, h, w, 3]).permute([0, 3, 1, 2]);
+        let shown = Tensor::from_slice(&rows(picture.data, picture.stride, size)).to_kind(Kind::Float);
+        let shown = shown.reshape([1, h, w, 3]).permute([0, 3, 1, 2]);
 
         let deep = like(VideoFormat::Argb64);
         let mut exact = frame_of(&deep);

@@ -16,20 +16,15 @@ use gstreamer_base::subclass::base_transform::{BaseTransformMode, GenerateOutput
 use gstreamer_base::subclass::prelude::*;
 use gstreamer_video as gst_video;
 
-use super::auto_reference::AutoReference;
 use super::compose::Composer;
-use super::in_progress::InProgress;
 use super::latency::Latency;
-use super::navigation::Gestures;
 use super::process_error::{self, ProcessError};
-use super::qos::Qos;
 use super::reference::State;
 use super::request::{RequestKind, Source};
 use super::segmenter::Segmenter;
 use super::selector::Selector;
 use super::settings::{self, Settings};
 use super::shared::{Shared, lock};
-use super::statistics::Statistics;
 use super::stream::{Host, Stream};
 use super::{CAT, Mode, Quality, allocation, caps, pending, signals};
 use crate::tracker::{Launch, Options};
@@ -187,7 +182,7 @@ impl BaseTransformImpl for FastGanSeg {
             frame_threading: settings.frame_threading,
         };
         let mut segmenter = Segmenter::new(&options, settings.threads).map_err(message)?;
-        if let Some(reason) = segmenter.take_graph_warning() {
+        if let Some(reason) = segmenter.tracker_mut().take_graph_warning() {
             gst::debug!(CAT, imp = self, "{reason}");
         }
         let tracker = segmenter.tracker();
@@ -208,26 +203,23 @@ impl BaseTransformImpl for FastGanSeg {
         *self.stream() = Some(Stream::new(segmenter, auto_quality));
         let (armed, load) = {
             let mut shared = self.shared();
-            shared.active_device = active_device;
-            shared.qos = Qos::default();
-            shared.latency = latency;
-            shared.statistics = Statistics::default();
-            shared.statistics.set_network_size(network_size);
-            shared.reset = false;
-            shared.new_segment = false;
-            shared.flushed = false;
-            shared.selecting = InProgress::default();
             // What the signals requested before the start.
             let request = shared.request.take().filter(|request| request.kind == RequestKind::New);
+            *shared = Shared {
+                slot: std::mem::take(&mut shared.slot),
+                background: std::mem::take(&mut shared.background),
+                active_device,
+                latency,
+                frame_size: shared.frame_size,
+                keeps_colors: shared.keeps_colors,
+                ..Shared::default()
+            };
+            shared.statistics.set_network_size(network_size);
             match (request, prompt) {
                 (Some(request), _) => shared.request(request.prompt, request.kind),
                 (None, Some(prompt)) => shared.request(prompt, RequestKind::Property),
                 (None, None) => (),
             }
-            shared.gestures = Gestures::default();
-            shared.marks = None;
-            shared.save_mask = false;
-            shared.auto = AutoReference::default();
             // A mask that was set meanwhile is loaded next, as if it were set while playing.
             let changed = shared.slot.loads() != loads_before && !shared.slot.has_early();
             let armed = shared.slot.start(reference);
@@ -329,7 +321,7 @@ impl BaseTransformImpl for FastGanSeg {
         let video_meta = allocation::decide(query)
             .map_err(|error| gst::loggable_error!(CAT, "Cannot configure a pool for the output: {error}"))?;
         if let Some(stream) = &mut *self.stream() {
-            stream.set_video_meta(video_meta);
+            stream.video_meta = video_meta;
         }
         self.parent_decide_allocation(query)
     }
@@ -370,7 +362,7 @@ impl BaseTransformImpl for FastGanSeg {
             }
             EventView::Eos(_) => {
                 // No buffer follows that could return an error of an earlier one.
-                let earlier = self.free_stream().and_then(|mut stream| stream.as_mut()?.take_drain_error());
+                let earlier = self.free_stream().and_then(|mut stream| stream.as_mut()?.drain_error.take());
                 drained = earlier.map_or(drained, Err);
                 if let Err(error) = drained {
                     self.post_drain_error(error);
@@ -432,7 +424,7 @@ impl BaseTransformImpl for FastGanSeg {
         is_discont: bool,
         inbuf: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let drain_error = self.stream().as_mut().and_then(Stream::take_drain_error);
+        let drain_error = self.stream().as_mut().and_then(|stream| stream.drain_error.take());
         if let Some(error) = drain_error {
             return Err(error);
         }
@@ -465,7 +457,7 @@ impl BaseTransformImpl for FastGanSeg {
         }
         output.map_err(|error| {
             // The stream ends with this error, or goes on after a flush.
-            if let Some(change) = stream.take_pending().and_then(|pending| pending.change) {
+            if let Some(change) = stream.pending.take().and_then(|pending| pending.change) {
                 self.shared().slot.return_change(change);
             }
             self.flow_error(error, glib::function_name!())
@@ -526,7 +518,7 @@ impl FastGanSeg {
         let output = {
             let Some(mut stream) = self.free_stream() else { return Ok(()) };
             let Some(stream) = stream.as_mut() else { return Ok(()) };
-            let Some(pending) = stream.take_pending() else { return Ok(()) };
+            let Some(pending) = stream.pending.take() else { return Ok(()) };
             let output = stream.process(self, pending, Instant::now());
             if self.flush_if_requested(stream) {
                 return Ok(());
@@ -545,7 +537,7 @@ impl FastGanSeg {
         if let Err(error) = drained {
             gst::debug!(CAT, imp = self, "The last buffer before {what} failed: {error}");
             if let Some(stream) = &mut *self.stream() {
-                stream.set_drain_error(error);
+                stream.drain_error = Some(error);
             }
         }
         drained

@@ -182,7 +182,7 @@ impl Change {
 }
 
 /// Passes references from loading threads and the application to the streaming thread.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ReferenceSlot {
     running: bool,
     /// Id of the last load.
@@ -192,7 +192,7 @@ pub struct ReferenceSlot {
     /// See [`epoch`](Self::epoch).
     epoch: u64,
     /// Reference that was given before the start.
-    early: Option<Reference>,
+    early: Option<Arc<Reference>>,
     /// References that were set last, used by streams without their own.
     references: References,
     /// Id of the current stream.
@@ -215,7 +215,7 @@ impl ReferenceSlot {
     /// Starts with the reference that was [set](Self::set_from_application) before, otherwise with `loaded`. Returns whether there is
     /// a reference.
     pub fn start(&mut self, loaded: Option<Reference>) -> bool {
-        let reference = self.early.take().or(loaded);
+        let reference = self.early.take().or(loaded.map(Arc::new));
         self.running = true;
         self.loads += 1;
         self.done = self.loads;
@@ -250,6 +250,7 @@ impl ReferenceSlot {
     /// Sets a reference that needs no loading and replaces all earlier ones. Before the start, it is kept for the
     /// start. Returns whether it is armed.
     pub fn set_from_application(&mut self, reference: Reference) -> bool {
+        let reference = Arc::new(reference);
         if self.running {
             self.loads += 1;
             self.done = self.loads;
@@ -330,7 +331,7 @@ impl ReferenceSlot {
         if current {
             self.done = load.0;
             self.epoch += 1;
-            self.set(reference);
+            self.set(reference.map(Arc::new));
         }
         current
     }
@@ -468,11 +469,11 @@ impl ReferenceSlot {
     }
 
     /// Sets the reference of the current stream and of those without one of their own.
-    fn set(&mut self, reference: Option<Reference>) {
+    fn set(&mut self, reference: Option<Arc<Reference>>) {
         if !matches!(self.change, Some(Change::Arm(_))) {
             self.replaced = Some(self.own().cloned().unwrap_or_default());
         }
-        self.references = reference.into_iter().map(Arc::new).collect();
+        self.references = reference.into_iter().collect();
         self.keep(self.references.clone());
         self.change(match self.references.is_empty() {
             true => Change::Clear,
@@ -655,37 +656,17 @@ mod tests {
     #[derive(Clone, Default)]
     struct Simulation {
         setting: Option<u32>,
-        slot: SlotHistory,
+        slot: ReferenceSlot,
         /// Load and mask of each thread.
         loads: [Option<LoadId>; 3],
         loading: [Option<u32>; 3],
         armed: Vec<u32>,
     }
 
-    /// Steps that lead to a [`ReferenceSlot`], which cannot be cloned. References are identified by their width.
-    #[derive(Clone, Default)]
-    struct SlotHistory(Vec<Step>);
-
-    #[derive(Clone, Copy)]
-    enum Step {
-        Start,
-        Begin,
-        Finish(LoadId, u32),
-        Stop,
-    }
-
-    impl SlotHistory {
-        fn replay(&self) -> ReferenceSlot {
-            let mut slot = ReferenceSlot::default();
-            for step in &self.0 {
-                match *step {
-                    Step::Start => drop(slot.start(None)),
-                    Step::Begin => drop(slot.begin_load()),
-                    Step::Finish(load, mask) => drop(slot.finish_load(load, wide(mask))),
-                    Step::Stop => slot.stop(),
-                }
-            }
-            slot
+    impl Simulation {
+        /// The mask in use, by its width.
+        fn mask(&self) -> Option<u32> {
+            self.slot.references.first().map(|reference| reference.mask.width() as u32)
         }
     }
 
@@ -699,20 +680,14 @@ mod tests {
     fn step(simulation: &mut Simulation, thread: usize, step: usize, bad: &[u32]) {
         match step {
             0 => simulation.setting = Some(thread as u32 + 1),
-            1 => {
-                simulation.loads[thread] = simulation.slot.replay().begin_load();
-                simulation.slot.0.push(Step::Begin);
-            }
+            1 => simulation.loads[thread] = simulation.slot.begin_load(),
             2 => simulation.loading[thread] = simulation.setting,
             _ => {
                 let (Some(load), Some(mask)) = (simulation.loads[thread], simulation.loading[thread]) else {
                     return;
                 };
-                if !bad.contains(&mask) {
-                    if simulation.slot.replay().finish_load(load, wide(mask)) {
-                        simulation.armed.push(mask);
-                    }
-                    simulation.slot.0.push(Step::Finish(load, mask));
+                if !bad.contains(&mask) && simulation.slot.finish_load(load, wide(mask)) {
+                    simulation.armed.push(mask);
                 }
             }
         }
@@ -744,10 +719,9 @@ mod tests {
     #[test]
     fn in_every_order_the_last_mask_set_is_used() {
         let mut simulation = Simulation::default();
-        simulation.slot.0.push(Step::Start);
+        simulation.slot.start(None);
         let orders = all_orders(&simulation, [0; 3], &[], &|simulation| {
-            let slot = simulation.slot.replay();
-            let found = slot.references.first().map(|reference| reference.mask.width() as u32);
+            let found = simulation.mask();
             assert_eq!(found, simulation.setting);
         });
         assert_eq!(orders, 34_650, "12! / 4!³");
@@ -756,10 +730,9 @@ mod tests {
     #[test]
     fn in_every_order_a_bad_mask_does_not_replace_a_good_one() {
         let mut simulation = Simulation::default();
-        simulation.slot.0.push(Step::Start);
+        simulation.slot.start(None);
         all_orders(&simulation, [0; 3], &[2], &|simulation| {
-            let slot = simulation.slot.replay();
-            let found = slot.references.first().map(|reference| reference.mask.width() as u32);
+            let found = simulation.mask();
             if simulation.setting != Some(2) {
                 assert_eq!(found, simulation.setting);
             }
@@ -771,20 +744,21 @@ mod tests {
     #[test]
     fn in_every_order_a_stopped_element_loads_nothing() {
         let mut simulation = Simulation::default();
-        simulation.slot.0.push(Step::Start);
+        simulation.slot.start(None);
         for cut in 0..4 {
             let mut simulation = simulation.clone();
             for index in 0..cut {
                 step(&mut simulation, 0, index, &[]);
             }
-            simulation.slot.0.extend([Step::Stop, Step::Start]);
+            simulation.slot.stop();
+            simulation.slot.start(None);
             let stale = simulation.loads[0];
             for index in cut..4 {
                 step(&mut simulation, 0, index, &[]);
             }
-            assert!(stale.is_none() || simulation.slot.replay().references.is_empty());
+            assert!(stale.is_none() || simulation.mask().is_none());
         }
-        simulation.slot.0.push(Step::Stop);
+        simulation.slot.stop();
         all_orders(&simulation, [0; 3], &[], &|simulation| assert!(simulation.armed.is_empty()));
     }
 

@@ -143,13 +143,10 @@ fn convert(frame: &Frame, format: VideoFormat) -> Result<VideoFrame<Readable>, g
 fn scale(
     frame: &Frame,
     format: VideoFormat,
-    (width, height): (u32, u32),
+    size: (u32, u32),
 ) -> Result<VideoFrame<Readable>, glib::BoolError> {
     let input = frame::safe_to_convert(frame.info())?;
-    let output = VideoInfo::builder(format, width, height)
-        .fps(input.fps())
-        .interlace_mode(input.interlace_mode())
-        .build()?;
+    let output = frame::in_format(&input, format, size)?;
     let mut buffer = gst::Buffer::with_size(output.size())?;
     let inner = buffer.get_mut().ok_or_else(|| glib::bool_error!("the new buffer is not writable"))?;
     let mut out = FrameMut::from_buffer_ref_writable(inner, &output)?;

@@ -16,7 +16,7 @@ use crate::element::frame::{Frame, Shrinker, View};
 use crate::image::{FrameSource, OwnedPicture, Region};
 use crate::mask::{ObjectMask, ReferenceMask};
 use crate::matte::Matte;
-use crate::tracker::{Options, Prefetched, Presence, Quality, ReferenceUse, Tracker};
+use crate::tracker::{Options, Prefetched, Presence, ReferenceUse, Tracker};
 use crate::{Error, Result, threads};
 
 /// The tracker, and its number of threads.
@@ -118,27 +118,13 @@ impl Segmenter {
         &self.tracker
     }
 
-    /// Changes the input size of the network.
-    ///
-    /// # Errors
-    /// Those of [`Tracker::set_quality`].
-    pub fn set_quality(&mut self, quality: Quality) -> Result<()> {
-        self.tracker.set_quality(quality)
-    }
-
-    /// Returns the reason why CUDA graphs are not used, on the first call.
-    pub fn take_graph_warning(&mut self) -> Option<String> {
-        self.tracker.take_graph_warning()
+    pub fn tracker_mut(&mut self) -> &mut Tracker {
+        &mut self.tracker
     }
 
     /// Prepares for frames in another format.
     pub fn forget_format(&mut self) {
         self.shrinker = None;
-    }
-
-    /// Whether frames can be prefetched.
-    pub fn can_prefetch(&self) -> bool {
-        self.tracker.can_prefetch()
     }
 
     /// Starts to encode the frame after the next one on the prefetch thread.
@@ -274,6 +260,7 @@ mod tests {
     use super::*;
     use crate::device::DeviceChoice;
     use crate::element::reference::Reference;
+    use crate::tracker::Quality;
 
     /// The ids of the tracked objects tell which of two masks was used.
     #[test]
@@ -295,7 +282,7 @@ mod tests {
         let mut use_reference = |quality: Option<Quality>, encode: bool| {
             let encoder = segmenter.tracker().reference_encoder().unwrap();
             if let Some(quality) = quality {
-                segmenter.set_quality(quality).unwrap();
+                segmenter.tracker_mut().set_quality(quality).unwrap();
             }
             let encoded = encode
                 .then(|| encoder.encode(&mut picture.as_picture(), &mask(2), ReferenceUse::Set).unwrap());

@@ -109,9 +109,9 @@ pub struct Stream {
     /// The matte of the last frame that the network processed.
     matte: Option<Matte>,
     /// The buffer that waits for the next one, with frame threading.
-    pending: Option<PendingFrame>,
+    pub pending: Option<PendingFrame>,
     /// Error of a buffer that was pushed before an event or a query. The next buffer returns it.
-    drain_error: Option<gst::FlowError>,
+    pub drain_error: Option<gst::FlowError>,
     discont: DiscontTracker,
     auto_quality: AutoQuality,
     /// Timestamp of the last frame.
@@ -119,7 +119,7 @@ pub struct Stream {
     /// Differences between the timestamps of the last frames.
     gaps: Recent<GAPS>,
     /// Whether downstream supports strides and offsets.
-    video_meta: bool,
+    pub video_meta: bool,
     no_reference_reported: bool,
     /// The object that was reported as missing in the reference; 0 = none.
     missing_object: u32,
@@ -163,7 +163,7 @@ impl Stream {
 
     /// Whether each buffer waits for the next one.
     pub fn delays(&self) -> bool {
-        self.segmenter.can_prefetch()
+        self.segmenter.tracker().can_prefetch()
     }
 
     /// Sets the formats of the next buffers.
@@ -177,22 +177,6 @@ impl Stream {
         self.negotiation_explained = false;
         self.alpha_checks = if mode == Mode::Alpha { MAX_ALPHA_CHECKS } else { 0 };
         self.segmenter.forget_format();
-    }
-
-    pub fn set_video_meta(&mut self, supported: bool) {
-        self.video_meta = supported;
-    }
-
-    pub fn take_drain_error(&mut self) -> Option<gst::FlowError> {
-        self.drain_error.take()
-    }
-
-    pub fn set_drain_error(&mut self, error: gst::FlowError) {
-        self.drain_error = Some(error);
-    }
-
-    pub fn take_pending(&mut self) -> Option<PendingFrame> {
-        self.pending.take()
     }
 
     /// Returns true the first time after new caps.
@@ -379,7 +363,7 @@ impl Stream {
             let mut shared = element.shared();
             let busy = !shared.selecting.is_empty();
             let visible = |marks: &mut Marks| marks.are_visible(busy).then(|| marks.clone());
-            composer.set_marks(shared.marks.as_mut().and_then(visible));
+            composer.marks = shared.marks.as_mut().and_then(visible);
         }
         let mut buffer = composer.compose(buffer, matte.as_ref(), &request, self.video_meta, allocate)?;
         self.matte = matte;
@@ -445,7 +429,7 @@ impl Stream {
 
     /// Changes the network's input size. If the model does not support it, the size stays.
     fn set_quality(&mut self, element: &impl Host, quality: Quality) {
-        if let Err(error) = self.segmenter.set_quality(quality) {
+        if let Err(error) = self.segmenter.tracker_mut().set_quality(quality) {
             gst::warning!(CAT, "quality=auto keeps its size: {error}");
             self.auto_quality = AutoQuality::Off;
             return;
@@ -492,7 +476,7 @@ impl Stream {
         let frame = Frame::from_buffer_ref_readable(buffer, &info)?;
         let threads = self.segmenter.threads();
         let mut result = self.segmenter.process_frame((&frame, prefetched), &info, change, restart)?;
-        if let Some(reason) = self.segmenter.take_graph_warning() {
+        if let Some(reason) = self.segmenter.tracker_mut().take_graph_warning() {
             gst::debug!(CAT, "{reason}");
         }
         for reference in armed {

@@ -34,7 +34,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(8);
 const TRIAL_BUDGET: f64 = 0.03;
 
 /// Selects the number of threads by measuring.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ThreadTuner {
     /// Selectable numbers of threads, ascending.
     candidates: Vec<u32>,
@@ -70,19 +70,7 @@ impl ThreadTuner {
         let max = max.clamp(1, MAX_THREADS);
         let mut candidates: Vec<u32> = (0..).map(|n| 1 << n).take_while(|&count| count < max).collect();
         candidates.push(max);
-        Self {
-            candidates,
-            current: 0,
-            recent: VecDeque::with_capacity(WINDOW),
-            skip: 1,
-            trial: None,
-            upward: true,
-            compared: None,
-            now: Duration::ZERO,
-            next_trial: Duration::ZERO,
-            interval: MIN_INTERVAL,
-            debt: Duration::ZERO,
-        }
+        Self { candidates, skip: 1, upward: true, interval: MIN_INTERVAL, ..Self::default() }
     }
 
     /// Number of threads for the next frame.

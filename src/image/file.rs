@@ -224,9 +224,10 @@ mod tests {
     #[test]
     fn a_truncated_jpeg_is_refused() {
         let whole = oriented(1);
-        for length in [whole.len() / 2, whole.len() - 2] {
-            let error = OwnedPicture::from_bytes(&whole[..length], Path::new("a.jpg")).unwrap_err();
-            assert!(error.to_string().contains("a.jpg"), "{error}");
+        for length in [0, 1, 2, 100, whole.len() / 2, whole.len() - 2] {
+            let error =
+                OwnedPicture::from_bytes(&whole[..length], Path::new("a.jpg")).unwrap_err().to_string();
+            assert!(error.contains("a.jpg") && error.contains("again"), "{length}: {error}");
         }
         // Such as the video of a motion photo, which has all pairs of bytes.
         let longer = [&whole[..], &[0, 0xff, 0xda, 0, 0xff, 0xd9, 0xff, 0xda]].concat();

@@ -293,6 +293,14 @@ pub fn picture_tensor(picture: &Picture) -> Result<Tensor> {
     Ok(pixels.f_permute([0, 3, 1, 2])?)
 }
 
+/// Converts [0, 1] to bytes, 0 to 255.
+pub(super) fn to_bytes(x: &Tensor) -> Result<Vec<u8>> {
+    let x = x.f_mul_scalar(255.0)?.f_round()?.f_to_kind(Kind::Uint8)?.f_contiguous()?;
+    let mut bytes = vec![0; x.numel()];
+    x.f_copy_data(&mut bytes, x.numel())?;
+    Ok(bytes)
+}
+
 /// Resizes bilinearly to (height, width), pixel centres at half-integers.
 pub fn resize(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
     if x.size()[2..] == [height, width] {

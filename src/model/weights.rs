@@ -234,6 +234,10 @@ impl Container {
         Ok(Self { origin: origin.to_owned(), bytes, start: size_of::<u64>() + length, header })
     }
 
+    fn refuse(&self, reason: impl Into<String>) -> Error {
+        refuse(&self.origin, reason)
+    }
+
     /// Checks that the file has enough values for its network. Above full width, a configuration of a few bytes
     /// could otherwise make the network allocate gigabytes.
     fn check_amount(&self, config: &Config) -> Result<()> {
@@ -244,13 +248,10 @@ impl Container {
             self.tensors().values().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
         let minimum = config.min_parameters();
         if count < minimum {
-            return Err(refuse(
-                &self.origin,
-                format!(
-                    "its tensors hold {count} values, but a network of width {} has more than {minimum}",
-                    config.width
-                ),
-            ));
+            return Err(self.refuse(format!(
+                "its tensors hold {count} values, but a network of width {} has more than {minimum}",
+                config.width
+            )));
         }
         Ok(())
     }
@@ -278,19 +279,13 @@ impl Container {
                 (Some(tensor), Some(variable)) => self.check(name, tensor, variable)?,
                 (None, Some(variable)) => {
                     let shape = variable.size();
-                    return Err(refuse(
-                        &self.origin,
-                        format!("tensor `{name}` is missing; expected shape {shape:?}"),
-                    ));
+                    return Err(self.refuse(format!("tensor `{name}` is missing; expected shape {shape:?}")));
                 }
                 (Some(tensor), None) => {
-                    return Err(refuse(
-                        &self.origin,
-                        format!(
-                            "unexpected tensor `{name}` of shape {:?}; the network has no such tensor",
-                            tensor.shape
-                        ),
-                    ));
+                    return Err(self.refuse(format!(
+                        "unexpected tensor `{name}` of shape {:?}; the network has no such tensor",
+                        tensor.shape
+                    )));
                 }
                 (None, None) => {}
             }
@@ -330,21 +325,16 @@ impl Container {
     }
 
     fn check(&self, name: &str, tensor: &TensorInfo, variable: &Tensor) -> Result<()> {
+        let refuse = |reason: String| self.refuse(format!("tensor `{name}`: {reason}"));
         let expected = variable.size();
         let same = tensor.shape.len() == expected.len()
             && tensor.shape.iter().zip(&expected).all(|(a, b)| i64::try_from(*a) == Ok(*b));
         if !same {
-            return Err(refuse(
-                &self.origin,
-                format!("tensor `{name}`: expected shape {expected:?}, found {:?}", tensor.shape),
-            ));
+            return Err(refuse(format!("expected shape {expected:?}, found {:?}", tensor.shape)));
         }
         match kind(tensor.dtype) {
             Some(_) => Ok(()),
-            None => Err(refuse(
-                &self.origin,
-                format!("tensor `{name}`: expected type F32, F16, BF16 or I8, found {}", tensor.dtype),
-            )),
+            None => Err(refuse(format!("expected type F32, F16, BF16 or I8, found {}", tensor.dtype))),
         }
     }
 
@@ -362,7 +352,7 @@ impl Container {
             let reason = format!(
                 "tensor `{name}` of type I8 needs a tensor `{scale}` of type F32 and shape {outputs:?}"
             );
-            return Err(refuse(&self.origin, reason));
+            return Err(self.refuse(reason));
         };
         let mut shape = vec![1; value.dim().max(1)];
         shape[0] = -1;
@@ -373,12 +363,12 @@ impl Container {
         let (from, to) = tensor.data_offsets;
         let bytes = self.bytes.get(self.start + from..self.start + to);
         let (Some(bytes), Some(kind)) = (bytes, kind(tensor.dtype)) else {
-            return Err(refuse(&self.origin, format!("tensor `{name}` lies outside the file")));
+            return Err(self.refuse(format!("tensor `{name}` lies outside the file")));
         };
         let shape: Vec<i64> = tensor.shape.iter().map(|side| *side as i64).collect();
         let value = Tensor::f_from_data_size(bytes, &shape, kind)?.f_to_kind(Kind::Float)?;
         if !all_finite(&value)? {
-            return Err(refuse(&self.origin, format!("tensor `{name}` holds values that are not finite")));
+            return Err(self.refuse(format!("tensor `{name}` holds values that are not finite")));
         }
         Ok(value)
     }

@@ -112,6 +112,7 @@ pub struct Tracker {
 }
 
 /// State of a [`Tracker`] that changes from frame to frame.
+#[derive(Debug)]
 pub struct TrackerState {
     runner: runner::SavedState,
     last_crop: Option<CropWindow>,
@@ -123,22 +124,11 @@ pub struct TrackerState {
     memory_gate: MemoryGate,
 }
 
-impl std::fmt::Debug for TrackerState {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.debug_struct("TrackerState").field("crop", &self.next_crop).finish_non_exhaustive()
-    }
-}
-
 /// A frame whose encoding has started ahead of time, in the crop window planned at that time.
+#[derive(Debug)]
 pub struct Prefetched {
     crop: CropWindow,
     encoding: runner::PrefetchedEncoding,
-}
-
-impl std::fmt::Debug for Prefetched {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.debug_struct("Prefetched").field("crop", &self.crop).finish_non_exhaustive()
-    }
 }
 
 impl std::fmt::Debug for Tracker {

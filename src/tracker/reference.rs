@@ -42,6 +42,7 @@ pub struct ReferenceEncoder {
 }
 
 /// A reference that is encoded for one tracker.
+#[derive(Debug)]
 pub struct EncodedReference {
     pub(super) network: Arc<()>,
     pub(super) purpose: ReferenceUse,
@@ -50,15 +51,6 @@ pub struct EncodedReference {
     pub(super) views: EncodedViews,
     /// Crop window of the view that tracking starts from.
     pub(super) crop: CropWindow,
-}
-
-impl std::fmt::Debug for EncodedReference {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.debug_struct("EncodedReference")
-            .field("ids", &self.ids)
-            .field("crop", &self.crop)
-            .finish_non_exhaustive()
-    }
 }
 
 impl EncodedReference {

@@ -34,6 +34,7 @@ pub enum StepInput {
 }
 
 /// Pending encoding of an image. Holds a [`PendingEncoding`] of the network's own type.
+#[derive(Debug)]
 pub struct PrefetchedEncoding(Box<dyn Any + Send>);
 
 /// Network with its reference and recurrent state.
@@ -80,6 +81,7 @@ pub trait ModelRunner: Send {
 pub type EncodeReference = Box<dyn Fn(&[(Tensor, Tensor)]) -> Result<EncodedViews> + Send + Sync>;
 
 /// An encoded reference of the network's own type.
+#[derive(Debug)]
 pub struct EncodedViews(Box<dyn Any + Send>);
 
 impl EncodedViews {
@@ -90,6 +92,7 @@ impl EncodedViews {
 }
 
 /// State returned by [`ModelRunner::save`].
+#[derive(Debug)]
 pub struct SavedState(Box<dyn Any + Send>);
 
 /// Content of a [`SavedState`].

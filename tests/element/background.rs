@@ -39,8 +39,7 @@ fn picture(info: &VideoInfo, number: u64, pixel: impl Fn(usize, usize) -> [u8; 3
 
 /// Pixels of a buffer of 64x48, as RGBA.
 fn rgba(buffer: &gst::BufferRef, info: &VideoInfo) -> Vec<[u8; 4]> {
-    let out = crate::util::info(VideoFormat::Rgba, 64, 48);
-    let buffer = converted(buffer, info, &out);
+    let buffer = as_rgba(buffer, info);
     let map = buffer.map_readable().unwrap();
     map.chunks_exact(4).map(|pixel| [pixel[0], pixel[1], pixel[2], pixel[3]]).collect()
 }
@@ -65,8 +64,7 @@ fn distance(i: usize) -> f64 {
 
 #[test]
 fn every_format_is_kept() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (files, mask) = mask_file(disc);
     let image: Vec<u8> = (0..64 * 48).flat_map(|_| [0xc0, 0, 0x40]).collect();
     let image = files.png("image.png", (64, 48), png::ColorType::Rgb, png::BitDepth::Eight, &image);
     let mut wrong = Vec::new();
@@ -115,8 +113,7 @@ fn every_format_is_kept() {
 
 #[test]
 fn small_odd_and_large_sizes() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), ramp);
+    let (files, mask) = mask_file(ramp);
     let image = files.mask("image.png", (30, 50), ramp);
     for size in [(1, 1), (7, 5), (16, 1), (641, 361)] {
         for format in ["I420", "YUY2", "v210", "RGBA"] {
@@ -163,8 +160,7 @@ fn a_blurred_background_does_not_have_the_colours_of_the_object() {
     {
         let element = with_background(&mask, "blur:4");
         element.set_property_from_str("foreground", "estimate");
-        let info = info(format, 64, 48);
-        let mut harness = harness(&element, &info.to_caps().unwrap());
+        let (mut harness, info) = small(&element, format);
         let blend = |x: usize, y: usize, object: u8, behind: u8| {
             let alpha = f64::from(soft(x, y)) / 255.0;
             (f64::from(object) * alpha + f64::from(behind) * (1.0 - alpha)) as u8
@@ -192,8 +188,7 @@ fn a_blurred_background_does_not_have_the_colours_of_the_object() {
 
 #[test]
 fn a_picture_covers_the_frame() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (files, mask) = mask_file(disc);
     // Blue with red and yellow margins to the left and right; twice as wide as frames with square pixels.
     let colors: Vec<u8> = (0..256 * 96)
         .flat_map(|i| match i % 256 {
@@ -231,8 +226,7 @@ fn backgrounds_change_while_playing() {
     let files = Files::new();
     let element = with_background(&files.mask("mask.png", (64, 48), disc), "");
     let bus = bus(&element);
-    let info = info(VideoFormat::I420, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, info) = small(&element, VideoFormat::I420);
     let grey = [100; 3];
     let (_, format) = push(&mut harness, &info, 0, grey);
     assert_eq!(format, VideoFormat::A420);
@@ -308,16 +302,14 @@ fn without_a_reference_the_frame_is_unchanged() {
     let element = element();
     element.set_property("model-file", model::tiny());
     element.set_property("background", "color:#ff0000");
-    let info = info(VideoFormat::Nv12, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, info) = small(&element, VideoFormat::Nv12);
     harness.push(frame(&info, 0)).unwrap();
     assert_eq!(*harness.pull().unwrap().map_readable().unwrap(), *frame(&info, 0).map_readable().unwrap());
 }
 
 #[test]
 fn encoders_without_alpha_link() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     for (format, sink) in [
         ("I420", "video/x-raw,format=I420 ! appsink name=out"),
         ("NV12", "video/x-raw,format=NV12 ! appsink name=out"),
@@ -340,8 +332,7 @@ fn downstream_must_take_the_format_of_the_input() {
     let files = Files::new();
     let element = with_background(&files.mask("mask.png", (64, 48), disc), "");
     let bus = bus(&element);
-    let info = info(VideoFormat::I420, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, info) = small(&element, VideoFormat::I420);
     harness.set_sink_caps_str("video/x-raw,format=A420");
     push(&mut harness, &info, 0, GREEN);
     element.set_property("background", "blur");
@@ -359,8 +350,7 @@ fn downstream_must_take_the_format_of_the_input() {
 fn input_with_alpha_becomes_opaque() {
     let files = Files::new();
     let element = with_background(&files.mask("mask.png", (64, 48), |_, _| 255), "color:#0000ff");
-    let info = info(VideoFormat::Rgba, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, info) = small(&element, VideoFormat::Rgba);
     let bytes =
         (0..64 * 48).flat_map(|i| [200, 100, 0, if i % 64 < 32 { 255 } else { 102 }]).collect::<Vec<u8>>();
     let mut buffer = gst::Buffer::from_mut_slice(bytes);
@@ -372,8 +362,7 @@ fn input_with_alpha_becomes_opaque() {
 
 #[test]
 fn premultiplied_colours() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), |x, _| [0, 51, 204, 255][x / 16]);
+    let (_files, mask) = mask_file(|x, _| [0, 51, 204, 255][x / 16]);
     for (input, output) in [
         (VideoFormat::Rgbx, "RGBA"),
         (VideoFormat::Rgba, "RGBA"),
@@ -384,8 +373,7 @@ fn premultiplied_colours() {
         let element = with_background(&mask, "");
         element.set_property_from_str("alpha-mode", "premultiplied");
         let bus = bus(&element);
-        let info = info(input, 64, 48);
-        let mut harness = harness(&element, &info.to_caps().unwrap());
+        let (mut harness, info) = small(&element, input);
         harness.set_sink_caps_str(&format!("video/x-raw,format={output}"));
         let (pixels, _) = push(&mut harness, &info, 0, [200, 100, 50]);
         for (x, expected) in [(0, [0; 3]), (20, [40, 20, 10]), (40, [160, 80, 40]), (60, [200, 100, 50])] {
@@ -401,8 +389,7 @@ fn premultiplied_colours() {
 
 #[test]
 fn yuv_cannot_be_premultiplied() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let outcome = play(&format!(
         "videotestsrc num-buffers=4 ! video/x-raw,format=I420,width=64,height=48 ! fastganseg device=cpu \
          model-file={} ref-mask={} alpha-mode=premultiplied ! video/x-raw,format=A420 ! appsink name=out",
@@ -421,8 +408,7 @@ fn soft_edge(x: usize, _: usize) -> u8 {
 
 #[test]
 fn estimated_colours_do_not_hold_the_old_background() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), soft_edge);
+    let (_files, mask) = mask_file(soft_edge);
     let (object, behind) = ([220u8, 60, 40], [20u8, 200, 90]);
     for (input, output) in [
         (VideoFormat::I420, "A420"),
@@ -435,8 +421,7 @@ fn estimated_colours_do_not_hold_the_old_background() {
         (VideoFormat::Gbr, "GBRA"),
     ] {
         let element = with_background(&mask, "");
-        let info = info(input, 64, 48);
-        let mut harness = harness(&element, &info.to_caps().unwrap());
+        let (mut harness, info) = small(&element, input);
         harness.set_sink_caps_str(&format!("video/x-raw,format={output}"));
         let mut errors = |foreground: &str| {
             element.set_property_from_str("foreground", foreground);

@@ -113,8 +113,7 @@ fn mask_with_a_palette_and_void() {
 
 #[test]
 fn image_bad() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (files, mask) = mask_file(disc);
     let image = files.write("image.png", b"no picture");
     let message = refused(&format!("ref-mask={} ref-image={}", mask.display(), image.display()));
     assert!(message.contains("image.png"), "{message}");
@@ -222,11 +221,9 @@ fn errors_name_their_source_line() {
     let (_, debug) = outcome.error.unwrap();
     assert!(debug.contains("src/element/imp.rs(") && debug.contains("::start"), "{debug}");
 
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let bus = bus(&element);
-    let info = info(gstreamer_video::VideoFormat::I420, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, _) = small(&element, gstreamer_video::VideoFormat::I420);
     assert!(harness.push(gst::Buffer::from_mut_slice(vec![0u8; 100])).is_err());
     let error = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
     let gst::MessageView::Error(error) = error.view() else { unreachable!() };
@@ -236,11 +233,9 @@ fn errors_name_their_source_line() {
 
 #[test]
 fn buffer_too_small() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let bus = bus(&element);
-    let info = info(gstreamer_video::VideoFormat::I420, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, _) = small(&element, gstreamer_video::VideoFormat::I420);
     let result = harness.push(gst::Buffer::from_mut_slice(vec![0u8; 100]));
     assert_eq!(result, Err(gst::FlowError::Error));
     assert_eq!(next_message(&bus), "armed");
@@ -249,8 +244,7 @@ fn buffer_too_small() {
 
 #[test]
 fn a_video_meta_of_another_size_is_refused() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let bus = bus(&element);
     let (mut harness, _) = mask_output(&element);
     let large = info(gstreamer_video::VideoFormat::I420, 80, 64);
@@ -308,8 +302,7 @@ fn the_reference_set_last_wins_if_the_buffer_before_it_fails() {
 
 #[test]
 fn an_error_of_the_last_buffer_is_posted_once() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     element.set_property("frame-threading", true);
     let bus = bus(&element);
     let (mut harness, _) = mask_output(&element);

@@ -72,8 +72,7 @@ fn value(pspec: &ParamSpec, random: &mut Random) -> Option<glib::Value> {
 #[test]
 fn any_property_at_any_time_from_any_thread() {
     watchdog::ends(|| {
-        let files = Files::new();
-        let mask = files.mask("mask.png", (64, 48), disc);
+        let (files, mask) = mask_file(disc);
         let masks: Vec<String> = [
             &mask,
             &files.mask("other.png", (96, 64), ramp),

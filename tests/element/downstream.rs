@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use gstreamer as gst;
+use gstreamer_video::VideoInfo;
 use gstreamer_video::prelude::*;
-use gstreamer_video::{VideoFormat, VideoFrameRef, VideoInfo};
 
 use crate::model;
 use crate::util::*;
@@ -86,21 +86,11 @@ fn appearance(first: &First) -> Option<Appearance> {
     if caps.structure(0)?.name() != "video/x-raw" {
         return None;
     }
-    let rgba = VideoInfo::builder(VideoFormat::Rgba, info.width(), info.height())
-        .fps(info.fps())
-        .interlace_mode(info.interlace_mode())
-        .build()
-        .unwrap();
-    let mut out = gst::Buffer::with_size(rgba.size()).unwrap();
-    {
-        let from = VideoFrameRef::from_buffer_ref_readable(buffer, &info).unwrap();
-        let mut to = VideoFrameRef::from_buffer_ref_writable(out.get_mut().unwrap(), &rgba).unwrap();
-        gstreamer_video::VideoConverter::new(&info, &rgba, None).unwrap().frame_ref(&from, &mut to);
-    }
+    let out = as_rgba(buffer, &info);
     let map = out.map_readable().unwrap();
     let at = |part: f64| {
-        let (x, y) = ((part * f64::from(info.width())) as usize, info.height() as usize / 2);
-        let start = y * rgba.stride()[0] as usize + 4 * x;
+        let (width, height) = (info.width() as usize, info.height() as usize);
+        let start = 4 * (height / 2 * width + (part * width as f64) as usize);
         <[u8; 4]>::try_from(&map[start..start + 4]).unwrap()
     };
     // Works for grey and two-colour formats, too: the halves must differ, and the right one must be bright.

@@ -4,7 +4,7 @@ use gstreamer as gst;
 use gstreamer_check::Harness;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
-use gstreamer_video::{VideoFormat, VideoFormatInfo, VideoFrameRef, VideoInfo};
+use gstreamer_video::{VideoFormat, VideoFormatInfo, VideoInfo};
 
 use crate::util::*;
 
@@ -17,8 +17,7 @@ fn source(format: &str, (width, height): (u32, u32), frames: u32) -> String {
 #[test]
 fn every_sink_format_becomes_every_output() {
     init();
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
+    let (_files, element) = masked(ramp);
     let expected: Vec<u8> = (0..64 * 48).map(|i| ramp(i % 64, i / 64)).collect();
     let mut harness = harness(&element, &info(VideoFormat::I420, 64, 48).to_caps().unwrap());
     let mut count = 0;
@@ -53,8 +52,7 @@ fn every_sink_format_becomes_every_output() {
 
 #[test]
 fn any_alpha_format_that_downstream_wants() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), ramp);
+    let (_files, mask) = mask_file(ramp);
     for input in ["I420", "NV12", "YUY2", "BGRx", "A420"] {
         for wanted in ["A420", "AV12", "AYUV", "RGBA", "ABGR", "ARGB64", "A444_10LE"] {
             // GStreamer 1.22 does not list AV12 as a format with alpha.
@@ -79,8 +77,7 @@ fn any_alpha_format_that_downstream_wants() {
 
 #[test]
 fn small_odd_and_large_sizes() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), ramp);
+    let (_files, mask) = mask_file(ramp);
     for size in [(1, 1), (1, 2), (7, 5), (16, 1), (4096, 2160)] {
         for format in ["I420", "NV12", "RGB", "YUY2", "BGRx"] {
             for output in OUTPUTS {
@@ -105,8 +102,7 @@ fn small_odd_and_large_sizes() {
 
 #[test]
 fn caps_change_in_mid_stream() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let bus = bus(&element);
     let first = info(VideoFormat::I420, 64, 48);
     let mut harness = harness(&element, &first.to_caps().unwrap());
@@ -135,10 +131,8 @@ fn caps_change_in_mid_stream() {
 
 #[test]
 fn output_changes_while_playing() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
-    let info = info(VideoFormat::I420, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (_files, element) = masked(ramp);
+    let (mut harness, info) = small(&element, VideoFormat::I420);
     let expected = [
         ("alpha", VideoFormat::A420),
         ("mask", VideoFormat::Gray8),
@@ -167,8 +161,7 @@ fn labels_and_one_object() {
     let mask = files.png("mask.png", (64, 48), png::ColorType::Indexed, png::BitDepth::Eight, &data);
     let element = with_mask(&mask);
     element.set_property_from_str("output", "labels");
-    let info = info(VideoFormat::Rgb, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, info) = small(&element, VideoFormat::Rgb);
     let first_row = |buffer: &gst::Buffer| {
         let row = plane(buffer, &VideoInfo::builder(VideoFormat::Gray8, 64, 48).build().unwrap(), 0, 1);
         [row[0], row[16], row[32], row[63]]
@@ -193,11 +186,9 @@ fn labels_and_one_object() {
 
 #[test]
 fn threshold_is_controllable() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), |x, _| if x < 32 { 100 } else { 200 }));
+    let (_files, element) = masked(|x, _| if x < 32 { 100 } else { 200 });
     element.set_property_from_str("output", "mask");
-    let info = info(VideoFormat::I420, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, info) = small(&element, VideoFormat::I420);
     for (number, (threshold, expected)) in
         [(0.0, [100, 200]), (0.5, [0, 255]), (1.0, [0, 0])].into_iter().enumerate()
     {
@@ -215,8 +206,7 @@ fn threshold_is_controllable() {
 
 #[test]
 fn caps_fields_are_kept() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let info = VideoInfo::builder(VideoFormat::Nv12, 64, 48)
         .fps(gst::Fraction::new(24000, 1001))
         .par(gst::Fraction::new(8, 9))
@@ -300,8 +290,7 @@ fn alpha_of_two_bits_reaches_255() {
 /// GStreamer 1.22 wrote beyond the end of the frame.
 #[test]
 fn interlaced_frames_with_an_odd_number_of_lines_a_field() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (files, mask) = mask_file(disc);
     image::RgbImage::from_pixel(8, 8, image::Rgb([200, 30, 30])).save(files.path("red.png")).unwrap();
     let picture = format!("image:{}", files.path("red.png").display());
     for format in [
@@ -337,8 +326,7 @@ fn interlaced_frames_with_an_odd_number_of_lines_a_field() {
 
 #[test]
 fn compositor_links_without_a_converter() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), |x, _| if x < 32 { 255 } else { 0 });
+    let (_files, mask) = mask_file(|x, _| if x < 32 { 255 } else { 0 });
     for format in ["I420", "NV12", "YV12", "YUY2", "RGB", "BGRx"] {
         let outcome = play(&format!(
             "videotestsrc pattern=white num-buffers=1 ! video/x-raw,format={format},width=64,height=48 ! \
@@ -383,8 +371,7 @@ fn downstream_without_alpha_takes_mask_or_overlay() {
 
 #[test]
 fn overlay_tints_only_the_object() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), |x, _| if x < 32 { 255 } else { 0 });
+    let (_files, mask) = mask_file(|x, _| if x < 32 { 255 } else { 0 });
     for format in ["RGB", "I420", "NV12", "v210"] {
         let outcome = play(&format!(
             "videotestsrc pattern=white num-buffers=1 ! video/x-raw,format={format},width=64,height=48 ! \
@@ -433,19 +420,11 @@ fn picture(frame: usize, grey: bool) -> gst::Buffer {
 fn masks(harness: &mut Harness, format: VideoFormat, grey: bool) -> Vec<Vec<u8>> {
     let rgb = info(VideoFormat::Rgb, WIDTH as u32, HEIGHT as u32);
     let info = info(format, WIDTH as u32, HEIGHT as u32);
-    let converter = gst_video::VideoConverter::new(&rgb, &info, None).unwrap();
     harness.set_src_caps(info.to_caps().unwrap());
     start_new_stream(harness);
     (0..PATH.len())
         .map(|number| {
-            let picture = picture(number, grey);
-            let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
-            {
-                let from = VideoFrameRef::from_buffer_ref_readable(&picture, &rgb).unwrap();
-                let mut to =
-                    VideoFrameRef::from_buffer_ref_writable(buffer.get_mut().unwrap(), &info).unwrap();
-                converter.frame_ref(&from, &mut to);
-            }
+            let mut buffer = converted(&picture(number, grey), &rgb, &info);
             stamp(&mut buffer, number as u64);
             values(harness, buffer)
         })
@@ -504,8 +483,7 @@ fn masks_of_every_format_are_those_of_i420() {
 /// GStreamer 1.22 crashes in this conversion.
 #[test]
 fn uyvy_of_an_odd_width() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let (width, height) = (641, 19);
     let info = info(VideoFormat::Uyvy, width as u32, height as u32);
     let mut harness = Harness::with_element(&element, Some("sink"), Some("src"));
@@ -550,8 +528,7 @@ fn padded(info: &VideoInfo, buffer: &gst::BufferRef) -> gst::Buffer {
 
 #[test]
 fn elements_without_video_meta_get_frames_without_padding() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     for (format, property, value) in [
         (VideoFormat::I420, "output", "overlay"),
         (VideoFormat::Nv12, "background", "color:#00b140"),

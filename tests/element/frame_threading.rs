@@ -14,10 +14,11 @@ use crate::util::*;
 
 const SIZE: (u32, u32) = (64, 48);
 
-fn threaded(mask: &std::path::Path) -> gst::Element {
-    let element = with_mask(mask);
+/// An element with frame threading and the mask [`disc`], and the folder of the mask.
+fn threaded() -> (Files, gst::Element) {
+    let (files, element) = masked(disc);
     element.set_property("frame-threading", true);
-    element
+    (files, element)
 }
 
 /// Records the output of the element in order: "buffer" or the name of an event.
@@ -62,8 +63,7 @@ fn pull(harness: &mut Harness) -> gst::Buffer {
 
 #[test]
 fn masks_are_the_same_one_frame_later() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
     // The whole frame: with frame threading a region is planned one frame earlier, so that masks would differ.
     let run = |threading: bool, interval: u32| {
@@ -97,11 +97,9 @@ fn masks_are_the_same_one_frame_later() {
 
 #[test]
 fn the_pending_frame_leaves_before_later_events() {
-    let files = Files::new();
-    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = threaded();
     let seen = record_output(&element);
-    let (mut harness, _) = mask_output(&element);
-    let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+    let (mut harness, info) = mask_output(&element);
     let buffers = || seen.lock().unwrap().iter().filter(|name| *name == "buffer").count();
 
     harness.push(frame(&info, 0)).unwrap();
@@ -126,10 +124,8 @@ fn the_pending_frame_leaves_before_later_events() {
 
 #[test]
 fn a_flush_drops_the_pending_frame() {
-    let files = Files::new();
-    let element = threaded(&files.mask("mask.png", (64, 48), disc));
-    let (mut harness, _) = mask_output(&element);
-    let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+    let (_files, element) = threaded();
+    let (mut harness, info) = mask_output(&element);
     harness.push(frame(&info, 0)).unwrap();
     harness.push(frame(&info, 1)).unwrap();
     assert_eq!(pull(&mut harness).pts(), frame(&info, 0).pts());
@@ -142,8 +138,7 @@ fn a_flush_drops_the_pending_frame() {
 
 #[test]
 fn stopping_drops_the_pending_frame() {
-    let files = Files::new();
-    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = threaded();
     let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
     let alive = std::sync::Arc::new(());
     let mut buffer = gst::Buffer::from_slice(Held(alive.clone(), vec![90; info.size()]));
@@ -166,8 +161,7 @@ impl AsRef<[u8]> for Held {
 
 #[test]
 fn latency_includes_the_pending_frame() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let latency = |threading: bool| {
         let element = with_mask(&mask);
         element.set_property("frame-threading", threading);
@@ -187,7 +181,8 @@ fn latency_includes_the_pending_frame() {
 fn moving_objects_are_tracked_while_the_region_moves() {
     let files = Files::new();
     let mask = files.mask("mask.png", (160, 48), |x, y| if square(0, x, y) { 255 } else { 0 });
-    let element = threaded(&mask);
+    let element = with_mask(&mask);
+    element.set_property("frame-threading", true);
     element.set_property_from_str("output", "mask");
     let info = info(VideoFormat::I420, 160, 48);
     let mut harness = harness(&element, &info.to_caps().unwrap());
@@ -208,10 +203,8 @@ fn moving_objects_are_tracked_while_the_region_moves() {
 
 #[test]
 fn a_drain_query_pushes_the_pending_frame() {
-    let files = Files::new();
-    let element = threaded(&files.mask("mask.png", (64, 48), disc));
-    let (mut harness, _) = mask_output(&element);
-    let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+    let (_files, element) = threaded();
+    let (mut harness, info) = mask_output(&element);
     harness.push(frame(&info, 0)).unwrap();
     harness.push(frame(&info, 1)).unwrap();
     assert_eq!(harness.buffers_in_queue(), 1);
@@ -221,8 +214,7 @@ fn a_drain_query_pushes_the_pending_frame() {
 
 #[test]
 fn the_allocation_query_asks_for_two_buffers() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let min_buffers = |threading: bool| {
         let element = with_mask(&mask);
         element.set_property("frame-threading", threading);
@@ -237,8 +229,7 @@ fn the_allocation_query_asks_for_two_buffers() {
 
 #[test]
 fn a_reference_applies_to_the_next_buffer() {
-    let files = Files::new();
-    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = threaded();
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     let set_ramp = || assert!(set_reference(&element, &grey(ramp), None));
@@ -269,8 +260,7 @@ fn a_reference_applies_to_the_next_buffer() {
 
 #[test]
 fn discont_flags_stay_on_their_buffers() {
-    let files = Files::new();
-    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = threaded();
     let (mut harness, info) = mask_output(&element);
     for number in 0..7 {
         let mut buffer = frame(&info, number);
@@ -290,8 +280,7 @@ fn discont_flags_stay_on_their_buffers() {
 
 #[test]
 fn the_frame_after_a_dropped_one_has_discont() {
-    let files = Files::new();
-    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = threaded();
     element.set_property_from_str("late-policy", "drop");
     let (mut harness, info) = mask_output(&element);
     let times: Vec<_> = (0..7).map(|number| frame(&info, number).pts()).collect();
@@ -321,14 +310,12 @@ fn the_frame_after_a_dropped_one_has_discont() {
 
 #[test]
 fn late_frames_are_not_prefetched_and_masks_are_the_same() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let run = |threading: bool| {
         let element = with_mask(&mask);
         element.set_property("frame-threading", threading);
         element.set_property_from_str("roi", "off");
-        let (mut harness, _) = mask_output(&element);
-        let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
+        let (mut harness, info) = mask_output(&element);
         harness.push(moved(&info, 0)).unwrap();
         let second = i64::try_from(gst::ClockTime::SECOND.nseconds()).unwrap();
         let event = gst::event::Qos::new(gst::QOSType::Underflow, 1.5, second, moved(&info, 0).pts());
@@ -347,8 +334,7 @@ fn late_frames_are_not_prefetched_and_masks_are_the_same() {
 
 #[test]
 fn latency_includes_the_pending_frame_without_a_frame_rate() {
-    let files = Files::new();
-    let element = threaded(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = threaded();
     let varying = gst_video::VideoInfo::builder(VideoFormat::I420, SIZE.0, SIZE.1)
         .fps(gst::Fraction::new(0, 1))
         .build()
@@ -369,11 +355,19 @@ fn latency_includes_the_pending_frame_without_a_frame_rate() {
 
 #[test]
 fn flow_errors_of_the_pending_frame_are_reported() {
-    let files = Files::new();
-    let rig = Rig::new(threaded(&files.mask("mask.png", (64, 48), disc)));
+    let (_files, element) = threaded();
+    let rig = Rig::new(element);
     rig.element.set_state(gst::State::Playing).unwrap();
     let info = info(VideoFormat::I420, SIZE.0, SIZE.1);
     let refuse = |error| *rig.refusal.lock().unwrap() = error;
+    // After the last buffer the error is posted on the bus, and the EOS event fails.
+    let end = |error| {
+        assert_eq!(rig.src.push_event(gst::event::Eos::new()), error == gst::FlowError::Eos);
+        refuse(None);
+        let errors = rig.take().errors;
+        assert_eq!(errors.len(), usize::from(error != gst::FlowError::Eos), "{errors:?}");
+        rig.flush();
+    };
     for error in [gst::FlowError::NotLinked, gst::FlowError::Eos, gst::FlowError::NotNegotiated] {
         rig.begin("stream", &info);
         rig.src.push(frame(&info, 0)).unwrap();
@@ -383,23 +377,14 @@ fn flow_errors_of_the_pending_frame_are_reported() {
         assert_eq!(rig.src.push(frame(&info, 1)), Err(error), "the next push returns the error");
         assert!(rig.src.push(frame(&info, 2)).is_ok(), "the error is returned once");
 
-        // After the last buffer the error is posted on the bus, and the EOS event fails.
         refuse(Some(error));
-        assert_eq!(rig.src.push_event(gst::event::Eos::new()), error == gst::FlowError::Eos);
-        refuse(None);
-        let errors = rig.take().errors;
-        assert_eq!(errors.len(), usize::from(error != gst::FlowError::Eos), "{errors:?}");
-        rig.flush();
+        end(error);
 
         // Also if another event has output the last buffer.
         rig.begin("stream", &info);
         rig.src.push(frame(&info, 0)).unwrap();
         refuse(Some(error));
         rig.src.push_event(gst::event::Gap::new(gst::ClockTime::ZERO, None));
-        assert_eq!(rig.src.push_event(gst::event::Eos::new()), error == gst::FlowError::Eos);
-        refuse(None);
-        let errors = rig.take().errors;
-        assert_eq!(errors.len(), usize::from(error != gst::FlowError::Eos), "{errors:?}");
-        rig.flush();
+        end(error);
     }
 }

@@ -87,12 +87,10 @@ fn alpha_of_the_input_is_multiplied_with_the_matte_in_every_format() {
 
 #[test]
 fn labels_do_not_depend_on_the_input_alpha() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), |x, y| disc(x, y) / 255));
+    let (_files, element) = masked(|x, y| disc(x, y) / 255);
     element.set_property("model-file", model::tiny());
     element.set_property_from_str("output", "labels");
-    let info = info(VideoFormat::Rgba, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, info) = small(&element, VideoFormat::Rgba);
     let mut clear = gst::Buffer::from_mut_slice(vec![0u8; info.size()]);
     stamp(&mut clear, 0);
     let expected: Vec<u8> = pixels(disc).iter().map(|value| value / 255).collect();

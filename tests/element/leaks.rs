@@ -100,8 +100,7 @@ fn swaps_errors_and_new_formats_alone() {
 #[test]
 fn gst_launch_leaks_nothing() {
     let plugin = plugin::path();
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (files, mask) = mask_file(disc);
     let registry = files.path("registry.bin");
     let run = |tracer: bool, output: &str| {
         let launch = format!(

@@ -21,8 +21,7 @@ fn upstream_latency(element: &gst::Element) -> (bool, gst::ClockTime, Option<gst
 
 #[test]
 fn live_pipelines_get_the_latency() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let pipeline = Pipeline::new(&format!(
         "videotestsrc is-live=true num-buffers=12 ! video/x-raw,width=64,height=48,framerate=30/1 ! \
          fastganseg name=f device=cpu ref-mask={} ! fakesink sync=true",
@@ -45,8 +44,7 @@ fn live_pipelines_get_the_latency() {
 
 #[test]
 fn latency_is_estimated_before_the_first_frame() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let (mut harness, _) = mask_output(&element);
     harness.set_upstream_latency(gst::ClockTime::from_mseconds(10));
     assert!(harness.query_latency() > Some(gst::ClockTime::from_mseconds(10)));
@@ -54,8 +52,7 @@ fn latency_is_estimated_before_the_first_frame() {
 
 #[test]
 fn non_live_pipelines_have_no_latency() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let pipeline = Pipeline::new(&format!(
         "videotestsrc num-buffers=20 ! video/x-raw,width=64,height=48 ! \
          fastganseg name=f device=cpu ref-mask={} ! fakesink",
@@ -78,8 +75,7 @@ fn non_live_pipelines_have_no_latency() {
 
 #[test]
 fn late_frames_of_a_file_hold_the_mask_with_a_synchronised_sink() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     // A frame rate above that of the network on any machine.
     let pipeline = Pipeline::new(&format!(
         "videotestsrc num-buffers=300 ! video/x-raw,width=64,height=48,framerate=1000/1 ! \

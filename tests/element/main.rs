@@ -20,6 +20,8 @@ mod memory;
 mod memory_use;
 mod model;
 mod person;
+#[path = "../person_picture/mod.rs"]
+mod person_picture;
 mod plugin;
 mod qos;
 mod quality;

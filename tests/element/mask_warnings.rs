@@ -56,8 +56,7 @@ fn surroundings(x: usize, y: usize) -> u8 {
 
 #[test]
 fn a_palette_mask_turned_grey_is_used_as_it_is_with_a_warning() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), faint_disc);
+    let (files, mask) = mask_file(faint_disc);
     let message = warning(&mask, "");
     assert!(message.contains("38 of 255") && message.contains("255 and the rest as 0"), "{message}");
     assert!(message.contains("palette"), "{message}");
@@ -183,8 +182,7 @@ fn each_mask_is_warned_about_once_while_playing_and_by_signal() {
 
 #[test]
 fn an_object_that_the_mask_does_not_have_is_reported_once() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let warnings = warnings(&format!("ref-mask={} object=2", mask.display()));
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("no object 2") && warnings[0].contains("[1]"), "{warnings:?}");

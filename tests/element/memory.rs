@@ -151,8 +151,7 @@ fn component(buffer: &gst::BufferRef, info: &VideoInfo, component: u8) -> Vec<u8
 
 #[test]
 fn packed_colours_without_video_meta_are_the_same_memory_too() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), ramp);
+    let (_files, mask) = mask_file(ramp);
     for (format, expected) in appended().filter(|(format, _)| *format != VideoFormat::Yv12) {
         let element = with_mask(&mask);
         let info = info(format, 64, 48);
@@ -168,8 +167,7 @@ fn packed_colours_without_video_meta_are_the_same_memory_too() {
 
 #[test]
 fn rgbx_becomes_rgba_in_place() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), ramp);
+    let (_files, mask) = mask_file(ramp);
     for (format, expected) in [
         (VideoFormat::Rgbx, VideoFormat::Rgba),
         (VideoFormat::Bgrx, VideoFormat::Bgra),
@@ -179,8 +177,7 @@ fn rgbx_becomes_rgba_in_place() {
         (VideoFormat::A420, VideoFormat::A420),
     ] {
         let element = with_mask(&mask);
-        let info = info(format, 64, 48);
-        let mut harness = harness(&element, &info.to_caps().unwrap());
+        let (mut harness, info) = small(&element, format);
         let mut buffer = frame(&info, 0);
         // Input alpha is multiplied with the mask; 255 keeps the mask.
         buffer.get_mut().unwrap().map_writable().unwrap().fill(255);
@@ -197,16 +194,14 @@ fn rgbx_becomes_rgba_in_place() {
 
 #[test]
 fn shared_buffers_are_not_written() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), ramp);
+    let (_files, mask) = mask_file(ramp);
     for format in
         [VideoFormat::Rgbx, VideoFormat::Rgba, VideoFormat::I420, VideoFormat::A420, VideoFormat::Rgb]
     {
         for output in ["alpha", "overlay"] {
             let element = with_mask(&mask);
             element.set_property_from_str("output", output);
-            let info = info(format, 64, 48);
-            let mut harness = harness(&element, &info.to_caps().unwrap());
+            let (mut harness, info) = small(&element, format);
             let buffer = frame(&info, 0);
             let kept = buffer.clone();
             let before = buffer.map_readable().unwrap().to_vec();
@@ -223,8 +218,7 @@ fn shared_buffers_are_not_written() {
 
 #[test]
 fn alpha_planes_are_reused() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let info = info(VideoFormat::I420, 640, 480);
     let mut harness = open(&element, &info, VideoFormat::A420, true);
     let mut seen = std::collections::BTreeSet::new();
@@ -237,8 +231,7 @@ fn alpha_planes_are_reused() {
 
 #[test]
 fn upstream_pools_get_their_buffers_back() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let info = info(VideoFormat::I420, 640, 480);
     let pool = gst_video::VideoBufferPool::new();
     let mut config = pool.config();
@@ -261,8 +254,7 @@ fn upstream_pools_get_their_buffers_back() {
 
 #[test]
 fn video_meta_is_offered_to_upstream() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let info = info(VideoFormat::I420, 64, 48);
     let harness = harness(&element, &info.to_caps().unwrap());
     let mut query = gst::query::Allocation::new(Some(&info.to_caps().unwrap()), true);

@@ -9,36 +9,14 @@ use gstreamer::prelude::*;
 use gstreamer_check::Harness;
 use gstreamer_video::VideoFormat;
 
+use crate::person_picture;
 use crate::util::*;
 
 const SIZE: (u32, u32) = (256, 144);
 
 /// A head and shoulders on a gradient, `shift` pixels to the right; without them from a shift of a whole picture on.
 fn picture(number: u64, shift: i64) -> gst::Buffer {
-    let pixel = |i: i64| {
-        let (x, y) = (i % 256 - shift, i / 256);
-        let ellipse = |u: i64, v: i64, across: i64, down: i64, radius: i64| {
-            (x - u).pow(2) * across + (y - v).pow(2) * down < radius.pow(2)
-        };
-        let eye = |u: i64| (x - u).pow(2) + (y - 56).pow(2) < 6;
-        let head = ellipse(120, 58, 16, 9, 96);
-        let pixel = if (x - 120).abs() < 7 && (y - 74).abs() < 2 {
-            [160, 70, 70]
-        } else if eye(111) || eye(129) {
-            [40, 30, 30]
-        } else if head && y < 42 {
-            [60, 40, 30]
-        } else if head {
-            [220, 170, 140]
-        } else if (x - 120).abs() < 11 && y > 70 && y < 112 {
-            [200, 150, 125]
-        } else if ellipse(120, 150, 4, 9, 140) {
-            [40, 50, 110]
-        } else {
-            [90 + (x + shift) * 60 / 255, 120 + y * 60 / 143, 150]
-        };
-        pixel.map(|value| value as u8)
-    };
+    let pixel = |i: i64| person_picture::pixel(i % 256, i / 256, shift);
     let mut buffer = gst::Buffer::from_mut_slice((0..256 * 144).flat_map(pixel).collect::<Vec<u8>>());
     stamp(&mut buffer, number);
     buffer

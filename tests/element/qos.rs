@@ -25,8 +25,7 @@ fn qos_messages(bus: &gst::Bus) -> Vec<gst::Message> {
 }
 
 fn late(policy: &str) -> (Files, gst::Element, Harness, gstreamer_video::VideoInfo) {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
+    let (files, element) = masked(ramp);
     element.set_property_from_str("late-policy", policy);
     let (harness, info) = mask_output(&element);
     (files, element, harness, info)

@@ -156,8 +156,7 @@ fn auto_reduces_the_size_when_frames_are_late() {
 
 #[test]
 fn auto_is_fine_without_a_live_source() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let pipeline = Pipeline::new(&format!(
         "videotestsrc num-buffers=3 ! video/x-raw,width=64,height=48 ! \
          fastganseg name=f device=cpu quality=auto model-file={} ref-mask={} ! fakesink",

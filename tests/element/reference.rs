@@ -21,8 +21,7 @@ fn scene(info: &VideoInfo, number: u64) -> gst::Buffer {
 
 #[test]
 fn the_armed_frame_carries_the_mask_itself() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
+    let (_files, element) = masked(ramp);
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     assert_eq!(values(&mut harness, frame(&info, 5)), pixels(ramp));
@@ -46,8 +45,7 @@ fn a_mask_of_another_size_is_scaled() {
 
 #[test]
 fn later_frames_are_tracked() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let (mut harness, info) = mask_output(&element);
     for number in 0..4 {
         let values = values(&mut harness, scene(&info, number));
@@ -67,8 +65,7 @@ fn later_frames_are_tracked() {
 
 #[test]
 fn with_an_image_the_first_frame_is_tracked() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), ramp);
+    let (files, mask) = mask_file(ramp);
     let rgb: Vec<u8> = (0..64 * 48).flat_map(|i| [i as u8, (i / 7) as u8, 90]).collect();
     let image = files.png("image.png", (64, 48), png::ColorType::Rgb, png::BitDepth::Eight, &rgb);
     let element = with_mask(&mask);
@@ -84,8 +81,7 @@ fn without_a_reference_frames_pass_opaque_with_one_warning() {
     let element = element();
     element.set_property("invert", true);
     let bus = bus(&element);
-    let info = info(VideoFormat::I420, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, info) = small(&element, VideoFormat::I420);
     for number in 0..3 {
         harness.push(frame(&info, number)).unwrap();
         let out = harness.pull().unwrap();
@@ -115,8 +111,7 @@ fn a_mask_set_while_playing_takes_over() {
 
 #[test]
 fn a_bad_mask_set_while_playing_keeps_the_old_one() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
+    let (files, element) = masked(ramp);
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     values(&mut harness, frame(&info, 0));
@@ -159,8 +154,7 @@ fn mask_and_image_set_in_one_call_belong_together() {
 
 #[test]
 fn unsetting_the_mask_makes_frames_opaque() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
+    let (_files, element) = masked(ramp);
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     assert_eq!(values(&mut harness, frame(&info, 0)), pixels(ramp));
@@ -177,8 +171,7 @@ fn unsetting_the_mask_makes_frames_opaque() {
 
 #[test]
 fn another_stream_arms_again_and_the_same_does_not() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
+    let (_files, element) = masked(ramp);
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     harness.push_event(gst::event::StreamStart::builder("one").build());
@@ -193,8 +186,7 @@ fn another_stream_arms_again_and_the_same_does_not() {
 
 #[test]
 fn discont_and_flush_restart_from_the_reference() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let (mut harness, info) = mask_output(&element);
     values(&mut harness, scene(&info, 0));
     let first = values(&mut harness, scene(&info, 1));
@@ -240,8 +232,7 @@ fn dropped_live_frames_do_not_restart_tracking() {
 
 #[test]
 fn eos_keeps_the_tracking_state_and_ready_clears_it() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
+    let (_files, element) = masked(ramp);
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     values(&mut harness, frame(&info, 0));

@@ -44,8 +44,7 @@ fn defaults_and_ranges() {
 
 #[test]
 fn matte_settings_are_controlled_per_buffer() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     for (name, later) in
         [("feather", 2.0), ("expand", -3.0), ("smoothing", 0.25), ("inference-interval", 5.0)]
     {
@@ -69,8 +68,7 @@ fn matte_settings_are_controlled_per_buffer() {
 
 #[test]
 fn the_network_runs_on_every_nth_frame() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
+    let (_files, element) = masked(ramp);
     element.set_property("inference-interval", 3u32);
     let (mut harness, info) = mask_output(&element);
     let mut runs = 0;
@@ -99,8 +97,7 @@ fn the_network_runs_on_every_nth_frame() {
 
 #[test]
 fn a_held_matte_is_applied_to_the_current_frame() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     element.set_property("inference-interval", 100u32);
     let info = info(gstreamer_video::VideoFormat::I420, 64, 48);
     let mut harness = harness(&element, &info.to_caps().unwrap());
@@ -123,8 +120,7 @@ fn a_held_matte_is_applied_to_the_current_frame() {
 
 #[test]
 fn nothing_is_held_across_references_and_seeks() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), ramp));
+    let (files, element) = masked(ramp);
     element.set_property("inference-interval", 1000u32);
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
@@ -160,8 +156,7 @@ fn without_a_reference_nothing_is_held() {
 
 #[test]
 fn statistics_count_frames_and_times() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     assert_eq!(reference_state(&element), "none");
     let (mut harness, info) = mask_output(&element);
     assert_eq!(reference_state(&element), "armed");

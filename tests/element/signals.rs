@@ -11,8 +11,7 @@ use crate::util::*;
 
 #[test]
 fn a_sample_becomes_the_reference_while_playing() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);
     values(&mut harness, frame(&info, 0));
@@ -48,8 +47,7 @@ fn with_an_image_the_next_frame_is_tracked() {
 fn ids_in_a_grey_sample_are_objects() {
     let element = element();
     element.set_property_from_str("output", "labels");
-    let info = info(VideoFormat::I420, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, info) = small(&element, VideoFormat::I420);
     assert!(set_reference(&element, &grey(|x, _| (x / 16) as u8), None));
     let labels = values(&mut harness, frame(&info, 0));
     assert_eq!([labels[0], labels[16], labels[32], labels[63]], [0, 1, 2, 3]);
@@ -158,8 +156,7 @@ fn bad_samples_keep_the_old_reference() {
 
 #[test]
 fn reset_restarts_from_the_reference() {
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), disc));
+    let (_files, element) = masked(disc);
     element.emit_by_name::<()>("reset", &[]);
     let bus = bus(&element);
     let (mut harness, info) = mask_output(&element);

@@ -22,8 +22,7 @@ fn memory_is_flat_over_thousands_of_frames() {
 #[test]
 #[ignore = "a process of its own for memory_is_flat_over_thousands_of_frames"]
 fn memory_is_flat_alone() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let pipeline = Watched::new(&format!(
         "videotestsrc num-buffers={FRAMES} pattern=ball ! video/x-raw,format=I420,width=128,height=96 ! queue ! \
          fastganseg name=f device=cpu model-file={} ref-mask={} ! queue ! fakesink name=s sync=false",

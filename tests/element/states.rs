@@ -118,8 +118,7 @@ const ACTIONS: [Action; 14] = [
 #[test]
 fn everything_in_every_state() {
     watchdog::ends(|| {
-        let files = Files::new();
-        let mask = files.mask("mask.png", (64, 48), disc);
+        let (_files, mask) = mask_file(disc);
         for state in STATES {
             for reference in [Reference::None, Reference::Armed, Reference::Seeded] {
                 for (name, action) in ACTIONS {
@@ -162,8 +161,7 @@ fn everything_in_every_state() {
 #[test]
 fn everything_while_another_thread_pushes() {
     watchdog::ends(|| {
-        let files = Files::new();
-        let mask = files.mask("mask.png", (64, 48), disc);
+        let (files, mask) = mask_file(disc);
         let bad = files.write("bad.png", b"bad");
         let element = with_mask(&mask);
         element.set_property("model-file", model::tiny());
@@ -270,8 +268,7 @@ fn everything_while_another_thread_pushes() {
 #[test]
 fn seeks_at_random() {
     watchdog::ends(|| {
-        let files = Files::new();
-        let mask = files.mask("mask.png", (64, 48), disc);
+        let (_files, mask) = mask_file(disc);
         let pipeline = Pipeline::new(&format!(
             "videotestsrc num-buffers=90 ! video/x-raw,width=64,height=48,framerate=30/1 ! queue ! \
              fastganseg device=cpu model-file={} ref-mask={} ! queue ! fakesink sync=false",

@@ -8,8 +8,7 @@ use crate::util::*;
 
 #[test]
 fn as_many_frames_out_as_in() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     for output in ["alpha", "mask", "labels", "overlay"] {
         let outcome = play(&format!(
             "videotestsrc num-buffers=25 ! video/x-raw,width=64,height=48 ! \
@@ -46,8 +45,7 @@ fn clips_play_to_their_end() {
 
 #[test]
 fn seek_in_playing() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let pipeline = Pipeline::new(&format!(
         "videotestsrc num-buffers=60 ! video/x-raw,width=64,height=48,framerate=30/1 ! \
          fastganseg name=f device=cpu ref-mask={} ! fakesink name=s sync=false",
@@ -68,8 +66,7 @@ fn seek_in_playing() {
 
 #[test]
 fn ten_restarts() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let pipeline = Pipeline::new(&format!(
         "videotestsrc num-buffers=3 ! video/x-raw,width=64,height=48 ! \
          fastganseg name=f device=cpu ref-mask={} ! fakesink",
@@ -87,14 +84,12 @@ fn ten_restarts() {
 
 #[test]
 fn metas_times_and_flags_are_kept() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     for format in [VideoFormat::I420, VideoFormat::Rgbx, VideoFormat::Rgb, VideoFormat::Yuy2] {
         for output in ["alpha", "mask", "overlay"] {
             let element = with_mask(&mask);
             element.set_property_from_str("output", output);
-            let info = info(format, 64, 48);
-            let mut harness = harness(&element, &info.to_caps().unwrap());
+            let (mut harness, info) = small(&element, format);
             let reference = gst::Caps::new_empty_simple("timestamp/x-unix");
             let mut buffer = frame(&info, 4);
             {
@@ -124,8 +119,7 @@ fn metas_times_and_flags_are_kept() {
 
 #[test]
 fn colour_metas_are_removed_from_masks() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     let (colour_meta, plain_meta) = ("FastganTestColors", "FastganTestNothing");
     init();
     gst::meta::CustomMeta::register(colour_meta, &["colorspace"]);
@@ -140,8 +134,7 @@ fn colour_metas_are_removed_from_masks() {
     ] {
         let element = with_mask(&mask);
         element.set_property_from_str("output", output);
-        let info = info(format, 64, 48);
-        let mut harness = harness(&element, &info.to_caps().unwrap());
+        let (mut harness, info) = small(&element, format);
         let caps = gstreamer_video::VideoCapsBuilder::new().format(out_format).build();
         harness.set_sink_caps(caps);
         let mut buffer = frame(&info, 0);
@@ -159,8 +152,7 @@ fn colour_metas_are_removed_from_masks() {
 fn controlled_properties_follow_the_stream() {
     use gst_controller::prelude::*;
     use gstreamer_controller as gst_controller;
-    let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (64, 48), |_, _| 100));
+    let (_files, element) = masked(|_, _| 100);
     element.set_property_from_str("output", "mask");
     let source = gst_controller::InterpolationControlSource::new();
     source.set_mode(gst_controller::InterpolationMode::None);
@@ -168,8 +160,7 @@ fn controlled_properties_follow_the_stream() {
     source.set(gst::ClockTime::from_mseconds(50), 0.2);
     let binding = gst_controller::DirectControlBinding::new_absolute(&element, "threshold", &source);
     element.add_control_binding(&binding).unwrap();
-    let info = info(VideoFormat::I420, 64, 48);
-    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let (mut harness, info) = small(&element, VideoFormat::I420);
     for (number, expected) in [(0, 100), (3, 255)] {
         start_new_stream(&mut harness);
         harness.push(frame(&info, number)).unwrap();
@@ -180,8 +171,7 @@ fn controlled_properties_follow_the_stream() {
 
 #[test]
 fn a_handler_of_a_message_can_seek() {
-    let files = Files::new();
-    let mask = files.mask("mask.png", (64, 48), disc);
+    let (_files, mask) = mask_file(disc);
     for queue in ["", "queue !"] {
         let pipeline = Pipeline::new(&format!(
             "videotestsrc num-buffers=20 ! {queue} video/x-raw,format=I420,width=64,height=48 ! fastganseg device=cpu \

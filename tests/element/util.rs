@@ -107,10 +107,29 @@ pub fn with_mask(mask: &Path) -> gst::Element {
     element
 }
 
+/// A folder with a mask of 64x48, and the path of the mask.
+pub fn mask_file(value: fn(usize, usize) -> u8) -> (Files, PathBuf) {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (64, 48), value);
+    (files, mask)
+}
+
+/// An element with a mask of 64x48, and the folder of the mask.
+pub fn masked(value: fn(usize, usize) -> u8) -> (Files, gst::Element) {
+    let (files, mask) = mask_file(value);
+    (files, with_mask(&mask))
+}
+
 pub fn harness(element: &gst::Element, caps: &gst::Caps) -> Harness {
     let mut harness = Harness::with_element(element, Some("sink"), Some("src"));
     harness.set_src_caps(caps.clone());
     harness
+}
+
+/// Harness for frames of 64x48, and their format.
+pub fn small(element: &gst::Element, format: VideoFormat) -> (Harness, VideoInfo) {
+    let info = info(format, 64, 48);
+    (harness(element, &info.to_caps().unwrap()), info)
 }
 
 /// Sets a bus on the element: harnesses have none.
@@ -169,21 +188,21 @@ pub fn has_alpha(format: VideoFormat) -> bool {
 
 /// Alpha of a buffer of any format, 8 bits per pixel, converted by GStreamer.
 pub fn alpha(buffer: &gst::Buffer, info: &VideoInfo) -> Vec<u8> {
+    let out = as_rgba(buffer, info);
+    let map = out.map_readable().unwrap();
+    // GStreamer unpacks the largest value of two bits as 192.
+    let two_bits = info.format_info().depth().get(3) == Some(&2);
+    map.chunks(4).map(|pixel| if two_bits { pixel[3] / 64 * 85 } else { pixel[3] }).collect()
+}
+
+/// Converts a frame of any size to RGBA, whose rows have no padding.
+pub fn as_rgba(buffer: &gst::BufferRef, info: &VideoInfo) -> gst::Buffer {
     let rgba = VideoInfo::builder(VideoFormat::Rgba, info.width(), info.height())
         .fps(info.fps())
         .interlace_mode(info.interlace_mode())
         .build()
         .unwrap();
-    let mut out = gst::Buffer::with_size(rgba.size()).unwrap();
-    {
-        let from = VideoFrameRef::from_buffer_ref_readable(buffer, info).unwrap();
-        let mut to = VideoFrameRef::from_buffer_ref_writable(out.get_mut().unwrap(), &rgba).unwrap();
-        gst_video::VideoConverter::new(info, &rgba, None).unwrap().frame_ref(&from, &mut to);
-    }
-    let map = out.map_readable().unwrap();
-    // GStreamer unpacks the largest value of two bits as 192.
-    let two_bits = info.format_info().depth().get(3) == Some(&2);
-    map.chunks(4).map(|pixel| if two_bits { pixel[3] / 64 * 85 } else { pixel[3] }).collect()
+    converted(buffer, info, &rgba)
 }
 
 /// Converts a frame to another format.
@@ -293,8 +312,7 @@ pub fn play(launch: &str) -> Outcome {
 
 pub fn mask_output(element: &gst::Element) -> (Harness, VideoInfo) {
     element.set_property_from_str("output", "mask");
-    let info = info(VideoFormat::I420, 64, 48);
-    (harness(element, &info.to_caps().unwrap()), info)
+    small(element, VideoFormat::I420)
 }
 
 /// Pushes `buffer` and returns the output mask.

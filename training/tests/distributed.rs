@@ -141,8 +141,7 @@ const COMPARED: [&str; 4] = [
 
 #[test]
 fn two_ranks_train_as_one_process_with_all_their_clips() {
-    let fixture = Fixture::new();
-    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS).unwrap();
+    let fixture = Fixture::with(&[CRITICS]);
     let settings =
         [&COMPARED[..], &["steps=20", "checkpoint_every=20", "gradients_every=4", "report_every=2"]];
     let settings = [&settings.concat()[..], &["critics.learning_rate=1e-5"]].concat();
@@ -168,8 +167,7 @@ fn two_ranks_train_as_one_process_with_all_their_clips() {
 
 #[test]
 fn a_run_continues_on_another_number_of_ranks() {
-    let fixture = Fixture::new();
-    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS).unwrap();
+    let fixture = Fixture::with(&[CRITICS]);
     let length = ["steps=12", "checkpoint_every=4", "report_every=2"];
     let critics = ["critics.learning_rate=1e-5", "critics.fresh_batches=false"];
     let settings = [&COMPARED[..], &length, &critics].concat();
@@ -312,9 +310,8 @@ fn the_launcher_passes_signals_on_and_names_a_rank_that_dies() {
 
 #[test]
 fn validation_is_shared_and_written_once() {
-    let fixture = Fixture::new();
     let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\", \"s0\", \"s1\"]\nevery = 2\n";
-    fs::write(fixture.path("run.toml"), fixture.config() + validation).unwrap();
+    let fixture = Fixture::with(&[validation]);
     // The weights stay equal: those of two ranks would be rounded differently, and the scores of these networks are near zero.
     let settings = ["steps=4", "optimiser.learning_rate=1e-12"];
     succeeded(&fixture.train("one", &settings));
@@ -389,10 +386,9 @@ fn impossible_numbers_of_ranks_are_refused() {
 #[ignore = "needs PyTorch: TORCHRUN=/path/to/torchrun cargo test -p fastganseg-training -- --ignored torchrun"]
 fn torchrun_starts_the_ranks() {
     let torchrun = std::env::var("TORCHRUN").expect("set TORCHRUN to the path of torchrun");
-    let fixture = Fixture::new();
     let length = ["steps=6", "checkpoint_every=6", "critics.learning_rate=1e-5"];
     let settings = [&COMPARED[..], &length].concat();
-    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS).unwrap();
+    let fixture = Fixture::with(&[CRITICS]);
     let port = port().to_string();
     let output = Command::new(torchrun)
         .current_dir(fixture.folder.path())

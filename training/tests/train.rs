@@ -88,9 +88,8 @@ fn weights_are_not_exported_with_the_metadata_of_another_run() {
 
 #[test]
 fn the_latest_weights_carry_the_scores_of_their_step() {
-    let fixture = Fixture::new();
     let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 2\n";
-    fs::write(fixture.path("run.toml"), fixture.config() + validation).unwrap();
+    let fixture = Fixture::with(&[validation]);
     let scores = |name: &str| {
         let metadata = Weights::open(&fixture.path(name)).unwrap().metadata().clone();
         let scores = metadata.into_iter().filter(|(key, _)| key.starts_with("validation_"));
@@ -115,9 +114,8 @@ fn the_latest_weights_carry_the_scores_of_their_step() {
 
 #[test]
 fn a_model_card_shows_metadata_and_scores() {
-    let fixture = Fixture::new();
     let metadata = "\n[metadata]\nlicence = \"CC0-1.0\"\ntraining_data = \"disks\"\n";
-    fs::write(fixture.path("run.toml"), fixture.config() + metadata).unwrap();
+    let fixture = Fixture::with(&[metadata]);
     succeeded(&fixture.train("out", &["steps=1"]));
     let line = "export --model out/model.safetensors --config run.toml --out final.safetensors --card CARD.md \
                 --set seed=9";
@@ -298,8 +296,7 @@ fn clips_are_drawn_on_a_contact_sheet() {
 
 #[test]
 fn a_resumed_run_with_critics_equals_an_uninterrupted_run() {
-    let fixture = Fixture::new();
-    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS).unwrap();
+    let fixture = Fixture::with(&[CRITICS]);
     let settings = ["steps=20", "checkpoint_every=10", "report_every=2", "gradients_every=4"];
     succeeded(&fixture.train("whole", &settings));
     succeeded(&fixture.train("parts", &[&settings[..], &["stop_after=10"]].concat()));
@@ -317,8 +314,7 @@ fn a_resumed_run_with_critics_equals_an_uninterrupted_run() {
 
 #[test]
 fn a_checkpoint_of_a_run_with_other_critics_is_refused() {
-    let fixture = Fixture::new();
-    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS).unwrap();
+    let fixture = Fixture::with(&[CRITICS]);
     succeeded(&fixture.train("out", &["steps=1"]));
     succeeded(&fixture.train("fewer", &["steps=1", "critics.temporal_weight=0"]));
     fs::copy(fixture.path("out/checkpoint.safetensors"), fixture.path("fewer/checkpoint.safetensors"))
@@ -398,8 +394,7 @@ fn an_interrupted_run_is_saved_and_resumed() {
 
 #[test]
 fn a_diverging_run_suggests_remedies_and_keeps_its_checkpoint() {
-    let fixture = Fixture::new();
-    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS).unwrap();
+    let fixture = Fixture::with(&[CRITICS]);
     let settings = ["steps=1000", "checkpoint_every=1000"];
     succeeded(&fixture.train("out", &[&settings[..], &["stop_after=2"]].concat()));
     let saved = fs::read(fixture.path("out/checkpoint.safetensors")).unwrap();
@@ -444,9 +439,8 @@ fn weights_out_of_range_do_not_replace_the_last_checkpoint() {
 
 #[test]
 fn an_ablation_compares_four_runs() {
-    let fixture = Fixture::new();
     let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 1\n";
-    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS + validation).unwrap();
+    let fixture = Fixture::with(&[CRITICS, validation]);
     let arguments =
         ["ablate", "--config", "run.toml", "--out", "out", "--set", "steps=2", "--set", "report_every=1"];
     let output = fixture.run(&arguments);
@@ -476,9 +470,8 @@ fn an_ablation_compares_four_runs() {
 
 #[test]
 fn an_ablation_whose_runs_end_without_a_validation_is_refused() {
-    let fixture = Fixture::new();
     let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 3\n";
-    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS + validation).unwrap();
+    let fixture = Fixture::with(&[CRITICS, validation]);
     for stop in ["stop_after=2", "stop_after=5"] {
         let output = fixture
             .run(&["ablate", "--config", "run.toml", "--out", "out", "--set", "steps=8", "--set", stop]);
@@ -489,8 +482,7 @@ fn an_ablation_whose_runs_end_without_a_validation_is_refused() {
 
 #[test]
 fn invalid_settings_of_critics_and_lengths_are_refused() {
-    let fixture = Fixture::new();
-    fs::write(fixture.path("run.toml"), fixture.config() + CRITICS).unwrap();
+    let fixture = Fixture::with(&[CRITICS]);
     failed_with(&fixture.train("out", &["data.size=[48, 96]"]), &["data.size", "64x64"]);
     succeeded(&fixture.train("epochs", &["epochs=0.1", "checkpoint_every=1"]));
     failed_with(&fixture.train("out", &["critics.step=3"]), &["run.toml", "step"]);

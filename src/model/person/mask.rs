@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::{HEIGHT, WIDTH};
 use crate::Result;
 use crate::image::{Region, connected_components, neighbours};
-use crate::model::layers::resize;
+use crate::model::layers::{resize, to_bytes};
 
 /// Probability above which a position shows a person.
 const THRESHOLD: f32 = 0.5;
@@ -48,10 +48,7 @@ impl PersonMask {
         let _guard = tch::no_grad_guard();
         let (width, height) = (self.picture.0 as i64, self.picture.1 as i64);
         let enlarged = resize(&self.probability.f_reshape([1, 1, HEIGHT, WIDTH])?, height, width)?;
-        let alpha = enlarged.f_mul_scalar(255.0)?.f_round()?.f_to_kind(Kind::Uint8)?.f_contiguous()?;
-        let mut bytes = vec![0; alpha.numel()];
-        alpha.f_copy_data(&mut bytes, alpha.numel())?;
-        Ok(bytes)
+        to_bytes(&enlarged)
     }
 
     /// Returns the person that covers most of the picture, or `None` if nobody covers [`MIN_SHARE`] of it. People whose

@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 use super::Rect;
 use super::input::Placement;
 use crate::Result;
+use crate::model::layers::to_bytes;
 
 /// Distance of the two thresholds of the stability score from that of the mask, in logits.
 const STABILITY_OFFSET: f64 = 1.0;
@@ -56,10 +57,7 @@ impl Candidate {
 
 /// Converts logits to bytes; positive logits become at least 128.
 pub fn to_alpha(logits: &Tensor) -> Result<Vec<u8>> {
-    let alpha = logits.f_sigmoid()?.f_mul_scalar(255.0)?.f_round()?.f_to_kind(Kind::Uint8)?.f_contiguous()?;
-    let mut bytes = vec![0; alpha.numel()];
-    alpha.f_copy_data(&mut bytes, alpha.numel())?;
-    Ok(bytes)
+    to_bytes(&logits.f_sigmoid()?)
 }
 
 /// Returns the bounding box of the positive values (H, W).

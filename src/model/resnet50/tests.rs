@@ -75,42 +75,6 @@ fn difference(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[])
 }
 
-/// Counts weights and biases under a name, without statistics.
-fn parameters(store: &VarStore, prefix: &str) -> i64 {
-    store
-        .variables()
-        .iter()
-        .filter(|(name, _)| name.starts_with(prefix) && !name.contains("running_"))
-        .map(|(_, tensor)| tensor.numel() as i64)
-        .sum()
-}
-
-#[test]
-fn parameter_counts_match_the_paper() {
-    let store = VarStore::new(Device::Cpu);
-    Resnet50::new(&store.root(), &Config::resnet50()).unwrap();
-    for (prefix, count) in [
-        ("encoder.conv1.", 9_408),
-        ("encoder.conv1_mask.", 3_200),
-        ("encoder.bn1.", 128),
-        ("encoder.layer1.", 215_808),
-        ("encoder.layer2.", 1_219_584),
-        ("encoder.layer3.", 7_098_368),
-        ("encoder.layer4.", 14_964_736),
-        ("matching.", 15_598_592),
-        ("residual.conv1.", 590_080),
-        ("residual.conv2.", 590_080),
-        ("refine4.", 4_719_872),
-        ("refine3.", 3_540_224),
-        ("refine2.", 2_950_400),
-        ("temporal.", 73_760),
-        ("head.", 5_186),
-        ("", 51_579_426),
-    ] {
-        assert_eq!(parameters(&store, prefix), count, "{prefix}");
-    }
-}
-
 #[test]
 fn features_state_and_logits_have_their_shapes() {
     let config = tiny(TemporalSkip::Head);

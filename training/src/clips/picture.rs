@@ -8,6 +8,7 @@ use image::RgbImage;
 use tch::{Kind, Tensor};
 
 use super::Size;
+use crate::report::pixels::bytes;
 use crate::{LabelMap, Result};
 
 /// Picture with the masks of its objects.
@@ -84,12 +85,8 @@ impl Picture {
 impl Still {
     /// Packs an image (1, 3, h, w) and the mask (1, 1, h, w) of its object, both in [0, 1].
     pub fn new(image: &Tensor, mask: &Tensor) -> Result<Self> {
-        let bytes = |x: &Tensor| -> Result<Arc<[u8]>> {
-            let x = x.f_clamp(0.0, 1.0)?.f_mul_scalar(255.0)?.f_round()?.f_to_kind(Kind::Uint8)?;
-            Ok(Vec::<u8>::try_from(&x.f_contiguous()?.f_reshape([-1])?)?.into())
-        };
         let (_, _, height, width) = image.size4()?;
-        Ok(Self { height, width, rgb: bytes(image)?, mask: Some(bytes(mask)?), known: None })
+        Ok(Self { height, width, rgb: bytes(image)?.into(), mask: Some(bytes(mask)?.into()), known: None })
     }
 
     /// Returns the image (1, 3, h, w) in [0, 1].

@@ -9,6 +9,7 @@ use std::os::fd::IntoRawFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use gstfastganseg::torch::cuda::{find, message};
 use libloading::Library;
 use tch::Tensor;
 
@@ -47,30 +48,12 @@ struct Functions {
 #[derive(Clone, Debug)]
 pub struct Shim(Arc<Functions>);
 
-/// # Safety
-/// `T` must be the type of the symbol.
-unsafe fn find<T: Copy>(library: &Library, symbol: &str) -> Result<T> {
-    // SAFETY: guaranteed by the caller.
-    let found = unsafe { library.get::<T>(format!("{symbol}\0").as_bytes()) };
-    found.map(|symbol| *symbol).map_err(|error| error.to_string())
-}
-
 fn c_string(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| format!("{text:?} contains a null character"))
 }
 
 fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// The first line of the message that `error` returns.
-///
-/// # Safety
-/// `error` must be one of the shims' functions of that name.
-unsafe fn message(error: unsafe extern "C" fn() -> *const c_char) -> String {
-    // SAFETY: a null-terminated string that stays valid until the next failed call on this thread.
-    let reason = unsafe { CStr::from_ptr(error()) }.to_string_lossy();
-    reason.lines().next().unwrap_or_default().to_owned()
 }
 
 impl Shim {

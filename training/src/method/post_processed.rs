@@ -3,7 +3,6 @@
 //! The tracker with the post-processing of the element.
 
 use gstfastganseg::image::PlaneMut;
-use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
 use gstfastganseg::tracker::{ObjectStats, Tracker};
 use image::RgbImage;
@@ -38,9 +37,8 @@ impl PostProcessed {
 
 impl Propagator for PostProcessed {
     fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
-        let mask = ReferenceMask::from_labels(labels.width(), labels.height(), labels.ids())?;
         self.post_processor.restart();
-        Ok(self.tracker.set_reference(&mut as_picture(picture), &mask)?)
+        self.tracker.start(picture, labels)
     }
 
     fn correct(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {

@@ -4,12 +4,13 @@
 
 use gstfastganseg::image::Picture;
 use gstfastganseg::torch::model::prompt::{Point, Rect};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::PromptConfig;
 use crate::Result;
 use crate::clicks::{bounds, click};
 use crate::clips::{Random, Sources};
+use crate::report::pixels::bytes;
 
 /// Margin of a close-up on each side, relative to the size of the object.
 const MARGIN: [f64; 2] = [0.1, 1.0];
@@ -60,8 +61,7 @@ impl View {
         if object.iter().filter(|&&inside| inside).count() < MIN_PIXELS {
             return Ok(None);
         }
-        let rgb = image.f_mul_scalar(255.0)?.f_round()?.f_to_kind(Kind::Uint8)?.f_permute([0, 2, 3, 1])?;
-        let rgb = Vec::try_from(&rgb.f_contiguous()?.f_reshape([-1])?)?;
+        let rgb = bytes(&image.f_permute([0, 2, 3, 1])?)?;
         Ok(Some(Self { rgb, width: size.0, height: size.1, mask, object, bounds }))
     }
 

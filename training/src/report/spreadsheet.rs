@@ -30,31 +30,28 @@ pub fn check_output(path: &Path) -> Result<()> {
 /// # Errors
 /// The file cannot be written.
 pub fn write_csv(path: &Path, scores: &Scores, speed: &Speed) -> Result<()> {
-    let failed = |source: csv::Error| Error::write(path, std::io::Error::other(source));
-    let mut writer = csv::Writer::from_path(path).map_err(failed)?;
     let names = ["scope", "sequence", "object", "frames"].into_iter();
     let names = names.chain(MEASURES.iter().map(|(name, _)| *name)).chain(["fps"]);
-    writer.write_record(names).map_err(failed)?;
-
+    let mut rows: Vec<Vec<String>> = vec![names.map(str::to_owned).collect()];
     let mut row = |head: [&str; 3], frames: usize, summary: &Summary, fps: Option<f64>| {
         let head = head.into_iter().map(str::to_string).chain([frames.to_string()]);
         let measures = MEASURES.iter().map(|(_, measure)| measure(summary).to_string());
         let fps = fps.map_or_else(String::new, |fps| format!("{fps:.2}"));
-        writer.write_record(head.chain(measures).chain([fps])).map_err(failed)
+        rows.push(head.chain(measures).chain([fps]).collect());
     };
     for sequence in &scores.sequences {
         for object in &sequence.objects {
             let head = ["object", &sequence.name, &object.id.to_string()];
-            row(head, object.frames.len(), &object.summary(), None)?;
+            row(head, object.frames.len(), &object.summary(), None);
         }
     }
     for sequence in &scores.sequences {
         let fps = speed.sequences.get(&sequence.name).copied();
-        row(["sequence", &sequence.name, ""], sequence.frames.len(), &sequence.summary(), fps)?;
+        row(["sequence", &sequence.name, ""], sequence.frames.len(), &sequence.summary(), fps);
     }
     let frames = scores.sequences.iter().map(|sequence| sequence.frames.len()).sum();
-    row(["global", "", ""], frames, &scores.summary(), speed.total)?;
-    writer.flush().map_err(|source| Error::write(path, source))
+    row(["global", "", ""], frames, &scores.summary(), speed.total);
+    write_rows(path, rows)
 }
 
 /// Writes rows of fields to `path` as CSV.

@@ -75,6 +75,13 @@ impl Fixture {
         fixture
     }
 
+    /// A fixture whose configuration has `more` sections.
+    pub fn with(more: &[&str]) -> Self {
+        let fixture = Self::new();
+        fs::write(fixture.path("run.toml"), fixture.config() + &more.concat()).unwrap();
+        fixture
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
