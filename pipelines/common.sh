@@ -178,6 +178,17 @@ video_facts() {
     }'
 }
 
+# make_square FILE: sets the array `square` to elements, after a leading "!", that mark anamorphic video as having square
+# pixels: compositor scales frames to the width and height of its pad, but stretches them again by their pixel aspect ratio.
+# The array is empty for square pixels.
+make_square() {
+  square=()
+  if decoded_caps "$1" video/x-raw | grep 'pixel-aspect-ratio=' | grep -v 'pixel-aspect-ratio=[(]fraction[)]1/1' >/dev/null; then
+    need_elements capssetter
+    square=(! capssetter caps=video/x-raw,pixel-aspect-ratio=1/1)
+  fi
+}
+
 # count_frames FILE RATE: prints "FRAMES START": the number of frames at the rate from the first one until the video ends, and
 # the running time of the first one in nanoseconds. Decodes the file: its duration may be that of the sound.
 count_frames() {

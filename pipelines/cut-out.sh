@@ -29,12 +29,13 @@ read -r width height rate < <(video_facts "$1") || fail "$1 has no frames that c
 read -r frames _ < <(count_frames "$1" "$rate") || fail "$1 has no frames that can be decoded"
 
 turn_upright "$1"
+make_square "$1"
 encode_sound "$1"
 # identity ends the stream with IN, at the buffer after its last one: compositor may repeat the last frame.
 partial=$(partial_of "$3")
 write_to "$3" run gst-launch-1.0 \
   filesrc location="$(quote "$1")" ! decodebin name=in \
-  in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" ! mix.sink_0 \
+  in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" "${square[@]}" ! mix.sink_0 \
   compositor name=mix background="${4:-checker}" start-time-selection=first sink_0::width="$width" sink_0::height="$height" \
   ! "video/x-raw,width=$width,height=$height,framerate=$rate,pixel-aspect-ratio=1/1" \
   ! identity eos-after=$((frames + 1)) ! progressreport update-freq=1 \

@@ -30,12 +30,13 @@ deinterlace "$3"
 background=("${upright[@]}")
 turn_upright "$1"
 deinterlace "$1"
+make_square "$1"
 encode_sound "$1"
 # identity ends the stream with IN, at the buffer after its last one: compositor would continue to the end of the longer clip.
 partial=$(partial_of "$4")
 write_to "$4" run gst-launch-1.0 \
   filesrc location="$(quote "$1")" ! decodebin name=in \
-  in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" ! queue ! mix.sink_1 \
+  in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" "${square[@]}" ! queue ! mix.sink_1 \
   filesrc location="$(quote "$3")" ! decodebin "${background[@]}" ! videoconvert ! videoscale ! videorate \
   ! "video/x-raw,width=$width,height=$height,framerate=$rate,pixel-aspect-ratio=1/1" \
   ! queue ! mix.sink_0 \

@@ -420,6 +420,50 @@ fn scripts_accept_odd_and_anamorphic_sizes_and_any_name() {
     }
 }
 
+/// The first frame of a video, in grey.
+fn first_frame(name: &str, folder: &Path) -> image::GrayImage {
+    run(
+        &format!(
+            "gst-launch-1.0 filesrc location={name} ! decodebin ! videoconvert ! video/x-raw,format=GRAY8 ! \
+             imagefreeze num-buffers=1 ! pngenc ! filesink location=first.png"
+        ),
+        folder,
+    )
+    .unwrap();
+    image::open(folder.join("first.png")).unwrap().into_luma8()
+}
+
+/// The mean of the absolute differences of the values of two pictures.
+fn mean_difference(a: &image::GrayImage, b: &image::GrayImage) -> f64 {
+    assert_eq!(a.dimensions(), b.dimensions());
+    let sum: u64 = a.iter().zip(b.iter()).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum();
+    sum as f64 / a.len() as f64
+}
+
+/// The object was stretched by the pixel aspect ratio twice, and its right part was cut off.
+#[test]
+fn scripts_show_anamorphic_video_as_players_do() {
+    let folder = clip_folder();
+    let folder = folder.path();
+    run(
+        "gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! videoconvertscale ! \
+         video/x-raw,format=I420,width=240,height=180,pixel-aspect-ratio=4/3 ! avenc_ffv1 ! matroskamux ! \
+         filesink location=wide.mkv",
+        folder,
+    )
+    .unwrap();
+    for arguments in
+        ["cut-out.sh {} mask.png out.mp4 black", "replace-background.sh {} mask.png in.mp4 out.mp4"]
+    {
+        let [square, wide] = ["in.mp4", "wide.mkv"].map(|name| {
+            script(&arguments.replace("{}", name), folder).unwrap();
+            first_frame("out.mp4", folder)
+        });
+        let difference = mean_difference(&square, &wide);
+        assert!(difference < 1.0, "{arguments}: {difference}");
+    }
+}
+
 #[test]
 fn the_picking_script_plays_a_clip_without_a_mask() {
     let folder = clip_folder();
