@@ -225,11 +225,12 @@ turn_upright() {
   fi
 }
 
-# deinterlace FILE: adds elements to `upright` that make interlaced video progressive: compositor refuses a mixture.
+# deinterlace FILE: adds elements to `upright` that make interlaced video progressive, before it is rotated: each frame keeps
+# its top field, and the lines between are interpolated. Films would comb otherwise, and compositor refuses a mixture.
 deinterlace() {
   if decoded_caps "$1" video/x-raw | grep -E 'interlace-mode=[(]string[)](interleaved|mixed|fields|alternate)' >/dev/null; then
     need_elements deinterlace
-    upright+=(! videoconvert ! deinterlace fields=top)
+    upright=(! videoconvert ! deinterlace mode=auto-strict fields=top "${upright[@]}")
   fi
 }
 

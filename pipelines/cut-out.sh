@@ -29,6 +29,7 @@ read -r width height rate < <(video_facts "$1") || fail "$1 has no frames that c
 read -r frames _ < <(count_frames "$1" "$rate") || fail "$1 has no frames that can be decoded"
 
 turn_upright "$1"
+deinterlace "$1"
 make_square "$1"
 encode_sound "$1"
 # identity ends the stream with IN, at the buffer after its last one: compositor may repeat the last frame.

@@ -15,6 +15,7 @@ usage: pipelines/export-alpha.sh IN.mp4 MASK.png OUT
           x.webm       VP9 (8 bits), for browsers; needs the program ffmpeg
           x-%05d.png   one PNG per frame (any printf pattern; 8 bits)
         MOV and MKV get IN's sound as AAC, WebM as Opus. PNG has no sound
+        Interlaced video becomes progressive
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
@@ -56,6 +57,7 @@ esac
 need_elements fastganseg
 has_video "$1" || fail "$1 has no video that GStreamer can decode"
 turn_upright "$1"
+deinterlace "$1"
 sound=()
 case ${3,,} in
   *.png) ;;

@@ -464,6 +464,40 @@ fn scripts_show_anamorphic_video_as_players_do() {
     }
 }
 
+/// Only `replace-background.sh` deinterlaced: the films of the others combed.
+#[test]
+fn films_of_interlaced_video_do_not_comb() {
+    let folder = clip_folder();
+    let folder = folder.path();
+    // One field of each frame is black, the other one white.
+    run(
+        "gst-launch-1.0 videotestsrc pattern=blink num-buffers=20 ! \
+         video/x-raw,format=I420,width=320,height=180,framerate=60/1 ! interlace field-pattern=1:1 ! \
+         x264enc interlaced=true ! h264parse ! mp4mux ! filesink location=fields.mp4",
+        folder,
+    )
+    .unwrap();
+    let fields = video(&folder.join("fields.mp4"));
+    assert!(fields.frames == 10 && fields.caps.contains("interlace-mode=(string)interleaved"), "{fields:?}");
+    for (arguments, output) in [
+        ("cut-out.sh fields.mp4 mask.png cut.mp4 black", "cut.mp4"),
+        ("export-alpha.sh fields.mp4 mask.png alpha.mkv", "alpha.mkv"),
+        ("mask-to-file.sh fields.mp4 mask.png mask.mkv", "mask.mkv"),
+        ("replace-background.sh fields.mp4 mask.png in.mp4 replaced.mp4", "replaced.mp4"),
+    ] {
+        script(arguments, folder).unwrap();
+        let video = video(&folder.join(output));
+        assert_eq!(video.frames, 10, "{arguments}");
+        assert!(video.caps.contains("interlace-mode=(string)progressive"), "{arguments}: {video:?}");
+        let frame = first_frame(output, folder);
+        let (width, height) = frame.dimensions();
+        let rows = |top| image::imageops::crop_imm(&frame, 0, top, width, height - 1).to_image();
+        let difference = mean_difference(&rows(0), &rows(1));
+        // Combs of the object alone make 17.
+        assert!(difference < 5.0, "{arguments}: {difference}");
+    }
+}
+
 #[test]
 fn the_picking_script_plays_a_clip_without_a_mask() {
     let folder = clip_folder();
