@@ -149,6 +149,15 @@ has_stream() { LC_ALL=C gst-discoverer-1.0 "$(argument "$2")" 2>/dev/null | grep
 has_video() { has_stream video "$1"; }
 has_audio() { has_stream audio "$1"; }
 
+# need_video FILE: fail unless GStreamer can decode video of the file. GIF is refused: GStreamer reads its end for ever, and
+# gives all of its frames the same time.
+need_video() {
+  [ "$(LC_ALL=C head -c 4 -- "$1" | tr -d '\0')" != GIF8 ] ||
+    fail "$1 is a GIF, which GStreamer reads without an end: convert it to a video first, such as with" \
+      "$(printf 'ffmpeg -i %q -c:v ffv1 %q' "$(argument "$1")" "$(argument "${1%.*}.mkv")")"
+  has_video "$1" || fail "$1 has no video that GStreamer can decode"
+}
+
 # decoded_caps FILE TYPE: prints the caps of the file's decoded stream of the type video/x-raw or audio/x-raw. Other streams
 # are not exposed: pads without links may block the demuxer of MPEG program streams.
 decoded_caps() {
@@ -260,7 +269,7 @@ open_input() {
     upright=()
   else
     need_files "$1"
-    has_video "$1" || fail "$1 has no video that GStreamer can decode"
+    need_video "$1"
     source=(filesrc "location=$(quote "$1")")
     turn_upright "$1"
   fi

@@ -24,7 +24,7 @@ case ${4:-checker} in
   *) fail "the background $4 is not checker, black, white or transparent" ;;
 esac
 check_output "$3" "$1" "$2"
-has_video "$1" || fail "$1 has no video that GStreamer can decode"
+need_video "$1"
 read -r width height rate < <(video_facts "$1") || fail "$1 has no frames that can be decoded"
 read -r frames _ < <(count_frames "$1" "$rate") || fail "$1 has no frames that can be decoded"
 

@@ -55,7 +55,7 @@ case ${3,,} in
   *) fail "$3: the name must end in .mov, .mkv, .webm or .png" ;;
 esac
 need_elements fastganseg
-has_video "$1" || fail "$1 has no video that GStreamer can decode"
+need_video "$1"
 turn_upright "$1"
 deinterlace "$1"
 sound=()

@@ -32,7 +32,7 @@ case ${3,,} in
     ;;
   *) fail "$3: the name must end in .mkv, or be a pattern such as mask-%05d.png" ;;
 esac
-has_video "$1" || fail "$1 has no video that GStreamer can decode"
+need_video "$1"
 
 turn_upright "$1"
 deinterlace "$1"

@@ -21,7 +21,7 @@ need_files "$1" "$2" "$3"
 need_elements fastganseg compositor x264enc avenc_aac mp4mux
 case ${4,,} in *.mp4) ;; *) fail "$4: the name must end in .mp4" ;; esac
 check_output "$4" "$1" "$2" "$3"
-for clip in "$1" "$3"; do has_video "$clip" || fail "$clip has no video that GStreamer can decode"; done
+for clip in "$1" "$3"; do need_video "$clip"; done
 read -r width height rate < <(video_facts "$1") || fail "$1 has no frames that can be decoded"
 read -r frames start < <(count_frames "$1" "$rate") || fail "$1 has no frames that can be decoded"
 

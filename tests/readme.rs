@@ -498,6 +498,24 @@ fn films_of_interlaced_video_do_not_comb() {
     }
 }
 
+/// Scripts hung without a message: GStreamer reads the end of a GIF for ever.
+#[test]
+fn scripts_refuse_gif_with_a_remedy() {
+    let folder = clip_folder();
+    let folder = folder.path();
+    std::fs::write(folder.join("a loop.gif"), b"GIF89a").unwrap();
+    for arguments in [
+        "cut-out.sh 'a loop.gif' mask.png out.mp4",
+        "export-alpha.sh 'a loop.gif' mask.png out.mkv",
+        "mask-to-file.sh 'a loop.gif' mask.png out.mkv",
+        "replace-background.sh in.mp4 mask.png 'a loop.gif' out.mp4",
+    ] {
+        let error = script(arguments, folder).unwrap_err();
+        let parts = ["a loop.gif is a GIF", r"ffmpeg -i a\ loop.gif -c:v ffv1 a\ loop.mkv"];
+        assert!(parts.iter().all(|part| error.contains(part)), "{arguments}: {error}");
+    }
+}
+
 #[test]
 fn the_picking_script_plays_a_clip_without_a_mask() {
     let folder = clip_folder();
