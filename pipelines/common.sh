@@ -199,7 +199,11 @@ make_square() {
 }
 
 # count_frames FILE RATE: prints "FRAMES START": the number of frames at the rate from the first one until the video ends, and
-# the running time of the first one in nanoseconds. Decodes the file: its duration may be that of the sound.
+# the time at which the first one is due, in nanoseconds. Decodes the file: its duration may be that of the sound.
+#
+# If the first block of a Matroska file is a frame that is due after the start of the sound, matroskademux gives this frame
+# (rarely more) the running time 0, and corrects that with a second segment. START is the right time then, less 2 ms: times
+# in Matroska are rounded to milliseconds, and the second frame must not be due before the end of the first one.
 count_frames() {
   catch_signals
   LC_ALL=C gst-launch-1.0 -v filesrc location="$(quote "$1")" ! decodebin caps="video/x-raw(ANY)" expose-all-streams=false \
@@ -207,7 +211,16 @@ count_frames() {
     function seconds(text, t) {sub(/,$/, "", text); split(text, t, ":"); return 3600 * t[1] + 60 * t[2] + t[3]}
     function field(name, parts) {split($0, parts, " " name "=[(]guint64[)]"); return parts[2] / 1e9}
     BEGIN {split(rate, f, "/")}
-    /type: segment/ {shift = field("base") - field("start")}
+    /type: segment/ {
+      correction = field("base") - field("start") - shift
+      if (count && field("base") == base && correction > 0) {
+        first += correction
+        last += correction
+        early = .002
+      }
+      base = field("base")
+      shift = base - field("start")
+    }
     /last-message = chain/ {
       for (i = 1; i < NF; i++) {
         if ($i == "pts:") pts = $(i + 1)
@@ -219,7 +232,11 @@ count_frames() {
       if (!count++ || begin < first) first = begin
       if (end > last) last = end
     }
-    END {frames = int((last - first) * f[1] / f[2] + 0.5); if (frames < 1) exit 1; printf "%d %.0f\n", frames, first * 1e9}' &
+    END {
+      frames = int((last - first) * f[1] / f[2] + 0.5)
+      if (frames < 1) exit 1
+      printf "%d %.0f\n", frames, (first > early ? first - early : 0) * 1e9
+    }' &
   wait %%
 }
 
