@@ -149,6 +149,15 @@ has_stream() { LC_ALL=C gst-discoverer-1.0 "$(argument "$2")" 2>/dev/null | grep
 has_video() { has_stream video "$1"; }
 has_audio() { has_stream audio "$1"; }
 
+# need_video FILE: fail unless GStreamer can decode video of the file. GIF is refused: GStreamer reads its end for ever, and
+# gives all of its frames the same time.
+need_video() {
+  [ "$(LC_ALL=C head -c 4 -- "$1" | tr -d '\0')" != GIF8 ] ||
+    fail "$1 is a GIF, which GStreamer reads without an end: convert it to a video first, such as with" \
+      "$(printf 'ffmpeg -i %q -c:v ffv1 %q' "$(argument "$1")" "$(argument "${1%.*}.mkv")")"
+  has_video "$1" || fail "$1 has no video that GStreamer can decode"
+}
+
 # decoded_caps FILE TYPE: prints the caps of the file's decoded stream of the type video/x-raw or audio/x-raw. Other streams
 # are not exposed: pads without links may block the demuxer of MPEG program streams.
 decoded_caps() {
@@ -178,8 +187,23 @@ video_facts() {
     }'
 }
 
+# make_square FILE: sets the array `square` to elements, after a leading "!", that mark anamorphic video as having square
+# pixels: compositor scales frames to the width and height of its pad, but stretches them again by their pixel aspect ratio.
+# The array is empty for square pixels.
+make_square() {
+  square=()
+  if decoded_caps "$1" video/x-raw | grep 'pixel-aspect-ratio=' | grep -v 'pixel-aspect-ratio=[(]fraction[)]1/1' >/dev/null; then
+    need_elements capssetter
+    square=(! capssetter caps=video/x-raw,pixel-aspect-ratio=1/1)
+  fi
+}
+
 # count_frames FILE RATE: prints "FRAMES START": the number of frames at the rate from the first one until the video ends, and
-# the running time of the first one in nanoseconds. Decodes the file: its duration may be that of the sound.
+# the time at which the first one is due, in nanoseconds. Decodes the file: its duration may be that of the sound.
+#
+# If the first block of a Matroska file is a frame that is due after the start of the sound, matroskademux gives this frame
+# (rarely more) the running time 0, and corrects that with a second segment. START is the right time then, less 2 ms: times
+# in Matroska are rounded to milliseconds, and the second frame must not be due before the end of the first one.
 count_frames() {
   catch_signals
   LC_ALL=C gst-launch-1.0 -v filesrc location="$(quote "$1")" ! decodebin caps="video/x-raw(ANY)" expose-all-streams=false \
@@ -187,7 +211,16 @@ count_frames() {
     function seconds(text, t) {sub(/,$/, "", text); split(text, t, ":"); return 3600 * t[1] + 60 * t[2] + t[3]}
     function field(name, parts) {split($0, parts, " " name "=[(]guint64[)]"); return parts[2] / 1e9}
     BEGIN {split(rate, f, "/")}
-    /type: segment/ {shift = field("base") - field("start")}
+    /type: segment/ {
+      correction = field("base") - field("start") - shift
+      if (count && field("base") == base && correction > 0) {
+        first += correction
+        last += correction
+        early = .002
+      }
+      base = field("base")
+      shift = base - field("start")
+    }
     /last-message = chain/ {
       for (i = 1; i < NF; i++) {
         if ($i == "pts:") pts = $(i + 1)
@@ -199,7 +232,11 @@ count_frames() {
       if (!count++ || begin < first) first = begin
       if (end > last) last = end
     }
-    END {frames = int((last - first) * f[1] / f[2] + 0.5); if (frames < 1) exit 1; printf "%d %.0f\n", frames, first * 1e9}' &
+    END {
+      frames = int((last - first) * f[1] / f[2] + 0.5)
+      if (frames < 1) exit 1
+      printf "%d %.0f\n", frames, (first > early ? first - early : 0) * 1e9
+    }' &
   wait %%
 }
 
@@ -214,11 +251,12 @@ turn_upright() {
   fi
 }
 
-# deinterlace FILE: adds elements to `upright` that make interlaced video progressive: compositor refuses a mixture.
+# deinterlace FILE: adds elements to `upright` that make interlaced video progressive, before it is rotated: each frame keeps
+# its top field, and the lines between are interpolated. Films would comb otherwise, and compositor refuses a mixture.
 deinterlace() {
   if decoded_caps "$1" video/x-raw | grep -E 'interlace-mode=[(]string[)](interleaved|mixed|fields|alternate)' >/dev/null; then
     need_elements deinterlace
-    upright+=(! videoconvert ! deinterlace fields=top)
+    upright=(! videoconvert ! deinterlace mode=auto-strict fields=top "${upright[@]}")
   fi
 }
 
@@ -248,7 +286,7 @@ open_input() {
     upright=()
   else
     need_files "$1"
-    has_video "$1" || fail "$1 has no video that GStreamer can decode"
+    need_video "$1"
     source=(filesrc "location=$(quote "$1")")
     turn_upright "$1"
   fi

@@ -24,18 +24,21 @@ case ${4:-checker} in
   *) fail "the background $4 is not checker, black, white or transparent" ;;
 esac
 check_output "$3" "$1" "$2"
-has_video "$1" || fail "$1 has no video that GStreamer can decode"
+need_video "$1"
 read -r width height rate < <(video_facts "$1") || fail "$1 has no frames that can be decoded"
-read -r frames _ < <(count_frames "$1" "$rate") || fail "$1 has no frames that can be decoded"
+read -r frames start < <(count_frames "$1" "$rate") || fail "$1 has no frames that can be decoded"
 
 turn_upright "$1"
+deinterlace "$1"
+make_square "$1"
 encode_sound "$1"
 # identity ends the stream with IN, at the buffer after its last one: compositor may repeat the last frame.
 partial=$(partial_of "$3")
 write_to "$3" run gst-launch-1.0 \
   filesrc location="$(quote "$1")" ! decodebin name=in \
-  in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" ! mix.sink_0 \
-  compositor name=mix background="${4:-checker}" start-time-selection=first sink_0::width="$width" sink_0::height="$height" \
+  in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" "${square[@]}" ! mix.sink_0 \
+  compositor name=mix background="${4:-checker}" start-time-selection=set start-time="$start" \
+  sink_0::width="$width" sink_0::height="$height" \
   ! "video/x-raw,width=$width,height=$height,framerate=$rate,pixel-aspect-ratio=1/1" \
   ! identity eos-after=$((frames + 1)) ! progressreport update-freq=1 \
   ! videoconvert ! "video/x-raw,format={I420,I420_10LE}" ! x264enc ! h264parse ! queue ! out. \

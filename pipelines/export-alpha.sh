@@ -15,6 +15,7 @@ usage: pipelines/export-alpha.sh IN.mp4 MASK.png OUT
           x.webm       VP9 (8 bits), for browsers; needs the program ffmpeg
           x-%05d.png   one PNG per frame (any printf pattern; 8 bits)
         MOV and MKV get IN's sound as AAC, WebM as Opus. PNG has no sound
+        Interlaced video becomes progressive
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
@@ -54,8 +55,9 @@ case ${3,,} in
   *) fail "$3: the name must end in .mov, .mkv, .webm or .png" ;;
 esac
 need_elements fastganseg
-has_video "$1" || fail "$1 has no video that GStreamer can decode"
+need_video "$1"
 turn_upright "$1"
+deinterlace "$1"
 sound=()
 case ${3,,} in
   *.png) ;;

@@ -32,9 +32,10 @@ case ${3,,} in
     ;;
   *) fail "$3: the name must end in .mkv, or be a pattern such as mask-%05d.png" ;;
 esac
-has_video "$1" || fail "$1 has no video that GStreamer can decode"
+need_video "$1"
 
 turn_upright "$1"
+deinterlace "$1"
 pipeline=(gst-launch-1.0 filesrc location="$(quote "$1")" ! decodebin "${upright[@]}"
   ! fastganseg ref-mask="$(quote "$2")" output="${4:-mask}" ! progressreport update-freq=1 ! "${out[@]}")
 case ${3,,} in

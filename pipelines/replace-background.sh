@@ -21,7 +21,7 @@ need_files "$1" "$2" "$3"
 need_elements fastganseg compositor x264enc avenc_aac mp4mux
 case ${4,,} in *.mp4) ;; *) fail "$4: the name must end in .mp4" ;; esac
 check_output "$4" "$1" "$2" "$3"
-for clip in "$1" "$3"; do has_video "$clip" || fail "$clip has no video that GStreamer can decode"; done
+for clip in "$1" "$3"; do need_video "$clip"; done
 read -r width height rate < <(video_facts "$1") || fail "$1 has no frames that can be decoded"
 read -r frames start < <(count_frames "$1" "$rate") || fail "$1 has no frames that can be decoded"
 
@@ -30,12 +30,13 @@ deinterlace "$3"
 background=("${upright[@]}")
 turn_upright "$1"
 deinterlace "$1"
+make_square "$1"
 encode_sound "$1"
 # identity ends the stream with IN, at the buffer after its last one: compositor would continue to the end of the longer clip.
 partial=$(partial_of "$4")
 write_to "$4" run gst-launch-1.0 \
   filesrc location="$(quote "$1")" ! decodebin name=in \
-  in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" ! queue ! mix.sink_1 \
+  in. "${upright[@]}" ! fastganseg ref-mask="$(quote "$2")" "${square[@]}" ! queue ! mix.sink_1 \
   filesrc location="$(quote "$3")" ! decodebin "${background[@]}" ! videoconvert ! videoscale ! videorate \
   ! "video/x-raw,width=$width,height=$height,framerate=$rate,pixel-aspect-ratio=1/1" \
   ! queue ! mix.sink_0 \
