@@ -383,6 +383,22 @@ fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
     sum as f64 / a.len() as f64
 }
 
+/// Browsers skip frames that the display cannot show: the page took 120 frames a second for 60.
+#[test]
+fn skipped_frames_count_for_the_rate() {
+    let Some(browser) = Browser::open() else { return };
+    run(
+        &browser,
+        "gst-launch-1.0 -q videotestsrc num-buffers=63 ! \
+         video/x-raw,format=I420,width=320,height=180,framerate=120/1 ! x264enc ! h264parse ! mp4mux ! \
+         filesink location=fast.mp4",
+    );
+    browser.choose(&browser.folder.path().join("fast.mp4"));
+    browser.until("source !== null");
+    assert_eq!(browser.eval("[source.fps, source.frames]"), json!([120, 63]));
+    assert!(browser.text("status").contains("about 63 frames"), "{}", browser.text("status"));
+}
+
 #[test]
 fn the_printed_command_runs_with_the_saved_files_of_a_rotated_video() {
     let Some(browser) = Browser::open() else { return };
