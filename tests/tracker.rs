@@ -468,7 +468,7 @@ fn the_network_size_option_replaces_that_of_the_weights() {
         assert_eq!(alpha(&matte, None, WIDTH, HEIGHT).len(), WIDTH * HEIGHT);
     }
     let error = open((100, 0)).unwrap_err().to_string();
-    assert!(error.contains("network size 100x64"), "{error}");
+    assert!(error.contains("network_size of 100x64"), "{error}");
 }
 
 #[test]

@@ -194,7 +194,7 @@ impl Config {
         let [height, width] = self.network_size;
         if [height, width].iter().any(|side| *side < stride || side % stride != 0 || *side > 4096) {
             return refuse(format!(
-                "network size {width}x{height} (width x height): both sides must be multiples of {stride} up to 4096"
+                "network_size of {width}x{height} (width x height): both sides must be multiples of {stride} up to 4096"
             ));
         }
         if !(self.width > 0.0 && self.width <= 4.0) {
@@ -226,12 +226,12 @@ impl Config {
         }
         if self.architecture == Architecture::Resnet50 && height * width > MAX_AREA {
             return refuse(format!(
-                "network size {width}x{height} (width x height) has more than {MAX_AREA} pixels: choose a smaller size"
+                "network_size of {width}x{height} (width x height) has more than {MAX_AREA} pixels: choose a smaller size"
             ));
         }
         if affinity && self.affinities() > MAX_AFFINITIES {
             return refuse(format!(
-                "network size {width}x{height} (width x height) with a memory of {memory} would compare {} pairs of \
+                "network_size of {width}x{height} (width x height) with a memory of {memory} would compare {} pairs of \
                  positions, the maximum is {MAX_AFFINITIES}: choose a smaller size (of the element by quality, or by \
                  network-width and network-height), such as 672x384",
                 self.affinities()
