@@ -25,9 +25,9 @@ const LISTED: [&str; 12] = [
     SET,
 ];
 
-/// Returns the model card of the weights in `file` of `bytes` bytes, in Markdown. `training` is the configuration
+/// Returns the model card of the weights in `file` of `bytes` bytes and of a number format, in Markdown. `training` is the configuration
 /// of the run, used if the metadata does not contain it. Missing values are given as "not stated".
-pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> String {
+pub fn card(file: &str, (bytes, format): (u64, &str), info: &Info, training: &TrainConfig) -> String {
     let metadata = &info.metadata;
     let stated = |key: &str| metadata.get(key).map_or("not stated".into(), |value| cell(value));
     let [height, width] = info.config.network_size;
@@ -38,8 +38,7 @@ pub fn card(file: &str, bytes: u64, info: &Info, training: &TrainConfig) -> Stri
         text.push('\n');
     };
     line(&format!(
-        "Weights of the `{architecture}` regressor for the element `fastganseg`: {} parameters, half precision, \
-         {}.",
+        "Weights of the `{architecture}` regressor for the element `fastganseg`: {} parameters, {format}, {}.",
         millions(info.total.parameters),
         size(bytes)
     ));

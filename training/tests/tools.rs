@@ -138,6 +138,14 @@ fn weights_without_a_training_configuration_are_exported() {
     bench.printed(&format!("export --model tiny.safetensors --config {config} --out final.safetensors"));
     let weights = weights::Weights::open(&bench.path("final.safetensors")).unwrap();
     assert_eq!(weights.metadata()["licence"], "CC-BY-NC-4.0");
+    let half = fs::metadata(bench.path("final.safetensors")).unwrap().len();
+    let int8 = format!(
+        "export --model tiny.safetensors --config {config} --int8 --out final.safetensors --card card.md"
+    );
+    bench.printed(&int8);
+    assert!(fs::metadata(bench.path("final.safetensors")).unwrap().len() < half);
+    assert!(fs::read_to_string(bench.path("card.md")).unwrap().contains("int8"));
+    assert!(bench.printed("info final.safetensors").contains("architecture   lite"));
 }
 
 #[test]

@@ -140,7 +140,13 @@ fn a_model_card_shows_metadata_and_scores() {
     ] {
         metadata.insert(key.into(), value.into());
     }
-    fastganseg_training::train::export(&weights, &metadata, &fixture.path("out/model.safetensors")).unwrap();
+    fastganseg_training::train::export(
+        &weights,
+        &metadata,
+        tch::Kind::Half,
+        &fixture.path("out/model.safetensors"),
+    )
+    .unwrap();
     succeeded(&fixture.run(&line.split_whitespace().collect::<Vec<_>>()));
     let card = fs::read_to_string(fixture.path("CARD.md")).unwrap();
     let table = "| s0 | 75.0 | 70.0 | 80.0 |\n| s1 | 75.0 | 90.0 | 60.0 |\n| all | 75.0 | 80.0 | 70.0 |";
@@ -195,7 +201,7 @@ fn errors_name_mistakes_in_the_configuration() {
     let fixture = Fixture::new();
     failed_with(&fixture.train("out", &["optimiser.learning_rat=1"]), &["run.toml", "learning_rat"]);
     failed_with(&fixture.train("out", &["data.remember=2"]), &["run.toml", "data.remember"]);
-    failed_with(&fixture.train("out", &["model.network_size=[60, 96]"]), &["run.toml", "network size"]);
+    failed_with(&fixture.train("out", &["model.network_size=[60, 96]"]), &["run.toml", "network_size"]);
     failed_with(&fixture.train("out", &["steps"]), &["run.toml", "key=value"]);
     failed_with(&fixture.train("out", &["data.sources.video.path=nowhere"]), &["nowhere"]);
     failed_with(

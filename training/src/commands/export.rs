@@ -7,11 +7,12 @@ use fastganseg_training::info::Info;
 use fastganseg_training::train::{check_described, export};
 use fastganseg_training::{Error, Result};
 use gstfastganseg::torch::model::weights::Weights;
+use tch::Kind;
 
 use super::Recipe;
 use super::model::size;
 
-/// Writes the final weights in half precision, with the `[metadata]` of the configuration, and optionally a model card.
+/// Writes the final weights in half precision or int8, with the `[metadata]` of the configuration, and optionally a model card.
 ///
 /// Give the configuration of the run, config.toml in its folder: one with another network or other data is refused.
 #[derive(Debug, clap::Args)]
@@ -26,6 +27,10 @@ pub struct Args {
     /// Output file of the final weights, .safetensors
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+
+    /// Write weights in int8, with a scale for each output channel
+    #[arg(long)]
+    int8: bool,
 
     /// Also write a model card (configuration, data, licence, scores, cost), Markdown
     #[arg(long, value_name = "FILE")]
@@ -44,13 +49,14 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let config = args.recipe.open()?;
     check_described(&args.model, &weights, &config)?;
-    export(&weights, &config.metadata, &args.out)?;
+    let (kind, format) = if args.int8 { (Kind::Int8, "int8") } else { (Kind::Half, "half precision") };
+    export(&weights, &config.metadata, kind, &args.out)?;
     eprintln!("weights: {}", args.out.display());
     if let Some(path) = &args.card {
         let written = Weights::open(&args.out)?;
         let bytes = std::fs::metadata(&args.out).map_err(|source| Error::write(&args.out, source))?.len();
         let name = args.out.file_name().unwrap_or(args.out.as_os_str()).to_string_lossy();
-        let text = card(&name, bytes, &Info::of(&written)?, &config);
+        let text = card(&name, (bytes, format), &Info::of(&written)?, &config);
         std::fs::write(path, text).map_err(|source| Error::write(path, source))?;
         eprintln!("model card: {}", path.display());
     }

@@ -89,17 +89,17 @@ impl NetworkVisitor for Variables {
     }
 }
 
-/// Writes `weights` with their configuration to `out` in half precision. `metadata` is added to that of the
+/// Writes `weights` with their configuration to `out` as `kind`, see [`weights::save`]. `metadata` is added to that of the
 /// weights.
 ///
 /// # Errors
 /// If the weights do not fit their configuration, or the file cannot be written.
-pub fn export(weights: &Weights, metadata: &BTreeMap<String, String>, out: &Path) -> Result<()> {
+pub fn export(weights: &Weights, metadata: &BTreeMap<String, String>, kind: Kind, out: &Path) -> Result<()> {
     let config = weights.config();
     let store = nn::VarStore::new(Device::Cpu);
     build(&store.root(), config, Variables)?;
     weights.fill(&store)?;
     let mut all = weights.metadata().clone();
     all.extend(metadata.clone());
-    Ok(weights::save(out, &store, config, &all, Kind::Half)?)
+    Ok(weights::save(out, &store, config, &all, kind)?)
 }
