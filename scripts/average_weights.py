@@ -29,6 +29,8 @@ def read(path):
 
 def tensor(header, data, name):
     start, end = header[name]["data_offsets"]
+    if header[name]["dtype"] not in TYPES:
+        sys.exit(f"{name} is {header[name]['dtype']}: give files in F16 or F32, exported without --int8")
     return np.frombuffer(data[start:end], TYPES[header[name]["dtype"]]).astype(np.float64)
 
 

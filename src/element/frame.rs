@@ -757,7 +757,7 @@ fn part_converter(
     config.set_src_y(region.y as i32);
     config.set_src_width(Some(region.width as i32));
     config.set_src_height(Some(region.height as i32));
-    gst_video::VideoConverter::new(input, output, Some(config))
+    gst_video::VideoConverter::new(&with_matrix(input, output)?, output, Some(config))
 }
 
 /// Format of frames of `input` that are converted to another format and size.
@@ -786,11 +786,11 @@ pub fn converter(input: &VideoInfo, output: &VideoInfo) -> Result<gst_video::Vid
 /// then.
 fn with_matrix(input: &VideoInfo, output: &VideoInfo) -> Result<VideoInfo, BoolError> {
     let (from, to) = (input.colorimetry(), output.colorimetry());
-    if !input.is_gray() || from.matrix() != gst_video::VideoColorMatrix::Unknown || !output.is_yuv() {
+    if !input.is_gray() || from.matrix() != gst_video::VideoColorMatrix::Unknown || output.is_gray() {
         return Ok(input.clone());
     }
-    let colorimetry =
-        gst_video::VideoColorimetry::new(from.range(), to.matrix(), to.transfer(), to.primaries());
+    let matrix = if output.is_yuv() { to.matrix() } else { gst_video::VideoColorMatrix::Bt601 };
+    let colorimetry = gst_video::VideoColorimetry::new(from.range(), matrix, to.transfer(), to.primaries());
     VideoInfo::builder(input.format(), input.width(), input.height())
         .fps(input.fps())
         .interlace_mode(input.interlace_mode())
@@ -1049,21 +1049,28 @@ mod tests {
         for format in [VideoFormat::Gray8, VideoFormat::Gray16Le] {
             let colorimetry = "1:0:0:0".parse().unwrap();
             let grey = VideoInfo::builder(format, 32, 16).colorimetry(&colorimetry).build().unwrap();
-            let output = VideoInfo::builder(VideoFormat::A420, 32, 16).build().unwrap();
             let data: Vec<u8> = (0..grey.size()).map(|index| (index % 251) as u8).collect();
             let buffer = gst::Buffer::from_slice(data);
             let from = Frame::from_buffer_ref_readable(&buffer, &grey).unwrap();
-            let mut to = gst::Buffer::with_size(output.size()).unwrap();
-            {
+            for output in [VideoFormat::Ayuv, VideoFormat::Rgba] {
+                let output = VideoInfo::builder(output, 32, 16).build().unwrap();
+                let mut to = gst::Buffer::with_size(output.size()).unwrap();
                 let mut to = FrameMut::from_buffer_ref_writable(to.get_mut().unwrap(), &output).unwrap();
                 converter(&grey, &output).unwrap().frame_ref(&from, &mut to);
-                for plane in [1, 2] {
-                    assert!(
-                        to.plane_data(plane).unwrap().iter().all(|value| value.abs_diff(128) <= 1),
-                        "{format:?}"
-                    );
-                }
+                let is_grey = |pixel: &[u8; 4]| match output.is_yuv() {
+                    true => pixel[2..].iter().all(|chroma| chroma.abs_diff(128) <= 1),
+                    false => pixel[..3].iter().all(|color| color.abs_diff(pixel[0]) <= 1),
+                };
+                assert!(to.plane_data(0).unwrap().as_chunks::<4>().0.iter().all(is_grey), "{format:?}");
             }
+            let (region, mut shrinker) = (Region { x: 4, y: 2, width: 24, height: 12 }, Shrinker::new(&grey));
+            let mut view = View::new(&from, &mut shrinker);
+            let picture = view.crop(region, (12, 6)).unwrap();
+            let is_grey = |pixel: &[u8; 3]| pixel.iter().all(|color| color.abs_diff(pixel[0]) <= 1);
+            assert!(
+                picture.data.as_chunks::<3>().0[..12].iter().all(is_grey),
+                "{format:?}: the network's picture"
+            );
         }
     }
 

@@ -226,15 +226,17 @@ impl FastGanSeg {
     /// Warns at the end of a stream in which `ref-auto` has found nobody.
     pub(super) fn warn_nobody_found(&self) {
         let shared = self.shared();
-        let nobody = shared.slot.state() == State::None && shared.statistics.counts().0 > 0;
+        let statistics = &shared.statistics;
+        let nobody =
+            shared.slot.state() == State::None && statistics.counts().0 > 0 && !statistics.has_masks();
         drop(shared);
         let searches = self.settings().ref_auto != RefAuto::None;
         if nobody && searches {
             gst::element_imp_warning!(
                 self,
                 gst::ResourceError::NotFound,
-                ("ref-auto has found no person in the video, so that all of its frames were output opaque: set ref-mask to \
-                     a PNG of the object, or ref-box to a box around it")
+                ("ref-auto has found no person, so that all frames were output without a mask: set ref-mask to a PNG of the \
+                     object, or ref-box to a box around it")
             );
         }
     }

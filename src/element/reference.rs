@@ -200,7 +200,7 @@ pub struct ReferenceSlot {
     /// Ids and references of the streams that have their own, the most recent stream last.
     streams: VecDeque<(String, References)>,
     change: Option<Change>,
-    /// References that the current stream had before masks that no buffer has taken yet.
+    /// References that the current stream had before masks of the application that no buffer has taken yet.
     replaced: Option<References>,
     /// Number of changes that the streaming thread has taken and not applied yet.
     taken_changes: u32,
@@ -344,8 +344,9 @@ impl ReferenceSlot {
             return false;
         }
         let first = self.stream.is_none();
-        let is_for_next = !first && matches!(self.change, Some(Change::Arm(_)));
-        if let Some(replaced) = self.replaced.take().filter(|_| is_for_next) {
+        let replaced = self.replaced.take().filter(|_| !first && matches!(self.change, Some(Change::Arm(_))));
+        let is_for_next = replaced.is_some();
+        if let Some(replaced) = replaced {
             self.keep(replaced);
         }
         self.stream = Some(id.to_owned());
@@ -470,7 +471,7 @@ impl ReferenceSlot {
 
     /// Sets the reference of the current stream and of those without one of their own.
     fn set(&mut self, reference: Option<Arc<Reference>>) {
-        if !matches!(self.change, Some(Change::Arm(_))) {
+        if self.replaced.is_none() {
             self.replaced = Some(self.own().cloned().unwrap_or_default());
         }
         self.references = reference.into_iter().collect();
@@ -589,6 +590,23 @@ mod tests {
         assert_eq!(armed_on(&mut slot, "b"), Some((3, false)), "in place of its own reference");
         assert_eq!(armed_on(&mut slot, "a"), Some((1, true)), "its own reference");
         assert_eq!(armed_on(&mut slot, "b"), Some((3, true)));
+    }
+
+    #[test]
+    fn a_stream_keeps_its_reference_if_the_one_before_it_had_no_buffer() {
+        let mut slot = ReferenceSlot::default();
+        slot.start(wide(1));
+        armed_on(&mut slot, "a");
+        armed_on(&mut slot, "b");
+        slot.set_from_application(wide(2).unwrap());
+        assert_eq!(armed_on(&mut slot, "b"), Some((2, false)));
+        assert_eq!(armed_on(&mut slot, "a"), Some((1, true)));
+        slot.start_stream("c");
+        assert_eq!(armed_on(&mut slot, "a"), Some((1, true)), "no buffer");
+        slot.start_stream("c");
+        let change = slot.take_change().unwrap();
+        slot.return_change(change);
+        assert_eq!(armed_on(&mut slot, "a"), Some((1, true)), "its buffer was discarded");
     }
 
     /// Such a reference was used at the same place of another video.

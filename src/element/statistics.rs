@@ -132,6 +132,11 @@ impl Statistics {
         (self.frames, self.dropped)
     }
 
+    /// Whether the network has run.
+    pub fn has_masks(&self) -> bool {
+        self.inferences > 0
+    }
+
     /// Mean time of the network.
     pub fn inference_time(&self) -> Duration {
         self.inference.mean()

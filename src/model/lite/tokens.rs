@@ -65,7 +65,7 @@ impl Tokens {
         })
     }
 
-    /// Returns as many tokens as those of `other`: the first ones, or all and the first ones again.
+    /// Returns as many tokens as those of `other`: some of these, or some of them repeatedly, at even intervals.
     pub fn repeated_to_length_of(&self, other: &Self) -> Result<Self> {
         Self::combine(&[self, other], |pair| {
             let length = |x: &Tensor| x.size()[x.dim() - 1];
@@ -73,7 +73,8 @@ impl Tokens {
             if own == wanted {
                 return Ok(pair[0].shallow_clone());
             }
-            let index = Tensor::f_arange(wanted, (Kind::Int64, pair[0].device()))?.f_remainder(own)?;
+            let index = Tensor::f_arange(wanted, (Kind::Int64, pair[0].device()))?;
+            let index = index.f_mul_scalar(own)?.f_floor_divide_scalar(wanted)?;
             Ok(pair[0].f_index_select(-1, &index)?)
         })
     }
