@@ -34,6 +34,13 @@ def tensor(header, data, name):
     return np.frombuffer(data[start:end], TYPES[header[name]["dtype"]]).astype(np.float64)
 
 
+def write(path, header, data):
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + data)
+
+
 def parse(terms):
     if not terms:
         sys.exit("a list without FILE=WEIGHT: give at least one file after OUT, and after each `--layers PREFIX,...`")
@@ -75,10 +82,7 @@ def main(arguments):
     # The scores are those of one of the files.
     metadata = header.get("__metadata__", {})
     header["__metadata__"] = {key: value for key, value in metadata.items() if not key.startswith("validation")}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(out, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text + result)
+    write(out, header, result)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,9 @@ LARGE is a model of a run of one step with the encoder of a ResNet-50. OUT has i
 encoder features, and all else of LITE: matching and decoder. Tensors that LITE lacks are those of LARGE. Needs numpy.
 """
 
-import json
 import sys
 
-import numpy as np
-
-from average_weights import read, tensor
+from average_weights import TYPES, read, tensor, write
 
 # Inputs of layers in front of the encoder's features, and those features in `lite`.
 FEATURES = {
@@ -47,12 +44,8 @@ def main(arguments):
         else:
             sys.exit(f"{name} has the shape {list(new.shape)} in {arguments[1]}, and {list(old.shape)} in {arguments[0]}")
         start, end = info["data_offsets"]
-        types = {"F16": np.float16, "F32": np.float32}
-        out[start:end] = new.astype(types[info["dtype"]]).tobytes()
-    header = json.dumps(large).encode()
-    header += b" " * (-len(header) % 8)
-    with open(arguments[2], "wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header + out)
+        out[start:end] = new.astype(TYPES[info["dtype"]]).tobytes()
+    write(arguments[2], large, out)
 
 
 if __name__ == "__main__":

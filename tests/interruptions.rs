@@ -72,6 +72,11 @@ fn other_scene(frame: usize) -> Vec<u8> {
 }
 
 fn tracker(objects: &[Ellipse], roi: Roi) -> Tracker {
+    tracker_from(&draw(objects, 0, BACKGROUND), objects, roi)
+}
+
+/// A tracker of the objects in `picture`, which shows them in frame 0.
+fn tracker_from(picture: &[u8], objects: &[Ellipse], roi: Roi) -> Tracker {
     let options = Options { device: DeviceChoice::Cpu, roi, ..Options::default() };
     let mut tracker = Tracker::new(&options).unwrap();
     let id = |i: usize| {
@@ -80,7 +85,7 @@ fn tracker(objects: &[Ellipse], roi: Roi) -> Tracker {
     };
     let ids: Vec<u8> = (0..WIDTH * HEIGHT).map(id).collect();
     let mask = ReferenceMask::from_labels(WIDTH, HEIGHT, &ids).unwrap();
-    tracker.set_reference(&mut view(&draw(objects, 0, BACKGROUND)), &mask).unwrap();
+    tracker.set_reference(&mut view(picture), &mask).unwrap();
     tracker
 }
 
@@ -202,11 +207,7 @@ fn after_a_gap_an_object_among_look_alikes_is_found_where_it_was() {
     let objects = [beside(240.0), beside(90.0), beside(390.0)];
     let picture = draw(&objects, 0, BACKGROUND);
     let inside = |x: usize, y: usize| objects[0].covers(0, x, y);
-    let ids: Vec<u8> = (0..WIDTH * HEIGHT).map(|i| u8::from(inside(i % WIDTH, i / WIDTH))).collect();
-    let mask = ReferenceMask::from_labels(WIDTH, HEIGHT, &ids).unwrap();
-    let options = Options { device: DeviceChoice::Cpu, ..Options::default() };
-    let mut tracker = Tracker::new(&options).unwrap();
-    tracker.set_reference(&mut view(&picture), &mask).unwrap();
+    let mut tracker = tracker_from(&picture, &objects[..1], Roi::Auto);
     tracker.relocate(&mut view(&picture)).unwrap();
     let found = iou(&tracker.step(&mut view(&picture)).unwrap(), 1, inside);
     assert!(found > 0.8, "{found}");
@@ -257,11 +258,7 @@ fn a_small_object_on_a_plain_background_is_tracked() {
         let pixel = |i: usize| if ball.covers(frame, i % WIDTH, i / WIDTH) { [230; 3] } else { [128; 3] };
         (0..WIDTH * HEIGHT).flat_map(pixel).collect()
     };
-    let ids: Vec<u8> = (0..WIDTH * HEIGHT).map(|i| u8::from(ball.covers(0, i % WIDTH, i / WIDTH))).collect();
-    let mask = ReferenceMask::from_labels(WIDTH, HEIGHT, &ids).unwrap();
-    let options = Options { device: DeviceChoice::Cpu, ..Options::default() };
-    let mut tracker = Tracker::new(&options).unwrap();
-    tracker.set_reference(&mut view(&picture(0)), &mask).unwrap();
+    let mut tracker = tracker_from(&picture(0), &[ball], Roi::Auto);
     for frame in 1..12 {
         let matte = tracker.step(&mut view(&picture(frame))).unwrap();
         let found = iou(&matte, 1, |x, y| ball.covers(frame, x, y));

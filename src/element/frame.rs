@@ -8,8 +8,8 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use gstreamer_video::video_frame::Writable;
 use gstreamer_video::{
-    VideoColorPrimaries, VideoColorimetry, VideoFormat, VideoFormatInfo, VideoFrame, VideoFrameRef,
-    VideoInfo, VideoTransferFunction,
+    VideoColorMatrix, VideoColorPrimaries, VideoColorimetry, VideoFormat, VideoFormatInfo, VideoFrame,
+    VideoFrameRef, VideoInfo, VideoInterlaceMode, VideoTransferFunction,
 };
 
 use super::process_error::ProcessError;
@@ -699,9 +699,7 @@ fn planes<'a>(frame: &'a Frame) -> Option<Planes<'a>> {
         return None;
     }
     // As in `has_plain_colors`.
-    if format.format() == VideoFormat::Vyuy
-        || info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive
-    {
+    if format.format() == VideoFormat::Vyuy || info.interlace_mode() != VideoInterlaceMode::Progressive {
         return None;
     }
     let site = info.chroma_site();
@@ -786,19 +784,12 @@ pub fn converter(input: &VideoInfo, output: &VideoInfo) -> Result<gst_video::Vid
 /// then.
 fn with_matrix(input: &VideoInfo, output: &VideoInfo) -> Result<VideoInfo, BoolError> {
     let (from, to) = (input.colorimetry(), output.colorimetry());
-    if !input.is_gray() || from.matrix() != gst_video::VideoColorMatrix::Unknown || output.is_gray() {
+    if !input.is_gray() || from.matrix() != VideoColorMatrix::Unknown || output.is_gray() {
         return Ok(input.clone());
     }
-    let matrix = if output.is_yuv() { to.matrix() } else { gst_video::VideoColorMatrix::Bt601 };
-    let colorimetry = gst_video::VideoColorimetry::new(from.range(), matrix, to.transfer(), to.primaries());
-    VideoInfo::builder(input.format(), input.width(), input.height())
-        .fps(input.fps())
-        .interlace_mode(input.interlace_mode())
-        .colorimetry(&colorimetry)
-        .stride(input.stride())
-        .offset(input.offset())
-        .size(input.size())
-        .build()
+    let matrix = if output.is_yuv() { to.matrix() } else { VideoColorMatrix::Bt601 };
+    let colorimetry = VideoColorimetry::new(from.range(), matrix, to.transfer(), to.primaries());
+    relabelled(input, input.interlace_mode(), &colorimetry)
 }
 
 /// As [`converter`], without dithering, so that samples that do not change in an unpacked format are those of before.
@@ -833,10 +824,20 @@ fn progressive(info: &VideoInfo) -> Result<VideoInfo, BoolError> {
     if !info.is_interlaced() {
         return Ok(info.clone());
     }
+    relabelled(info, VideoInterlaceMode::Progressive, &info.colorimetry())
+}
+
+/// Returns the format of frames with the same samples at the same places.
+fn relabelled(
+    info: &VideoInfo,
+    interlace_mode: VideoInterlaceMode,
+    colorimetry: &VideoColorimetry,
+) -> Result<VideoInfo, BoolError> {
     VideoInfo::builder(info.format(), info.width(), info.height())
         .fps(info.fps())
         .par(info.par())
-        .colorimetry(&info.colorimetry())
+        .interlace_mode(interlace_mode)
+        .colorimetry(colorimetry)
         .chroma_site(info.chroma_site())
         .stride(info.stride())
         .offset(info.offset())
@@ -1088,18 +1089,16 @@ mod tests {
         ] {
             for region in [Region::whole((256, 192)), Region { x: 32, y: 18, width: 160, height: 120 }] {
                 let pictures =
-                    [gst_video::VideoInterlaceMode::Progressive, gst_video::VideoInterlaceMode::Interleaved]
-                        .map(|mode| {
-                            let info =
-                                VideoInfo::builder(format, 256, 192).interlace_mode(mode).build().unwrap();
-                            let buffer = gst::Buffer::from_slice(noise[..info.size()].to_vec());
-                            let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
-                            View::new(&frame, &mut Shrinker::new(&info))
-                                .crop(region, (96, 64))
-                                .unwrap()
-                                .data
-                                .to_vec()
-                        });
+                    [VideoInterlaceMode::Progressive, VideoInterlaceMode::Interleaved].map(|mode| {
+                        let info = VideoInfo::builder(format, 256, 192).interlace_mode(mode).build().unwrap();
+                        let buffer = gst::Buffer::from_slice(noise[..info.size()].to_vec());
+                        let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
+                        View::new(&frame, &mut Shrinker::new(&info))
+                            .crop(region, (96, 64))
+                            .unwrap()
+                            .data
+                            .to_vec()
+                    });
                 assert!(pictures[0] == pictures[1], "{format:?}");
             }
         }

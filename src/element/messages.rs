@@ -228,7 +228,7 @@ impl FastGanSeg {
         let shared = self.shared();
         let statistics = &shared.statistics;
         let nobody =
-            shared.slot.state() == State::None && statistics.counts().0 > 0 && !statistics.has_masks();
+            shared.slot.state() == State::None && statistics.counts().0 > 0 && !statistics.has_inferences();
         drop(shared);
         let searches = self.settings().ref_auto != RefAuto::None;
         if nobody && searches {

@@ -537,6 +537,15 @@ mod tests {
         }
     }
 
+    /// A slot whose mask of width 1 was seeded on stream `a`, and then on `b`, the current one.
+    fn used_on_a_and_b() -> ReferenceSlot {
+        let mut slot = ReferenceSlot::default();
+        slot.start(wide(1));
+        armed_on(&mut slot, "a");
+        armed_on(&mut slot, "b");
+        slot
+    }
+
     #[test]
     fn a_stream_that_returns_resumes_with_its_mask_and_frame() {
         let mut slot = ReferenceSlot::default();
@@ -559,10 +568,7 @@ mod tests {
 
     #[test]
     fn a_reference_is_set_for_the_current_stream_and_for_new_ones() {
-        let mut slot = ReferenceSlot::default();
-        slot.start(wide(1));
-        armed_on(&mut slot, "a");
-        armed_on(&mut slot, "b");
+        let mut slot = used_on_a_and_b();
         slot.set_from_application(wide(2).unwrap());
         assert_eq!(armed_on(&mut slot, "b"), Some((2, false)));
         assert_eq!(armed_on(&mut slot, "a"), Some((1, true)), "its own reference");
@@ -579,10 +585,7 @@ mod tests {
 
     #[test]
     fn a_mask_set_together_with_a_switch_is_that_of_the_new_stream() {
-        let mut slot = ReferenceSlot::default();
-        slot.start(wide(1));
-        armed_on(&mut slot, "a");
-        armed_on(&mut slot, "b");
+        let mut slot = used_on_a_and_b();
         assert_eq!(armed_on(&mut slot, "a"), Some((1, true)));
         for width in [2, 3] {
             slot.set_from_application(wide(width).unwrap());
@@ -594,10 +597,7 @@ mod tests {
 
     #[test]
     fn a_stream_keeps_its_reference_if_the_one_before_it_had_no_buffer() {
-        let mut slot = ReferenceSlot::default();
-        slot.start(wide(1));
-        armed_on(&mut slot, "a");
-        armed_on(&mut slot, "b");
+        let mut slot = used_on_a_and_b();
         slot.set_from_application(wide(2).unwrap());
         assert_eq!(armed_on(&mut slot, "b"), Some((2, false)));
         assert_eq!(armed_on(&mut slot, "a"), Some((1, true)));

@@ -133,7 +133,7 @@ impl Statistics {
     }
 
     /// Whether the network has run.
-    pub fn has_masks(&self) -> bool {
+    pub fn has_inferences(&self) -> bool {
         self.inferences > 0
     }
 

@@ -388,7 +388,7 @@ impl Regressor for Lite {
             // The keys share memory with the features, which later steps may overwrite.
             tokens.key16 = copy_of(&tokens.key16)?;
             if sights.iter().any(|&sight| sight != Sight::Clear) {
-                let others = reference.tokens.repeated_to_length_of(&tokens)?;
+                let others = reference.tokens.resampled_to_length_of(&tokens)?;
                 tokens = tokens.where_present(&flags(|&sight| sight == Sight::Clear)?, &others)?;
             }
             state.memory = remember(&reference.views, &mut state.remembered, tokens, memory.frames)?;

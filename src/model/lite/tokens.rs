@@ -66,7 +66,7 @@ impl Tokens {
     }
 
     /// Returns as many tokens as those of `other`: some of these, or some of them repeatedly, at even intervals.
-    pub fn repeated_to_length_of(&self, other: &Self) -> Result<Self> {
+    pub fn resampled_to_length_of(&self, other: &Self) -> Result<Self> {
         Self::combine(&[self, other], |pair| {
             let length = |x: &Tensor| x.size()[x.dim() - 1];
             let (own, wanted) = (length(pair[0]), length(pair[1]));
