@@ -158,12 +158,19 @@ need_video() {
   has_video "$1" || fail "$1 has no video that GStreamer can decode"
 }
 
+# If two threads change properties at the same time, gst-launch-1.0 -v may print only one of the changes, because GStreamer
+# declares the signal deep-notify with G_SIGNAL_NO_RECURSE. decoded_caps and count_frames repeat the command then.
+
 # decoded_caps FILE TYPE: prints the caps of the file's decoded stream of the type video/x-raw or audio/x-raw. Other streams
 # are not exposed: pads without links may block the demuxer of MPEG program streams.
 decoded_caps() {
-  LC_ALL=C gst-launch-1.0 -v filesrc location="$(quote "$1")" ! decodebin caps="$2(ANY)" expose-all-streams=false ! "$2" \
-    ! fakesink num-buffers=1 2>/dev/null |
-    sed -n 's/.*FakeSink.*: caps = //p'
+  local caps=
+  for _ in {1..9}; do
+    caps=$(LC_ALL=C gst-launch-1.0 -v filesrc location="$(quote "$1")" ! decodebin caps="$2(ANY)" expose-all-streams=false \
+      ! "$2" ! fakesink num-buffers=1 2>/dev/null | sed -n 's/.*FakeSink.*: caps = //p') || return 1
+    [ -z "$caps" ] || break
+  done
+  printf '%s\n' "$caps"
 }
 
 # video_facts FILE: prints "WIDTH HEIGHT RATE". The size is that after rotation, in square pixels and even, as encoders need it.
@@ -206,12 +213,23 @@ make_square() {
 # in Matroska are rounded to milliseconds, and the second frame must not be due before the end of the first one.
 count_frames() {
   catch_signals
+  local status
+  for _ in {1..9}; do
+    status=0
+    count_frames_once "$@" || status=$?
+    [ "$status" -eq 3 ] || return "$status"
+  done
+}
+
+# count_frames_once FILE RATE: as count_frames, but exits with status 3 if the first segment is not printed.
+count_frames_once() {
   LC_ALL=C gst-launch-1.0 -v filesrc location="$(quote "$1")" ! decodebin caps="video/x-raw(ANY)" expose-all-streams=false \
     ! video/x-raw ! fakesink silent=false sync=false 2>/dev/null | awk -v rate="$2" '
     function seconds(text, t) {sub(/,$/, "", text); split(text, t, ":"); return 3600 * t[1] + 60 * t[2] + t[3]}
     function field(name, parts) {split($0, parts, " " name "=[(]guint64[)]"); return parts[2] / 1e9}
     BEGIN {split(rate, f, "/")}
     /type: segment/ {
+      segments++
       correction = field("base") - field("start") - shift
       if (count && field("base") == base && correction > 0) {
         first += correction
@@ -222,6 +240,7 @@ count_frames() {
       shift = base - field("start")
     }
     /last-message = chain/ {
+      if (!segments) missing = 1
       for (i = 1; i < NF; i++) {
         if ($i == "pts:") pts = $(i + 1)
         if ($i == "duration:") duration = $(i + 1)
@@ -233,6 +252,7 @@ count_frames() {
       if (end > last) last = end
     }
     END {
+      if (missing) exit 3
       frames = int((last - first) * f[1] / f[2] + 0.5)
       if (frames < 1) exit 1
       printf "%d %.0f\n", frames, (first > early ? first - early : 0) * 1e9
