@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adam::{Betas, Rates};
 use super::critics::CriticSettings;
+use super::distillation::Distillation;
 use super::objective::Loss;
 use super::schedule::Schedule;
 use super::validate::Validation;
@@ -70,6 +71,9 @@ pub struct TrainConfig {
     pub optimiser: Optimiser,
     /// The supervised part of the loss.
     pub loss: Loss,
+    /// Distillation from a teacher; absent = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<Distillation>,
     /// The critics; absent = supervised training only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critics: Option<CriticSettings>,
@@ -208,6 +212,9 @@ impl TrainConfig {
         not_negative("loss.region_weight", self.loss.region_weight)?;
         not_negative("loss.matte_weight", self.loss.matte_weight)?;
         self.device.parse::<DeviceChoice>().map_err(|error| error.to_string())?;
+        if let Some(distillation) = &self.distillation {
+            distillation.check()?;
+        }
         if let Some(critics) = &self.critics {
             for size in self.data.sizes() {
                 critics.check(size.into())?;

@@ -7,10 +7,10 @@ use std::path::Path;
 use gstfastganseg::torch::model::layers::channels_last;
 use gstfastganseg::torch::model::weights::{self, Weights};
 use gstfastganseg::torch::model::{Architecture, Lite, Matching, Resnet50};
-use tch::{Tensor, nn};
+use tch::nn;
 
 use super::config::TrainConfig;
-use super::window::{UnrollOptions, unroll};
+use super::window::{UnrollOptions, Unrolled, unroll};
 use crate::Result;
 use crate::clips::Batch;
 
@@ -53,11 +53,11 @@ impl Network {
         Ok(network)
     }
 
-    /// Returns the logits (K, B, 1, H, W), float32, of the predicted frames.
+    /// Predicts all frames of a batch.
     ///
     /// # Errors
     /// If the network does not accept the size of the clips, or memory runs out.
-    pub fn unroll(&self, batch: &Batch, options: &UnrollOptions) -> Result<Tensor> {
+    pub fn unroll(&self, batch: &Batch, options: &UnrollOptions) -> Result<Unrolled> {
         match self {
             Self::Lite(network) => unroll(&**network, batch, options),
             Self::Resnet50(network) => unroll(&**network, batch, options),

@@ -16,6 +16,7 @@ use super::adam::Adam;
 use super::checkpoint::{self, CHECKPOINT, CONFIG, NetworkState, explain_divergence};
 use super::config::TrainConfig;
 use super::critics::Critics;
+use super::distillation::Teacher;
 use super::network::Network;
 use super::record::{Recorder, window_panel};
 use super::remedy::explain_out_of_memory;
@@ -112,10 +113,22 @@ impl Session {
             Some(settings) => Some(Critics::new(settings, config.data.window, device, ranks)?),
             None => None,
         };
+        let teacher = match &config.distillation {
+            Some(settings) => Some(Teacher::open(settings, config.model.matching, device)?),
+            None => None,
+        };
         let reducer = ranks.reducer(&adam.parameters_in_backward_order())?;
         let ranks = ranks.clone();
-        let mut trainer =
-            Trainer { network, adam, reducer, critics, options, ranks: ranks.clone(), has_changed: false };
+        let mut trainer = Trainer {
+            network,
+            adam,
+            reducer,
+            critics,
+            teacher,
+            options,
+            ranks: ranks.clone(),
+            has_changed: false,
+        };
         let mut parts = parts(&store, &mut trainer);
         let done = if resumes { checkpoint::load(&checkpoint, &mut parts)? } else { 0 };
         let mix = Mix::open(&config.data, config.seed, first)?.for_rank(ranks.rank(), ranks.count());

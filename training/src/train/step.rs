@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 use super::adam::{Adam, norm};
 use super::config::TrainConfig;
 use super::critics::{CriticStats, Critics};
+use super::distillation::Teacher;
 use super::network::Network;
 use super::objective::Supervised;
 use super::window::UnrollOptions;
@@ -25,6 +26,8 @@ pub struct Trainer {
     pub reducer: Reducer,
     /// The critics, if any.
     pub critics: Option<Critics>,
+    /// The teacher, if any.
+    pub teacher: Option<Teacher>,
     /// Options of the unrolled windows.
     pub options: UnrollOptions,
     /// The ranks of the run.
@@ -107,16 +110,17 @@ impl Trainer {
         let Some((last, critic_batches)) = batches.split_last() else { return Ok(losses) };
         if let Some(critics) = &mut self.critics {
             for batch in critic_batches {
-                let masks = tch::no_grad(|| self.network.unroll(batch, &self.options))?.f_sigmoid()?;
+                let masks = tch::no_grad(|| self.network.unroll(batch, &self.options))?.logits.f_sigmoid()?;
                 let stats = critics.step(&critics.critic_inputs(batch)?, &masks, schedule, 0)?;
                 self.has_changed = true;
                 losses.critics(&stats);
             }
         }
         let frames = last.images.size()[0] - 2;
-        let logits = self.network.unroll(last, &self.options)?;
+        let unrolled = self.network.unroll(last, &self.options)?;
+        let logits = &unrolled.logits;
         let (truth, valid) = (last.masks.f_narrow(0, 2, frames)?, last.valid.f_narrow(0, 2, frames)?);
-        let supervised = Supervised::new(&config.loss, &logits, &truth, &valid)?;
+        let supervised = Supervised::new(&config.loss, logits, &truth, &valid)?;
         let mut parts = vec![(
             "supervised",
             supervised.weighted(&config.loss)?,
@@ -134,6 +138,11 @@ impl Trainer {
             for (kind, weight, loss) in critics.regressor_losses(&inputs, &masks)? {
                 parts.push((kind.name(), loss.f_mul_scalar(weight)?, loss));
             }
+        }
+        if let Some(teacher) = &self.teacher {
+            let [masks, keys, weighted] = teacher.losses(last, &self.options, &unrolled)?;
+            parts.push(("distillation", weighted, masks));
+            losses.add("loss/distillation_keys", keys.double_value(&[]));
         }
         if gradients {
             let parameters = self.adam.parameters();

@@ -54,13 +54,27 @@ pub trait Unroll {
     /// # Errors
     /// If memory runs out.
     fn feed_back(&self, run: &mut Self::Run<'_>, masks: Tensor) -> Result<()>;
+
+    /// Returns the keys (F·B, key, positions), unit length, of all frames of the batch at stride 16, if the network has any.
+    fn keys(_: &Self::Run<'_>) -> Option<Tensor> {
+        None
+    }
 }
 
-/// Returns the logits (K, B, 1, H, W), float32, of all predicted frames, differentiable in the weights.
+/// Predictions of a window, differentiable in the weights.
+#[derive(Debug)]
+pub struct Unrolled {
+    /// Logits (K, B, 1, H, W), float32, of all predicted frames.
+    pub logits: Tensor,
+    /// Keys of all frames; see [`Unroll::keys`].
+    pub keys: Option<Tensor>,
+}
+
+/// Predicts all frames of a batch.
 ///
 /// # Errors
 /// As [`Unroll::begin`].
-pub fn unroll<N: Unroll>(network: &N, batch: &Batch, options: &UnrollOptions) -> Result<Tensor> {
+pub fn unroll<N: Unroll>(network: &N, batch: &Batch, options: &UnrollOptions) -> Result<Unrolled> {
     let frames = batch.images.size()[0] - 2;
     let mut run = network.begin(batch, options)?;
     let mut all = Vec::with_capacity(frames as usize);
@@ -69,7 +83,7 @@ pub fn unroll<N: Unroll>(network: &N, batch: &Batch, options: &UnrollOptions) ->
         network.feed_back(&mut run, logits.f_sigmoid()?)?;
         all.push(logits);
     }
-    Ok(Tensor::f_stack(&all, 0)?)
+    Ok(Unrolled { logits: Tensor::f_stack(&all, 0)?, keys: N::keys(&run) })
 }
 
 /// Normalises the logits (B, 1, H, W) of the objects of each window against each other and against the background, as
@@ -229,17 +243,22 @@ impl Unroll for Lite {
         run.mask = masks;
         Ok(())
     }
+
+    fn keys(run: &LiteRun<'_>) -> Option<Tensor> {
+        Some(run.features.key16.shallow_clone())
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use gstfastganseg::torch::model::{Config, TemporalSkip};
     use tch::nn;
 
     use super::*;
 
     const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
-    const OPTIONS: UnrollOptions = UnrollOptions { kind: Kind::Float, frozen_encoder: false, remember: 0.0 };
+    pub const OPTIONS: UnrollOptions =
+        UnrollOptions { kind: Kind::Float, frozen_encoder: false, remember: 0.0 };
 
     fn waves(size: &[i64], phase: f64) -> Tensor {
         let i = Tensor::arange(size.iter().product::<i64>(), FLOAT);
@@ -272,7 +291,7 @@ mod tests {
     }
 
     /// Two predicted frames of one clip.
-    fn batch() -> Batch {
+    pub fn batch() -> Batch {
         Batch {
             images: waves(&[4, 1, 3, 64, 64], 0.0),
             masks: waves(&[4, 1, 1, 64, 64], 1.0),
@@ -284,7 +303,7 @@ mod tests {
         }
     }
 
-    fn config(base: Config, temporal_skip: TemporalSkip) -> Config {
+    pub fn config(base: Config, temporal_skip: TemporalSkip) -> Config {
         let mut config = Config { width: 0.125, network_size: [64, 64], temporal_skip, ..base };
         config.memory.tokens = config.memory.tokens.min(16);
         config
@@ -315,7 +334,7 @@ mod tests {
     fn resnet50_unrolls_to_the_same_logits_as_frame_by_frame() {
         let (_store, network) = resnet50(TemporalSkip::Head);
         let batch = batch();
-        let logits = unroll(&network, &batch, &OPTIONS).unwrap();
+        let logits = unroll(&network, &batch, &OPTIONS).unwrap().logits;
         assert_eq!(logits.size(), [2, 1, 1, 64, 64]);
         let reference = network.reference(&batch.images.get(0), &batch.masks.get(0)).unwrap();
         let mut state = network.start(&reference).unwrap();
@@ -332,13 +351,13 @@ mod tests {
     fn gradient_flows_through_both_kinds_of_temporal_skip() {
         for skip in [TemporalSkip::Head, TemporalSkip::Refine] {
             let (store, network) = resnet50(skip);
-            let logits = unroll(&network, &batch(), &OPTIONS).unwrap();
+            let logits = unroll(&network, &batch(), &OPTIONS).unwrap().logits;
             // The input of the skip is zero in the first frame.
             assert_eq!(gradient(&store, &logits, 0, "temporal.weight"), 0.0, "{skip:?}");
             assert!(gradient(&store, &logits, 1, "temporal.weight") > 0.0, "{skip:?}");
         }
         let (store, network) = resnet50(TemporalSkip::Off);
-        let logits = unroll(&network, &batch(), &OPTIONS).unwrap();
+        let logits = unroll(&network, &batch(), &OPTIONS).unwrap().logits;
         assert!(gradient(&store, &logits, 1, "head") > 0.0);
         assert!(store.variables().keys().all(|name| !name.starts_with("temporal")));
     }
@@ -366,7 +385,7 @@ mod tests {
         };
         let before = statistics();
         assert!(!before.is_empty());
-        unroll(&network, &batch(), &OPTIONS).unwrap().mean(Kind::Float).backward();
+        unroll(&network, &batch(), &OPTIONS).unwrap().logits.mean(Kind::Float).backward();
         assert!(before.iter().zip(statistics()).all(|(a, b)| a.equal(&b)));
     }
 
@@ -378,17 +397,17 @@ mod tests {
         cleared.masks = cleared.masks.copy();
         let _ = cleared.masks.get(1).fill_(0.0);
         let _ = cleared.masks.get(2).fill_(0.0);
-        let logits = |batch: &Batch| unroll(&network, batch, &OPTIONS).unwrap();
+        let logits = |batch: &Batch| unroll(&network, batch, &OPTIONS).unwrap().logits;
         assert!(logits(&original).equal(&logits(&cleared)));
     }
 
     #[test]
     fn bfloat16_keeps_weights_and_logits_in_float32() {
         let (store, mut network) = resnet50(TemporalSkip::Head);
-        let exact = unroll(&network, &batch(), &OPTIONS).unwrap();
+        let exact = unroll(&network, &batch(), &OPTIONS).unwrap().logits;
         network.compute_in(Kind::BFloat16);
         let options = UnrollOptions { kind: Kind::BFloat16, ..OPTIONS };
-        let rounded = unroll(&network, &batch(), &options).unwrap();
+        let rounded = unroll(&network, &batch(), &options).unwrap().logits;
         assert_eq!(rounded.kind(), Kind::Float);
         let difference = (&exact - &rounded).abs().max().double_value(&[]);
         let largest = exact.abs().max().double_value(&[]);
@@ -410,7 +429,7 @@ mod tests {
             let store = nn::VarStore::new(Device::Cpu);
             let lite = Lite::new(&store.root(), &config(base, TemporalSkip::Refine)).unwrap();
             let options = UnrollOptions { frozen_encoder, remember: 1.0, ..OPTIONS };
-            let logits = unroll(&lite, &batch(), &options).unwrap();
+            let logits = unroll(&lite, &batch(), &options).unwrap().logits;
             assert_eq!(logits.size(), [2, 1, 1, 64, 64]);
             assert_eq!(gradient(&store, &logits, 1, "encoder") == 0.0, frozen_encoder);
             assert!(gradient(&store, &logits, 1, "matching") > 0.0);
