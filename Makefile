@@ -53,7 +53,7 @@ doc: setup ## Build the documentation in target/doc
 
 .PHONY: bench
 bench: setup ## Time the network and the element; append to benches/history.csv
-	BENCH_HISTORY=$(CURDIR)/benches/history.csv cargo bench --workspace
+	BENCH_HISTORY='$(CURDIR)/benches/history.csv' cargo bench --workspace
 
 # Tests that run for minutes to hours, not part of `make test`. Set a seed with make soak SEED=7.
 .PHONY: soak
@@ -65,18 +65,18 @@ soak: setup ## Run the long tests: 10,000 state changes, 100,000 frames
 # Needs a nightly compiler and cargo-fuzz: rustup toolchain install nightly && cargo install cargo-fuzz
 .PHONY: fuzz
 fuzz: setup ## Fuzz the readers of masks, pictures and weights: make fuzz [TARGET=mask] [SECONDS=600]
-	FASTGANSEG_CORPUS=$(CURDIR)/fuzz/corpus cargo test --test hostile
+	FASTGANSEG_CORPUS='$(CURDIR)/fuzz/corpus' cargo test --test hostile
 	for target in $(or $(TARGET),mask picture weights); do \
 	  cargo +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),600) -rss_limit_mb=4096 -max_len=65536; \
 	done
 
 .PHONY: install
 install: build ## Install the plugin for this user
-	@scripts/install.sh $(PLUGINS)
+	@scripts/install.sh '$(PLUGINS)'
 
 .PHONY: uninstall
 uninstall: ## Remove the installed plugin
-	rm -rf $(PLUGINS)/libgstfastganseg.so $(dir $(PLUGINS))fastganseg
+	@scripts/install.sh --uninstall '$(PLUGINS)'
 
 .PHONY: dist
 dist: setup ## Pack an archive that runs where GStreamer is installed

@@ -4,7 +4,7 @@
 
     average_weights.py OUT FILE=WEIGHT ... [--layers PREFIX,... FILE=WEIGHT ...]
 
-The weights of the files should add up to 1; negative ones extrapolate. A further list after `--layers` applies to the
+The weights of the files add up to 1; negative ones extrapolate. A further list after `--layers` applies to the
 tensors whose names start with one of the prefixes. A tensor that a file lacks is zero there. Metadata and shapes are those
 of the first file. Needs numpy.
 """
@@ -48,9 +48,11 @@ def parse(terms):
     for term in terms:
         path, _, weight = term.rpartition("=")
         try:
-            weights[path] = float(weight)
+            weights[path] = weights.get(path, 0.0) + float(weight)
         except ValueError:
             sys.exit(f"{term} is not FILE=WEIGHT with a number as WEIGHT")
+    if abs(sum(weights.values()) - 1.0) > 1e-6:
+        sys.exit(f"the weights {' '.join(terms)} add up to {sum(weights.values()):g}: make them add up to 1")
     return weights
 
 
@@ -76,6 +78,10 @@ def main(arguments):
         if name == "__metadata__":
             continue
         weights = next((weights for prefixes, weights in groups if name.startswith(prefixes)), default)
+        for path in weights:
+            other = files[path][0].get(name, entry)
+            if other["shape"] != entry["shape"]:
+                sys.exit(f"{name} of {path} has the shape {other['shape']}, not {entry['shape']}: give files of one network")
         terms = [weight * tensor(*files[path], name) for path, weight in weights.items() if name in files[path][0]]
         start, end = entry["data_offsets"]
         result[start:end] = sum(terms, np.zeros(1)).astype(TYPES[entry["dtype"]]).tobytes()

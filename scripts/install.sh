@@ -5,34 +5,53 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-usage: scripts/install.sh PLUGINS
+usage: scripts/install.sh [--uninstall] PLUGINS
 
 Copies libgstfastganseg.so of the release build to the folder PLUGINS, and libtorch's CPU libraries (about 450 MB) to
-the folder `fastganseg` next to PLUGINS, where the plugin looks for them. The checkout is not needed afterwards.
+the folder `fastganseg` next to PLUGINS, where the plugin looks for them. The checkout is not needed afterwards. A libtorch
+of the system is not copied.
+
+  --uninstall        remove what was installed
 
 Environment:
   CARGO_TARGET_DIR   build folder of cargo [default: target]
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac
+uninstall=
+if [ "${1:-}" = --uninstall ]; then
+  uninstall=1
+  shift
+fi
 [ $# -eq 1 ] || { usage >&2; exit 2; }
 
 plugins=$(realpath -m -- "$1")
+libraries=$(dirname "$plugins")/fastganseg
+if [ -n "$uninstall" ]; then
+  rm -rf -- "$plugins/libgstfastganseg.so" "$libraries"
+  exit
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 plugin=${CARGO_TARGET_DIR:-target}/release/libgstfastganseg.so
 [ -e "$plugin" ] || { echo "install: error: $plugin does not exist: run 'make build' first" >&2; exit 1; }
 
-mkdir -p "$plugins"
-libraries=$(dirname "$plugins")/fastganseg
-mkdir -p "$libraries"
-# System libraries are not copied.
-mapfile -t needed < <(ldd "$plugin" | awk '$3 ~ /\/(torch|nvidia)\// {print $3}')
-[ ${#needed[@]} -gt 0 ] || { echo "install: error: $plugin cannot find libtorch: run 'make build' again" >&2; exit 1; }
+mapfile -t needed < <(ldd "$plugin" | sed -n 's/^.* => \(\/.*\) (0x[0-9a-f]*)$/\1/p')
+torch=
 for library in "${needed[@]}"; do
-  install -m 644 "$(readlink -f "$library")" "$libraries/$(basename "$library")"
+  case $library in */libtorch_cpu.so) torch=$(dirname "$library") ;; esac
+done
+[ -n "$torch" ] || { echo "install: error: $plugin cannot find libtorch: run 'make build' again" >&2; exit 1; }
+
+mkdir -p "$plugins" "$libraries"
+case $torch in /lib* | /usr/lib*) torch=/nowhere ;; esac
+for library in "${needed[@]}"; do
+  # Other libraries are those of the system.
+  case $library in
+    "$torch"/* | */nvidia/*) install -m 644 "$(readlink -f "$library")" "$libraries/$(basename "$library")" ;;
+  esac
 done
 install -m 755 "$plugin" "$plugins/"
 echo "installed $plugins/libgstfastganseg.so and libtorch in $libraries"
-if [ -e "$(dirname "${needed[0]}")/../../.cuda-complete" ]; then
+if [ -e "$torch/../../.cuda-complete" ]; then
   echo "The installed libtorch supports CPUs only. To use the GPU, use the build in this checkout: GST_PLUGIN_PATH=$PWD/$(dirname "$plugin")"
 fi

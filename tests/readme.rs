@@ -649,3 +649,29 @@ fn webm_export_keeps_alpha_and_asks_for_ffmpeg_if_missing() {
     // GStreamer 1.26 decodes one frame less of WebM with alpha than the file has.
     assert!((19..=20).contains(&video.frames) && video.caps.contains("A420"), "{video:?}");
 }
+
+/// A space in the path made `make uninstall` remove other folders.
+#[test]
+fn uninstall_removes_only_what_was_installed() {
+    let folder = tempfile::tempdir().unwrap();
+    let share = folder.path().join("jane doe/share");
+    let installed = ["gstreamer-1.0/plugins/libgstfastganseg.so", "gstreamer-1.0/fastganseg/libtorch_cpu.so"];
+    let others = ["gstreamer-1.0/plugins/libother.so", "other"].map(|name| share.join(name));
+    let others = others.into_iter().chain(["jane", "doe/file"].map(|name| folder.path().join(name)));
+    let others: Vec<PathBuf> = others.collect();
+    let installed: Vec<PathBuf> = installed.map(|name| share.join(name)).into();
+    for path in installed.iter().chain(&others) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "x").unwrap();
+    }
+    let status = Command::new("make")
+        .arg("uninstall")
+        .env("XDG_DATA_HOME", &share)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert!(installed.iter().all(|path| !path.exists()), "not removed");
+    assert!(others.iter().all(|path| path.exists()), "removed another file");
+}
