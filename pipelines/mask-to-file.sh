@@ -10,7 +10,7 @@ usage: pipelines/mask-to-file.sh IN.mp4 MASK.png OUT [labels]
   IN      any video GStreamer decodes
   MASK    PNG of the object or objects in the first frame as players show it
   OUT     x.mkv (FFV1, lossless grey) or a pattern such as x-%05d.png
-  labels  write object ids (0 = background) instead of the soft mask
+  labels  write object ids (0 = background) instead of alpha
 EOF
 }
 case ${1:-} in -h | --help) usage; exit 0 ;; esac

@@ -8,7 +8,8 @@ usage() {
 usage: pipelines/pick.sh IN [MASK.png]
 
   IN    a video file, or a camera such as /dev/video0
-  MASK  PNG to which the key s saves the mask (default: mask.png); the frame is saved beside it as MASK-frame.png
+  MASK  PNG to which the key s saves the mask (default: mask.png); the frame is saved beside it, with -frame before the
+        extension (mask-frame.png)
 
 Click on the object, or drag a box around it. Then click to add to the object, right click to remove from it, double
 click to select another object, Escape to clear.

@@ -3,8 +3,8 @@
 //! Segments any object of a video, given one mask of it in one frame.
 //!
 //! The crate is a GStreamer plugin with the element [`fastganseg`](element). Applications link it and call
-//! [`element::register_static`], or load the plugin. Without the default feature `plugin` it is a library that depends
-//! on libtorch alone:
+//! [`element::register_static`], or load the plugin. Without the default feature `plugin` it is a library that does not
+//! depend on GStreamer:
 //!
 //! ```
 //! use gstfastganseg::image::{Picture, PlaneMut};
@@ -25,6 +25,7 @@
 //! let matte = tracker.step(&mut frame)?;
 //!
 //! let mut alpha = vec![0; width * height];
+//! // None: all objects together.
 //! matte.write_alpha(None, &mut PlaneMut { data: &mut alpha, width, height, stride: width })?;
 //! assert!(alpha[32 * width + 45] > 127 && alpha[0] < 128);
 //! # Ok(())

@@ -71,7 +71,7 @@ pub enum Output {
     #[enum_value(name = "The picture with the mask as its alpha channel", nick = "alpha")]
     Alpha,
     /// The matte, GRAY8.
-    #[enum_value(name = "The soft mask, grey", nick = "mask")]
+    #[enum_value(name = "Alpha only, grey", nick = "mask")]
     Mask,
     /// Object ids, GRAY8.
     #[enum_value(name = "The object ids as grey values, 0 for the background", nick = "labels")]

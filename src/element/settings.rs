@@ -255,9 +255,10 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecString::builder("ref-mask")
                 .nick("Reference mask")
                 .blurb(
-                    "PNG of the object. Grey: white is object (no value but 255 above 16: object ids, 255 is void); \
-                     palette: the index is the object id, 255 is void; with alpha: the alpha channel. Any size up to \
-                     67 million pixels. The mask belongs to ref-image or, if that is unset, to the next buffer",
+                    "PNG of the object. Grey: white is object. Grey with values from 1 to 16 and otherwise only 0 and \
+                     255: the value is the object id, 255 is void. Palette: the index is the object id, 255 is void. \
+                     With alpha: the alpha channel, unless it is opaque everywhere. At most 16,384 pixels a side and 67 \
+                     million in all. The mask belongs to ref-image or, if that is unset, to the next buffer",
                 )
                 .mutable_playing()
                 .build(),
@@ -300,7 +301,10 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecString::builder("model-file")
                 .nick("Model file")
-                .blurb("Weights of the network, .safetensors (unset = the built-in lite model)")
+                .blurb(
+                    "Weights of the network: a .safetensors file, or the name of a built-in model, lite or large (unset = \
+                     lite on the CPU, large on CUDA)",
+                )
                 .mutable_ready()
                 .build(),
             glib::ParamSpecString::builder("device")
@@ -418,8 +422,8 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecUInt::builder("network-width")
                 .nick("Network width")
                 .blurb(
-                    "Width of the network's input in pixels, a multiple of 16 (resnet50: 32), instead of that of quality \
-                     (0 = as quality)",
+                    "Width of the network's input in pixels, a multiple of 16 (the paper's network: 32), instead of that \
+                     of quality (0 = as quality)",
                 )
                 .maximum(MAX_NETWORK_SIDE)
                 .mutable_ready()
