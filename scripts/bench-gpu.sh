@@ -14,7 +14,7 @@ Runs in a checkout (after CUDA=1 scripts/setup.sh) or in a bundle of scripts/bun
      720p to 4K; masks against the CPU over 200 frames; drift of half precision over 1,000 frames; memory at NULL after
      1,000 state changes. Then resnet50 in PyTorch, eager and compiled, if python3 has torch.
   3. train: with --train CONFIG, fastganseg-train for the rest of N seconds (default 840). Its checkpoint resumes.
-Nothing is downloaded; the videos are drawn. With random weights (large, resnet50) only times count.
+Nothing is downloaded; the videos are drawn. With random weights (resnet50) only times count.
 
 Each result is printed and written to FOLDER (default bench-gpu) at once: check/ and table/ have results.csv and
 results.json, table/ has results-pytorch.csv, train/ has the run. Other options are passed to examples/bench_gpu; its

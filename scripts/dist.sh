@@ -37,6 +37,7 @@ chrpath -r '$ORIGIN/../lib/fastganseg' "$stage/bin/fastganseg-train" >/dev/null
 cp -R pipelines docs README.md CHANGELOG.md "$stage/"
 cp LICENSE "$stage/licences/fastganseg-MPL-2.0.txt"
 cp models/MODEL_CARD.md "$stage/licences/lite-weights.md"
+cp models/LARGE_CARD.md "$stage/licences/large-weights.md"
 cp models/PROMPT_CARD.md "$stage/licences/prompt-weights.md"
 cp models/PERSON_CARD.md "$stage/licences/person-weights.md"
 for licence in .libtorch/torch-*.dist-info/licenses/{LICENSE,NOTICE}; do

@@ -4,20 +4,18 @@
 
     transfer_decoder.py LITE LARGE OUT
 
-LARGE is a model of a run of one step with the encoder of a ResNet-50. OUT has its metadata, its encoder and its weights for
-encoder features, and all else of LITE: matching and decoder. Tensors that LITE lacks are those of LARGE. Needs numpy.
+LARGE is a model of a run of one step with the encoder of a ResNet-50. OUT has its metadata, its ResNet-50 and its weights for
+the features of that, and all else of LITE. Needs numpy.
 """
 
 import sys
 
 from average_weights import TYPES, read, tensor, write
 
-# Inputs of layers in front of the encoder's features, and those features in `lite`.
+# Inputs of layers in front of the features at strides 8 and 16, and those features in `lite`.
 FEATURES = {
     "decoder.fuse16.weight": (0, 96),
     "decoder.fuse8.weight": (64, 32),
-    "decoder.fuse4.weight": (32, 24),
-    "decoder.fuse2.weight": (16, 16),
     "matching.value.weight": (0, 96),
     "matching.key16.weight": (0, 96),
     "matching.key8.weight": (0, 288),
@@ -30,7 +28,7 @@ def main(arguments):
     (lite, lite_data), (large, large_data) = (read(path) for path in arguments[:2])
     out = bytearray(large_data)
     for name, info in large.items():
-        if name == "__metadata__" or name.startswith("encoder.") or name not in lite:
+        if name == "__metadata__" or name not in lite:
             continue
         old = tensor(lite, lite_data, name).reshape(lite[name]["shape"])
         new = tensor(large, large_data, name).reshape(info["shape"])

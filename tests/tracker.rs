@@ -252,8 +252,9 @@ fn bfloat16_stays_close_to_float32() {
         scene.iter().zip(&noise).map(|(&a, &b)| ((7 * u16::from(a) + u16::from(b)) / 8) as u8).collect()
     };
     let frames: Vec<Vec<u8>> = (0..6).map(mixed).collect();
-    let run = |precision| {
-        let options = Options { model: None, device: DeviceChoice::Cpu, precision, ..Options::default() };
+    let run = |model: &str, precision| {
+        let options =
+            Options { model: Some(model.into()), device: DeviceChoice::Cpu, precision, ..Options::default() };
         let mut tracker = Tracker::new(&options).unwrap();
         tracker.set_reference(&mut picture(&frames[0], WIDTH, HEIGHT), &mask(1)).unwrap();
         let mut last = Vec::new();
@@ -262,10 +263,12 @@ fn bfloat16_stays_close_to_float32() {
         }
         last
     };
-    let (exact, half) = (run(Precision::Float32), run(Precision::Bfloat16));
-    let mean: f64 =
-        exact.iter().zip(&half).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / exact.len() as f64;
-    assert!(mean < 5.0, "mean difference of alpha {mean}");
+    for model in [weights::LITE, weights::LARGE] {
+        let (exact, half) = (run(model, Precision::Float32), run(model, Precision::Bfloat16));
+        let mean: f64 =
+            exact.iter().zip(&half).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / exact.len() as f64;
+        assert!(mean < 5.0, "{model}: mean difference of alpha {mean}");
+    }
 }
 
 #[test]

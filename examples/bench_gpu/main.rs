@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let names = names.filter(|name| args.model.as_deref().is_none_or(|model| model == *name));
     let models = names.map(|name| Ok((name, weights::file(&args, name)?)));
     let models = models.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
-    let each = || models.iter().map(|(name, path)| (*name, path.as_deref()));
+    let each = || models.iter().map(|(name, path)| (*name, path.as_path()));
 
     if args.stage != Stage::Table {
         for (name, path) in each() {

@@ -19,6 +19,7 @@ use gstreamer_app as gst_app;
 use crate::args::Args;
 use crate::clips::{I420, VideoClips};
 use crate::results::{Line, Results};
+use crate::weights::is_built_in;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -28,14 +29,9 @@ const FRAMES: usize = 12;
 /// Launch modes to compare, with their names.
 const LAUNCH_MODES: [(&str, Launch); 2] = [("plain", Launch::Plain), ("graph", Launch::Graph)];
 
-fn open(
-    device: &str,
-    model: Option<&Path>,
-    precision: Precision,
-    (launch, roi): (Launch, Roi),
-) -> Outcome<Tracker> {
+fn open(device: &str, model: &Path, precision: Precision, (launch, roi): (Launch, Roi)) -> Outcome<Tracker> {
     let device = device.parse()?;
-    let model = model.map(Into::into);
+    let model = Some(model.into());
     Ok(Tracker::new(&Options { model, device, precision, roi, launch, ..Options::default() })?)
 }
 
@@ -80,7 +76,7 @@ fn note_failure(results: &mut Results, line: &Line, outcome: Outcome<()>) -> Out
 }
 
 /// Times the network alone.
-pub fn network(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
+pub fn network(args: &Args, results: &mut Results, model: &str, path: &Path) -> Outcome<()> {
     for &precision in &args.precisions {
         for (way, launch) in LAUNCH_MODES {
             for &objects in args.objects() {
@@ -103,7 +99,7 @@ pub fn network(args: &Args, results: &mut Results, model: &str, path: Option<&Pa
 }
 
 /// Times the tracker without GStreamer, from frames in memory to alpha in memory.
-pub fn tracker(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
+pub fn tracker(args: &Args, results: &mut Results, model: &str, path: &Path) -> Outcome<()> {
     for &(name, width, height) in args.sizes() {
         let clips = VideoClips::new(width, height, FRAMES);
         let frames: Vec<Vec<u8>> = (0..FRAMES).map(|index| clips.i420(index)).collect();
@@ -155,7 +151,7 @@ fn time_steps(
 }
 
 /// Times the element in a pipeline.
-pub fn pipeline(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
+pub fn pipeline(args: &Args, results: &mut Results, model: &str, path: &Path) -> Outcome<()> {
     for &(name, width, height) in args.sizes() {
         let clips = VideoClips::new(width, height, FRAMES);
         let mask = args.out.join("mask.png");
@@ -176,10 +172,9 @@ pub fn pipeline(args: &Args, results: &mut Results, model: &str, path: Option<&P
                 let mut measure = || -> Outcome<()> {
                     let description = format!(
                         "appsrc name=frames format=time block=true max-buffers=4 ! queue max-size-buffers=3 \
-                         ! fastganseg name=cut device={} precision={precision} ref-mask={mask:?} {} \
+                         ! fastganseg name=cut device={} precision={precision} ref-mask={mask:?} model-file={path:?} \
                          ! video/x-raw,format=A420 ! fakesink name=sink sync=false",
                         args.device,
-                        path.map_or(String::new(), |path| format!("model-file={path:?}"))
                     );
                     let (times, note) = play(&description, size, &frames, args.runs + 40)?;
                     Ok(results.times(&line, &times[times.len().min(39)..], &note)?)
@@ -311,20 +306,20 @@ const MIN_OPAQUE: f64 = 0.005;
 /// random weights are chaotic over time, so for those only the mean difference over three whole frames counts.
 fn compare_with_cpu(
     args: &Args,
-    path: Option<&Path>,
+    path: &Path,
     precision: Precision,
     launch: Launch,
     frames: usize,
 ) -> Outcome<(bool, String)> {
     let clips = VideoClips::new(640, 360, frames.min(100));
-    let roi = if path.is_some() { Roi::Off } else { Roi::Frame };
+    let roi = if is_built_in(path) { Roi::Frame } else { Roi::Off };
     let mut cpu = open("cpu", path, Precision::Float32, (Launch::Plain, roi))?;
     let mut other = open(&args.device, path, precision, (launch, roi))?;
     let all = compare(&mut cpu, &mut other, &clips, frames)?;
     let (iou, difference) = (mean(&all, |one| one.iou), mean(&all, |one| one.difference));
     let opaque = mean(&all, |one| one.opaque);
     let worst = all.iter().map(|one| one.iou).fold(1.0, f64::min);
-    let good = if path.is_some() { difference < 4.0 } else { iou >= 0.99 && opaque > MIN_OPAQUE };
+    let good = if is_built_in(path) { iou >= 0.99 && opaque > MIN_OPAQUE } else { difference < 4.0 };
     let warning = other.take_graph_warning();
     // Without a GPU there are no graphs.
     let good = good && (warning.is_none() || args.device == "cpu");
@@ -346,7 +341,7 @@ const CHECKED_FRAMES: usize = 9;
 ///
 /// # Errors
 /// At the first failure or wrong result.
-pub fn check(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<()> {
+pub fn check(args: &Args, results: &mut Results, model: &str, path: &Path) -> Outcome<()> {
     for (way, launch) in LAUNCH_MODES {
         let precision = args.precisions[0];
         let line = Line {
@@ -372,8 +367,8 @@ pub fn check(args: &Args, results: &mut Results, model: &str, path: Option<&Path
 }
 
 /// Compares each precision and launch mode with the CPU in float32.
-pub fn correctness(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<bool> {
-    let frames = if path.is_some() { 3 } else { args.frames };
+pub fn correctness(args: &Args, results: &mut Results, model: &str, path: &Path) -> Outcome<bool> {
+    let frames = if is_built_in(path) { args.frames } else { 3 };
     let mut right = true;
     for &precision in &args.precisions {
         for (way, launch) in LAUNCH_MODES {
@@ -443,8 +438,8 @@ pub fn state_changes(args: &Args, results: &mut Results) -> Outcome<()> {
 
 /// Compares half precision with float32 on the same device over many frames: errors must not accumulate. Only for
 /// trained weights: masks of random ones are chaotic in any precision.
-pub fn drift(args: &Args, results: &mut Results, model: &str, path: Option<&Path>) -> Outcome<bool> {
-    if path.is_some() {
+pub fn drift(args: &Args, results: &mut Results, model: &str, path: &Path) -> Outcome<bool> {
+    if !is_built_in(path) {
         return Ok(true);
     }
     let clips = VideoClips::new(640, 360, args.long.min(100));

@@ -12,13 +12,20 @@ use tch::{Device, Kind, Tensor, nn};
 use crate::args::Args;
 
 /// Names of the models.
-pub const MODELS: [&str; 3] = ["lite", "large", "resnet50"];
+pub const MODELS: [&str; 3] = [weights::LITE, weights::LARGE, "resnet50"];
 
-/// Returns the weights file of a model in the results folder, with random weights; `None` for the built-in one.
-pub fn file(args: &Args, name: &str) -> Result<Option<PathBuf>, Box<dyn Error>> {
+/// Whether a model is one of the element, by its name, and not a file of [`file`].
+pub fn is_built_in(model: &Path) -> bool {
+    [weights::LITE, weights::LARGE].map(Path::new).contains(&model)
+}
+
+/// Returns the name of a built-in model, or a weights file of a model in the results folder, with random weights. `--tiny`
+/// replaces `large` by such a file.
+pub fn file(args: &Args, name: &str) -> Result<PathBuf, Box<dyn Error>> {
     let mut config = match name {
-        "lite" => return Ok(None),
-        "large" => Config::large(),
+        weights::LITE => return Ok(name.into()),
+        weights::LARGE if !args.tiny => return Ok(name.into()),
+        weights::LARGE => Config::large(),
         _ => Config::resnet50(),
     };
     if args.tiny {
@@ -32,12 +39,14 @@ pub fn file(args: &Args, name: &str) -> Result<Option<PathBuf>, Box<dyn Error>> 
         Matching::GlobalConvolution => drop(Resnet50::new(&store.root(), &config)?),
     }
     weights::save(&path, &store, &config, &BTreeMap::new(), Kind::Float)?;
-    Ok(Some(path))
+    Ok(path)
 }
 
 /// Writes inputs and logits of two steps of `resnet50` on the CPU in float32, for the comparison with PyTorch.
-pub fn golden(args: &Args, name: &str, path: Option<&Path>) -> Result<(), Box<dyn Error>> {
-    let Some(path) = path.filter(|_| name == "resnet50") else { return Ok(()) };
+pub fn golden(args: &Args, name: &str, path: &Path) -> Result<(), Box<dyn Error>> {
+    if name != "resnet50" {
+        return Ok(());
+    }
     let stored = weights::Weights::open(path)?;
     let store = nn::VarStore::new(Device::Cpu);
     let mut model = Resnet50::new(&store.root(), stored.config())?;

@@ -135,7 +135,7 @@ impl Config {
     /// Returns the configuration of the large variant: matching, memory and decoder of the built-in model on
     /// features of a ResNet-50.
     pub fn large() -> Self {
-        Self { architecture: Architecture::Resnet50, edge_channels: 0, edge_residual: false, ..Self::lite() }
+        Self { architecture: Architecture::Resnet50, ..Self::lite() }
     }
 
     /// Returns this configuration at another input size, height and width in pixels. A remembered frame keeps the same
@@ -162,7 +162,7 @@ impl Config {
     pub fn min_parameters(&self) -> u64 {
         let full = match (self.architecture, self.matching) {
             (Architecture::Lite, _) => 1_079_495.0,
-            (Architecture::Resnet50, Matching::Affinity) => 10_404_167.0,
+            (Architecture::Resnet50, Matching::Affinity) => 10_352_571.0,
             (Architecture::Resnet50, Matching::GlobalConvolution) => 51_579_426.0,
         };
         (full * self.width * self.width / 2.0) as u64

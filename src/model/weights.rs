@@ -60,13 +60,32 @@ pub struct Weights {
     metadata: BTreeMap<String, String>,
 }
 
-/// Weights file of the built-in model.
-const BUILT_IN: &[u8] = include_bytes!("../../models/lite.safetensors");
+/// The built-in models by name, the default first.
+const BUILT_IN: [(&str, &[u8]); 2] = [
+    (LITE, include_bytes!("../../models/lite.safetensors")),
+    (LARGE, include_bytes!("../../models/large.safetensors")),
+];
+
+/// Name of the built-in model for CPUs.
+pub const LITE: &str = "lite";
+/// Name of the built-in model for GPUs, and for CPUs where quality matters more than time.
+pub const LARGE: &str = "large";
 
 impl Weights {
-    /// Returns the weights of the built-in model.
+    /// Returns the weights of the built-in model [`LITE`].
     pub fn built_in() -> Result<Self> {
-        Self::from_bytes(BUILT_IN, Path::new("(built-in model)"))
+        Self::of_model(Path::new(LITE))
+    }
+
+    /// Returns the weights of a model: [`LITE`], [`LARGE`], or a file.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn of_model(model: &Path) -> Result<Self> {
+        match BUILT_IN.iter().find(|(name, _)| model == Path::new(name)) {
+            Some((name, bytes)) => Self::from_bytes(bytes, Path::new(&format!("(built-in model {name})"))),
+            None => Self::open(model),
+        }
     }
 
     /// Reads a weights file.

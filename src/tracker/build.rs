@@ -2,6 +2,7 @@
 
 //! Construction and warm-up of a tracker.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use crate::gpu::{Gpu, Mode, Upload};
 use crate::malloc;
 use crate::matte::DeviceEnlarger;
 use crate::model::layers::channels_last;
-use crate::model::weights::Weights;
+use crate::model::weights::{LARGE, LITE, Weights};
 use crate::model::{NetworkVisitor, Prepared, Regressor, Sight, prepare_packed};
 use crate::team::TeamGuard;
 use crate::{Error, Result};
@@ -81,11 +82,10 @@ impl Tracker {
     /// # Errors
     /// The weights file is invalid, the device is not available, or it does not support the precision.
     pub fn new(options: &Options) -> Result<Self> {
-        let weights = match &options.model {
-            Some(path) => Weights::open(path)?,
-            None => Weights::built_in()?,
-        };
-        Self::from_weights(&weights, options)
+        let opened = device::open(options.device)?;
+        let default = if opened.0.is_cuda() { LARGE } else { LITE };
+        let weights = Weights::of_model(options.model.as_deref().unwrap_or(Path::new(default)))?;
+        Self::opened(&weights, options, opened)
     }
 
     /// Like [`new`](Self::new), with weights in memory.
@@ -93,7 +93,10 @@ impl Tracker {
     /// # Errors
     /// Those of [`new`](Self::new).
     pub fn from_weights(weights: &Weights, options: &Options) -> Result<Self> {
-        let opened = device::open(options.device)?;
+        Self::opened(weights, options, device::open(options.device)?)
+    }
+
+    fn opened(weights: &Weights, options: &Options, opened: (Device, Option<String>)) -> Result<Self> {
         let device = opened.0;
         Self::on_device(weights, options, opened).map_err(|error| device::with_remedy(error, device))
     }

@@ -12,7 +12,8 @@ use crate::{Error, Result};
 /// Model, device and execution of a tracker.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// A `.safetensors` file; `None` selects the built-in lite model.
+    /// A `.safetensors` file, or the name of a built-in model; `None` selects [`LITE`](crate::model::weights::LITE) on the
+    /// CPU, and [`LARGE`](crate::model::weights::LARGE) on CUDA.
     pub model: Option<PathBuf>,
     /// Device that runs the network.
     pub device: DeviceChoice,

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Image encoder without mask input: MobileNetV2, or ResNet-50 in the large variant.
+//! Image encoder without mask input: MobileNetV2. In the large variant, only its features at strides 2 and 4 are used, and those
+//! at strides 8 and 16 are of a ResNet-50.
 
 use tch::{Kind, Tensor, nn};
 
 use super::encoder::Encoder;
 use super::features::EncoderFeatures;
-use crate::Result;
 use crate::model::Factors;
 use crate::model::config::{Architecture, Config};
 use crate::model::layers::Visit;
 use crate::model::resnet50::encoder::Encoder as Resnet;
+use crate::{Result, visit_fields};
 
 /// Channel counts of the encoder features.
 #[derive(Clone, Copy, Debug)]
@@ -30,17 +31,18 @@ pub struct Channels {
 impl Channels {
     /// Returns the channel counts of a configuration.
     pub fn new(config: &Config) -> Self {
+        let lite = Self {
+            s2: config.channels(16),
+            s4: config.channels(24),
+            s8: config.channels(32),
+            s8_expanded: 6 * config.channels(32),
+            s16: config.channels(96),
+        };
         match config.architecture {
-            Architecture::Lite => Self {
-                s2: config.channels(16),
-                s4: config.channels(24),
-                s8: config.channels(32),
-                s8_expanded: 6 * config.channels(32),
-                s16: config.channels(96),
-            },
+            Architecture::Lite => lite,
             Architecture::Resnet50 => {
-                let [s4, s8, s16, _] = Resnet::channels(config);
-                Self { s2: config.channels(64), s4, s8, s8_expanded: s8, s16 }
+                let [_, s8, s16, _] = Resnet::channels(config);
+                Self { s8, s8_expanded: s8, s16, ..lite }
             }
         }
     }
@@ -48,22 +50,13 @@ impl Channels {
 
 /// Encoder of a configuration. Tensor names are those of torchvision.
 #[derive(Debug)]
-pub struct Backbone(Network);
-
-#[derive(Debug)]
-enum Network {
-    MobileNetV2(Encoder),
-    Resnet50(Resnet),
+pub struct Backbone {
+    mobilenet: Encoder,
+    /// Its features take the place of those of MobileNetV2 at strides 8 and 16.
+    resnet: Option<Resnet>,
 }
 
-impl Visit for Backbone {
-    fn visit(&mut self, f: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
-        match &mut self.0 {
-            Network::MobileNetV2(encoder) => encoder.visit(f),
-            Network::Resnet50(encoder) => encoder.visit(f),
-        }
-    }
-}
+visit_fields!(Backbone: mobilenet, resnet);
 
 impl Backbone {
     /// Creates a trainable encoder with random weights; ImageNet weights load by name.
@@ -71,10 +64,13 @@ impl Backbone {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
-        Ok(Self(match config.architecture {
-            Architecture::Lite => Network::MobileNetV2(Encoder::new(path, config)),
-            Architecture::Resnet50 => Network::Resnet50(Resnet::without_masks(path, config)?),
-        }))
+        Ok(match config.architecture {
+            Architecture::Lite => Self { mobilenet: Encoder::new(path, config), resnet: None },
+            Architecture::Resnet50 => Self {
+                mobilenet: Encoder::fine(path, config),
+                resnet: Some(Resnet::without_masks(path, config)?),
+            },
+        })
     }
 
     /// Encodes `image` (N, 3, H, W), RGB in [0, 1], and computes in its kind.
@@ -82,19 +78,15 @@ impl Backbone {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) on other shapes.
     pub fn forward(&self, image: &Tensor) -> Result<EncoderFeatures> {
-        match &self.0 {
-            Network::MobileNetV2(encoder) => encoder.forward(image),
-            Network::Resnet50(encoder) => {
-                let kind = image.kind();
-                // Packed networks have float32 images and a backbone in bfloat16. In training, images may be bfloat16, and the
-                // weights are float32.
-                let computed = if encoder.kind() == Kind::BFloat16 { Kind::BFloat16 } else { kind };
-                let features = encoder.forward_image(&image.f_to_kind(computed)?)?;
-                let [s2, s4, s8, s16] = features.map(|x| x.f_to_kind(kind));
-                let (s2, s4, s8, s16) = (s2?, s4?, s8?, s16?);
-                Ok(EncoderFeatures { s8_expanded: s8.shallow_clone(), s2, s4, s8, s16 })
-            }
-        }
+        let Some(resnet) = &self.resnet else { return self.mobilenet.forward(image) };
+        let [s2, s4] = self.mobilenet.forward_fine(image)?;
+        let kind = image.kind();
+        // Packed networks have float32 images and a ResNet-50 in bfloat16. In training, images may be bfloat16, and the
+        // weights are float32.
+        let computed = if resnet.kind() == Kind::BFloat16 { Kind::BFloat16 } else { kind };
+        let [_, _, s8, s16] = resnet.forward_image(&image.f_to_kind(computed)?)?;
+        let (s8, s16) = (s8.f_to_kind(kind)?, s16.f_to_kind(kind)?);
+        Ok(EncoderFeatures { s2, s4, s8_expanded: s8.shallow_clone(), s8, s16 })
     }
 
     /// Packs the weights for faster inference; they must not change afterwards. Returns whether that was possible.
@@ -102,18 +94,16 @@ impl Backbone {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn pack(&mut self, factors: Factors) -> Result<bool> {
-        match (&mut self.0, factors) {
-            (Network::MobileNetV2(encoder), _) => encoder.pack(factors),
-            (Network::Resnet50(_), Factors::Float32) => Ok(false),
-            // libtorch's kernels have factors of the weights' kind.
-            (Network::Resnet50(encoder), Factors::Bfloat16) => {
-                encoder.visit(&mut |tensor| {
-                    *tensor = tensor.f_to_kind(Kind::BFloat16)?;
-                    Ok(())
-                })?;
-                Ok(false)
-            }
+        let packed = self.mobilenet.pack(factors)?;
+        let Some(resnet) = &mut self.resnet else { return Ok(packed) };
+        // libtorch's kernels have factors of the weights' kind.
+        if factors == Factors::Bfloat16 {
+            resnet.visit(&mut |tensor| {
+                *tensor = tensor.f_to_kind(Kind::BFloat16)?;
+                Ok(())
+            })?;
         }
+        Ok(false)
     }
 
     /// Folds batch normalisation, if any, into the convolutions.
@@ -121,9 +111,6 @@ impl Backbone {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn fold(&mut self) -> Result<()> {
-        match &mut self.0 {
-            Network::MobileNetV2(_) => Ok(()),
-            Network::Resnet50(encoder) => encoder.fold(),
-        }
+        self.resnet.as_mut().map_or(Ok(()), Resnet::fold)
     }
 }

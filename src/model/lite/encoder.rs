@@ -3,6 +3,8 @@
 //! MobileNetV2 (Sandler et al., 2018) up to block 13, with batch normalisation folded into the convolutions.
 //! Tensor names are those of torchvision, so that its ImageNet weights load by name.
 
+use std::ops::Range;
+
 use tch::{Tensor, nn};
 
 use super::super::config::Config;
@@ -82,7 +84,7 @@ fn strided(spec: ConvSpec, stride: i64) -> ConvSpec {
     }
 }
 
-/// MobileNetV2 from the stem to block 13.
+/// MobileNetV2 from the stem to block 13, or to block 3.
 #[derive(Debug)]
 pub struct Encoder {
     stem: Conv,
@@ -103,16 +105,25 @@ impl Visit for Encoder {
 impl Encoder {
     /// Creates a trainable encoder with random weights; ImageNet weights load by name.
     pub fn new(path: &nn::Path, config: &Config) -> Self {
+        Self::of_stages(path, config, &STAGES)
+    }
+
+    /// Creates the part of the encoder for [`forward_fine`](Self::forward_fine).
+    pub fn fine(path: &nn::Path, config: &Config) -> Self {
+        Self::of_stages(path, config, &STAGES[..2])
+    }
+
+    fn of_stages(path: &nn::Path, config: &Config, stages: &[(i64, i64, usize, i64)]) -> Self {
         let path = path / "features";
         let mut inputs = config.channels(32);
         let stem = Conv::new(&(&path / 0 / 0), strided(ConvSpec::square(3, inputs, 3), 2));
         let mut blocks = Vec::new();
-        for (expansion, channels, repeats, stride) in STAGES {
-            let outputs = config.channels(channels);
-            for repeat in 0..repeats {
-                let stride = if repeat == 0 { stride } else { 1 };
+        for (expansion, channels, repeats, stride) in stages {
+            let outputs = config.channels(*channels);
+            for repeat in 0..*repeats {
+                let stride = if repeat == 0 { *stride } else { 1 };
                 let path = &path / (blocks.len() as i64 + 1);
-                blocks.push(InvertedResidual::new(&path, inputs, outputs, stride, expansion));
+                blocks.push(InvertedResidual::new(&path, inputs, outputs, stride, *expansion));
                 inputs = outputs;
             }
         }
@@ -136,16 +147,33 @@ impl Encoder {
         {
             return Ok(features);
         }
-        let image = image.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?;
-        let run = |x: Tensor, from: usize, to: usize| {
-            self.blocks[from..to].iter().try_fold(x, |x, block| block.forward(&x))
-        };
-        let [s2_end, s4_end, s8_end, s16_end] = FEATURE_BLOCKS;
-        let s2 = run(relu6(self.stem.forward(&image)?)?, 0, s2_end)?;
-        let s4 = run(s2.shallow_clone(), s2_end, s4_end)?;
-        let s8 = run(s4.shallow_clone(), s4_end, s8_end)?;
+        let [s2, s4] = self.fine_layers(image)?;
+        let [_, s4_end, s8_end, s16_end] = FEATURE_BLOCKS;
+        let s8 = self.run(s4.shallow_clone(), s4_end..s8_end)?;
         let s8_expanded = self.blocks[s8_end].expanded(&s8)?;
-        let s16 = run(self.blocks[s8_end].rest(&s8, &s8_expanded)?, s8_end + 1, s16_end)?;
+        let s16 = self.run(self.blocks[s8_end].rest(&s8, &s8_expanded)?, s8_end + 1..s16_end)?;
         Ok(EncoderFeatures { s2, s4, s8, s8_expanded, s16 })
+    }
+
+    /// Like [`forward`](Self::forward), for the features at strides 2 and 4.
+    pub fn forward_fine(&self, image: &Tensor) -> Result<[Tensor; 2]> {
+        if let Some(fused) = &self.fused
+            && let Some(features) = fused.forward_fine(image)?
+        {
+            return Ok(features);
+        }
+        self.fine_layers(image)
+    }
+
+    fn fine_layers(&self, image: &Tensor) -> Result<[Tensor; 2]> {
+        let image = image.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?;
+        let [s2_end, s4_end, ..] = FEATURE_BLOCKS;
+        let s2 = self.run(relu6(self.stem.forward(&image)?)?, 0..s2_end)?;
+        let s4 = self.run(s2.shallow_clone(), s2_end..s4_end)?;
+        Ok([s2, s4])
+    }
+
+    fn run(&self, x: Tensor, blocks: Range<usize>) -> Result<Tensor> {
+        self.blocks[blocks].iter().try_fold(x, |x, block| block.forward(&x))
     }
 }

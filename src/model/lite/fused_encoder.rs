@@ -102,14 +102,8 @@ impl FusedEncoder {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn forward(&self, image: &Tensor) -> Result<Option<EncoderFeatures>> {
-        let (_, channels, height, width) = image.size4()?;
-        if !is_float(image) || image.numel() == 0 || channels != 3 || height % 16 != 0 || width % 16 != 0 {
-            return Ok(None);
-        }
-        let run_all = |x: Map, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.map(&x, None));
-        let [s2_end, s4_end, s8_end, s16_end] = FEATURE_BLOCKS;
-        let s2 = run_all(self.stem(image)?, &self.blocks[..s2_end])?;
-        let s4 = run_all(self.blocks[s2_end].map(&s2, None)?, &self.blocks[s2_end + 1..s4_end])?;
+        let Some((s2, s4)) = self.fine(image)? else { return Ok(None) };
+        let [_, s4_end, s8_end, s16_end] = FEATURE_BLOCKS;
         let s8 = run_all(self.blocks[s4_end].map(&s4, None)?, &self.blocks[s4_end + 1..s8_end])?;
         let first = &self.blocks[s8_end];
         let mut expanded = Map::new(s8.items, s8.height, s8.width, first.expanded())?;
@@ -121,6 +115,26 @@ impl FusedEncoder {
             s8_expanded: expanded.into_tensor()?,
             s16: s16.into_tensor()?,
         }))
+    }
+
+    /// Like [`forward`](Self::forward), for the features at strides 2 and 4.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn forward_fine(&self, image: &Tensor) -> Result<Option<[Tensor; 2]>> {
+        let Some((s2, s4)) = self.fine(image)? else { return Ok(None) };
+        Ok(Some([s2.into_tensor()?, s4.into_tensor()?]))
+    }
+
+    fn fine(&self, image: &Tensor) -> Result<Option<(Map, Map)>> {
+        let (_, channels, height, width) = image.size4()?;
+        if !is_float(image) || image.numel() == 0 || channels != 3 || height % 16 != 0 || width % 16 != 0 {
+            return Ok(None);
+        }
+        let [s2_end, s4_end, ..] = FEATURE_BLOCKS;
+        let s2 = run_all(self.stem(image)?, &self.blocks[..s2_end])?;
+        let s4 = run_all(self.blocks[s2_end].map(&s2, None)?, &self.blocks[s2_end + 1..s4_end])?;
+        Ok(Some((s2, s4)))
     }
 
     /// Convolution of 3x3 and stride 2 of the image, with zeros below and to the right. Maps RGB to [-1, 1] first.
@@ -140,6 +154,10 @@ impl FusedEncoder {
         }
         Ok(output)
     }
+}
+
+fn run_all(x: Map, blocks: &[Block]) -> Result<Map> {
+    blocks.iter().try_fold(x, |x, block| block.map(&x, None))
 }
 
 /// Computes the rows `y`, of `length` values each, of the output of the stem; the first has the number `first`.

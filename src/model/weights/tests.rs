@@ -372,3 +372,11 @@ fn parts_of_the_edge_stage_may_be_missing() {
     let weights = Weights::open(&folder.path()).unwrap();
     assert!(weights.fill_without_edge_stage(&network(&config(0, false))).is_err(), "tensors without a place");
 }
+
+#[test]
+fn built_in_models_have_names() {
+    let config = |name: &str| Weights::of_model(Path::new(name)).map(|weights| weights.config().clone());
+    assert_eq!(config(LITE).unwrap(), Config::lite());
+    assert_eq!(config(LARGE).unwrap(), Config::large());
+    assert!(config("huge").unwrap_err().to_string().contains("huge"));
+}
