@@ -25,6 +25,9 @@ const LISTED: [&str; 12] = [
     SET,
 ];
 
+/// Number format of quantised weights, as in the card.
+pub const INT8: &str = "int8";
+
 /// Returns the model card of the weights in `file` of `bytes` bytes and of a number format, in Markdown. `training` is the configuration
 /// of the run, used if the metadata does not contain it. Missing values are given as "not stated".
 pub fn card(file: &str, (bytes, format): (u64, &str), info: &Info, training: &TrainConfig) -> String {
@@ -72,7 +75,7 @@ pub fn card(file: &str, (bytes, format): (u64, &str), info: &Info, training: &Tr
     line("");
     line("## Scores");
     line("");
-    line(&scores(metadata));
+    line(&scores(metadata, [height, width], format));
     line("");
     line("## Blocks");
     line("");
@@ -108,13 +111,15 @@ fn seed(metadata: &BTreeMap<String, String>, training: &TrainConfig) -> String {
     configured.and_then(|table| Some(table.get("seed")?.to_string())).unwrap_or("not stated".into())
 }
 
-fn scores(metadata: &BTreeMap<String, String>) -> String {
+fn scores(metadata: &BTreeMap<String, String>, [height, width]: [i64; 2], format: &str) -> String {
     let value = |key: &str| metadata.get(key).and_then(|value| value.parse::<f64>().ok());
     let (Some(both), Some(region), Some(contour)) =
         (value(SCORE), value("validation_j"), value("validation_f"))
     else {
-        return "These weights were not validated during training; `fastganseg-train eval` scores them."
-            .into();
+        return format!(
+            "These weights were not validated during training at {height}x{width} pixels; `fastganseg-train eval` \
+             scores them."
+        );
     };
     let by_sequence: BTreeMap<String, [f64; 2]> =
         metadata.get(BY_SEQUENCE).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
@@ -122,6 +127,9 @@ fn scores(metadata: &BTreeMap<String, String>) -> String {
         "Scores on the validation sequences of the run, computed as by the DAVIS 2017 tool, in per cent. If the \
          weights were selected by these scores, they are slightly optimistic.\n\n",
     );
+    if format == INT8 {
+        text += "They are those of the weights before they were reduced to int8.\n\n";
+    }
     if let Some(step) = metadata.get(FRAME_STEP) {
         let _ = writeln!(text, "Only one frame in {step} was used, which is harder than using all frames.\n");
     }

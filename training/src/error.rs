@@ -61,6 +61,9 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         reason: String,
     },
+    /// Folder in which another run writes.
+    #[error("another run uses the folder {}: wait until it has ended, or set another folder with --out", .0.display())]
+    InUse(PathBuf),
     /// Loss or gradient that is not finite.
     #[error("{what} diverged at step {step}: {remedy}")]
     Diverged {

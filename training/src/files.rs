@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Atomic replacement of files.
+//! Atomic replacement of files, and the lock of a run's folder.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use crate::{Error, Result};
@@ -32,9 +32,44 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
+/// Name of the file in a run's folder that is locked. It stays after the run; only its lock counts.
+const LOCK: &str = ".lock";
+
+/// Creates the folder `folder` and locks it for one run, until the returned file is closed. The system unlocks it if the
+/// process is killed.
+///
+/// # Errors
+/// [`Error::InUse`] if another run has locked it; an error if the folder cannot be written.
+pub(crate) fn lock(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).map_err(|source| Error::write(folder, source))?;
+    let path = folder.join(LOCK);
+    let file = File::options().create(true).append(true).open(&path);
+    let file = file.map_err(|source| Error::write(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => (),
+        Err(TryLockError::WouldBlock) => return Err(Error::InUse(folder.to_owned())),
+        // Some network file systems have no locks.
+        Err(TryLockError::Error(error)) => {
+            eprintln!("warning: cannot lock {} ({error}): start no other run in its folder", path.display());
+        }
+    }
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_locked_until_its_run_ends() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("new/run");
+        let first = lock(&folder).unwrap();
+        let error = lock(&folder).unwrap_err().to_string();
+        assert!(error.contains("new/run: wait") && error.contains("--out"), "{error}");
+        drop(first);
+        lock(&folder).unwrap();
+    }
 
     #[test]
     fn a_file_is_replaced_whole_or_not_at_all() {

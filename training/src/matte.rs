@@ -7,9 +7,11 @@
 //! ROOT/<sequence>/alpha/<frame>.png
 //! ```
 //!
-//! The alpha of the first frame is the reference mask. That frame is not scored.
+//! The alpha of the first frame is the reference mask. That frame is not scored. Frames before it are not used; every
+//! frame after it needs alpha, since a gap would change the video that is tracked.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +19,7 @@ use gstfastganseg::image::{OwnedPicture, PlaneMut};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
 use gstfastganseg::tracker::Tracker;
-use image::ImageFormat;
+use image::{DynamicImage, ImageFormat};
 use indicatif::ProgressBar;
 
 use crate::dataset::{PICTURE_EXTENSIONS, by_number, files, folders};
@@ -61,7 +63,7 @@ impl MatteSequence {
 /// Lists the sequences of `root` by name.
 ///
 /// # Errors
-/// There is no sequence, or one has fewer than three frames with alpha.
+/// There is no sequence, or one has fewer than three frames with alpha, or a frame without alpha after them.
 pub fn sequences(root: &Path) -> Result<Vec<MatteSequence>> {
     let mut found = Vec::new();
     for name in folders(root)? {
@@ -76,6 +78,7 @@ pub fn sequences(root: &Path) -> Result<Vec<MatteSequence>> {
             return Err(Error::dataset(&folder.join("alpha"), reason));
         }
         let pictures = files(&folder.join("frame"), &PICTURE_EXTENSIONS)?.into_iter().collect();
+        check_gaps(&folder, &frames, &pictures)?;
         found.push(MatteSequence { name, folder, frames, pictures });
     }
     if found.is_empty() {
@@ -85,7 +88,33 @@ pub fn sequences(root: &Path) -> Result<Vec<MatteSequence>> {
     Ok(found)
 }
 
-/// Reads a grey PNG.
+/// Checks that every picture after the first frame with alpha has alpha.
+fn check_gaps(
+    folder: &Path,
+    frames: &[(String, PathBuf)],
+    pictures: &BTreeMap<String, PathBuf>,
+) -> Result<()> {
+    let known: BTreeSet<&String> = frames.iter().map(|(name, _)| name).collect();
+    let follows = |name: &&String| by_number(name, &frames[0].0) == Ordering::Greater;
+    match pictures.keys().find(|name| follows(name) && !known.contains(name)) {
+        Some(name) => Err(Error::dataset(
+            &folder.join("alpha").join(format!("{name}.png")),
+            format!(
+                "no such file, but {} is a frame after the first one with alpha: add its alpha, or move the frame away",
+                pictures[name].display()
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Position of the colour type in a PNG. Its bits say whether there is a palette, which the decoder replaces by its colours,
+/// colour and an alpha channel.
+const COLOUR_TYPE: usize = 25;
+const PALETTE: u8 = 1;
+const ALPHA: u8 = 4;
+
+/// Reads a grey PNG, or the alpha channel of a PNG if it is not opaque everywhere.
 fn read_alpha(path: &Path) -> Result<AlphaPlane> {
     let bad = |reason: String| Error::picture(path, reason);
     let bytes = fs::read(path).map_err(|error| {
@@ -94,10 +123,33 @@ fn read_alpha(path: &Path) -> Result<AlphaPlane> {
         ))
     })?;
     let picture = image::load_from_memory_with_format(&bytes, ImageFormat::Png)
-        .map_err(|error| bad(format!("it cannot be decoded ({error}): write 8-bit grey PNG")))?
-        .into_luma8();
-    AlphaPlane::new(picture.width() as usize, picture.into_raw())
-        .ok_or_else(|| bad("it has no pixels".into()))
+        .map_err(|error| bad(format!("it cannot be decoded ({error}): write 8-bit grey PNG")))?;
+    let width = picture.width() as usize;
+    let kind = bytes.get(COLOUR_TYPE).copied().unwrap_or(0);
+    if kind & PALETTE != 0 {
+        return Err(bad("it has a palette, which does not give alpha: write 8-bit grey PNG".into()));
+    }
+    let values = alpha_values(picture, kind & ALPHA != 0).ok_or_else(|| {
+        bad("it is in colour without transparency, which does not give alpha: write 8-bit grey PNG".into())
+    })?;
+    AlphaPlane::new(width, values).ok_or_else(|| bad("it has no pixels".into()))
+}
+
+/// Returns the alpha channel, if there is one that is not opaque everywhere, or the grey values; `None` for colour.
+fn alpha_values(picture: DynamicImage, has_alpha: bool) -> Option<Vec<u8>> {
+    if !has_alpha && !picture.color().has_color() {
+        return Some(picture.into_luma8().into_raw());
+    }
+    let samples = picture.into_rgba16().into_raw();
+    let pixels = || samples.chunks_exact(4);
+    let channel = |channel: usize| {
+        let to_8_bits = |value: u16| ((u32::from(value) * 255 + 32_767) / 65_535) as u8;
+        pixels().map(|pixel| to_8_bits(pixel[channel])).collect()
+    };
+    if has_alpha && pixels().any(|pixel| pixel[3] != u16::MAX) {
+        return Some(channel(3));
+    }
+    pixels().all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]).then(|| channel(0))
 }
 
 /// Scores the mattes `mattes/<sequence>/<frame>.png`, which exist already.
@@ -164,7 +216,12 @@ impl Matter {
             }
             let mut values = truth.values().to_vec();
             if index == 0 {
-                let mask = ReferenceMask::open(alpha)?;
+                // Read as the truth is; the element would take values up to 16 for objects.
+                let mask = ReferenceMask::from_soft(width, height, values.clone());
+                let mask = mask.map_err(|error| match error {
+                    gstfastganseg::Error::Mask { reason, .. } => Error::mask(alpha, reason),
+                    error => error.into(),
+                })?;
                 self.tracker
                     .set_reference(&mut view, &mask)
                     .map_err(|error| Error::from(error).at(place()))?;
@@ -191,7 +248,67 @@ impl Matter {
 
 #[cfg(test)]
 mod tests {
+    use image::{GrayAlphaImage, GrayImage, ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
+
     use super::*;
+    use crate::{LabelMap, indexed_png};
+
+    #[test]
+    fn alpha_is_read_from_grey_or_an_alpha_channel_and_not_from_colours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.png");
+        let read = |picture: &dyn Fn() -> DynamicImage| {
+            picture().save(&path).unwrap();
+            read_alpha(&path).map(|alpha| alpha.values().to_vec()).map_err(|error| error.to_string())
+        };
+        const GREY: [u8; 2] = [90, 255];
+        let grey = |x: u32| GREY[x as usize];
+        let pictures: [&dyn Fn() -> DynamicImage; 6] = [
+            &|| GrayImage::from_fn(2, 1, |x, _| Luma([grey(x)])).into(),
+            &|| ImageBuffer::from_fn(2, 1, |x, _| Luma([257 * u16::from(grey(x)) - 20])).into(),
+            &|| GrayAlphaImage::from_fn(2, 1, |x, _| LumaA([grey(x), 255])).into(),
+            &|| RgbImage::from_fn(2, 1, |x, _| Rgb([grey(x); 3])).into(),
+            &|| GrayAlphaImage::from_fn(2, 1, |x, _| LumaA([7, grey(x)])).into(),
+            &|| RgbaImage::from_fn(2, 1, |x, _| Rgba([9, 200, 30, grey(x)])).into(),
+        ];
+        for (index, picture) in pictures.into_iter().enumerate() {
+            assert_eq!(read(picture).as_deref(), Ok(&GREY[..]), "{index}");
+        }
+        let red = || RgbImage::from_fn(2, 1, |x, _| Rgb([grey(x), 0, 0]));
+        let opaque = || DynamicImage::from(red()).into_rgba8().into();
+        for picture in [&(|| red().into()) as &dyn Fn() -> DynamicImage, &opaque] {
+            let error = read(picture).unwrap_err();
+            assert!(error.contains("0.png: it is in colour") && error.contains("grey PNG"), "{error}");
+        }
+        indexed_png::write(&path, &LabelMap::new(2, 1, vec![0, 1]).unwrap()).unwrap();
+        let error = read_alpha(&path).unwrap_err().to_string();
+        assert!(error.contains("0.png: it has a palette") && error.contains("grey PNG"), "{error}");
+    }
+
+    #[test]
+    fn a_frame_without_alpha_is_refused_and_not_skipped() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |file: &str| {
+            let path = root.path().join("a").join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        };
+        for frame in [2, 3, 10, 11] {
+            write(&format!("alpha/{frame}.png"));
+        }
+        // A frame before the first alpha is not used.
+        for frame in [1, 2, 3, 10, 11] {
+            write(&format!("frame/{frame}.jpg"));
+        }
+        assert_eq!(sequences(root.path()).unwrap()[0].frames(), 4);
+        for gap in ["5", "12"] {
+            write(&format!("frame/{gap}.jpg"));
+            let error = sequences(root.path()).unwrap_err().to_string();
+            let words = [format!("a/alpha/{gap}.png"), format!("a/frame/{gap}.jpg"), "add its alpha".into()];
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+            fs::remove_file(root.path().join(format!("a/frame/{gap}.jpg"))).unwrap();
+        }
+    }
 
     #[test]
     fn frames_without_a_picture_are_named_with_a_remedy() {

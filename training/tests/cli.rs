@@ -163,6 +163,26 @@ fn matte_prints_the_errors_of_existing_mattes() {
 }
 
 #[test]
+fn a_closed_stdout_is_no_error_and_loses_no_result() {
+    let (root, mattes) = (data(), mattes());
+    let at = |inner: &str| path(root.path(), inner);
+    let matte = |inner: &str| path(mattes.path(), inner);
+    let (score_csv, matte_csv) = (at("scores.csv"), matte("scores.csv"));
+    for arguments in [
+        ["score", "--data", &at(""), "--masks", &at("Annotations"), "--csv", &score_csv],
+        ["matte", "--data", &matte("data"), "--mattes", &matte("mattes"), "--csv", &matte_csv],
+        ["eval", "--data", &at(""), "--out", &at("out"), "--method", "frozen"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fastganseg-train"));
+        let output = util::without_reader(command.args(arguments));
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    }
+    for file in [&score_csv, &matte_csv, &at("out/scores.csv")] {
+        assert!(Path::new(file).is_file(), "{file}");
+    }
+}
+
+#[test]
 fn missing_mattes_are_told_from_broken_ones() {
     let root = mattes();
     let (data, mattes) = (path(root.path(), "data"), path(root.path(), "mattes"));

@@ -4,6 +4,7 @@
 
 mod util;
 
+use std::fs::File;
 use std::path::Path;
 
 use fastganseg_training::LabelMap;
@@ -23,28 +24,39 @@ fn write_stills(root: &Path) {
     util::write(&root.join("JPEGImages/square.jpg"), &root.join("Annotations/square.png"), &picture, &labels);
 }
 
+fn config(data: &Path, seed: u64, steps: u64) -> PromptConfig {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/prompt.toml");
+    let sources = ["vsb", "youtube", "desk", "coco", "people"].map(|name| format!("sources.{name}.ratio=0"));
+    let mut settings: Vec<String> = sources.into_iter().collect();
+    settings.extend([
+        format!("sources.portraits.path={:?}", data.display().to_string()),
+        format!("seed={seed}"),
+        format!("steps={steps}"),
+        "batch=1".into(),
+        "clicks=2".into(),
+        "report_every=1".into(),
+    ]);
+    let mut config = PromptConfig::open(&path, &settings).unwrap();
+    config.sources.retain(|name, _| name == "portraits");
+    config
+}
+
+#[test]
+fn a_folder_in_use_by_another_run_is_refused() {
+    let out = tempfile::tempdir().unwrap();
+    let other = File::create(out.path().join(".lock")).unwrap();
+    other.lock().unwrap();
+    let error = run(&config(Path::new("nowhere"), 1, 2), out.path(), &Interrupt::default()).unwrap_err();
+    assert!(error.to_string().contains("another run uses the folder"), "{error}");
+    assert_eq!(out.path().read_dir().unwrap().count(), 1, "nothing is written");
+}
+
 #[test]
 fn a_run_trains_the_decoder_and_resumes_only_with_its_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let (data, out) = (folder.path().join("data"), folder.path().join("out"));
     write_stills(&data);
-    let config = |seed: u64, steps: u64| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/prompt.toml");
-        let sources =
-            ["vsb", "youtube", "desk", "coco", "people"].map(|name| format!("sources.{name}.ratio=0"));
-        let mut settings: Vec<String> = sources.into_iter().collect();
-        settings.extend([
-            format!("sources.portraits.path={:?}", data.display().to_string()),
-            format!("seed={seed}"),
-            format!("steps={steps}"),
-            "batch=1".into(),
-            "clicks=2".into(),
-            "report_every=1".into(),
-        ]);
-        let mut config = PromptConfig::open(&path, &settings).unwrap();
-        config.sources.retain(|name, _| name == "portraits");
-        config
-    };
+    let config = |seed: u64, steps: u64| config(&data, seed, steps);
     run(&config(1, 2), &out, &Interrupt::default()).unwrap();
 
     let path = out.join("model.safetensors");

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 
+use fastganseg_training::train::export;
 use fastganseg_training::{LabelMap, indexed_png};
 use gstfastganseg::torch::model::{Config, Lite, weights};
 use image::{Rgb, RgbImage};
@@ -98,7 +99,7 @@ fn info_tells_what_a_file_holds() {
     for word in ["architecture   lite", "64x96", "licence: CC0-1.0", "encoder", "matching", "total"] {
         assert!(text.contains(word), "{word} in {text}");
     }
-    let json: serde_json::Value = serde_json::from_str(&bench.printed("info --built-in --json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&bench.printed("info lite --json")).unwrap();
     assert_eq!(json["total"]["parameters"], 1_086_443);
     assert_eq!(json["config"]["network_size"], serde_json::json!([192, 336]));
     assert_eq!(json["metadata"]["format"], "1");
@@ -112,7 +113,7 @@ fn the_cost_of_a_network_is_known_without_weights() {
     let bench = Bench::new();
     let json: serde_json::Value =
         serde_json::from_str(&bench.printed("info --architecture lite --json")).unwrap();
-    let built_in: serde_json::Value = serde_json::from_str(&bench.printed("info --built-in --json")).unwrap();
+    let built_in: serde_json::Value = serde_json::from_str(&bench.printed("info lite --json")).unwrap();
     assert_eq!(json["blocks"], built_in["blocks"]);
     assert_eq!(json["metadata"], serde_json::json!({}));
 }
@@ -128,7 +129,7 @@ fn info_refuses_what_are_no_weights() {
     let cut = bench.complaint("info cut.safetensors");
     assert!(cut.contains("cut.safetensors") && cut.contains("truncated"), "{cut}");
     assert!(bench.complaint("info").contains("FILE"));
-    assert!(bench.complaint("info tiny.safetensors --built-in").contains("--built-in"));
+    assert!(bench.complaint("info tiny.safetensors --architecture lite").contains("--architecture"));
 }
 
 #[test]
@@ -146,6 +147,49 @@ fn weights_without_a_training_configuration_are_exported() {
     assert!(fs::metadata(bench.path("final.safetensors")).unwrap().len() < half);
     assert!(fs::read_to_string(bench.path("card.md")).unwrap().contains("int8"));
     assert!(bench.printed("info final.safetensors").contains("architecture   lite"));
+}
+
+#[test]
+fn export_does_not_replace_its_inputs() {
+    let bench = Bench::new();
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/configs/lite.toml"), bench.path("run.toml")).unwrap();
+    let read = || ["tiny.safetensors", "run.toml"].map(|name| fs::read(bench.path(name)).unwrap());
+    let before = read();
+    for (outputs, words) in [
+        ("--out data/../tiny.safetensors", ["--out data/../tiny.safetensors", "--model"]),
+        ("--out new.safetensors --card tiny.safetensors", ["--card tiny.safetensors", "--model"]),
+        ("--out new.safetensors --card ./new.safetensors", ["--card ./new.safetensors", "--out"]),
+        ("--out new.safetensors --card run.toml", ["--card run.toml", "--config"]),
+    ] {
+        let complaint =
+            bench.complaint(&format!("export --model tiny.safetensors --config run.toml {outputs}"));
+        assert!(words.iter().all(|word| complaint.contains(word)), "{complaint}");
+        assert!(read() == before && !bench.path("new.safetensors").exists(), "{outputs}");
+    }
+}
+
+#[test]
+fn a_card_has_no_scores_of_another_size_and_says_where_those_of_int8_come_from() {
+    let bench = Bench::new();
+    let weights = weights::Weights::open(&bench.path("tiny.safetensors")).unwrap();
+    let scores = [("j_and_f", "0.75"), ("j", "0.8"), ("f", "0.7"), ("set", "{}")];
+    let scores = scores.map(|(key, value)| (format!("validation_{key}"), value.to_owned()));
+    export(&weights, &scores.into(), true, Kind::Half, &bench.path("scored.safetensors")).unwrap();
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/lite.toml");
+    let card = |options: &str| {
+        let files = "--model scored.safetensors --out final.safetensors --card card.md";
+        bench.printed(&format!("export {files} --config {config} {options}"));
+        let written = weights::Weights::open(&bench.path("final.safetensors")).unwrap();
+        let scored = written.metadata().keys().any(|key| key.starts_with("validation"));
+        (fs::read_to_string(bench.path("card.md")).unwrap(), scored)
+    };
+    let row = "| all | 75.0 | 80.0 | 70.0 |";
+    let (same, scored) = card("--network-size 64x96");
+    assert!(scored && same.contains(row) && !same.contains("before they were reduced"), "{same}");
+    let (int8, scored) = card("--int8");
+    assert!(scored && int8.contains(row) && int8.contains("before they were reduced to int8"), "{int8}");
+    let (other, scored) = card("--network-size 96x128");
+    assert!(!scored && !other.contains(row) && other.contains("not validated"), "{other}");
 }
 
 #[test]
@@ -171,6 +215,16 @@ fn confidence_is_compared_with_truth() {
     assert!(complaint.contains("cannot write data") && !bench.path("late").exists(), "{complaint}");
     bench.printed(&format!("eval {MODEL} --out out --confidence new/folder/c.csv"));
     assert!(bench.path("new/folder/c.csv").is_file());
+}
+
+#[test]
+fn a_closed_stdout_does_not_lose_the_confidence() {
+    let bench = Bench::new();
+    let line = format!("eval {MODEL} --out out --confidence c.csv");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fastganseg-train"));
+    command.current_dir(bench.folder.path()).args(line.split_whitespace());
+    util::succeeded(&util::without_reader(&mut command));
+    assert_eq!(columns(&bench.path("c.csv")).1.len(), 2 * 2 * 4);
 }
 
 fn confidence_is_written(bench: &Bench, options: &str) {

@@ -5,7 +5,7 @@
 mod util;
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use gstfastganseg::torch::model::weights::Weights;
 use util::{CRITICS, Fixture, column, failed_with, succeeded};
@@ -143,6 +143,7 @@ fn a_model_card_shows_metadata_and_scores() {
     fastganseg_training::train::export(
         &weights,
         &metadata,
+        true,
         tch::Kind::Half,
         &fixture.path("out/model.safetensors"),
     )
@@ -365,7 +366,6 @@ fn the_smoke_configuration_runs_the_full_objective() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_is_saved_and_resumed() {
-    use std::process::Stdio;
     use std::time::{Duration, Instant};
     let fixture = Fixture::new();
     let endless = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
@@ -396,6 +396,33 @@ fn an_interrupted_run_is_saved_and_resumed() {
     let curve = fs::read_to_string(fixture.path("out/curve.csv")).unwrap();
     let steps: Vec<f64> = (1..=done + 1).map(|step| step as f64).collect();
     assert_eq!(column(&curve, "step"), steps);
+}
+
+/// Two runs replaced each other's checkpoints.
+#[test]
+fn a_second_run_in_the_folder_of_another_is_refused() {
+    use std::time::{Duration, Instant};
+    let fixture = Fixture::new();
+    let endless = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
+    let mut arguments = vec!["train", "--config", "run.toml", "--out", "out"];
+    endless.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    let mut first = Command::new(env!("CARGO_BIN_EXE_fastganseg-train"))
+        .current_dir(fixture.folder.path())
+        .args(&arguments)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while !fixture.path("out/curve.csv").exists() && start.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let second = fixture.train("out", &["steps=1"]);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    failed_with(&second, &["another run uses the folder out", "--out"]);
+    assert!(!fixture.path("out/checkpoint.safetensors").exists());
+    // The lock of a killed run does not stay.
+    succeeded(&fixture.train("out", &["steps=1"]));
 }
 
 #[test]
@@ -472,6 +499,23 @@ fn an_ablation_compares_four_runs() {
         &fixture.run(&[&arguments[..], &["--set", "critics.spatial_weight=0"]].concat()),
         &["[critics]"],
     );
+}
+
+/// Its table gave the scores of step 2 as those of step 1.
+#[test]
+fn an_ablation_with_a_run_beyond_its_end_is_refused() {
+    let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 1\n";
+    let fixture = Fixture::with(&[CRITICS, validation]);
+    fs::write(fixture.path("plain.toml"), fixture.config() + validation).unwrap();
+    let run = |command: &str, config: &str, out: &str, stop: &str| {
+        fixture.run(&[command, "--config", config, "--out", out, "--set", stop])
+    };
+    succeeded(&run("train", "plain.toml", "out/ce", "stop_after=2"));
+    failed_with(
+        &run("ablate", "run.toml", "out", "stop_after=1"),
+        &["out/ce/checkpoint.safetensors", "at step 2", "end at step 1", "stop_after"],
+    );
+    assert!(!fixture.path("out/ablation.csv").exists());
 }
 
 #[test]

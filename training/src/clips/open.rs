@@ -50,9 +50,10 @@ impl Sources {
                     let video = Video::open(index, source, min_share, &reading, &bar)?;
                     let sequences = video.sequences().len();
                     let summary = format!(
-                        "{sequences} sequences, {} objects, {} frames",
+                        "{sequences} sequences, {} objects, {} frames{}",
                         video.objects(),
-                        video.frames()
+                        video.frames(),
+                        video.note()
                     );
                     videos.push(source.ratio, video);
                     summary

@@ -2,7 +2,7 @@
 
 //! Annotated video: sequences of frames with known objects, decoded on demand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use indicatif::{ParallelProgressIterator, ProgressBar};
@@ -28,6 +28,8 @@ pub struct Video {
     sequences: Vec<Sequence>,
     objects: Objects,
     limit: Size,
+    /// Frames that `meta.json` lists, but that have no mask, as SEQUENCE/FRAME.
+    unknown: BTreeSet<String>,
     /// All pictures by sequence and frame; `None` = read on demand.
     preloaded: Option<Vec<Vec<Option<Arc<Picture>>>>>,
 }
@@ -90,6 +92,7 @@ impl Video {
             sequences: Vec::new(),
             objects: source.objects,
             limit: source.limit(),
+            unknown: BTreeSet::new(),
             preloaded: None,
         };
         let frames: Vec<Vec<dataset::Frame>> = chosen
@@ -103,7 +106,10 @@ impl Video {
             Layout::YoutubeVos => {
                 let meta = Meta::read(&source.path)?;
                 let of = |(sequence, frames): (&&dataset::Sequence, &Vec<dataset::Frame>)| {
-                    Ok(from_meta(&meta.objects(&source.path, sequence.name())?, frames, source.objects))
+                    let listed = meta.objects(&source.path, sequence.name())?;
+                    let (objects, unknown) = from_meta(&listed, frames, source.objects);
+                    video.unknown.extend(unknown.iter().map(|frame| format!("{}/{frame}", sequence.name())));
+                    Ok(objects)
                 };
                 chosen.iter().zip(&frames).map(of).collect::<Result<Vec<_>>>()?
             }
@@ -157,6 +163,18 @@ impl Video {
             }
         };
         Ok(picture.map(|picture| picture.still(object)))
+    }
+
+    /// Returns a note on the frames that `meta.json` lists, but that have no mask; empty if there are none.
+    pub fn note(&self) -> String {
+        self.unknown.first().map_or_else(String::new, |frame| {
+            format!(
+                "; {} lists {} frames without a mask, such as {frame}, which are not used: add their masks, or correct \
+                 their names",
+                meta::FILE,
+                self.unknown.len()
+            )
+        })
     }
 
     fn read(&self, sequence: &Sequence, frame: usize, reading: &Reading) -> Result<Option<Arc<Picture>>> {
@@ -265,10 +283,18 @@ fn shares(labels: &LabelMap) -> Vec<(u8, f64)> {
     (1..LabelMap::VOID).map(share).filter(|(_, share)| *share > 0.0).collect()
 }
 
-/// Returns the objects of a sequence as listed in `meta.json`. In other frames, they may be visible without a
-/// mask.
-fn from_meta(meta: &[(u8, &[String])], frames: &[dataset::Frame], objects: Objects) -> Vec<Object> {
-    let place = |name: &String| frames.binary_search_by(|frame| frame.name().cmp(name)).ok();
+/// Returns the objects of a sequence as listed in `meta.json`, and the listed names that are not in `frames`. In other
+/// frames, the objects may be visible without a mask.
+fn from_meta<'a>(
+    meta: &[(u8, &'a [String])],
+    frames: &[dataset::Frame],
+    objects: Objects,
+) -> (Vec<Object>, Vec<&'a str>) {
+    let places: HashMap<&str, usize> =
+        frames.iter().enumerate().map(|(place, frame)| (frame.name(), place)).collect();
+    let place = |name: &String| places.get(name.as_str()).copied();
+    let names = meta.iter().flat_map(|(_, names)| names.iter());
+    let unknown = names.filter(|name| place(name).is_none()).map(String::as_str).collect();
     let mut known: Vec<(u8, BTreeSet<usize>)> =
         meta.iter().map(|(id, names)| (*id, names.iter().filter_map(place).collect())).collect();
     if objects == Objects::Union {
@@ -278,5 +304,35 @@ fn from_meta(meta: &[(u8, &[String])], frames: &[dataset::Frame], objects: Objec
     known.retain(|(_, frames)| !frames.is_empty());
     let object =
         |(id, known): (u8, BTreeSet<usize>)| Object { id, seen: known.iter().copied().collect(), known };
-    known.into_iter().map(object).collect()
+    (known.into_iter().map(object).collect(), unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Frames after 9 were not found, since 10 precedes 9 as text.
+    #[test]
+    fn frames_named_without_leading_zeros_are_found_by_meta_json() {
+        let root = tempfile::tempdir().unwrap();
+        let masks = root.path().join("Annotations/v");
+        fs::create_dir_all(&masks).unwrap();
+        let mut names: Vec<String> = (1..=12).map(|frame| frame.to_string()).collect();
+        names.iter().for_each(|name| fs::write(masks.join(format!("{name}.png")), "").unwrap());
+        let open = |names: &[String]| {
+            let text = serde_json::json!({ "videos": { "v": { "objects": { "1": { "frames": names } } } } });
+            fs::write(root.path().join("meta.json"), text.to_string()).unwrap();
+            let source = format!("kind = \"video\"\npath = {:?}\nratio = 1.0\n", root.path());
+            let source = toml::from_str::<Source>(&source).unwrap();
+            Video::open(0, &source, 0.0, &Reading::new(1, 0), &ProgressBar::hidden()).unwrap()
+        };
+        let video = open(&names);
+        assert!(video.sequences()[0].objects()[0].known.iter().copied().eq(0..12));
+        assert_eq!(video.note(), "");
+        names.push("13".into());
+        let note = open(&names).note();
+        assert!(note.contains("meta.json lists 1 frames") && note.contains("v/13"), "{note}");
+    }
 }

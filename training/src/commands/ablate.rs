@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use fastganseg_training::train::{Interrupt, ablate, shared_settings};
 use fastganseg_training::{Result, allocator};
 
-use super::{Processes, Recipe};
+use super::{Processes, Recipe, print};
 
 /// Trains one configuration without critics, with each critic and with both, and compares the scores.
 ///
@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
         || shared_settings(&config),
         |ranks| {
             if let Some(ablation) = ablate(&config, &args.out, &Interrupt::on_signals()?, ranks)? {
-                print!("{}", ablation.table());
+                print(&ablation.table())?;
             }
             Ok(())
         },

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -15,8 +16,7 @@ use fastganseg_training::{Error, Result};
 use gstfastganseg::matte::{self, MatteSettings};
 
 use super::model::Model;
-use super::share;
-use super::{Data, Processes, arguments, frame_bar};
+use super::{Data, Processes, arguments, frame_bar, print, share};
 
 /// Runs a model on a data set, writes its masks, and scores them.
 ///
@@ -195,23 +195,27 @@ fn eval(args: &Args, ranks: &Ranks) -> Result<()> {
     let out = args.out.clone().unwrap_or_default();
     let csv = out.join("scores.csv");
     write_csv(&csv, &evaluation.scores, &evaluation.speed)?;
-    eprintln!("done in {:.1} s", begin.elapsed().as_secs_f64());
-    print!("{}", table(&evaluation.scores, &evaluation.speed));
-    if args.first != FirstMask::Mask {
-        println!("first masks: mean intersection over union {:.3}", evaluation.first_mask);
-    }
-    if let Some(flicker) = evaluation.flicker {
-        println!("flicker of still pixels near contours: {flicker:.2} of 255");
-    }
     if let Some(path) = &args.confidence {
         write_confidence(path, &evaluation.confidence)?;
+    }
+    eprintln!("done in {:.1} s", begin.elapsed().as_secs_f64());
+    let mut text = table(&evaluation.scores, &evaluation.speed);
+    if args.first != FirstMask::Mask {
+        let _ = writeln!(text, "first masks: mean intersection over union {:.3}", evaluation.first_mask);
+    }
+    if let Some(flicker) = evaluation.flicker {
+        let _ = writeln!(text, "flicker of still pixels near contours: {flicker:.2} of 255");
+    }
+    if args.confidence.is_some() {
         let correlation = rank_correlation(&evaluation.confidence);
-        println!(
+        let _ = writeln!(
+            text,
             "confidence: expected calibration error {:.3}, rank correlation with J {}",
             calibration_error(&evaluation.confidence),
             correlation.map_or("none".into(), |value| format!("{value:.2}")),
         );
     }
+    print(&text)?;
     eprintln!("masks: {}", out.join("masks").display());
     eprintln!("scores: {}", csv.display());
     if args.sheet_frames > 0 {
@@ -234,13 +238,14 @@ fn cover(args: &Args, ranks: &Ranks) -> Result<()> {
     if !ranks.is_first() {
         return Ok(());
     }
-    println!(
-        "{:24} {:12} {:>6} {:>6} {:>10} {:>6} {:>8} {:>8}",
+    let mut text = format!(
+        "{:24} {:12} {:>6} {:>6} {:>10} {:>6} {:>8} {:>8}\n",
         "sequence", "cover", "frames", "lost", "false mask", "found", "second", "deficit"
     );
     let frames = |count: Option<usize>| count.map_or("never".into(), |count| count.to_string());
     for case in &cases {
-        println!(
+        let _ = writeln!(
+            text,
             "{:24} {:12} {:6} {:>6} {:9.0}% {:>6} {:8.3} {:8.3}",
             case.sequence,
             case.cover.name(),
@@ -253,28 +258,28 @@ fn cover(args: &Args, ranks: &Ranks) -> Result<()> {
         );
     }
     for &cover in &args.cover {
-        print_means(&cover.name(), cases.iter().filter(|case| case.cover == cover));
+        text += &means(&cover.name(), cases.iter().filter(|case| case.cover == cover));
     }
     for &length in &args.cover_length {
-        print_means(&format!("{length} frames"), cases.iter().filter(|case| case.length == length));
+        text += &means(&format!("{length} frames"), cases.iter().filter(|case| case.length == length));
     }
-    print_means("all", cases.iter());
-    Ok(())
+    text += &means("all", cases.iter());
+    print(&text)
 }
 
-fn print_means<'a>(name: &str, cases: impl Iterator<Item = &'a Case>) {
+fn means<'a>(name: &str, cases: impl Iterator<Item = &'a Case>) -> String {
     let cases: Vec<&Case> = cases.collect();
     let mean = |of: &dyn Fn(&Case) -> f64| {
         cases.iter().map(|case| of(case)).sum::<f64>() / cases.len().max(1) as f64
     };
-    println!(
+    format!(
         "{name}: {} cases, frames with a false mask {:.1} %, found within {MAX_FRAMES_TO_FIND} frames {:.1} %, ever {:.1} %, \
-         mean loss of region similarity after that {:.3}",
+         mean loss of region similarity after that {:.3}\n",
         cases.len(),
         100.0 * mean(&|case| case.hallucinated),
         100.0
             * mean(&|case| f64::from(case.found_after().is_some_and(|frames| frames <= MAX_FRAMES_TO_FIND))),
         100.0 * mean(&|case| f64::from(case.found_after().is_some())),
         mean(&Case::deficit),
-    );
+    )
 }

@@ -16,15 +16,11 @@ use gstfastganseg::torch::model::weights::Weights;
 #[group(skip)]
 #[command(group = clap::ArgGroup::new("network").required(true))]
 pub struct Args {
-    /// Weights, .safetensors
+    /// Weights: a .safetensors file, or the name of a built-in model, lite or large
     #[arg(value_name = "FILE", group = "network")]
     file: Option<PathBuf>,
 
-    /// Use the built-in lite model
-    #[arg(long, group = "network")]
-    built_in: bool,
-
-    /// Use a network without weights
+    /// Network without weights
     #[arg(long, value_enum, group = "network")]
     architecture: Option<Architecture>,
 
@@ -46,19 +42,17 @@ enum Architecture {
 /// Runs the network once and prints the information.
 pub fn run(args: &Args) -> Result<()> {
     let info = match (&args.file, args.architecture) {
-        (Some(path), _) => Info::of(&Weights::open(path)?)?,
+        (Some(path), _) => Info::of(&Weights::of_model(path)?)?,
         (None, Some(Architecture::Resnet50)) => Info::of_config(&Config::resnet50())?,
         (None, Some(Architecture::Large)) => Info::of_config(&Config::large())?,
-        (None, Some(Architecture::Lite)) => Info::of_config(&Config::lite())?,
-        (None, None) => Info::of(&Weights::built_in()?)?,
+        (None, Some(Architecture::Lite) | None) => Info::of_config(&Config::lite())?,
     };
     if args.json {
         let failed = |error: serde_json::Error| Error::write("stdout".as_ref(), error.into());
-        println!("{}", serde_json::to_string_pretty(&info).map_err(failed)?);
+        super::print(&format!("{}\n", serde_json::to_string_pretty(&info).map_err(failed)?))
     } else {
-        print!("{}", text(&info));
+        super::print(&text(&info))
     }
-    Ok(())
 }
 
 fn text(info: &Info) -> String {

@@ -10,15 +10,15 @@ use fastganseg_training::report::{check_output, write_rows};
 use fastganseg_training::score::MatteScore;
 use gstfastganseg::matte::{self, MatteSettings};
 
-use super::frame_bar;
 use super::model::Model;
-use super::share;
+use super::{frame_bar, print, share};
 
 /// Makes mattes of videos whose alpha is known, and prints their errors.
 ///
-/// DIR has SEQUENCE/frame/FRAME.png (or .jpg) and SEQUENCE/alpha/FRAME.png, grey, of the same size. The alpha of the
-/// first frame is the reference mask and is not scored. MAD, MSE and band x 1000, dtSSD x 100; Grad and Conn are
-/// thousandths of the sum over the pixels of a frame (Rhemann et al. 2009, Erofeev et al. 2015).
+/// DIR has SEQUENCE/frame/FRAME.png (or .jpg) and SEQUENCE/alpha/FRAME.png, grey or with an alpha channel, of the same
+/// size. The alpha of the first frame is the reference mask and is not scored; every later frame needs alpha. MAD, MSE and
+/// band x 1000, dtSSD x 100; Grad and Conn are thousandths of the sum over the pixels of a frame (Rhemann et al. 2009,
+/// Erofeev et al. 2015).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder with SEQUENCE/frame/*.png and SEQUENCE/alpha/*.png
@@ -102,16 +102,16 @@ pub fn run(args: &Args) -> Result<()> {
     }
     rows.push(row("all", &MatteScore::mean(scores.iter())));
     bar.finish_and_clear();
-    let width = rows.iter().map(|row| row[0].chars().count()).max().unwrap_or(0);
-    for row in &rows {
-        let values: String = row[1..].iter().map(|value| format!(" {value:>8}")).collect();
-        println!("{:width$}{values}", row[0]);
-    }
     if let Some(path) = &args.csv {
-        write_rows(path, rows)?;
+        write_rows(path, &rows)?;
         eprintln!("table: {}", path.display());
     }
-    Ok(())
+    let width = rows.iter().map(|row| row[0].chars().count()).max().unwrap_or(0);
+    let line = |row: &Vec<String>| {
+        let values: String = row[1..].iter().map(|value| format!(" {value:>8}")).collect();
+        format!("{:width$}{values}\n", row[0])
+    };
+    print(&rows.iter().map(line).collect::<String>())
 }
 
 fn row(name: &str, score: &MatteScore) -> Vec<String> {

@@ -14,13 +14,14 @@ pub mod score;
 pub mod train;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fastganseg_training::Result;
 use fastganseg_training::dataset::{Dataset, Selection};
 use fastganseg_training::distributed::{Ranks, launch};
 use fastganseg_training::train::TrainConfig;
+use fastganseg_training::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Selection of sequences.
@@ -114,6 +115,18 @@ impl Processes {
 fn arguments() -> Result<BTreeMap<String, String>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     Ok(BTreeMap::from([("arguments".to_owned(), arguments.join(" "))]))
+}
+
+/// Prints to stdout. If its reader has closed it, as `head` does, the rest is left out: that is no error. The signal SIGPIPE
+/// stays ignored, since connections between ranks would raise it, too.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::write(Path::new("(standard output)"), error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns a progress bar that counts frames. It is hidden if stderr is not a terminal, and on ranks above 0.

@@ -8,13 +8,13 @@ use clap::ValueEnum;
 use fastganseg_training::Result;
 use fastganseg_training::distributed::Ranks;
 use gstfastganseg::device::{DeviceChoice, Precision, has_nvidia_gpu};
-use gstfastganseg::torch::model::weights::Weights;
+use gstfastganseg::torch::model::weights::{LITE, Weights};
 use gstfastganseg::tracker::{Options, Quality, Roi, Tracker};
 
 /// Model and its options.
 #[derive(Debug, clap::Args)]
 pub struct Model {
-    /// Weights of the model, .safetensors [default: the built-in lite model]
+    /// Weights of the model: a .safetensors file, or the name of a built-in model, lite or large [default: lite]
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
@@ -101,10 +101,7 @@ impl Model {
 
     /// Loads the weights and applies the options.
     fn weights(&self) -> Result<Weights> {
-        let mut weights = match &self.model {
-            Some(path) => Weights::open(path)?,
-            None => Weights::built_in()?,
-        };
+        let mut weights = Weights::of_model(self.model.as_deref().unwrap_or(Path::new(LITE)))?;
         weights.reconfigure(|config| {
             *config = config.at_size(self.network_size.unwrap_or(config.network_size));
             config.memory.frames = self.memory_frames.unwrap_or(config.memory.frames);

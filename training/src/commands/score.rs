@@ -8,7 +8,7 @@ use fastganseg_training::distributed::Ranks;
 use fastganseg_training::report::{Speed, check_output, table, write_csv};
 use fastganseg_training::score::score_folder;
 
-use super::{Data, Processes, arguments, frame_bar};
+use super::{Data, Processes, arguments, frame_bar, print};
 
 /// Scores existing masks like the official DAVIS-2017 tool.
 #[derive(Debug, clap::Args)]
@@ -48,10 +48,9 @@ fn score(args: &Args, ranks: &Ranks) -> Result<()> {
     }
     let seconds = begin.elapsed().as_secs_f64();
     eprintln!("{} objects scored in {seconds:.1} s", scores.objects());
-    print!("{}", table(&scores, &Speed::default()));
     if let Some(path) = &args.csv {
         write_csv(path, &scores, &Speed::default())?;
         eprintln!("scores: {}", path.display());
     }
-    Ok(())
+    print(&table(&scores, &Speed::default()))
 }

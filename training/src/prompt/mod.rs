@@ -7,7 +7,7 @@ mod loss;
 mod view;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use gstfastganseg::torch::model::prompt::{ENCODER, Prompt, built_in};
@@ -22,7 +22,7 @@ use crate::clips::{Random, Reading, Sources, TRIES};
 use crate::train::{
     Adam, CHECKPOINT, CONFIG, Interrupt, NetworkState, Recorder, explain_divergence, load, resume, save,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Size of the cache of decoded frames in MiB.
 const CACHE: u64 = 1024;
@@ -44,8 +44,8 @@ const NETWORK: &str = "decoder";
 /// the effective `config.toml`.
 ///
 /// # Errors
-/// If the data or the configuration is invalid, the checkpoint belongs to another run, or the loss diverges. The last
-/// checkpoint is kept.
+/// If the data or the configuration is invalid, another run uses the folder, the checkpoint belongs to another run, or the
+/// loss diverges. The last checkpoint is kept.
 pub fn run(config: &PromptConfig, out: &Path, interrupt: &Interrupt) -> Result<()> {
     tch::set_num_threads(config.threads);
     let mut session = Session::open(config, out)?;
@@ -92,10 +92,13 @@ struct Session<'a> {
     store: nn::VarStore,
     adam: Adam,
     done: u64,
+    /// Keeps other runs out of the folder.
+    _lock: File,
 }
 
 impl<'a> Session<'a> {
     fn open(config: &'a PromptConfig, out: &Path) -> Result<Self> {
+        let lock = files::lock(out)?;
         let mut constant = match &config.start_from {
             Some(path) => open_tensors(path)?.0,
             None => built_in()?,
@@ -114,8 +117,7 @@ impl<'a> Session<'a> {
             tch::no_grad(|| variable.f_copy_(&tensor).map(drop))?;
         }
         let adam = Adam::new(store.variables(), config.optimiser.rates())?;
-        let mut session = Self { config, network, constant, store, adam, done: 0 };
-        fs::create_dir_all(out).map_err(|source| Error::write(out, source))?;
+        let mut session = Self { config, network, constant, store, adam, done: 0, _lock: lock };
         let (checkpoint, file) = (out.join(CHECKPOINT), out.join(CONFIG));
         let text = toml::to_string(config)
             .map_err(|error| Error::Config { path: file.clone(), reason: error.to_string() })?;

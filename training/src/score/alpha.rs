@@ -92,7 +92,7 @@ pub struct MatteScore {
     /// Means over the frames; that of the band over the frames with an edge.
     pub errors: AlphaErrors,
     /// Root of the mean square over pixels and pairs of successive frames of the difference of the changes of alpha
-    /// (dtSSD).
+    /// (dtSSD). The mean of one root for each pair, as in many papers, is at most as large.
     pub flicker: f64,
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use image::RgbImage;
 use plotters::prelude::{IntoFont, Text};
 
+use super::checkpoint::CHECKPOINT;
 use super::config::TrainConfig;
 use super::interrupt::Interrupt;
 use super::record::CURVE;
@@ -82,8 +83,8 @@ pub struct Ablation {
 ///
 /// # Errors
 /// [`Error::Core`] if the configuration lacks one of the critics or `[validation]`, gives its length in epochs, or
-/// has runs that end without a validation; [`Error::Curve`] if a finished run has no scores; the errors of
-/// [`run`].
+/// has runs that end without a validation; [`Error::Checkpoint`] if a run has already trained longer;
+/// [`Error::Curve`] if a finished run has no scores; the errors of [`run`].
 pub fn ablate(
     config: &TrainConfig,
     out: &Path,
@@ -120,14 +121,18 @@ pub fn ablate(
         if !outcome.complete {
             return Ok(None);
         }
+        if outcome.done > end {
+            let reason = format!(
+                "it is at step {}, but the runs of this ablation end at step {end}: raise or remove stop_after, or set \
+                 another folder with --out",
+                outcome.done
+            );
+            return Err(Error::Checkpoint { path: folder.join(CHECKPOINT), reason });
+        }
         if !ranks.is_first() {
             continue;
         }
-        let scores = outcome.scores.ok_or_else(|| Error::Curve {
-            path: folder.join(CURVE),
-            reason: "the finished run has no scores".into(),
-        })?;
-        rows.push(Row { name: variant.name, scores, curve: curve(&folder.join(CURVE))? });
+        rows.push(row(variant.name, &folder.join(CURVE), end)?);
     }
     if !ranks.is_first() {
         return Ok(None);
@@ -197,8 +202,34 @@ impl Ablation {
     }
 }
 
-/// Reads J&F by step, per cent, from the curve of a run.
-fn curve(path: &Path) -> Result<Vec<(f64, f64)>> {
+/// Reads the scores of step `end`, and J&F by step, from the curve of a run.
+fn row(name: &'static str, path: &Path, end: u64) -> Result<Row> {
     let curve = Curve::open(path, u64::MAX)?;
-    Ok(curve.values("score/J&F").map(|(step, score)| (step as f64, 100.0 * score)).collect())
+    let at_end = |name: &str| curve.values(name).find(|(step, _)| *step == end).map(|(_, score)| score);
+    let scores = || {
+        let [region, contour, both] = ["score/J", "score/F", "score/J&F"].map(at_end);
+        Some(FinalScores { region: region?, contour: contour?, both: both? })
+    };
+    let scores = scores().ok_or_else(|| Error::Curve {
+        path: path.to_owned(),
+        reason: format!("the finished run has no scores at step {end}"),
+    })?;
+    let percent = |(step, score): (u64, f64)| (step as f64, 100.0 * score);
+    Ok(Row { name, scores, curve: curve.values("score/J&F").map(percent).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_those_of_the_last_step_of_the_ablation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(CURVE);
+        std::fs::write(&path, "step,score/J,score/F,score/J&F\n2,0.2,0.4,0.3\n4,0.6,0.8,0.7\n").unwrap();
+        let FinalScores { region, contour, both } = row("CE", &path, 2).unwrap().scores;
+        assert_eq!([region, contour, both], [0.2, 0.4, 0.3]);
+        let error = row("CE", &path, 3).unwrap_err().to_string();
+        assert!(error.contains("curve.csv") && error.contains("no scores at step 3"), "{error}");
+    }
 }

@@ -17,6 +17,8 @@ use super::session::CONFIGURATION;
 use crate::Result;
 use crate::clips::Source;
 
+/// First letters of the metadata keys of a validation.
+const VALIDATION: &str = "validation_";
 /// Maximum number of differences in an error.
 const LISTED: usize = 4;
 
@@ -90,16 +92,23 @@ impl NetworkVisitor for Variables {
 }
 
 /// Writes `weights` with their configuration to `out` as `kind`, see [`weights::save`]. `metadata` is added to that of the
-/// weights.
+/// weights, from which the scores of validations are removed unless they are `scored` with this configuration.
 ///
 /// # Errors
 /// If the weights do not fit their configuration, or the file cannot be written.
-pub fn export(weights: &Weights, metadata: &BTreeMap<String, String>, kind: Kind, out: &Path) -> Result<()> {
+pub fn export(
+    weights: &Weights,
+    metadata: &BTreeMap<String, String>,
+    scored: bool,
+    kind: Kind,
+    out: &Path,
+) -> Result<()> {
     let config = weights.config();
     let store = nn::VarStore::new(Device::Cpu);
     build(&store.root(), config, Variables)?;
     weights.fill(&store)?;
     let mut all = weights.metadata().clone();
+    all.retain(|key, _| scored || !key.starts_with(VALIDATION));
     all.extend(metadata.clone());
     Ok(weights::save(out, &store, config, &all, kind)?)
 }

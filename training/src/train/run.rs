@@ -7,7 +7,6 @@ use std::path::Path;
 use super::config::TrainConfig;
 use super::interrupt::Interrupt;
 use super::session::Session;
-use super::validate::FinalScores;
 use crate::Result;
 use crate::distributed::Ranks;
 
@@ -16,8 +15,8 @@ use crate::distributed::Ranks;
 pub struct Outcome {
     /// Whether the run reached its end.
     pub complete: bool,
-    /// Scores of the last validation, if any; on rank 0 only.
-    pub scores: Option<FinalScores>,
+    /// Number of completed steps.
+    pub done: u64,
 }
 
 /// Trains with `config` until the end or until `interrupt` requests a stop. Resumes from the checkpoint in `out`
@@ -28,8 +27,8 @@ pub struct Outcome {
 /// rank stops all of them after the same step.
 ///
 /// # Errors
-/// If the data or the configuration is invalid, the checkpoint belongs to another run, a loss diverges, memory runs
-/// out, or another rank has ended. The last checkpoint is kept.
+/// If the data or the configuration is invalid, another run uses the folder, the checkpoint belongs to another run, a
+/// loss diverges, memory runs out, or another rank has ended. The last checkpoint is kept.
 pub fn run(config: &TrainConfig, out: &Path, interrupt: &Interrupt, ranks: &Ranks) -> Result<Outcome> {
     let mut session = Session::open(config, out, ranks)?;
     let end = session.end();
@@ -47,8 +46,8 @@ pub fn run(config: &TrainConfig, out: &Path, interrupt: &Interrupt, ranks: &Rank
         }
         session.validate()?;
     }
-    let outcome = Outcome { complete: session.done >= end, scores: session.scores() };
     let done = session.done;
+    let outcome = Outcome { complete: done >= end, done };
     session.close()?;
     if !outcome.complete && ranks.is_first() {
         eprintln!("stopped after {done} of {end} steps; run the same command to resume");

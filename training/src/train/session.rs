@@ -3,6 +3,7 @@
 //! State of a run in progress.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use super::remedy::explain_out_of_memory;
 use super::resume;
 use super::schedule::Schedule;
 use super::step::{StepLosses, Trainer};
-use super::validate::{BEST, FinalScores, Validator};
+use super::validate::{BEST, Validator};
 use super::window::{UnrollOptions, on_device};
 use crate::clips::{Batch, Loader, Mix};
 use crate::distributed::Ranks;
@@ -56,6 +57,8 @@ pub struct Session {
     /// Images, true masks and predicted masks of the first clip of the last step.
     preview: Option<[Tensor; 3]>,
     ranks: Ranks,
+    /// Keeps other runs out of the folder; on rank 0 only.
+    _lock: Option<File>,
     /// Time of waiting for clips, and of all steps of this process.
     waited: Duration,
     trained: Duration,
@@ -74,15 +77,16 @@ impl Session {
     /// folder; the other ranks receive the state from it.
     ///
     /// # Errors
-    /// If the data or the configuration is invalid, the device is not available, or the checkpoint belongs to
-    /// another run, whose checkpoint and configuration are left unchanged.
+    /// If the data or the configuration is invalid, the device is not available, another run uses the folder, or the
+    /// checkpoint belongs to another run, whose checkpoint and configuration are left unchanged.
     pub fn open(config: &TrainConfig, out: &Path, ranks: &Ranks) -> Result<Self> {
         let first = ranks.is_first();
         check_batch(config.data.batch, ranks.count(), config.data.multi_object.clips())?;
         let checkpoint = out.join(CHECKPOINT);
         let mut resumes = false;
+        let mut lock = None;
         if first {
-            std::fs::create_dir_all(out).map_err(|source| Error::write(out, source))?;
+            lock = Some(files::lock(out)?);
             resumes = checkpoint.exists();
             match resumes {
                 true => resume::check(config, out)?,
@@ -176,6 +180,7 @@ impl Session {
             earlier_seconds,
             preview: None,
             ranks,
+            _lock: lock,
             waited: Duration::ZERO,
             trained: Duration::ZERO,
             steps: 0,
@@ -331,12 +336,6 @@ impl Session {
         let _saving = self.ranks.saving();
         let path = self.out.join(MODEL);
         Ok(weights::save(&path, &self.store, &self.config.model, &self.metadata(), Kind::Half)?)
-    }
-
-    /// The scores of the last validation, on rank 0.
-    pub fn scores(&self) -> Option<FinalScores> {
-        let last = |name: &str| self.last(name);
-        Some(FinalScores { region: last("score/J")?, contour: last("score/F")?, both: last("score/J&F")? })
     }
 
     /// Draws the final curve, ends the progress bar and prints the speed.

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use fastganseg_training::LabelMap;
 use fastganseg_training::indexed_png;
@@ -161,6 +161,13 @@ region_weight = 1.0
         }
         self.run(&arguments)
     }
+}
+
+/// Runs a command whose stdout has no reader, as if it was piped to a program that has ended.
+pub fn without_reader(command: &mut Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    child.wait_with_output().unwrap()
 }
 
 pub fn succeeded(output: &Output) {
