@@ -84,7 +84,13 @@ impl Weights {
     pub fn of_model(model: &Path) -> Result<Self> {
         match BUILT_IN.iter().find(|(name, _)| model == Path::new(name)) {
             Some((name, bytes)) => Self::from_bytes(bytes, Path::new(&format!("(built-in model {name})"))),
-            None => Self::open(model),
+            None => Self::open(model).map_err(|error| match error {
+                Error::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                    let source = format!("{source}; the built-in models are {LITE} and {LARGE}");
+                    Error::Read { path, source: io::Error::new(io::ErrorKind::NotFound, source) }
+                }
+                error => error,
+            }),
         }
     }
 
