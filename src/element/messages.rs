@@ -112,10 +112,10 @@ impl Host for FastGanSeg {
         self.try_find_person(frame, encoder, search)
     }
 
-    fn save(&self, snapshot: Option<Snapshot>) {
+    fn save(&self, snapshot: crate::Result<Option<Snapshot>>) {
         let location = self.settings().mask_location.clone();
         match (snapshot, location) {
-            (Some(snapshot), Some(path)) => self.obj().call_async(move |obj| {
+            (Ok(Some(snapshot)), Some(path)) => self.obj().call_async(move |obj| {
                 let element = obj.imp();
                 match snapshot.save(&path) {
                     Ok(frame) => {
@@ -134,6 +134,11 @@ impl Host for FastGanSeg {
                     }
                 }
             }),
+            (Err(error), _) => gst::element_imp_warning!(
+                self,
+                gst::StreamError::Format,
+                ("The mask is not saved: {error}")
+            ),
             _ => gst::element_imp_warning!(
                 self,
                 gst::ResourceError::Settings,

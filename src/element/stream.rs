@@ -94,7 +94,7 @@ pub trait Host {
         search: Ticket,
     ) -> crate::Result<()>;
     /// Saves a frame and its mask at `mask-location`, on another thread. `None` if there is no mask.
-    fn save(&self, snapshot: Option<Snapshot>);
+    fn save(&self, snapshot: crate::Result<Option<Snapshot>>);
     /// Posts a QoS message about a late buffer.
     fn post_late(&self, late: LateFrame, buffer: &gst::BufferRef, times: Times);
 }
@@ -332,8 +332,8 @@ impl Stream {
         if save_mask {
             let info = self.input()?;
             let frame = Frame::from_buffer_ref_readable(&buffer, &info)?;
-            let snapshot = matte.as_ref().map(|matte| Snapshot::new(&frame, matte)).transpose()?;
-            element.save(snapshot.flatten());
+            let snapshot = matte.as_ref().map(|matte| Snapshot::new(&frame, matte)).transpose();
+            element.save(snapshot.map(Option::flatten));
         }
         let background = element.shared().background.current().cloned();
         let (request, roi_meta) = {
@@ -482,8 +482,11 @@ impl Stream {
         for reference in armed {
             let needed = element.shared().slot.needs_picture(&reference);
             if needed {
-                let picture = sample::reference_picture(&frame)??;
-                element.shared().slot.keep_seed_frame(&reference, picture);
+                match sample::reference_picture(&frame) {
+                    Ok(Ok(picture)) => element.shared().slot.keep_seed_frame(&reference, picture),
+                    // It is needed only if the stream comes back.
+                    error => gst::warning!(CAT, "the frame of the reference is not kept: {error:?}"),
+                }
             }
         }
         let (changed_objects, states): (_, Vec<State>) = {

@@ -538,6 +538,27 @@ fn clicks_in_quick_succession_all_count() {
     assert!(overlap(&mut harness, number + 1) > 0.8);
 }
 
+/// They ended the stream.
+#[test]
+fn frames_wider_than_pictures_may_be_pass() {
+    let (files, mask) = mask_file(ramp);
+    let element = with_mask(&mask);
+    element.set_property("interactive", true);
+    element.set_property("mask-location", files.path("saved.png").to_str().unwrap());
+    element.set_property_from_str("output", "mask");
+    let bus = bus(&element);
+    let info = info(VideoFormat::I420, 17_000, 16);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    values(&mut harness, frame(&info, 0));
+    press_key(&mut harness, "s");
+    values(&mut harness, frame(&info, 1));
+    let begun = Instant::now();
+    while !warning(&bus).contains("is not saved") {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+    assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_none());
+}
+
 /// The signals selected in `ref-image`, with coordinates of the frame.
 #[test]
 fn signals_select_in_the_frame_and_properties_in_the_image() {
