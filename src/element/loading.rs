@@ -190,7 +190,12 @@ impl FastGanSeg {
             }
             _ => (Task::Select(prompt), None),
         };
-        if !self.upstream_is_live() && !interactive {
+        let waits = match kind {
+            RequestKind::Property => true,
+            RequestKind::New => !interactive,
+            RequestKind::Correction => false,
+        };
+        if waits && !self.upstream_is_live() {
             let select = move |networks: &mut Networks| {
                 let picture = source.open(task.prompt())?;
                 let mask = networks.run(&task, &picture, |_| ())?;

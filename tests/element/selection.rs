@@ -538,6 +538,16 @@ fn clicks_in_quick_succession_all_count() {
     assert!(overlap(&mut harness, number + 1) > 0.8);
 }
 
+/// Frames did not wait, and a short clip ended without a mask.
+#[test]
+fn the_first_frame_waits_for_the_box_also_with_interactive() {
+    let element = interactive_element();
+    element.set_property("ref-box", rectangle(tight()));
+    let mut harness = start(&element);
+    let overlap = overlap(&mut harness, 0);
+    assert!(overlap > 0.9, "{overlap}");
+}
+
 /// They ended the stream.
 #[test]
 fn frames_wider_than_pictures_may_be_pass() {
