@@ -19,7 +19,7 @@ use super::frame::Frame;
 use super::imp::FastGanSeg;
 use super::in_progress::Ticket;
 use super::qos::{LateFrame, Times};
-use super::reference::State;
+use super::reference::{Ask, State};
 use super::request::{RequestKind, SelectionRequest};
 use super::settings::Settings;
 use super::shared::{Shared, lock};
@@ -187,7 +187,7 @@ impl Host for FastGanSeg {
         &self,
         request: SelectionRequest,
         frame: &Frame,
-        corrected: Option<&Matte>,
+        corrected: Option<(&Matte, Ask)>,
         encoder: Option<ReferenceEncoder>,
     ) -> crate::Result<()> {
         // Without its properties, a pipeline that was started with them would go on without the object.

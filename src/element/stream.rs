@@ -19,8 +19,8 @@ use super::pending::PendingFrame;
 use super::process_error::ProcessError;
 use super::qos::{LateFrame, Times};
 use super::quality_tuner::QualityTuner;
-use super::reference::{Change, State};
-use super::request::{RequestKind, SelectionRequest};
+use super::reference::{Ask, Change, State};
+use super::request::SelectionRequest;
 use super::sample;
 use super::schedule::{Decision, FrameContext, Schedule};
 use super::segmenter::Segmenter;
@@ -71,7 +71,8 @@ pub trait Host {
     /// Warns that the colours of the output format `format` are not premultiplied.
     fn warn_not_premultiplied(&self, format: gst_video::VideoFormat);
     /// Makes the reference that is selected in the next buffer, `frame`, or in `ref-image`. In live and interactive
-    /// pipelines it arrives later, encoded by `encoder`. A correction refines the matte `corrected`.
+    /// pipelines it arrives later, encoded by `encoder`. A correction refines the matte `corrected` of this frame, whose mask has
+    /// this number.
     ///
     /// # Errors
     /// The selection fails, and there is no earlier reference.
@@ -79,7 +80,7 @@ pub trait Host {
         &self,
         request: SelectionRequest,
         frame: &Frame,
-        corrected: Option<&Matte>,
+        corrected: Option<(&Matte, Ask)>,
         encoder: Option<ReferenceEncoder>,
     ) -> crate::Result<()>;
     /// Searches for a person in the next buffer, `frame`, to become the reference. In live pipelines it arrives later,
@@ -230,9 +231,8 @@ impl Stream {
         let request = element.shared().take_request();
         if let Some(request) = request {
             let info = self.input()?;
-            let corrected = self.matte.as_ref().filter(|_| request.kind == RequestKind::Correction);
             let encoder = self.segmenter.tracker().reference_encoder();
-            element.select(request, &Frame::from_buffer_ref_readable(&buffer, &info)?, corrected, encoder)?;
+            element.select(request, &Frame::from_buffer_ref_readable(&buffer, &info)?, None, encoder)?;
         }
         let (ref_auto, timeout) = {
             let settings = element.settings();
@@ -328,6 +328,15 @@ impl Stream {
             self.tune_quality(element, None, times, pts);
             return Ok(None);
         };
+        if let (Some(matte), Origin::Network(_)) = (&matte, origin) {
+            let correction = element.shared().take_correction();
+            if let Some((request, mask)) = correction {
+                let info = self.input()?;
+                let frame = Frame::from_buffer_ref_readable(&buffer, &info)?;
+                let encoder = self.segmenter.tracker().reference_encoder();
+                element.select(request, &frame, Some((matte, mask)), encoder)?;
+            }
+        }
         let save_mask = std::mem::take(&mut element.shared().save_mask);
         if save_mask {
             let info = self.input()?;
