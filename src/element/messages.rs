@@ -192,7 +192,10 @@ impl Host for FastGanSeg {
     ) -> crate::Result<()> {
         // Without its properties, a pipeline that was started with them would go on without the object.
         let is_selected_later = request.kind != RequestKind::Property || self.settings().interactive;
-        let keeps_on = is_selected_later || self.shared().slot.state() != State::None;
+        let keeps_on = is_selected_later || {
+            let shared = self.shared();
+            shared.slot.state() != State::None || shared.statistics.counts().0 > 0
+        };
         match self.try_select(request, frame, corrected, encoder) {
             Err(error) if keeps_on => {
                 self.warn_selection(&error);

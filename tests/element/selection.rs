@@ -686,6 +686,23 @@ fn a_correction_uses_mask_and_picture_of_the_same_frame() {
     assert_eq!(next_message(&bus), "seeded");
 }
 
+/// It was an error, which ended the stream.
+#[test]
+fn a_bad_image_for_a_box_that_is_set_while_playing_is_a_warning() {
+    let element = new_element();
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    overlap(&mut harness, 0);
+    assert!(warning(&bus).contains("no reference"));
+    element.set_properties(&[("ref-image", &"/nowhere.png"), ("ref-box", &rectangle(tight()))]);
+    overlap(&mut harness, 1);
+    let text = warning(&bus);
+    assert!(text.contains("/nowhere.png"), "{text}");
+    element.set_property("ref-image", None::<&str>);
+    let overlap = overlap(&mut harness, 2);
+    assert!(overlap > 0.9, "the box selects in the frame: {overlap}");
+}
+
 /// The image that was set first remained in use.
 #[test]
 fn another_image_is_selected_in_with_the_same_box() {
