@@ -686,6 +686,31 @@ fn a_correction_uses_mask_and_picture_of_the_same_frame() {
     assert_eq!(next_message(&bus), "seeded");
 }
 
+/// It became a selection in place of the reference.
+#[test]
+fn a_correction_before_another_frame_size_remains_one() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
+    let element = with_mask(&mask);
+    element.set_property("interactive", true);
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    overlap(&mut harness, 0);
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+    drag(&mut harness, 3, (20.0, 20.0), (20.0, 20.0));
+    let (small, large) = (info(VideoFormat::Rgb, SIZE.0, SIZE.1), info(VideoFormat::Rgb, 640, 360));
+    assert!(harness.push_event(gst::event::Caps::new(&large.to_caps().unwrap())));
+    let mut next = |number| {
+        let mut buffer = converted(&picture(number), &small, &large);
+        stamp(&mut buffer, number);
+        harness.push_and_pull(buffer).unwrap();
+    };
+    next(1);
+    assert_eq!(next_message(&bus), "armed");
+    next(2);
+    assert_eq!(next_message(&bus), "seeded");
+}
+
 /// It was an error, which ended the stream.
 #[test]
 fn a_bad_image_for_a_box_that_is_set_while_playing_is_a_warning() {
