@@ -26,7 +26,7 @@ use super::selector::Selector;
 use super::settings::{self, Settings};
 use super::shared::{Shared, lock};
 use super::stream::{Host, Stream};
-use super::{CAT, Mode, Quality, allocation, caps, pending, signals};
+use super::{CAT, Mode, Quality, allocation, caps, loading, pending, signals};
 use crate::tracker::{Launch, Options};
 
 /// State of the element behind three locks.
@@ -103,15 +103,16 @@ impl ObjectImpl for FastGanSeg {
     fn dispatch_properties_changed(&self, pspecs: &[glib::ParamSpec]) {
         self.parent_dispatch_properties_changed(pspecs);
         let is_set = |name: &str| pspecs.iter().any(|pspec| pspec.name() == name);
-        if is_set("ref-box") || is_set("ref-points") {
-            self.arm_prompt();
-        }
+        let selects_in_image = is_set("ref-image") && self.settings().ref_mask.is_none();
         // An image without a mask file does not replace a mask from a signal.
-        if is_set("ref-mask") || (is_set("ref-image") && self.settings().ref_mask.is_some()) {
+        if is_set("ref-mask") || (is_set("ref-image") && !selects_in_image) {
             let load = self.shared().slot.begin_load();
             if let Some(load) = load {
                 self.load_later(load);
             }
+        }
+        if is_set("ref-box") || is_set("ref-points") || selects_in_image {
+            self.arm_prompt();
         }
     }
 }
@@ -152,9 +153,9 @@ impl BaseTransformImpl for FastGanSeg {
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let function = glib::function_name!();
-        let (loads_before, early) = {
+        let (load_before, early) = {
             let shared = self.shared();
-            (shared.slot.loads(), shared.slot.has_early())
+            (shared.slot.last_load(), shared.slot.has_early())
         };
         let settings = self.settings().clone();
         let message = |error: crate::Error| process_error::message(&error, function);
@@ -215,14 +216,14 @@ impl BaseTransformImpl for FastGanSeg {
                 ..Shared::default()
             };
             shared.statistics.set_network_size(network_size);
+            // A mask that was set meanwhile is loaded next, as if it were set while playing.
+            let changed = shared.slot.last_load() != load_before && !shared.slot.has_early();
+            let armed = shared.slot.start(reference);
             match (request, prompt) {
                 (Some(request), _) => shared.request(request.prompt, request.kind),
                 (None, Some(prompt)) => shared.request(prompt, RequestKind::Property),
                 (None, None) => (),
             }
-            // A mask that was set meanwhile is loaded next, as if it were set while playing.
-            let changed = shared.slot.loads() != loads_before && !shared.slot.has_early();
-            let armed = shared.slot.start(reference);
             (armed, changed.then(|| shared.slot.begin_load()).flatten())
         };
         if let Some(load) = load {
@@ -371,7 +372,10 @@ impl BaseTransformImpl for FastGanSeg {
                 self.check_alpha();
             }
             EventView::StreamStart(start) => {
-                let armed = self.shared().slot.start_stream(start.stream_id());
+                let (armed, ends_correction) = self.shared().start_stream(start.stream_id());
+                if ends_correction {
+                    self.warn_selection(&loading::ended());
+                }
                 if armed {
                     self.post_reference(State::Armed, None, None);
                 }

@@ -17,7 +17,7 @@ use super::imp::FastGanSeg;
 use super::in_progress::{InProgress, Ticket};
 use super::marks::Marks;
 use super::navigation::Gesture;
-use super::reference::{LoadId, Reference, ReferenceSlot, State};
+use super::reference::{Ask, Reference, ReferenceSlot, State};
 use super::request::{RequestKind, SelectionRequest, Source};
 use super::sample;
 use super::selector::{Networks, Task};
@@ -44,13 +44,18 @@ impl FastGanSeg {
     }
 
     /// Reads the reference on another thread, with the current settings. Settings read later would be wrong: a bad file
-    /// set right after a good one would be loaded twice, and the good one never.
-    pub(super) fn load_later(&self, load: LoadId) {
+    /// set right after a good one would be loaded twice, and the good one never. Without a mask, `ref-box` and `ref-points`
+    /// apply.
+    pub(super) fn load_later(&self, load: Ask) {
         let settings = self.settings().clone();
+        let has_mask = settings.ref_mask.is_some();
         self.obj().call_async(move |obj| obj.imp().load_while_running(load, &settings));
+        if !has_mask {
+            self.arm_prompt();
+        }
     }
 
-    fn load_while_running(&self, load: LoadId, settings: &Settings) {
+    fn load_while_running(&self, load: Ask, settings: &Settings) {
         match self.load(settings) {
             Ok(reference) => {
                 let armed = reference.is_some();
@@ -58,15 +63,16 @@ impl FastGanSeg {
                     .as_ref()
                     .map(|reference| (reference.mask.origin().to_owned(), reference.warnings()))
                     .unwrap_or_default();
-                let current = self.shared().slot.finish_load(load, reference);
+                let current = self.shared().slot.finish(load, reference);
                 if current && armed {
                     self.post_mask_warnings(&origin, warnings);
                     self.post_reference(State::Armed, None, None);
                 }
             }
             Err(error) => {
-                let current = self.shared().slot.is_current(load);
-                if current {
+                // A stopped element has none.
+                let is_last = self.shared().slot.last_load() == load;
+                if is_last {
                     gst::element_imp_warning!(
                         self,
                         gst::ResourceError::Read,
@@ -143,6 +149,7 @@ impl FastGanSeg {
     }
 
     /// Makes a reference of what a request selects in `frame` or in `ref-image`.
+    /// A correction is one of a matte, `corrected`, whose mask has this number.
     ///
     /// # Errors
     /// A prompt outside of the picture, a picture that cannot be read, and errors of libtorch.
@@ -150,10 +157,10 @@ impl FastGanSeg {
         &self,
         request: SelectionRequest,
         frame: &Frame,
-        corrected: Option<&Matte>,
+        corrected: Option<(&Matte, Ask)>,
         encoder: Option<ReferenceEncoder>,
     ) -> crate::Result<()> {
-        let SelectionRequest { prompt, kind, epoch } = request;
+        let SelectionRequest { prompt, kind, ask } = request;
         let (ref_image, device, interactive, object) = {
             let settings = self.settings();
             let ref_image = settings.ref_image.clone().filter(|_| kind == RequestKind::Property);
@@ -161,10 +168,10 @@ impl FastGanSeg {
             (ref_image, settings.device.parse::<DeviceChoice>()?, settings.interactive, object)
         };
         let has_image = ref_image.is_some();
-        let ticket = {
+        let (ticket, stream) = {
             let mut shared = self.shared();
             shared.marks = ref_image.is_none().then(|| Marks::new(&prompt));
-            shared.selecting.begin()
+            (shared.selecting.begin(), ref_image.is_none().then(|| shared.slot.stream_number()))
         };
         let (source, prompt) = match ref_image {
             Some(path) => (Source::File(path), prompt),
@@ -182,7 +189,7 @@ impl FastGanSeg {
             }
         };
         let (task, correction) = match (corrected, &source) {
-            (Some(matte), Source::Frame(picture)) => {
+            (Some((matte, _)), Source::Frame(picture)) => {
                 let size = (picture.as_picture().width, picture.as_picture().height);
                 let correction = Correction::new(matte, &prompt.points, object, size)?;
                 let alpha = correction.alpha().to_vec();
@@ -190,7 +197,12 @@ impl FastGanSeg {
             }
             _ => (Task::Select(prompt), None),
         };
-        if !self.upstream_is_live() && !interactive {
+        let waits = match kind {
+            RequestKind::Property => true,
+            RequestKind::New => !interactive,
+            RequestKind::Correction => false,
+        };
+        if waits && !self.upstream_is_live() {
             let select = move |networks: &mut Networks| {
                 let picture = source.open(task.prompt())?;
                 let mask = networks.run(&task, &picture, |_| ())?;
@@ -199,9 +211,10 @@ impl FastGanSeg {
             let (mask, picture) = self.selector.run(select, device)?;
             let image = has_image.then_some(picture);
             self.shared().marks = None;
-            self.arm_selected(Reference::new(mask, image));
+            self.arm_selected(ask, Reference::new(mask, image));
             return Ok(());
         }
+        let mask_to_correct = corrected.map(|(_, ask)| ask);
         let weak = self.obj().downgrade();
         let select = move |networks: &mut Networks| {
             let _ticket = ticket;
@@ -210,16 +223,23 @@ impl FastGanSeg {
                 (Err(error), Some(obj)) => return obj.imp().warn_selection(&error),
                 (Err(_), None) => return,
             };
-            // The preliminary mask, which the last one replaces.
-            let mut before = None;
+            // Whether the preliminary mask is set, which the last one replaces.
+            let mut refines = false;
             let mut set = |mask: crate::Result<ReferenceMask>, is_last: bool| {
                 let Some(obj) = weak.upgrade() else { return };
                 let element = obj.imp();
                 let encoder = encoder.as_ref();
-                let target = Target { picture: &picture, encoder, epoch, before, yields: false };
+                let wanted = mask_to_correct.unwrap_or(ask);
+                let target =
+                    Target { picture: &picture, encoder, ask: wanted, stream, refines, yields: false };
                 let set = mask.and_then(|mask| element.set_selected(mask, &target, correction.as_ref()));
                 match set {
-                    Ok(load) => before = load.or(before),
+                    Ok(true) => refines = true,
+                    // Nothing that was asked for later has taken its place.
+                    Ok(false) if is_last && !refines && element.shared().slot.wants(ask) => {
+                        element.warn_selection(&ended());
+                    }
+                    Ok(false) => (),
                     Err(error) if is_last => element.warn_selection(&error),
                     Err(_) => (),
                 }
@@ -231,9 +251,11 @@ impl FastGanSeg {
     }
 
     /// Arms a mask that was selected in the next buffer, or in the reference's own image.
-    fn arm_selected(&self, reference: Reference) {
-        self.shared().slot.set_from_application(reference);
-        self.post_reference(State::Armed, None, None);
+    fn arm_selected(&self, ask: Ask, reference: Reference) {
+        let armed = self.shared().slot.finish(ask, Some(reference));
+        if armed {
+            self.post_reference(State::Armed, None, None);
+        }
     }
 
     /// Searches for a person in `frame`, the next buffer, to become the reference. In live pipelines that happens later.
@@ -248,6 +270,11 @@ impl FastGanSeg {
     ) -> crate::Result<()> {
         let device = self.settings().device.parse::<DeviceChoice>()?;
         let picture = reference_picture(frame)?;
+        // Nobody asks for a person, so that whatever the application asks for meanwhile replaces it.
+        let (ask, stream) = {
+            let shared = self.shared();
+            (shared.slot.in_use(), Some(shared.slot.stream_number()))
+        };
         if !self.upstream_is_live() {
             let find = move |networks: &mut Networks| {
                 let person = networks.find_person(&picture)?;
@@ -256,11 +283,10 @@ impl FastGanSeg {
             let mask = self.selector.run(find, device)?;
             self.shared().auto.finish_search(None, false);
             if let Some(mask) = mask {
-                self.arm_selected(Reference::new(mask, None).bound_to_stream());
+                self.arm_selected(ask, Reference::new(mask, None).bound_to_stream());
             }
             return Ok(());
         }
-        let epoch = self.shared().slot.epoch();
         let weak = self.obj().downgrade();
         let find = move |networks: &mut Networks| {
             let _search = search;
@@ -272,7 +298,8 @@ impl FastGanSeg {
             let set = match found {
                 Ok(Some(person)) if confirmed => {
                     let encoder = encoder.as_ref();
-                    let target = Target { picture: &picture, encoder, epoch, before: None, yields: true };
+                    let (picture, refines, yields) = (&picture, false, true);
+                    let target = Target { picture, encoder, ask, stream, refines, yields };
                     element.set_person(networks, &person, target)
                 }
                 Ok(_) => Ok(()),
@@ -289,26 +316,28 @@ impl FastGanSeg {
     fn set_person(&self, networks: &mut Networks, person: &Person, mut target: Target) -> crate::Result<()> {
         let (width, height) = (target.picture.as_picture().width, target.picture.as_picture().height);
         let mask = ReferenceMask::from_soft(width, height, person.alpha.clone())?;
-        let Some(before) = self.set_selected(mask, &target, None)? else { return Ok(()) };
-        target.before = Some(before);
+        target.refines = self.set_selected(mask, &target, None)?;
+        if !target.refines {
+            return Ok(());
+        }
         let refined = networks.refine_person(target.picture, person)?;
         self.set_selected(refined, &target, None)?;
         Ok(())
     }
 
-    /// Sets a selected mask, or adds a corrected one. Returns the id of the mask, or `None` if it is not used.
+    /// Sets a selected mask, or adds a corrected one. Returns false if it is not wanted any more.
     fn set_selected(
         &self,
         mask: ReferenceMask,
         target: &Target,
         correction: Option<&Correction>,
-    ) -> crate::Result<Option<LoadId>> {
+    ) -> crate::Result<bool> {
         let (mask, purpose) = match correction {
             Some(correction) => (correction.apply(&mask)?, ReferenceUse::Add),
             None => (mask, ReferenceUse::Set),
         };
         if !target.is_wanted(&self.shared().slot) {
-            return Ok(None);
+            return Ok(false);
         }
         let encode = |encoder: &ReferenceEncoder| {
             let encoded = encoder.encode(&mut target.picture.as_picture(), &mask, purpose);
@@ -320,23 +349,20 @@ impl FastGanSeg {
         if target.yields {
             reference = reference.bound_to_stream();
         }
-        let load = {
+        {
             let mut shared = self.shared();
             let slot = &mut shared.slot;
             // It may have changed during the encoding.
             if !target.is_wanted(slot) {
-                return Ok(None);
+                return Ok(false);
             }
             match correction {
-                Some(_) => {
-                    slot.add(reference)?;
-                    None
-                }
-                None => slot.set_selected(reference),
+                Some(_) => slot.add(reference)?,
+                None => slot.set_selected(target.ask, reference, target.refines),
             }
-        };
+        }
         self.post_reference(State::Armed, None, None);
-        Ok(load)
+        Ok(true)
     }
 
     /// Turns mouse and key events into selections. Returns whether the event is handled and must not be passed on.
@@ -461,24 +487,28 @@ impl FastGanSeg {
 struct Target<'a> {
     picture: &'a OwnedPicture,
     encoder: Option<&'a ReferenceEncoder>,
-    /// Epoch of the reference when the mask was requested.
-    epoch: u64,
-    /// The preliminary mask of the same selection, which must still be in use.
-    before: Option<LoadId>,
+    /// What was asked for. Of a correction and of a person: what was in use.
+    ask: Ask,
+    /// Number of the stream that the picture is from.
+    stream: Option<u64>,
+    /// Whether the preliminary mask of the same selection is set.
+    refines: bool,
     /// Whether the first mask is for an object that nothing tracks.
     yields: bool,
 }
 
 impl Target<'_> {
-    /// Whether the mask is still wanted: the element is started, and nothing else was set meanwhile.
+    /// Whether the mask is still wanted: nothing else is in use, and the stream is the same.
     fn is_wanted(&self, slot: &ReferenceSlot) -> bool {
-        slot.is_running()
-            && slot.epoch() == self.epoch
-            && match self.before {
-                Some(before) => slot.is_current(before),
-                None => !self.yields || matches!(slot.state(), State::None | State::Lost),
-            }
+        slot.wants(self.ask)
+            && self.stream.is_none_or(|stream| stream == slot.stream_number())
+            && (self.refines || !self.yields || matches!(slot.state(), State::None | State::Lost))
     }
+}
+
+/// Error of a selection or correction that cannot be used any more, although nothing was asked for after it.
+pub(super) fn ended() -> Error {
+    Error::Config("another stream began, or another mask was set, before it was ready: repeat it".into())
 }
 
 /// Returns a copy of a frame to select in.

@@ -19,7 +19,7 @@ use super::frame::Frame;
 use super::imp::FastGanSeg;
 use super::in_progress::Ticket;
 use super::qos::{LateFrame, Times};
-use super::reference::State;
+use super::reference::{Ask, State};
 use super::request::{RequestKind, SelectionRequest};
 use super::settings::Settings;
 use super::shared::{Shared, lock};
@@ -112,10 +112,10 @@ impl Host for FastGanSeg {
         self.try_find_person(frame, encoder, search)
     }
 
-    fn save(&self, snapshot: Option<Snapshot>) {
+    fn save(&self, snapshot: crate::Result<Option<Snapshot>>) {
         let location = self.settings().mask_location.clone();
         match (snapshot, location) {
-            (Some(snapshot), Some(path)) => self.obj().call_async(move |obj| {
+            (Ok(Some(snapshot)), Some(path)) => self.obj().call_async(move |obj| {
                 let element = obj.imp();
                 match snapshot.save(&path) {
                     Ok(frame) => {
@@ -134,6 +134,11 @@ impl Host for FastGanSeg {
                     }
                 }
             }),
+            (Err(error), _) => gst::element_imp_warning!(
+                self,
+                gst::StreamError::Format,
+                ("The mask is not saved: {error}")
+            ),
             _ => gst::element_imp_warning!(
                 self,
                 gst::ResourceError::Settings,
@@ -182,12 +187,15 @@ impl Host for FastGanSeg {
         &self,
         request: SelectionRequest,
         frame: &Frame,
-        corrected: Option<&Matte>,
+        corrected: Option<(&Matte, Ask)>,
         encoder: Option<ReferenceEncoder>,
     ) -> crate::Result<()> {
         // Without its properties, a pipeline that was started with them would go on without the object.
         let is_selected_later = request.kind != RequestKind::Property || self.settings().interactive;
-        let keeps_on = is_selected_later || self.shared().slot.state() != State::None;
+        let keeps_on = is_selected_later || {
+            let shared = self.shared();
+            shared.slot.state() != State::None || shared.statistics.counts().0 > 0
+        };
         match self.try_select(request, frame, corrected, encoder) {
             Err(error) if keeps_on => {
                 self.warn_selection(&error);

@@ -185,18 +185,20 @@ impl Change {
 #[derive(Clone, Debug, Default)]
 pub struct ReferenceSlot {
     running: bool,
-    /// Id of the last load.
-    loads: u64,
-    /// Id of the load in use. Earlier loads are out of date.
-    done: u64,
-    /// See [`epoch`](Self::epoch).
-    epoch: u64,
+    /// What was asked for last.
+    asked: Ask,
+    /// The last load.
+    load: Ask,
+    /// What is in use. Whatever was asked for before it is out of date.
+    done: Ask,
     /// Reference that was given before the start.
     early: Option<Arc<Reference>>,
     /// References that were set last, used by streams without their own.
     references: References,
     /// Id of the current stream.
     stream: Option<String>,
+    /// Number of the current stream.
+    stream_number: u64,
     /// Ids and references of the streams that have their own, the most recent stream last.
     streams: VecDeque<(String, References)>,
     change: Option<Change>,
@@ -207,9 +209,10 @@ pub struct ReferenceSlot {
     state: State,
 }
 
-/// Id of a load. Later loads have greater ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LoadId(u64);
+/// Number of something that the application asked for: a file, a selection, a mask from memory, or no reference. What was
+/// asked for last applies, whichever is ready first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ask(u64);
 
 impl ReferenceSlot {
     /// Starts with the reference that was [set](Self::set_from_application) before, otherwise with `loaded`. Returns whether there is
@@ -217,8 +220,7 @@ impl ReferenceSlot {
     pub fn start(&mut self, loaded: Option<Reference>) -> bool {
         let reference = self.early.take().or(loaded.map(Arc::new));
         self.running = true;
-        self.loads += 1;
-        self.done = self.loads;
+        self.done = self.ask();
         self.set(reference);
         !self.references.is_empty()
     }
@@ -228,52 +230,64 @@ impl ReferenceSlot {
         self.early.is_some()
     }
 
-    /// Number of loads that have begun.
-    pub fn loads(&self) -> u64 {
-        self.loads
+    /// The load that began last.
+    pub fn last_load(&self) -> Ask {
+        self.load
     }
 
-    /// Clears the slot. Results of unfinished loads are ignored.
+    /// What is in use.
+    pub fn in_use(&self) -> Ask {
+        self.done
+    }
+
+    /// Number of the current stream.
+    pub fn stream_number(&self) -> u64 {
+        self.stream_number
+    }
+
+    /// Clears the slot. Results of what was asked for before are ignored.
     pub fn stop(&mut self) {
-        let loads = self.loads + 1;
-        *self = Self { loads, done: loads, epoch: self.epoch + 1, ..Self::default() };
+        let asked = self.ask();
+        *self = Self { asked, done: asked, ..Self::default() };
     }
 
-    /// Begins a load. Returns `None` while stopped. Earlier loads are out of date only once this one has finished,
-    /// because it may fail.
-    pub fn begin_load(&mut self) -> Option<LoadId> {
-        self.loads += 1;
+    /// Numbers what the application asks for. What it asked for before is out of date only once this has
+    /// [succeeded](Self::finish), because it may fail.
+    pub fn ask(&mut self) -> Ask {
+        self.asked.0 += 1;
+        self.asked
+    }
+
+    /// Begins a load. Returns `None` while stopped.
+    pub fn begin_load(&mut self) -> Option<Ask> {
+        self.load = self.ask();
         self.early = None;
-        self.running.then_some(LoadId(self.loads))
+        self.running.then_some(self.load)
     }
 
     /// Sets a reference that needs no loading and replaces all earlier ones. Before the start, it is kept for the
     /// start. Returns whether it is armed.
     pub fn set_from_application(&mut self, reference: Reference) -> bool {
-        let reference = Arc::new(reference);
         if self.running {
-            self.loads += 1;
-            self.done = self.loads;
-            self.epoch += 1;
-            self.set(Some(reference));
+            let ask = self.ask();
+            self.finish(ask, Some(reference));
         } else {
-            self.early = Some(reference);
+            self.early = Some(Arc::new(reference));
         }
         self.running
     }
 
-    /// Sets a mask that was selected in an earlier picture, in place of all that came before. Tracking searches the whole
-    /// next frame. Returns `None`, and sets nothing, if the element is not started.
-    pub fn set_selected(&mut self, reference: Reference) -> Option<LoadId> {
-        if !self.running {
-            return None;
-        }
-        self.loads += 1;
-        self.done = self.loads;
-        self.references = vec![Arc::new(reference)];
+    /// Sets a mask that was selected in an earlier picture and is still [wanted](Self::wants). It replaces all that came before;
+    /// if it `refines` the first mask of the same selection, only that. Tracking searches the whole next frame.
+    pub fn set_selected(&mut self, ask: Ask, reference: Reference, refines: bool) {
+        self.done = ask;
+        let added = match refines {
+            true => self.own().unwrap_or(&self.references).iter().skip(1).cloned().collect(),
+            false => References::new(),
+        };
+        self.references = [Arc::new(reference)].into_iter().chain(added).collect();
         self.keep(self.references.clone());
         self.change(Change::Resume(self.references.clone()));
-        Some(LoadId(self.loads))
     }
 
     /// Adds a reference to those of the current stream. Without any, it becomes the reference.
@@ -301,18 +315,10 @@ impl ReferenceSlot {
         Ok(())
     }
 
-    /// Removes the reference. Loads that are not finished are out of date.
+    /// Removes the reference. Whatever was asked for before is out of date.
     pub fn clear(&mut self) {
-        self.loads += 1;
-        self.done = self.loads;
-        self.epoch += 1;
-        self.set(None);
-    }
-
-    /// Changes when a mask of the application or of another stream replaces the reference, and when the reference is
-    /// removed. Selections that were requested before that are out of date.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
+        let ask = self.ask();
+        self.finish(ask, None);
     }
 
     /// Whether the element is started.
@@ -320,20 +326,19 @@ impl ReferenceSlot {
         self.running
     }
 
-    /// Whether `load` is the last one that began.
-    pub fn is_current(&self, load: LoadId) -> bool {
-        self.running && load == LoadId(self.loads)
+    /// Whether nothing that was asked for later is in use.
+    pub fn wants(&self, ask: Ask) -> bool {
+        self.running && ask >= self.done
     }
 
-    /// Sets the loaded reference; `None` removes the reference. Returns false if the load is out of date.
-    pub fn finish_load(&mut self, load: LoadId, reference: Option<Reference>) -> bool {
-        let current = self.running && load.0 > self.done;
-        if current {
-            self.done = load.0;
-            self.epoch += 1;
+    /// Sets a reference that was asked for; `None` removes the reference. Returns false if it is not [wanted](Self::wants).
+    pub fn finish(&mut self, ask: Ask, reference: Option<Reference>) -> bool {
+        let wanted = self.wants(ask);
+        if wanted {
+            self.done = ask;
             self.set(reference.map(Arc::new));
         }
-        current
+        wanted
     }
 
     /// Handles the start of stream `id`. If it differs from the current one, its own reference is armed, or the
@@ -350,7 +355,7 @@ impl ReferenceSlot {
             self.keep(replaced);
         }
         self.stream = Some(id.to_owned());
-        self.epoch += u64::from(!first);
+        self.stream_number += 1;
         let own = self.streams.iter().position(|(known, _)| known == id);
         let own = own.and_then(|index| self.streams.remove(index)).map(|(_, references)| references);
         let own = own.filter(|_| !is_for_next);
@@ -575,7 +580,7 @@ mod tests {
         assert_eq!(armed_on(&mut slot, "b"), Some((2, true)));
         assert_eq!(armed_on(&mut slot, "c"), Some((2, false)));
         let load = slot.begin_load().unwrap();
-        slot.finish_load(load, None);
+        slot.finish(load, None);
         assert_eq!(armed_on(&mut slot, "d"), Some((0, false)), "removed");
         assert_eq!(armed_on(&mut slot, "c"), Some((0, false)), "removed while it was current");
         assert_eq!(armed_on(&mut slot, "a"), Some((1, true)));
@@ -676,7 +681,7 @@ mod tests {
         setting: Option<u32>,
         slot: ReferenceSlot,
         /// Load and mask of each thread.
-        loads: [Option<LoadId>; 3],
+        loads: [Option<Ask>; 3],
         loading: [Option<u32>; 3],
         armed: Vec<u32>,
     }
@@ -704,7 +709,7 @@ mod tests {
                 let (Some(load), Some(mask)) = (simulation.loads[thread], simulation.loading[thread]) else {
                     return;
                 };
-                if !bad.contains(&mask) && simulation.slot.finish_load(load, wide(mask)) {
+                if !bad.contains(&mask) && simulation.slot.finish(load, wide(mask)) {
                     simulation.armed.push(mask);
                 }
             }
@@ -792,7 +797,7 @@ mod tests {
 
         let load = slot.begin_load().unwrap();
         assert!(slot.set_from_application(reference().unwrap()));
-        assert!(!slot.finish_load(load, None), "given while the file was read");
+        assert!(!slot.finish(load, None), "given while the file was read");
         assert!(matches!(slot.take_change(), Some(Change::Arm(_))));
         slot.stop();
         assert!(!slot.start(None), "a stop removes it");
@@ -888,6 +893,20 @@ mod tests {
         slot.set_from_application(wide(3).unwrap());
         let Some(Change::Arm(new)) = slot.take_change() else { panic!("a new start") };
         assert_eq!(widths(&new), [3]);
+    }
+
+    #[test]
+    fn an_added_reference_outlives_the_final_mask_of_a_selection() {
+        let mut slot = ReferenceSlot::default();
+        slot.start(wide(9));
+        slot.start_stream("a");
+        let ask = slot.ask();
+        slot.set_selected(ask, wide(1).unwrap(), false);
+        slot.add(wide(2).unwrap()).unwrap();
+        assert!(slot.wants(ask));
+        slot.set_selected(ask, wide(3).unwrap(), true);
+        let Some(Change::Resume(references)) = slot.take_change() else { panic!("selected in a picture") };
+        assert_eq!(widths(&references), [3, 2]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use super::reference::Ask;
 use crate::Result;
 use crate::image::OwnedPicture;
 use crate::model::prompt::Prompt;
@@ -13,8 +14,7 @@ use crate::model::prompt::Prompt;
 pub struct SelectionRequest {
     pub prompt: Prompt,
     pub kind: RequestKind,
-    /// [Epoch](super::reference::ReferenceSlot::epoch) of the reference that the user saw.
-    pub epoch: u64,
+    pub ask: Ask,
 }
 
 /// Where a request comes from.

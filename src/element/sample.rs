@@ -11,7 +11,7 @@ use gstreamer_video::{VideoFormat, VideoFrame, VideoInfo};
 
 use super::reference::{self, Reference};
 use crate::element::frame::{self, Frame, FrameMut};
-use crate::image::{OwnedPicture, check_size};
+use crate::image::{MAX_SIDE, OwnedPicture, check_size};
 use crate::mask::ReferenceMask;
 use crate::{Error, Result};
 
@@ -110,14 +110,14 @@ pub fn read_image(frame: &Frame) -> Result<Result<OwnedPicture>, glib::BoolError
     picture(frame, (frame.width(), frame.height()))
 }
 
-/// Returns a copy of a frame from which tracking can resume later, scaled to at most [`MAX_REFERENCE_PIXELS`].
+/// Returns a copy of a frame from which tracking can resume later, scaled to at most [`MAX_REFERENCE_PIXELS`] and [`MAX_SIDE`].
 ///
 /// # Errors
 /// The format cannot be converted.
 pub fn reference_picture(frame: &Frame) -> Result<Result<OwnedPicture>, glib::BoolError> {
     let (width, height) = (frame.width(), frame.height());
     let scale = (MAX_REFERENCE_PIXELS / (f64::from(width) * f64::from(height))).sqrt().min(1.0);
-    let side = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
+    let side = |side: u32| ((f64::from(side) * scale).round() as u32).clamp(1, MAX_SIDE as u32);
     picture(frame, (side(width), side(height)))
 }
 
@@ -264,6 +264,7 @@ mod tests {
             ((1280, 720), (1280, 720)),
             ((3840, 2160), (1365, 768)),
             ((1, 9000), (1, 9000)),
+            ((17_000, 16), (16_384, 16)),
         ] {
             let info = VideoInfo::builder(VideoFormat::Nv12, width, height).build().unwrap();
             let buffer = gst::Buffer::from_mut_slice(vec![128u8; info.size()]);

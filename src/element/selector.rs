@@ -102,7 +102,11 @@ impl Networks {
                 };
                 mask(network.select_in_steps(&view, prompt, first)?.alpha)
             }
-            Task::Correct { alpha, points } => mask(network.correct(&view, alpha, points)?),
+            Task::Correct { alpha, points } => {
+                let corrected = network.correct(&view, alpha, points)?;
+                check_corrected(&corrected)?;
+                mask(corrected)
+            }
         }
     }
 
@@ -122,6 +126,17 @@ impl Networks {
         let view = picture.as_picture();
         let alpha = self.prompt()?.refine(&view, &person.alpha, person.region)?;
         ReferenceMask::from_soft(view.width, view.height, alpha)
+    }
+}
+
+/// Checks the alpha of a corrected mask.
+///
+/// # Errors
+/// There is no object any more.
+fn check_corrected(alpha: &[u8]) -> Result<()> {
+    match alpha.iter().any(|&value| value > 127) {
+        true => Ok(()),
+        false => Err(Error::Config("nothing of the object would be left".into())),
     }
 }
 
@@ -289,6 +304,14 @@ mod tests {
     use super::*;
 
     const CPU: DeviceChoice = DeviceChoice::Cpu;
+
+    /// The message was about a mask that is black, and how to paint it.
+    #[test]
+    fn a_correction_that_leaves_nothing_is_named() {
+        let error = check_corrected(&[0, 12, 127]).unwrap_err().to_string();
+        assert!(error.contains("nothing of the object would be left"), "{error}");
+        check_corrected(&[0, 128]).unwrap();
+    }
 
     #[test]
     fn a_job_that_panics_ends_and_later_jobs_run() {

@@ -11,7 +11,7 @@ use super::latency::Latency;
 use super::marks::Marks;
 use super::navigation::Gestures;
 use super::qos::Qos;
-use super::reference::{ReferenceSlot, State};
+use super::reference::{Ask, ReferenceSlot, State};
 use super::request::{RequestKind, SelectionRequest};
 use super::statistics::Statistics;
 use crate::model::prompt::{Point, Prompt, Rect};
@@ -50,32 +50,35 @@ pub struct Shared {
 impl Shared {
     /// Requests a selection in place of an earlier request.
     pub fn request(&mut self, prompt: Prompt, kind: RequestKind) {
-        self.request = Some(SelectionRequest { prompt, kind, epoch: self.slot.epoch() });
+        self.request = Some(SelectionRequest { prompt, kind, ask: self.slot.ask() });
     }
 
-    /// The request for the next buffer, unless the reference that the user saw was replaced.
-    fn current_request(&mut self) -> Option<&mut SelectionRequest> {
-        let epoch = self.slot.epoch();
-        self.request.as_mut().filter(|request| request.epoch == epoch)
+    /// Kind of the request for the next buffer, unless something that was asked for later is in use.
+    fn current_kind(&self) -> Option<RequestKind> {
+        self.request.as_ref().filter(|request| self.slot.wants(request.ask)).map(|request| request.kind)
+    }
+
+    /// Adds to the request for the next buffer.
+    fn extend_request(&mut self, rect: Option<Rect>, point: Option<Point>) {
+        if let Some(SelectionRequest { prompt, ask, .. }) = &mut self.request {
+            prompt.rect = rect.or(prompt.rect);
+            prompt.points.extend(point);
+            *ask = self.slot.ask();
+        }
     }
 
     /// Requests a selection. A box or point is added to what was requested for the same buffer.
     pub fn request_more(&mut self, rect: Option<Rect>, point: Option<Point>) {
-        if !self.current_request().is_some_and(|request| request.kind == RequestKind::New) {
+        if self.current_kind() != Some(RequestKind::New) {
             self.request(Prompt::default(), RequestKind::New);
         }
-        if let Some(SelectionRequest { prompt, .. }) = &mut self.request {
-            prompt.rect = rect.or(prompt.rect);
-            prompt.points.extend(point);
-        }
+        self.extend_request(rect, point);
     }
 
     /// Requests what a click means: a correction if there is an object, or if one is being selected.
     pub fn click(&mut self, point: Point) {
-        if let Some(request) = self.current_request().filter(|request| request.kind != RequestKind::Property)
-        {
-            request.prompt.points.push(point);
-            return;
+        if self.current_kind().is_some_and(|kind| kind != RequestKind::Property) {
+            return self.extend_request(None, Some(point));
         }
         let prompt = Prompt { points: vec![point], ..Prompt::default() };
         let has_object = matches!(self.slot.state(), State::Armed | State::Seeded | State::Recovered);
@@ -86,22 +89,42 @@ impl Shared {
         }
     }
 
-    /// Takes the request for the next buffer. A correction waits until the masks before it are in use. A request is
-    /// dropped if the reference that the user saw was replaced.
+    /// Takes the request for the next buffer, unless it is a correction of a mask. It is dropped if something that was asked
+    /// for later is in use.
     pub fn take_request(&mut self) -> Option<SelectionRequest> {
-        let (epoch, state, selecting) = (self.slot.epoch(), self.slot.state(), !self.selecting.is_empty());
-        self.request.take_if(|request| request.epoch != epoch);
-        let corrects = self.request.as_ref()?.kind == RequestKind::Correction;
-        if corrects && (selecting || state == State::Armed) {
-            return None;
+        self.request.take_if(|request| !self.slot.wants(request.ask));
+        if self.request.as_ref()?.kind != RequestKind::Correction {
+            return self.request.take();
         }
-        let mut request = self.request.take()?;
-        if corrects && matches!(state, State::None | State::Lost) {
-            // There is nothing to correct.
-            request.prompt.points.retain(|point| point.positive);
-            request.kind = RequestKind::New;
-        }
-        (!corrects || !request.prompt.points.is_empty()).then_some(request)
+        let has_none = matches!(self.slot.state(), State::None | State::Lost);
+        // There is nothing to correct.
+        let mut request = self.request.take_if(|_| has_none && self.selecting.is_empty())?;
+        request.prompt.points.retain(|point| point.positive);
+        request.kind = RequestKind::New;
+        (!request.prompt.points.is_empty()).then_some(request)
+    }
+
+    /// Takes a correction of the mask of the frame that was processed last, and the number of that mask. It waits until the
+    /// masks before it are in use.
+    pub fn take_correction(&mut self) -> Option<(SelectionRequest, Ask)> {
+        let is_tracked = matches!(self.slot.state(), State::Seeded | State::Recovered);
+        let takes = |request: &mut SelectionRequest| {
+            request.kind == RequestKind::Correction
+                && is_tracked
+                && self.selecting.is_empty()
+                && self.slot.wants(request.ask)
+        };
+        Some((self.request.take_if(takes)?, self.slot.in_use()))
+    }
+
+    /// Handles the start of stream `id`. Returns whether this arms a reference, and whether it ends a correction of a mask of
+    /// the stream before. Selections are made in the next buffer, whatever its stream.
+    pub fn start_stream(&mut self, id: &str) -> (bool, bool) {
+        let before = self.slot.stream_number();
+        let armed = self.slot.start_stream(id);
+        let is_new = self.slot.stream_number() != before;
+        let of_stream = |request: &mut SelectionRequest| is_new && request.kind == RequestKind::Correction;
+        (armed, self.request.take_if(of_stream).is_some())
     }
 }
 
@@ -141,17 +164,18 @@ mod tests {
     }
 
     fn taken(shared: &mut Shared) -> Option<(RequestKind, usize)> {
-        shared.take_request().map(|request| (request.kind, request.prompt.points.len()))
+        let taken = shared.take_request().or_else(|| Some(shared.take_correction()?.0));
+        taken.map(|request| (request.kind, request.prompt.points.len()))
     }
 
     #[test]
     fn a_correction_waits_for_the_selection_before_it() {
         let mut shared = tracked();
-        let ticket = shared.selecting.begin();
+        let (ask, ticket) = (shared.slot.ask(), shared.selecting.begin());
         shared.click(point(0.0, true));
         shared.click(point(1.0, false));
         assert_eq!(taken(&mut shared), None);
-        shared.slot.set_selected(reference());
+        shared.slot.set_selected(ask, reference(), false);
         drop(ticket);
         assert_eq!(taken(&mut shared), None, "its mask is not in use");
         seed(&mut shared);
@@ -180,6 +204,39 @@ mod tests {
         let request = shared.take_request().unwrap();
         assert_eq!((request.kind, request.prompt.points.len()), (RequestKind::New, 2));
         assert!(request.prompt.rect.is_some());
+    }
+
+    #[test]
+    fn a_request_outlives_a_mask_that_was_asked_for_before_it() {
+        for removes in [false, true] {
+            let mut shared = tracked();
+            let load = shared.slot.begin_load().unwrap();
+            shared.request_more(None, Some(point(0.0, true)));
+            assert!(shared.slot.finish(load, (!removes).then(reference)));
+            let request = shared.take_request().unwrap();
+            assert!(shared.slot.wants(request.ask));
+            let later = shared.slot.begin_load().unwrap();
+            assert!(shared.slot.wants(request.ask), "a file that is not read yet may be bad");
+            assert!(shared.slot.finish(request.ask, Some(reference())));
+            assert!(shared.slot.finish(later, Some(reference())));
+            assert!(!shared.slot.wants(request.ask));
+        }
+    }
+
+    #[test]
+    fn a_correction_ends_with_its_stream_and_a_selection_does_not() {
+        let mut shared = tracked();
+        shared.start_stream("a");
+        for click in [false, true] {
+            seed(&mut shared);
+            match click {
+                true => shared.click(point(0.0, true)),
+                false => shared.request_more(None, Some(point(0.0, true))),
+            }
+            assert_eq!(shared.start_stream("b"), (true, click));
+            assert_eq!(taken(&mut shared).is_some(), !click);
+            shared.start_stream("a");
+        }
     }
 
     #[test]

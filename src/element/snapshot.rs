@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use image::{ExtendedColorType, ImageFormat};
 
 use super::frame::Frame;
-use super::process_error::ProcessError;
 use super::sample;
 use crate::image::{OwnedPicture, PlaneMut};
 use crate::mask::Labels;
@@ -33,9 +32,10 @@ impl Snapshot {
     /// Copies a frame and its matte. Returns `None` if no object is visible: as a reference, such a mask is refused.
     ///
     /// # Errors
-    /// The frame cannot be converted, and errors of libtorch.
-    pub fn new(frame: &Frame, matte: &Matte) -> Result<Option<Self>, ProcessError> {
-        let picture = sample::read_image(frame)??;
+    /// The frame cannot be converted or is too large for a picture, and errors of libtorch.
+    pub fn new(frame: &Frame, matte: &Matte) -> Result<Option<Self>> {
+        let bad = |error: glib::BoolError| Error::Config(format!("the frame cannot be converted: {error}"));
+        let picture = sample::read_image(frame).map_err(bad)??;
         let (width, height) = (picture.as_picture().width, picture.as_picture().height);
         let mut data = vec![0; width * height];
         let mut plane = PlaneMut { data: &mut data, width, height, stride: width };

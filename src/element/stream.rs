@@ -19,8 +19,8 @@ use super::pending::PendingFrame;
 use super::process_error::ProcessError;
 use super::qos::{LateFrame, Times};
 use super::quality_tuner::QualityTuner;
-use super::reference::{Change, State};
-use super::request::{RequestKind, SelectionRequest};
+use super::reference::{Ask, Change, State};
+use super::request::SelectionRequest;
 use super::sample;
 use super::schedule::{Decision, FrameContext, Schedule};
 use super::segmenter::Segmenter;
@@ -71,7 +71,8 @@ pub trait Host {
     /// Warns that the colours of the output format `format` are not premultiplied.
     fn warn_not_premultiplied(&self, format: gst_video::VideoFormat);
     /// Makes the reference that is selected in the next buffer, `frame`, or in `ref-image`. In live and interactive
-    /// pipelines it arrives later, encoded by `encoder`. A correction refines the matte `corrected`.
+    /// pipelines it arrives later, encoded by `encoder`. A correction refines the matte `corrected` of this frame, whose mask has
+    /// this number.
     ///
     /// # Errors
     /// The selection fails, and there is no earlier reference.
@@ -79,7 +80,7 @@ pub trait Host {
         &self,
         request: SelectionRequest,
         frame: &Frame,
-        corrected: Option<&Matte>,
+        corrected: Option<(&Matte, Ask)>,
         encoder: Option<ReferenceEncoder>,
     ) -> crate::Result<()>;
     /// Searches for a person in the next buffer, `frame`, to become the reference. In live pipelines it arrives later,
@@ -94,7 +95,7 @@ pub trait Host {
         search: Ticket,
     ) -> crate::Result<()>;
     /// Saves a frame and its mask at `mask-location`, on another thread. `None` if there is no mask.
-    fn save(&self, snapshot: Option<Snapshot>);
+    fn save(&self, snapshot: crate::Result<Option<Snapshot>>);
     /// Posts a QoS message about a late buffer.
     fn post_late(&self, late: LateFrame, buffer: &gst::BufferRef, times: Times);
 }
@@ -230,9 +231,8 @@ impl Stream {
         let request = element.shared().take_request();
         if let Some(request) = request {
             let info = self.input()?;
-            let corrected = self.matte.as_ref().filter(|_| request.kind == RequestKind::Correction);
             let encoder = self.segmenter.tracker().reference_encoder();
-            element.select(request, &Frame::from_buffer_ref_readable(&buffer, &info)?, corrected, encoder)?;
+            element.select(request, &Frame::from_buffer_ref_readable(&buffer, &info)?, None, encoder)?;
         }
         let (ref_auto, timeout) = {
             let settings = element.settings();
@@ -328,12 +328,21 @@ impl Stream {
             self.tune_quality(element, None, times, pts);
             return Ok(None);
         };
+        if let (Some(matte), Origin::Network(_)) = (&matte, origin) {
+            let correction = element.shared().take_correction();
+            if let Some((request, mask)) = correction {
+                let info = self.input()?;
+                let frame = Frame::from_buffer_ref_readable(&buffer, &info)?;
+                let encoder = self.segmenter.tracker().reference_encoder();
+                element.select(request, &frame, Some((matte, mask)), encoder)?;
+            }
+        }
         let save_mask = std::mem::take(&mut element.shared().save_mask);
         if save_mask {
             let info = self.input()?;
             let frame = Frame::from_buffer_ref_readable(&buffer, &info)?;
-            let snapshot = matte.as_ref().map(|matte| Snapshot::new(&frame, matte)).transpose()?;
-            element.save(snapshot.flatten());
+            let snapshot = matte.as_ref().map(|matte| Snapshot::new(&frame, matte)).transpose();
+            element.save(snapshot.map(Option::flatten));
         }
         let background = element.shared().background.current().cloned();
         let (request, roi_meta) = {
@@ -482,8 +491,11 @@ impl Stream {
         for reference in armed {
             let needed = element.shared().slot.needs_picture(&reference);
             if needed {
-                let picture = sample::reference_picture(&frame)??;
-                element.shared().slot.keep_seed_frame(&reference, picture);
+                match sample::reference_picture(&frame) {
+                    Ok(Ok(picture)) => element.shared().slot.keep_seed_frame(&reference, picture),
+                    // It is needed only if the stream comes back.
+                    error => gst::warning!(CAT, "the frame of the reference is not kept: {error:?}"),
+                }
             }
         }
         let (changed_objects, states): (_, Vec<State>) = {

@@ -136,6 +136,20 @@ fn a_bad_mask_set_while_playing_keeps_the_old_one() {
     assert_eq!(values(&mut harness, frame(&info, 2)), pixels(ramp));
 }
 
+/// Only the last of all requests reported that it failed.
+#[test]
+fn a_missing_mask_is_a_warning_also_if_another_one_is_given_at_once() {
+    let (_files, element) = masked(ramp);
+    let bus = bus(&element);
+    let (mut harness, info) = mask_output(&element);
+    values(&mut harness, frame(&info, 0));
+    element.set_property("ref-mask", "/nowhere.png");
+    assert!(set_reference(&element, &grey(disc), None));
+    let text = warning(&bus);
+    assert!(text.contains("/nowhere.png"), "{text}");
+    assert_eq!(values(&mut harness, frame(&info, 1)), pixels(disc));
+}
+
 #[test]
 fn mask_and_image_set_in_one_call_belong_together() {
     let files = Files::new();

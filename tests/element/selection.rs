@@ -538,6 +538,241 @@ fn clicks_in_quick_succession_all_count() {
     assert!(overlap(&mut harness, number + 1) > 0.8);
 }
 
+/// Removing the mask also removed what the box selected, or nothing was selected at all.
+#[test]
+fn a_box_selects_when_the_mask_is_unset() {
+    let files = Files::new();
+    let left = files.mask("left.png", (320, 180), |x, _| if x < 160 { 255 } else { 0 });
+    for (box_first, live) in [(true, false), (false, false), (false, true)] {
+        let element = with_mask(&left);
+        if box_first {
+            element.set_property("ref-box", rectangle(tight()));
+        }
+        let mut harness = start(&element);
+        harness.set_live(live);
+        assert!(overlap(&mut harness, 0) < 0.5);
+        element.set_property("ref-mask", None::<&str>);
+        if !box_first {
+            element.set_property("ref-box", rectangle(tight()));
+        }
+        let mut number = 0;
+        wait_for(&mut harness, &mut number, |overlap| overlap > 0.9);
+        for _ in 0..10 {
+            number += 1;
+            let overlap = overlap(&mut harness, number);
+            assert!(overlap > 0.8, "box_first={box_first} live={live}: {overlap}");
+        }
+    }
+}
+
+/// The mask removed the request, because it was in use later than the request was made.
+#[test]
+fn a_selection_after_a_mask_replaces_it_however_long_the_mask_is_read() {
+    let files = Files::new();
+    let left = files.mask("left.png", (320, 180), |x, _| if x < 160 { 255 } else { 0 });
+    let element = new_element();
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    overlap(&mut harness, 0);
+    assert!(warning(&bus).contains("no reference"));
+    element.set_property("ref-mask", left.to_str().unwrap());
+    element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+    assert_eq!(next_message(&bus), "armed", "the mask");
+    let overlap = overlap(&mut harness, 1);
+    assert!(overlap > 0.9, "{overlap}");
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+}
+
+/// The request was dropped without a message.
+#[test]
+fn a_selection_before_another_stream_is_made_in_its_first_frame() {
+    for by_property in [false, true] {
+        let element = new_element();
+        if by_property {
+            element.set_property("ref-box", rectangle(tight()));
+        }
+        let mut harness = start(&element);
+        if !by_property {
+            element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+        }
+        start_new_stream(&mut harness);
+        let overlap = overlap(&mut harness, 0);
+        assert!(overlap > 0.9, "by_property={by_property}: {overlap}");
+    }
+}
+
+#[test]
+fn another_stream_ends_selections_with_a_warning() {
+    let element = new_element();
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    harness.set_live(true);
+    element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+    harness.push(picture(0)).unwrap();
+    start_new_stream(&mut harness);
+    let text = warning(&bus);
+    assert!(text.contains("another stream"), "{text}");
+
+    let files = Files::new();
+    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
+    let element = with_mask(&mask);
+    element.set_property("interactive", true);
+    let bus = crate::util::bus(&element);
+    let mut harness = start(&element);
+    overlap(&mut harness, 0);
+    drag(&mut harness, 3, (20.0, 20.0), (20.0, 20.0));
+    start_new_stream(&mut harness);
+    let text = warning(&bus);
+    assert!(text.contains("another stream"), "{text}");
+}
+
+/// Frames did not wait, and a short clip ended without a mask.
+#[test]
+fn the_first_frame_waits_for_the_box_also_with_interactive() {
+    let element = interactive_element();
+    element.set_property("ref-box", rectangle(tight()));
+    let mut harness = start(&element);
+    let overlap = overlap(&mut harness, 0);
+    assert!(overlap > 0.9, "{overlap}");
+}
+
+/// [`picture`] with the object `SHIFT` pixels to the right.
+fn shifted(number: u64) -> gst::Buffer {
+    let original = picture(number);
+    let mut buffer = original.copy_deep().unwrap();
+    let (original, pixels) = (original.map_readable().unwrap(), buffer.get_mut().unwrap());
+    let mut pixels = pixels.map_writable().unwrap();
+    for (i, pixel) in pixels.chunks_exact_mut(3).enumerate() {
+        let (x, y) = (i % SIZE.0 as usize, i / SIZE.0 as usize);
+        let shade = ((x / 23 * 31 + y / 17 * 57) % 40) as u8;
+        match inside_shifted(x, y) {
+            true => pixel.copy_from_slice(&original[3 * (i - SHIFT)..][..3]),
+            false => pixel.copy_from_slice(&[40 + shade, 95 + shade, 50 + shade / 2]),
+        }
+    }
+    drop(pixels);
+    buffer
+}
+
+const SHIFT: usize = 24;
+
+fn inside_shifted(x: usize, y: usize) -> bool {
+    x >= SHIFT && inside(x - SHIFT, y)
+}
+
+/// The mask of the frame before a seek was corrected with the picture after it.
+#[test]
+fn a_correction_uses_mask_and_picture_of_the_same_frame() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
+    let element = with_mask(&mask);
+    element.set_property("interactive", true);
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    for number in 0..3 {
+        assert!(overlap(&mut harness, number) > 0.9);
+    }
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+    drag(&mut harness, 3, (20.0, 20.0), (20.0, 20.0));
+    flush(&mut harness);
+    let mut next = |number| overlap_with(&mut harness, shifted(number), inside_shifted);
+    let before = next(90);
+    assert!(before > 0.8, "the object is found again: {before}");
+    assert_eq!(next_message(&bus), "armed");
+    for number in 91..96 {
+        let after = next(number);
+        assert!(after > 0.8, "frame {number}: {after}");
+    }
+    assert_eq!(next_message(&bus), "seeded");
+}
+
+/// It became a selection in place of the reference.
+#[test]
+fn a_correction_before_another_frame_size_remains_one() {
+    let files = Files::new();
+    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
+    let element = with_mask(&mask);
+    element.set_property("interactive", true);
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    overlap(&mut harness, 0);
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+    drag(&mut harness, 3, (20.0, 20.0), (20.0, 20.0));
+    let (small, large) = (info(VideoFormat::Rgb, SIZE.0, SIZE.1), info(VideoFormat::Rgb, 640, 360));
+    assert!(harness.push_event(gst::event::Caps::new(&large.to_caps().unwrap())));
+    let mut next = |number| {
+        let mut buffer = converted(&picture(number), &small, &large);
+        stamp(&mut buffer, number);
+        harness.push_and_pull(buffer).unwrap();
+    };
+    next(1);
+    assert_eq!(next_message(&bus), "armed");
+    next(2);
+    assert_eq!(next_message(&bus), "seeded");
+}
+
+/// It was an error, which ended the stream.
+#[test]
+fn a_bad_image_for_a_box_that_is_set_while_playing_is_a_warning() {
+    let element = new_element();
+    let bus = bus(&element);
+    let mut harness = start(&element);
+    overlap(&mut harness, 0);
+    assert!(warning(&bus).contains("no reference"));
+    element.set_properties(&[("ref-image", &"/nowhere.png"), ("ref-box", &rectangle(tight()))]);
+    overlap(&mut harness, 1);
+    let text = warning(&bus);
+    assert!(text.contains("/nowhere.png"), "{text}");
+    element.set_property("ref-image", None::<&str>);
+    let overlap = overlap(&mut harness, 2);
+    assert!(overlap > 0.9, "the box selects in the frame: {overlap}");
+}
+
+/// The image that was set first remained in use.
+#[test]
+fn another_image_is_selected_in_with_the_same_box() {
+    let files = Files::new();
+    let frame = picture(0);
+    let pixels = frame.map_readable().unwrap();
+    let save = |name: &str| {
+        let path = files.path(name);
+        image::save_buffer(&path, &pixels, SIZE.0, SIZE.1, image::ExtendedColorType::Rgb8).unwrap();
+        path
+    };
+    let [first, second] = ["first.png", "second.png"].map(save);
+    let element = new_element();
+    let bus = bus(&element);
+    element.set_property("ref-image", first.to_str().unwrap());
+    element.set_property("ref-box", rectangle(tight()));
+    let mut harness = start(&element);
+    overlap(&mut harness, 0);
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+    element.set_property("ref-image", second.to_str().unwrap());
+    assert!(overlap(&mut harness, 1) > 0.8);
+    assert_eq!([(); 2].map(|()| next_message(&bus)), ["armed", "seeded"]);
+}
+
+/// They ended the stream.
+#[test]
+fn frames_wider_than_pictures_may_be_pass() {
+    let (files, mask) = mask_file(ramp);
+    let element = with_mask(&mask);
+    element.set_property("interactive", true);
+    element.set_property("mask-location", files.path("saved.png").to_str().unwrap());
+    element.set_property_from_str("output", "mask");
+    let bus = bus(&element);
+    let info = info(VideoFormat::I420, 17_000, 16);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    values(&mut harness, frame(&info, 0));
+    press_key(&mut harness, "s");
+    values(&mut harness, frame(&info, 1));
+    let begun = Instant::now();
+    while !warning(&bus).contains("is not saved") {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+    assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_none());
+}
+
 /// The signals selected in `ref-image`, with coordinates of the frame.
 #[test]
 fn signals_select_in_the_frame_and_properties_in_the_image() {
