@@ -478,7 +478,7 @@ fn first_frame(name: &str, folder: &Path) -> image::GrayImage {
     run(
         &format!(
             "gst-launch-1.0 filesrc location={name} ! decodebin ! videoconvert ! video/x-raw,format=GRAY8 ! \
-             imagefreeze num-buffers=1 ! pngenc ! filesink location=first.png"
+             queue max-size-buffers=1 ! imagefreeze num-buffers=1 ! pngenc ! filesink location=first.png"
         ),
         folder,
     )

@@ -26,7 +26,7 @@ use super::selector::Selector;
 use super::settings::{self, Settings};
 use super::shared::{Shared, lock};
 use super::stream::{Host, Stream};
-use super::{CAT, Mode, Quality, allocation, caps, loading, pending, signals};
+use super::{CAT, Mode, Quality, allocation, caps, pending, signals};
 use crate::tracker::{Launch, Options};
 
 /// State of the element behind three locks.
@@ -153,9 +153,9 @@ impl BaseTransformImpl for FastGanSeg {
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let function = glib::function_name!();
-        let (load_before, early) = {
-            let shared = self.shared();
-            (shared.slot.last_load(), shared.slot.has_early())
+        let (load_before, ask_before, early) = {
+            let mut shared = self.shared();
+            (shared.slot.last_load(), shared.slot.ask(), shared.slot.has_early())
         };
         let settings = self.settings().clone();
         let message = |error: crate::Error| process_error::message(&error, function);
@@ -204,8 +204,11 @@ impl BaseTransformImpl for FastGanSeg {
         *self.stream() = Some(Stream::new(segmenter, auto_quality));
         let (armed, load) = {
             let mut shared = self.shared();
-            // What the signals requested before the start.
-            let request = shared.request.take().filter(|request| request.kind == RequestKind::New);
+            // What the signals requested before the start, or ref-box and ref-points during it.
+            let request = shared.request.take().filter(|request| match request.kind {
+                RequestKind::Property => request.ask > ask_before,
+                _ => shared.slot.is_current(request.ask),
+            });
             *shared = Shared {
                 slot: std::mem::take(&mut shared.slot),
                 background: std::mem::take(&mut shared.background),
@@ -241,7 +244,7 @@ impl BaseTransformImpl for FastGanSeg {
             let mut shared = self.shared();
             shared.slot.stop();
             shared.background.stop();
-            shared.request = None;
+            shared.clear_requests();
         }
         self.selector.stop();
         self.stream().take();
@@ -374,7 +377,7 @@ impl BaseTransformImpl for FastGanSeg {
             EventView::StreamStart(start) => {
                 let (armed, ends_correction) = self.shared().start_stream(start.stream_id());
                 if ends_correction {
-                    self.warn_selection(&loading::ended());
+                    self.warn_ended();
                 }
                 if armed {
                     self.post_reference(State::Armed, None, None);

@@ -236,8 +236,8 @@ impl FastGanSeg {
                 match set {
                     Ok(true) => refines = true,
                     // Nothing that was asked for later has taken its place.
-                    Ok(false) if is_last && !refines && element.shared().slot.wants(ask) => {
-                        element.warn_selection(&ended());
+                    Ok(false) if is_last && element.shared().slot.wants(ask) => {
+                        element.warn_ended();
                     }
                     Ok(false) => (),
                     Err(error) if is_last => element.warn_selection(&error),
@@ -380,7 +380,7 @@ impl FastGanSeg {
         match gesture {
             None => (),
             Some(Gesture::Clear) => {
-                shared.request = None;
+                shared.clear_requests();
                 // Their masks are out of date.
                 shared.selecting = InProgress::default();
                 shared.slot.clear();
@@ -408,6 +408,12 @@ impl FastGanSeg {
             gst::ResourceError::Settings,
             ("Nothing is selected: {error}. The earlier reference, if any, stays in use")
         );
+    }
+
+    /// A selection or correction cannot be used any more, although nothing was asked for after it.
+    pub(super) fn warn_ended(&self) {
+        let reason = "another stream began, or another mask was set, before it was ready: repeat it";
+        self.warn_selection(&Error::Config(reason.into()));
     }
 
     pub(super) fn warn_prompt_unused(&self) {
@@ -504,11 +510,6 @@ impl Target<'_> {
             && self.stream.is_none_or(|stream| stream == slot.stream_number())
             && (self.refines || !self.yields || matches!(slot.state(), State::None | State::Lost))
     }
-}
-
-/// Error of a selection or correction that cannot be used any more, although nothing was asked for after it.
-pub(super) fn ended() -> Error {
-    Error::Config("another stream began, or another mask was set, before it was ready: repeat it".into())
 }
 
 /// Returns a copy of a frame to select in.

@@ -262,6 +262,9 @@ impl ReferenceSlot {
     pub fn begin_load(&mut self) -> Option<Ask> {
         self.load = self.ask();
         self.early = None;
+        if !self.running {
+            self.done = self.load;
+        }
         self.running.then_some(self.load)
     }
 
@@ -272,6 +275,7 @@ impl ReferenceSlot {
             let ask = self.ask();
             self.finish(ask, Some(reference));
         } else {
+            self.done = self.ask();
             self.early = Some(Arc::new(reference));
         }
         self.running
@@ -326,9 +330,14 @@ impl ReferenceSlot {
         self.running
     }
 
-    /// Whether nothing that was asked for later is in use.
+    /// Whether the element is started, and nothing that was asked for later is in use.
     pub fn wants(&self, ask: Ask) -> bool {
-        self.running && ask >= self.done
+        self.running && self.is_current(ask)
+    }
+
+    /// Whether nothing that was asked for later is in use, or is kept for the start.
+    pub fn is_current(&self, ask: Ask) -> bool {
+        ask >= self.done
     }
 
     /// Sets a reference that was asked for; `None` removes the reference. Returns false if it is not [wanted](Self::wants).

@@ -33,6 +33,8 @@ pub struct Shared {
     pub flushed: bool,
     /// What to select in the next buffer.
     pub request: Option<SelectionRequest>,
+    /// The correction of the mask that is in use next.
+    pub correction: Option<SelectionRequest>,
     pub gestures: Gestures,
     pub auto: AutoReference,
     /// The user wants the next frame and its mask to be saved.
@@ -48,19 +50,34 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Requests a selection in place of an earlier request.
+    /// Requests a selection in place of an earlier request and of corrections of the mask before it, or a correction.
     pub fn request(&mut self, prompt: Prompt, kind: RequestKind) {
-        self.request = Some(SelectionRequest { prompt, kind, ask: self.slot.ask() });
+        let request = Some(SelectionRequest { prompt, kind, ask: self.slot.ask() });
+        match kind {
+            RequestKind::Correction => self.correction = request,
+            RequestKind::Property | RequestKind::New => (self.request, self.correction) = (request, None),
+        }
+    }
+
+    /// Whether something is to be selected or corrected.
+    pub fn has_request(&self) -> bool {
+        self.request.is_some() || self.correction.is_some()
+    }
+
+    /// Drops what is to be selected or corrected.
+    pub fn clear_requests(&mut self) {
+        (self.request, self.correction) = (None, None);
     }
 
     /// Kind of the request for the next buffer, unless something that was asked for later is in use.
     fn current_kind(&self) -> Option<RequestKind> {
-        self.request.as_ref().filter(|request| self.slot.wants(request.ask)).map(|request| request.kind)
+        self.request.as_ref().filter(|request| self.slot.is_current(request.ask)).map(|request| request.kind)
     }
 
-    /// Adds to the request for the next buffer.
+    /// Adds to the correction, if there is one, or to the request for the next buffer.
     fn extend_request(&mut self, rect: Option<Rect>, point: Option<Point>) {
-        if let Some(SelectionRequest { prompt, ask, .. }) = &mut self.request {
+        let request = self.correction.as_mut().or(self.request.as_mut());
+        if let Some(SelectionRequest { prompt, ask, .. }) = request {
             prompt.rect = rect.or(prompt.rect);
             prompt.points.extend(point);
             *ask = self.slot.ask();
@@ -77,28 +94,31 @@ impl Shared {
 
     /// Requests what a click means: a correction if there is an object, or if one is being selected.
     pub fn click(&mut self, point: Point) {
-        if self.current_kind().is_some_and(|kind| kind != RequestKind::Property) {
+        self.correction.take_if(|correction| !self.slot.is_current(correction.ask));
+        let kind = self.current_kind();
+        if self.correction.is_some() || kind == Some(RequestKind::New) {
             return self.extend_request(None, Some(point));
         }
         let prompt = Prompt { points: vec![point], ..Prompt::default() };
         let has_object = matches!(self.slot.state(), State::Armed | State::Seeded | State::Recovered);
-        if has_object || !self.selecting.is_empty() {
+        if has_object || !self.selecting.is_empty() || kind == Some(RequestKind::Property) {
             self.request(prompt, RequestKind::Correction);
         } else if point.positive {
             self.request(prompt, RequestKind::New);
         }
     }
 
-    /// Takes the request for the next buffer, unless it is a correction of a mask. It is dropped if something that was asked
-    /// for later is in use.
+    /// Takes the request for the next buffer. It is dropped if something that was asked for later is in use.
     pub fn take_request(&mut self) -> Option<SelectionRequest> {
-        self.request.take_if(|request| !self.slot.wants(request.ask));
-        if self.request.as_ref()?.kind != RequestKind::Correction {
+        for request in [&mut self.request, &mut self.correction] {
+            request.take_if(|request| !self.slot.wants(request.ask));
+        }
+        if self.request.is_some() {
             return self.request.take();
         }
         let has_none = matches!(self.slot.state(), State::None | State::Lost);
         // There is nothing to correct.
-        let mut request = self.request.take_if(|_| has_none && self.selecting.is_empty())?;
+        let mut request = self.correction.take_if(|_| has_none && self.selecting.is_empty())?;
         request.prompt.points.retain(|point| point.positive);
         request.kind = RequestKind::New;
         (!request.prompt.points.is_empty()).then_some(request)
@@ -108,13 +128,13 @@ impl Shared {
     /// masks before it are in use.
     pub fn take_correction(&mut self) -> Option<(SelectionRequest, Ask)> {
         let is_tracked = matches!(self.slot.state(), State::Seeded | State::Recovered);
-        let takes = |request: &mut SelectionRequest| {
-            request.kind == RequestKind::Correction
-                && is_tracked
+        let takes = |correction: &mut SelectionRequest| {
+            is_tracked
+                && self.request.is_none()
                 && self.selecting.is_empty()
-                && self.slot.wants(request.ask)
+                && self.slot.wants(correction.ask)
         };
-        Some((self.request.take_if(takes)?, self.slot.in_use()))
+        Some((self.correction.take_if(takes)?, self.slot.in_use()))
     }
 
     /// Handles the start of stream `id`. Returns whether this arms a reference, and whether it ends a correction of a mask of
@@ -123,8 +143,7 @@ impl Shared {
         let before = self.slot.stream_number();
         let armed = self.slot.start_stream(id);
         let is_new = self.slot.stream_number() != before;
-        let of_stream = |request: &mut SelectionRequest| is_new && request.kind == RequestKind::Correction;
-        (armed, self.request.take_if(of_stream).is_some())
+        (armed, self.correction.take_if(|_| is_new).is_some())
     }
 }
 
@@ -239,6 +258,39 @@ mod tests {
         }
     }
 
+    /// Only the last of them was selected.
+    #[test]
+    fn points_before_the_start_count_together() {
+        let mut shared = Shared::default();
+        shared.request_more(None, Some(point(0.0, true)));
+        shared.request_more(None, Some(point(1.0, false)));
+        assert_eq!(shared.request.as_ref().unwrap().prompt.points.len(), 2);
+        let ask = shared.request.as_ref().unwrap().ask;
+        assert!(shared.slot.is_current(ask));
+        shared.slot.set_from_application(reference());
+        assert!(!shared.slot.is_current(ask), "a mask that is set later replaces it");
+        shared.request_more(None, Some(point(1.0, true)));
+        assert_eq!(shared.request.as_ref().unwrap().prompt.points.len(), 1);
+        let ask = shared.request.as_ref().unwrap().ask;
+        assert!(shared.slot.begin_load().is_none() && !shared.slot.is_current(ask));
+    }
+
+    /// A click dropped the box.
+    #[test]
+    fn a_click_corrects_what_a_property_selects() {
+        let mut shared = tracked();
+        shared.request(Prompt { points: vec![point(0.0, true)], ..Prompt::default() }, RequestKind::Property);
+        shared.click(point(1.0, false));
+        shared.click(point(2.0, true));
+        assert!(shared.take_correction().is_none());
+        let request = shared.take_request().unwrap();
+        assert_eq!((request.kind, request.prompt.points.len()), (RequestKind::Property, 1));
+        assert!(shared.slot.finish(request.ask, Some(reference())));
+        assert!(shared.take_request().is_none() && shared.take_correction().is_none(), "armed");
+        seed(&mut shared);
+        assert_eq!(taken(&mut shared), Some((RequestKind::Correction, 2)));
+    }
+
     #[test]
     fn a_request_ends_with_the_reference_that_the_user_saw() {
         let mut shared = tracked();
@@ -249,7 +301,7 @@ mod tests {
         shared.request_more(None, Some(point(0.0, true)));
         shared.slot.set_from_application(reference());
         assert_eq!(taken(&mut shared), None);
-        assert!(shared.request.is_none(), "a search for a person waits for requests");
+        assert!(!shared.has_request(), "a search for a person waits for requests");
         shared.request_more(None, Some(point(1.0, true)));
         assert_eq!(taken(&mut shared), Some((RequestKind::New, 1)), "not one more point of the old request");
     }

@@ -243,7 +243,7 @@ impl Stream {
             let search = {
                 let mut shared = element.shared();
                 let state = shared.slot.state();
-                let is_idle = shared.selecting.is_empty() && shared.request.is_none();
+                let is_idle = shared.selecting.is_empty() && !shared.has_request();
                 is_idle.then(|| shared.auto.begin_search(now, state, timeout)).flatten()
             };
             if let Some(search) = search {
@@ -478,6 +478,10 @@ impl Stream {
             Some(Change::Arm(references) | Change::Add(references)) => references.clone(),
             _ => Vec::new(),
         };
+        let resumed = match &change {
+            Some(Change::Resume(references)) => references.clone(),
+            _ => Vec::new(),
+        };
         for reference in &armed {
             let warning = reference.frame_warning(&info);
             element.post_mask_warnings(reference.mask.origin(), warning.into_iter().collect());
@@ -488,7 +492,7 @@ impl Stream {
         if let Some(reason) = self.segmenter.tracker_mut().take_graph_warning() {
             gst::debug!(CAT, "{reason}");
         }
-        for reference in armed {
+        for reference in armed.into_iter().chain(resumed) {
             let needed = element.shared().slot.needs_picture(&reference);
             if needed {
                 match sample::reference_picture(&frame) {
