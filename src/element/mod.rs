@@ -137,18 +137,18 @@ pub enum AlphaMode {
 #[enum_type(name = "GstFastGanSegQuality")]
 #[repr(i32)]
 pub enum Quality {
-    /// 304x176 with the built-in model.
-    #[enum_value(name = "Fast, 304x176 with the built-in model", nick = "fast")]
+    /// 304x176 with the built-in models.
+    #[enum_value(name = "Fast, 304x176 with the built-in models", nick = "fast")]
     Fast,
-    /// The model's own size, 336x192 with the built-in model.
+    /// The model's own size, 336x192 with the built-in models.
     #[default]
-    #[enum_value(name = "Balanced, 336x192 with the built-in model", nick = "balanced")]
+    #[enum_value(name = "Balanced, 336x192 with the built-in models", nick = "balanced")]
     Balanced,
-    /// 448x256 with the built-in model.
-    #[enum_value(name = "Fine, 448x256 with the built-in model", nick = "fine")]
+    /// 448x256 with the built-in models.
+    #[enum_value(name = "Fine, 448x256 with the built-in models", nick = "fine")]
     Fine,
-    /// 672x384 with the built-in model.
-    #[enum_value(name = "Finest, 672x384 with the built-in model", nick = "finest")]
+    /// 672x384 with the built-in models.
+    #[enum_value(name = "Finest, 672x384 with the built-in models", nick = "finest")]
     Finest,
     /// In live pipelines the largest size up to [`Fine`](Self::Fine) that keeps up, otherwise as [`Fine`](Self::Fine).
     /// As [`Balanced`](Self::Balanced) on CUDA and for the paper's network.

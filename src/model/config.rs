@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// Maximum input size of `resnet50` in pixels; features of twice as many would take gigabytes.
 const MAX_AREA: i64 = 1 << 21;
 /// Maximum number of position pairs that affinity matching compares for one object; enough for 1024x1024 pixels
-/// with the memory of the built-in model.
+/// with the memory of the built-in models.
 const MAX_AFFINITIES: i64 = 1 << 26;
 /// Maximum number of tokens of a remembered frame.
 const MAX_TOKENS: i64 = 4096;
@@ -99,7 +99,7 @@ fn is_zero(value: &i64) -> bool {
 }
 
 impl Config {
-    /// Returns the configuration of the built-in model.
+    /// Returns the configuration of the built-in model `lite`.
     pub fn lite() -> Self {
         Self {
             architecture: Architecture::Lite,
@@ -132,8 +132,8 @@ impl Config {
         (self.network_size[0], self.network_size[1])
     }
 
-    /// Returns the configuration of the large variant: matching, memory and decoder of the built-in model on
-    /// features of a ResNet-50.
+    /// Returns the configuration of the built-in model `large`: as [`lite`](Self::lite), with features of a ResNet-50 at strides
+    /// 8 and 16.
     pub fn large() -> Self {
         Self { architecture: Architecture::Resnet50, ..Self::lite() }
     }

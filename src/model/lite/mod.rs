@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! `lite`: the built-in regressor, real-time on two CPU cores.
+//! `lite`: the built-in regressor, real-time on two CPU cores; and `large`, the one for GPUs.
 //!
 //! It follows the paper (Siamese encoder, previous mask as input, refine blocks, temporal skip), with MobileNetV2
-//! as the encoder and affinity matching instead of the global convolution. The large variant for GPUs uses
-//! ResNet-50 instead of MobileNetV2.
+//! as the encoder and affinity matching instead of the global convolution. In `large`, the features at strides 8 and 16 are those
+//! of a ResNet-50.
 
 mod attention;
 pub mod backbone;

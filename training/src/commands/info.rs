@@ -33,9 +33,9 @@ pub struct Args {
 enum Architecture {
     /// Network of the paper
     Resnet50,
-    /// Network of the built-in model
+    /// Network of the model lite
     Lite,
-    /// Network of the built-in model with a ResNet-50 encoder
+    /// Network of the model large, with features of a ResNet-50
     Large,
 }
 
