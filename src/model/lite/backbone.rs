@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Image encoder without mask input: MobileNetV2. In the large variant, only its features at strides 2 and 4 are used, and those
+//! Image encoder without mask input: MobileNetV2. In `large`, only its features at strides 2 and 4 are used, and those
 //! at strides 8 and 16 are of a ResNet-50.
 
 use tch::{Kind, Tensor, nn};

@@ -13,7 +13,7 @@ use crate::model::{ShallowClone, shallow_clone};
 /// stride 8 is a feature as well.
 pub const FEATURE_BLOCKS: [usize; 4] = [1, 3, 6, 13];
 
-/// Encoder features; blocks are those of MobileNetV2. In the large variant, the features at strides 8 and 16 are those of a
+/// Encoder features; blocks are those of MobileNetV2. In `large`, the features at strides 8 and 16 are those of a
 /// ResNet-50 after its second and third stage.
 #[derive(Debug)]
 pub struct EncoderFeatures {
