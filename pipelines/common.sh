@@ -167,7 +167,7 @@ decoded_caps() {
   local caps=
   for _ in {1..9}; do
     caps=$(LC_ALL=C gst-launch-1.0 -v filesrc location="$(quote "$1")" ! decodebin caps="$2(ANY)" expose-all-streams=false \
-      ! "$2" ! fakesink num-buffers=1 2>/dev/null | sed -n 's/.*FakeSink.*: caps = //p') || return 1
+      ! "$2" ! fakesink num-buffers=1 2>/dev/null | sed -n 's/.*FakeSink.*: caps = //p') || [ -n "$caps" ] || return 1
     [ -z "$caps" ] || break
   done
   printf '%s\n' "$caps"
@@ -217,8 +217,9 @@ count_frames() {
   for _ in {1..9}; do
     status=0
     count_frames_once "$@" || status=$?
-    [ "$status" -eq 3 ] || return "$status"
+    [ "$status" -eq 3 ] || break
   done
+  return "$status"
 }
 
 # count_frames_once FILE RATE: as count_frames, but exits with status 3 if the first segment is not printed.

@@ -43,7 +43,11 @@ done
 [ -n "$torch" ] || { echo "install: error: $plugin cannot find libtorch: run 'make build' again" >&2; exit 1; }
 
 mkdir -p "$plugins" "$libraries"
-case $torch in /lib* | /usr/lib*) torch=/nowhere ;; esac
+copied=" (with libtorch of the system)"
+case $torch in
+  /lib* | /usr/lib*) torch=/nowhere ;;
+  *) copied=" and libtorch in $libraries" ;;
+esac
 for library in "${needed[@]}"; do
   # Other libraries are those of the system.
   case $library in
@@ -51,7 +55,7 @@ for library in "${needed[@]}"; do
   esac
 done
 install -m 755 "$plugin" "$plugins/"
-echo "installed $plugins/libgstfastganseg.so and libtorch in $libraries"
+echo "installed $plugins/libgstfastganseg.so$copied"
 if [ -e "$torch/../../.cuda-complete" ]; then
   echo "The installed libtorch supports CPUs only. To use the GPU, use the build in this checkout: GST_PLUGIN_PATH=$PWD/$(dirname "$plugin")"
 fi

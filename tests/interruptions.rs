@@ -6,6 +6,7 @@ use gstfastganseg::device::DeviceChoice;
 use gstfastganseg::image::{Picture, PlaneMut};
 use gstfastganseg::mask::ReferenceMask;
 use gstfastganseg::matte::Matte;
+use gstfastganseg::torch::model::weights::{LARGE, LITE};
 use gstfastganseg::tracker::{Options, Presence, Roi, Tracker};
 
 const WIDTH: usize = 480;
@@ -77,7 +78,11 @@ fn tracker(objects: &[Ellipse], roi: Roi) -> Tracker {
 
 /// A tracker of the objects in `picture`, which shows them in frame 0.
 fn tracker_from(picture: &[u8], objects: &[Ellipse], roi: Roi) -> Tracker {
-    let options = Options { device: DeviceChoice::Cpu, roi, ..Options::default() };
+    tracker_of(LITE, picture, objects, roi)
+}
+
+fn tracker_of(model: &str, picture: &[u8], objects: &[Ellipse], roi: Roi) -> Tracker {
+    let options = Options { model: Some(model.into()), device: DeviceChoice::Cpu, roi, ..Options::default() };
     let mut tracker = Tracker::new(&options).unwrap();
     let id = |i: usize| {
         let object = objects.iter().position(|object| object.covers(0, i % WIDTH, i / WIDTH));
@@ -258,12 +263,14 @@ fn a_small_object_on_a_plain_background_is_tracked() {
         let pixel = |i: usize| if ball.covers(frame, i % WIDTH, i / WIDTH) { [230; 3] } else { [128; 3] };
         (0..WIDTH * HEIGHT).flat_map(pixel).collect()
     };
-    let mut tracker = tracker_from(&picture(0), &[ball], Roi::Auto);
-    for frame in 1..12 {
-        let matte = tracker.step(&mut view(&picture(frame))).unwrap();
-        let found = iou(&matte, 1, |x, y| ball.covers(frame, x, y));
-        assert!(found > 0.7, "frame {frame}: {found}");
-        let region = tracker.object_regions()[0].unwrap();
-        assert!((12..=24).contains(&region.width) && (12..=24).contains(&region.height), "{region:?}");
+    for model in [LITE, LARGE] {
+        let mut tracker = tracker_of(model, &picture(0), &[ball], Roi::Auto);
+        for frame in 1..12 {
+            let matte = tracker.step(&mut view(&picture(frame))).unwrap();
+            let found = iou(&matte, 1, |x, y| ball.covers(frame, x, y));
+            assert!(found > 0.7, "{model}, frame {frame}: {found}");
+            let region = tracker.object_regions()[0].unwrap();
+            assert!((12..=24).contains(&region.width) && (12..=24).contains(&region.height), "{region:?}");
+        }
     }
 }

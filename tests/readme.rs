@@ -667,6 +667,8 @@ fn uninstall_removes_only_what_was_installed() {
     let status = Command::new("make")
         .arg("uninstall")
         .env("XDG_DATA_HOME", &share)
+        // Variables of a surrounding make would name another folder.
+        .env_remove("MAKEFLAGS")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
         .status()

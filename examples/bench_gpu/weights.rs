@@ -16,7 +16,7 @@ pub const MODELS: [&str; 3] = [weights::LITE, weights::LARGE, "resnet50"];
 
 /// Whether a model is one of the element, by its name, and not a file of [`file`].
 pub fn is_built_in(model: &Path) -> bool {
-    [weights::LITE, weights::LARGE].map(Path::new).contains(&model)
+    weights::is_built_in(model)
 }
 
 /// Returns the name of a built-in model, or a weights file of a model in the results folder, with random weights. `--tiny`

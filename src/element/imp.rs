@@ -206,7 +206,7 @@ impl BaseTransformImpl for FastGanSeg {
             let mut shared = self.shared();
             // What the signals requested before the start, or ref-box and ref-points during it.
             let request = shared.request.take().filter(|request| match request.kind {
-                RequestKind::Property => request.ask > ask_before,
+                RequestKind::Property => request.ask > ask_before && shared.slot.is_current(request.ask),
                 _ => shared.slot.is_current(request.ask),
             });
             *shared = Shared {
@@ -222,12 +222,15 @@ impl BaseTransformImpl for FastGanSeg {
             // A mask that was set meanwhile is loaded next, as if it were set while playing.
             let changed = shared.slot.last_load() != load_before && !shared.slot.has_early();
             let armed = shared.slot.start(reference);
-            match (request, prompt) {
-                (Some(request), _) => shared.request(request.prompt, request.kind),
-                (None, Some(prompt)) => shared.request(prompt, RequestKind::Property),
-                (None, None) => (),
+            // A mask replaces the settings of before, but a request that is still current was made after it.
+            if let Some(prompt) = prompt.filter(|_| request.is_none()) {
+                shared.request(prompt, RequestKind::Property);
             }
-            (armed, changed.then(|| shared.slot.begin_load()).flatten())
+            let load = if changed { shared.slot.begin_load() } else { None };
+            if let Some(request) = request {
+                shared.request(request.prompt, request.kind);
+            }
+            (armed, load)
         };
         if let Some(load) = load {
             self.load_later(load);

@@ -71,6 +71,11 @@ pub const LITE: &str = "lite";
 /// Name of the built-in model for GPUs, and for CPUs where quality matters more than time.
 pub const LARGE: &str = "large";
 
+/// Whether `model` is the name of a built-in model.
+pub fn is_built_in(model: &Path) -> bool {
+    BUILT_IN.iter().any(|(name, _)| model == Path::new(name))
+}
+
 impl Weights {
     /// Returns the weights of the built-in model [`LITE`].
     pub fn built_in() -> Result<Self> {

@@ -46,6 +46,11 @@ fn tight() -> [f64; 4] {
     [x, y, width, height].map(|value| value as f64)
 }
 
+fn select_tight(element: &gst::Element) {
+    let [x, y, width, height] = tight();
+    element.emit_by_name::<()>("select-box", &[&x, &y, &width, &height]);
+}
+
 fn points(values: &[[f64; 3]]) -> gst::Array {
     gst::Array::new(values.iter().map(|point| gst::Array::new(*point)))
 }
@@ -104,7 +109,7 @@ fn points_select_and_signals_select_anew_while_playing() {
     let mut harness = start(&element);
     let first = overlap(&mut harness, 0);
     assert!(first > 0.8, "{first}");
-    element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+    select_tight(&element);
     let second = overlap(&mut harness, 1);
     assert!(second > 0.9, "{second}");
     element.emit_by_name::<()>("select-point", &[&160.0, &95.0, &true]);
@@ -576,7 +581,7 @@ fn a_selection_after_a_mask_replaces_it_however_long_the_mask_is_read() {
     overlap(&mut harness, 0);
     assert!(warning(&bus).contains("no reference"));
     element.set_property("ref-mask", left.to_str().unwrap());
-    element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+    select_tight(&element);
     assert_eq!(next_message(&bus), "armed", "the mask");
     let overlap = overlap(&mut harness, 1);
     assert!(overlap > 0.9, "{overlap}");
@@ -593,7 +598,7 @@ fn a_selection_before_another_stream_is_made_in_its_first_frame() {
         }
         let mut harness = start(&element);
         if !by_property {
-            element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+            select_tight(&element);
         }
         start_new_stream(&mut harness);
         let overlap = overlap(&mut harness, 0);
@@ -607,7 +612,7 @@ fn another_stream_ends_selections_with_a_warning() {
     let bus = bus(&element);
     let mut harness = start(&element);
     harness.set_live(true);
-    element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+    select_tight(&element);
     harness.push(picture(0)).unwrap();
     start_new_stream(&mut harness);
     let text = warning(&bus);
@@ -785,7 +790,7 @@ fn signals_select_in_the_frame_and_properties_in_the_image() {
     let element = new_element();
     element.set_property("ref-image", path.to_str().unwrap());
     let mut harness = start(&element);
-    element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+    select_tight(&element);
     assert!(overlap(&mut harness, 0) > 0.9);
 
     for interactive in [false, true] {
@@ -805,7 +810,7 @@ fn signals_select_in_the_frame_and_properties_in_the_image() {
 #[test]
 fn signals_before_the_start_select_in_the_first_frame() {
     let element = new_element();
-    element.emit_by_name::<()>("select-box", &[&tight()[0], &tight()[1], &tight()[2], &tight()[3]]);
+    select_tight(&element);
     let mut harness = start(&element);
     let overlap = overlap(&mut harness, 0);
     assert!(overlap > 0.9, "{overlap}");

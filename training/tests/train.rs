@@ -36,6 +36,20 @@ fn a_run_leaves_weights_that_can_be_evaluated() {
 }
 
 #[test]
+fn a_teacher_adds_its_losses_to_the_curve() {
+    let fixture = Fixture::new();
+    succeeded(&fixture.train("out", &["steps=1"]));
+    let teacher = ["distillation.teacher=out/model.safetensors", "distillation.mask_weight=1"];
+    succeeded(&fixture.train("taught", &["report_every=1", teacher[0], teacher[1]]));
+    let curve = fs::read_to_string(fixture.path("taught/curve.csv")).unwrap();
+    for name in ["loss/distillation", "loss/distillation_keys"] {
+        assert!(column(&curve, name).iter().all(|loss| *loss > 0.0), "{curve}");
+    }
+    let missing = ["distillation.teacher=none.safetensors", "distillation.mask_weight=1"];
+    failed_with(&fixture.train("other", &missing), &["none.safetensors", "lite and large"]);
+}
+
+#[test]
 fn exported_weights_contain_configuration_and_metadata() {
     let fixture = Fixture::new();
     let with_metadata = format!("{}\n[metadata]\nlicence = \"CC0-1.0\"\n", fixture.config());

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Distillation {
-    /// Weights of the teacher, `.safetensors`: a network with affinity matching.
+    /// Weights of the teacher, `.safetensors`, or `lite` or `large`: a network with affinity matching.
     pub teacher: PathBuf,
     /// Weight of the cross-entropy with the teacher's soft masks.
     pub mask_weight: f64,
@@ -49,7 +49,7 @@ impl Teacher {
     /// # Errors
     /// If the weights cannot be read, or one of the networks has no affinity matching.
     pub fn open(settings: &Distillation, matching: Matching, device: Device) -> Result<Self> {
-        let weights = Weights::open(&settings.teacher)?;
+        let weights = Weights::of_model(&settings.teacher)?;
         if [matching, weights.config().matching] != [Matching::Affinity; 2] {
             return Err(Error::Config {
                 path: settings.teacher.clone(),

@@ -17,7 +17,7 @@ use crate::clips::Batch;
 /// The trained network. The element runs the same definitions.
 #[derive(Debug)]
 pub enum Network {
-    /// The built-in network.
+    /// The network of `lite` and `large`.
     Lite(Box<Lite>),
     /// The network of the paper.
     Resnet50(Box<Resnet50>),
@@ -45,7 +45,7 @@ impl Network {
         };
         match (&config.start_from, &config.backbone) {
             _ if !load => {}
-            (Some(path), _) => Weights::open(path)?.fill_without_edge_stage(store)?,
+            (Some(path), _) => Weights::of_model(path)?.fill_without_edge_stage(store)?,
             (None, Some(path)) => load_backbone(path, store, config.model.architecture)?,
             (None, None) => {}
         }
