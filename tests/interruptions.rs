@@ -149,6 +149,24 @@ fn an_object_is_back_two_frames_after_an_interruption() {
 }
 
 #[test]
+fn both_built_in_models_track_two_objects_through_black_frames() {
+    let objects = [BOTTLE, BALL];
+    for model in [LITE, LARGE] {
+        let mut tracker = tracker_of(model, &draw(&objects, 0, BACKGROUND), &objects, Roi::Auto);
+        for frame in 1..16 {
+            let covered = (8..10).contains(&frame);
+            let picture =
+                if covered { vec![0; 3 * WIDTH * HEIGHT] } else { draw(&objects, frame, BACKGROUND) };
+            let matte = tracker.step(&mut view(&picture)).unwrap();
+            for (id, object) in (1..).zip(&objects).filter(|_| frame != 10) {
+                let found = iou(&matte, id, |x, y| !covered && object.covers(frame, x, y));
+                assert!(found > 0.8, "{model}, frame {frame}, object {id}: {found}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_hidden_object_of_two_is_found_again_and_the_other_keeps_its_quality() {
     const HIDDEN: std::ops::Range<usize> = 8..28;
     let run = |roi: Roi| {
@@ -263,14 +281,12 @@ fn a_small_object_on_a_plain_background_is_tracked() {
         let pixel = |i: usize| if ball.covers(frame, i % WIDTH, i / WIDTH) { [230; 3] } else { [128; 3] };
         (0..WIDTH * HEIGHT).flat_map(pixel).collect()
     };
-    for model in [LITE, LARGE] {
-        let mut tracker = tracker_of(model, &picture(0), &[ball], Roi::Auto);
-        for frame in 1..12 {
-            let matte = tracker.step(&mut view(&picture(frame))).unwrap();
-            let found = iou(&matte, 1, |x, y| ball.covers(frame, x, y));
-            assert!(found > 0.7, "{model}, frame {frame}: {found}");
-            let region = tracker.object_regions()[0].unwrap();
-            assert!((12..=24).contains(&region.width) && (12..=24).contains(&region.height), "{region:?}");
-        }
+    let mut tracker = tracker_from(&picture(0), &[ball], Roi::Auto);
+    for frame in 1..12 {
+        let matte = tracker.step(&mut view(&picture(frame))).unwrap();
+        let found = iou(&matte, 1, |x, y| ball.covers(frame, x, y));
+        assert!(found > 0.7, "frame {frame}: {found}");
+        let region = tracker.object_regions()[0].unwrap();
+        assert!((12..=24).contains(&region.width) && (12..=24).contains(&region.height), "{region:?}");
     }
 }
