@@ -42,18 +42,20 @@ for library in "${needed[@]}"; do
 done
 [ -n "$torch" ] || { echo "install: error: $plugin cannot find libtorch: run 'make build' again" >&2; exit 1; }
 
-mkdir -p "$plugins" "$libraries"
-copied=" (with libtorch of the system)"
+mkdir -p "$plugins"
 case $torch in
-  /lib* | /usr/lib*) torch=/nowhere ;;
-  *) copied=" and libtorch in $libraries" ;;
+  /lib* | /usr/lib*) copied=" (with libtorch of the system)" ;;
+  *)
+    copied=" and libtorch in $libraries"
+    mkdir -p "$libraries"
+    for library in "${needed[@]}"; do
+      # Other libraries are those of the system.
+      case $library in
+        "$torch"/* | */nvidia/*) install -m 644 "$(readlink -f "$library")" "$libraries/$(basename "$library")" ;;
+      esac
+    done
+    ;;
 esac
-for library in "${needed[@]}"; do
-  # Other libraries are those of the system.
-  case $library in
-    "$torch"/* | */nvidia/*) install -m 644 "$(readlink -f "$library")" "$libraries/$(basename "$library")" ;;
-  esac
-done
 install -m 755 "$plugin" "$plugins/"
 echo "installed $plugins/libgstfastganseg.so$copied"
 if [ -e "$torch/../../.cuda-complete" ]; then

@@ -12,6 +12,7 @@ use gst::prelude::*;
 use gstfastganseg::device::Precision;
 use gstfastganseg::image::PlaneMut;
 use gstfastganseg::matte::{Guide, MatteSettings, PostProcessor};
+use gstfastganseg::torch::model::weights::is_built_in;
 use gstfastganseg::tracker::{Launch, Options, Roi, Tracker};
 use gstreamer as gst;
 use gstreamer_app as gst_app;
@@ -19,7 +20,6 @@ use gstreamer_app as gst_app;
 use crate::args::Args;
 use crate::clips::{I420, VideoClips};
 use crate::results::{Line, Results};
-use crate::weights::is_built_in;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 

@@ -14,11 +14,6 @@ use crate::args::Args;
 /// Names of the models.
 pub const MODELS: [&str; 3] = [weights::LITE, weights::LARGE, "resnet50"];
 
-/// Whether a model is one of the element, by its name, and not a file of [`file`].
-pub fn is_built_in(model: &Path) -> bool {
-    weights::is_built_in(model)
-}
-
 /// Returns the name of a built-in model, or a weights file of a model in the results folder, with random weights. `--tiny`
 /// replaces `large` by such a file.
 pub fn file(args: &Args, name: &str) -> Result<PathBuf, Box<dyn Error>> {

@@ -205,9 +205,9 @@ impl BaseTransformImpl for FastGanSeg {
         let (armed, load) = {
             let mut shared = self.shared();
             // What the signals requested before the start, or ref-box and ref-points during it.
-            let request = shared.request.take().filter(|request| match request.kind {
-                RequestKind::Property => request.ask > ask_before && shared.slot.is_current(request.ask),
-                _ => shared.slot.is_current(request.ask),
+            let request = shared.request.take().filter(|request| {
+                let is_known = request.kind == RequestKind::Property && request.ask <= ask_before;
+                !is_known && shared.slot.is_current(request.ask)
             });
             *shared = Shared {
                 slot: std::mem::take(&mut shared.slot),

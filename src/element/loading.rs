@@ -148,8 +148,8 @@ impl FastGanSeg {
         }
     }
 
-    /// Makes a reference of what a request selects in `frame` or in `ref-image`.
-    /// A correction is one of a matte, `corrected`, whose mask has this number.
+    /// Makes a reference of what a request selects in `frame` or in `ref-image`. `corrected` is the matte that a correction
+    /// changes, and the number of its mask.
     ///
     /// # Errors
     /// A prompt outside of the picture, a picture that cannot be read, and errors of libtorch.
@@ -214,7 +214,7 @@ impl FastGanSeg {
             self.arm_selected(ask, Reference::new(mask, image));
             return Ok(());
         }
-        let mask_to_correct = corrected.map(|(_, ask)| ask);
+        let replaced = corrected.map_or(ask, |(_, mask)| mask);
         let weak = self.obj().downgrade();
         let select = move |networks: &mut Networks| {
             let _ticket = ticket;
@@ -229,9 +229,8 @@ impl FastGanSeg {
                 let Some(obj) = weak.upgrade() else { return };
                 let element = obj.imp();
                 let encoder = encoder.as_ref();
-                let wanted = mask_to_correct.unwrap_or(ask);
                 let target =
-                    Target { picture: &picture, encoder, ask: wanted, stream, refines, yields: false };
+                    Target { picture: &picture, encoder, ask: replaced, stream, refines, yields: false };
                 let set = mask.and_then(|mask| element.set_selected(mask, &target, correction.as_ref()));
                 match set {
                     Ok(true) => refines = true,

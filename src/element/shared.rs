@@ -33,7 +33,7 @@ pub struct Shared {
     pub flushed: bool,
     /// What to select in the next buffer.
     pub request: Option<SelectionRequest>,
-    /// The correction of the mask that is in use next.
+    /// A correction, which waits until a mask is in use and nothing else is being selected.
     pub correction: Option<SelectionRequest>,
     pub gestures: Gestures,
     pub auto: AutoReference,

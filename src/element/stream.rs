@@ -474,13 +474,10 @@ impl Stream {
             }
         }
 
-        let armed = match &change {
-            Some(Change::Arm(references) | Change::Add(references)) => references.clone(),
-            _ => Vec::new(),
-        };
-        let resumed = match &change {
-            Some(Change::Resume(references)) => references.clone(),
-            _ => Vec::new(),
+        let (armed, resumed) = match &change {
+            Some(Change::Arm(references) | Change::Add(references)) => (references.clone(), Vec::new()),
+            Some(Change::Resume(references)) => (Vec::new(), references.clone()),
+            _ => Default::default(),
         };
         for reference in &armed {
             let warning = reference.frame_warning(&info);

@@ -20,8 +20,7 @@ const MAX_TOKENS: i64 = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Architecture {
-    /// ResNet-50: the paper's Siamese network with the global convolution, or `large` with
-    /// affinity matching.
+    /// ResNet-50: the paper's Siamese network with the global convolution, or `large` with affinity matching.
     Resnet50,
     /// MobileNetV2 with affinity matching, real-time on two CPU cores.
     Lite,

@@ -67,6 +67,11 @@ fn interactive_element() -> gst::Element {
     element
 }
 
+/// An element whose `ref-mask` shows the object of [`picture`].
+fn with_object_mask(files: &Files) -> gst::Element {
+    with_mask(&files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 }))
+}
+
 fn start(element: &gst::Element) -> Harness {
     let mut harness = harness(element, &info(VideoFormat::Rgb, SIZE.0, SIZE.1).to_caps().unwrap());
     // A harness is live unless told otherwise.
@@ -146,8 +151,7 @@ fn a_selection_outside_the_first_frame_ends_the_stream_and_a_later_one_is_a_warn
         assert!(message.starts_with("error") && message.contains("the box"), "{message}");
     }
     let files = Files::new();
-    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
-    let element = with_mask(&mask);
+    let element = with_object_mask(&files);
     let bus = bus(&element);
     let mut harness = start(&element);
     assert!(overlap(&mut harness, 0) > 0.99);
@@ -321,8 +325,7 @@ fn grey_sample(value: fn(usize, usize) -> u8) -> gst::Sample {
 #[test]
 fn an_added_reference_shows_another_look_and_the_first_one_stays_in_use() {
     let files = Files::new();
-    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
-    let element = with_mask(&mask);
+    let element = with_object_mask(&files);
     let bus = bus(&element);
     let mut harness = start(&element);
     let mut number = 0;
@@ -407,7 +410,7 @@ fn the_overlay_shows_points_while_the_mask_is_computed() {
 #[test]
 fn the_overlay_shows_no_points_of_a_selection_that_failed() {
     let files = Files::new();
-    let element = with_mask(&files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 }));
+    let element = with_object_mask(&files);
     element.set_property_from_str("output", "overlay");
     let bus = bus(&element);
     let mut harness = start(&element);
@@ -423,8 +426,7 @@ fn the_overlay_shows_no_points_of_a_selection_that_failed() {
 #[test]
 fn a_key_saves_the_mask_and_the_frame_for_later_use() {
     let files = Files::new();
-    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
-    let element = with_mask(&mask);
+    let element = with_object_mask(&files);
     let bus = bus(&element);
     element.set_property("interactive", true);
     let mut harness = start(&element);
@@ -619,8 +621,7 @@ fn another_stream_ends_selections_with_a_warning() {
     assert!(text.contains("another stream"), "{text}");
 
     let files = Files::new();
-    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
-    let element = with_mask(&mask);
+    let element = with_object_mask(&files);
     element.set_property("interactive", true);
     let bus = crate::util::bus(&element);
     let mut harness = start(&element);
@@ -669,8 +670,7 @@ fn inside_shifted(x: usize, y: usize) -> bool {
 #[test]
 fn a_correction_uses_mask_and_picture_of_the_same_frame() {
     let files = Files::new();
-    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
-    let element = with_mask(&mask);
+    let element = with_object_mask(&files);
     element.set_property("interactive", true);
     let bus = bus(&element);
     let mut harness = start(&element);
@@ -695,8 +695,7 @@ fn a_correction_uses_mask_and_picture_of_the_same_frame() {
 #[test]
 fn a_correction_before_another_frame_size_remains_one() {
     let files = Files::new();
-    let mask = files.mask("mask.png", (320, 180), |x, y| if inside(x, y) { 255 } else { 0 });
-    let element = with_mask(&mask);
+    let element = with_object_mask(&files);
     element.set_property("interactive", true);
     let bus = bus(&element);
     let mut harness = start(&element);

@@ -28,7 +28,7 @@ const LISTED: [&str; 12] = [
 /// Number format of quantised weights, as in the card.
 pub const INT8: &str = "int8";
 
-/// Returns the model card of the weights in `file` of `bytes` bytes and of a number format, in Markdown. `training` is the configuration
+/// Returns the model card of the weights in `file`, which has `bytes` bytes in the number format `format`, in Markdown. `training` is the configuration
 /// of the run, used if the metadata does not contain it. Missing values are given as "not stated".
 pub fn card(file: &str, (bytes, format): (u64, &str), info: &Info, training: &TrainConfig) -> String {
     let metadata = &info.metadata;

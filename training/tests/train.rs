@@ -5,7 +5,8 @@
 mod util;
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use gstfastganseg::torch::model::weights::Weights;
 use util::{CRITICS, Fixture, column, failed_with, succeeded};
@@ -377,18 +378,16 @@ fn the_smoke_configuration_runs_the_full_objective() {
     assert!(weights.metadata()["training_config"].contains("video"));
 }
 
-#[cfg(unix)]
-#[test]
-fn an_interrupted_run_is_saved_and_resumed() {
-    use std::time::{Duration, Instant};
-    let fixture = Fixture::new();
-    let endless = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
+const ENDLESS: [&str; 3] = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
+
+/// Starts a run in the folder `out` that does not end, and waits for its first step.
+fn start_endless(fixture: &Fixture, stderr: Stdio) -> Child {
     let mut arguments = vec!["train", "--config", "run.toml", "--out", "out"];
-    endless.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    ENDLESS.iter().for_each(|setting| arguments.extend(["--set", setting]));
     let child = Command::new(env!("CARGO_BIN_EXE_fastganseg-train"))
         .current_dir(fixture.folder.path())
         .args(&arguments)
-        .stderr(Stdio::piped())
+        .stderr(stderr)
         .spawn()
         .unwrap();
     let start = Instant::now();
@@ -396,6 +395,14 @@ fn an_interrupted_run_is_saved_and_resumed() {
         assert!(start.elapsed() < Duration::from_secs(120), "no step within two minutes");
         std::thread::sleep(Duration::from_millis(20));
     }
+    child
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_is_saved_and_resumed() {
+    let fixture = Fixture::new();
+    let child = start_endless(&fixture, Stdio::piped());
     let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(signal.success());
     let output = child.wait_with_output().unwrap();
@@ -406,7 +413,7 @@ fn an_interrupted_run_is_saved_and_resumed() {
     let done: u64 = words[2].parse().unwrap();
 
     let until = format!("stop_after={}", done + 1);
-    succeeded(&fixture.train("out", &[&endless[..], &[until.as_str()]].concat()));
+    succeeded(&fixture.train("out", &[&ENDLESS[..], &[until.as_str()]].concat()));
     let curve = fs::read_to_string(fixture.path("out/curve.csv")).unwrap();
     let steps: Vec<f64> = (1..=done + 1).map(|step| step as f64).collect();
     assert_eq!(column(&curve, "step"), steps);
@@ -415,21 +422,8 @@ fn an_interrupted_run_is_saved_and_resumed() {
 /// Two runs replaced each other's checkpoints.
 #[test]
 fn a_second_run_in_the_folder_of_another_is_refused() {
-    use std::time::{Duration, Instant};
     let fixture = Fixture::new();
-    let endless = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
-    let mut arguments = vec!["train", "--config", "run.toml", "--out", "out"];
-    endless.iter().for_each(|setting| arguments.extend(["--set", setting]));
-    let mut first = Command::new(env!("CARGO_BIN_EXE_fastganseg-train"))
-        .current_dir(fixture.folder.path())
-        .args(&arguments)
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    while !fixture.path("out/curve.csv").exists() && start.elapsed() < Duration::from_secs(120) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut first = start_endless(&fixture, Stdio::null());
     let second = fixture.train("out", &["steps=1"]);
     first.kill().unwrap();
     first.wait().unwrap();

@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
         (None, Some(Architecture::Lite) | None) => Info::of_config(&Config::lite())?,
     };
     if args.json {
-        let failed = |error: serde_json::Error| Error::write("(standard output)".as_ref(), error.into());
+        let failed = |error: serde_json::Error| Error::write(super::STDOUT.as_ref(), error.into());
         super::print(&format!("{}\n", serde_json::to_string_pretty(&info).map_err(failed)?))
     } else {
         super::print(&text(&info))

@@ -117,14 +117,15 @@ fn arguments() -> Result<BTreeMap<String, String>> {
     Ok(BTreeMap::from([("arguments".to_owned(), arguments.join(" "))]))
 }
 
+/// Name of stdout in errors.
+const STDOUT: &str = "(standard output)";
+
 /// Prints to stdout. If its reader has closed it, as `head` does, the rest is left out: that is no error. The signal SIGPIPE
 /// stays ignored, since connections between ranks would raise it, too.
 fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Error::write(Path::new("(standard output)"), error))
-        }
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::write(Path::new(STDOUT), error)),
         _ => Ok(()),
     }
 }
