@@ -150,8 +150,11 @@ fn lite_equals_its_prototype() {
     let (golden, weights) = (read("golden.safetensors"), read("prototype.safetensors"));
 
     let store = nn::VarStore::new(Device::Cpu);
-    let lite = Lite::new(&store.root(), &Config { edge_channels: 0, edge_residual: false, ..Config::lite() })
-        .unwrap();
+    let lite = Lite::new(
+        &store.root(),
+        &Config { edge_channels: 0, edge_residual: false, refiner_channels: 0, ..Config::lite() },
+    )
+    .unwrap();
     let mut used = 0;
     for (name, mut tensor) in store.variables() {
         tensor.copy_(&weights[&prototype_name(&name)]);

@@ -403,7 +403,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecEnum::builder::<Edges>("edges")
                 .nick("Edges")
-                .blurb("How the mask is enlarged from the network's size to that of the picture")
+                .blurb("Enlargement of the mask from the network's size to that of the picture")
                 .mutable_playing()
                 .build(),
             glib::ParamSpecEnum::builder::<Roi>("roi")

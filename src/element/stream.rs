@@ -461,10 +461,7 @@ impl Stream {
         if change.is_some() {
             element.shared().slot.change_applied();
         }
-        let mut held = self.matte.take();
-        if let Some(held) = &mut held {
-            held.set_held();
-        }
+        let held = self.matte.take();
         match self.decide(element, change.is_some() || restart || held.is_none(), buffer, times) {
             Decision::Run => (),
             Decision::Hold | Decision::HoldLate(_) => return Ok(Some((held, Origin::Held))),

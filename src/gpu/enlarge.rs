@@ -9,8 +9,8 @@ use tch::{Device, Kind, Tensor};
 use super::{Argument, ArgumentUse, Mode, PlanCache, RecordableFn};
 use crate::Result;
 use crate::cuda::{Shim, Stream, StreamGuard};
-use crate::image::{PlaneMut, Region};
-use crate::matte::{BoxAverage, DeviceEnlarger, enlarge_on_device};
+use crate::image::PlaneMut;
+use crate::matte::{DeviceEnlarger, enlarge_on_device};
 use crate::model::Role;
 
 /// Frames with the same region before its enlargement is recorded, because regions move from time to time.
@@ -31,13 +31,9 @@ pub struct Gpu {
 #[derive(Debug)]
 struct EnlargeState {
     replays: PlanCache<()>,
-    boxes: Vec<(BoxKey, BoxAverage)>,
     /// Page-locked buffer that alpha is copied to.
     staging: Option<Tensor>,
 }
-
-/// (height, width) of mask and plane.
-type BoxKey = ((i64, i64), (i64, i64));
 
 impl Gpu {
     pub fn new(device: Device, mode: Mode) -> Result<Arc<Self>> {
@@ -53,7 +49,7 @@ impl Gpu {
             _ => None,
         };
         let replays = PlanCache::new(mode, DIRECT_RUNS, MAX_PLANS);
-        let enlarging = Mutex::new(EnlargeState { replays, boxes: Vec::new(), staging: None });
+        let enlarging = Mutex::new(EnlargeState { replays, staging: None });
         Ok(Arc::new(Self { device, stream, shim, enlarging }))
     }
 
@@ -71,30 +67,15 @@ impl DeviceEnlarger for Gpu {
         self.stream.as_ref().map(Stream::enter).transpose()
     }
 
-    fn enlarge(
-        &self,
-        mask: &Tensor,
-        region: Region,
-        guide: Option<&Tensor>,
-        plane: &mut PlaneMut,
-    ) -> Result<()> {
+    fn enlarge(&self, mask: &Tensor, plane: &mut PlaneMut) -> Result<()> {
         let mut enlarging = self.enlarging.lock().unwrap_or_else(PoisonError::into_inner);
-        let EnlargeState { replays, boxes, staging } = &mut *enlarging;
-        let size = (region.height as i64, region.width as i64);
-        let mask_size = mask.size();
-        let mut arguments = vec![Argument::new(mask, ArgumentUse::Model(Role::Input))];
-        if let Some(guide) = guide {
-            let luma = guide.f_narrow(0, region.y as i64, size.0)?.f_narrow(1, region.x as i64, size.1)?;
-            let boxes = boxes_of(boxes, ((mask_size[2], mask_size[3]), size), self.device)?;
-            arguments.push(Argument::new(&luma, ArgumentUse::InPlace));
-            arguments.extend(
-                boxes.tensors().map(|tensor| Argument::new(tensor, ArgumentUse::Model(Role::Constant))),
-            );
-        }
+        let EnlargeState { replays, staging } = &mut *enlarging;
+        let size = (plane.height as i64, plane.width as i64);
+        let arguments = vec![Argument::new(mask, ArgumentUse::Model(Role::Input))];
         let number = (size.0 as u64) << 32 | size.1 as u64;
         let results = replays.run(&(), number, arguments, || recipe(size))?;
         let [alpha] = &results[..] else { return Ok(()) };
-        let count = region.width * region.height;
+        let count = plane.width * plane.height;
         let host_alpha = match (&self.shim, &self.stream) {
             (Some(shim), Some(stream)) => {
                 let staging = page_locked(staging, count, self.device)?;
@@ -112,21 +93,6 @@ impl DeviceEnlarger for Gpu {
     }
 }
 
-fn boxes_of(cache: &mut Vec<(BoxKey, BoxAverage)>, key: BoxKey, device: Device) -> Result<&BoxAverage> {
-    let index = match cache.iter().position(|(other, _)| *other == key) {
-        Some(index) => index,
-        None => {
-            if cache.len() >= MAX_PLANS {
-                cache.remove(0);
-            }
-            let kind = if device == Device::Cpu { Kind::Float } else { Kind::Half };
-            cache.push((key, BoxAverage::new(key.0, key.1, (kind, device))?));
-            cache.len() - 1
-        }
-    };
-    Ok(&cache[index].1)
-}
-
 fn page_locked(staging: &mut Option<Tensor>, count: usize, device: Device) -> Result<&Tensor> {
     if staging.as_ref().is_none_or(|staging| staging.numel() < count) {
         let new = Tensor::f_zeros([count as i64], (Kind::Uint8, Device::Cpu))?.f_pin_memory(device)?;
@@ -136,15 +102,8 @@ fn page_locked(staging: &mut Option<Tensor>, count: usize, device: Device) -> Re
 }
 
 fn recipe(size: (i64, i64)) -> RecordableFn<()> {
-    Box::new(move |(), tensors| {
-        let alpha = match tensors {
-            [mask, luma, rows, columns] => {
-                let boxes = BoxAverage::from_tensors([rows, columns]);
-                enlarge_on_device(mask, size, Some((luma, &boxes)))?
-            }
-            [mask, ..] => enlarge_on_device(mask, size, None)?,
-            [] => return Err(crate::Error::NoReference),
-        };
-        Ok(vec![alpha])
+    Box::new(move |(), tensors| match tensors {
+        [mask, ..] => Ok(vec![enlarge_on_device(mask, size)?]),
+        [] => Err(crate::Error::NoReference),
     })
 }

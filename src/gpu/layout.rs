@@ -87,15 +87,6 @@ impl Layout {
         )?)
     }
 
-    /// Returns luma or green as a view, (H, W) uint8.
-    ///
-    /// # Errors
-    /// An error of libtorch.
-    pub fn guide(&self, bytes: &Tensor) -> Result<Tensor> {
-        let is_rgb = self.format.colors.matrix[0][1] == 0.0 && self.format.colors.matrix[1][0] == 0.0;
-        self.samples(bytes, &self.format.components[usize::from(is_rgb)])
-    }
-
     /// Returns the matrices that crop to `region` and resize to (height, width), in the kind to compute in.
     ///
     /// # Errors

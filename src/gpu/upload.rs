@@ -92,12 +92,6 @@ impl Upload {
             replays.run(&(), layout.hash_value(), arguments, || recipe(layout.clone(), kind))?;
         results.pop().ok_or(crate::Error::NoReference)
     }
-
-    /// Returns luma or green of the present frame, (H, W) uint8 on the device. The next frame overwrites it.
-    pub fn guide(&self) -> Result<Option<Tensor>> {
-        let format = self.format.as_ref().filter(|_| self.uploaded);
-        format.map(|format| format.layout.guide(&format.bytes)).transpose()
-    }
 }
 
 /// Returns the conversion of the bytes with the crop matrices to a picture.

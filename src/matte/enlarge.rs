@@ -2,8 +2,6 @@
 
 //! Bilinear enlargement of 8-bit masks.
 
-use std::ops::Range;
-
 use super::MaskView;
 use crate::Result;
 use crate::image::PlaneMut;
@@ -29,8 +27,6 @@ pub struct LinearAxis {
     first: Vec<usize>,
     /// Weight of the higher source position, in units of 1 / 2^15.
     share: Vec<i16>,
-    /// The same weight, 0 to 1.
-    portion: Vec<f32>,
     /// For each source position, the first destination position whose lower source position is not below it.
     starts: Vec<usize>,
 }
@@ -45,41 +41,13 @@ impl LinearAxis {
         self.size = (from, to);
         self.first.clear();
         self.share.clear();
-        self.portion.clear();
         for position in 0..to {
             let at = ((position as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, (from - 1) as f64);
             self.first.push(at as usize);
             self.share.push((at.fract() * 32767.0).round() as i16);
-            self.portion.push(at.fract() as f32);
         }
         let first = &self.first;
         self.starts = (0..=from).map(|position| first.partition_point(|&it| it < position)).collect();
-    }
-
-    /// Length of the destination axis.
-    pub fn len(&self) -> usize {
-        self.size.1
-    }
-
-    /// The two source positions of a destination position, and the weight of the second, 0 to 1.
-    pub fn between(&self, position: usize) -> (usize, usize, f32) {
-        let first = self.first[position];
-        (first, (first + 1).min(self.size.0 - 1), self.portion[position])
-    }
-
-    /// Interpolates the destination positions `run`; `from` returns the value at a source position.
-    pub fn interpolate(&self, run: &Range<usize>, from: impl Fn(usize) -> f32, out: &mut [f32]) {
-        let mut position = self.first[run.start];
-        let mut x = run.start;
-        while x < run.end {
-            let (a, b) = (from(position), from((position + 1).min(self.size.0 - 1)));
-            let end = self.starts[position + 1].min(run.end);
-            let portions = &self.portion[x..end];
-            for (out, portion) in out[x - run.start..end - run.start].iter_mut().zip(portions) {
-                *out = a + (b - a) * portion;
-            }
-            (x, position) = (end, position + 1);
-        }
     }
 
     /// The first destination position whose lower source position is not below `position`.

@@ -26,10 +26,11 @@ pub use self::expand::MAX_EXPAND;
 pub use self::feather::MAX_FEATHER;
 pub use self::foreground::ForegroundEstimator;
 pub use self::guide::Guide;
-pub(crate) use self::on_device::{BoxAverage, enlarge as enlarge_on_device};
+pub(crate) use self::on_device::enlarge as enlarge_on_device;
 pub use self::post_process::PostProcessor;
+pub(crate) use self::refine::RefinerNetwork;
 pub use self::soft::Matte;
-pub(crate) use self::soft::{DeviceEnlarger, DeviceFrame, mask_planes, object_mask, shrink};
+pub(crate) use self::soft::{DeviceEnlarger, mask_planes, object_mask, shrink};
 pub use self::subsample::subsample;
 use crate::image::{PlaneMut, SamplesMut};
 use crate::{Error, Result};
@@ -58,11 +59,17 @@ pub struct MatteSettings {
 #[cfg_attr(feature = "plugin", derive(glib::Enum), enum_type(name = "GstFastGanSegEdges"))]
 #[repr(i32)]
 pub enum Edges {
-    /// Edges follow those of the frame.
-    #[cfg_attr(feature = "plugin", enum_value(name = "Edges follow those of the picture", nick = "refine"))]
+    /// Edges are refined by the model's network for it, which sees the frame. As `Bilinear` if the model has none.
+    #[default]
+    #[cfg_attr(
+        feature = "plugin",
+        enum_value(
+            name = "Refined by the picture, or bilinear if the model has no refiner",
+            nick = "refine"
+        )
+    )]
     Refine,
     /// Bilinear interpolation.
-    #[default]
     #[cfg_attr(feature = "plugin", enum_value(name = "Bilinear interpolation", nick = "bilinear"))]
     Bilinear,
 }

@@ -8,7 +8,7 @@ use super::MaskView;
 use super::expand::Expander;
 use super::feather::Featherer;
 use super::guide::Guide;
-use super::refine::Refiner;
+use super::refine::EdgeRefiner;
 use super::smooth::History;
 use super::{Edges, Enlarger, MatteSettings};
 use crate::Result;
@@ -20,7 +20,7 @@ use crate::matte::Matte;
 pub struct PostProcessor {
     small: Vec<u8>,
     enlarger: Enlarger,
-    refiner: Refiner,
+    refiner: EdgeRefiner,
     /// Smoothing state by object id.
     histories: Vec<(u8, History)>,
     expander: Expander,
@@ -130,8 +130,8 @@ impl PostProcessor {
         guide: Option<&Guide>,
         plane: &mut PlaneMut,
     ) -> Result<()> {
-        let refines = guide.is_some() && settings.edges == Edges::Refine && !matte.is_reference();
-        if matte.write_on_device(object, refines, plane)? {
+        let refiner = guide.zip(matte.refiner()).filter(|_| settings.edges == Edges::Refine);
+        if refiner.is_none() && matte.write_on_device(object, plane)? {
             return Ok(());
         }
         let region: Region = matte.region_in((plane.width, plane.height));
@@ -139,11 +139,11 @@ impl PostProcessor {
             return plane.fill(0);
         };
         let mut part = matte.clear_outside(region, plane)?;
-        self.enlarger.enlarge(&small, &mut part)?;
-        match guide {
-            Some(guide) if refines => self.refiner.refine(&small, guide, region, &mut part),
-            _ => Ok(()),
-        }
+        let refined = match refiner {
+            Some((guide, network)) => self.refiner.refine(network, &small, guide, region)?,
+            None => None,
+        };
+        self.enlarger.enlarge(&refined.unwrap_or(small), &mut part)
     }
 }
 

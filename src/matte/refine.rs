@@ -1,415 +1,414 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Refinement of edges by a guided filter (He, Sun and Tang, *Guided Image Filtering*, 2013) in its fast form (He
-//! and Sun, *Fast Guided Filter*, 2015). Around each pixel of the small mask, alpha is modelled as a linear
-//! function of luma. The coefficients are enlarged and applied to the luma of the frame.
-//!
-//! Where luma does not explain alpha, this model is only a blurred mask. The less of the variance it explains, the
-//! more weight the bilinearly enlarged mask has. The result is limited to the range of the mask's neighbouring
-//! values, so flat areas do not change.
+//! Refinement of edges: doubles the resolution of a small mask near its edges with a network that sees the luma of the frame.
+//! The rest of the mask is doubled bilinearly.
 
+use std::fmt::Debug;
 use std::ops::Range;
 
-use super::MaskView;
-use super::enlarge::LinearAxis;
-use super::feather::round;
+use tch::Tensor;
+
 use super::guide::Guide;
+use super::{Enlarger, MaskView};
 use crate::Result;
 use crate::image::{PlaneMut, Region};
 
-/// Radius of the window of the linear model, in pixels of the small mask.
-const RADIUS: usize = 1;
-/// Radius of the window whose range of values limits the result, in pixels of the small mask.
-const RANGE_RADIUS: usize = 1;
-/// Range of alpha values (0 to 255) below which a window counts as flat.
-pub(super) const FLAT: u8 = 12;
-/// Variance of luma (0 to 255) that counts as noise; it regularises the fit.
-pub(super) const LUMA_NOISE: f32 = 5.0;
-/// Explained share of the variance: up to the first value the model has weight 0, from the second on weight 1.
-pub(super) const EXPLAINED_RANGE: (f32, f32) = (0.1, 0.5);
-/// Number of enlarged maps: weight, slope, offset, lowest and highest value.
-const MAPS: usize = 5;
+/// A network that refines edges.
+pub(crate) trait RefinerNetwork: Debug + Send + Sync {
+    /// Returns what is to be added to parts of the doubled mask, each (1, 4, H, W), float32, on the CPU: 2x2 pixels for each
+    /// position of its input, (1, 8, H, W), float32, which has those of the doubled mask and of luma in [−1, 1]. Results depend
+    /// on up to [`REACH`] positions around them.
+    fn corrections(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>>;
+}
+
+/// Positions around a result on which it depends.
+pub(crate) const REACH: usize = crate::model::lite::refiner::Refiner::REACH;
+/// Width and height in pixels of the parts of the small mask that are refined or not.
+const PART: (usize, usize) = (4, 24);
+/// Number of parts without an edge between two others that are refined with them: their surroundings overlap.
+const MAX_GAP: usize = 2;
+/// Channels of the network's input and output.
+const CHANNELS: (usize, usize) = (8, 4);
+/// Range of the values of a part and the pixels around it, 0 to 255, from which it has an edge.
+const FLAT: u8 = 12;
+/// Corrections up to this value, of 255, are noise.
+const NOISE: f32 = 1.5;
 
 /// Refines edges; reuses its buffers between frames.
 #[derive(Debug, Default)]
-pub struct Refiner {
-    columns: LinearAxis,
-    rows: LinearAxis,
-    /// Lowest and highest value around each pixel of the mask.
-    lowest: Vec<u8>,
-    highest: Vec<u8>,
-    scratch: Vec<u8>,
-    sums: Vec<u32>,
-    /// Mean luma and mask of each pixel within the bounds.
+pub struct EdgeRefiner {
+    enlarger: Enlarger,
+    doubled: Vec<u8>,
+    columns: Axis,
+    rows: Axis,
     luma: Vec<f32>,
-    mask: Vec<f32>,
-    work: [Vec<f32>; 4],
-    line: Vec<f32>,
-    maps: [Vec<f32>; MAPS],
-    /// The maps of two adjacent rows, at the width of the plane.
-    upper: [Vec<f32>; MAPS],
-    lower: [Vec<f32>; MAPS],
+    input: Vec<f32>,
 }
 
-impl Refiner {
-    /// Refines `plane`, which holds the enlarged `small` and covers `region` of `guide`. Leaves the plane
-    /// unchanged if the region exceeds the guide or the mask was not enlarged.
-    pub fn refine(
-        &mut self,
-        small: &MaskView,
-        guide: &Guide,
-        region: Region,
-        plane: &mut PlaneMut,
-    ) -> Result<()> {
-        let fits = region.x + plane.width <= guide.size().0 && region.y + plane.height <= guide.size().1;
-        if !fits || plane.width < small.width || plane.height < small.height {
-            return Ok(());
-        }
-        self.columns.set(small.width, plane.width);
-        self.rows.set(small.height, plane.height);
-        self.find_ranges(small);
-        let Some(bounds) = self.bounds(small) else { return Ok(()) };
-        self.shrink(guide, region, &bounds, small);
-        self.fit(&bounds);
-        self.apply(small, guide, region, &bounds, plane)
-    }
-
-    fn find_ranges(&mut self, small: &MaskView) {
-        let scratch = &mut self.scratch;
-        extremes(small, &mut self.lowest, scratch, u8::min);
-        extremes(small, &mut self.highest, scratch, u8::max);
-    }
-
-    /// Whether the mask is not flat around a pixel.
-    fn is_edge(&self, index: usize) -> bool {
-        self.highest[index] - self.lowest[index] >= FLAT
-    }
-
-    /// Bounds of the pixels that are needed to refine the edges; `None` if the mask is flat.
-    fn bounds(&self, small: &MaskView) -> Option<Bounds> {
-        let (mut columns, mut rows) = (small.width..0, small.height..0);
-        for y in 0..small.height {
-            let row = y * small.width..(y + 1) * small.width;
-            let Some(first) = row.clone().position(|index| self.is_edge(index)) else { continue };
-            let last = row.clone().rev().position(|index| self.is_edge(index)).unwrap_or_default();
-            columns = columns.start.min(first)..columns.end.max(small.width - last);
-            rows = rows.start.min(y)..y + 1;
-        }
-        let margin = 2 * RADIUS + 1;
-        (rows.start < rows.end).then(|| Bounds {
-            columns: columns.start.saturating_sub(margin)..(columns.end + margin).min(small.width),
-            rows: rows.start.saturating_sub(margin)..(rows.end + margin).min(small.height),
-        })
-    }
-
-    /// Averages luma over the area of each pixel of the small mask.
-    fn shrink(&mut self, guide: &Guide, region: Region, bounds: &Bounds, small: &MaskView) {
-        let (width, height) = (self.columns.len(), self.rows.len());
-        let column = |position: usize| position * width / small.width;
-        let (begin, end) = (column(bounds.columns.start), column(bounds.columns.end));
-        self.luma.clear();
-        self.mask.clear();
-        for y in bounds.rows.clone() {
-            let rows = y * height / small.height..(y + 1) * height / small.height;
-            self.sums.clear();
-            self.sums.resize(end - begin, 0);
-            for row in rows.clone() {
-                let values = guide.row(region.y + row, region.x + begin..region.x + end);
-                self.sums.iter_mut().zip(&*values).for_each(|(sum, &value)| *sum += u32::from(value));
-            }
-            for x in bounds.columns.clone() {
-                let columns = column(x) - begin..column(x + 1) - begin;
-                let count = columns.len() * rows.len();
-                let sum: u32 = self.sums[columns].iter().sum();
-                self.luma.push(sum as f32 / count as f32);
-                self.mask.push(f32::from(small.values[y * small.width + x]));
-            }
-        }
-    }
-
-    /// Computes the coefficients of the linear models.
-    fn fit(&mut self, bounds: &Bounds) {
-        let (width, height) = (bounds.columns.len(), bounds.rows.len());
-        let [mean_luma, mean_mask, luma_luma, luma_mask] = &mut self.work;
-        let [share, slope, offset, scratch, _] = &mut self.maps;
-        let line = &mut self.line;
-        let product = |a: &[f32], b: &[f32], out: &mut Vec<f32>| {
-            out.clear();
-            out.extend(a.iter().zip(b).map(|(a, b)| a * b));
-        };
-        let mut mean = |from: &[f32], to: &mut Vec<f32>, line: &mut Vec<f32>| {
-            mean(from, to, scratch, line, (width, height));
-        };
-        mean(&self.luma, mean_luma, line);
-        mean(&self.mask, mean_mask, line);
-        product(&self.luma, &self.luma, offset);
-        mean(offset, luma_luma, line);
-        product(&self.luma, &self.mask, offset);
-        mean(offset, luma_mask, line);
-        product(&self.mask, &self.mask, offset);
-        mean(offset, share, line);
-        slope.clear();
-        offset.clear();
-        for index in 0..width * height {
-            let (i, p) = (mean_luma[index], mean_mask[index]);
-            let variance = (luma_luma[index] - i * i).max(0.0) + LUMA_NOISE;
-            let spread = (share[index] - p * p).max(0.0) + 1.0;
-            let covariance = luma_mask[index] - i * p;
-            let explained = covariance * covariance / (variance * spread);
-            let trust =
-                ((explained - EXPLAINED_RANGE.0) / (EXPLAINED_RANGE.1 - EXPLAINED_RANGE.0)).clamp(0.0, 1.0);
-            // The slope of the mask at an edge of luma; the least-squares slope would be flatter.
-            let a = covariance / variance / explained.max(EXPLAINED_RANGE.0);
-            slope.push(trust * a);
-            offset.push(trust * (p - a * i));
-            share[index] = trust;
-        }
-        for map in [share, slope, offset] {
-            mean(map, luma_luma, line);
-            std::mem::swap(map, luma_luma);
-        }
-    }
-
-    fn apply(
-        &mut self,
-        small: &MaskView,
-        guide: &Guide,
-        region: Region,
-        bounds: &Bounds,
-        plane: &mut PlaneMut,
-    ) -> Result<()> {
-        let mut runs = Vec::new();
-        let mut current = None;
-        let interpolate = self.columns.len();
-        for map in self.upper.iter_mut().chain(&mut self.lower) {
-            map.resize(interpolate, 0.0);
-        }
-        let mut out = plane.rows()?;
-        for y in 0..self.rows.len() {
-            let Some(out) = out.next() else { break };
-            let (first, second, share) = self.rows.between(y);
-            if current != Some(first) {
-                current = Some(first);
-                runs.clear();
-                self.find_runs(small, (first, second), &mut runs);
-                for run in &runs {
-                    self.enlarge_row(small, bounds, first, run, true);
-                    self.enlarge_row(small, bounds, second, run, false);
-                }
-            }
-            for run in &runs {
-                let luma = guide.row(region.y + y, region.x + run.start..region.x + run.end);
-                self.blend(run.clone(), share, &luma, &mut out[run.clone()]);
-            }
-        }
-        Ok(())
-    }
-
-    /// Finds the columns of the plane that are interpolated from pixels around which the mask is not flat.
-    fn find_runs(&self, small: &MaskView, rows: (usize, usize), runs: &mut Vec<Range<usize>>) {
-        let is_edge =
-            |x: usize| self.is_edge(rows.0 * small.width + x) || self.is_edge(rows.1 * small.width + x);
-        let mut x = 0;
-        while x < small.width {
-            let begin = x;
-            while x < small.width && is_edge(x) {
-                x += 1;
-            }
-            if x > begin {
-                let run = self.columns.start(begin.saturating_sub(1))..self.columns.start(x);
-                match runs.last_mut() {
-                    Some(last) if last.end >= run.start => last.end = run.end,
-                    _ => runs.push(run),
-                }
-            }
-            x += 1;
-        }
-    }
-
-    fn enlarge_row(
-        &mut self,
-        small: &MaskView,
-        bounds: &Bounds,
-        row: usize,
-        run: &Range<usize>,
-        upper: bool,
-    ) {
-        let target = if upper { &mut self.upper } else { &mut self.lower };
-        let start = (row - bounds.rows.start) * bounds.columns.len();
-        let own = |x: usize| start + x - bounds.columns.start;
-        for (map, out) in self.maps[..3].iter().zip(target.iter_mut()) {
-            self.columns.interpolate(run, |position| map[own(position)], &mut out[run.clone()]);
-        }
-        for (map, out) in [&self.lowest, &self.highest].into_iter().zip(&mut target[3..]) {
-            let map = &map[row * small.width..][..small.width];
-            self.columns.interpolate(run, |position| f32::from(map[position]), &mut out[run.clone()]);
-        }
-    }
-
-    fn blend(&self, run: Range<usize>, share: f32, luma: &[u8], out: &mut [u8]) {
-        let count = run.len().min(luma.len());
-        let rows =
-            |map: usize| (&self.upper[map][run.clone()][..count], &self.lower[map][run.clone()][..count]);
-        let maps: [_; MAPS] = std::array::from_fn(rows);
-        let (luma, out) = (&luma[..count], &mut out[..count]);
-        for x in 0..count {
-            let at = |map: usize| {
-                let (a, b) = (maps[map].0[x], maps[map].1[x]);
-                a + (b - a) * share
-            };
-            let bilinear = f32::from(out[x]);
-            let refined = bilinear + at(1) * f32::from(luma[x]) + at(2) - at(0) * bilinear;
-            out[x] = round(refined.max(at(3)).min(at(4))) as u8;
-        }
-    }
-}
-
-/// A rectangle in pixels of the small mask.
-struct Bounds {
+/// Neighbouring parts, in pixels of the small mask.
+#[derive(Debug, PartialEq)]
+struct Strip {
     columns: Range<usize>,
     rows: Range<usize>,
 }
 
-/// Lowest or highest value, as chosen by `pick`, within [`RANGE_RADIUS`] of each pixel.
-fn extremes(small: &MaskView, to: &mut Vec<u8>, scratch: &mut Vec<u8>, pick: impl Fn(u8, u8) -> u8 + Copy) {
-    let MaskView { values, width, height } = *small;
-    scratch.clear();
-    scratch.extend_from_slice(values);
-    for (row, from) in scratch.chunks_exact_mut(width).zip(values.chunks_exact(width)) {
-        for step in 1..=RANGE_RADIUS.min(width - 1) {
-            row[step..].iter_mut().zip(from).for_each(|(out, &value)| *out = pick(*out, value));
-            row.iter_mut().zip(&from[step..]).for_each(|(out, &value)| *out = pick(*out, value));
-        }
-    }
-    to.clear();
-    to.extend_from_slice(scratch);
-    for step in 1..=RANGE_RADIUS.min(height - 1) {
-        let step = step * width;
-        to[step..].iter_mut().zip(&*scratch).for_each(|(out, &value)| *out = pick(*out, value));
-        to.iter_mut().zip(&scratch[step..]).for_each(|(out, &value)| *out = pick(*out, value));
+impl Strip {
+    /// Width and height with the surroundings.
+    fn size(&self) -> (usize, usize) {
+        (self.columns.len() + 2 * REACH, self.rows.len() + 2 * REACH)
     }
 }
 
-/// Mean within [`RADIUS`] of each pixel; windows end at the borders.
-fn mean(
-    from: &[f32],
-    to: &mut Vec<f32>,
-    scratch: &mut Vec<f32>,
-    line: &mut Vec<f32>,
-    (width, height): (usize, usize),
-) {
-    const SCALES: [f32; 2 * RADIUS + 2] = {
-        let mut scales = [0.0; 2 * RADIUS + 2];
-        let mut count = 1;
-        while count < scales.len() {
-            scales[count] = 1.0 / count as f32;
-            count += 1;
+/// The small mask and the luma of its frame.
+struct Frame<'a> {
+    small: MaskView<'a>,
+    guide: Guide<'a>,
+    /// Place of the mask in the guide.
+    region: Region,
+}
+
+impl EdgeRefiner {
+    /// Returns `small` at twice its size with refined edges; `region` is its place in `guide`. `None` if the region exceeds
+    /// the guide or is smaller than the mask.
+    pub fn refine<'a>(
+        &'a mut self,
+        network: &dyn RefinerNetwork,
+        small: &MaskView,
+        guide: &Guide,
+        region: Region,
+    ) -> Result<Option<MaskView<'a>>> {
+        let fits = region.x + region.width <= guide.size().0 && region.y + region.height <= guide.size().1;
+        if !fits || region.width < small.width || region.height < small.height {
+            return Ok(None);
         }
-        scales
-    };
-    let window =
-        |position: usize, length: usize| position.saturating_sub(RADIUS)..(position + RADIUS + 1).min(length);
-    scratch.clear();
-    scratch.resize(from.len(), 0.0);
-    for (row, out) in from.chunks_exact(width).zip(scratch.chunks_exact_mut(width)) {
-        out.copy_from_slice(row);
-        for step in 1..=RADIUS.min(width - 1) {
-            out[step..].iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-            out.iter_mut().zip(&row[step..]).for_each(|(sum, value)| *sum += value);
+        let (width, height) = (2 * small.width, 2 * small.height);
+        self.doubled.resize(width * height, 0);
+        let doubled = &mut PlaneMut { data: &mut self.doubled, width, height, stride: width };
+        self.enlarger.enlarge(small, doubled)?;
+        self.columns.set(region.width, width);
+        self.rows.set(region.height, height);
+        let frame = Frame { small: *small, guide: *guide, region };
+        let strips = strips(small);
+        let inputs = strips.iter().map(|strip| self.input(strip, &frame)).collect::<Result<Vec<_>>>()?;
+        for (strip, correction) in strips.iter().zip(network.corrections(&inputs)?) {
+            self.correct(strip, &correction, small.width)?;
         }
-        for (x, sum) in out.iter_mut().enumerate() {
-            *sum *= SCALES[window(x, width).len()];
+        Ok(Some(MaskView { values: &self.doubled, width, height }))
+    }
+
+    /// Returns the network's input for a strip and its surroundings. Positions beyond the mask repeat its border.
+    fn input(&mut self, strip: &Strip, frame: &Frame) -> Result<Tensor> {
+        let Frame { small, guide, region } = frame;
+        let (width, height) = strip.size();
+        self.input.resize(width * height * CHANNELS.0, 0.0);
+        let within = |start: usize, of: usize| {
+            move |at: usize| (2 * start + at).saturating_sub(2 * REACH).min(2 * of - 1)
+        };
+        let column = within(strip.columns.start, small.width);
+        let row = within(strip.rows.start, small.height);
+        let unit = |value: f32| value * (2.0 / 255.0) - 1.0;
+        let span = self.columns.taps(column(0)).start..self.columns.taps(column(2 * width - 1)).end;
+        for at_y in 0..2 * height {
+            let row = row(at_y);
+            self.luma.clear();
+            self.luma.resize(span.len(), 0.0);
+            for (y, &weight) in self.rows.taps(row).zip(self.rows.weights(row)) {
+                let values = guide.row(region.y + y, region.x + span.start..region.x + span.end);
+                self.luma
+                    .iter_mut()
+                    .zip(&*values)
+                    .for_each(|(sum, &value)| *sum += weight * f32::from(value));
+            }
+            let doubled = &self.doubled[row * 2 * small.width..][..2 * small.width];
+            let positions = &mut self.input[at_y / 2 * width * CHANNELS.0..][..width * CHANNELS.0];
+            for (at, position) in positions.chunks_exact_mut(CHANNELS.0).enumerate() {
+                for dx in 0..2 {
+                    let column = column(2 * at + dx);
+                    let luma = &self.luma[self.columns.taps(column).start - span.start..];
+                    let luma: f32 = luma.iter().zip(self.columns.weights(column)).map(|(a, b)| a * b).sum();
+                    let part = at_y % 2 * 2 + dx;
+                    position[part] = unit(f32::from(doubled[column]));
+                    position[4 + part] = unit(luma);
+                }
+            }
+        }
+        let shape = [1, height, width, CHANNELS.0].map(|length| length as i64);
+        Ok(Tensor::f_from_slice(&self.input)?.f_reshape(shape)?.f_permute([0, 3, 1, 2])?)
+    }
+
+    /// Adds the network's correction to a strip of the doubled mask; the small mask has `width` columns.
+    fn correct(&mut self, strip: &Strip, correction: &Tensor, width: usize) -> Result<()> {
+        let size = strip.size();
+        let correction = correction.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+        let correction = Vec::<f32>::try_from(&correction.f_reshape([-1])?)?;
+        for (y, row) in strip.rows.clone().enumerate() {
+            let from = ((y + REACH) * size.0 + REACH) * CHANNELS.1;
+            let values = correction[from..].chunks_exact(CHANNELS.1);
+            for (column, values) in strip.columns.clone().zip(values) {
+                for (part, value) in values.iter().enumerate() {
+                    let added = 255.0 * value;
+                    if added.abs() > NOISE {
+                        let pixel =
+                            &mut self.doubled[(2 * row + part / 2) * 2 * width + 2 * column + part % 2];
+                        *pixel = (f32::from(*pixel) + added).round() as u8;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The parts of the mask that have edges.
+fn strips(small: &MaskView) -> Vec<Strip> {
+    let mut strips: Vec<Strip> = Vec::new();
+    for y in (0..small.height).step_by(PART.1) {
+        let rows = y..(y + PART.1).min(small.height);
+        for x in (0..small.width).step_by(PART.0) {
+            let columns = x..(x + PART.0).min(small.width);
+            if !has_edge(small, &columns, &rows) {
+                continue;
+            }
+            match strips.last_mut() {
+                Some(last) if last.rows == rows && x <= last.columns.end + MAX_GAP * PART.0 => {
+                    last.columns.end = columns.end;
+                }
+                _ => strips.push(Strip { columns, rows: rows.clone() }),
+            }
         }
     }
-    to.clear();
-    for y in 0..height {
-        let window = window(y, height);
-        let scale = 1.0 / window.len() as f32;
-        line.clear();
-        line.resize(width, 0.0);
-        for row in scratch[window.start * width..window.end * width].chunks_exact(width) {
-            line.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+    strips
+}
+
+/// Whether a part or the pixels around it have an edge.
+fn has_edge(small: &MaskView, columns: &Range<usize>, rows: &Range<usize>) -> bool {
+    let around = |range: &Range<usize>, of: usize| range.start.saturating_sub(1)..(range.end + 1).min(of);
+    let (mut lowest, mut highest) = (u8::MAX, u8::MIN);
+    for y in around(rows, small.height) {
+        for &value in &small.values[y * small.width..][around(columns, small.width)] {
+            (lowest, highest) = (lowest.min(value), highest.max(value));
         }
-        to.extend(line.iter().map(|sum| sum * scale));
+    }
+    highest.saturating_sub(lowest) >= FLAT
+}
+
+/// Resampling along one axis: each destination position is the mean over as much of the source as it covers, at least one
+/// pixel. If the destination is longer, this is linear interpolation.
+#[derive(Debug, Default)]
+struct Axis {
+    /// Length of the source and of the destination.
+    size: (usize, usize),
+    /// First source position of each destination position.
+    first: Vec<usize>,
+    /// Weights of the `taps` source positions from there on, one destination position after the other.
+    weights: Vec<f32>,
+    taps: usize,
+}
+
+impl Axis {
+    fn set(&mut self, from: usize, to: usize) {
+        if self.size == (from, to) {
+            return;
+        }
+        let scale = from as f64 / to as f64;
+        let half = scale.max(1.0) / 2.0;
+        self.size = (from, to);
+        self.taps = ((2.0 * half).ceil() as usize + 1).min(from);
+        self.first.clear();
+        self.weights.clear();
+        for position in 0..to {
+            let centre = (position as f64 + 0.5) * scale;
+            let (start, end) = (centre - half, centre + half);
+            let first = (start.floor().max(0.0) as usize).min(from - self.taps);
+            // What lies beyond the ends belongs to the last pixel there.
+            let clamped = |at: f64| at.clamp(0.0, from as f64);
+            let beyond = [clamped(start) - start, end - clamped(end)];
+            self.first.push(first);
+            for tap in first..first + self.taps {
+                let covered = (end.min(tap as f64 + 1.0) - start.max(tap as f64)).max(0.0);
+                let outside = match tap {
+                    0 if from == 1 => beyond[0] + beyond[1],
+                    0 => beyond[0],
+                    tap if tap + 1 == from => beyond[1],
+                    _ => 0.0,
+                };
+                self.weights.push(((covered + outside) / (2.0 * half)) as f32);
+            }
+        }
+    }
+
+    /// The source positions of a destination position.
+    fn taps(&self, position: usize) -> Range<usize> {
+        let first = self.first[position];
+        first..first + self.taps
+    }
+
+    /// The weights of these positions.
+    fn weights(&self, position: usize) -> &[f32] {
+        &self.weights[position * self.taps..][..self.taps]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matte::Enlarger;
-    use crate::matte::testing::contour;
 
-    const SIZE: (usize, usize) = (96, 48);
+    /// Adds the guide to the mask.
+    #[derive(Debug)]
+    struct Sum;
 
-    /// Enlarges a 12x6 mask with an edge in the middle to 96x48, and refines it by `luma` at (x, y). Returns the
-    /// bilinear and the refined plane.
-    fn refined(luma: impl Fn(usize, usize) -> u8) -> (Vec<u8>, Vec<u8>) {
-        let (width, height) = SIZE;
-        let small: Vec<u8> =
-            (0..72).map(|i| [0, 0, 0, 0, 0, 40, 215, 255, 255, 255, 255, 255][i % 12]).collect();
-        let small = MaskView { values: &small, width: 12, height: 6 };
-        let luma: Vec<u8> = (0..width * height).map(|i| luma(i % width, i / width)).collect();
-        let guide = Guide::bytes(&luma, SIZE, width, 1).unwrap();
+    impl RefinerNetwork for Sum {
+        fn corrections(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+            inputs.iter().map(|input| Ok(input.f_narrow(1, 4, 4)?.f_div_scalar(2.0)?)).collect()
+        }
+    }
+
+    /// Changes nothing.
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl RefinerNetwork for Nothing {
+        fn corrections(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+            inputs.iter().map(|input| Ok(input.f_narrow(1, 4, 4)?.f_zeros_like()?)).collect()
+        }
+    }
+
+    fn doubled(small: &MaskView) -> Vec<u8> {
+        let (width, height) = (2 * small.width, 2 * small.height);
         let mut data = vec![0; width * height];
         let plane = &mut PlaneMut { data: &mut data, width, height, stride: width };
-        Enlarger::default().enlarge(&small, plane).unwrap();
-        let bilinear = plane.data.to_vec();
-        let region = Region { x: 0, y: 0, width, height };
-        Refiner::default().refine(&small, &guide, region, plane).unwrap();
-        (bilinear, data)
+        Enlarger::default().enlarge(small, plane).unwrap();
+        data
+    }
+
+    fn refined(
+        network: &dyn RefinerNetwork,
+        small: &MaskView,
+        luma: &[u8],
+        size: (usize, usize),
+        region: Region,
+    ) -> Option<Vec<u8>> {
+        let guide = Guide::bytes(luma, size, size.0, 1).unwrap();
+        let mut refiner = EdgeRefiner::default();
+        let refined = refiner.refine(network, small, &guide, region).unwrap();
+        refined.map(|refined| {
+            assert_eq!((refined.width, refined.height), (2 * small.width, 2 * small.height));
+            refined.values.to_vec()
+        })
     }
 
     #[test]
-    fn edges_follow_those_of_luma() {
-        for edge in [45, 48, 51] {
-            for (dark, bright) in [(40, 200), (200, 40)] {
-                let (bilinear, after) = refined(|x, _| if x < edge { dark } else { bright });
-                let row = &after[20 * 96..21 * 96];
-                let (wanted, found) = (edge as f64 - 0.5, contour(row));
-                assert!((found - wanted).abs() <= 0.6, "{edge}: {found}");
-                let ramp = |row: &[u8]| row.iter().filter(|&&value| value > 64 && value < 191).count();
-                assert!(ramp(row) < ramp(&bilinear[..96]), "{row:?}");
-            }
+    fn the_network_sees_the_luma_at_each_pixel_of_the_doubled_mask() {
+        // Mid-grey adds nothing. Luma has twice the size of the mask, so that each pixel has a value of its own.
+        let (width, height) = (40, 33);
+        let values: Vec<u8> = (0..width * height).map(|i| 100 + (i % 2 * 50) as u8).collect();
+        let small = MaskView { values: &values, width, height };
+        let size = (2 * width + 3, 2 * height + 5);
+        let region = Region { x: 2, y: 4, width: 2 * width, height: 2 * height };
+        let value = |x: usize, y: usize| 90 + ((x * 7 + y * 13) % 80) as u8;
+        let luma: Vec<u8> = (0..size.0 * size.1).map(|i| value(i % size.0, i / size.0)).collect();
+        let found = refined(&Sum, &small, &luma, size, region).unwrap();
+        for (i, (&found, before)) in found.iter().zip(doubled(&small)).enumerate() {
+            let (x, y) = (i % (2 * width), i / (2 * width));
+            let added = f32::from(value(x + 2, y + 4)) - 127.5;
+            let expected = if added.abs() > NOISE { f32::from(before) + added } else { f32::from(before) };
+            assert!(
+                (f32::from(found) - expected.clamp(0.0, 255.0)).abs() <= 2.0,
+                "({x}, {y}): {found}, {expected}"
+            );
         }
     }
 
     #[test]
-    fn without_an_edge_in_luma_nothing_changes() {
-        let (bilinear, after) = refined(|_, _| 99);
-        assert_eq!(bilinear, after);
-    }
-
-    #[test]
-    fn texture_changes_edges_little_and_flat_areas_not_at_all() {
-        let (bilinear, after) = refined(|x, y| (40 + (x * 7919 + y * 104_729) % 151) as u8);
-        for (i, (a, b)) in bilinear.iter().zip(&after).enumerate() {
-            let x = i % 96;
-            if !(28..68).contains(&x) {
-                assert_eq!(a, b, "at {x}");
-            }
+    fn parts_without_edges_do_not_change() {
+        let (width, height) = (64, 48);
+        // An edge between the seventh and the eighth column of parts.
+        let values: Vec<u8> = (0..width * height).map(|i| if i % width < 28 { 0 } else { 255 }).collect();
+        let small = MaskView { values: &values, width, height };
+        let size = (3 * width, 3 * height);
+        let found = refined(&Sum, &small, &vec![200; size.0 * size.1], size, Region::whole(size)).unwrap();
+        let before = doubled(&small);
+        for (i, (found, before)) in found.iter().zip(&before).enumerate() {
+            let part = i % (2 * width) / (2 * PART.0);
+            assert_eq!(
+                found != before,
+                (6..8).contains(&part) && *before < 255,
+                "column {}",
+                i % (2 * width)
+            );
         }
-        let change: u64 = bilinear.iter().zip(&after).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
-        assert!(change / (48 * 40) < 25, "{change}");
+        let nothing = refined(&Nothing, &small, &vec![9; size.0 * size.1], size, Region::whole(size));
+        assert_eq!(nothing.unwrap(), before);
     }
 
     #[test]
-    fn any_size_and_region_is_safe() {
-        for (w, h, width, height, x, y) in [
-            (1, 1, 1, 1, 0, 0),
-            (1, 1, 5, 3, 2, 1),
-            (3, 2, 7, 5, 1, 2),
-            (5, 5, 4, 9, 0, 0),
-            (2, 7, 3, 7, 9, 9),
+    fn close_parts_are_one_strip() {
+        let (width, height) = (80, 40);
+        let strips_of = |edges: &[(usize, usize)]| {
+            let mut values = vec![0; width * height];
+            edges.iter().for_each(|&(x, y)| values[y * width + x] = 255);
+            let strips = strips(&MaskView { values: &values, width, height });
+            strips.into_iter().map(|strip| (strip.columns, strip.rows)).collect::<Vec<_>>()
+        };
+        assert_eq!(strips_of(&[]), []);
+        assert_eq!(strips_of(&[(12, 5), (28, 5), (60, 5)]), [(8..32, 0..24), (56..64, 0..24)]);
+        // Edges belong to all parts that they touch.
+        assert_eq!(strips_of(&[(79, 39)]), [(76..80, 24..40)]);
+        assert_eq!(strips_of(&[(4, 24)]), [(0..8, 0..24), (0..8, 24..40)]);
+    }
+
+    #[test]
+    fn regions_smaller_than_the_mask_and_those_beyond_the_guide_are_not_refined() {
+        let values = vec![255; 16 * 16];
+        let small = MaskView { values: &values, width: 16, height: 16 };
+        let luma = vec![0; 64 * 64];
+        for (region, is_refined) in [
+            (Region { x: 0, y: 0, width: 64, height: 64 }, true),
+            (Region { x: 10, y: 20, width: 20, height: 20 }, true),
+            (Region { x: 1, y: 0, width: 64, height: 64 }, false),
+            (Region { x: 0, y: 50, width: 20, height: 20 }, false),
+            (Region { x: 0, y: 0, width: 15, height: 64 }, false),
+            (Region { x: 0, y: 0, width: 16, height: 16 }, true),
         ] {
-            let values: Vec<u8> = (0..w * h).map(|i| if i % 2 == 0 { 0 } else { 255 }).collect();
-            let small = MaskView { values: &values, width: w, height: h };
-            let luma: Vec<u8> = (0..8 * 8).map(|i| (i * 37 % 256) as u8).collect();
-            let guide = Guide::bytes(&luma, (8, 8), 8, 1).unwrap();
-            let mut data = vec![100; (width + 2) * height];
-            let plane = &mut PlaneMut { data: &mut data, width, height, stride: width + 2 };
-            Refiner::default().refine(&small, &guide, Region { x, y, width, height }, plane).unwrap();
-            assert!(data.chunks(width + 2).all(|row| row[width..] == [100; 2]));
+            assert_eq!(
+                refined(&Nothing, &small, &luma, (64, 64), region).is_some(),
+                is_refined,
+                "{region:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn masks_of_any_size_are_refined() {
+        for (width, height, scale) in [(1, 1, 3), (3, 1, 2), (17, 16, 2), (5, 40, 7)] {
+            let values: Vec<u8> = (0..width * height).map(|i| [0, 255, 90][i % 3]).collect();
+            let small = MaskView { values: &values, width, height };
+            let size = (scale * width, scale * height);
+            let luma = vec![128; size.0 * size.1];
+            assert_eq!(refined(&Sum, &small, &luma, size, Region::whole(size)).unwrap(), doubled(&small));
+        }
+    }
+
+    #[test]
+    fn resampling_covers_every_source_position_once() {
+        for (from, to) in [(1, 1), (1, 6), (5, 7), (64, 64), (100, 64), (719, 384), (3840, 672), (2, 32)] {
+            let mut axis = Axis::default();
+            axis.set(from, to);
+            let mut shares = vec![0.0; from];
+            for position in 0..to {
+                let taps = || axis.taps(position).zip(axis.weights(position).iter().copied());
+                let sum: f32 = taps().map(|(_, weight)| weight).sum();
+                assert!((sum - 1.0).abs() < 1e-4, "{from} to {to}, {position}: {sum}");
+                taps().for_each(|(at, weight)| shares[at] += weight);
+                let mean: f32 = taps().map(|(at, weight)| at as f32 * weight).sum();
+                let centre = (position as f32 + 0.5) * from as f32 / to as f32 - 0.5;
+                let centre = centre.clamp(0.0, from as f32 - 1.0);
+                assert!((mean - centre).abs() < 0.3, "{from} to {to}, {position}: {mean}, {centre}");
+            }
+            if from >= to {
+                let expected = to as f32 / from as f32;
+                assert!(shares.iter().all(|share| (share - expected).abs() < 1e-3), "{from} to {to}");
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
+use super::refine::RefinerNetwork;
 use super::{Enlarger, MaskView};
 use crate::Result;
 use crate::cuda::StreamGuard;
@@ -25,8 +26,10 @@ pub struct Matte {
     frame: (usize, usize),
     drawn: bool,
     restart: bool,
-    /// The frame on the device of the network; `None` on the CPU.
-    device_frame: Option<DeviceFrame>,
+    /// Enlarges masks on the device of the network; `None` on the CPU.
+    enlarger: Option<Arc<dyn DeviceEnlarger>>,
+    /// Refines edges; `None` if the model cannot.
+    refiner: Option<Arc<dyn RefinerNetwork>>,
 }
 
 /// Enlarges masks on the device of the network, if that is not the CPU.
@@ -34,59 +37,53 @@ pub(crate) trait DeviceEnlarger: std::fmt::Debug + Send + Sync {
     /// Makes the stream of the masks current on this thread while the guard lives.
     fn enter(&self) -> Result<Option<StreamGuard>>;
 
-    /// Enlarges a soft mask (1, 1, h, w) to `plane`, which is the part of the frame at `region`. `guide`, (H, W)
-    /// uint8, covers the whole frame; with it, edges are refined.
-    fn enlarge(
-        &self,
-        mask: &Tensor,
-        region: Region,
-        guide: Option<&Tensor>,
-        plane: &mut PlaneMut,
-    ) -> Result<()>;
-}
-
-/// A frame on the device of the network.
-#[derive(Debug)]
-pub(crate) struct DeviceFrame {
-    pub enlarger: Arc<dyn DeviceEnlarger>,
-    /// Luma or green, (H, W) uint8; valid until the next frame.
-    pub guide: Option<Tensor>,
+    /// Enlarges a soft mask (1, 1, h, w) to `plane`, which is at least as large in both dimensions.
+    fn enlarge(&self, mask: &Tensor, plane: &mut PlaneMut) -> Result<()>;
 }
 
 impl Matte {
     pub(crate) fn new(masks: &Tensor, ids: &[u8], region: Region, frame: (usize, usize)) -> Result<Self> {
         let masks =
             if masks.kind() == Kind::Uint8 { masks.shallow_clone() } else { masks.f_to_kind(Kind::Float)? };
-        Ok(Self { masks, ids: ids.to_vec(), region, frame, drawn: false, restart: false, device_frame: None })
+        Ok(Self {
+            masks,
+            ids: ids.to_vec(),
+            region,
+            frame,
+            drawn: false,
+            restart: false,
+            enlarger: None,
+            refiner: None,
+        })
     }
 
-    /// Sets the frame that is on the device of the network, like the masks.
-    pub(crate) fn with_device_frame(self, device_frame: DeviceFrame) -> Self {
-        Self { device_frame: Some(device_frame), ..self }
+    /// Sets what enlarges masks on the device of the network.
+    pub(crate) fn with_enlarger(self, enlarger: Option<Arc<dyn DeviceEnlarger>>) -> Self {
+        Self { enlarger, ..self }
     }
 
-    /// Marks the matte as that of an earlier frame than the one it is used for.
-    pub fn set_held(&mut self) {
-        if let Some(device_frame) = &mut self.device_frame {
-            device_frame.guide = None;
-        }
+    /// Sets what refines edges.
+    pub(crate) fn with_refiner(self, refiner: Option<Arc<dyn RefinerNetwork>>) -> Self {
+        Self { refiner, ..self }
     }
 
-    /// Writes the alpha of one object, or of all for 0, with the enlarger of the device; with `refines`, edges are
-    /// refined by the frame's luma. Returns false if the caller has to do this on the CPU.
-    pub(crate) fn write_on_device(&self, object: u8, refines: bool, plane: &mut PlaneMut) -> Result<bool> {
-        let Some(DeviceFrame { enlarger, guide }) = &self.device_frame else { return Ok(false) };
+    /// What refines edges. A drawn mask keeps its own.
+    pub(crate) fn refiner(&self) -> Option<&dyn RefinerNetwork> {
+        self.refiner.as_deref().filter(|_| !self.drawn)
+    }
+
+    /// Writes the alpha of one object, or of all for 0, with the enlarger of the device. Returns false if the caller has to do
+    /// this on the CPU.
+    pub(crate) fn write_on_device(&self, object: u8, plane: &mut PlaneMut) -> Result<bool> {
+        let Some(enlarger) = &self.enlarger else { return Ok(false) };
         let _no_grad = tch::no_grad_guard();
         let _current = enlarger.enter()?;
         let region = self.region_in((plane.width, plane.height));
-        let fits = |guide: &Tensor| guide.size() == [plane.height as i64, plane.width as i64];
-        let guide = guide.as_ref().filter(|guide| refines && fits(guide));
-        if is_larger(&self.masks, region) || (refines && guide.is_none()) {
+        if is_larger(&self.masks, region) {
             return Ok(false);
         }
         let Some(mask) = self.mask(Some(object))? else { return Ok(false) };
-        let mut part = self.clear_outside(region, plane)?;
-        enlarger.enlarge(&mask, region, guide, &mut part)?;
+        enlarger.enlarge(&mask, &mut self.clear_outside(region, plane)?)?;
         Ok(true)
     }
 
@@ -108,7 +105,7 @@ impl Matte {
     }
 
     fn enter(&self) -> Result<Option<StreamGuard>> {
-        self.device_frame.as_ref().map_or(Ok(None), |device_frame| device_frame.enlarger.enter())
+        self.enlarger.as_ref().map_or(Ok(None), |enlarger| enlarger.enter())
     }
 
     /// The matte of the reference frame: the reference mask itself.

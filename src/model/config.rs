@@ -91,6 +91,9 @@ pub struct Config {
     /// Whether the stage at full resolution has a residual convolution.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub edge_residual: bool,
+    /// Channels of the refiner of mattes, with affinity matching; 0: no refiner.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refiner_channels: i64,
 }
 
 fn is_zero(value: &i64) -> bool {
@@ -109,6 +112,7 @@ impl Config {
             memory: Memory { frames: 2, every: 5, tokens: 512 },
             edge_channels: 16,
             edge_residual: true,
+            refiner_channels: 32,
         }
     }
 
@@ -123,6 +127,7 @@ impl Config {
             memory: Memory { frames: 0, every: 1, tokens: 0 },
             edge_channels: 0,
             edge_residual: false,
+            refiner_channels: 0,
         }
     }
 
@@ -214,11 +219,14 @@ impl Config {
                 "memory of {memory}: frames must be at most 64, every at least 1, tokens {min_tokens} to {MAX_TOKENS}"
             ));
         }
-        if !(0..=256).contains(&self.edge_channels) || (self.edge_channels > 0 && !affinity) {
-            return refuse(format!(
-                "edge_channels {} must be 0 to 256, and 0 with the global convolution",
-                self.edge_channels
-            ));
+        for (name, channels) in
+            [("edge_channels", self.edge_channels), ("refiner_channels", self.refiner_channels)]
+        {
+            if !(0..=256).contains(&channels) || (channels > 0 && !affinity) {
+                return refuse(format!(
+                    "{name} {channels} must be 0 to 256, and 0 with the global convolution"
+                ));
+            }
         }
         if self.edge_residual && self.edge_channels == 0 {
             return refuse("edge_residual needs edge_channels".into());
@@ -265,6 +273,7 @@ mod tests {
             (Config { temporal_skip: TemporalSkip::Head, ..Config::lite() }, "refine or off"),
             (Config { edge_channels: -1, ..Config::lite() }, "edge_channels -1"),
             (Config { edge_channels: 16, ..Config::resnet50() }, "edge_channels 16"),
+            (Config { refiner_channels: 257, ..lite.clone() }, "refiner_channels 257"),
             (Config { edge_residual: true, ..Config::resnet50() }, "edge_residual"),
         ] {
             let message = config.validate().unwrap_err().to_string();

@@ -24,6 +24,7 @@ mod zero_init;
 
 pub use config::{Architecture, Config, Matching, TemporalSkip};
 pub use lite::Lite;
+use lite::refiner::Refiner;
 pub use resnet50::Resnet50;
 pub use zero_init::zero_init;
 
@@ -199,6 +200,11 @@ pub trait Regressor: layers::Visit + Send + Sync {
     /// Returns the similarity of each position of the last [`step`](Self::step)'s frame to the reference's
     /// objects, (N, 1, H/s, W/s) float32 with s the largest stride of the network. Higher is more similar.
     fn likeness(&self, reference: &Self::Reference, state: &Self::State) -> Result<Tensor>;
+
+    /// Returns the refiner of mattes, if the network has one.
+    fn refiner(&self) -> Option<&Refiner> {
+        None
+    }
 
     /// Converts the trained network to its run-time form (batch normalisation folded). Call it with gradients
     /// disabled.

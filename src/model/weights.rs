@@ -164,16 +164,16 @@ impl Weights {
     /// [`Error::Weights`] naming the first tensor, in alphabetical order, that is missing, unexpected, of another
     /// shape or type, or not finite. The store is then unchanged.
     pub fn fill(&self, store: &VarStore) -> Result<()> {
-        self.container.fill(store, "")
+        self.container.fill(store, &[])
     }
 
-    /// Copies all tensors into `store`, as [`Weights::fill`] does, into a network with an edge stage. Tensors of that stage
-    /// that the file lacks keep their values.
+    /// Copies all tensors into `store`, as [`Weights::fill`] does. Tensors of the edge stage and of the refiner that the file
+    /// lacks keep their values.
     ///
     /// # Errors
     /// As [`Weights::fill`].
-    pub fn fill_without_edge_stage(&self, store: &VarStore) -> Result<()> {
-        self.container.fill(store, "decoder.edge.")
+    pub fn fill_without_optional_parts(&self, store: &VarStore) -> Result<()> {
+        self.container.fill(store, &["decoder.edge.", "refiner."])
     }
 }
 
@@ -297,12 +297,11 @@ impl Container {
     }
 
     /// The file may lack the tensors whose names start with `optional`, unless it is empty.
-    fn fill(&self, store: &VarStore, optional: &str) -> Result<()> {
+    fn fill(&self, store: &VarStore, optional: &[&str]) -> Result<()> {
         let tensors = self.tensors();
         let mut variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
-        if !optional.is_empty() {
-            variables.retain(|name, _| tensors.contains_key(name) || !name.starts_with(optional));
-        }
+        let is_optional = |name: &str| optional.iter().any(|part| name.starts_with(part));
+        variables.retain(|name, _| tensors.contains_key(name) || !is_optional(name));
         let names: BTreeSet<&String> = tensors.keys().chain(variables.keys()).collect();
         for name in names {
             match (tensors.get(name), variables.get(name)) {

@@ -49,7 +49,7 @@ use crate::device::Precision;
 use crate::gpu::{Gpu, Upload};
 use crate::image::{FrameSource, Region};
 use crate::mask::ReferenceMask;
-use crate::matte::{DeviceEnlarger, DeviceFrame, Matte};
+use crate::matte::{DeviceEnlarger, Matte};
 use crate::model::layers::copy_of;
 use crate::model::{Config, Matching};
 use crate::team::TeamGuard;
@@ -659,9 +659,9 @@ impl Tracker {
             None => &masks.f_to_device(Device::Cpu)?,
             Some(_) => masks,
         };
+        let enlarger = self.gpu.clone().map(|gpu| gpu as Arc<dyn DeviceEnlarger>);
         let matte = Matte::new(masks, &self.ids, crop.region, crop.frame)?;
-        let (Some(gpu), Some(upload)) = (&self.gpu, &self.upload) else { return Ok(matte) };
-        Ok(matte.with_device_frame(DeviceFrame { enlarger: gpu.clone(), guide: upload.guide()? }))
+        Ok(matte.with_enlarger(enlarger).with_refiner(self.runner.refiner()))
     }
 
     fn enter(&self) -> Result<(Option<StreamGuard>, Option<TeamGuard>)> {

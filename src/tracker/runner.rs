@@ -6,13 +6,15 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::frame_stats;
 use super::prefetch::{EncodeWorker, PendingEncoding};
 use crate::gpu::{Argument, ArgumentUse, Mode, PlanCache, RecordableFn};
+use crate::matte::RefinerNetwork;
 use crate::model::layers::{RelativeRect, copy_of};
 use crate::model::{Regressor, Role, ShallowClone, Sight};
+use crate::team::TeamGuard;
 use crate::{Error, Result};
 
 /// Output of a step on the device. The host has not waited for it.
@@ -54,6 +56,8 @@ pub trait ModelRunner: Send {
     fn step(&mut self, input: StepInput) -> Result<StepOutput>;
     /// Starts to encode an image for a later step. Returns `None` without a prefetch thread or reference.
     fn prefetch(&self, image: Tensor) -> Option<PrefetchedEncoding>;
+    /// Returns what refines edges, if the model has it.
+    fn refiner(&self) -> Option<Arc<dyn RefinerNetwork>>;
     /// Returns whether there is a prefetch thread.
     fn can_prefetch(&self) -> bool;
     /// Updates the state with the final masks of the last step, see [`Regressor::observe_sights`].
@@ -238,6 +242,11 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
         Some(PrefetchedEncoding(Box::new(prefetcher.encode((image, R::memory_ref(state))))))
     }
 
+    fn refiner(&self) -> Option<Arc<dyn RefinerNetwork>> {
+        self.model.refiner()?;
+        Some(Arc::new(RefinerOf(self.model.clone())))
+    }
+
     fn can_prefetch(&self) -> bool {
         self.prefetcher.is_some()
     }
@@ -295,6 +304,27 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
 
     fn retry(&mut self) -> bool {
         self.replays.retry()
+    }
+}
+
+/// The refiner of a network.
+struct RefinerOf<R>(Arc<R>);
+
+impl<R> std::fmt::Debug for RefinerOf<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("RefinerOf")
+    }
+}
+
+impl<R: Regressor> RefinerNetwork for RefinerOf<R> {
+    fn corrections(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let _no_grad = tch::no_grad_guard();
+        let refiner = self.0.refiner().ok_or(Error::NoReference)?;
+        let (kind, device) = refiner.options();
+        let _team = (device == Device::Cpu).then(TeamGuard::new);
+        let on_device = |input: &Tensor| refiner.forward(&input.f_to_device(device)?.f_to_kind(kind)?);
+        let corrections = inputs.iter().map(on_device).collect::<Result<Vec<_>>>()?;
+        corrections.iter().map(|correction| Ok(correction.f_to_device(Device::Cpu)?)).collect()
     }
 }
 

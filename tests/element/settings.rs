@@ -20,7 +20,7 @@ fn defaults_and_ranges() {
     }
     assert_eq!(element.property::<u32>("inference-interval"), 1);
     for (name, values) in
-        [("edges", ["bilinear", "refine"]), ("late-policy", ["hold", "drop"]), ("roi", ["auto", "off"])]
+        [("edges", ["refine", "bilinear"]), ("late-policy", ["hold", "drop"]), ("roi", ["auto", "off"])]
     {
         let nick = || {
             let value = element.property_value(name);

@@ -269,9 +269,9 @@ mod tests {
     #[test]
     fn the_built_in_model_has_known_costs() {
         let info = Info::of(&Weights::built_in().unwrap()).unwrap();
-        assert_eq!(info.total.parameters, 1_086_443);
+        assert_eq!(info.total.parameters, 1_108_431);
         let names: Vec<_> = info.blocks.iter().map(|block| block.name.as_str()).collect();
-        assert_eq!(names, ["encoder", "matching", "decoder"]);
+        assert_eq!(names, ["encoder", "matching", "decoder", "refiner"]);
         let giga = |macs: f64| (macs / 1e7).round() / 100.0;
         assert_eq!((giga(info.total.drawn as f64), giga(info.total.frame)), (0.87, 0.94), "with memory full");
         assert!(info.metadata.contains_key("licence") && !info.metadata.contains_key("config"));

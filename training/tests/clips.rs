@@ -297,6 +297,20 @@ fn synthetic_objects_jump_before_the_first_predicted_frame() {
 }
 
 #[test]
+fn the_soft_truth_of_synthetic_clips_has_softer_edges() {
+    let photos = Folder::photos(3, "Annotations");
+    let soft_pixels = |soft: bool| {
+        let text = photos.source("b", "") + &format!("[synthetic]\nmotion = 0.0\nsoft_truth = {soft}\n");
+        let soft = |masks: &Tensor| {
+            (masks.gt(0.05).logical_and(&masks.lt(0.95))).sum(Kind::Double).double_value(&[])
+        };
+        clips(&open(&text).unwrap(), 6).iter().map(|[_, masks, _]| soft(masks)).sum::<f64>()
+    };
+    let (outline, alpha) = (soft_pixels(false), soft_pixels(true));
+    assert!(alpha > 1.3 * outline, "{outline} {alpha}");
+}
+
+#[test]
 fn an_absent_object_needs_another_sequence() {
     let folder = Folder::davis(1);
     let plain = PLAIN.replace("reversed = 0.0", "reversed = 0.0\nabsent = 1.0");

@@ -100,7 +100,7 @@ fn info_tells_what_a_file_holds() {
         assert!(text.contains(word), "{word} in {text}");
     }
     let json: serde_json::Value = serde_json::from_str(&bench.printed("info lite --json")).unwrap();
-    assert_eq!(json["total"]["parameters"], 1_086_443);
+    assert_eq!(json["total"]["parameters"], 1_108_431);
     assert_eq!(json["config"]["network_size"], serde_json::json!([192, 336]));
     assert_eq!(json["metadata"]["format"], "1");
     let blocks = json["blocks"].as_array().unwrap();

@@ -51,6 +51,43 @@ fn a_teacher_adds_its_losses_to_the_curve() {
 }
 
 #[test]
+fn refinement_trains_the_refiner_alone() {
+    let fixture = Fixture::new();
+    succeeded(&fixture.train("out", &["steps=1"]));
+    let refiner = ["start_from=out/model.safetensors", "model.refiner_channels=32", "refinement.tiles=6"];
+    let train = |settings: &[&str]| {
+        fixture
+            .train("refined", &[&["data.size=[96, 128]", "report_every=1"], &refiner[..], settings].concat())
+    };
+    succeeded(&train(&["steps=4"]));
+    let curve = fs::read_to_string(fixture.path("refined/curve.csv")).unwrap();
+    for name in ["loss/bilinear", "loss/refined"] {
+        assert!(column(&curve, name).iter().all(|loss| *loss > 0.0), "{curve}");
+    }
+    let weights =
+        |run: &str| tch::Tensor::read_safetensors(fixture.path(run).join("model.safetensors")).unwrap();
+    let before: std::collections::HashMap<_, _> = weights("out").into_iter().collect();
+    let mut trained = 0;
+    for (name, tensor) in weights("refined") {
+        match before.get(&name) {
+            Some(before) => assert!(tensor.equal(before), "{name} was trained"),
+            None => {
+                assert!(name.starts_with("refiner."), "{name}");
+                // The last layer begins with zeros.
+                trained +=
+                    usize::from(name == "refiner.head.weight" && tensor.abs().max().double_value(&[]) > 0.0);
+            }
+        }
+    }
+    assert_eq!(trained, 1);
+
+    failed_with(&train(&["model.refiner_channels=0"]), &["model.refiner_channels"]);
+    failed_with(&train(&["data.size=[64, 96]"]), &["multiples of 32, at least 80"]);
+    failed_with(&train(&["refinement.tiles=0"]), &["refinement.tiles"]);
+    failed_with(&train(&["critics.steps=1"]), &["refinement: remove critics"]);
+}
+
+#[test]
 fn exported_weights_contain_configuration_and_metadata() {
     let fixture = Fixture::new();
     let with_metadata = format!("{}\n[metadata]\nlicence = \"CC0-1.0\"\n", fixture.config());

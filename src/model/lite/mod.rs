@@ -14,6 +14,7 @@ pub mod features;
 mod fused_encoder;
 pub mod matching;
 pub mod memory;
+pub mod refiner;
 mod tokens;
 mod upsample_concat;
 mod window;
@@ -28,6 +29,7 @@ use self::decoder::{Decoder, Inputs};
 use self::features::{EncoderFeatures, Features};
 use self::matching::{Biases, Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
+use self::refiner::Refiner;
 use self::window::Window;
 use super::layers::{RelativeRect, Visit, average_pool, channels_last, resample_part};
 use super::shuffle::unshuffle;
@@ -45,12 +47,14 @@ pub struct Lite {
     pub matching: Matching,
     /// Predicts the mask.
     pub decoder: Decoder,
+    /// Refines mattes.
+    pub refiner: Option<Refiner>,
     config: Config,
     /// Number of tokens of frames that are remembered from now on.
     memory_tokens: AtomicI64,
 }
 
-visit_fields!(Lite: encoder, matching, decoder);
+visit_fields!(Lite: encoder, matching, decoder, refiner);
 
 // SAFETY: only `Tensor` is not `Sync`, and libtorch may run a network on several threads as long as nothing writes to its
 // weights. Nothing does after `prepare`; during training, one thread has the network.
@@ -129,6 +133,10 @@ impl Lite {
             encoder: Backbone::new(&(path / "encoder"), config)?,
             matching: Matching::new(&(path / "matching"), config),
             decoder: Decoder::new(&(path / "decoder"), config)?,
+            refiner: match config.refiner_channels {
+                0 => None,
+                _ => Some(Refiner::new(&(path / "refiner"), config)?),
+            },
             config: config.clone(),
             memory_tokens: AtomicI64::new(config.memory.tokens),
         })
@@ -435,6 +443,10 @@ impl Regressor for Lite {
         Ok(likeness.f_to_kind(Kind::Float)?)
     }
 
+    fn refiner(&self) -> Option<&Refiner> {
+        self.refiner.as_ref()
+    }
+
     fn fold(&mut self) -> Result<()> {
         self.encoder.fold()
     }
@@ -442,6 +454,7 @@ impl Regressor for Lite {
     fn pack(&mut self, factors: Factors) -> Result<bool> {
         self.matching.pack(factors)?;
         self.decoder.pack(factors)?;
+        self.refiner.iter_mut().try_for_each(|refiner| refiner.pack(factors))?;
         self.encoder.pack(factors)
     }
 }

@@ -44,7 +44,7 @@ fn parameter_counts_match_the_design() {
         variables.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, x)| x.numel()).sum()
     };
     assert_eq!(count("decoder.edge."), 6_948);
-    assert_eq!(count(""), 1_086_443);
+    assert_eq!(count(""), 1_108_431);
     assert_eq!(count("encoder."), 534_464);
 }
 
@@ -57,7 +57,7 @@ fn large_variant_parameter_counts_match_the_design() {
     };
     // ResNet-50 of torchvision up to layer3, and MobileNetV2 up to block 3.
     assert_eq!(count("encoder."), 8_558_480);
-    assert_eq!(count(""), 10_352_571);
+    assert_eq!(count(""), 10_374_559);
 }
 
 #[test]

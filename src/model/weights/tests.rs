@@ -364,13 +364,16 @@ fn parts_of_the_edge_stage_may_be_missing() {
         let folder = Folder::new();
         save(&folder.path(), &network(&part), &part, &BTreeMap::default(), Kind::Float).unwrap();
         let weights = Weights::open(&folder.path()).unwrap();
-        weights.fill_without_edge_stage(&network(&whole)).unwrap();
+        weights.fill_without_optional_parts(&network(&whole)).unwrap();
         assert_eq!(weights.fill(&network(&whole)).is_ok(), part == whole);
     }
     let folder = Folder::new();
     save(&folder.path(), &network(&whole), &whole, &BTreeMap::default(), Kind::Float).unwrap();
     let weights = Weights::open(&folder.path()).unwrap();
-    assert!(weights.fill_without_edge_stage(&network(&config(0, false))).is_err(), "tensors without a place");
+    assert!(
+        weights.fill_without_optional_parts(&network(&config(0, false))).is_err(),
+        "tensors without a place"
+    );
 }
 
 #[test]

@@ -19,8 +19,8 @@ pub struct Layer {
     /// (1, 3, H, W), premultiplied by alpha.
     picture: Tensor,
     /// (1, 1, H, W).
-    alpha: Tensor,
-    /// (1, 1, H, W), the ground truth.
+    pub alpha: Tensor,
+    /// (1, 1, H, W), the outline.
     pub mask: Tensor,
 }
 

@@ -159,6 +159,7 @@ impl SyntheticClips {
             bends: Bends::draw(frames, settings, random)?,
             colour,
             scene_colour: if same_colour { colour } else { Colour::draw(settings.colour, random) },
+            soft_truth: settings.soft_truth,
             shutter: match random.chance(settings.motion_blur) {
                 true => random.uniform(settings.shutter[0], settings.shutter[1]),
                 false => 0.0,
@@ -197,6 +198,8 @@ struct Scene {
     scene_colour: Colour,
     /// Exposure time as a fraction of the frame interval.
     shutter: f64,
+    /// Whether the true mask is the object's alpha.
+    soft_truth: bool,
 }
 
 impl Scene {
@@ -213,7 +216,7 @@ impl Scene {
         }
         let layer = Layer::soft(&self.object, &self.colour, frame, size, self.shutter)?;
         image = layer.over(&self.scene_colour.apply(&image)?)?;
-        let mut mask = layer.mask;
+        let mut mask = if self.soft_truth { layer.alpha } else { layer.mask };
         if let (true, Some(layer)) = (self.in_front, &second) {
             image = layer.over(&image)?;
             mask = layer.hide(&mask)?;

@@ -13,10 +13,10 @@ use fastganseg_training::occlusion::{Case, Cover, MAX_FRAMES_TO_FIND, measure};
 use fastganseg_training::report::{check_output, table, write_csv};
 use fastganseg_training::simulated_user::FirstMask;
 use fastganseg_training::{Error, Result};
-use gstfastganseg::matte::{self, MatteSettings};
+use gstfastganseg::matte::MatteSettings;
 
 use super::model::Model;
-use super::{Data, Processes, arguments, frame_bar, print, share};
+use super::{Data, Edges, Processes, arguments, frame_bar, print, share};
 
 /// Runs a model on a data set, writes its masks, and scores them.
 ///
@@ -105,15 +105,6 @@ enum Method {
     Frozen,
 }
 
-/// Enlargement of masks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Edges {
-    /// Edges follow those of the frame
-    Refine,
-    /// Bilinear
-    Bilinear,
-}
-
 fn loop_frames(text: &str) -> std::result::Result<usize, String> {
     match text.parse() {
         Ok(frames) if frames != 1 && frames != 2 => Ok(frames),
@@ -148,8 +139,7 @@ impl Args {
         let edges = match self.edges {
             None if self.frame_threading => return Ok(Box::new(Threaded::new(tracker))),
             None => return Ok(Box::new(tracker)),
-            Some(Edges::Refine) => matte::Edges::Refine,
-            Some(Edges::Bilinear) => matte::Edges::Bilinear,
+            Some(edges) => edges.into(),
         };
         let settings = MatteSettings { edges, smoothing: self.smoothing, ..MatteSettings::default() };
         Ok(Box::new(PostProcessed::new(tracker, settings)))

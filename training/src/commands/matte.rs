@@ -2,16 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use fastganseg_training::Result;
 use fastganseg_training::distributed::Ranks;
 use fastganseg_training::matte::{Matter, score_mattes, sequences};
 use fastganseg_training::report::{check_output, write_rows};
 use fastganseg_training::score::MatteScore;
-use gstfastganseg::matte::{self, MatteSettings};
+use gstfastganseg::matte::MatteSettings;
 
 use super::model::Model;
-use super::{frame_bar, print, share};
+use super::{Edges, frame_bar, print, share};
 
 /// Makes mattes of videos whose alpha is known, and prints their errors.
 ///
@@ -41,21 +40,12 @@ pub struct Args {
     model: Model,
 
     /// Enlargement of the network's mask, as in the element
-    #[arg(long, value_enum, default_value_t = Edges::Bilinear)]
+    #[arg(long, value_enum, default_value_t = Edges::Refine)]
     edges: Edges,
 
     /// Smoothing of alpha over time, 0 to 1
     #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, value_parser = share)]
     smoothing: f64,
-}
-
-/// Enlargement of masks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Edges {
-    /// Edges follow those of the picture
-    Refine,
-    /// Bilinear, as the element does by default
-    Bilinear,
 }
 
 /// Name, factor and value of a measure.
@@ -78,10 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut matter = match args.mattes {
         Some(_) => None,
         None => {
-            let edges = match args.edges {
-                Edges::Refine => matte::Edges::Refine,
-                Edges::Bilinear => matte::Edges::Bilinear,
-            };
+            let edges = args.edges.into();
             let settings = MatteSettings { edges, smoothing: args.smoothing, ..MatteSettings::default() };
             Some(Matter::new(args.model.tracker(false, &ranks)?, settings))
         }

@@ -18,11 +18,30 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use fastganseg_training::dataset::{Dataset, Selection};
 use fastganseg_training::distributed::{Ranks, launch};
 use fastganseg_training::train::TrainConfig;
 use fastganseg_training::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// Enlargement of the network's mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Edges {
+    /// Edges are refined by the model's network for it, as the element does by default
+    Refine,
+    /// Bilinear interpolation
+    Bilinear,
+}
+
+impl From<Edges> for gstfastganseg::matte::Edges {
+    fn from(edges: Edges) -> Self {
+        match edges {
+            Edges::Refine => Self::Refine,
+            Edges::Bilinear => Self::Bilinear,
+        }
+    }
+}
 
 /// Selection of sequences.
 #[derive(Debug, clap::Args)]

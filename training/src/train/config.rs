@@ -13,6 +13,7 @@ use super::adam::{Betas, Rates};
 use super::critics::CriticSettings;
 use super::distillation::Distillation;
 use super::objective::Loss;
+use super::refinement::Refinement;
 use super::schedule::Schedule;
 use super::validate::Validation;
 use crate::check::{Checked, MAX_THREADS, at_least_one, count, must, not_negative, positive};
@@ -74,6 +75,9 @@ pub struct TrainConfig {
     /// Distillation from a teacher; absent = none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation: Option<Distillation>,
+    /// Trains the refiner alone; absent = everything but the refiner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refinement: Option<Refinement>,
     /// The critics; absent = supervised training only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critics: Option<CriticSettings>,
@@ -214,6 +218,14 @@ impl TrainConfig {
         self.device.parse::<DeviceChoice>().map_err(|error| error.to_string())?;
         if let Some(distillation) = &self.distillation {
             distillation.check()?;
+        }
+        if let Some(refinement) = &self.refinement {
+            refinement.check(&self.data.sizes())?;
+            must(self.model.refiner_channels > 0, "refinement: set model.refiner_channels above 0")?;
+            must(
+                self.critics.is_none() && self.distillation.is_none(),
+                "refinement: remove critics and distillation",
+            )?;
         }
         if let Some(critics) = &self.critics {
             for size in self.data.sizes() {

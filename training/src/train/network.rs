@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use gstfastganseg::torch::model::layers::channels_last;
+use gstfastganseg::torch::model::lite::refiner::Refiner;
 use gstfastganseg::torch::model::weights::{self, Weights};
 use gstfastganseg::torch::model::{Architecture, Lite, Matching, Resnet50};
 use tch::nn;
@@ -45,12 +46,24 @@ impl Network {
         };
         match (&config.start_from, &config.backbone) {
             _ if !load => {}
-            (Some(path), _) => Weights::of_model(path)?.fill_without_edge_stage(store)?,
+            (Some(path), _) => Weights::of_model(path)?.fill_without_optional_parts(store)?,
             (None, Some(path)) => load_backbone(path, store, config.model.architecture)?,
             (None, None) => {}
         }
         kernels_channels_last(store)?;
         Ok(network)
+    }
+
+    /// Returns the refiner.
+    ///
+    /// # Errors
+    /// If the network has none.
+    pub fn refiner(&self) -> Result<&Refiner> {
+        let refiner = match self {
+            Self::Lite(network) => network.refiner.as_ref(),
+            Self::Resnet50(_) => None,
+        };
+        Ok(refiner.ok_or_else(|| gstfastganseg::Error::Config("the network has no refiner".into()))?)
     }
 
     /// Predicts all frames of a batch.

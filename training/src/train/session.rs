@@ -108,7 +108,10 @@ impl Session {
         let network = Network::new(&store, config, &options, first)?;
         let mut trained = store.variables();
         trained.retain(|name, variable| {
-            let trained = variable.requires_grad() && !(frozen_encoder && name.starts_with("encoder."));
+            let of_refiner = name.starts_with("refiner.");
+            let is_part = of_refiner == config.refinement.is_some();
+            let trained =
+                variable.requires_grad() && is_part && !(frozen_encoder && name.starts_with("encoder."));
             let _ = variable.set_requires_grad(trained);
             trained
         });

@@ -10,6 +10,7 @@ use super::critics::{CriticStats, Critics};
 use super::distillation::Teacher;
 use super::network::Network;
 use super::objective::Supervised;
+use super::refinement::halved;
 use super::window::UnrollOptions;
 use crate::Result;
 use crate::clips::Batch;
@@ -48,6 +49,9 @@ pub struct StepLosses {
     /// Whether a rank is to stop.
     pub stop: bool,
 }
+
+/// Name of a part of the objective, its value with its weight, and without.
+type Part = (&'static str, Tensor, Tensor);
 
 /// Limit of the Wasserstein estimates and penalties. A critic with gradients of norm about 1, which the penalty
 /// enforces, stays far below it.
@@ -116,6 +120,51 @@ impl Trainer {
                 losses.critics(&stats);
             }
         }
+        let (parts, masks) = match &config.refinement {
+            Some(settings) => {
+                let masks = tch::no_grad(|| self.network.unroll(&halved(last)?, &self.options))?;
+                let masks = masks.logits.f_sigmoid()?;
+                let refined = settings.refine(self.network.refiner()?, &masks, last, self.options.kind)?;
+                losses.add("loss/bilinear", refined.bilinear.double_value(&[]));
+                (vec![("refined", refined.loss.shallow_clone(), refined.loss)], refined.masks)
+            }
+            None => self.objective(config, last, schedule, &mut losses)?,
+        };
+        if gradients {
+            let parameters = self.adam.parameters();
+            for (name, weighted, _) in &parts {
+                let gradients = Tensor::f_run_backward(&[weighted], &parameters, true, false)?;
+                losses.add(format!("gradient/{name}"), norm(&self.averaged(gradients)?)?);
+            }
+        }
+        let weighted: Vec<&Tensor> = parts.iter().map(|(_, weighted, _)| weighted).collect();
+        let total = Tensor::f_stack(&weighted, 0)?.f_sum(Kind::Float)?;
+        self.adam.zero_gradients();
+        self.reducer.prepare(&total)?;
+        total.f_backward()?;
+        self.has_changed = true;
+        let norm = self.adam.step(schedule)?;
+
+        let total = total.double_value(&[]);
+        losses.add("loss/total", total);
+        for (name, _, loss) in &parts {
+            let name = if *name == "supervised" { "cross_entropy" } else { name };
+            losses.add(format!("loss/{name}"), loss.double_value(&[]));
+        }
+        losses.add("gradient/total", norm);
+        losses.share(&self.ranks, stop)?;
+        losses.masks = Some(masks.f_detach()?);
+        Ok(losses)
+    }
+
+    /// Returns the parts of the regressor's objective for a batch, after the critics' steps on it, and the soft masks.
+    fn objective(
+        &mut self,
+        config: &TrainConfig,
+        last: &Batch,
+        schedule: f64,
+        losses: &mut StepLosses,
+    ) -> Result<(Vec<Part>, Tensor)> {
         let frames = last.images.size()[0] - 2;
         let unrolled = self.network.unroll(last, &self.options)?;
         let logits = &unrolled.logits;
@@ -144,35 +193,11 @@ impl Trainer {
             parts.push(("distillation", weighted, masks));
             losses.add("loss/distillation_keys", keys.double_value(&[]));
         }
-        if gradients {
-            let parameters = self.adam.parameters();
-            for (name, weighted, _) in &parts {
-                let gradients = Tensor::f_run_backward(&[weighted], &parameters, true, false)?;
-                losses.add(format!("gradient/{name}"), norm(&self.averaged(gradients)?)?);
-            }
-        }
-        let weighted: Vec<&Tensor> = parts.iter().map(|(_, weighted, _)| weighted).collect();
-        let total = Tensor::f_stack(&weighted, 0)?.f_sum(Kind::Float)?;
-        self.adam.zero_gradients();
-        self.reducer.prepare(&total)?;
-        total.f_backward()?;
-        self.has_changed = true;
-        let norm = self.adam.step(schedule)?;
-
-        let total = total.double_value(&[]);
-        losses.add("loss/total", total);
-        for (name, _, loss) in &parts {
-            let name = if *name == "supervised" { "cross_entropy" } else { name };
-            losses.add(format!("loss/{name}"), loss.double_value(&[]));
-        }
         if let Some(matte) = &supervised.matte {
             losses.add("loss/matte", matte.double_value(&[]));
         }
         losses.add("region_similarity", supervised.region.double_value(&[]));
-        losses.add("gradient/total", norm);
-        losses.share(&self.ranks, stop)?;
-        losses.masks = Some(masks.f_detach()?);
-        Ok(losses)
+        Ok((parts, masks))
     }
 
     /// Returns the means over all ranks of gradients of the regressor, of which some may be undefined.

@@ -40,6 +40,9 @@ pub struct Synthetic {
     pub lighting: f64,
     /// Probability of a clip with a moving shadow.
     pub shadow: f64,
+    /// Whether the true mask is the alpha with which the object is composed over its background, and not its outline, which
+    /// has harder edges.
+    pub soft_truth: bool,
 }
 
 impl Default for Synthetic {
@@ -60,6 +63,7 @@ impl Default for Synthetic {
             defocus: 0.15,
             lighting: 0.0,
             shadow: 0.0,
+            soft_truth: false,
         }
     }
 }

@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
+"""Copies the refiner of a model into another one of the same kind.
+
+    copy_refiner.py MODEL FROM OUT
+
+OUT is MODEL, exported in half precision or in int8, with the refiner of FROM in half precision; a refiner that MODEL has is
+replaced. FROM is the model of a run with `[refinement]`, whose configuration becomes the metadata `refiner_training_config`.
+Needs numpy.
+"""
+
+import json
+import sys
+
+import numpy as np
+from average_weights import read, tensor, write
+
+METADATA = "__metadata__"
+
+
+def main(arguments):
+    if len(arguments) != 3:
+        sys.exit(__doc__)
+    (model, data), (source, source_data) = (read(path) for path in arguments[:2])
+    config, source_config = (json.loads(header[METADATA]["config"]) for header in (model, source))
+    if not source_config.get("refiner_channels"):
+        sys.exit(f"{arguments[1]} has no refiner: give the model of a run with [refinement]")
+    config["refiner_channels"] = source_config["refiner_channels"]
+    metadata = model[METADATA] | {
+        "config": json.dumps(config, separators=(",", ":")),
+        "refiner_training_config": source[METADATA]["training_config"],
+    }
+    header, out = {METADATA: metadata}, bytearray()
+
+    def add(name, dtype, shape, values):
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(out), len(out) + len(values)]}
+        out.extend(values)
+
+    # Tensors of larger elements come first, so that all are aligned.
+    of_model = [(name, entry) for name, entry in model.items() if name != METADATA and not name.startswith("refiner.")]
+    of_refiner = [(name, entry) for name, entry in source.items() if name.startswith("refiner.")]
+    is_byte = {name: entry["dtype"] == "I8" for name, entry in of_model}
+    for name, entry in (item for item in of_model if not is_byte[item[0]]):
+        add(name, entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])])
+    for name, entry in of_refiner:
+        add(name, "F16", entry["shape"], tensor(source, source_data, name).astype(np.float16).tobytes())
+    for name, entry in (item for item in of_model if is_byte[item[0]]):
+        add(name, entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])])
+    write(arguments[2], header, out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
