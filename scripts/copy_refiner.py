@@ -5,8 +5,8 @@
     copy_refiner.py MODEL FROM OUT
 
 OUT is MODEL, exported in half precision or in int8, with the refiner of FROM in half precision; a refiner that MODEL has is
-replaced. FROM is the model of a run with `[refinement]`, whose configuration becomes the metadata `refiner_training_config`.
-Needs numpy.
+replaced. FROM is the model of a run with `[refinement]`, whose configuration becomes the metadata `refiner_training_config`,
+or another model with such a refiner. Needs numpy.
 """
 
 import json
@@ -16,6 +16,7 @@ import numpy as np
 from average_weights import read, tensor, write
 
 METADATA = "__metadata__"
+REFINER_CONFIG = "refiner_training_config"
 
 
 def main(arguments):
@@ -25,10 +26,13 @@ def main(arguments):
     config, source_config = (json.loads(header[METADATA]["config"]) for header in (model, source))
     if not source_config.get("refiner_channels"):
         sys.exit(f"{arguments[1]} has no refiner: give the model of a run with [refinement]")
+    for key in ("matching", "width"):
+        if config[key] != source_config[key]:
+            sys.exit(f"{key} is {config[key]} in {arguments[0]}, and {source_config[key]} in {arguments[1]}")
     config["refiner_channels"] = source_config["refiner_channels"]
     metadata = model[METADATA] | {
         "config": json.dumps(config, separators=(",", ":")),
-        "refiner_training_config": source[METADATA]["training_config"],
+        REFINER_CONFIG: source[METADATA].get(REFINER_CONFIG, source[METADATA]["training_config"]),
     }
     header, out = {METADATA: metadata}, bytearray()
 

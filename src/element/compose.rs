@@ -529,10 +529,7 @@ impl Composer {
         let Self { post_processor, alpha_reader, alphas, scratch, blender, unpacked, input, .. } = self;
         let background = match &self.background {
             Some(background) if matte.is_some() || alpha_reader.is_some() || request.hides_all => background,
-            _ => {
-                post_processor.restart();
-                return Ok(buffer);
-            }
+            _ => return Ok(buffer),
         };
         let (width, height) = (input.width() as usize, input.height() as usize);
         alphas.resize(width * height, 0);
@@ -540,7 +537,6 @@ impl Composer {
             let frame = Frame::from_buffer_ref_readable(&buffer, input)?;
             let mut plane = PlaneMut { data: alphas, width, height, stride: width };
             if matte.is_none() && request.hides_all {
-                post_processor.restart();
                 plane.fill(0)?;
             } else {
                 let guide = frame::guide(&frame);
@@ -599,13 +595,9 @@ fn tints(
     alphas: &mut Vec<u8>,
 ) -> Result<Vec<([u8; 3], u8)>, ProcessError> {
     alphas.clear();
-    let Some(matte) = matte else {
-        post_processor.restart();
-        return Ok(Vec::new());
-    };
+    let Some(matte) = matte else { return Ok(Vec::new()) };
     let chosen = |id: &u8| settings.object == 0 || settings.object == *id;
     let ids: Vec<u8> = matte.object_ids().iter().copied().filter(chosen).collect();
-    post_processor.keep_objects(&ids);
     alphas.resize(ids.len() * width * height, 0);
     for (&id, data) in ids.iter().zip(alphas.chunks_exact_mut(width * height)) {
         let mut plane = PlaneMut { data, width, height, stride: width };

@@ -209,7 +209,7 @@ impl Segmenter {
         if !seeded && restart {
             tracker.restart()?;
         }
-        let (mut matte, presence, confidence) = match reference_mask {
+        let (matte, presence, confidence) = match reference_mask {
             Some(mask) => (Matte::from_mask(mask)?, Presence::Seen, 1.0),
             None => {
                 let matte = tracker.step_from(&mut view, prefetched)?;
@@ -221,9 +221,6 @@ impl Segmenter {
                 (matte, tracker.presence(), tracker.confidence())
             }
         };
-        if seeded || restart {
-            matte.set_restart();
-        }
         let time = Some(begun.elapsed());
         let objects = objects(tracker, reference_mask.map(|mask| (&**mask, view.size())));
         Ok(FrameResult { matte: Some(matte), seeded, presence, objects, confidence, time })

@@ -42,7 +42,6 @@ pub struct Settings {
     pub invert: bool,
     pub feather: f64,
     pub expand: f64,
-    pub smoothing: f64,
     pub edges: Edges,
     pub roi: Roi,
     pub quality: Quality,
@@ -81,7 +80,6 @@ impl Default for Settings {
             invert: false,
             feather: 0.0,
             expand: 0.0,
-            smoothing: 0.0,
             edges: Edges::default(),
             roi: Roi::default(),
             quality: Quality::default(),
@@ -110,7 +108,6 @@ impl Settings {
             invert: self.invert,
             feather: self.feather,
             expand: self.expand,
-            smoothing: self.smoothing,
             edges: self.edges,
         }
     }
@@ -165,7 +162,6 @@ impl Settings {
             "invert" => self.invert = get(value),
             "feather" => self.feather = get(value),
             "expand" => self.expand = get(value),
-            "smoothing" => self.smoothing = get(value),
             "edges" => self.edges = get(value),
             "roi" => self.roi = get(value),
             "quality" => self.quality = get(value),
@@ -202,7 +198,6 @@ impl Settings {
             "invert" => self.invert.to_value(),
             "feather" => self.feather.to_value(),
             "expand" => self.expand.to_value(),
-            "smoothing" => self.smoothing.to_value(),
             "edges" => self.edges.to_value(),
             "roi" => self.roi.to_value(),
             "quality" => self.quality.to_value(),
@@ -388,15 +383,6 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .blurb("Pixels by which the mask grows; negative values shrink it")
                 .minimum(-MAX_EDGE_PIXELS)
                 .maximum(MAX_EDGE_PIXELS)
-                .default_value(0.0)
-                .controllable()
-                .mutable_playing()
-                .build(),
-            glib::ParamSpecDouble::builder("smoothing")
-                .nick("Smoothing")
-                .blurb("Weight of the previous mask where nothing moves, which reduces flicker (0 = off)")
-                .minimum(0.0)
-                .maximum(1.0)
                 .default_value(0.0)
                 .controllable()
                 .mutable_playing()

@@ -100,8 +100,8 @@ impl Line {
 }
 
 impl Enlarger {
-    /// Enlarges `small` to the size of `plane`, which is at least as large in both dimensions. At the same size,
-    /// the mask is copied.
+    /// Interpolates `small` at the pixels of `plane`. At the same size, the mask is copied. A plane of less than half the size
+    /// misses pixels.
     pub fn enlarge(&mut self, small: &MaskView, plane: &mut PlaneMut) -> Result<()> {
         if (small.width, small.height) == (plane.width, plane.height) {
             return plane.copy(small.values);
@@ -165,7 +165,8 @@ mod tests {
     fn every_size_matches_bilinear_interpolation() {
         let small: Vec<u8> = (0..7 * 5).map(|i| [0, 0, 255, 13, 200, 0][i * i % 6]).collect();
         let mut enlarger = Enlarger::default();
-        for (width, height) in [(7, 5), (8, 5), (7, 6), (13, 21), (100, 9), (64, 64), (9, 77)] {
+        for (width, height) in [(7, 5), (8, 5), (7, 6), (13, 21), (100, 9), (64, 64), (9, 77), (5, 3), (4, 9)]
+        {
             let mut data = vec![1; width * height];
             let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
             enlarger.enlarge(&MaskView { values: &small, width: 7, height: 5 }, &mut plane).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Mattes and their post-processing: object selection, enlargement, temporal smoothing, growth, feathering,
+//! Mattes and their post-processing: object selection, enlargement, growth, feathering,
 //! threshold, inversion, labels; and the colours of soft edges and of the background. Planes are 8-bit, 0 (transparent)
 //! to 255 (opaque).
 
@@ -14,7 +14,6 @@ mod guide;
 mod on_device;
 mod post_process;
 mod refine;
-mod smooth;
 mod soft;
 mod subsample;
 #[cfg(test)]
@@ -28,7 +27,7 @@ pub use self::foreground::ForegroundEstimator;
 pub use self::guide::Guide;
 pub(crate) use self::on_device::enlarge as enlarge_on_device;
 pub use self::post_process::PostProcessor;
-pub(crate) use self::refine::RefinerNetwork;
+pub(crate) use self::refine::{RefinerNetwork, refiner_input};
 pub use self::soft::Matte;
 pub(crate) use self::soft::{DeviceEnlarger, mask_planes, object_mask, shrink};
 pub use self::subsample::subsample;
@@ -48,8 +47,6 @@ pub struct MatteSettings {
     pub feather: f64,
     /// Growth of the matte in pixels of the plane, up to [`MAX_EXPAND`]; negative values shrink it.
     pub expand: f64,
-    /// Strength of temporal smoothing where nothing moves, 0 to 1.
-    pub smoothing: f64,
     /// Enlargement from the network's size to that of the frame.
     pub edges: Edges,
 }

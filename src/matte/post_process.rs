@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Post-processing of a small matte into a plane, in this order: enlargement and refinement, temporal smoothing,
-//! growth, feathering, threshold, inversion. Smoothing comes early, because it compares the network's results of
-//! consecutive frames. The threshold comes late, because its hard edges must not be softened again.
+//! Post-processing of a small matte into a plane, in this order: enlargement and refinement, growth, feathering,
+//! threshold, inversion. The threshold comes late, because its hard edges must not be softened again.
 
 use super::MaskView;
 use super::expand::Expander;
 use super::feather::Featherer;
 use super::guide::Guide;
 use super::refine::EdgeRefiner;
-use super::smooth::History;
 use super::{Edges, Enlarger, MatteSettings};
 use crate::Result;
 use crate::image::{PlaneMut, Region};
@@ -21,8 +19,6 @@ pub struct PostProcessor {
     small: Vec<u8>,
     enlarger: Enlarger,
     refiner: EdgeRefiner,
-    /// Smoothing state by object id.
-    histories: Vec<(u8, History)>,
     expander: Expander,
     featherer: Featherer,
     /// Intermediate planes.
@@ -30,19 +26,8 @@ pub struct PostProcessor {
 }
 
 impl PostProcessor {
-    /// Discards the smoothing state.
-    pub fn restart(&mut self) {
-        self.histories.clear();
-    }
-
-    /// Discards the smoothing state of all objects but `ids`.
-    pub fn keep_objects(&mut self, ids: &[u8]) {
-        self.histories.retain(|(id, _)| ids.contains(id));
-    }
-
     /// Writes the alpha of `matte` according to the settings; without a matte, the plane becomes opaque. `guide`
-    /// is the frame of the matte. Without a guide of the plane's size, edges are not refined, and smoothing
-    /// detects motion only by changes of the matte.
+    /// is the present frame. Without a guide of the plane's size, edges are not refined.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) if the plane has too little data for its size, or an error of
@@ -54,11 +39,7 @@ impl PostProcessor {
         guide: Option<&Guide>,
         plane: &mut PlaneMut,
     ) -> Result<()> {
-        let Some(matte) = matte else {
-            self.restart();
-            return plane.fill(255);
-        };
-        self.keep_objects(&[settings.object]);
+        let Some(matte) = matte else { return plane.fill(255) };
         self.write_object(settings, matte, settings.object, guide, plane)
     }
 
@@ -77,25 +58,17 @@ impl PostProcessor {
         let (width, height) = (plane.width, plane.height);
         drop(plane.rows()?);
         let guide = guide.filter(|guide| guide.size() == (width, height));
-        let smooths = settings.smoothing > 0.0;
         let (expands, feathers) = (settings.expand != 0.0, settings.feather > 0.0);
-        if !smooths {
-            self.histories.retain(|(id, _)| *id != object);
-        }
 
-        if !(smooths || expands || feathers) {
+        if !(expands || feathers) {
             self.enlarge(settings, matte, object, guide, plane)?;
         } else {
             let [mut first, mut second] = std::mem::take(&mut self.scratch);
             first.resize(width * height, 0);
             let packed = &mut PlaneMut { data: &mut first, width, height, stride: width };
             self.enlarge(settings, matte, object, guide, packed)?;
-            let mut values = MaskView { values: &first, width, height };
-            let Self { histories, expander, featherer, .. } = self;
-            if smooths {
-                let history = history_of(histories, object);
-                values.values = history.smooth(values, guide, settings.smoothing, matte.is_restart());
-            }
+            let values = MaskView { values: &first, width, height };
+            let Self { expander, featherer, .. } = self;
             match (expands, feathers) {
                 (false, false) => plane.copy(values.values)?,
                 (true, false) => expander.expand(values, settings.expand, plane)?,
@@ -145,12 +118,4 @@ impl PostProcessor {
         };
         self.enlarger.enlarge(&refined.unwrap_or(small), &mut part)
     }
-}
-
-fn history_of(histories: &mut Vec<(u8, History)>, object: u8) -> &mut History {
-    let index = histories.iter().position(|(id, _)| *id == object).unwrap_or_else(|| {
-        histories.push((object, History::default()));
-        histories.len() - 1
-    });
-    &mut histories[index].1
 }

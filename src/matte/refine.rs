@@ -15,6 +15,11 @@ use crate::image::{PlaneMut, Region};
 
 /// A network that refines edges.
 pub(crate) trait RefinerNetwork: Debug + Send + Sync {
+    /// Whether several parts of a mask are refined in less time than all of it.
+    fn takes_parts(&self) -> bool {
+        true
+    }
+
     /// Returns what is to be added to parts of the doubled mask, each (1, 4, H, W), float32, on the CPU: 2x2 pixels for each
     /// position of its input, (1, 8, H, W), float32, which has those of the doubled mask and of luma in [−1, 1]. Results depend
     /// on up to [`REACH`] positions around them.
@@ -33,6 +38,12 @@ const CHANNELS: (usize, usize) = (8, 4);
 const FLAT: u8 = 12;
 /// Corrections up to this value, of 255, are noise.
 const NOISE: f32 = 1.5;
+
+/// Shape of the network's input for a whole mask.
+pub(crate) fn refiner_input(height: i64, width: i64) -> [i64; 4] {
+    let border = 2 * REACH as i64;
+    [1, CHANNELS.0 as i64, height + border, width + border]
+}
 
 /// Refines edges; reuses its buffers between frames.
 #[derive(Debug, Default)]
@@ -88,7 +99,10 @@ impl EdgeRefiner {
         self.columns.set(region.width, width);
         self.rows.set(region.height, height);
         let frame = Frame { small: *small, guide: *guide, region };
-        let strips = strips(small);
+        let strips = match network.takes_parts() {
+            true => strips(small),
+            false => vec![Strip { columns: 0..small.width, rows: 0..small.height }],
+        };
         let inputs = strips.iter().map(|strip| self.input(strip, &frame)).collect::<Result<Vec<_>>>()?;
         for (strip, correction) in strips.iter().zip(network.corrections(&inputs)?) {
             self.correct(strip, &correction, small.width)?;
@@ -252,6 +266,8 @@ impl Axis {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Config;
+    use crate::model::lite::refiner::Refiner;
 
     /// Adds the guide to the mask.
     #[derive(Debug)]
@@ -384,9 +400,72 @@ mod tests {
             let values: Vec<u8> = (0..width * height).map(|i| [0, 255, 90][i % 3]).collect();
             let small = MaskView { values: &values, width, height };
             let size = (scale * width, scale * height);
-            let luma = vec![128; size.0 * size.1];
-            assert_eq!(refined(&Sum, &small, &luma, size, Region::whole(size)).unwrap(), doubled(&small));
+            let luma = vec![200; size.0 * size.1];
+            let brighter: Vec<u8> = doubled(&small).iter().map(|value| value.saturating_add(73)).collect();
+            let found = refined(&Sum, &small, &luma, size, Region::whole(size)).unwrap();
+            let has_edges = width * height > 1;
+            let expected = if has_edges { &brighter } else { &doubled(&small) };
+            assert!(found.iter().zip(expected).all(|(a, b)| a.abs_diff(*b) <= 1), "{width}x{height}");
         }
+    }
+
+    /// Trained weights and the code that trains them fit only if both give the network the same input.
+    #[test]
+    fn a_network_refines_as_in_training() {
+        #[derive(Debug)]
+        struct Random(std::sync::Mutex<Refiner>);
+
+        impl RefinerNetwork for Random {
+            fn corrections(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+                inputs.iter().map(|input| self.0.lock().unwrap().forward(input)).collect()
+            }
+        }
+
+        let _guard = tch::no_grad_guard();
+        let store = tch::nn::VarStore::new(tch::Device::Cpu);
+        let network = Refiner::new(&store.root(), &Config { width: 0.25, ..Config::lite() }).unwrap();
+        let network = Random(network.into());
+        for (at, (_, mut tensor)) in (1..).zip(std::collections::BTreeMap::from_iter(store.variables())) {
+            let count = tensor.numel() as i64;
+            let values = (Tensor::arange(count, (tch::Kind::Float, tch::Device::Cpu)) * f64::from(at)).sin();
+            tensor.copy_(&(values * 0.15).reshape_as(&tensor));
+        }
+        let (width, height) = (72, 56);
+        let values: Vec<u8> = (0..width * height)
+            .map(|i| {
+                let (x, y) = ((i % width) as f64 - 34.0, (i / width) as f64 - 26.0);
+                ((20.0 - x.hypot(y)) * 40.0 + 128.0).clamp(0.0, 255.0) as u8
+            })
+            .collect();
+        let size = (2 * width, 2 * height);
+        let luma: Vec<u8> = (0..size.0 * size.1).map(|i| (i * 31 % 199) as u8).collect();
+        let small = MaskView { values: &values, width, height };
+        let found = refined(&network, &small, &luma, size, Region::whole(size)).unwrap();
+
+        let tensor = |values: &[u8], (width, height): (usize, usize)| {
+            let shape = [1, 1, height as i64, width as i64];
+            Tensor::from_slice(values).to_kind(tch::Kind::Float).reshape(shape) / 255.0
+        };
+        let (doubled, input) =
+            Refiner::input(&tensor(&values, (width, height)), &tensor(&luma, size)).unwrap();
+        let correction = Refiner::in_place(&network.0.lock().unwrap().forward(&input).unwrap()).unwrap();
+        let expected = ((doubled + correction).clamp(0.0, 1.0) * 255.0).reshape([-1]);
+        let expected = Vec::<f32>::try_from(&expected).unwrap();
+        let mut refined_pixels = 0;
+        for strip in strips(&small) {
+            // In training, positions near the border of a tile are not used.
+            let inner = |x: usize, y: usize| {
+                (REACH..width - REACH).contains(&x) && (REACH..height - REACH).contains(&y)
+            };
+            let places = strip.rows.flat_map(|y| strip.columns.clone().map(move |x| (x, y)));
+            for (x, y) in places.filter(|&(x, y)| inner(x, y)) {
+                let at = 2 * y * size.0 + 2 * x;
+                let difference = (f32::from(found[at]) - expected[at]).abs();
+                assert!(difference <= 3.0, "({x}, {y}): {} and {}", found[at], expected[at]);
+                refined_pixels += 1;
+            }
+        }
+        assert!(refined_pixels > 500, "{refined_pixels}");
     }
 
     #[test]

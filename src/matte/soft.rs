@@ -25,7 +25,6 @@ pub struct Matte {
     /// Width and height of the frame that `region` is part of.
     frame: (usize, usize),
     drawn: bool,
-    restart: bool,
     /// Enlarges masks on the device of the network; `None` on the CPU.
     enlarger: Option<Arc<dyn DeviceEnlarger>>,
     /// Refines edges; `None` if the model cannot.
@@ -45,16 +44,7 @@ impl Matte {
     pub(crate) fn new(masks: &Tensor, ids: &[u8], region: Region, frame: (usize, usize)) -> Result<Self> {
         let masks =
             if masks.kind() == Kind::Uint8 { masks.shallow_clone() } else { masks.f_to_kind(Kind::Float)? };
-        Ok(Self {
-            masks,
-            ids: ids.to_vec(),
-            region,
-            frame,
-            drawn: false,
-            restart: false,
-            enlarger: None,
-            refiner: None,
-        })
+        Ok(Self { masks, ids: ids.to_vec(), region, frame, drawn: false, enlarger: None, refiner: None })
     }
 
     /// Sets what enlarges masks on the device of the network.
@@ -114,27 +104,12 @@ impl Matte {
         let ids: Vec<u8> = mask.objects().iter().map(|object| object.id).collect();
         let frame = (mask.width(), mask.height());
         let matte = Self::new(&mask_planes(mask)?, &ids, Region::whole(frame), frame)?;
-        Ok(Self { drawn: true, restart: true, ..matte })
+        Ok(Self { drawn: true, ..matte })
     }
 
     /// Object ids of the reference mask.
     pub fn object_ids(&self) -> &[u8] {
         &self.ids
-    }
-
-    /// Whether this is the first frame after a new reference or a restart, and independent of earlier frames.
-    pub fn is_restart(&self) -> bool {
-        self.restart
-    }
-
-    /// Marks the matte as that of the first frame after a new reference or a restart.
-    pub fn set_restart(&mut self) {
-        self.restart = true;
-    }
-
-    /// Whether this is the reference mask itself, not a result of the network.
-    pub fn is_reference(&self) -> bool {
-        self.drawn
     }
 
     /// Writes the soft alpha, 0 to 255, of one object, or of all for `None` and `Some(0)`, resized bilinearly to

@@ -168,7 +168,7 @@ impl Weights {
     }
 
     /// Copies all tensors into `store`, as [`Weights::fill`] does. Tensors of the edge stage and of the refiner that the file
-    /// lacks keep their values.
+    /// lacks keep their values. A refiner that the network lacks is left out.
     ///
     /// # Errors
     /// As [`Weights::fill`].
@@ -305,6 +305,7 @@ impl Container {
         let names: BTreeSet<&String> = tensors.keys().chain(variables.keys()).collect();
         for name in names {
             match (tensors.get(name), variables.get(name)) {
+                (Some(_), None) if !optional.is_empty() && name.starts_with("refiner.") => {}
                 (Some(tensor), Some(variable)) => self.check(name, tensor, variable)?,
                 (None, Some(variable)) => {
                     let shape = variable.size();

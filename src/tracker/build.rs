@@ -23,7 +23,7 @@ use crate::cuda::Shim;
 use crate::device::{self, Precision};
 use crate::gpu::{Gpu, Mode, Upload};
 use crate::malloc;
-use crate::matte::DeviceEnlarger;
+use crate::matte::{DeviceEnlarger, refiner_input};
 use crate::model::layers::channels_last;
 use crate::model::weights::{LARGE, LITE, Weights};
 use crate::model::{NetworkVisitor, Prepared, Regressor, Sight, prepare_packed};
@@ -222,6 +222,10 @@ impl Tracker {
             // Each length of the memory is recorded separately, so recorded steps need the memory to fill.
             let times = self.run_on(&image, &mask, steps, self.runner.reuses_memory())?;
             time = times.last().copied().unwrap_or_default();
+        }
+        if let Some(refiner) = self.runner.refiner() {
+            refiner
+                .corrections(&[Tensor::f_zeros(refiner_input(height, width), (Kind::Float, Device::Cpu))?])?;
         }
         self.runner.clear();
         Ok(time)

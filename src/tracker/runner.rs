@@ -317,11 +317,18 @@ impl<R> std::fmt::Debug for RefinerOf<R> {
 }
 
 impl<R: Regressor> RefinerNetwork for RefinerOf<R> {
+    fn takes_parts(&self) -> bool {
+        // On a GPU, one call is faster than many, and cuDNN searches for the fastest algorithm for every new size.
+        self.0.refiner().is_some_and(|refiner| refiner.options().1 == Device::Cpu)
+    }
+
     fn corrections(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let _no_grad = tch::no_grad_guard();
-        let refiner = self.0.refiner().ok_or(Error::NoReference)?;
+        let Some(refiner) = self.0.refiner() else {
+            return Err(Error::Config("the network has no refiner".into()));
+        };
         let (kind, device) = refiner.options();
-        let _team = (device == Device::Cpu).then(TeamGuard::new);
+        let _team = refiner.is_packed().then(TeamGuard::new);
         let on_device = |input: &Tensor| refiner.forward(&input.f_to_device(device)?.f_to_kind(kind)?);
         let corrections = inputs.iter().map(on_device).collect::<Result<Vec<_>>>()?;
         corrections.iter().map(|correction| Ok(correction.f_to_device(Device::Cpu)?)).collect()

@@ -53,7 +53,6 @@ fn gst_inspect_shows_every_property() {
         ("invert", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
         ("feather", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
         ("expand", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
-        ("smoothing", "controllable, changeable in NULL, READY, PAUSED or PLAYING state"),
         ("edges", "changeable in NULL, READY, PAUSED or PLAYING state"),
         ("roi", "changeable only in NULL or READY state"),
         ("network-width", "changeable only in NULL or READY state"),

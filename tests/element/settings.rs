@@ -14,7 +14,7 @@ use crate::util::*;
 fn defaults_and_ranges() {
     let element = element();
     let default = |name: &str| element.find_property(name).unwrap().default_value().clone();
-    for name in ["feather", "expand", "smoothing"] {
+    for name in ["feather", "expand"] {
         assert_eq!(default(name).get::<f64>().unwrap(), 0.0, "{name}");
         assert_eq!(element.property::<f64>(name), 0.0, "{name}");
     }
@@ -37,7 +37,7 @@ fn defaults_and_ranges() {
         let spec = spec.downcast::<glib::ParamSpecDouble>().unwrap();
         (spec.minimum(), spec.maximum())
     };
-    assert_eq!(range("smoothing"), (0.0, 1.0));
+    assert_eq!(range("threshold"), (0.0, 1.0));
     assert_eq!(range("feather").0, 0.0);
     assert_eq!(range("expand").0, -range("expand").1);
 }
@@ -46,7 +46,7 @@ fn defaults_and_ranges() {
 fn matte_settings_are_controlled_per_buffer() {
     let (_files, element) = masked(disc);
     for (name, later) in
-        [("feather", 2.0), ("expand", -3.0), ("smoothing", 0.25), ("inference-interval", 5.0)]
+        [("feather", 2.0), ("expand", -3.0), ("threshold", 0.25), ("inference-interval", 5.0)]
     {
         let source = gst_controller::InterpolationControlSource::new();
         source.set_mode(gst_controller::InterpolationMode::None);
@@ -58,7 +58,7 @@ fn matte_settings_are_controlled_per_buffer() {
     let (mut harness, info) = mask_output(&element);
     let now = || {
         let value = |name: &str| element.property::<f64>(name);
-        (value("feather"), value("expand"), value("smoothing"), element.property::<u32>("inference-interval"))
+        (value("feather"), value("expand"), value("threshold"), element.property::<u32>("inference-interval"))
     };
     values(&mut harness, frame(&info, 1));
     assert_eq!(now(), (1.0, 1.0, 1.0, 1));

@@ -253,9 +253,9 @@ fn covers_are_reported_by_case_and_in_the_mean() {
     assert!(single.contains("two sequences"), "{single}");
     let other = bench.complaint("eval --data data --method frozen --cover black");
     assert!(other.contains("--method model"), "{other}");
-    for option in ["--sheet-frames 3", "--bare-sheets", "--smoothing 0.5"] {
+    for option in ["--sheet-frames 3", "--bare-sheets", "--edges refine"] {
         let complaint = bench.complaint(&format!("eval {MODEL} --cover black {option}"));
-        assert!(complaint.contains("--cover") && complaint.contains(&option[..9]), "{complaint}");
+        assert!(complaint.contains("--cover") && complaint.contains(&option[..7]), "{complaint}");
     }
     for name in ["a", "b"] {
         // Frames without an annotation are compared with the masks of a run without the cover.
@@ -290,7 +290,6 @@ fn methods_need_an_output_folder_and_their_own_options() {
         ("--method frozen --memory-frames 2", "--memory-frames needs"),
         ("--method frozen --precision float32", "--precision needs"),
         ("--method frozen --roi off", "--roi needs"),
-        ("--edges refine --smoothing 5", "0 to 1"),
         ("--loop 2", "at least 3"),
     ] {
         let complaint = bench.complaint(&format!("eval --data data --out out {options}"));

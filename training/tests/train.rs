@@ -81,8 +81,10 @@ fn refinement_trains_the_refiner_alone() {
     }
     assert_eq!(trained, 1);
 
+    let without_start = ["model.refiner_channels=32", "refinement.tiles=6", "data.size=[96, 128]"];
+    failed_with(&fixture.train("other", &without_start), &["set start_from"]);
     failed_with(&train(&["model.refiner_channels=0"]), &["model.refiner_channels"]);
-    failed_with(&train(&["data.size=[64, 96]"]), &["multiples of 32, at least 80"]);
+    failed_with(&train(&["data.size=[64, 96]"]), &["multiples of 32, at least 96"]);
     failed_with(&train(&["refinement.tiles=0"]), &["refinement.tiles"]);
     failed_with(&train(&["critics.steps=1"]), &["refinement: remove critics"]);
 }

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Visit, double};
-use super::super::packed::Factors;
+use super::super::packed::{self, Factors};
 use super::super::shuffle::{shuffle, unshuffle};
 use crate::{Result, visit_fields};
 
@@ -20,6 +20,7 @@ pub struct Refiner {
     a: Conv,
     b: Conv,
     head: Conv,
+    packed: bool,
 }
 
 visit_fields!(Refiner: fuse, a, b, head);
@@ -46,6 +47,7 @@ impl Refiner {
             a: conv("a", channels, channels),
             b: conv("b", channels, channels),
             head,
+            packed: false,
         })
     }
 
@@ -85,11 +87,17 @@ impl Refiner {
         (self.head.weight.kind(), self.head.weight.device())
     }
 
+    /// Returns whether the weights are packed.
+    pub fn is_packed(&self) -> bool {
+        self.packed
+    }
+
     /// Packs the weights for faster inference; they must not change afterwards.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn pack(&mut self, factors: Factors) -> Result<()> {
+        self.packed = packed::fits(&self.head.weight);
         [&mut self.fuse, &mut self.a, &mut self.b, &mut self.head]
             .into_iter()
             .try_for_each(|conv| conv.pack(factors))

@@ -374,6 +374,9 @@ fn parts_of_the_edge_stage_may_be_missing() {
         weights.fill_without_optional_parts(&network(&config(0, false))).is_err(),
         "tensors without a place"
     );
+    let without_refiner = network(&Config { refiner_channels: 0, ..whole.clone() });
+    weights.fill_without_optional_parts(&without_refiner).unwrap();
+    assert!(weights.fill(&without_refiner).is_err());
 }
 
 #[test]

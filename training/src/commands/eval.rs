@@ -16,7 +16,7 @@ use fastganseg_training::{Error, Result};
 use gstfastganseg::matte::MatteSettings;
 
 use super::model::Model;
-use super::{Data, Edges, Processes, arguments, frame_bar, print, share};
+use super::{Data, Edges, Processes, arguments, frame_bar, print};
 
 /// Runs a model on a data set, writes its masks, and scores them.
 ///
@@ -42,10 +42,6 @@ pub struct Args {
     /// [default: bilinear, then the most probable object of each pixel]
     #[arg(long, value_enum)]
     edges: Option<Edges>,
-
-    /// Smoothing of alpha over time, 0 to 1, with `--edges`
-    #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, requires = "edges", value_parser = share)]
-    smoothing: f64,
 
     /// Prefetch each frame, like the element with frame-threading
     #[arg(long, conflicts_with = "edges")]
@@ -77,7 +73,7 @@ pub struct Args {
 
     /// Instead of scoring, cover frames in the middle of every sequence and report how the tracker recovers. Only
     /// the first frame needs an annotation
-    #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',', conflicts_with_all = ["out", "edges", "smoothing", "frame_threading", "loop_frames", "confidence", "first", "sheet_frames", "bare_sheets"])]
+    #[arg(long, value_enum, value_name = "COVER,...", value_delimiter = ',', conflicts_with_all = ["out", "edges", "frame_threading", "loop_frames", "confidence", "first", "sheet_frames", "bare_sheets"])]
     cover: Vec<Cover>,
 
     /// Numbers of covered frames, one run for each
@@ -141,7 +137,7 @@ impl Args {
             None => return Ok(Box::new(tracker)),
             Some(edges) => edges.into(),
         };
-        let settings = MatteSettings { edges, smoothing: self.smoothing, ..MatteSettings::default() };
+        let settings = MatteSettings { edges, ..MatteSettings::default() };
         Ok(Box::new(PostProcessed::new(tracker, settings)))
     }
 }

@@ -10,7 +10,7 @@ use fastganseg_training::score::MatteScore;
 use gstfastganseg::matte::MatteSettings;
 
 use super::model::Model;
-use super::{Edges, frame_bar, print, share};
+use super::{Edges, frame_bar, print};
 
 /// Makes mattes of videos whose alpha is known, and prints their errors.
 ///
@@ -25,7 +25,7 @@ pub struct Args {
     data: PathBuf,
 
     /// Score the existing mattes DIR/SEQUENCE/FRAME.png instead of those of a model
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "Model", "edges", "smoothing"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "Model", "edges"])]
     mattes: Option<PathBuf>,
 
     /// Also write the mattes, OUT/SEQUENCE/FRAME.png
@@ -42,10 +42,6 @@ pub struct Args {
     /// Enlargement of the network's mask, as in the element
     #[arg(long, value_enum, default_value_t = Edges::Refine)]
     edges: Edges,
-
-    /// Smoothing of alpha over time, 0 to 1
-    #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, value_parser = share)]
-    smoothing: f64,
 }
 
 /// Name, factor and value of a measure.
@@ -69,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
         Some(_) => None,
         None => {
             let edges = args.edges.into();
-            let settings = MatteSettings { edges, smoothing: args.smoothing, ..MatteSettings::default() };
+            let settings = MatteSettings { edges, ..MatteSettings::default() };
             Some(Matter::new(args.model.tracker(false, &ranks)?, settings))
         }
     };

@@ -99,11 +99,6 @@ impl Recipe {
     }
 }
 
-/// Parses a number from 0 to 1.
-fn share(text: &str) -> std::result::Result<f64, String> {
-    text.parse().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "give 0 to 1".into())
-}
-
 /// Number of processes.
 #[derive(Debug, clap::Args)]
 pub struct Processes {

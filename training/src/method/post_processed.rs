@@ -37,7 +37,6 @@ impl PostProcessed {
 
 impl Propagator for PostProcessed {
     fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
-        self.post_processor.restart();
         self.tracker.start(picture, labels)
     }
 

@@ -223,8 +223,12 @@ impl TrainConfig {
             refinement.check(&self.data.sizes())?;
             must(self.model.refiner_channels > 0, "refinement: set model.refiner_channels above 0")?;
             must(
-                self.critics.is_none() && self.distillation.is_none(),
-                "refinement: remove critics and distillation",
+                self.critics.is_none() && self.distillation.is_none() && self.validation.is_none(),
+                "refinement: remove critics, distillation and validation, which does not score mattes",
+            )?;
+            must(
+                self.start_from.is_some(),
+                "refinement: set start_from to the network whose masks are refined",
             )?;
         }
         if let Some(critics) = &self.critics {

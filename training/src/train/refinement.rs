@@ -15,6 +15,8 @@ use crate::clips::Batch;
 
 /// Height and width of a tile, in pixels of the masks.
 const TILE: i64 = 40;
+/// Minimum height and width of clips: two tiles, in multiples of 32.
+const MIN_SIDE: i64 = 96;
 /// Range of the values around a pixel, 0 to 1, from which it belongs to an edge.
 const EDGE: f64 = 0.05;
 /// Purpose of the random numbers in [`Batch::draw`], beyond those of the regressor's frames.
@@ -22,12 +24,12 @@ const DRAWS: i64 = 1 << 19;
 /// Random numbers of a clip: share of green in the guide, contrast, brightness, inversion.
 const NUMBERS: i64 = 4;
 
-/// Settings of the training of the refiner, `[refinement]` in a training configuration. The other weights are frozen. The clips
-/// have twice the size at which they enter the network.
+/// Settings of the training of the refiner, `[refinement]` in a training configuration. The other weights are frozen, and
+/// `[loss]` is not used. The clips have twice the size at which they enter the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Refinement {
-    /// Maximum number of tiles of a step, each through all predicted frames.
+    /// Maximum number of tiles of a step on each rank, each through all predicted frames.
     pub tiles: u64,
 }
 
@@ -38,18 +40,17 @@ pub struct Refined {
     pub loss: Tensor,
     /// The same for the bilinearly doubled masks.
     pub bilinear: Tensor,
-    /// The doubled masks, (K, B, 1, H, W).
+    /// The bilinearly doubled masks, (K, B, 1, H, W), for the preview.
     pub masks: Tensor,
 }
 
 impl Refinement {
     /// Checks every value, for clips of these sizes (H, W).
     pub(crate) fn check(&self, sizes: &[(i64, i64)]) -> Checked {
-        let is_double = |side: i64| side % 32 == 0 && side >= 2 * TILE;
+        let is_double = |side: i64| side % 32 == 0 && side >= MIN_SIDE;
         if !sizes.iter().all(|&(height, width)| is_double(height) && is_double(width)) {
             return Err(format!(
-                "refinement: the sides of data.size and data.shapes must be multiples of 32, at least {}",
-                2 * TILE
+                "refinement: the sides of data.size and data.shapes must be multiples of 32, at least {MIN_SIDE}"
             ));
         }
         count("refinement.tiles", self.tiles, 10_000)

@@ -244,11 +244,12 @@ impl Session {
 
     fn message(&self) -> String {
         let last = |name: &str| self.last(name);
-        let mut message = format!(
-            "loss {:.3}, region similarity {:.3}",
-            last("loss/total").unwrap_or(f64::NAN),
-            last("region_similarity").unwrap_or(f64::NAN)
-        );
+        let mut message = format!("loss {:.3}", last("loss/total").unwrap_or(f64::NAN));
+        for (label, name) in [("bilinear", "loss/bilinear"), ("region similarity", "region_similarity")] {
+            if let Some(value) = last(name) {
+                message.push_str(&format!(", {label} {value:.3}"));
+            }
+        }
         for (letter, name) in [("S", "wasserstein/spatial"), ("T", "wasserstein/temporal")] {
             if let Some(value) = last(name) {
                 message.push_str(&format!(", W_{letter} {value:.3}"));
