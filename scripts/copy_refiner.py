@@ -34,22 +34,21 @@ def main(arguments):
         "config": json.dumps(config, separators=(",", ":")),
         REFINER_CONFIG: source[METADATA].get(REFINER_CONFIG, source[METADATA]["training_config"]),
     }
+    kept = [
+        (name, entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])])
+        for name, entry in model.items()
+        if name != METADATA and not name.startswith("refiner.")
+    ]
+    copied = [
+        (name, "F16", entry["shape"], tensor(source, source_data, name).astype(np.float16).tobytes())
+        for name, entry in source.items()
+        if name.startswith("refiner.")
+    ]
     header, out = {METADATA: metadata}, bytearray()
-
-    def add(name, dtype, shape, values):
+    # Tensors of single bytes come last, so that all are aligned.
+    for name, dtype, shape, values in sorted(kept + copied, key=lambda item: item[1] == "I8"):
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(out), len(out) + len(values)]}
         out.extend(values)
-
-    # Tensors of larger elements come first, so that all are aligned.
-    of_model = [(name, entry) for name, entry in model.items() if name != METADATA and not name.startswith("refiner.")]
-    of_refiner = [(name, entry) for name, entry in source.items() if name.startswith("refiner.")]
-    is_byte = {name: entry["dtype"] == "I8" for name, entry in of_model}
-    for name, entry in (item for item in of_model if not is_byte[item[0]]):
-        add(name, entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])])
-    for name, entry in of_refiner:
-        add(name, "F16", entry["shape"], tensor(source, source_data, name).astype(np.float16).tobytes())
-    for name, entry in (item for item in of_model if is_byte[item[0]]):
-        add(name, entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])])
     write(arguments[2], header, out)
 
 
