@@ -12,37 +12,45 @@ use super::guide::Guide;
 use super::{Enlarger, MaskView};
 use crate::Result;
 use crate::image::{PlaneMut, Region};
+use crate::model::lite::refiner::Refiner;
+use crate::model::{Map, Run, TILE_SIDE, Tiles, floats, pixels};
 
 /// A network that refines edges.
 pub(crate) trait RefinerNetwork: Debug + Send + Sync {
-    /// Whether several parts of a mask are refined in less time than all of it.
-    fn takes_parts(&self) -> bool {
-        true
-    }
+    /// What the network computes at once.
+    fn extent(&self) -> Extent;
 
-    /// Returns what is to be added to parts of the doubled mask, each (1, 4, H, W), float32, on the CPU: 2x2 pixels for each
-    /// position of its input, (1, 8, H, W), float32, which has those of the doubled mask and of luma in [−1, 1]. Results depend
-    /// on up to [`REACH`] positions around them.
-    fn corrections(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>>;
+    /// Returns what is to be added to the 2x2 pixels of the doubled mask at the positions of `tiles`, (1, 4, H, W), float32, on
+    /// the CPU. `input`, (1, 8, H, W), float32, has these pixels and those of luma in [−1, 1]; see [`Extent`].
+    fn corrections(&self, input: &Tensor, tiles: &Tiles) -> Result<Tensor>;
 }
 
-/// Positions around a result on which it depends.
-pub(crate) const REACH: usize = crate::model::lite::refiner::Refiner::REACH;
-/// Width and height in pixels of the parts of the small mask that are refined or not.
-const PART: (usize, usize) = (4, 24);
-/// Number of parts without an edge between two others that are refined with them: their surroundings overlap.
-const MAX_GAP: usize = 2;
-/// Channels of the network's input and output.
-const CHANNELS: (usize, usize) = (8, 4);
-/// Range of the values of a part and the pixels around it, 0 to 255, from which it has an edge.
+/// What a network computes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Tiles: the input has them and those next to them, and is zero next to these.
+    Tiles,
+    /// The bounds of all tiles with edges.
+    Bounds,
+    /// The whole mask, so that the size never changes.
+    Whole,
+}
+
+/// Channels of the network's output.
+const OUTPUTS: usize = 4;
+/// Channels of the network's input.
+const INPUTS: usize = Refiner::INPUTS as usize;
+/// Range of the values of a tile and the pixels around it, 0 to 255, from which it has an edge.
 const FLAT: u8 = 12;
 /// Corrections up to this value, of 255, are noise.
 const NOISE: f32 = 1.5;
 
-/// Shape of the network's input for a whole mask.
-pub(crate) fn refiner_input(height: i64, width: i64) -> [i64; 4] {
-    let border = 2 * REACH as i64;
-    [1, CHANNELS.0 as i64, height + border, width + border]
+/// Returns an input of a network for a whole mask, zeros, and its tiles.
+pub(crate) fn refiner_input(height: usize, width: usize) -> Result<(Tensor, Tiles)> {
+    let (rows, columns) = (height.div_ceil(TILE_SIDE) + 2, width.div_ceil(TILE_SIDE) + 2);
+    let shape = [INPUTS, rows * TILE_SIDE, columns * TILE_SIDE].map(|length| length as i64);
+    let input = Tensor::f_zeros([1, shape[0], shape[1], shape[2]], (tch::Kind::Float, tch::Device::Cpu))?;
+    Ok((input, Tiles::new(rows, columns, |_, _| true)))
 }
 
 /// Refines edges; reuses its buffers between frames.
@@ -53,21 +61,6 @@ pub struct EdgeRefiner {
     columns: Axis,
     rows: Axis,
     luma: Vec<f32>,
-    input: Vec<f32>,
-}
-
-/// Neighbouring parts, in pixels of the small mask.
-#[derive(Debug, PartialEq)]
-struct Strip {
-    columns: Range<usize>,
-    rows: Range<usize>,
-}
-
-impl Strip {
-    /// Width and height with the surroundings.
-    fn size(&self) -> (usize, usize) {
-        (self.columns.len() + 2 * REACH, self.rows.len() + 2 * REACH)
-    }
 }
 
 /// The small mask and the luma of its frame.
@@ -76,6 +69,14 @@ struct Frame<'a> {
     guide: Guide<'a>,
     /// Place of the mask in the guide.
     region: Region,
+}
+
+/// Part of a mask that a network refines at once.
+struct Part {
+    /// Row and column of the small mask where the part begins; it may begin beyond the mask.
+    start: (isize, isize),
+    /// The tiles that have edges.
+    tiles: Tiles,
 }
 
 impl EdgeRefiner {
@@ -98,73 +99,85 @@ impl EdgeRefiner {
         self.enlarger.enlarge(small, doubled)?;
         self.columns.set(region.width, width);
         self.rows.set(region.height, height);
-        let frame = Frame { small: *small, guide: *guide, region };
-        let strips = match network.takes_parts() {
-            true => strips(small),
-            false => vec![Strip { columns: 0..small.width, rows: 0..small.height }],
-        };
-        let inputs = strips.iter().map(|strip| self.input(strip, &frame)).collect::<Result<Vec<_>>>()?;
-        for (strip, correction) in strips.iter().zip(network.corrections(&inputs)?) {
-            self.correct(strip, &correction, small.width)?;
+        let extent = network.extent();
+        if let Some(part) = Part::of(small, extent) {
+            let input = self.input(&part, extent, &Frame { small: *small, guide: *guide, region })?;
+            let correction = network.corrections(&input, &part.tiles)?;
+            self.correct(&part, &correction, small)?;
         }
         Ok(Some(MaskView { values: &self.doubled, width, height }))
     }
 
-    /// Returns the network's input for a strip and its surroundings. Positions beyond the mask repeat its border.
-    fn input(&mut self, strip: &Strip, frame: &Frame) -> Result<Tensor> {
+    /// Returns the network's input for a part. Positions beyond the mask repeat its border.
+    fn input(&mut self, part: &Part, extent: Extent, frame: &Frame) -> Result<Tensor> {
         let Frame { small, guide, region } = frame;
-        let (width, height) = strip.size();
-        self.input.resize(width * height * CHANNELS.0, 0.0);
-        let within = |start: usize, of: usize| {
-            move |at: usize| (2 * start + at).saturating_sub(2 * REACH).min(2 * of - 1)
+        let (rows, columns) = part.tiles.size();
+        let mut input = Map::new(1, rows * TILE_SIDE, columns * TILE_SIDE, INPUTS)?;
+        let tiles = match extent {
+            Extent::Tiles => part.tiles.with_neighbours(),
+            Extent::Bounds | Extent::Whole => Tiles::new(rows, columns, |_, _| true),
         };
-        let column = within(strip.columns.start, small.width);
-        let row = within(strip.rows.start, small.height);
+        input.clear_around(&tiles);
+        let length = columns * TILE_SIDE * INPUTS;
+        let within = |start: isize, of: usize| {
+            move |at: usize| (2 * start + at as isize).clamp(0, 2 * of as isize - 1) as usize
+        };
+        let (row, column) = (within(part.start.0, small.height), within(part.start.1, small.width));
         let unit = |value: f32| value * (2.0 / 255.0) - 1.0;
-        let span = self.columns.taps(column(0)).start..self.columns.taps(column(2 * width - 1)).end;
-        for at_y in 0..2 * height {
-            let row = row(at_y);
-            self.luma.clear();
-            self.luma.resize(span.len(), 0.0);
-            for (y, &weight) in self.rows.taps(row).zip(self.rows.weights(row)) {
-                let values = guide.row(region.y + y, region.x + span.start..region.x + span.end);
-                self.luma
-                    .iter_mut()
-                    .zip(&*values)
-                    .for_each(|(sum, &value)| *sum += weight * f32::from(value));
-            }
-            let doubled = &self.doubled[row * 2 * small.width..][..2 * small.width];
-            let positions = &mut self.input[at_y / 2 * width * CHANNELS.0..][..width * CHANNELS.0];
-            for (at, position) in positions.chunks_exact_mut(CHANNELS.0).enumerate() {
-                for dx in 0..2 {
-                    let column = column(2 * at + dx);
-                    let luma = &self.luma[self.columns.taps(column).start - span.start..];
-                    let luma: f32 = luma.iter().zip(self.columns.weights(column)).map(|(a, b)| a * b).sum();
-                    let part = at_y % 2 * 2 + dx;
-                    position[part] = unit(f32::from(doubled[column]));
-                    position[4 + part] = unit(luma);
+        for Run { row: tile, columns } in tiles.runs() {
+            let columns = columns.start * TILE_SIDE..columns.end * TILE_SIDE;
+            let (first, last) = (column(2 * columns.start), column(2 * columns.end - 1));
+            let span = self.columns.taps(first).start..self.columns.taps(last).end;
+            for at_y in 2 * TILE_SIDE * tile..2 * TILE_SIDE * (tile + 1) {
+                let row = row(at_y);
+                self.luma.clear();
+                self.luma.resize(span.len(), 0.0);
+                for (y, &weight) in self.rows.taps(row).zip(self.rows.weights(row)) {
+                    let values = guide.row(region.y + y, region.x + span.start..region.x + span.end);
+                    self.luma
+                        .iter_mut()
+                        .zip(&*values)
+                        .for_each(|(sum, &value)| *sum += weight * f32::from(value));
+                }
+                let doubled = &self.doubled[row * 2 * small.width..][..2 * small.width];
+                let positions = &mut input.item(0)[at_y / 2 * length + columns.start * INPUTS..];
+                for (at, position) in columns.clone().zip(positions.chunks_exact_mut(INPUTS)) {
+                    for dx in 0..2 {
+                        let column = column(2 * at + dx);
+                        let luma = &self.luma[self.columns.taps(column).start - span.start..];
+                        let weights = self.columns.weights(column);
+                        let luma: f32 = luma.iter().zip(weights).map(|(a, b)| a * b).sum();
+                        let part = at_y % 2 * 2 + dx;
+                        position[part] = unit(f32::from(doubled[column]));
+                        position[4 + part] = unit(luma);
+                    }
                 }
             }
         }
-        let shape = [1, height, width, CHANNELS.0].map(|length| length as i64);
-        Ok(Tensor::f_from_slice(&self.input)?.f_reshape(shape)?.f_permute([0, 3, 1, 2])?)
+        input.into_tensor()
     }
 
-    /// Adds the network's correction to a strip of the doubled mask; the small mask has `width` columns.
-    fn correct(&mut self, strip: &Strip, correction: &Tensor, width: usize) -> Result<()> {
-        let size = strip.size();
-        let correction = correction.f_permute([0, 2, 3, 1])?.f_contiguous()?;
-        let correction = Vec::<f32>::try_from(&correction.f_reshape([-1])?)?;
-        for (y, row) in strip.rows.clone().enumerate() {
-            let from = ((y + REACH) * size.0 + REACH) * CHANNELS.1;
-            let values = correction[from..].chunks_exact(CHANNELS.1);
-            for (column, values) in strip.columns.clone().zip(values) {
-                for (part, value) in values.iter().enumerate() {
-                    let added = 255.0 * value;
-                    if added.abs() > NOISE {
-                        let pixel =
-                            &mut self.doubled[(2 * row + part / 2) * 2 * width + 2 * column + part % 2];
-                        *pixel = (f32::from(*pixel) + added).round() as u8;
+    /// Adds the network's correction to a part of the doubled mask.
+    fn correct(&mut self, part: &Part, correction: &Tensor, small: &MaskView) -> Result<()> {
+        let length = part.tiles.size().1 * TILE_SIDE * OUTPUTS;
+        let correction = pixels(correction)?;
+        let correction = floats(&correction);
+        for Run { row, columns } in part.tiles.runs() {
+            for at_y in row * TILE_SIDE..(row + 1) * TILE_SIDE {
+                for at_x in columns.start * TILE_SIDE..columns.end * TILE_SIDE {
+                    let place = (part.start.0 + at_y as isize, part.start.1 + at_x as isize);
+                    let (y, x) = (place.0 as usize, place.1 as usize);
+                    if place.0 < 0 || place.1 < 0 || y >= small.height || x >= small.width {
+                        continue;
+                    }
+                    let values = &correction[at_y * length + at_x * OUTPUTS..][..OUTPUTS];
+                    for (sub, value) in values.iter().enumerate() {
+                        let added = 255.0 * value;
+                        if added.abs() > NOISE {
+                            let pixel =
+                                &mut self.doubled[(2 * y + sub / 2) * 2 * small.width + 2 * x + sub % 2];
+                            *pixel = (f32::from(*pixel) + added).round() as u8;
+                        }
                     }
                 }
             }
@@ -173,33 +186,34 @@ impl EdgeRefiner {
     }
 }
 
-/// The parts of the mask that have edges.
-fn strips(small: &MaskView) -> Vec<Strip> {
-    let mut strips: Vec<Strip> = Vec::new();
-    for y in (0..small.height).step_by(PART.1) {
-        let rows = y..(y + PART.1).min(small.height);
-        for x in (0..small.width).step_by(PART.0) {
-            let columns = x..(x + PART.0).min(small.width);
-            if !has_edge(small, &columns, &rows) {
-                continue;
-            }
-            match strips.last_mut() {
-                Some(last) if last.rows == rows && x <= last.columns.end + MAX_GAP * PART.0 => {
-                    last.columns.end = columns.end;
-                }
-                _ => strips.push(Strip { columns, rows: rows.clone() }),
-            }
-        }
+impl Part {
+    /// Returns the part that contains all edges and what their corrections depend on; `None` without edges.
+    fn of(small: &MaskView, extent: Extent) -> Option<Self> {
+        let (rows, columns) = (small.height.div_ceil(TILE_SIDE), small.width.div_ceil(TILE_SIDE));
+        let edges = Tiles::new(rows, columns, |row, column| has_edge(small, row, column));
+        let bounds = edges.bounds()?;
+        let (rows, columns) = match extent {
+            Extent::Tiles | Extent::Bounds => bounds,
+            Extent::Whole => (0..rows, 0..columns),
+        };
+        // One tile on each side.
+        let tiles = Tiles::new(rows.len() + 2, columns.len() + 2, |row, column| {
+            (1..=rows.len()).contains(&row)
+                && (1..=columns.len()).contains(&column)
+                && edges.contains(rows.start + row - 1, columns.start + column - 1)
+        });
+        let start = |range: Range<usize>| (range.start as isize - 1) * TILE_SIDE as isize;
+        Some(Self { start: (start(rows), start(columns)), tiles })
     }
-    strips
 }
 
-/// Whether a part or the pixels around it have an edge.
-fn has_edge(small: &MaskView, columns: &Range<usize>, rows: &Range<usize>) -> bool {
-    let around = |range: &Range<usize>, of: usize| range.start.saturating_sub(1)..(range.end + 1).min(of);
+/// Whether a tile or the pixels around it have an edge.
+fn has_edge(small: &MaskView, row: usize, column: usize) -> bool {
+    let around =
+        |tile: usize, of: usize| (tile * TILE_SIDE).saturating_sub(1)..((tile + 1) * TILE_SIDE + 1).min(of);
     let (mut lowest, mut highest) = (u8::MAX, u8::MIN);
-    for y in around(rows, small.height) {
-        for &value in &small.values[y * small.width..][around(columns, small.width)] {
+    for y in around(row, small.height) {
+        for &value in &small.values[y * small.width..][around(column, small.width)] {
             (lowest, highest) = (lowest.min(value), highest.max(value));
         }
     }
@@ -266,16 +280,19 @@ impl Axis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Config;
-    use crate::model::lite::refiner::Refiner;
+    use crate::model::{Config, Factors};
 
     /// Adds the guide to the mask.
     #[derive(Debug)]
     struct Sum;
 
     impl RefinerNetwork for Sum {
-        fn corrections(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-            inputs.iter().map(|input| Ok(input.f_narrow(1, 4, 4)?.f_div_scalar(2.0)?)).collect()
+        fn extent(&self) -> Extent {
+            Extent::Tiles
+        }
+
+        fn corrections(&self, input: &Tensor, _: &Tiles) -> Result<Tensor> {
+            Ok(input.f_narrow(1, 4, 4)?.f_div_scalar(2.0)?)
         }
     }
 
@@ -284,8 +301,12 @@ mod tests {
     struct Nothing;
 
     impl RefinerNetwork for Nothing {
-        fn corrections(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-            inputs.iter().map(|input| Ok(input.f_narrow(1, 4, 4)?.f_zeros_like()?)).collect()
+        fn extent(&self) -> Extent {
+            Extent::Bounds
+        }
+
+        fn corrections(&self, input: &Tensor, _: &Tiles) -> Result<Tensor> {
+            Ok(input.f_narrow(1, 4, 4)?.f_zeros_like()?)
         }
     }
 
@@ -345,10 +366,10 @@ mod tests {
         let found = refined(&Sum, &small, &vec![200; size.0 * size.1], size, Region::whole(size)).unwrap();
         let before = doubled(&small);
         for (i, (found, before)) in found.iter().zip(&before).enumerate() {
-            let part = i % (2 * width) / (2 * PART.0);
+            let tile = i % (2 * width) / (2 * TILE_SIDE);
             assert_eq!(
                 found != before,
-                (6..8).contains(&part) && *before < 255,
+                (6..8).contains(&tile) && *before < 255,
                 "column {}",
                 i % (2 * width)
             );
@@ -358,19 +379,28 @@ mod tests {
     }
 
     #[test]
-    fn close_parts_are_one_strip() {
-        let (width, height) = (80, 40);
-        let strips_of = |edges: &[(usize, usize)]| {
+    fn edges_belong_to_all_tiles_that_they_touch() {
+        let (width, height) = (82, 40);
+        let edges = |edges: &[(usize, usize)], extent| {
             let mut values = vec![0; width * height];
             edges.iter().for_each(|&(x, y)| values[y * width + x] = 255);
-            let strips = strips(&MaskView { values: &values, width, height });
-            strips.into_iter().map(|strip| (strip.columns, strip.rows)).collect::<Vec<_>>()
+            let part = Part::of(&MaskView { values: &values, width, height }, extent)?;
+            let runs = part.tiles.runs().into_iter().map(|run| (run.row, run.columns));
+            Some((part.start, part.tiles.size(), runs.collect::<Vec<_>>()))
         };
-        assert_eq!(strips_of(&[]), []);
-        assert_eq!(strips_of(&[(12, 5), (28, 5), (60, 5)]), [(8..32, 0..24), (56..64, 0..24)]);
-        // Edges belong to all parts that they touch.
-        assert_eq!(strips_of(&[(79, 39)]), [(76..80, 24..40)]);
-        assert_eq!(strips_of(&[(4, 24)]), [(0..8, 0..24), (0..8, 24..40)]);
+        assert_eq!(edges(&[], Extent::Tiles), None);
+        assert_eq!(edges(&[], Extent::Whole), None);
+        let places = [(13, 5), (81, 39), (4, 25)];
+        let runs = |row, column| {
+            vec![
+                (row, column + 3..column + 4),
+                (row + 5, column..column + 2),
+                (row + 8, column + 20..column + 21),
+            ]
+        };
+        assert_eq!(edges(&places, Extent::Bounds), Some(((0, -4), (11, 23), runs(1, 1))));
+        assert_eq!(edges(&places, Extent::Whole), Some(((-4, -4), (12, 23), runs(2, 1))));
+        assert_eq!(edges(&places[..1], Extent::Tiles), Some(((0, 8), (3, 3), vec![(1, 1..2)])));
     }
 
     #[test]
@@ -413,18 +443,22 @@ mod tests {
     #[test]
     fn a_network_refines_as_in_training() {
         #[derive(Debug)]
-        struct Random(std::sync::Mutex<Refiner>);
+        struct Random(Extent, std::sync::Mutex<Refiner>);
 
         impl RefinerNetwork for Random {
-            fn corrections(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-                inputs.iter().map(|input| self.0.lock().unwrap().forward(input)).collect()
+            fn extent(&self) -> Extent {
+                self.0
+            }
+
+            fn corrections(&self, input: &Tensor, tiles: &Tiles) -> Result<Tensor> {
+                self.1.lock().unwrap().forward_tiles(input, tiles)
             }
         }
 
         let _guard = tch::no_grad_guard();
         let store = tch::nn::VarStore::new(tch::Device::Cpu);
         let network = Refiner::new(&store.root(), &Config { width: 0.25, ..Config::lite() }).unwrap();
-        let network = Random(network.into());
+        let mut network = Random(Extent::Whole, network.into());
         for (at, (_, mut tensor)) in (1..).zip(std::collections::BTreeMap::from_iter(store.variables())) {
             let count = tensor.numel() as i64;
             let values = (Tensor::arange(count, (tch::Kind::Float, tch::Device::Cpu)) * f64::from(at)).sin();
@@ -441,6 +475,15 @@ mod tests {
         let luma: Vec<u8> = (0..size.0 * size.1).map(|i| (i * 31 % 199) as u8).collect();
         let small = MaskView { values: &values, width, height };
         let found = refined(&network, &small, &luma, size, Region::whole(size)).unwrap();
+        for (extent, packed) in [(Extent::Bounds, false), (Extent::Bounds, true), (Extent::Tiles, true)] {
+            network.0 = extent;
+            if packed {
+                network.1.get_mut().unwrap().pack(Factors::Float32).unwrap();
+            }
+            let same = refined(&network, &small, &luma, size, Region::whole(size)).unwrap();
+            let differences = same.iter().zip(&found).filter(|(a, b)| a.abs_diff(**b) > 1);
+            assert_eq!(differences.count(), 0, "{extent:?}, packed {packed}");
+        }
 
         let tensor = |values: &[u8], (width, height): (usize, usize)| {
             let shape = [1, 1, height as i64, width as i64];
@@ -448,16 +491,18 @@ mod tests {
         };
         let (doubled, input) =
             Refiner::input(&tensor(&values, (width, height)), &tensor(&luma, size)).unwrap();
-        let correction = Refiner::in_place(&network.0.lock().unwrap().forward(&input).unwrap()).unwrap();
+        let correction = Refiner::in_place(&network.1.lock().unwrap().forward(&input).unwrap()).unwrap();
         let expected = ((doubled + correction).clamp(0.0, 1.0) * 255.0).reshape([-1]);
         let expected = Vec::<f32>::try_from(&expected).unwrap();
         let mut refined_pixels = 0;
-        for strip in strips(&small) {
+        for Run { row, columns } in Part::of(&small, Extent::Whole).unwrap().tiles.runs() {
             // In training, positions near the border of a tile are not used.
+            let reach = Refiner::REACH;
             let inner = |x: usize, y: usize| {
-                (REACH..width - REACH).contains(&x) && (REACH..height - REACH).contains(&y)
+                (reach..width - reach).contains(&x) && (reach..height - reach).contains(&y)
             };
-            let places = strip.rows.flat_map(|y| strip.columns.clone().map(move |x| (x, y)));
+            let pixels = |tiles: Range<usize>| (tiles.start - 1) * TILE_SIDE..(tiles.end - 1) * TILE_SIDE;
+            let places = pixels(row..row + 1).flat_map(|y| pixels(columns.clone()).map(move |x| (x, y)));
             for (x, y) in places.filter(|&(x, y)| inner(x, y)) {
                 let at = 2 * y * size.0 + 2 * x;
                 let difference = (f32::from(found[at]) - expected[at]).abs();

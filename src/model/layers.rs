@@ -5,7 +5,7 @@
 use tch::{Device, Kind, Tensor, nn};
 
 use super::meter;
-use super::packed::{Factors, PackedConv};
+use super::packed::{Factors, PackedConv, Tiles};
 use super::zero_init::unless_zero_init;
 use crate::Result;
 use crate::image::Picture;
@@ -221,6 +221,20 @@ impl Conv {
         }
         // In place: the output of a convolution has no other use.
         Ok(self.forward(x)?.f_relu_()?)
+    }
+
+    /// As [`forward`](Self::forward), then ReLU if `relu` is set, for one picture of which only `tiles` are needed. The result
+    /// may be zero in the tiles next to them, and undefined elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) for another shape.
+    pub fn forward_tiles(&self, x: &Tensor, tiles: &Tiles, relu: bool) -> Result<Tensor> {
+        if let Some(packed) = &self.packed
+            && let Some(y) = packed.forward_tiles(x, tiles, relu)?
+        {
+            return Ok(y);
+        }
+        if relu { self.forward_relu(x) } else { self.forward(x) }
     }
 
     /// As [`forward`](Self::forward), then adds `added`, a tensor of the shape of the output, and applies ReLU if `relu` is set.

@@ -29,8 +29,10 @@ pub use resnet50::Resnet50;
 pub use zero_init::zero_init;
 
 use layers::{RelativeRect, channels_last};
-pub use packed::Factors;
+pub(crate) use packed::Map;
+pub use packed::{Factors, Run, TILE_SIDE, Tiles};
 use tch::{Device, Kind, Tensor, nn};
+pub(crate) use tensor_slices::{floats, pixels};
 pub use vector::has_bfloat16;
 
 use crate::Result;

@@ -224,8 +224,8 @@ impl Tracker {
             time = times.last().copied().unwrap_or_default();
         }
         if let Some(refiner) = self.runner.refiner() {
-            refiner
-                .corrections(&[Tensor::f_zeros(refiner_input(height, width), (Kind::Float, Device::Cpu))?])?;
+            let (input, tiles) = refiner_input(height as usize, width as usize)?;
+            let _ = refiner.corrections(&input, &tiles)?;
         }
         self.runner.clear();
         Ok(time)

@@ -11,9 +11,9 @@ use tch::{Device, Kind, Tensor};
 use super::frame_stats;
 use super::prefetch::{EncodeWorker, PendingEncoding};
 use crate::gpu::{Argument, ArgumentUse, Mode, PlanCache, RecordableFn};
-use crate::matte::RefinerNetwork;
+use crate::matte::{Extent, RefinerNetwork};
 use crate::model::layers::{RelativeRect, copy_of};
-use crate::model::{Regressor, Role, ShallowClone, Sight};
+use crate::model::{Regressor, Role, ShallowClone, Sight, Tiles};
 use crate::team::TeamGuard;
 use crate::{Error, Result};
 
@@ -317,21 +317,24 @@ impl<R> std::fmt::Debug for RefinerOf<R> {
 }
 
 impl<R: Regressor> RefinerNetwork for RefinerOf<R> {
-    fn takes_parts(&self) -> bool {
-        // On a GPU, one call is faster than many, and cuDNN searches for the fastest algorithm for every new size.
-        self.0.refiner().is_some_and(|refiner| refiner.options().1 == Device::Cpu)
+    fn extent(&self) -> Extent {
+        match self.0.refiner() {
+            Some(refiner) if refiner.is_packed() => Extent::Tiles,
+            Some(refiner) if refiner.options().1 == Device::Cpu => Extent::Bounds,
+            // cuDNN searches for the fastest algorithm for every new size.
+            _ => Extent::Whole,
+        }
     }
 
-    fn corrections(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    fn corrections(&self, input: &Tensor, tiles: &Tiles) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
         let Some(refiner) = self.0.refiner() else {
             return Err(Error::Config("the network has no refiner".into()));
         };
         let (kind, device) = refiner.options();
         let _team = refiner.is_packed().then(TeamGuard::new);
-        let on_device = |input: &Tensor| refiner.forward(&input.f_to_device(device)?.f_to_kind(kind)?);
-        let corrections = inputs.iter().map(on_device).collect::<Result<Vec<_>>>()?;
-        corrections.iter().map(|correction| Ok(correction.f_to_device(Device::Cpu)?)).collect()
+        let input = input.f_to_device(device)?.f_to_kind(kind)?;
+        Ok(refiner.forward_tiles(&input, tiles)?.f_to_device(Device::Cpu)?)
     }
 }
 

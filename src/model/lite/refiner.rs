@@ -9,9 +9,12 @@ use tch::{Device, Kind, Tensor, nn};
 
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Visit, double};
-use super::super::packed::{self, Factors};
+use super::super::packed::{self, Factors, TILE_SIDE, Tiles};
 use super::super::shuffle::{shuffle, unshuffle};
 use crate::{Result, visit_fields};
+
+/// What the result depends on is in a tile and those next to it.
+const _: () = assert!(Refiner::REACH <= TILE_SIDE);
 
 /// Refiner of mattes. It is not recurrent: the tracker continues from masks that are not refined.
 #[derive(Debug)]
@@ -72,6 +75,19 @@ impl Refiner {
         let y = self.fuse.forward_relu(input)?;
         let y = self.b.forward_relu(&self.a.forward_relu(&y)?)?;
         Ok(self.head.forward(&y)?.f_to_kind(Kind::Float)?)
+    }
+
+    /// As [`forward`](Self::forward), for `tiles` of one mask; other positions of the result are undefined. The input is needed
+    /// in these tiles and those next to them, and must be zero next to these.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn forward_tiles(&self, input: &Tensor, tiles: &Tiles) -> Result<Tensor> {
+        let around = tiles.with_neighbours();
+        let y = self.fuse.forward_tiles(input, &around, true)?;
+        let y = self.a.forward_tiles(&y, &around, true)?;
+        let y = self.b.forward_tiles(&y, &around, true)?;
+        Ok(self.head.forward_tiles(&y, tiles, false)?.f_to_kind(Kind::Float)?)
     }
 
     /// Returns the pixels of [`forward`](Self::forward)'s result in their places, (N, 1, 2H, 2W).

@@ -8,12 +8,14 @@
 
 mod bfloat16;
 mod dense;
+mod tiles;
 mod winograd;
 
 use tch::{Device, Kind, Tensor};
 
 pub use self::bfloat16::values_mut;
 pub use self::dense::{Dense, Factors, PANEL, TILE, UNLIMITED, padded_bias};
+pub use self::tiles::{Run, TILE_SIDE, Tiles};
 use self::winograd::Winograd;
 use super::tensor_slices::{Unshared, floats, is_float, pixels};
 use super::vector::available;
@@ -86,6 +88,28 @@ impl PackedConv {
     }
 }
 
+impl PackedConv {
+    /// Convolves `x` (1, inputs, H, W) float32 on the CPU to (1, outputs, H, W), channels last, but only at `tiles`. Then applies
+    /// ReLU if `relu` is set. The result is zero in the tiles next to them, and undefined elsewhere. Returns `None` for kernels
+    /// of 1x1 and for other tensors.
+    ///
+    /// # Errors
+    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
+    pub fn forward_tiles(&self, x: &Tensor, tiles: &Tiles, relu: bool) -> Result<Option<Tensor>> {
+        let Self::Winograd(conv) = self else { return Ok(None) };
+        if !is_float(x) || x.dim() != 4 || x.size()[..2] != [1, conv.inputs as i64] || x.numel() == 0 {
+            return Ok(None);
+        }
+        let (_, _, height, width) = x.size4()?;
+        let (height, width) = (height as usize, width as usize);
+        let x = pixels(x)?;
+        let mut y = Map::new(1, height, width, conv.outputs)?;
+        y.clear_around(tiles);
+        conv.forward_tiles(floats(&x), (height, width), relu, &tiles.runs(), y.item(0));
+        Ok(Some(y.into_tensor()?))
+    }
+}
+
 /// Maps pixels `x` (…, inputs) to `y` (…, outputs).
 fn pointwise(dense: &Dense, x: &[f32], relu: bool, y: &mut [f32]) {
     let range = [if relu { 0.0 } else { f32::NEG_INFINITY }, f32::INFINITY];
@@ -126,6 +150,24 @@ impl Map {
     pub fn item(&mut self, index: usize) -> &mut [f32] {
         let length = self.height * self.width * self.channels;
         &mut self.values.floats_mut()[index * length..][..length]
+    }
+
+    /// Sets the values next to `tiles` to zero, as far as the first item has such tiles.
+    pub fn clear_around(&mut self, tiles: &Tiles) {
+        let around = tiles.with_neighbours();
+        let (rows, columns) = tiles.size();
+        let border = Tiles::new(rows, columns, |row, column| {
+            around.contains(row, column) && !tiles.contains(row, column)
+        });
+        let (height, width, channels) = (self.height, self.width, self.channels);
+        let values = self.item(0);
+        for Run { row, columns } in border.runs() {
+            let columns = columns.start * TILE_SIDE..(columns.end * TILE_SIDE).min(width);
+            for y in row * TILE_SIDE..((row + 1) * TILE_SIDE).min(height) {
+                let start = (y * width + columns.start) * channels;
+                values[start..][..columns.len() * channels].fill(0.0);
+            }
+        }
     }
 
     /// Returns (N, C, H, W), channels last.

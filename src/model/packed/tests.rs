@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, IndexOp, Kind, Tensor};
 
 use super::*;
 use crate::model::vector::{checked_available, checked_has_bfloat16};
@@ -53,6 +53,41 @@ fn packed_convolutions_equal_those_of_libtorch() {
                     let rms = |x: Tensor| x.square().mean(Kind::Float).sqrt().double_value(&[]);
                     let (error, size) = (rms(y - &expected), rms(expected));
                     assert!(error <= tolerance * size, "{side}x{side}, {inputs}: {error} of {size}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tiles_have_the_values_of_the_whole_picture_and_zeros_around_them() {
+    if !checked_available() {
+        return;
+    }
+    let _guard = tch::no_grad_guard();
+    tch::manual_seed(12);
+    let random = |size: &[i64]| Tensor::rand(size, (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
+    for (height, width) in [(60, 84), (9, 14), (3, 3)] {
+        let x = random(&[1, 8, height, width]);
+        let conv = PackedConv::new(&random(&[20, 8, 3, 3]), None, Factors::Float32).unwrap().unwrap();
+        let whole = conv.forward(&x, None, true).unwrap().unwrap();
+        let (rows, columns) = ((height as usize).div_ceil(TILE_SIDE), (width as usize).div_ceil(TILE_SIDE));
+        for rule in [|row, column| (row * 7 + column * 3) % 11 < 3, |_, _| true, |_, _| false] {
+            let tiles = Tiles::new(rows, columns, rule);
+            let around = tiles.with_neighbours();
+            for threads in [1, 3] {
+                let found = with_threads(threads, || conv.forward_tiles(&x, &tiles, true).unwrap().unwrap());
+                assert_eq!(found.size(), whole.size());
+                for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+                    let at = (y as usize / TILE_SIDE, x as usize / TILE_SIDE);
+                    let values =
+                        |of: &Tensor| Vec::<f32>::try_from(of.i((0, .., y, x)).contiguous()).unwrap();
+                    if tiles.contains(at.0, at.1) {
+                        let pairs = values(&found).into_iter().zip(values(&whole));
+                        assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4), "{at:?}");
+                    } else if around.contains(at.0, at.1) {
+                        assert!(values(&found).iter().all(|&value| value == 0.0), "{at:?}");
+                    }
                 }
             }
         }

@@ -4,23 +4,25 @@
 //! sixteen outputs instead of 144.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use tch::Tensor;
 
 use super::bfloat16::values_mut;
 use super::dense::{Dense, Factors, UNLIMITED, padded_bias};
+use super::tiles::{Run, TILE_SIDE as STEP};
 use super::{grown, share};
 use crate::Result;
 use crate::model::tensor_slices::{floats, plain};
-use crate::model::vector::{Element, Kernel, MIN_LANES, Vector, run};
+use crate::model::vector::{Element, Kernel, MIN_LANES, Vector, run as run_kernel};
 use crate::team::in_parallel;
 
-/// Outputs of a tile along each axis.
-const STEP: usize = 4;
 /// Inputs of a tile along each axis.
 const SIDE: usize = 6;
-/// Minimum number of tiles for which the weights are read once, if the picture has as many.
+/// Minimum number of tiles for which the weights are read once, if there are as many.
 const BATCH: usize = 18;
+/// Bands of rows for each thread if tiles are not spread evenly.
+const BANDS: usize = 4;
 
 /// Transform of a kernel along one axis, (SIDE, 3).
 #[rustfmt::skip]
@@ -54,9 +56,9 @@ thread_local! {
 
 /// Memory of one thread.
 struct Buffers {
-    /// A row of the input outside of the picture, (W, inputs), zeros.
+    /// A row of the input outside of the picture, (columns, inputs), zeros.
     zeros: Vec<f32>,
-    /// Rows of the input, transformed along columns, (SIDE, 1 + columns + padding, inputs).
+    /// Rows of the input of a run of tiles, transformed along columns, (SIDE, columns, inputs).
     rows: Vec<f32>,
     /// Transformed tiles, (SIDE², tiles, inputs).
     tiles: Vec<f32>,
@@ -77,16 +79,16 @@ impl Buffers {
         }
     }
 
-    /// Returns the parts of the memory for a convolution of `width` columns and `count` tiles at once.
-    fn parts(&mut self, conv: &Winograd, width: usize, count: usize) -> Parts<'_> {
+    /// Returns the parts of the memory for a convolution of `count` tiles at once.
+    fn parts(&mut self, conv: &Winograd, count: usize) -> Parts<'_> {
         let (tiles, pairs) = match conv.factors {
             Factors::Float32 => (conv.inputs, 0),
             Factors::Bfloat16 => (0, conv.inputs.div_ceil(2)),
         };
         let all = SIDE * SIDE * count;
         Parts {
-            zeros: grown(&mut self.zeros, width * conv.inputs),
-            rows: grown(&mut self.rows, SIDE * (STEP * width.div_ceil(STEP) + 2) * conv.inputs),
+            zeros: grown(&mut self.zeros, (STEP * count + 2) * conv.inputs),
+            rows: grown(&mut self.rows, SIDE * (STEP * count + 2) * conv.inputs),
             tiles: grown(&mut self.tiles, all * tiles),
             pairs: grown(&mut self.pairs, all * pairs),
             products: grown(&mut self.products, all * conv.columns),
@@ -124,56 +126,84 @@ impl Winograd {
 
     /// Maps `x` (H, W, inputs) to `y` (H, W, outputs), to which `added` is added before ReLU.
     pub fn forward(&self, x: &[f32], added: Option<&[f32]>, size: (usize, usize), relu: bool, y: &mut [f32]) {
-        let (height, width) = size;
-        let tiles = width.div_ceil(STEP);
-        let band = share(height.div_ceil(STEP));
-        // Rows of tiles whose products are computed together.
-        let batch = BATCH.div_ceil(tiles).min(band);
-        let length = STEP * width * self.outputs;
+        let (rows, columns) = (size.0.div_ceil(STEP), size.1.div_ceil(STEP));
+        let runs = Vec::from_iter((0..rows).map(|row| Run { row, columns: 0..columns }));
+        self.forward_runs(x, added, size, relu, (&runs, share(rows)), y);
+    }
+
+    /// As [`forward`](Self::forward), for tiles only, which are ordered by rows.
+    pub fn forward_tiles(&self, x: &[f32], size: (usize, usize), relu: bool, tiles: &[Run], y: &mut [f32]) {
+        let band = share(size.0.div_ceil(STEP)).div_ceil(BANDS);
+        self.forward_runs(x, None, size, relu, (tiles, band), y);
+    }
+
+    /// Computes runs of tiles in bands of rows of tiles.
+    fn forward_runs(
+        &self,
+        x: &[f32],
+        added: Option<&[f32]>,
+        size: (usize, usize),
+        relu: bool,
+        (runs, band): (&[Run], usize),
+        y: &mut [f32],
+    ) {
+        let length = STEP * size.1 * self.outputs;
         in_parallel(y.chunks_mut(band * length).enumerate(), |(index, y)| {
-            BUFFERS.with_borrow_mut(|buffers| {
-                let mut parts = buffers.parts(self, width, batch * tiles);
-                for (step, y) in y.chunks_mut(batch * length).enumerate() {
-                    let first = index * band + step * batch;
-                    for row in 0..batch {
-                        self.transform_input(x, size, (first + row) * STEP, row * tiles, &mut parts);
+            let first = index * band;
+            let from = runs.partition_point(|run| run.row < first);
+            let mut rest = &runs[from..runs.partition_point(|run| run.row < first + band)];
+            while !rest.is_empty() {
+                let mut count = 0;
+                let complete = rest.iter().position(|run| {
+                    count += run.columns.len();
+                    count >= BATCH
+                });
+                let batch;
+                (batch, rest) = rest.split_at(complete.map_or(rest.len(), |last| last + 1));
+                BUFFERS.with_borrow_mut(|buffers| {
+                    let mut parts = buffers.parts(self, count);
+                    let mut place = 0;
+                    for run in batch {
+                        self.transform_input(x, size, run, place, &mut parts);
+                        place += run.columns.len();
                     }
-                    self.multiply(&mut parts, batch * tiles);
-                    for (row, y) in y.chunks_mut(length).enumerate() {
-                        let place = row * tiles;
+                    self.multiply(&mut parts, count);
+                    place = 0;
+                    for run in batch {
                         let products = &*parts.products;
-                        let added = added.map(|added| &added[(first + row) * length..][..y.len()]);
-                        run(
-                            TransformOutput { conv: self, products, place, added, relu, y, width },
-                            self.columns,
-                        );
+                        let start = (run.row - first) * length;
+                        let end = y.len().min(start + length);
+                        let added = added.map(|added| &added[run.row * length..][..end - start]);
+                        let (y, columns) = (&mut y[start..end], run.columns.clone());
+                        let (conv, width) = (self, size.1);
+                        let kernel =
+                            TransformOutput { conv, products, place, added, relu, y, width, columns };
+                        run_kernel(kernel, self.columns);
+                        place += run.columns.len();
                     }
-                }
-            });
+                });
+            }
         });
     }
 
-    /// Transforms the tiles whose first output row is `first`, to those from `place` on.
-    fn transform_input(
-        &self,
-        x: &[f32],
-        size: (usize, usize),
-        first: usize,
-        place: usize,
-        parts: &mut Parts,
-    ) {
+    /// Transforms tiles, to those from `place` on.
+    fn transform_input(&self, x: &[f32], size: (usize, usize), run: &Run, place: usize, parts: &mut Parts) {
         let Parts { zeros, rows, tiles, pairs, .. } = parts;
         let inputs = self.inputs;
         match self.factors {
             Factors::Float32 => {
-                run(
-                    TransformInput { x, size, first, place, zeros, rows, tiles, inputs, padded: inputs },
+                let padded = inputs;
+                run_kernel(
+                    TransformInput { x, size, run, place, zeros, rows, tiles, inputs, padded },
                     inputs,
                 );
             }
             Factors::Bfloat16 => {
                 let (tiles, padded) = (values_mut(pairs), inputs.next_multiple_of(2));
-                run(TransformInput { x, size, first, place, zeros, rows, tiles, inputs, padded }, inputs);
+                run_kernel(
+                    TransformInput { x, size, run, place, zeros, rows, tiles, inputs, padded },
+                    inputs,
+                );
             }
         }
     }
@@ -246,12 +276,12 @@ unsafe fn output<V: Vector>([m0, m1, m2, m3, m4, m5]: [V; SIDE]) -> [V; STEP] {
     }
 }
 
-/// Transforms the tiles whose first output row is `first`, to those from `place` on.
+/// Transforms the tiles of a run, to those from `place` on.
 struct TransformInput<'a, T> {
     /// (H, W, inputs).
     x: &'a [f32],
     size: (usize, usize),
-    first: usize,
+    run: &'a Run,
     place: usize,
     zeros: &'a [f32],
     rows: &'a mut [f32],
@@ -266,16 +296,21 @@ impl<T: Element> Kernel for TransformInput<'_, T> {
 
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let Self { x, size: (height, width), first, place, zeros, rows, tiles, inputs, padded } = self;
-        let length = width * inputs;
+        let Self { x, size: (height, width), run, place, zeros, rows, tiles, inputs, padded } = self;
+        let (first, start, count) = (run.row * STEP, run.columns.start * STEP, run.columns.len());
+        // Columns of the picture that the tiles depend on.
+        let (left, right) = (start.saturating_sub(1), (start + count * STEP + 1).min(width));
+        let length = (right - left) * inputs;
         let from: [&[f32]; SIDE] = std::array::from_fn(|at| match (first + at).checked_sub(1) {
-            Some(y) if y < height => &x[y * length..][..length],
+            Some(y) if y < height => &x[(y * width + left) * inputs..][..length],
             _ => &zeros[..length],
         });
-        let columns = rows.len() / SIDE;
+        let columns = (count * STEP + 2) * inputs;
+        let rows = &mut rows[..SIDE * columns];
+        let offset = (left + 1 - start) * inputs;
         for row in rows.chunks_exact_mut(columns) {
-            row[..inputs].fill(0.0);
-            row[inputs + length..].fill(0.0);
+            row[..offset].fill(0.0);
+            row[offset + length..].fill(0.0);
         }
         for at in vectors::<V>(length) {
             // SAFETY: the caller has checked the instructions.
@@ -285,12 +320,11 @@ impl<T: Element> Kernel for TransformInput<'_, T> {
                     *value = V::load(&row[at..]);
                 }
                 for (row, value) in input(values).iter().enumerate() {
-                    value.store(&mut rows[row * columns + inputs + at..]);
+                    value.store(&mut rows[row * columns + offset + at..]);
                 }
             }
         }
         let part = tiles.len() / (SIDE * SIDE);
-        let count = width.div_ceil(STEP);
         for (row, parts) in rows.chunks_exact(columns).zip(tiles.chunks_exact_mut(SIDE * part)) {
             for tile in 0..count {
                 let pixels = &row[STEP * tile * inputs..][..SIDE * inputs];
@@ -317,7 +351,7 @@ impl<T: Element> Kernel for TransformInput<'_, T> {
     }
 }
 
-/// Transforms the products of tiles from `place` on to the output rows `y`, at most [`STEP`].
+/// Transforms the products of tiles from `place` on to `columns` of the output rows `y`, at most [`STEP`].
 struct TransformOutput<'a> {
     conv: &'a Winograd,
     products: &'a [f32],
@@ -327,6 +361,7 @@ struct TransformOutput<'a> {
     relu: bool,
     y: &'a mut [f32],
     width: usize,
+    columns: Range<usize>,
 }
 
 impl Kernel for TransformOutput<'_> {
@@ -334,14 +369,13 @@ impl Kernel for TransformOutput<'_> {
 
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let Self { conv: Winograd { outputs, columns, bias, .. }, products, place, added, relu, y, width } =
-            self;
-        let (outputs, columns) = (*outputs, *columns);
+        let Self { conv, products, place, added, relu, y, width, columns: run } = self;
+        let (bias, outputs, columns) = (&conv.bias, conv.outputs, conv.columns);
         let part = products.len() / (SIDE * SIDE);
         let count = y.len() / (width * outputs);
         let lowest = if relu { 0.0 } else { f32::NEG_INFINITY };
-        for tile in 0..width.div_ceil(STEP) {
-            let from = (place + tile) * columns;
+        for (index, tile) in run.enumerate() {
+            let from = (place + index) * columns;
             let to = tile * STEP * outputs;
             // The last tile of a row may have fewer columns.
             let pixels = (width - tile * STEP).min(STEP);
