@@ -34,6 +34,19 @@ use crate::model::person::Person;
 use crate::model::prompt::Prompt;
 use crate::tracker::{ReferenceEncoder, ReferenceUse};
 
+/// Warns that a selection has ended if its thread panics.
+struct PanicWarning(glib::WeakRef<super::FastGanSeg>);
+
+impl Drop for PanicWarning {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(obj) = self.0.upgrade()
+        {
+            obj.imp().warn_selection(&Error::Config("it has failed: please report it".into()));
+        }
+    }
+}
+
 impl FastGanSeg {
     /// Reads the reference that is set by properties, if any.
     pub(super) fn load(&self, settings: &Settings) -> crate::Result<Option<Reference>> {
@@ -217,7 +230,7 @@ impl FastGanSeg {
         let replaced = corrected.map_or(ask, |(_, mask)| mask);
         let weak = self.obj().downgrade();
         let select = move |networks: &mut Networks| {
-            let _ticket = ticket;
+            let (_ticket, _warning) = (ticket, PanicWarning(weak.clone()));
             let picture = match (source.open(task.prompt()), weak.upgrade()) {
                 (Ok(picture), _) => picture,
                 (Err(error), Some(obj)) => return obj.imp().warn_selection(&error),
@@ -288,7 +301,7 @@ impl FastGanSeg {
         }
         let weak = self.obj().downgrade();
         let find = move |networks: &mut Networks| {
-            let _search = search;
+            let (_search, _warning) = (search, PanicWarning(weak.clone()));
             let found = networks.find_person(&picture);
             let Some(obj) = weak.upgrade() else { return };
             let element = obj.imp();
@@ -518,4 +531,31 @@ impl Target<'_> {
 fn reference_picture(frame: &Frame) -> crate::Result<OwnedPicture> {
     let bad = |error: glib::BoolError| Error::Config(format!("the frame cannot be converted: {error}"));
     sample::reference_picture(frame).map_err(bad)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was silent.
+    #[test]
+    fn a_selection_that_panics_posts_a_warning() {
+        gst::init().unwrap();
+        let element: super::super::FastGanSeg = glib::Object::new();
+        let bus = gst::Bus::new();
+        element.set_bus(Some(&bus));
+        let weak = element.downgrade();
+        let warning = PanicWarning(weak.clone());
+        let panicked = std::thread::spawn(move || {
+            let _warning = warning;
+            panic!("of the test")
+        });
+        assert!(panicked.join().is_err());
+        let message = bus.pop_filtered(&[gst::MessageType::Warning]).expect("a warning");
+        let gst::MessageView::Warning(warning) = message.view() else { unreachable!() };
+        let text = warning.error().to_string();
+        assert!(text.contains("it has failed: please report it"), "{text}");
+        drop(PanicWarning(weak));
+        assert!(bus.pop_filtered(&[gst::MessageType::Warning]).is_none());
+    }
 }

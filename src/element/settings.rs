@@ -259,7 +259,8 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecString::builder("ref-image")
                 .nick("Reference image")
-                .blurb("PNG or JPEG that ref-mask belongs to, rotated by its EXIF orientation (unset = the next buffer)")
+                .blurb("PNG or JPEG that ref-mask, ref-box or ref-points belong to, rotated by its EXIF orientation (unset = \
+                     the next buffer)")
                 .mutable_playing()
                 .build(),
             gst::ParamSpecArray::builder("ref-box")
@@ -331,7 +332,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .nick("Background")
                 .blurb(
                     "What the object is laid over: blur, blur:SIGMA (in pixels), color:#rrggbb or image:PATH (PNG or \
-                     JPEG, scaled to cover the frame). The output is then the format of the input (unset = \
+                     JPEG, scaled to cover the frame). The output then has the format of the input (unset = \
                      transparent)",
                 )
                 .mutable_playing()
@@ -343,7 +344,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecEnum::builder::<AlphaMode>("alpha-mode")
                 .nick("Alpha mode")
-                .blurb("Whether the colours of the output are multiplied with its alpha (RGB formats only)")
+                .blurb("Whether the colours of the output are multiplied with its alpha (RGB formats with alpha only)")
                 .mutable_playing()
                 .build(),
             glib::ParamSpecUInt::builder("object")
@@ -401,7 +402,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .nick("Quality")
                 .blurb(
                     "Input size of the network: finer edges of the mask take more time. auto selects the largest size up \
-                     to fine that keeps up with a live source; on CUDA it is balanced",
+                     to fine that keeps up with a live source; on CUDA and with the paper's network it is balanced",
                 )
                 .mutable_ready()
                 .build(),
@@ -433,7 +434,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .nick("Frame threading")
                 .blurb(
                     "Encode the next frame on another thread while this one is segmented: more frames per second \
-                     and one frame of latency (lite on the CPU; no effect elsewhere)",
+                     and one frame of latency (built-in models on the CPU; no effect on GPUs and with the paper's network)",
                 )
                 .mutable_ready()
                 .build(),
@@ -475,7 +476,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .nick("Statistics")
                 .blurb(
                     "Counts since the start: output frames, inferences, frames with a reused mask (held), dropped \
-                     frames; times of the last frames; confidence; objects; threads; device; reference-state",
+                     frames; times of the last frames; confidence; objects; network-width and -height; threads; device; reference-state",
                 )
                 .read_only()
                 .build(),

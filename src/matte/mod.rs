@@ -61,7 +61,7 @@ pub enum Edges {
     #[cfg_attr(
         feature = "plugin",
         enum_value(
-            name = "Refined by the picture, or bilinear if the model has no refiner",
+            name = "Refined by a network that sees the picture, or bilinear if the model has no refiner",
             nick = "refine"
         )
     )]

@@ -10,7 +10,11 @@ use clap::{Parser, Subcommand};
 use fastganseg_training::distributed::{Place, exit_now};
 
 #[derive(Debug, Parser)]
-#[command(name = "fastganseg-train", version, about = "Trains and evaluates the fastganseg regressor")]
+#[command(
+    name = "fastganseg-train",
+    version,
+    about = "Trains and evaluates the networks of the element fastganseg"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -47,8 +47,8 @@ pub struct Args {
     #[arg(long, conflicts_with = "edges")]
     frame_threading: bool,
 
-    /// Play each sequence forwards and backwards until N frames are tracked. J-Decay then measures the drift in
-    /// long videos. 0 = once forwards
+    /// Play each sequence forwards and backwards until N frames are tracked. The column J-Decay of the table then
+    /// measures the drift in long videos. 0 = once forwards
     #[arg(long = "loop", value_name = "N", default_value_t = 0, value_parser = loop_frames)]
     loop_frames: usize,
 

@@ -28,7 +28,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Enlargement of the network's mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Edges {
-    /// Edges are refined by the model's network for it, as the element does by default
+    /// The model's refiner refines edges, as in the element by default; bilinear if the model has none
     Refine,
     /// Bilinear interpolation
     Bilinear,
