@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::in_progress::{InProgress, Ticket};
 use super::reference::State;
+use crate::Error;
 use crate::image::Region;
 use crate::model::prompt::Rect;
 
@@ -30,6 +31,8 @@ pub struct AutoReference {
     begun: Option<Instant>,
     /// Bounds of the person that was found last, and the number of consecutive searches that have found them.
     found: Option<(Region, u32)>,
+    /// Text of the last error.
+    error: String,
 }
 
 impl AutoReference {
@@ -62,6 +65,14 @@ impl AutoReference {
         Some(self.searching.begin())
     }
 
+    /// Returns whether the error of a search differs from that of the search before. Searches go on after errors.
+    pub fn is_new(&mut self, error: &Error) -> bool {
+        let text = error.to_string();
+        let is_new = text != self.error;
+        self.error = text;
+        is_new
+    }
+
     /// Takes the result of a search, the bounds of a person. Returns whether the person becomes the reference.
     pub fn finish_search(&mut self, region: Option<Region>, live: bool) -> bool {
         self.found = region.map(|region| match self.found {
@@ -77,6 +88,14 @@ impl AutoReference {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// There were five warnings a second.
+    #[test]
+    fn the_same_error_is_reported_once() {
+        let mut auto = AutoReference::default();
+        let mut is_new = |text: &str| auto.is_new(&Error::Config(text.into()));
+        assert_eq!(["a", "a", "b", "a"].map(&mut is_new), [true, false, true, true]);
+    }
 
     const PERSON: Region = Region { x: 40, y: 20, width: 60, height: 100 };
     const TIMEOUT: Duration = Duration::from_secs(5);

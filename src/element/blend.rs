@@ -89,7 +89,7 @@ impl Blender {
         background: &Arc<Background>,
         foreground: Foreground,
     ) -> Result<(), ProcessError> {
-        let info = frame.info().clone();
+        let info = frame::default_layout(frame.info())?;
         let format = info.format_info();
         for c in 0..frame::colors(&format) {
             let alpha = self.alpha.at(alpha, &info, c);

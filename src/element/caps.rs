@@ -169,6 +169,10 @@ pub fn fixate(mode: Mode, input: &gst::Caps, caps: &gst::Caps) -> gst::Caps {
     let Some((structure, chosen)) = best else { return gst::Caps::new_empty() };
     let mut structure = structure.to_owned();
     structure.set("format", chosen.to_str());
+    // The least of a range would be taken.
+    if structure.has_field("pixel-aspect-ratio") && !input.has_field("pixel-aspect-ratio") {
+        structure.fixate_field_nearest_fraction("pixel-aspect-ratio", gst::Fraction::new(1, 1));
+    }
     structure.fixate();
     gst::Caps::from(structure)
 }
@@ -246,6 +250,21 @@ fn distance(from: VideoFormat, to: VideoFormat) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was 1/2147483647 in front of a videoscale.
+    #[test]
+    fn an_unknown_pixel_aspect_ratio_becomes_square() {
+        gst::init().unwrap();
+        let caps = |text: &str| text.parse::<gst::Caps>().unwrap();
+        let input = caps("video/x-raw,format=I420,width=8,height=8,framerate=30/1");
+        let downstream = caps(
+            "video/x-raw,format={A420,RGBA},width=8,height=8,framerate=30/1,\
+             pixel-aspect-ratio=[1/2147483647,2147483647/1]",
+        );
+        let fixed = fixate(Mode::Alpha, &input, &downstream);
+        let ratio = fixed.structure(0).unwrap().get::<gst::Fraction>("pixel-aspect-ratio").unwrap();
+        assert_eq!(ratio, gst::Fraction::new(1, 1), "{fixed}");
+    }
 
     fn nearest(input: VideoFormat) -> VideoFormat {
         let input = gst_video::VideoInfo::builder(input, 8, 8).build().unwrap().to_caps().unwrap();

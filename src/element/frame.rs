@@ -827,6 +827,21 @@ fn progressive(info: &VideoInfo) -> Result<VideoInfo, BoolError> {
     relabelled(info, VideoInterlaceMode::Progressive, &info.colorimetry())
 }
 
+/// Returns the format with the default strides and offsets, for frames of our own. The format of a mapped frame has those of
+/// its buffer.
+///
+/// # Errors
+/// GStreamer does not accept the format.
+pub fn default_layout(info: &VideoInfo) -> Result<VideoInfo, BoolError> {
+    VideoInfo::builder(info.format(), info.width(), info.height())
+        .fps(info.fps())
+        .par(info.par())
+        .interlace_mode(info.interlace_mode())
+        .colorimetry(&info.colorimetry())
+        .chroma_site(info.chroma_site())
+        .build()
+}
+
 /// Returns the format of frames with the same samples at the same places.
 fn relabelled(
     info: &VideoInfo,

@@ -155,6 +155,9 @@ impl BaseTransformImpl for FastGanSeg {
         let function = glib::function_name!();
         let (load_before, ask_before, early) = {
             let mut shared = self.shared();
+            if shared.selects_with_properties() {
+                shared.slot.drop_early();
+            }
             (shared.slot.last_load(), shared.slot.ask(), shared.slot.has_early())
         };
         let settings = self.settings().clone();
@@ -213,6 +216,7 @@ impl BaseTransformImpl for FastGanSeg {
                 slot: std::mem::take(&mut shared.slot),
                 background: std::mem::take(&mut shared.background),
                 active_device,
+                device,
                 latency,
                 frame_size: shared.frame_size,
                 keeps_colors: shared.keeps_colors,
@@ -291,7 +295,9 @@ impl BaseTransformImpl for FastGanSeg {
         })?;
         let keeps_colors = composer.keeps_colors();
         let delays = {
-            let mut stream = self.stream();
+            let mut stream = self.free_stream().ok_or_else(|| {
+                gst::loggable_error!(CAT, "A message handler must not send caps to the element")
+            })?;
             let stream = stream.as_mut().ok_or_else(|| gst::loggable_error!(CAT, "Not started"))?;
             stream.set_composer(composer, mode);
             stream.delays()
@@ -320,7 +326,8 @@ impl BaseTransformImpl for FastGanSeg {
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
         self.parent_propose_allocation(decide_query, query)?;
-        allocation::propose(query, self.stream().as_ref().is_some_and(Stream::delays));
+        let delays = self.free_stream().is_some_and(|stream| stream.as_ref().is_some_and(Stream::delays));
+        allocation::propose(query, delays);
         Ok(())
     }
 
@@ -488,7 +495,7 @@ impl FastGanSeg {
 
     /// As [`stream`](Self::stream), but `None` while a buffer is processed: handlers of its messages may send events on the
     /// same thread.
-    fn free_stream(&self) -> Option<MutexGuard<'_, Option<Stream>>> {
+    pub(super) fn free_stream(&self) -> Option<MutexGuard<'_, Option<Stream>>> {
         match self.stream.try_lock() {
             Ok(stream) => Some(stream),
             Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),

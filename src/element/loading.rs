@@ -26,7 +26,6 @@ use super::signals::ReferenceSignal;
 use super::stream::Host;
 use super::{CAT, background};
 use crate::Error;
-use crate::device::DeviceChoice;
 use crate::image::OwnedPicture;
 use crate::mask::{Interpretation, ReferenceMask};
 use crate::matte::Matte;
@@ -174,11 +173,12 @@ impl FastGanSeg {
         encoder: Option<ReferenceEncoder>,
     ) -> crate::Result<()> {
         let SelectionRequest { prompt, kind, ask } = request;
-        let (ref_image, device, interactive, object) = {
+        let device = self.shared().device;
+        let (ref_image, interactive, object) = {
             let settings = self.settings();
             let ref_image = settings.ref_image.clone().filter(|_| kind == RequestKind::Property);
             let object = settings.matte().object;
-            (ref_image, settings.device.parse::<DeviceChoice>()?, settings.interactive, object)
+            (ref_image, settings.interactive, object)
         };
         let has_image = ref_image.is_some();
         let (ticket, stream) = {
@@ -252,6 +252,7 @@ impl FastGanSeg {
                         element.warn_ended();
                     }
                     Ok(false) => (),
+                    Err(error) if is_last && refines => element.warn_not_refined(&error),
                     Err(error) if is_last => element.warn_selection(&error),
                     Err(_) => (),
                 }
@@ -280,7 +281,7 @@ impl FastGanSeg {
         encoder: Option<ReferenceEncoder>,
         search: Ticket,
     ) -> crate::Result<()> {
-        let device = self.settings().device.parse::<DeviceChoice>()?;
+        let device = self.shared().device;
         let picture = reference_picture(frame)?;
         // Nobody asks for a person, so that whatever the application asks for meanwhile replaces it.
         let (ask, stream) = {
@@ -318,7 +319,10 @@ impl FastGanSeg {
                 Err(error) => Err(error),
             };
             if let Err(error) = set {
-                element.warn_selection(&error);
+                let is_new = element.shared().auto.is_new(&error);
+                if is_new {
+                    element.warn_selection(&error);
+                }
             }
         };
         self.selector.queue(Box::new(find), device)
@@ -419,6 +423,15 @@ impl FastGanSeg {
             self,
             gst::ResourceError::Settings,
             ("Nothing is selected: {error}. The earlier reference, if any, stays in use")
+        );
+    }
+
+    /// The mask of a close-up cannot take the place of the first mask of a selection.
+    fn warn_not_refined(&self, error: &Error) {
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::Settings,
+            ("The first mask of the selection stays in use, because it cannot be refined: {error}")
         );
     }
 

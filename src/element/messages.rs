@@ -264,11 +264,13 @@ impl FastGanSeg {
 
     /// Warns if no element downstream uses the alpha channel.
     pub(super) fn check_alpha(&self) {
-        if !self.stream().as_ref().is_some_and(Stream::needs_alpha_check) {
+        let needs_check =
+            |stream: MutexGuard<Option<Stream>>| stream.as_ref().is_some_and(Stream::needs_alpha_check);
+        if !self.free_stream().is_some_and(needs_check) {
             return;
         }
         let alpha_use = downstream::alpha_use_downstream(self.obj().src_pad());
-        if let Some(stream) = &mut *self.stream() {
+        if let Some(stream) = self.free_stream().as_deref_mut().and_then(Option::as_mut) {
             stream.set_alpha_checked(alpha_use != AlphaUse::Unknown);
         }
         if let AlphaUse::Lost { element, reason } = alpha_use {

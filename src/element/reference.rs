@@ -230,6 +230,11 @@ impl ReferenceSlot {
         self.early.is_some()
     }
 
+    /// Drops a reference that was given before the start.
+    pub fn drop_early(&mut self) {
+        self.early = None;
+    }
+
     /// The load that began last.
     pub fn last_load(&self) -> Ask {
         self.load

@@ -14,6 +14,7 @@ use super::qos::Qos;
 use super::reference::{Ask, ReferenceSlot, State};
 use super::request::{RequestKind, SelectionRequest};
 use super::statistics::Statistics;
+use crate::device::DeviceChoice;
 use crate::model::prompt::{Point, Prompt, Rect};
 
 /// State that the streaming thread shares with other threads.
@@ -25,6 +26,8 @@ pub struct Shared {
     pub qos: Qos,
     pub latency: Latency,
     pub active_device: Option<String>,
+    /// Device of the networks since the start. The property may have changed.
+    pub device: DeviceChoice,
     /// The application has requested a restart of tracking from the reference.
     pub reset: bool,
     /// A segment began after the last buffer.
@@ -72,6 +75,11 @@ impl Shared {
     /// Kind of the request for the next buffer, unless something that was asked for later is in use.
     fn current_kind(&self) -> Option<RequestKind> {
         self.request.as_ref().filter(|request| self.slot.is_current(request.ask)).map(|request| request.kind)
+    }
+
+    /// Whether `ref-box` and `ref-points` were set after any other reference.
+    pub fn selects_with_properties(&self) -> bool {
+        self.current_kind() == Some(RequestKind::Property)
     }
 
     /// Adds to the correction, if there is one, or to the request for the next buffer.

@@ -10,7 +10,7 @@ use image::{ExtendedColorType, ImageFormat};
 use super::frame::Frame;
 use super::sample;
 use crate::image::{OwnedPicture, PlaneMut};
-use crate::mask::Labels;
+use crate::mask::{Labels, MAX_GREY_ID};
 use crate::matte::Matte;
 use crate::{Error, Result};
 
@@ -28,6 +28,13 @@ enum Mask {
     Labels(Vec<u8>),
 }
 
+/// Removes faint values of a mask that has no others but 255: readers would take them for ids.
+fn unlike_ids(alpha: &mut [u8]) {
+    if alpha.iter().all(|&value| value <= MAX_GREY_ID || value == u8::MAX) {
+        alpha.iter_mut().filter(|value| **value <= MAX_GREY_ID).for_each(|value| *value = 0);
+    }
+}
+
 impl Snapshot {
     /// Copies a frame and its matte. Returns `None` if no object is visible: as a reference, such a mask is refused.
     ///
@@ -40,8 +47,10 @@ impl Snapshot {
         let mut data = vec![0; width * height];
         let mut plane = PlaneMut { data: &mut data, width, height, stride: width };
         let mask = match matte.object_ids() {
-            [_] => {
+            // Soft masks have no id, which is that of the first object then.
+            [1] => {
                 matte.write_alpha(None, &mut plane)?;
+                unlike_ids(&mut data);
                 Mask::Soft(data)
             }
             _ => {
@@ -75,5 +84,22 @@ impl Snapshot {
         let frame = path.with_file_name(name);
         write(&frame, &rgb, ExtendedColorType::Rgb8)?;
         Ok(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The object was read as void, and the faint values as objects.
+    #[test]
+    fn masks_are_not_like_ids() {
+        let written = |values: &[u8]| {
+            let mut values = values.to_vec();
+            unlike_ids(&mut values);
+            values
+        };
+        assert_eq!(written(&[0, 3, 16, 255, 1]), [0, 0, 0, 255, 0]);
+        assert_eq!(written(&[0, 3, 17, 255]), [0, 3, 17, 255]);
     }
 }

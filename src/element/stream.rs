@@ -476,7 +476,7 @@ impl Stream {
             Some(Change::Resume(references)) => (Vec::new(), references.clone()),
             _ => Default::default(),
         };
-        for reference in &armed {
+        for reference in armed.iter().chain(&resumed) {
             let warning = reference.frame_warning(&info);
             element.post_mask_warnings(reference.mask.origin(), warning.into_iter().collect());
         }

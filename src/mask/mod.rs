@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// Maximum size in bytes of all object planes of one mask together.
 const MAX_BYTES: usize = 160 << 20;
 /// Grey values up to this one are object ids if the file has no larger value except void.
-const MAX_GREY_ID: u8 = 16;
+pub(crate) const MAX_GREY_ID: u8 = 16;
 /// Value of pixels to be ignored, in masks of object ids.
 const VOID: u8 = 255;
 /// Substitute for a path in messages.

@@ -182,7 +182,10 @@ fn region_around(bounds: &Bounds, (width, height): (usize, usize), shaped: bool)
     let axis = |centre: f64, side: f64, whole: usize| {
         let length = ((side * whole as f64) as usize).next_multiple_of(GRID).min(whole);
         let start = (centre * whole as f64 - 0.5 * length as f64).max(0.0) as usize;
-        (start.min(whole - length) / GRID * GRID, length)
+        let start = start.min(whole - length) / GRID * GRID;
+        // What lies beyond the region is transparent.
+        let reaches_end = start + length + GRID > whole;
+        (start, if reaches_end { whole - start } else { length })
     };
     let ((x, width), (y, height)) = (axis(x, horizontal, width), axis(y, vertical, height));
     Region { x, y, width, height }
@@ -221,6 +224,22 @@ mod tests {
                     assert!(region.height > 0 && region.y + region.height <= height);
                     assert!(region.x.is_multiple_of(GRID) && region.y.is_multiple_of(GRID));
                 }
+            }
+        }
+    }
+
+    /// Up to three columns and rows were left out.
+    #[test]
+    fn regions_of_objects_at_the_border_end_there() {
+        for frame in [(854, 480), (480, 854), (426, 240), (1366, 767), (1281, 722), (1279, 723)] {
+            for shaped in [false, true] {
+                let at_border = bounds(0.8, 1.0, 0.8, 1.0);
+                let mut planner = RoiPlanner::new(shaped);
+                let region = planner.begin(Some(at_border), frame);
+                assert_eq!((region.x + region.width, region.y + region.height), frame, "{region:?}");
+                assert!(region.x > 0 && region.y > 0, "{region:?}");
+                assert_eq!(planner.next(region, Some(at_border), frame), region);
+                assert!(planner.accepts(region, frame));
             }
         }
     }

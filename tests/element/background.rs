@@ -221,6 +221,27 @@ fn a_picture_covers_the_frame() {
     }
 }
 
+/// The background was written beyond the end of its memory.
+#[test]
+fn pictures_cover_frames_with_padding() {
+    let (files, mask) = mask_file(disc);
+    let image =
+        files.png("blue.png", (2, 2), png::ColorType::Rgb, png::BitDepth::Eight, &[0, 0, 200].repeat(4));
+    for format in [VideoFormat::I420, VideoFormat::Nv12, VideoFormat::Rgb, VideoFormat::Y44410le] {
+        let element = with_background(&mask, &format!("image:{}", image.display()));
+        let (mut harness, info) = small(&element, format);
+        for (number, padding) in [true, false, true].into_iter().enumerate() {
+            let plain = picture(&info, number as u64, |_, _| GREEN);
+            let buffer = if padding { padded(&info, &plain) } else { plain };
+            let out = harness.push_and_pull(buffer).unwrap();
+            let pixels = rgba(&out, &src_info(&harness));
+            for at in [0, 63, 47 * 64, 48 * 64 - 1] {
+                assert!(close(pixels[at], [0, 0, 200], 8), "{format:?}, {padding}: {:?}", pixels[at]);
+            }
+        }
+    }
+}
+
 #[test]
 fn backgrounds_change_while_playing() {
     let files = Files::new();

@@ -506,26 +506,6 @@ fn uyvy_of_an_odd_width() {
     }
 }
 
-/// Copies a frame to a buffer with longer rows.
-fn padded(info: &VideoInfo, buffer: &gst::BufferRef) -> gst::Buffer {
-    let mut wide = info.clone();
-    let mut alignment = gst_video::VideoAlignment::new(0, 16, 0, 32, &[0; 4]);
-    wide.align(&mut alignment).unwrap();
-    let mut out = gst::Buffer::with_size(wide.size()).unwrap();
-    {
-        let out = out.get_mut().unwrap();
-        let (width, height) = (info.width(), info.height());
-        let flags = gst_video::VideoFrameFlags::empty();
-        let (offset, stride) = (wide.offset(), wide.stride());
-        gst_video::VideoMeta::add_full(out, flags, info.format(), width, height, offset, stride).unwrap();
-        let from = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info).unwrap();
-        let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(out, info).unwrap();
-        from.copy(&mut to).unwrap();
-    }
-    assert_ne!(out.size(), info.size());
-    out
-}
-
 #[test]
 fn elements_without_video_meta_get_frames_without_padding() {
     let (_files, mask) = mask_file(disc);

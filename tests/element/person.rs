@@ -42,6 +42,18 @@ fn face_and_corner(harness: &mut Harness, number: u64, shift: i64) -> (u8, u8) {
     (alpha[60 * 256 + (120 + shift).min(255) as usize], alpha[5 * 256 + 5])
 }
 
+/// It ended the stream.
+#[test]
+fn a_device_that_is_set_while_playing_applies_from_the_next_start_on() {
+    let element = new_element();
+    let mut harness = start(&element, false);
+    assert_eq!(face_and_corner(&mut harness, 0, 1000), (255, 255));
+    element.set_property("device", "no such device");
+    // Frames are searched five times a second.
+    let (face, corner) = face_and_corner(&mut harness, 10, 0);
+    assert!(face > 200 && corner < 50, "{face} {corner}");
+}
+
 #[test]
 fn the_first_frame_with_a_person_becomes_the_reference() {
     let element = new_element();

@@ -805,6 +805,47 @@ fn signals_select_in_the_frame_and_properties_in_the_image() {
     }
 }
 
+/// The box was dropped without a message.
+#[test]
+fn a_box_that_is_set_after_a_mask_from_memory_selects() {
+    let element = new_element();
+    let everything = grey_sample(|_, _| 255);
+    assert!(set_reference(&element, &everything, None));
+    element.set_property("ref-box", rectangle(tight()));
+    assert!(overlap(&mut start(&element), 0) > 0.9);
+
+    // In the other order, the mask applies.
+    let element = new_element();
+    element.set_property("ref-box", rectangle(tight()));
+    assert!(set_reference(&element, &everything, None));
+    assert!(overlap(&mut start(&element), 0) < 0.5);
+}
+
+/// The element locked the same state twice.
+#[test]
+fn a_handler_of_a_message_can_send_eos() {
+    let files = Files::new();
+    let element = with_object_mask(&files);
+    let bus = bus(&element);
+    let sent = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (flag, weak) = (sent.clone(), element.downgrade());
+    bus.set_sync_handler(move |_, message| {
+        let state = message.structure().and_then(|structure| structure.get::<String>("state").ok());
+        if state.as_deref() == Some("seeded")
+            && let Some(pad) = weak.upgrade().and_then(|element| element.static_pad("sink"))
+        {
+            pad.send_event(gst::event::Eos::new());
+            flag.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+        gst::BusSyncReply::Pass
+    });
+    let mut harness = start(&element);
+    crate::watchdog::ends_within(Duration::from_secs(60), move || {
+        let _ = harness.push(picture(0));
+    });
+    assert!(sent.load(std::sync::atomic::Ordering::SeqCst));
+}
+
 /// The signals were lost.
 #[test]
 fn signals_before_the_start_select_in_the_first_frame() {

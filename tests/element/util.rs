@@ -425,3 +425,23 @@ pub fn warning(bus: &gst::Bus) -> String {
     let gst::MessageView::Warning(warning) = message.view() else { unreachable!() };
     warning.error().to_string()
 }
+
+/// Copies a frame to a buffer with longer rows.
+pub fn padded(info: &VideoInfo, buffer: &gst::BufferRef) -> gst::Buffer {
+    let mut wide = info.clone();
+    let mut alignment = gst_video::VideoAlignment::new(0, 16, 0, 32, &[0; 4]);
+    wide.align(&mut alignment).unwrap();
+    let mut out = gst::Buffer::with_size(wide.size()).unwrap();
+    {
+        let out = out.get_mut().unwrap();
+        let (width, height) = (info.width(), info.height());
+        let flags = gst_video::VideoFrameFlags::empty();
+        let (offset, stride) = (wide.offset(), wide.stride());
+        gst_video::VideoMeta::add_full(out, flags, info.format(), width, height, offset, stride).unwrap();
+        let from = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info).unwrap();
+        let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(out, info).unwrap();
+        from.copy(&mut to).unwrap();
+    }
+    assert_ne!(out.size(), info.size());
+    out
+}
