@@ -597,6 +597,12 @@ fn tints(
     alphas.clear();
     let Some(matte) = matte else { return Ok(Vec::new()) };
     let chosen = |id: &u8| settings.object == 0 || settings.object == *id;
+    if settings.invert && settings.object == 0 {
+        alphas.resize(width * height, 0);
+        let mut plane = PlaneMut { data: alphas, width, height, stride: width };
+        post_processor.write_alpha(settings, Some(matte), guide, &mut plane)?;
+        return Ok(matte.object_ids().first().map(|&id| (color(id), frame::TINT)).into_iter().collect());
+    }
     let ids: Vec<u8> = matte.object_ids().iter().copied().filter(chosen).collect();
     alphas.resize(ids.len() * width * height, 0);
     for (&id, data) in ids.iter().zip(alphas.chunks_exact_mut(width * height)) {

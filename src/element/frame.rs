@@ -9,7 +9,7 @@ use gstreamer_video::prelude::*;
 use gstreamer_video::video_frame::Writable;
 use gstreamer_video::{
     VideoColorMatrix, VideoColorPrimaries, VideoColorimetry, VideoFormat, VideoFormatInfo, VideoFrame,
-    VideoFrameRef, VideoInfo, VideoInterlaceMode, VideoTransferFunction,
+    VideoFrameFlags, VideoFrameRef, VideoInfo, VideoInterlaceMode, VideoMeta, VideoTransferFunction,
 };
 
 use super::process_error::ProcessError;
@@ -814,6 +814,21 @@ pub fn exact_converter(
 /// GStreamer does not accept the format.
 pub fn safe_to_convert(info: &VideoInfo) -> Result<VideoInfo, BoolError> {
     if info.height().is_multiple_of(4) { Ok(info.clone()) } else { progressive(info) }
+}
+
+/// Removes the flags of fields from the video meta of a buffer. Mapped frames have them whatever the format says, and converters
+/// for progressive frames do not convert frames with them. Frames of interlaced formats have them anyway.
+pub fn remove_field_flags(buffer: &mut gst::Buffer) {
+    let fields =
+        VideoFrameFlags::INTERLACED | VideoFrameFlags::TFF | VideoFrameFlags::RFF | VideoFrameFlags::ONEFIELD;
+    let has_fields = |meta: gst::MetaRef<VideoMeta>| meta.video_frame_flags().intersects(fields);
+    if !buffer.meta::<VideoMeta>().is_some_and(has_fields) {
+        return;
+    }
+    if let Some(mut meta) = buffer.make_mut().meta_mut::<VideoMeta>() {
+        // SAFETY: the meta belongs to the buffer, which is writable.
+        unsafe { (*meta.as_mut_ptr()).flags &= !fields.bits() };
+    }
 }
 
 /// Returns the format of the same frames as progressive ones.

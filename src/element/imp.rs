@@ -26,7 +26,7 @@ use super::selector::Selector;
 use super::settings::{self, Settings};
 use super::shared::{Shared, lock};
 use super::stream::{Host, Stream};
-use super::{CAT, Mode, Quality, allocation, caps, pending, signals};
+use super::{CAT, Mode, Quality, allocation, caps, frame, pending, signals};
 use crate::tracker::{Launch, Options};
 
 /// State of the element behind three locks.
@@ -439,8 +439,9 @@ impl BaseTransformImpl for FastGanSeg {
     fn submit_input_buffer(
         &self,
         is_discont: bool,
-        inbuf: gst::Buffer,
+        mut inbuf: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        frame::remove_field_flags(&mut inbuf);
         let drain_error = self.stream().as_mut().and_then(|stream| stream.drain_error.take());
         if let Some(error) = drain_error {
             return Err(error);

@@ -12,6 +12,7 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 
 use super::correction::Correction;
+use super::exit;
 use super::frame::Frame;
 use super::imp::FastGanSeg;
 use super::in_progress::{InProgress, Ticket};
@@ -204,7 +205,10 @@ impl FastGanSeg {
         let (task, correction) = match (corrected, &source) {
             (Some((matte, _)), Source::Frame(picture)) => {
                 let size = (picture.as_picture().width, picture.as_picture().height);
+                let ends = || Error::Config("the process ends".into());
+                let permission = exit::permission().ok_or_else(ends)?;
                 let correction = Correction::new(matte, &prompt.points, object, size)?;
+                drop(permission);
                 let alpha = correction.alpha().to_vec();
                 (Task::Correct { alpha, points: prompt.points }, Some(correction))
             }

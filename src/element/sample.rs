@@ -52,9 +52,10 @@ fn with_frame<T>(
             format!("its caps are {caps}: give raw video (video/x-raw), decoded and in system memory")
         })?;
     check_size(info.width() as usize, info.height() as usize)?;
-    let buffer = sample.buffer().ok_or("it has no buffer: add a buffer with the picture")?;
-    frame::check_size(buffer, &info).map_err(|error| format!("{error}: give both the same size"))?;
-    let frame = Frame::from_buffer_ref_readable(buffer, &info).map_err(|error| {
+    let mut buffer = sample.buffer_owned().ok_or("it has no buffer: add a buffer with the picture")?;
+    frame::remove_field_flags(&mut buffer);
+    frame::check_size(&buffer, &info).map_err(|error| format!("{error}: give both the same size"))?;
+    let frame = Frame::from_buffer_ref_readable(&buffer, &info).map_err(|error| {
         format!(
             "its buffer of {} bytes cannot be mapped as {caps} ({error}): use the size and strides of the \
              caps, or add a video meta",

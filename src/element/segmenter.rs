@@ -199,11 +199,9 @@ impl Segmenter {
             }
             // An added mask may lack objects that are tracked.
             reference_mask = (reference.image.is_none() && !added).then_some(&reference.mask);
-            if reference.image.is_some() && added {
-                tracker.search_whole_frame(view.size());
-            }
         }
-        if resumes {
+        // The objects may have moved since the picture of the reference.
+        if resumes || (adds && references.iter().any(|reference| reference.image.is_some())) {
             tracker.relocate(&mut view)?;
         }
         if !seeded && restart {

@@ -12,6 +12,7 @@ use gstreamer_video as gst_video;
 use super::compose::{Composer, Request};
 use super::continuity::{self, Continuity};
 use super::discont::DiscontTracker;
+use super::exit;
 use super::frame::{self, Frame};
 use super::in_progress::Ticket;
 use super::marks::Marks;
@@ -341,7 +342,10 @@ impl Stream {
         if save_mask {
             let info = self.input()?;
             let frame = Frame::from_buffer_ref_readable(&buffer, &info)?;
-            let snapshot = matte.as_ref().map(|matte| Snapshot::new(&frame, matte)).transpose();
+            let snapshot = {
+                let _permission = exit::permission().ok_or(gst::FlowError::Flushing)?;
+                matte.as_ref().map(|matte| Snapshot::new(&frame, matte)).transpose()
+            };
             element.save(snapshot.map(Option::flatten));
         }
         let background = element.shared().background.current().cloned();
@@ -360,10 +364,14 @@ impl Stream {
         };
         // The time that downstream takes to allocate a buffer does not count.
         let mut waited = Duration::ZERO;
+        let mut permission = Some(exit::permission().ok_or(gst::FlowError::Flushing)?);
         let allocate = |buffer: &gst::BufferRef| {
+            // Downstream may take any time.
+            permission = None;
             let begun = Instant::now();
             let allocated = element.allocate(buffer);
             waited = begun.elapsed();
+            permission = Some(exit::permission().ok_or(gst::FlowError::Flushing)?);
             allocated
         };
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
@@ -375,6 +383,7 @@ impl Stream {
             composer.marks = shared.marks.as_mut().and_then(visible);
         }
         let mut buffer = composer.compose(buffer, matte.as_ref(), &request, self.video_meta, allocate)?;
+        drop(permission);
         self.matte = matte;
         if request.alpha_mode == AlphaMode::Premultiplied
             && let Some(format) = composer.straight_format()

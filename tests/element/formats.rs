@@ -14,6 +14,37 @@ fn source(format: &str, (width, height): (u32, u32), frames: u32) -> String {
     format!("videotestsrc num-buffers={frames} ! video/x-raw,format={format},width={width},height={height}")
 }
 
+/// The network got no picture, and the object was lost.
+#[test]
+fn the_interlaced_flag_of_a_video_meta_does_not_change_masks() {
+    use gst_video::{VideoFrameFlags, VideoInterlaceMode};
+    let masks = |mode: VideoInterlaceMode, flags: Option<VideoFrameFlags>| {
+        let (_files, element) = masked(disc);
+        element.set_property_from_str("output", "mask");
+        let info = VideoInfo::builder(VideoFormat::I420, 64, 48)
+            .fps(gst::Fraction::new(30, 1))
+            .interlace_mode(mode)
+            .build()
+            .unwrap();
+        let mut harness = harness(&element, &info.to_caps().unwrap());
+        let mut mask = |number: u64| {
+            let mut buffer = frame(&info, number);
+            if let Some(flags) = flags {
+                let inner = buffer.get_mut().unwrap();
+                gst_video::VideoMeta::add(inner, flags, info.format(), 64, 48).unwrap();
+            }
+            values(&mut harness, buffer)
+        };
+        Vec::from_iter((0..4).map(&mut mask))
+    };
+    let expected = masks(VideoInterlaceMode::Progressive, None);
+    let fields = VideoFrameFlags::INTERLACED | VideoFrameFlags::TFF;
+    for mode in [VideoInterlaceMode::Progressive, VideoInterlaceMode::Interleaved, VideoInterlaceMode::Mixed]
+    {
+        assert!(masks(mode, Some(fields)) == expected, "{mode:?}");
+    }
+}
+
 #[test]
 fn every_sink_format_becomes_every_output() {
     init();

@@ -691,6 +691,28 @@ fn a_correction_uses_mask_and_picture_of_the_same_frame() {
     assert_eq!(next_message(&bus), "seeded");
 }
 
+/// Masks were wrong for some frames.
+#[test]
+fn an_added_reference_from_an_earlier_picture_does_not_disturb_tracking() {
+    let files = Files::new();
+    let element = with_object_mask(&files);
+    let mut harness = start(&element);
+    let mut tracked = |number| overlap_with(&mut harness, shifted(number), inside_shifted);
+    for number in 0..6 {
+        tracked(number);
+    }
+    let before = tracked(6);
+    assert!(before > 0.9, "{before}");
+    let mask = grey_sample(|x, y| if inside(x, y) { 255 } else { 0 });
+    let caps = info(VideoFormat::Rgb, SIZE.0, SIZE.1).to_caps().unwrap();
+    let image = gst::Sample::builder().buffer(&picture(0)).caps(&caps).build();
+    assert!(element.emit_by_name::<bool>("add-reference", &[&mask, &Some(image)]));
+    for number in 7..11 {
+        let after = tracked(number);
+        assert!(after > 0.9, "frame {number}: {after}, before {before}");
+    }
+}
+
 /// It became a selection in place of the reference.
 #[test]
 fn a_correction_before_another_frame_size_remains_one() {

@@ -115,13 +115,18 @@ impl Prompt {
         if let Some(Rect { x, y, width: rect_width, height: rect_height }) = self.rect {
             let size = format!("{rect_width}x{rect_height} at ({x}, {y})");
             if ![x, y, rect_width, rect_height].into_iter().all(f64::is_finite) {
-                return refuse(format!("the box {size} is not finite"));
+                return refuse(format!(
+                    "the box {size} is not finite: give x, y, width and height in pixels"
+                ));
             }
             if rect_width <= 0.0 || rect_height <= 0.0 {
-                return refuse(format!("the box {size} is empty"));
+                return refuse(format!("the box {size} is empty: give a width and height above 0"));
             }
             if x < 0.0 || y < 0.0 || x + rect_width > w || y + rect_height > h {
-                return refuse(format!("the box {size} is not inside the picture of {width}x{height}"));
+                return refuse(format!(
+                    "the box {size} is not inside the picture of {width}x{height}: give x, y, width and height in pixels of \
+                     the picture"
+                ));
             }
         }
         if let Some(mask) = &self.mask
