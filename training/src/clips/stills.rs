@@ -57,6 +57,8 @@ impl Stills {
         } else if labels.is_dir() {
             let make = |picture, labels| regions(picture, labels, limit);
             Self::Regions(read_all(root, &labels, broken, bar, make)?)
+        } else if !root.is_dir() {
+            return Err(Error::dataset(root, "no such folder; correct the path of the source"));
         } else {
             return Err(Error::dataset(
                 root,
