@@ -73,6 +73,11 @@ impl AutoReference {
         is_new
     }
 
+    /// A search has ended without an error.
+    pub fn has_succeeded(&mut self) {
+        self.error.clear();
+    }
+
     /// Takes the result of a search, the bounds of a person. Returns whether the person becomes the reference.
     pub fn finish_search(&mut self, region: Option<Region>, live: bool) -> bool {
         self.found = region.map(|region| match self.found {
@@ -95,6 +100,8 @@ mod tests {
         let mut auto = AutoReference::default();
         let mut is_new = |text: &str| auto.is_new(&Error::Config(text.into()));
         assert_eq!(["a", "a", "b", "a"].map(&mut is_new), [true, false, true, true]);
+        auto.has_succeeded();
+        assert!(auto.is_new(&Error::Config("a".into())));
     }
 
     const PERSON: Region = Region { x: 40, y: 20, width: 60, height: 100 };

@@ -439,8 +439,8 @@ impl Composer {
         };
         let from = Frame::from_buffer_ref_readable(buffer, &self.safe.0)?;
         let mut to = FrameMut::from_buffer_ref_writable(writable(&mut out)?, &self.safe.1)?;
-        match frame::needs_unpack_uyvy(&self.input, &self.output) {
-            true => frame::unpack_uyvy(&from, &mut to)?,
+        match frame::needs_unpack_pairs(&self.input, &self.output) {
+            true => frame::unpack_pairs(&from, &mut to)?,
             false => converter.frame_ref(&from, &mut to),
         }
         let guide = frame::guide(&from);

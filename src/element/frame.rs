@@ -875,24 +875,27 @@ fn relabelled(
         .build()
 }
 
-/// Whether [`unpack_uyvy`] must convert `input` to `output`, because GStreamer 1.22 crashes with UYVY of odd widths.
-pub fn needs_unpack_uyvy(input: &VideoInfo, output: &VideoInfo) -> bool {
-    (input.format(), output.format()) == (VideoFormat::Uyvy, VideoFormat::Ayuv)
+/// Whether [`unpack_pairs`] must convert `input` to `output`: with odd widths, GStreamer 1.22 crashes with UYVY and exchanges the
+/// chroma of VYUY in every second row.
+pub fn needs_unpack_pairs(input: &VideoInfo, output: &VideoInfo) -> bool {
+    matches!(input.format(), VideoFormat::Uyvy | VideoFormat::Vyuy)
+        && output.format() == VideoFormat::Ayuv
         && !input.width().is_multiple_of(2)
 }
 
-/// Converts UYVY to opaque AYUV.
+/// Converts UYVY or VYUY to opaque AYUV.
 ///
 /// # Errors
 /// A frame cannot be mapped, or is stored upside down.
-pub fn unpack_uyvy(from: &Frame, to: &mut FrameMut) -> Result<(), BoolError> {
+pub fn unpack_pairs(from: &Frame, to: &mut FrameMut) -> Result<(), BoolError> {
     let (from_stride, to_stride) = (row_length(from, 0)?.max(1), row_length(to, 0)?.max(1));
-    let width = from.width() as usize;
+    let (width, is_vyuy) = (from.width() as usize, from.format() == VideoFormat::Vyuy);
     let rows = from.plane_data(0)?.chunks(from_stride).take(from.height() as usize);
     for (from, to) in rows.zip(to.plane_data_mut(0)?.chunks_mut(to_stride)) {
         let pairs = from.as_chunks::<4>().0;
         for (pair, to) in pairs.iter().zip(to[..4 * width].chunks_mut(8)) {
             let [u, first, v, second] = *pair;
+            let (u, v) = if is_vyuy { (v, u) } else { (u, v) };
             to[..4].copy_from_slice(&[255, first, u, v]);
             if let Some(to) = to.get_mut(4..8) {
                 to.copy_from_slice(&[255, second, u, v]);

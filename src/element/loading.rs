@@ -34,15 +34,22 @@ use crate::model::person::Person;
 use crate::model::prompt::Prompt;
 use crate::tracker::{ReferenceEncoder, ReferenceUse};
 
-/// Warns that a selection has ended if its thread panics.
-struct PanicWarning(glib::WeakRef<super::FastGanSeg>);
+/// Warns that a selection or the search for a person has ended if its thread panics.
+struct PanicWarning {
+    element: glib::WeakRef<super::FastGanSeg>,
+    is_search: bool,
+}
 
 impl Drop for PanicWarning {
     fn drop(&mut self) {
         if std::thread::panicking()
-            && let Some(obj) = self.0.upgrade()
+            && let Some(obj) = self.element.upgrade()
         {
-            obj.imp().warn_selection(&Error::Config("it has failed: please report it".into()));
+            let error = Error::Config("it has failed: please report it".into());
+            match self.is_search {
+                true => obj.imp().warn_search(&error),
+                false => obj.imp().warn_selection(&error),
+            }
         }
     }
 }
@@ -234,7 +241,8 @@ impl FastGanSeg {
         let replaced = corrected.map_or(ask, |(_, mask)| mask);
         let weak = self.obj().downgrade();
         let select = move |networks: &mut Networks| {
-            let (_ticket, _warning) = (ticket, PanicWarning(weak.clone()));
+            let _ticket = ticket;
+            let _warning = PanicWarning { element: weak.clone(), is_search: false };
             let picture = match (source.open(task.prompt()), weak.upgrade()) {
                 (Ok(picture), _) => picture,
                 (Err(error), Some(obj)) => return obj.imp().warn_selection(&error),
@@ -306,7 +314,8 @@ impl FastGanSeg {
         }
         let weak = self.obj().downgrade();
         let find = move |networks: &mut Networks| {
-            let (_search, _warning) = (search, PanicWarning(weak.clone()));
+            let _search = search;
+            let _warning = PanicWarning { element: weak.clone(), is_search: true };
             let found = networks.find_person(&picture);
             let Some(obj) = weak.upgrade() else { return };
             let element = obj.imp();
@@ -322,11 +331,9 @@ impl FastGanSeg {
                 Ok(_) => Ok(()),
                 Err(error) => Err(error),
             };
-            if let Err(error) = set {
-                let is_new = element.shared().auto.is_new(&error);
-                if is_new {
-                    element.warn_selection(&error);
-                }
+            match set {
+                Ok(()) => element.shared().auto.has_succeeded(),
+                Err(error) => element.warn_search(&error),
             }
         };
         self.selector.queue(Box::new(find), device)
@@ -428,6 +435,14 @@ impl FastGanSeg {
             gst::ResourceError::Settings,
             ("Nothing is selected: {error}. The earlier reference, if any, stays in use")
         );
+    }
+
+    /// Warns of an error of the search for a person, unless the search before had the same.
+    fn warn_search(&self, error: &Error) {
+        let is_new = self.shared().auto.is_new(error);
+        if is_new {
+            self.warn_selection(error);
+        }
     }
 
     /// The mask of a close-up cannot take the place of the first mask of a selection.
@@ -562,7 +577,7 @@ mod tests {
         let bus = gst::Bus::new();
         element.set_bus(Some(&bus));
         let weak = element.downgrade();
-        let warning = PanicWarning(weak.clone());
+        let warning = PanicWarning { element: weak.clone(), is_search: false };
         let panicked = std::thread::spawn(move || {
             let _warning = warning;
             panic!("of the test")
@@ -572,7 +587,7 @@ mod tests {
         let gst::MessageView::Warning(warning) = message.view() else { unreachable!() };
         let text = warning.error().to_string();
         assert!(text.contains("it has failed: please report it"), "{text}");
-        drop(PanicWarning(weak));
+        drop(PanicWarning { element: weak, is_search: false });
         assert!(bus.pop_filtered(&[gst::MessageType::Warning]).is_none());
     }
 }

@@ -296,7 +296,9 @@ impl FastGanSeg {
         if caps::accepts(mode, obj.sink_pad().current_caps().as_ref(), &accepted) {
             return;
         }
-        let first = self.stream().as_mut().is_some_and(Stream::explain_negotiation_once);
+        let first = self
+            .free_stream()
+            .is_some_and(|mut stream| stream.as_mut().is_some_and(Stream::explain_negotiation_once));
         if !first {
             return;
         }

@@ -180,6 +180,7 @@ impl Segmenter {
         let begun = Instant::now();
         // Mask of a reference that belongs to this frame, for which the network does not run.
         let mut reference_mask = None;
+        let mut added_from_picture = false;
         for (index, reference) in references.iter().enumerate() {
             let added = index > 0 || (adds && tracker.has_reference());
             let purpose = if added { ReferenceUse::Add } else { ReferenceUse::Set };
@@ -197,12 +198,15 @@ impl Segmenter {
                 (None, ReferenceUse::Set) => tracker.set_reference(source, &reference.mask)?,
                 (None, ReferenceUse::Add) => tracker.add_reference(source, &reference.mask)?,
             }
+            added_from_picture = added && reference.image.is_some();
             // An added mask may lack objects that are tracked.
             reference_mask = (reference.image.is_none() && !added).then_some(&reference.mask);
         }
         // The objects may have moved since the picture of the reference.
-        if resumes || (adds && references.iter().any(|reference| reference.image.is_some())) {
+        if resumes {
             tracker.relocate(&mut view)?;
+        } else if added_from_picture {
+            tracker.relocate_added(&mut view)?;
         }
         if !seeded && restart {
             tracker.restart()?;

@@ -297,6 +297,8 @@ fn work(queue: &Arc<Queue>, worker: u64, device: DeviceChoice) {
     let mut networks =
         Networks { queue: queue_of_networks, worker, device, threads, prompt: None, person: None };
     while let Some(job) = queue.next(&mut networks) {
+        // A correction that panics leaves another number.
+        threads::set_for_this_thread(half);
         let Some(_permission) = exit::permission() else {
             lock(&queue.state).thread = None;
             // Destructors of libtorch may be running.

@@ -209,6 +209,11 @@ impl Conv {
         Ok(())
     }
 
+    /// Returns whether the weights are packed.
+    pub fn is_packed(&self) -> bool {
+        self.packed.is_some()
+    }
+
     /// As [`forward`](Self::forward), then ReLU.
     ///
     /// # Errors

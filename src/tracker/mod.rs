@@ -428,14 +428,15 @@ impl Tracker {
     pub fn relocate(&mut self, source: &mut dyn FrameSource) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let _current = self.enter()?;
-        let frame = source.size();
-        self.begin_frame();
-        let CropMasks { crop, .. } = self.attempt(source, None)?;
-        self.plan_roi(crop);
-        let is_inside = crop.region == Region::whole(frame) || self.roi_planner.accepts(crop.region, frame);
-        if is_inside && self.is_trusted() && self.confidence() >= MIN_IN_PLACE {
-            return Ok(());
+        match self.finds_in_place(source)? {
+            true => Ok(()),
+            false => self.start_from_likeness(source),
         }
+    }
+
+    /// Starts again from the places of a frame that resemble the objects.
+    fn start_from_likeness(&mut self, source: &mut dyn FrameSource) -> Result<()> {
+        let frame = source.size();
         self.reset();
         self.runner.restart()?;
         self.search_whole_frame(frame);
@@ -447,6 +448,38 @@ impl Tracker {
         self.last_crop = crop;
         self.search_whole_frame(frame);
         Ok(())
+    }
+
+    /// As [`relocate`](Self::relocate), after a reference that was added. If an object is not found, the next step starts from the
+    /// added mask and searches the whole frame.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step).
+    pub fn relocate_added(&mut self, source: &mut dyn FrameSource) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let _current = self.enter()?;
+        let before = self.save_state()?;
+        if self.finds_in_place(source)? {
+            return Ok(());
+        }
+        if self.object_stats.iter().all(|object| object.bounds.is_some()) {
+            return self.start_from_likeness(source);
+        }
+        if let Some(before) = before {
+            self.restore_state(&before)?;
+        }
+        self.search_whole_frame(source.size());
+        Ok(())
+    }
+
+    /// Tracks a frame and returns whether all objects are certainly found in the region where they were.
+    fn finds_in_place(&mut self, source: &mut dyn FrameSource) -> Result<bool> {
+        let frame = source.size();
+        self.begin_frame();
+        let CropMasks { crop, .. } = self.attempt(source, None)?;
+        self.plan_roi(crop);
+        let is_inside = crop.region == Region::whole(frame) || self.roi_planner.accepts(crop.region, frame);
+        Ok(is_inside && self.is_trusted() && self.confidence() >= MIN_IN_PLACE)
     }
 
     /// Returns whether [`prefetch`](Self::prefetch) is supported and enabled.

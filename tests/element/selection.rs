@@ -469,6 +469,29 @@ fn a_key_saves_the_mask_and_the_frame_for_later_use() {
     assert!(text.contains("no/folder/mask.png") && text.contains("mask-location"), "{text}");
 }
 
+/// The object came back with id 1.
+#[test]
+fn a_saved_mask_of_one_object_keeps_its_id() {
+    let files = Files::new();
+    let element = with_mask(&files.mask("seven.png", (320, 180), |x, y| if inside(x, y) { 7 } else { 0 }));
+    let bus = bus(&element);
+    let saved = files.path("saved.png");
+    element.set_properties(&[("interactive", &true), ("mask-location", &saved.to_str().unwrap())]);
+    let mut harness = start(&element);
+    assert!(overlap(&mut harness, 0) > 0.9);
+    press_key(&mut harness, "s");
+    overlap(&mut harness, 1);
+    let is_saved = |message: &gst::Message| {
+        message.structure().is_some_and(|structure| structure.name() == "fastganseg-saved")
+    };
+    let next = || bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &[gst::MessageType::Element]);
+    while !is_saved(&next().expect("a message about the saved mask")) {}
+    let again = with_mask(&saved);
+    again.set_property("object", 7u32);
+    let later = overlap(&mut start(&again), 2);
+    assert!(later > 0.9, "{later}");
+}
+
 fn press_key(harness: &mut Harness, key: &str) {
     let key = NavigationEvent::KeyPress { key: key.into(), modifier_state: NavigationModifierType::empty() };
     assert!(harness.push_upstream_event(gst::event::Navigation::new(key.structure())));

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 use super::super::config::Config;
 use super::super::layers::{Conv, ConvSpec, Visit, double};
-use super::super::packed::{self, Factors, TILE_SIDE, Tiles};
+use super::super::packed::{Factors, TILE_SIDE, Tiles};
 use super::super::shuffle::{shuffle, unshuffle};
 use crate::{Result, visit_fields};
 
@@ -113,9 +113,10 @@ impl Refiner {
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn pack(&mut self, factors: Factors) -> Result<()> {
-        self.packed = packed::fits(&self.head.weight);
-        [&mut self.fuse, &mut self.a, &mut self.b, &mut self.head]
-            .into_iter()
-            .try_for_each(|conv| conv.pack(factors))
+        let mut convolutions = [&mut self.fuse, &mut self.a, &mut self.b, &mut self.head];
+        convolutions.iter_mut().try_for_each(|conv| conv.pack(factors))?;
+        // Narrow layers are not.
+        self.packed = convolutions.iter().all(|conv| conv.is_packed());
+        Ok(())
     }
 }
