@@ -181,11 +181,17 @@ impl Run {
         let mut first_mask = 1.0;
         let mut correctable: Vec<Correctable> = Vec::new();
         let mut next = None;
+        let mut size = None;
         for (i, frame) in played.iter().enumerate() {
             let frame_name = if loops { format!("{i:05}") } else { frame.name().to_string() };
             let picture = next.take().map_or_else(|| frame.read_picture(), Ok)?;
             next = played.get(i + 1).map(|frame| frame.read_picture()).transpose()?;
             let place = || format!("{name}, frame {}", frame.name());
+            let found = picture.dimensions();
+            let expected = *size.get_or_insert(found);
+            if found != expected {
+                return Err(Error::score(place(), other_size(found, expected)));
+            }
             let labels = if i == 0 {
                 let mut start = first.clone();
                 if let Some(user) = user {
@@ -278,6 +284,14 @@ fn correct(
         Some(corrected) => propagator.correct(&picture, &corrected),
         None => Ok(()),
     }
+}
+
+/// Says what to do about a frame of another size than the first one.
+fn other_size((width, height): (u32, u32), (first_width, first_height): (u32, u32)) -> String {
+    format!(
+        "the picture has {width}x{height} pixels, and that of the first frame {first_width}x{first_height}; all frames of a \
+         sequence need the same size"
+    )
 }
 
 fn mean(objects: &[FrameScore]) -> Option<FrameScore> {

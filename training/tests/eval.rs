@@ -233,6 +233,20 @@ fn a_sequence_that_cannot_be_scored_is_known_before_the_first_runs() {
     assert_eq!(bar.position(), 0);
 }
 
+/// It was stretched without a message.
+#[test]
+fn a_frame_of_another_size_is_refused() {
+    let root = data();
+    let (picture, _) = scene(3, 64, 64);
+    picture.save(root.path().join("JPEGImages/480p/both/00003.jpg")).unwrap();
+    let dataset = open(root.path());
+    let method = &mut Frozen::default();
+    let outcome =
+        evaluate(method, &dataset, &EvalOptions::default(), &ProgressBar::hidden(), &Ranks::single());
+    let message = outcome.unwrap_err().to_string();
+    assert!(["both, frame 00003", "64x64", "96x64"].iter().all(|part| message.contains(part)), "{message}");
+}
+
 #[test]
 fn a_method_that_fails_tells_where() {
     struct Fails;

@@ -353,6 +353,10 @@ fn clips_are_drawn_on_a_contact_sheet() {
     succeeded(&output);
     let sheet = image::open(fixture.path("clips.png")).unwrap();
     assert!(sheet.width() > 640 && sheet.height() > 400);
+    let named = fixture.run(&["clips", "--config", "run.toml", "--out", "clips.jpg"]);
+    failed_with(&named, &["clips.jpg", "ends in .png"]);
+    let none = fixture.run(&["clips", "--config", "run.toml", "--out", "none.png", "--batches", "0"]);
+    failed_with(&none, &["--batches", "0"]);
 }
 
 #[test]

@@ -166,7 +166,7 @@ pub(crate) fn scored_range(what: &str, frames: usize) -> Result<std::ops::Range<
             what,
             format!(
                 "it has {frames} annotated frame(s); the first and the last are not scored, so at \
-                 least 3 are needed"
+                 least 3 are needed (in training, of those that validation.frame_step leaves)"
             ),
         ));
     }
