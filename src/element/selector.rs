@@ -292,10 +292,14 @@ fn work(queue: &Arc<Queue>, worker: u64, device: DeviceChoice) {
     // The streaming thread needs the other half.
     let half = (all / 2).max(1);
     threads::set_for_this_thread(half);
-    let queue_of_networks = Arc::clone(queue);
-    let threads = (half, all);
-    let mut networks =
-        Networks { queue: queue_of_networks, worker, device, threads, prompt: None, person: None };
+    let mut networks = Networks {
+        queue: Arc::clone(queue),
+        worker,
+        device,
+        threads: (half, all),
+        prompt: None,
+        person: None,
+    };
     while let Some(job) = queue.next(&mut networks) {
         // A correction that panics leaves another number.
         threads::set_for_this_thread(half);
