@@ -30,8 +30,6 @@ pub struct Networks {
     /// Number of the thread.
     worker: u64,
     device: DeviceChoice,
-    /// Threads of libtorch for selections and for corrections.
-    threads: (u32, u32),
     prompt: Option<PromptNetwork>,
     person: Option<PersonNetwork>,
 }
@@ -90,7 +88,6 @@ impl Networks {
         mut preliminary: impl FnMut(Result<ReferenceMask>),
     ) -> Result<ReferenceMask> {
         let (queue, worker) = (Arc::clone(&self.queue), self.worker);
-        let (for_selections, for_corrections) = self.threads;
         let network = self.prompt()?;
         let view = picture.as_picture();
         let mask = |alpha: Vec<u8>| ReferenceMask::from_soft(view.width, view.height, alpha);
@@ -106,11 +103,7 @@ impl Networks {
                 mask(network.select_in_steps(&view, prompt, first)?.alpha)
             }
             Task::Correct { alpha, points } => {
-                // The user waits for it, and it ends within a few frames.
-                threads::set_for_this_thread(for_corrections);
-                let corrected = network.correct(&view, alpha, points);
-                threads::set_for_this_thread(for_selections);
-                let corrected = corrected?;
+                let corrected = network.correct(&view, alpha, points)?;
                 check_corrected(&corrected)?;
                 mask(corrected)
             }
@@ -288,21 +281,10 @@ impl Queue {
 }
 
 fn work(queue: &Arc<Queue>, worker: u64, device: DeviceChoice) {
-    let all = threads::of_this_thread();
     // The streaming thread needs the other half.
-    let half = (all / 2).max(1);
-    threads::set_for_this_thread(half);
-    let mut networks = Networks {
-        queue: Arc::clone(queue),
-        worker,
-        device,
-        threads: (half, all),
-        prompt: None,
-        person: None,
-    };
+    threads::set_for_this_thread((threads::of_this_thread() / 2).max(1));
+    let mut networks = Networks { queue: Arc::clone(queue), worker, device, prompt: None, person: None };
     while let Some(job) = queue.next(&mut networks) {
-        // A correction that panics leaves another number.
-        threads::set_for_this_thread(half);
         let Some(_permission) = exit::permission() else {
             lock(&queue.state).thread = None;
             // Destructors of libtorch may be running.
