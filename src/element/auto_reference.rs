@@ -66,15 +66,15 @@ impl AutoReference {
     }
 
     /// Returns whether the error of a search differs from that of the search before. Searches go on after errors.
-    pub fn is_new(&mut self, error: &Error) -> bool {
+    pub fn is_new_error(&mut self, error: &Error) -> bool {
         let text = error.to_string();
         let is_new = text != self.error;
         self.error = text;
         is_new
     }
 
-    /// A search has ended without an error.
-    pub fn has_succeeded(&mut self) {
+    /// Forgets the last error, after a search without one.
+    pub fn clear_error(&mut self) {
         self.error.clear();
     }
 
@@ -98,10 +98,10 @@ mod tests {
     #[test]
     fn the_same_error_is_reported_once() {
         let mut auto = AutoReference::default();
-        let mut is_new = |text: &str| auto.is_new(&Error::Config(text.into()));
+        let mut is_new = |text: &str| auto.is_new_error(&Error::Config(text.into()));
         assert_eq!(["a", "a", "b", "a"].map(&mut is_new), [true, false, true, true]);
-        auto.has_succeeded();
-        assert!(auto.is_new(&Error::Config("a".into())));
+        auto.clear_error();
+        assert!(auto.is_new_error(&Error::Config("a".into())));
     }
 
     const PERSON: Region = Region { x: 40, y: 20, width: 60, height: 100 };

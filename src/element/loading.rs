@@ -332,7 +332,7 @@ impl FastGanSeg {
                 Err(error) => Err(error),
             };
             match set {
-                Ok(()) => element.shared().auto.has_succeeded(),
+                Ok(()) => element.shared().auto.clear_error(),
                 Err(error) => element.warn_search(&error),
             }
         };
@@ -439,7 +439,7 @@ impl FastGanSeg {
 
     /// Warns of an error of the search for a person, unless the search before had the same.
     fn warn_search(&self, error: &Error) {
-        let is_new = self.shared().auto.is_new(error);
+        let is_new = self.shared().auto.is_new_error(error);
         if is_new {
             self.warn_selection(error);
         }

@@ -115,7 +115,7 @@ impl Refiner {
     pub fn pack(&mut self, factors: Factors) -> Result<()> {
         let mut convolutions = [&mut self.fuse, &mut self.a, &mut self.b, &mut self.head];
         convolutions.iter_mut().try_for_each(|conv| conv.pack(factors))?;
-        // Narrow layers are not.
+        // Layers with few inputs are not packed.
         self.packed = convolutions.iter().all(|conv| conv.is_packed());
         Ok(())
     }
