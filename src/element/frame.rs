@@ -34,24 +34,57 @@ pub type FrameMut<'a> = VideoFrameRef<&'a mut gst::BufferRef>;
 /// A readable frame.
 pub type Frame<'a> = VideoFrameRef<&'a gst::BufferRef>;
 
-/// Checks that a buffer's `GstVideoMeta`, if it has one, has the width and height of its caps. Others describe padding beyond
-/// the picture, for which downstream would need crop metas.
+/// Checks a buffer's `GstVideoMeta`, if it has one: it must have the width and height of the caps, because others describe
+/// padding beyond the picture, for which downstream would need crop metas. Its planes must lie within the buffer, which GStreamer
+/// does not check.
 ///
 /// # Errors
-/// They differ.
-pub fn check_size(buffer: &gst::BufferRef, info: &VideoInfo) -> Result<(), BoolError> {
-    let Some(meta) = buffer.meta::<gst_video::VideoMeta>() else { return Ok(()) };
+/// The size differs, a plane is too long, or a stride is 0.
+pub fn check_meta(buffer: &gst::BufferRef, info: &VideoInfo) -> Result<(), BoolError> {
+    let Some(meta) = buffer.meta::<VideoMeta>() else { return Ok(()) };
     let (actual, expected) = ((meta.width(), meta.height()), (info.width(), info.height()));
-    if actual == expected {
+    if actual != expected {
+        return Err(glib::bool_error!(
+            "the buffer's video meta has {}x{} pixels, and its caps {}x{}: give both the same size",
+            actual.0,
+            actual.1,
+            expected.0,
+            expected.1
+        ));
+    }
+    let format = info.format_info();
+    let components = 0..format.n_components() as usize;
+    // Strides of tiled formats count tiles.
+    if format.is_tiled() || components.clone().all(|component| fits(buffer, &meta, info, component)) {
         return Ok(());
     }
     Err(glib::bool_error!(
-        "the buffer's video meta has {}x{} pixels, and its caps {}x{}",
-        actual.0,
-        actual.1,
-        expected.0,
-        expected.1
+        "the strides {:?} and offsets {:?} of the buffer's video meta do not fit its {} bytes",
+        meta.stride(),
+        meta.offset(),
+        buffer.size()
     ))
+}
+
+/// Whether all samples of a component lie within the memory of its plane.
+fn fits(buffer: &gst::BufferRef, meta: &VideoMeta, info: &VideoInfo, component: usize) -> bool {
+    let format = info.format_info();
+    let plane = format.plane()[component] as usize;
+    let (stride, start) = (i64::from(meta.stride()[plane]), meta.offset()[plane]);
+    let Some((memories, skipped)) = buffer.find_memory(start..start + 1) else { return false };
+    let size = buffer.peek_memory(memories.start).size() as i64 - skipped as i64;
+    let last_row = stride * (i64::from(info.comp_height(component as u8)) - 1);
+    // Of complex formats, only the first byte of a row is known.
+    let row = if format.is_complex() {
+        1
+    } else {
+        let step = i64::from(format.pixel_stride()[component]);
+        let sample = i64::from((format.depth()[component] + format.shift()[component]).div_ceil(8));
+        i64::from(format.poffset()[component])
+            + (i64::from(info.comp_width(component as u8)) - 1) * step
+            + sample
+    };
+    stride != 0 && last_row.max(0) + row <= size && last_row.min(0) + skipped as i64 >= 0
 }
 
 /// Whether each sample of a component is a separate byte or 16-bit word.
@@ -723,15 +756,24 @@ fn planes<'a>(frame: &'a Frame) -> Option<Planes<'a>> {
             cosited: (cosited.0 && subsampling.0 > 0, cosited.1 && subsampling.1 > 0),
         };
     }
-    let data =
-        (0..format.n_planes()).map(|plane| frame.plane_data(plane).ok()).collect::<Option<Vec<_>>>()?;
+    let size = (frame.width() as usize, frame.height() as usize);
+    // The slices of GStreamer's bindings have the padding of the last row, which may not be in the buffer.
+    let data = (0..format.n_planes() as usize).map(|plane| {
+        let ends = components.iter().filter(|component| component.plane == plane);
+        match ends.map(|component| component.end(size)).max() {
+            Some(end) => frame.plane_data(plane as u32).ok()?.get(..end),
+            // It has no colours.
+            None => Some(&[][..]),
+        }
+    });
+    let data = data.collect::<Option<Vec<_>>>()?;
     let colorimetry = info.colorimetry();
     let (offset, scale) = format.range_offsets(colorimetry.range());
     let weights = format.is_yuv().then(|| colorimetry.matrix().kr_kb().unwrap_or((0.299, 0.114)));
     let of = |values: [i32; 4]| [0, 1, 2].map(|c| f64::from(values[c]));
     let format = PlaneFormat {
-        width: frame.width() as usize,
-        height: frame.height() as usize,
+        width: size.0,
+        height: size.1,
         components,
         colors: Colors::new(of(offset), of(scale), weights),
     };
@@ -1247,6 +1289,25 @@ mod tests {
                 planes(&Frame::from_buffer_ref_readable(&buffer, &info).unwrap()).is_some(),
                 "{format:?}"
             );
+        }
+    }
+
+    /// The slices had the padding of the last row, and the alpha, both of which may lie beyond the buffer.
+    #[test]
+    fn planes_end_with_their_last_sample() {
+        gst::init().unwrap();
+        for (format, ends) in [
+            (VideoFormat::Rgb, vec![384 * 31 + 3 * 64]),
+            (VideoFormat::A420, vec![384 * 31 + 64, 384 * 15 + 32, 384 * 15 + 32, 0]),
+        ] {
+            let info = VideoInfo::builder(format, 64, 32).build().unwrap();
+            let mut buffer = gst::Buffer::from_mut_slice(vec![0u8; 384 * 128]);
+            let offsets: Vec<usize> = (0..info.n_planes() as usize).map(|plane| plane * 384 * 32).collect();
+            let (inner, strides) = (buffer.get_mut().unwrap(), vec![384; offsets.len()]);
+            VideoMeta::add_full(inner, VideoFrameFlags::empty(), format, 64, 32, &offsets, &strides).unwrap();
+            let frame = Frame::from_buffer_ref_readable(&buffer, &info).unwrap();
+            let lengths: Vec<usize> = planes(&frame).unwrap().data.iter().map(|plane| plane.len()).collect();
+            assert_eq!(lengths, ends, "{format:?}");
         }
     }
 

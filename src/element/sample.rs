@@ -44,6 +44,13 @@ fn with_frame<T>(
     read: impl FnOnce(&Frame) -> Result<T, glib::BoolError>,
 ) -> Result<T, String> {
     let caps = sample.caps().ok_or("it has no caps: set raw video caps")?;
+    if !caps.is_fixed() {
+        return Err(format!("its caps {caps} are not fixed: give one format, width and height"));
+    }
+    let length = |name| caps.structure(0).and_then(|caps| caps.get::<i32>(name).ok()?.try_into().ok());
+    if let Some((width, height)) = length("width").zip(length("height")) {
+        check_size(width, height)?;
+    }
     // Encoded formats have a video info as well.
     let info = VideoInfo::from_caps(caps)
         .ok()
@@ -51,10 +58,9 @@ fn with_frame<T>(
         .ok_or_else(|| {
             format!("its caps are {caps}: give raw video (video/x-raw), decoded and in system memory")
         })?;
-    check_size(info.width() as usize, info.height() as usize)?;
     let mut buffer = sample.buffer_owned().ok_or("it has no buffer: add a buffer with the picture")?;
     frame::remove_field_flags(&mut buffer);
-    frame::check_size(&buffer, &info).map_err(|error| format!("{error}: give both the same size"))?;
+    frame::check_meta(&buffer, &info).map_err(|error| error.to_string())?;
     let frame = Frame::from_buffer_ref_readable(&buffer, &info).map_err(|error| {
         format!(
             "its buffer of {} bytes cannot be mapped as {caps} ({error}): use the size and strides of the \
@@ -62,10 +68,6 @@ fn with_frame<T>(
             buffer.size()
         )
     })?;
-    // GStreamer's bindings panic at planes without rows.
-    if frame.plane_stride().iter().take(frame.n_planes() as usize).any(|&stride| stride == 0) {
-        return Err("its video meta has a stride of 0: give the bytes from one row to the next".into());
-    }
     read(&frame).map_err(|error| format!("it cannot be converted from {caps} ({error}): give RGBA or GRAY8"))
 }
 

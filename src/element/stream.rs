@@ -58,6 +58,8 @@ pub trait Host {
     /// Records an output buffer and its processing time.
     fn record_output(&self, origin: Origin, total: Duration);
     fn post_latency(&self);
+    /// Whether buffers are discarded, because of a seek or a state change.
+    fn is_flushing(&self) -> bool;
     /// Whether upstream is live.
     fn is_live(&self) -> bool;
     /// Posts a change of the network's input size to `size`, width and height.
@@ -227,7 +229,7 @@ impl Stream {
         element: &impl Host,
         buffer: gst::Buffer,
     ) -> Result<Option<PendingFrame>, ProcessError> {
-        frame::check_size(&buffer, &self.input()?)?;
+        frame::check_meta(&buffer, &self.input()?)?;
         let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
         let request = element.shared().take_request();
         if let Some(request) = request {
@@ -252,6 +254,10 @@ impl Stream {
                 let encoder = self.segmenter.tracker().reference_encoder();
                 element.find_person(&Frame::from_buffer_ref_readable(&buffer, &info)?, encoder, search)?;
             }
+        }
+        if element.is_flushing() {
+            // A selection that was waited for may have ended early.
+            return Err(gst::FlowError::Flushing.into());
         }
         let (change, reset, is_new_segment) = {
             let mut shared = element.shared();

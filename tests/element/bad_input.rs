@@ -257,6 +257,26 @@ fn a_video_meta_of_another_size_is_refused() {
     assert!(error.starts_with("error: ") && error.contains("80x64"), "{error}");
 }
 
+/// Memory beyond the buffer was read.
+#[test]
+fn a_video_meta_beyond_its_buffer_is_refused() {
+    let info = info(gstreamer_video::VideoFormat::Rgb, 64, 48);
+    for (offset, stride) in [(0, 65536), (1, 192), (192 * 48, 192), (0, -192), (0, 0)] {
+        let (_files, element) = masked(disc);
+        let bus = bus(&element);
+        let mut harness = harness(&element, &info.to_caps().unwrap());
+        let mut buffer = frame(&info, 0);
+        let flags = gstreamer_video::VideoFrameFlags::empty();
+        let inner = buffer.get_mut().unwrap();
+        gstreamer_video::VideoMeta::add_full(inner, flags, info.format(), 64, 48, &[offset], &[stride])
+            .unwrap();
+        assert_eq!(harness.push(buffer), Err(gst::FlowError::Error), "{offset} {stride}");
+        assert_eq!(next_message(&bus), "armed");
+        let error = next_message(&bus);
+        assert!(error.starts_with("error: ") && error.contains("do not fit"), "{error}");
+    }
+}
+
 #[test]
 fn a_failed_buffer_does_not_lose_the_reference() {
     for threading in [false, true] {

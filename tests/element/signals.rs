@@ -120,6 +120,10 @@ fn bad_samples_keep_the_old_reference() {
     let other = gst::Sample::builder().buffer(&good.buffer_owned().unwrap()).caps(&png).build();
     let caps = good.caps_owned().unwrap();
     let short = gst::Sample::builder().buffer(&gst::Buffer::with_size(9).unwrap()).caps(&caps).build();
+    let with_caps = |caps: &str| {
+        let caps: gst::Caps = caps.parse().unwrap();
+        gst::Sample::builder().buffer(&good.buffer_owned().unwrap()).caps(&caps).build()
+    };
     let many = sample(VideoFormat::Gray8, pixels(|x, _| (x % 17) as u8));
     let with_stride = |offset: usize, stride: i32| {
         let mut buffer = gst::Buffer::from_slice(vec![0; 64 * 48 * 4]);
@@ -138,8 +142,11 @@ fn bad_samples_keep_the_old_reference() {
         (grey(|_, _| 0), None, "paint the object white"),
         (other.clone(), None, "give raw video"),
         (short, None, "cannot be mapped"),
+        (with_caps("video/x-raw,format={RGBA,GRAY8},width=64,height=48"), None, "not fixed"),
+        (with_caps("video/x-raw,format=GRAY8,width=100000,height=100000"), None, "too many"),
         (gst::Sample::builder().build(), None, "no caps"),
-        (with_stride(0, 0), None, "a stride of 0"),
+        (with_stride(0, 0), None, "do not fit"),
+        (with_stride(0, 65536), None, "do not fit"),
         (with_stride(47 * 64 * 4, -64 * 4), None, "upside down"),
         (good, Some(other), "picture"),
     ] {
