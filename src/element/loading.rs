@@ -180,6 +180,7 @@ impl FastGanSeg {
         corrected: Option<(&Matte, Ask)>,
         encoder: Option<ReferenceEncoder>,
     ) -> crate::Result<()> {
+        let again = request.repeated();
         let SelectionRequest { prompt, kind, ask } = request;
         let device = self.shared().device;
         let (ref_image, interactive, object) = {
@@ -232,7 +233,11 @@ impl FastGanSeg {
                 let mask = networks.run(&task, &picture, |_| ())?;
                 Ok((mask, picture))
             };
-            let (mask, picture) = self.selector.run(select, device)?;
+            let Some((mask, picture)) = self.selector.run(select, device, || self.is_flushing())? else {
+                // For the first buffer after the flush.
+                self.shared().request.get_or_insert(again);
+                return Ok(());
+            };
             let image = has_image.then_some(picture);
             self.shared().marks = None;
             self.arm_selected(ask, Reference::new(mask, image));
@@ -264,6 +269,8 @@ impl FastGanSeg {
                         element.warn_ended();
                     }
                     Ok(false) => (),
+                    // It has stopped.
+                    Err(_) if !element.shared().slot.is_running() => (),
                     Err(error) if is_last && refines => element.warn_not_refined(&error),
                     Err(error) if is_last => element.warn_selection(&error),
                     Err(_) => (),
@@ -305,7 +312,9 @@ impl FastGanSeg {
                 let person = networks.find_person(&picture)?;
                 person.map(|person| networks.refine_person(&picture, &person)).transpose()
             };
-            let mask = self.selector.run(find, device)?;
+            let Some(mask) = self.selector.run(find, device, || self.is_flushing())? else {
+                return Ok(());
+            };
             self.shared().auto.finish_search(None, false);
             if let Some(mask) = mask {
                 self.arm_selected(ask, Reference::new(mask, None).bound_to_stream());
@@ -333,6 +342,7 @@ impl FastGanSeg {
             };
             match set {
                 Ok(()) => element.shared().auto.clear_error(),
+                Err(_) if !element.shared().slot.is_running() => (),
                 Err(error) => element.warn_search(&error),
             }
         };

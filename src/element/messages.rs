@@ -88,6 +88,10 @@ impl Host for FastGanSeg {
         self.post(gst::message::Element::builder(structure).src(&*self.obj()).build());
     }
 
+    fn is_flushing(&self) -> bool {
+        self.obj().sink_pad().pad_flags().contains(gst::PadFlags::FLUSHING)
+    }
+
     fn is_live(&self) -> bool {
         self.upstream_is_live()
     }

@@ -17,6 +17,14 @@ pub struct SelectionRequest {
     pub ask: Ask,
 }
 
+impl SelectionRequest {
+    /// The same request. Its prompt has no mask.
+    pub fn repeated(&self) -> Self {
+        let Prompt { points, rect, .. } = &self.prompt;
+        Self { prompt: Prompt { points: points.clone(), rect: *rect, mask: None }, ..*self }
+    }
+}
+
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {

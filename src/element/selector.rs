@@ -4,7 +4,7 @@
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,6 +20,8 @@ use crate::{Error, Result, threads};
 
 /// Time without jobs after which the networks are unloaded.
 const IDLE: Duration = Duration::from_secs(60);
+/// Interval at which a thread that waits for a job checks whether the element is flushing.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Work for the thread.
 pub type Job = Box<dyn FnOnce(&mut Networks) + Send>;
@@ -60,6 +62,11 @@ impl Networks {
         (self.prompt, self.person) = (None, None);
     }
 
+    /// Forgets the networks, because destructors of libtorch may be running.
+    fn leak(&mut self) {
+        std::mem::forget((self.prompt.take(), self.person.take()));
+    }
+
     fn prompt(&mut self) -> Result<&PromptNetwork> {
         load(&mut self.prompt, self.device, |device, kind| {
             let network = PromptNetwork::load(device, kind)?;
@@ -77,10 +84,21 @@ impl Networks {
         })
     }
 
+    /// Checks that the element has not stopped, which waits for the job.
+    ///
+    /// # Errors
+    /// It has.
+    fn check_wanted(&self) -> Result<()> {
+        match lock(&self.queue.state).worker == self.worker {
+            true => Ok(()),
+            false => Err(Error::Config("the element has stopped".into())),
+        }
+    }
+
     /// Runs a task. Calls `preliminary` with a first mask if a better one follows.
     ///
     /// # Errors
-    /// The device is not available, the task does not fit the picture, and errors of libtorch.
+    /// The device is not available, the task does not fit the picture, the element has stopped, and errors of libtorch.
     pub fn run(
         &mut self,
         task: &Task,
@@ -88,6 +106,8 @@ impl Networks {
         mut preliminary: impl FnMut(Result<ReferenceMask>),
     ) -> Result<ReferenceMask> {
         let (queue, worker) = (Arc::clone(&self.queue), self.worker);
+        self.prompt()?;
+        self.check_wanted()?;
         let network = self.prompt()?;
         let view = picture.as_picture();
         let mask = |alpha: Vec<u8>| ReferenceMask::from_soft(view.width, view.height, alpha);
@@ -115,6 +135,8 @@ impl Networks {
     /// # Errors
     /// The device is not available, and errors of libtorch.
     pub fn find_person(&mut self, picture: &OwnedPicture) -> Result<Option<Person>> {
+        self.person()?;
+        self.check_wanted()?;
         self.person()?.find_person(&picture.as_picture())
     }
 
@@ -124,6 +146,8 @@ impl Networks {
     /// As [`run`](Self::run).
     pub fn refine_person(&mut self, picture: &OwnedPicture, person: &Person) -> Result<ReferenceMask> {
         let view = picture.as_picture();
+        self.prompt()?;
+        self.check_wanted()?;
         let alpha = self.prompt()?.refine(&view, &person.alpha, person.region)?;
         ReferenceMask::from_soft(view.width, view.height, alpha)
     }
@@ -210,7 +234,8 @@ impl Selector {
         Ok(())
     }
 
-    /// Runs a job and waits for its result.
+    /// Runs a job and waits for its result, or until `is_flushing`. Then the result is `None`: whoever flushes waits for
+    /// this thread, possibly on the thread of the jobs.
     ///
     /// # Errors
     /// Those of the job, and of starting the thread.
@@ -218,11 +243,20 @@ impl Selector {
         &self,
         job: impl FnOnce(&mut Networks) -> Result<T> + Send + 'static,
         device: DeviceChoice,
-    ) -> Result<T> {
+        is_flushing: impl Fn() -> bool,
+    ) -> Result<Option<T>> {
         let (sender, receiver) = channel();
         self.queue(Box::new(move |networks| drop(sender.send(job(networks)))), device)?;
-        let ended = |_| Error::Config("the selection has failed: please report it".into());
-        receiver.recv().map_err(ended)?
+        loop {
+            match receiver.recv_timeout(POLL) {
+                Ok(result) => return result.map(Some),
+                Err(_) if is_flushing() => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => (),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::Config("the selection has failed: please report it".into()));
+                }
+            }
+        }
     }
 
     /// Discards the job that has not begun, and waits until the thread has ended, at most for one step of a selection. A
@@ -271,7 +305,10 @@ impl Queue {
         let job = if state.worker == worker { state.waiting.take() } else { None };
         if job.is_none() {
             // `stop` waits for this lock.
-            networks.unload();
+            match exit::permission() {
+                Some(_permission) => networks.unload(),
+                None => networks.leak(),
+            }
             if state.worker == worker {
                 state.thread = None;
             }
@@ -287,9 +324,7 @@ fn work(queue: &Arc<Queue>, worker: u64, device: DeviceChoice) {
     while let Some(job) = queue.next(&mut networks) {
         let Some(_permission) = exit::permission() else {
             lock(&queue.state).thread = None;
-            // Destructors of libtorch may be running.
-            std::mem::forget(networks);
-            return;
+            return networks.leak();
         };
         // The message of a panic is printed by its hook.
         if catch_unwind(AssertUnwindSafe(|| job(&mut networks))).is_err() {
@@ -321,8 +356,8 @@ mod tests {
             let _ticket = ticket;
             panic!("of the test")
         };
-        assert!(selector.run(failing, CPU).is_err());
-        assert_eq!(selector.run(|_| Ok(7), CPU).unwrap(), 7);
+        assert!(selector.run(failing, CPU, || false).is_err());
+        assert_eq!(selector.run(|_| Ok(7), CPU, || false).unwrap(), Some(7));
         assert!(running.is_empty());
     }
 
@@ -348,6 +383,6 @@ mod tests {
         selector.queue(Box::new(discarded), CPU).unwrap();
         selector.stop();
         assert!(has_ended.try_recv().is_ok() && running.is_empty());
-        assert_eq!(selector.run(|_| Ok(7), CPU).unwrap(), 7, "it starts again");
+        assert_eq!(selector.run(|_| Ok(7), CPU, || false).unwrap(), Some(7), "it starts again");
     }
 }

@@ -119,7 +119,7 @@ impl Settings {
     /// Returns what `ref-box` and `ref-points` select, if they are set.
     ///
     /// # Errors
-    /// A wrong number of elements, or a value that is no number.
+    /// A wrong number of elements, or a value that is no finite number.
     pub fn prompt(&self) -> Result<Option<Prompt>> {
         if self.ref_box.is_empty() && self.ref_points.is_empty() {
             return Ok(None);
@@ -127,16 +127,20 @@ impl Settings {
         let bad = |reason: String| Error::Config(reason);
         let rect = match self.ref_box[..] {
             [] => None,
-            [x, y, width, height] => Some(Rect { x, y, width, height }),
+            [x, y, width, height] if self.ref_box.iter().all(|value| value.is_finite()) => {
+                Some(Rect { x, y, width, height })
+            }
             _ => {
-                let count = self.ref_box.len();
+                let elements = &self.ref_box;
                 return Err(bad(format!(
-                    "ref-box has {count} elements: give <x, y, width, height> in pixels"
+                    "ref-box is {elements:?}: give four numbers, <x, y, width, height> in pixels"
                 )));
             }
         };
         let point = |point: &Vec<f64>| match point[..] {
-            [x, y, label] if label == 0.0 || label == 1.0 => Ok(Point { x, y, positive: label == 1.0 }),
+            [x, y, label] if x.is_finite() && y.is_finite() && (label == 0.0 || label == 1.0) => {
+                Ok(Point { x, y, positive: label == 1.0 })
+            }
             _ => Err(bad(format!(
                 "ref-points has the element {point:?}: give <x, y, label> in pixels, label 1 on the object, 0 elsewhere"
             ))),
