@@ -52,7 +52,10 @@ pub fn open_embedded(bytes: &[u8]) -> Result<Library, String> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     // SAFETY: the libraries have no initialisers except those of the C++ runtime.
     let library = unsafe { unix::Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
-    library.map(Library::from).map_err(|error| error.to_string())
+    let library = library.map(Library::from).map_err(|error| error.to_string())?;
+    // The linker knows loaded libraries by their path, so no other file may have this number.
+    std::mem::forget(file);
+    Ok(library)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -9,6 +9,7 @@
 mod library;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 
 pub use self::library::{find, message, open_embedded};
@@ -142,11 +143,16 @@ impl Shim {
         // SAFETY: `raw` is valid for writes.
         self.check(unsafe { (self.0.graph_begin)(pool.0.0, pool.0.1, &mut raw) })?;
         let graph = Graph { raw, shim: self.clone() };
-        let done = work();
+        let done = catch_unwind(AssertUnwindSafe(work));
         // SAFETY: the capture was begun above. It must end even if `work` fails, or the stream keeps capturing.
         let ended = self.check(unsafe { (self.0.graph_end)(graph.raw) });
-        done?;
-        ended?;
+        if let Err(error) = ended {
+            // libtorch's allocator still refers to it.
+            std::mem::forget(graph);
+            done.unwrap_or_else(|panic| resume_unwind(panic))?;
+            return Err(error);
+        }
+        done.unwrap_or_else(|panic| resume_unwind(panic))?;
         Ok(graph)
     }
 

@@ -40,6 +40,8 @@ int attempt(F&& f) {
 
 struct Stream {
   c10::cuda::CUDAStream stream;
+  // The current device to return to, or -1.
+  c10::DeviceIndex device = -1;
 };
 
 }  // namespace
@@ -65,11 +67,14 @@ void fastganseg_cuda_stream_free(Stream* stream) {
   delete stream;
 }
 
-// Makes the stream this thread's current one and gives the one that was before.
+// Makes the stream and its device this thread's current ones and gives those that were before. Graphs are captured on the
+// current device.
 int fastganseg_cuda_stream_enter(Stream* stream, Stream** before) {
   return attempt([&] {
+    const auto index = stream->stream.device_index();
     auto previous = std::make_unique<Stream>(
-        Stream{c10::cuda::getCurrentCUDAStream(stream->stream.device_index())});
+        Stream{c10::cuda::getCurrentCUDAStream(index), c10::cuda::current_device()});
+    c10::cuda::set_device(index);
     c10::cuda::setCurrentCUDAStream(stream->stream);
     *before = previous.release();
   });
@@ -77,7 +82,12 @@ int fastganseg_cuda_stream_enter(Stream* stream, Stream** before) {
 
 int fastganseg_cuda_stream_leave(Stream* before) {
   std::unique_ptr<Stream> owned(before);
-  return attempt([&] { c10::cuda::setCurrentCUDAStream(owned->stream); });
+  return attempt([&] {
+    c10::cuda::setCurrentCUDAStream(owned->stream);
+    if (owned->device >= 0) {
+      c10::cuda::set_device(owned->device);
+    }
+  });
 }
 
 int fastganseg_cuda_stream_wait(Stream* stream) {
