@@ -16,7 +16,7 @@ pub fn keep_freed_memory() {
         /// glibc allocates heaps of 64 MiB for each thread. It deletes an empty heap unless less than this amount
         /// of the previous heap is free.
         const TOP_PAD: libc::c_int = 16 << 20;
-        // SAFETY: `mallopt` may be called at any time from any thread.
+        // SAFETY: glibc changes these parameters under the lock of its allocator.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD);
             libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD);

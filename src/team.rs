@@ -142,6 +142,8 @@ const MAX_INDICES: usize = u16::MAX as usize;
 
 /// Time after which a helper that has nothing to do goes back to the pool.
 const PATIENCE: Duration = Duration::from_millis(1);
+/// Interval at which the calling thread checks, after that time, whether the helpers are done.
+const PAUSE: Duration = Duration::from_micros(100);
 
 impl Team {
     fn new(size: u32) -> Self {
@@ -180,7 +182,10 @@ impl Team {
         while team.work_once() {}
         let mut spins = Spins::default();
         while team.done.load(Ordering::Acquire) < count {
-            spins.wait();
+            // A helper of a lower scheduling class does not run while this thread only yields.
+            if spins.wait() > PATIENCE {
+                std::thread::sleep(PAUSE);
+            }
         }
         let panic = team.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {

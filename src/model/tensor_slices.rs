@@ -34,6 +34,10 @@ pub fn stored_items(x: &Tensor) -> Result<Tensor> {
 /// Returns the values of a plain tensor; panics on others.
 pub fn floats(x: &Tensor) -> &[f32] {
     assert!(is_plain(x), "float32 on the CPU, contiguous");
+    if x.numel() == 0 {
+        // Its pointer may be null.
+        return &[];
+    }
     // SAFETY: the tensor is `numel` contiguous floats, in memory that it keeps alive while borrowed.
     unsafe { std::slice::from_raw_parts(x.data_ptr().cast(), x.numel()) }
 }
@@ -56,6 +60,9 @@ impl Unshared {
     /// Returns the values of a plain tensor; panics on others.
     pub fn floats_mut(&mut self) -> &mut [f32] {
         assert!(is_plain(&self.0), "float32 on the CPU, contiguous");
+        if self.0.numel() == 0 {
+            return &mut [];
+        }
         // SAFETY: the tensor is `numel` contiguous floats, in memory that it keeps alive while borrowed, and there
         // is no other handle on that memory.
         unsafe { std::slice::from_raw_parts_mut(self.0.data_ptr().cast(), self.0.numel()) }
@@ -76,5 +83,7 @@ mod tests {
         let mut values = Unshared::empty(&[2, 1, 3]).unwrap();
         values.floats_mut().copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(floats(&values.into_tensor()), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let mut empty = Unshared::empty(&[0, 3]).unwrap();
+        assert!(empty.floats_mut().is_empty() && empty.floats().is_empty());
     }
 }
