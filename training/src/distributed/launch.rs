@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::place::{Place, SOCKET};
@@ -15,7 +16,7 @@ use crate::{Error, Result};
 const GRACE: Duration = Duration::from_secs(30);
 /// Interval of checks.
 const PERIOD: Duration = Duration::from_millis(50);
-/// Set for the ranks, which end with their launcher.
+/// Process id of the launcher, with which the ranks end.
 const LAUNCHED: &str = "FASTGANSEG_LAUNCHED";
 
 /// Runs this program once for each of `ranks` ranks on this machine, with the same arguments, and waits for all of
@@ -47,7 +48,7 @@ pub fn launch(ranks: usize) -> Result<bool> {
     let mut processes = Processes(Vec::with_capacity(ranks));
     for rank in 0..ranks {
         let mut command = Command::new(&program);
-        command.args(std::env::args_os().skip(1)).env(LAUNCHED, "1");
+        command.args(std::env::args_os().skip(1)).env(LAUNCHED, std::process::id().to_string());
         let (rank, ranks) = (rank.to_string(), ranks.to_string());
         for (name, value) in [
             ("RANK", rank.as_str()),
@@ -64,22 +65,24 @@ pub fn launch(ranks: usize) -> Result<bool> {
         };
         processes.0.push(command.spawn().map_err(failed)?);
     }
-    let ids: Vec<i32> = processes.0.iter().map(|process| process.id() as i32).collect();
-    ctrlc::set_handler(move || {
-        for &id in &ids {
-            // SAFETY: sends a signal.
-            unsafe { libc::kill(id, libc::SIGTERM) };
-        }
-    })?;
-    processes.wait().map(|()| true)
+    let processes = Arc::new(Mutex::new(processes));
+    let running = Arc::clone(&processes);
+    ctrlc::set_handler(move || lock(&running).terminate())?;
+    let result = wait(&processes);
+    lock(&processes).kill();
+    result.map(|()| true)
 }
 
 /// Makes the kernel ask this process to end if its launcher does.
 fn end_with_launcher() {
     #[cfg(target_os = "linux")]
-    if std::env::var_os(LAUNCHED).is_some() {
+    if let Some(launcher) = std::env::var(LAUNCHED).ok().and_then(|id| id.parse::<u32>().ok()) {
         // SAFETY: sets an attribute of this process.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+        // It may have ended before.
+        if std::os::unix::process::parent_id() != launcher {
+            std::process::exit(1);
+        }
     }
 }
 
@@ -88,37 +91,54 @@ fn end_with_launcher() {
 struct Processes(Vec<Child>);
 
 impl Processes {
-    /// Waits until all have ended.
-    fn wait(mut self) -> Result<()> {
-        let mut ended: Vec<Option<ExitStatus>> = vec![None; self.0.len()];
-        let mut failure: Option<(usize, ExitStatus, Instant)> = None;
-        while ended.iter().any(Option::is_none) {
-            for (rank, process) in self.0.iter_mut().enumerate() {
-                let status =
-                    process.try_wait().map_err(|error| Error::Ranks(format!("rank {rank}: {error}")))?;
-                if ended[rank].is_none() && status.is_some_and(|status| !status.success()) {
-                    failure = failure.or_else(|| Some((rank, status?, Instant::now())));
-                }
-                ended[rank] = status;
+    /// Asks those that still run to end. Ids of others may be in use again.
+    fn terminate(&mut self) {
+        for process in &mut self.0 {
+            if let Ok(None) = process.try_wait() {
+                // SAFETY: sends a signal.
+                unsafe { libc::kill(process.id() as i32, libc::SIGTERM) };
             }
-            if failure.as_ref().is_some_and(|(_, _, since)| since.elapsed() > GRACE) {
-                break;
-            }
-            std::thread::sleep(PERIOD);
-        }
-        match failure {
-            None => Ok(()),
-            Some((rank, status, _)) => Err(Error::Ranks(format!("rank {rank} {}", describe(status)))),
         }
     }
-}
 
-impl Drop for Processes {
-    fn drop(&mut self) {
+    fn kill(&mut self) {
         for process in &mut self.0 {
             let _ = process.kill();
             let _ = process.wait();
         }
+    }
+}
+
+/// Waits until all processes have ended, or for a while after one has failed.
+fn wait(processes: &Mutex<Processes>) -> Result<()> {
+    let mut failure: Option<(usize, ExitStatus, Instant)> = None;
+    loop {
+        let mut are_running = false;
+        for (rank, process) in lock(processes).0.iter_mut().enumerate() {
+            let status = process.try_wait().map_err(|error| Error::Ranks(format!("rank {rank}: {error}")))?;
+            are_running |= status.is_none();
+            let failed = status.filter(|status| !status.success());
+            failure = failure.or_else(|| Some((rank, failed?, Instant::now())));
+        }
+        let is_over = failure.as_ref().is_some_and(|(_, _, since)| since.elapsed() > GRACE);
+        if !are_running || is_over {
+            break;
+        }
+        std::thread::sleep(PERIOD);
+    }
+    match failure {
+        None => Ok(()),
+        Some((rank, status, _)) => Err(Error::Ranks(format!("rank {rank} {}", describe(status)))),
+    }
+}
+
+fn lock(processes: &Mutex<Processes>) -> MutexGuard<'_, Processes> {
+    processes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
