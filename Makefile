@@ -5,7 +5,6 @@ SHELL := /bin/bash
 
 # rustup's folder is not in PATH in every shell.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
-TARGET := $(or $(CARGO_TARGET_DIR),target)
 PLUGINS := $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/gstreamer-1.0/plugins
 
 .PHONY: help
@@ -40,6 +39,7 @@ lint: setup ## Check formatting and lints; warnings are errors
 	cargo clippy --workspace --all-targets -- -D warnings
 	# Model, tracker and trainer must build without GStreamer.
 	cargo clippy --package fastganseg-training --all-targets -- -D warnings
+	cargo tree --quiet --locked --manifest-path fuzz/Cargo.toml >/dev/null
 
 # Needs cargo-deny: cargo install cargo-deny --locked. `cargo deny --workspace check advisories` reads the advisory
 # database from GitHub, so it is not part of this check, which needs no other network than the crates registry.

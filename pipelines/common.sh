@@ -43,9 +43,9 @@ need_elements() {
   done
 }
 
-# argument FILE: prints the name so that programs do not take it for an option.
+# argument FILE: prints the name so that programs take it neither for an option nor for a URI.
 argument() {
-  case $1 in -*) printf './%s' "$1" ;; *) printf '%s' "$1" ;; esac
+  case $1 in /*) printf '%s' "$1" ;; *) printf './%s' "$1" ;; esac
 }
 
 # quote VALUE: prints a value in quotes for a pipeline description.
@@ -61,7 +61,8 @@ check_output() {
   for input in "$@"; do
     if [ "$input" -ef "$out" ]; then fail "$out is an input: give the output another name"; fi
   done
-  if { [ -e "$out" ] && ! [ -f "$out" ]; } || ! [ -d "$(dirname -- "$out")" ] || ! [ -w "$(dirname -- "$out")" ]; then
+  if { [ -e "$out" ] && ! [ -f "$out" ]; } || ! [ -d "$(dirname -- "$out")" ] || ! [ -w "$(dirname -- "$out")" ] ||
+    [ -z "$(readlink -f -- "$out")" ]; then
     fail "cannot write $out: it must be a file in a folder that exists and is writable"
   fi
 }
@@ -88,7 +89,7 @@ check_pattern() {
 }
 
 # partial_of OUT: prints the name of a file beside OUT that is written first.
-partial_of() { printf '%s/.%s.%s.part' "$(dirname -- "$1")" "$(basename -- "$1")" "$$"; }
+partial_of() { printf '%s/.fastganseg.%s.part' "$(dirname -- "$1")" "$$"; }
 
 # stop SIGNAL: ends the commands in the background, and then the script by the signal: shells show 128 + its number and
 # leave their loops. The commands get TERM, because those in the background may ignore INT.

@@ -84,7 +84,7 @@ def main(arguments):
                 sys.exit(f"{name} of {path} has the shape {other['shape']}, not {entry['shape']}: give files of one network")
         terms = [weight * tensor(*files[path], name) for path, weight in weights.items() if name in files[path][0]]
         start, end = entry["data_offsets"]
-        result[start:end] = sum(terms, np.zeros(1)).astype(TYPES[entry["dtype"]]).tobytes()
+        result[start:end] = sum(terms, np.zeros(entry["shape"])).astype(TYPES[entry["dtype"]]).tobytes()
     # The scores are those of one of the files.
     metadata = header.get("__metadata__", {})
     header["__metadata__"] = {key: value for key, value in metadata.items() if not key.startswith("validation")}

@@ -33,11 +33,23 @@ program=$1
 shift
 [ ! -x "$here/bin/$program" ] || program=$here/bin/$program
 cache=$(mktemp -d)
+child=
 trap 'rm -rf "$cache"' EXIT
+# end NUMBER NAME: passes a signal on. Shells show 128 + its number.
+end() {
+  [ -z "$child" ] || { kill "-$2" "$child" 2>/dev/null || true; wait "$child" || true; }
+  exit $((128 + $1))
+}
+trap 'end 1 HUP' HUP
+# Programs in the background may ignore INT.
+trap 'end 2 TERM' INT
+trap 'end 15 TERM' TERM
 # The bundle's libraries have priority: libtorch has its own OpenMP.
 export LD_LIBRARY_PATH="$here/lib:$libtorch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export GST_PLUGIN_SYSTEM_PATH="$here/plugins" GST_PLUGIN_PATH="" GST_PLUGIN_SCANNER="$here/bin/gst-plugin-scanner"
 export GST_REGISTRY="$cache/registry.bin" GIO_MODULE_DIR="$cache"
 status=0
-"$program" "$@" || status=$?
+"$program" "$@" <&0 &
+child=$!
+wait "$child" || status=$?
 exit $status

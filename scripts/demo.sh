@@ -40,12 +40,17 @@ if [ -n "$clip$mask" ]; then
     [ -e "$file" ] || die "$file does not exist"
     if ! [ -f "$file" ] || ! [ -r "$file" ]; then die "$file cannot be read, or is not a file"; fi
   done
-  [ "$(head -c 8 "$mask" | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ] || die "$mask is not a PNG"
-  clip=$(realpath "$clip")
-  mask=$(realpath "$mask")
+  [ "$(head -c 8 -- "$mask" | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ] || die "$mask is not a PNG"
+  clip=$(realpath -- "$clip")
+  mask=$(realpath -- "$mask")
 fi
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+for file in "$clip" "$mask"; do
+  for out in demo/cutout.mp4 demo/contact-sheet.png; do
+    if [ "$file" -ef "$out" ]; then die "$out is an output: give the clip and the mask other names"; fi
+  done
+done
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 profile=${PROFILE:-release}
 built=${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}

@@ -18,6 +18,7 @@ deb=no
 case ${1:-} in -h | --help) usage; exit 0 ;; --deb) deb=yes ;; '') ;; *) usage >&2; exit 2 ;; esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 target=${CARGO_TARGET_DIR:-target}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 name=fastganseg-$version-linux-x86_64
@@ -31,6 +32,7 @@ cargo build --release --workspace
 rm -rf "$stage"
 mkdir -p "$stage/bin" "$stage/lib/gstreamer-1.0" "$stage/licences"
 scripts/install.sh "$stage/lib/gstreamer-1.0"
+rm -f "$stage/lib/fastganseg/.installed"
 install -m 755 "$target/release/fastganseg-train" "$stage/bin/"
 chrpath -r '$ORIGIN/../fastganseg' "$stage/lib/gstreamer-1.0/libgstfastganseg.so" >/dev/null
 chrpath -r '$ORIGIN/../lib/fastganseg' "$stage/bin/fastganseg-train" >/dev/null
@@ -40,8 +42,23 @@ cp models/MODEL_CARD.md "$stage/licences/lite-weights.md"
 cp models/LARGE_CARD.md "$stage/licences/large-weights.md"
 cp models/PROMPT_CARD.md "$stage/licences/prompt-weights.md"
 cp models/PERSON_CARD.md "$stage/licences/person-weights.md"
-for licence in .libtorch/torch-*.dist-info/licenses/{LICENSE,NOTICE}; do
-  [ -e "$licence" ] && cp "$licence" "$stage/licences/libtorch-$(basename "$licence")"
+# The wheels have them beside their libraries.
+site=$(dirname "${LIBTORCH:-.libtorch/torch}")
+for licence in "$site"/{torch,nvidia_cuda_runtime,nvidia_cuda_cupti}-*.dist-info/licenses/{LICENSE,NOTICE,License.txt}; do
+  if [ -e "$licence" ]; then
+    package=${licence#"$site"/}
+    cp "$licence" "$stage/licences/${package%%-*}-$(basename "$licence")"
+  fi
+done
+for library in "$stage"/lib/fastganseg/*; do
+  case ${library##*/} in
+    libtorch_cpu.so) package=torch ;;
+    libcudart*) package=nvidia_cuda_runtime ;;
+    libcupti*) package=nvidia_cuda_cupti ;;
+    *) continue ;;
+  esac
+  compgen -G "$stage/licences/$package-*" >/dev/null ||
+    { echo "dist: error: the licence of ${library##*/} is not in $site/$package-*.dist-info: build with scripts/setup.sh" >&2; exit 1; }
 done
 for binary in "$stage"/bin/* "$stage"/lib/gstreamer-1.0/*; do
   if readelf -d "$binary" | grep -E 'R(UN)?PATH' | grep -F "$PWD" >/dev/null; then

@@ -27,8 +27,17 @@ fi
 
 plugins=$(realpath -m -- "$1")
 libraries=$(dirname "$plugins")/fastganseg
+# Names of the libraries that were installed. The folder may have other files.
+list=$libraries/.installed
+remove_libraries() {
+  [ -e "$list" ] || return 0
+  while read -r name; do rm -f -- "$libraries/$name"; done <"$list"
+  rm -- "$list"
+}
 if [ -n "$uninstall" ]; then
-  rm -rf -- "$plugins/libgstfastganseg.so" "$libraries"
+  rm -f -- "$plugins/libgstfastganseg.so"
+  remove_libraries
+  rmdir -- "$libraries" 2>/dev/null || [ ! -e "$libraries" ] || echo "$libraries has other files, which are kept"
   exit
 fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -47,11 +56,19 @@ case $torch in
   /lib* | /usr/lib*) copied=" (with libtorch of the system)" ;;
   *)
     copied=" and libtorch in $libraries"
+    if [ -n "$(ls -A -- "$libraries" 2>/dev/null)" ] && ! [ -e "$list" ]; then
+      echo "install: error: $libraries has files that were not installed by this script: remove it, or give another PLUGINS" >&2
+      exit 1
+    fi
     mkdir -p "$libraries"
+    remove_libraries
     for library in "${needed[@]}"; do
       # Other libraries are those of the system.
       case $library in
-        "$torch"/* | */nvidia/*) install -m 644 "$(readlink -f "$library")" "$libraries/$(basename "$library")" ;;
+        "$torch"/* | */nvidia/*)
+          basename "$library" >>"$list"
+          install -m 644 "$(readlink -f "$library")" "$libraries/$(basename "$library")"
+          ;;
       esac
     done
     ;;

@@ -200,11 +200,12 @@ find_pip() {
   local python version
   for python in "${PYTHON:-}" python3 /usr/bin/python3 python3.{14,13,12,11,10,9} python; do
     if [ -z "$python" ] || ! command -v "$python" >/dev/null; then continue; fi
-    version=$("$python" -m pip --version 2>/dev/null | awk '{print $2}') || continue
+    version=$("$python" -m pip --version 2>/dev/null | awk '{print $2}') || version=
     if [ -n "$version" ] && at_least "$version" 21; then
       pip=("$python" -m pip)
       return 0
     fi
+    [ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON has no pip 21 or newer" "Unset PYTHON to use another Python, or install pip for it."
   done
   return 1
 }
@@ -215,7 +216,8 @@ fetch() {
   shift
   mkdir -p "$into/tmp"
   # TMPDIR: pip unpacks on the file system that was checked, so that the later move is a rename.
-  TMPDIR=$into/tmp PIP_ROOT_USER_ACTION=ignore \
+  # Settings of the user that exclude --target do not apply.
+  TMPDIR=$into/tmp PIP_ROOT_USER_ACTION=ignore PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 \
     "${pip[@]}" --disable-pip-version-check install --progress-bar "$progress" \
     --no-cache-dir --no-compile --no-warn-script-location --ignore-requires-python \
     --only-binary :all: --implementation cp --python-version 3.11 --abi cp311 \

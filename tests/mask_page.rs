@@ -450,11 +450,28 @@ fn the_printed_command_runs_with_the_saved_files_of_a_rotated_video() {
     browser.until("source.frame === 7 && target === null");
     assert_eq!(browser.eval("$('moved').hidden && !$('save-mask').disabled"), true);
 
+    // Also if the rate is corrected.
+    for rate in [60, 30] {
+        browser.eval(&format!("($('fps').value = {rate}, $('fps').onchange())"));
+        browser.until("target === null");
+        assert_eq!(
+            browser.eval("[source.fps, maskFrame - source.frame, done.at(-1).frame]"),
+            json!([rate, 0, null])
+        );
+    }
+
     run(&browser, &browser.text("command"));
     let cut_out = fs::metadata(folder.join(format!("{stem}-cutout.mp4"))).unwrap();
     assert!(cut_out.len() > 1000, "{cut_out:?}");
 
     browser.eval("goTo(1)");
     browser.until("source.frame === 1 && target === null");
+    assert!(browser.text("command").contains("-frame-00007.png"), "{}", browser.text("command"));
+    browser.click("#moved-use");
     assert!(!browser.text("command").contains("ref-image"), "{}", browser.text("command"));
+
+    // Browsers rename a second file of the same name, but the command would use the first.
+    browser.keys(['s']);
+    browser.saved(&format!("{stem}-mask-2.png"));
+    browser.until("$('command').textContent.includes('-mask-2.png')");
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Interpretation weights from any bytes gives valid weights or an error; filling a network with them does not panic.
+//! Interpreting weights from any bytes gives valid weights or an error; filling a network with them does not panic.
 
 #![no_main]
 
