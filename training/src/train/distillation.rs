@@ -10,7 +10,7 @@ use gstfastganseg::torch::model::{Lite, Matching};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor, nn};
 
-use super::window::{UnrollOptions, Unrolled, unroll};
+use super::window::{UnrollOptions, Unrolled, unroll_lite};
 use crate::check::{Checked, not_negative};
 use crate::clips::Batch;
 use crate::{Error, Result};
@@ -69,7 +69,7 @@ impl Teacher {
     /// If memory runs out.
     pub fn losses(&self, batch: &Batch, options: &UnrollOptions, student: &Unrolled) -> Result<[Tensor; 3]> {
         let options = UnrollOptions { frozen_encoder: true, ..*options };
-        let teacher = tch::no_grad(|| unroll(&self.network, batch, &options))?;
+        let teacher = tch::no_grad(|| unroll_lite(&self.network, batch, &options))?;
         let frames = teacher.logits.size()[0];
         let valid = batch.valid.f_narrow(0, 2, frames)?;
         let target = teacher.logits.f_sigmoid()?;
@@ -127,7 +127,7 @@ mod tests {
     /// Losses of a student and their largest gradient in its weights.
     fn losses(settings: &Distillation, store: &nn::VarStore, student: &Lite) -> ([f64; 3], f64) {
         let teacher = Teacher::open(settings, Matching::Affinity, Device::Cpu).unwrap();
-        let unrolled = unroll(student, &batch(), &OPTIONS).unwrap();
+        let unrolled = unroll_lite(student, &batch(), &OPTIONS).unwrap();
         let losses = teacher.losses(&batch(), &OPTIONS, &unrolled).unwrap();
         losses[2].backward();
         let gradients = store.trainable_variables().into_iter().map(|variable| variable.grad());

@@ -11,7 +11,7 @@ use gstfastganseg::torch::model::{Architecture, Lite, Matching, Resnet50};
 use tch::nn;
 
 use super::config::TrainConfig;
-use super::window::{UnrollOptions, Unrolled, unroll};
+use super::window::{UnrollOptions, Unrolled, unroll_lite, unroll_resnet50};
 use crate::Result;
 use crate::clips::Batch;
 
@@ -72,8 +72,8 @@ impl Network {
     /// If the network does not accept the size of the clips, or memory runs out.
     pub fn unroll(&self, batch: &Batch, options: &UnrollOptions) -> Result<Unrolled> {
         match self {
-            Self::Lite(network) => unroll(&**network, batch, options),
-            Self::Resnet50(network) => unroll(&**network, batch, options),
+            Self::Lite(network) => unroll_lite(network, batch, options),
+            Self::Resnet50(network) => unroll_resnet50(network, batch),
         }
     }
 }

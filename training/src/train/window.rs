@@ -8,9 +8,8 @@ use std::collections::VecDeque;
 
 use gstfastganseg::torch::model::layers::channels_last;
 use gstfastganseg::torch::model::lite::features::Features;
-use gstfastganseg::torch::model::lite::matching::Biases;
 use gstfastganseg::torch::model::lite::memory::{Selection, Tokens, remember};
-use gstfastganseg::torch::model::{Lite, Regressor, Resnet50, ShallowClone, resnet50};
+use gstfastganseg::torch::model::{Lite, Regressor, Resnet50, ShallowClone};
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
@@ -19,7 +18,7 @@ use crate::clips::Batch;
 /// Maximum magnitude of a logit that is normalised: a probability of 1e-7, as in the tracker.
 const MAX_LOGIT: f64 = 16.118;
 
-/// Options of [`unroll`].
+/// Options of the unrolling.
 #[derive(Clone, Copy, Debug)]
 pub struct UnrollOptions {
     /// Kind of features and activations. Weights, states and losses are float32.
@@ -30,60 +29,26 @@ pub struct UnrollOptions {
     pub remember: f64,
 }
 
-/// A regressor that can be unrolled.
-pub trait Unroll {
-    /// Encoded windows of a batch and the state between frames.
-    type Run<'a>
-    where
-        Self: 'a;
-
-    /// Encodes the reference and the previous mask of a batch.
-    ///
-    /// # Errors
-    /// If the network does not accept the size of the clips, or memory runs out.
-    fn begin<'a>(&'a self, batch: &'a Batch, options: &UnrollOptions) -> Result<Self::Run<'a>>;
-
-    /// Returns the logits (B, 1, H, W), float32, of the predicted frame `index`, from 0.
-    ///
-    /// # Errors
-    /// If memory runs out.
-    fn predict(&self, run: &mut Self::Run<'_>, index: i64) -> Result<Tensor>;
-
-    /// Sets the soft masks (B, 1, H, W) of the frame predicted last.
-    ///
-    /// # Errors
-    /// If memory runs out.
-    fn feed_back(&self, run: &mut Self::Run<'_>, masks: Tensor) -> Result<()>;
-
-    /// Returns the keys (F·B, key, positions), unit length, of all frames of the batch at stride 16, if the network has any.
-    fn keys(_: &Self::Run<'_>) -> Option<Tensor> {
-        None
-    }
-}
-
 /// Predictions of a window, differentiable in the weights.
 #[derive(Debug)]
 pub struct Unrolled {
     /// Logits (K, B, 1, H, W), float32, of all predicted frames.
     pub logits: Tensor,
-    /// Keys of all frames; see [`Unroll::keys`].
+    /// Keys (F·B, key, positions), unit length, of all frames of the batch at stride 16, if the network has any.
     pub keys: Option<Tensor>,
 }
 
-/// Predicts all frames of a batch.
-///
-/// # Errors
-/// As [`Unroll::begin`].
-pub fn unroll<N: Unroll>(network: &N, batch: &Batch, options: &UnrollOptions) -> Result<Unrolled> {
-    let frames = batch.images.size()[0] - 2;
-    let mut run = network.begin(batch, options)?;
-    let mut all = Vec::with_capacity(frames as usize);
-    for index in 0..frames {
-        let logits = normalised(&network.predict(&mut run, index)?, &batch.objects)?;
-        network.feed_back(&mut run, logits.f_sigmoid()?)?;
+/// Predicts the frames of a batch in order. `predict` returns the logits (B, 1, H, W), float32, of a frame of the batch from
+/// the soft masks (B, 1, H, W) of the frame before.
+fn predict_all(batch: &Batch, mut predict: impl FnMut(i64, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let mut masks = batch.previous.shallow_clone();
+    let mut all = Vec::new();
+    for frame in 2..batch.images.size()[0] {
+        let logits = normalised(&predict(frame, &masks)?, &batch.objects)?;
+        masks = logits.f_sigmoid()?;
         all.push(logits);
     }
-    Ok(Unrolled { logits: Tensor::f_stack(&all, 0)?, keys: N::keys(&run) })
+    Ok(Tensor::f_stack(&all, 0)?)
 }
 
 /// Normalises the logits (B, 1, H, W) of the objects of each window against each other and against the background, as
@@ -132,55 +97,46 @@ pub fn on_device(batch: Batch, device: Device) -> Result<Batch> {
     })
 }
 
-/// Run of a batch through `resnet50`.
-#[derive(Debug)]
-pub struct Resnet50Run<'a> {
-    images: &'a Tensor,
-    reference: resnet50::Reference,
-    state: resnet50::State,
+/// Predicts all frames of a batch.
+pub fn unroll_resnet50(network: &Resnet50, batch: &Batch) -> Result<Unrolled> {
+    let image = |frame: i64| -> Result<Tensor> { Ok(channels_last(&batch.images.f_select(0, frame)?)?) };
+    let reference = network.reference(&image(0)?, &batch.masks.f_select(0, 0)?)?;
+    let mut state = network.start(&reference)?;
+    let logits = predict_all(batch, |frame, masks| {
+        network.observe(masks, &reference, &mut state)?;
+        Ok(network.step(&image(frame)?, &reference, &mut state)?)
+    })?;
+    Ok(Unrolled { logits, keys: None })
 }
 
-impl Unroll for Resnet50 {
-    type Run<'a> = Resnet50Run<'a>;
-
-    fn begin<'a>(&'a self, batch: &'a Batch, _: &UnrollOptions) -> Result<Resnet50Run<'a>> {
-        let image = channels_last(&batch.images.f_select(0, 0)?)?;
-        let reference = self.reference(&image, &batch.masks.f_select(0, 0)?)?;
-        let mut state = self.start(&reference)?;
-        self.observe(&batch.previous, &reference, &mut state)?;
-        Ok(Resnet50Run { images: &batch.images, reference, state })
-    }
-
-    fn predict(&self, run: &mut Resnet50Run<'_>, index: i64) -> Result<Tensor> {
-        let image = channels_last(&run.images.f_select(0, index + 2)?)?;
-        Ok(self.step(&image, &run.reference, &mut run.state)?)
-    }
-
-    fn feed_back(&self, run: &mut Resnet50Run<'_>, masks: Tensor) -> Result<()> {
-        Ok(self.observe(&masks, &run.reference, &mut run.state)?)
-    }
-}
-
-/// Run of a batch through `lite`. The encoder takes no masks, so all frames are encoded at once.
-#[derive(Debug)]
-pub struct LiteRun<'a> {
-    batch: &'a Batch,
-    features: Features,
-    biases: Biases,
-    reference: Tokens,
-    memory: Tokens,
-    remembered: VecDeque<Tokens>,
-    mask: Tensor,
-    skip: Option<Tensor>,
-    /// Whether the frame before each predicted frame is added to the memory bank.
-    remember: Vec<bool>,
-}
-
-impl LiteRun<'_> {
-    fn frame(&self, index: i64) -> Result<Features> {
-        let clips = self.batch.images.size()[1];
-        Ok(self.features.narrow(index * clips, clips)?)
-    }
+/// Predicts all frames of a batch. The encoder takes no masks, so all frames are encoded at once.
+pub fn unroll_lite(network: &Lite, batch: &Batch, options: &UnrollOptions) -> Result<Unrolled> {
+    let [frames, clips] = [0, 1].map(|dim| batch.images.size()[dim]);
+    let images = channels_last(&batch.images.f_flatten(0, 1)?)?.f_to_kind(options.kind)?;
+    let features = if options.frozen_encoder {
+        let features = tch::no_grad(|| network.encoder.forward(&images))?;
+        network.features(&features, &images)?
+    } else {
+        network.encode(&images)?
+    };
+    let of_frame = |frame: i64| features.narrow(frame * clips, clips);
+    let first = of_frame(0)?;
+    let reference = tokens(network, batch, 0, &first, &batch.masks.f_select(0, 0)?)?;
+    tch::manual_seed(batch.seed);
+    let drawn = Vec::<f64>::try_from(&Tensor::f_rand([frames - 2], (Kind::Double, Device::Cpu))?)?;
+    let biases = network.biases(&first)?;
+    let (mut memory, mut remembered, mut skip) = (reference.shallow_clone(), VecDeque::new(), None);
+    let logits = predict_all(batch, |frame, masks| {
+        let (previous, now) = (of_frame(frame - 1)?, of_frame(frame)?);
+        if drawn[frame as usize - 2] < options.remember {
+            let tokens = tokens(network, batch, frame - 1, &previous, &masks.f_detach()?)?;
+            memory = remember(&reference, &mut remembered, tokens, network.config().memory.frames)?;
+        }
+        let (logits, next) = network.decode(&now, &previous, masks, skip.as_ref(), &memory, &biases)?;
+        skip = Some(next);
+        Ok(logits)
+    })?;
+    Ok(Unrolled { logits, keys: Some(features.key16.shallow_clone()) })
 }
 
 /// Returns the tokens of frame `index` of a batch, selected at random for each clip; as many as at run time at this
@@ -195,58 +151,6 @@ fn tokens(network: &Lite, batch: &Batch, index: i64, features: &Features, masks:
         clips.push(network.tokens(&features, &mask, count, Selection::Random)?);
     }
     Ok(Tokens::combine(&clips.iter().collect::<Vec<_>>(), |parts| Ok(Tensor::f_cat(parts, 0)?))?)
-}
-
-impl Unroll for Lite {
-    type Run<'a> = LiteRun<'a>;
-
-    fn begin<'a>(&'a self, batch: &'a Batch, options: &UnrollOptions) -> Result<LiteRun<'a>> {
-        let [frames, clips] = [0, 1].map(|dim| batch.images.size()[dim]);
-        let images = channels_last(&batch.images.f_flatten(0, 1)?)?.f_to_kind(options.kind)?;
-        let features = if options.frozen_encoder {
-            let features = tch::no_grad(|| self.encoder.forward(&images))?;
-            self.features(&features, &images)?
-        } else {
-            self.encode(&images)?
-        };
-        let first = features.narrow(0, clips)?;
-        let reference = tokens(self, batch, 0, &first, &batch.masks.f_select(0, 0)?)?;
-        tch::manual_seed(batch.seed);
-        let drawn = Vec::<f64>::try_from(&Tensor::f_rand([frames - 2], (Kind::Double, Device::Cpu))?)?;
-        Ok(LiteRun {
-            batch,
-            biases: self.biases(&first)?,
-            memory: reference.shallow_clone(),
-            features,
-            reference,
-            remembered: VecDeque::new(),
-            mask: batch.previous.shallow_clone(),
-            skip: None,
-            remember: drawn.into_iter().map(|drawn| drawn < options.remember).collect(),
-        })
-    }
-
-    fn predict(&self, run: &mut LiteRun<'_>, index: i64) -> Result<Tensor> {
-        let (previous, now) = (run.frame(index + 1)?, run.frame(index + 2)?);
-        if run.remember[index as usize] {
-            let tokens = tokens(self, run.batch, index + 1, &previous, &run.mask.f_detach()?)?;
-            let limit = self.config().memory.frames;
-            run.memory = remember(&run.reference, &mut run.remembered, tokens, limit)?;
-        }
-        let (logits, skip) =
-            self.decode(&now, &previous, &run.mask, run.skip.as_ref(), &run.memory, &run.biases)?;
-        run.skip = Some(skip);
-        Ok(logits)
-    }
-
-    fn feed_back(&self, run: &mut LiteRun<'_>, masks: Tensor) -> Result<()> {
-        run.mask = masks;
-        Ok(())
-    }
-
-    fn keys(run: &LiteRun<'_>) -> Option<Tensor> {
-        Some(run.features.key16.shallow_clone())
-    }
 }
 
 #[cfg(test)]
@@ -334,7 +238,7 @@ pub mod tests {
     fn resnet50_unrolls_to_the_same_logits_as_frame_by_frame() {
         let (_store, network) = resnet50(TemporalSkip::Head);
         let batch = batch();
-        let logits = unroll(&network, &batch, &OPTIONS).unwrap().logits;
+        let logits = unroll_resnet50(&network, &batch).unwrap().logits;
         assert_eq!(logits.size(), [2, 1, 1, 64, 64]);
         let reference = network.reference(&batch.images.get(0), &batch.masks.get(0)).unwrap();
         let mut state = network.start(&reference).unwrap();
@@ -351,13 +255,13 @@ pub mod tests {
     fn gradient_flows_through_both_kinds_of_temporal_skip() {
         for skip in [TemporalSkip::Head, TemporalSkip::Refine] {
             let (store, network) = resnet50(skip);
-            let logits = unroll(&network, &batch(), &OPTIONS).unwrap().logits;
+            let logits = unroll_resnet50(&network, &batch()).unwrap().logits;
             // The input of the skip is zero in the first frame.
             assert_eq!(gradient(&store, &logits, 0, "temporal.weight"), 0.0, "{skip:?}");
             assert!(gradient(&store, &logits, 1, "temporal.weight") > 0.0, "{skip:?}");
         }
         let (store, network) = resnet50(TemporalSkip::Off);
-        let logits = unroll(&network, &batch(), &OPTIONS).unwrap().logits;
+        let logits = unroll_resnet50(&network, &batch()).unwrap().logits;
         assert!(gradient(&store, &logits, 1, "head") > 0.0);
         assert!(store.variables().keys().all(|name| !name.starts_with("temporal")));
     }
@@ -365,12 +269,10 @@ pub mod tests {
     #[test]
     fn gradient_flows_through_the_previous_soft_mask() {
         let (_store, network) = resnet50(TemporalSkip::Off);
-        let batch = batch();
-        let mut run = network.begin(&batch, &OPTIONS).unwrap();
-        let first = network.predict(&mut run, 0).unwrap().sigmoid();
-        network.feed_back(&mut run, first.shallow_clone()).unwrap();
-        let second = network.predict(&mut run, 1).unwrap().square().sum(Kind::Float);
-        let gradient = Tensor::run_backward(&[second], &[&first], false, false).remove(0);
+        // Without a temporal skip, the mask before the first frame reaches the second one through that of the first.
+        let batch = Batch { previous: batch().previous.set_requires_grad(true), ..batch() };
+        let second = unroll_resnet50(&network, &batch).unwrap().logits.get(1).square().sum(Kind::Float);
+        let gradient = Tensor::run_backward(&[second], &[&batch.previous], false, false).remove(0);
         assert!(gradient.defined() && gradient.abs().max().double_value(&[]) > 0.0);
     }
 
@@ -385,7 +287,7 @@ pub mod tests {
         };
         let before = statistics();
         assert!(!before.is_empty());
-        unroll(&network, &batch(), &OPTIONS).unwrap().logits.mean(Kind::Float).backward();
+        unroll_resnet50(&network, &batch()).unwrap().logits.mean(Kind::Float).backward();
         assert!(before.iter().zip(statistics()).all(|(a, b)| a.equal(&b)));
     }
 
@@ -397,17 +299,16 @@ pub mod tests {
         cleared.masks = cleared.masks.copy();
         let _ = cleared.masks.get(1).fill_(0.0);
         let _ = cleared.masks.get(2).fill_(0.0);
-        let logits = |batch: &Batch| unroll(&network, batch, &OPTIONS).unwrap().logits;
+        let logits = |batch: &Batch| unroll_resnet50(&network, batch).unwrap().logits;
         assert!(logits(&original).equal(&logits(&cleared)));
     }
 
     #[test]
     fn bfloat16_keeps_weights_and_logits_in_float32() {
         let (store, mut network) = resnet50(TemporalSkip::Head);
-        let exact = unroll(&network, &batch(), &OPTIONS).unwrap().logits;
+        let exact = unroll_resnet50(&network, &batch()).unwrap().logits;
         network.compute_in(Kind::BFloat16);
-        let options = UnrollOptions { kind: Kind::BFloat16, ..OPTIONS };
-        let rounded = unroll(&network, &batch(), &options).unwrap().logits;
+        let rounded = unroll_resnet50(&network, &batch()).unwrap().logits;
         assert_eq!(rounded.kind(), Kind::Float);
         let difference = (&exact - &rounded).abs().max().double_value(&[]);
         let largest = exact.abs().max().double_value(&[]);
@@ -429,7 +330,7 @@ pub mod tests {
             let store = nn::VarStore::new(Device::Cpu);
             let lite = Lite::new(&store.root(), &config(base, TemporalSkip::Refine)).unwrap();
             let options = UnrollOptions { frozen_encoder, remember: 1.0, ..OPTIONS };
-            let logits = unroll(&lite, &batch(), &options).unwrap().logits;
+            let logits = unroll_lite(&lite, &batch(), &options).unwrap().logits;
             assert_eq!(logits.size(), [2, 1, 1, 64, 64]);
             assert_eq!(gradient(&store, &logits, 1, "encoder") == 0.0, frozen_encoder);
             assert!(gradient(&store, &logits, 1, "matching") > 0.0);
