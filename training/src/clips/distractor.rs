@@ -12,11 +12,8 @@ use super::moving_object::{Entrance, MovingObject};
 use super::picture::Still;
 use super::random::Random;
 use super::settings::Synthetic;
-use super::{Clip, Frame, Size, coverage};
+use super::{Clip, MIN_COVERAGE, Size, coverage};
 use crate::Result;
-
-/// Minimum share of the reference's pixels that the tracked object must cover.
-const MIN_COVERAGE: f64 = 0.004;
 
 /// Adds the object of `still` to `clip`. Returns `clip` unchanged if that object is too small, or if it would hide
 /// too much of the tracked object.
@@ -30,19 +27,18 @@ pub fn add_distractor(clip: Clip, still: &Still, settings: &Synthetic, random: &
     let frames = clip.masks.size()[0] as usize;
     let mut composed = Vec::with_capacity(frames);
     for number in 0..frames {
-        let of = |part: &Tensor| part.f_narrow(0, number as i64, 1);
-        let frame = Frame { image: of(&clip.images)?, mask: of(&clip.masks)?, valid: of(&clip.valid)? };
+        let frame = clip.frames(number as i64, 1)?;
         if number == 0 && late_distractor {
             composed.push(frame);
             continue;
         }
         let layer = passing.layer(number)?;
         composed.push(match passing.in_front {
-            true => Frame { image: layer.over(&frame.image)?, mask: layer.hide(&frame.mask)?, ..frame },
-            false => Frame { image: layer.over_all_but(&frame.mask, &frame.image)?, ..frame },
+            true => Clip { images: layer.over(&frame.images)?, masks: layer.hide(&frame.masks)?, ..frame },
+            false => Clip { images: layer.over_all_but(&frame.masks, &frame.images)?, ..frame },
         });
     }
-    if coverage(&composed[0].mask)? < MIN_COVERAGE { Ok(clip) } else { Clip::from_frames(&composed) }
+    if coverage(&composed[0].masks)? < MIN_COVERAGE[0] { Ok(clip) } else { Clip::join(&composed) }
 }
 
 /// Cut-out that moves near the object of a clip, in front of it or behind it.

@@ -39,6 +39,22 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Returns the batch with `change` applied to its tensors.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn map(&self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self {
+            images: change(&self.images)?,
+            masks: change(&self.masks)?,
+            valid: change(&self.valid)?,
+            previous: change(&self.previous)?,
+            seed: self.seed,
+            seeds: self.seeds.clone(),
+            objects: self.objects.clone(),
+        })
+    }
+
     /// Joins what `draw` returns for each clip by its index along dimension `dim`. Before each call, libtorch's
     /// generator is seeded with the clip's seed and `purpose`, so that random numbers do not depend on the
     /// distribution of clips over ranks.

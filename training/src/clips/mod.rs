@@ -52,7 +52,10 @@ type Size = (i64, i64);
 /// Maximum number of draws for one clip.
 pub(crate) const TRIES: usize = 1000;
 
-/// Frames with their masks: reference, previous frame, predicted frames.
+/// Minimum shares of the pixels that an object covers in the reference and in the next frame.
+const MIN_COVERAGE: [f64; 2] = [0.004, 0.002];
+
+/// Frames with their masks: reference, previous frame, predicted frames; or some of them.
 #[derive(Debug)]
 struct Clip {
     /// (2 + K, 3, H, W), RGB in [0, 1].
@@ -63,28 +66,29 @@ struct Clip {
     valid: Tensor,
 }
 
-/// One frame of a clip.
-#[derive(Debug)]
-struct Frame {
-    /// (1, 3, H, W).
-    image: Tensor,
-    /// (1, 1, H, W).
-    mask: Tensor,
-    /// (1, 1, H, W).
-    valid: Tensor,
-}
-
 impl Clip {
-    fn from_frames(frames: &[Frame]) -> Result<Self> {
-        let join = |part: fn(&Frame) -> &Tensor| -> Result<Tensor> {
-            Ok(Tensor::f_cat(&frames.iter().map(part).collect::<Vec<_>>(), 0)?)
+    /// Joins frames.
+    fn join(parts: &[Self]) -> Result<Self> {
+        let join = |part: fn(&Self) -> &Tensor| -> Result<Tensor> {
+            Ok(Tensor::f_cat(&parts.iter().map(part).collect::<Vec<_>>(), 0)?)
         };
         Ok(Self {
-            images: join(|frame| &frame.image)?,
-            masks: join(|frame| &frame.mask)?,
-            valid: join(|frame| &frame.valid)?,
+            images: join(|part| &part.images)?,
+            masks: join(|part| &part.masks)?,
+            valid: join(|part| &part.valid)?,
         })
     }
+
+    /// Returns the `count` frames from `first` on.
+    fn frames(&self, first: i64, count: i64) -> Result<Self> {
+        let part = |x: &Tensor| x.f_narrow(0, first, count);
+        Ok(Self { images: part(&self.images)?, masks: part(&self.masks)?, valid: part(&self.valid)? })
+    }
+}
+
+/// Returns whether the object is large enough in the masks of the reference and of the next frame.
+fn is_visible(reference: &Tensor, next: &Tensor) -> Result<bool> {
+    Ok(coverage(reference)? >= MIN_COVERAGE[0] && coverage(next)? >= MIN_COVERAGE[1])
 }
 
 /// Returns the share of the pixels of a mask (…, H, W) that belong to the object.

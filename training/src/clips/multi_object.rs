@@ -9,11 +9,8 @@ use super::layer::complement;
 use super::picture::Still;
 use super::random::Random;
 use super::settings::Synthetic;
-use super::{Clip, coverage};
+use super::{Clip, is_visible};
 use crate::Result;
-
-/// Minimum shares of the pixels that each object covers in the reference and in the next frame.
-const MIN_COVERAGE: (f64, f64) = (0.004, 0.002);
 
 /// Adds the object of `still` to `clips`, the objects of one window. Returns `None` if an object is too small then.
 pub fn add_object(
@@ -64,9 +61,7 @@ pub fn add_object(
     });
     let objects = objects.collect::<Result<Vec<_>>>()?;
     for clip in &objects {
-        let covers =
-            |frame: i64, least: f64| Ok::<_, crate::Error>(coverage(&clip.masks.get(frame))? >= least);
-        if !covers(0, MIN_COVERAGE.0)? || !covers(1, MIN_COVERAGE.1)? {
+        if !is_visible(&clip.masks.get(0), &clip.masks.get(1))? {
             return Ok(None);
         }
     }

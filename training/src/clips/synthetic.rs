@@ -20,15 +20,13 @@ use super::settings::{Border, Synthetic};
 use super::stills::Stills;
 use super::weighted::Weighted;
 use super::window::VideoClips;
-use super::{Clip, Frame, Size, TRIES, coverage};
+use super::{Clip, Size, TRIES, is_visible};
 use crate::{Error, Result};
 
 /// Probability that an object consists of two regions of a region map.
 const PAIRS: f64 = 0.3;
 /// Standard deviation of the blur of a frame out of focus, pixels.
 const DEFOCUS: f64 = 1.1;
-/// Minimum shares of the pixels that the object covers in the reference and in the next frame.
-const MIN_COVERAGE: (f64, f64) = (0.004, 0.002);
 
 /// Source of synthetic clips.
 #[derive(Debug)]
@@ -48,19 +46,19 @@ impl SyntheticClips {
             for frame in 0..steps + 2 {
                 let mut made = scene.frame(frame, size)?;
                 if frame > 0 && random.chance(self.settings.defocus) {
-                    made.image = blur(&made.image, DEFOCUS)?;
+                    made.images = blur(&made.images, DEFOCUS)?;
                 }
                 frames.push(made);
             }
-            if coverage(&frames[0].mask)? < MIN_COVERAGE.0 || coverage(&frames[1].mask)? < MIN_COVERAGE.1 {
+            if !is_visible(&frames[0].masks, &frames[1].masks)? {
                 continue;
             }
             // Drawn last, so that the masks do not depend on the lighting settings.
             let lighting = Lighting::draw(frames.len(), &self.settings, random);
             for (number, frame) in frames.iter_mut().enumerate() {
-                frame.image = lighting.apply(&frame.image, number)?;
+                frame.images = lighting.apply(&frame.images, number)?;
             }
-            return Clip::from_frames(&frames);
+            return Clip::join(&frames);
         }
         Err(Error::Clips("the objects of the stills are too small for a clip; use other stills".into()))
     }
@@ -203,7 +201,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn frame(&self, frame: usize, size: Size) -> Result<Frame> {
+    fn frame(&self, frame: usize, size: Size) -> Result<Clip> {
         let mut image = self.backdrop(frame, size)?;
         let second = match &self.second {
             Some(object) if frame > 0 || !self.late_distractor => {
@@ -221,7 +219,7 @@ impl Scene {
             image = layer.over(&image)?;
             mask = layer.hide(&mask)?;
         }
-        Ok(Frame { image, valid: mask.f_ones_like()?, mask })
+        Ok(Clip { images: image, valid: mask.f_ones_like()?, masks: mask })
     }
 
     fn backdrop(&self, frame: usize, size: Size) -> Result<Tensor> {

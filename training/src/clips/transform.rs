@@ -10,7 +10,7 @@ use super::geometry::{Grid, Placement};
 use super::picture::Still;
 use super::random::Random;
 use super::settings::{Augment, Border, Fit, ReferenceTransform};
-use super::{Frame, Size};
+use super::{Clip, Size};
 use crate::Result;
 
 /// Minimum share of the picture's sides that a close-up shows.
@@ -157,21 +157,21 @@ pub fn place(
     placement: &Placement,
     colour: &Colour,
     augment: &Augment,
-) -> Result<Frame> {
+) -> Result<Clip> {
     let grid = Grid::new(extent(still, size, augment.fit), size, placement, None)?;
     let mut layers = vec![still.image()?, still.mask()?];
     layers.extend(still.known()?);
     let layers = grid.sample(&Tensor::f_cat(&layers, 1)?, augment.border)?;
-    let mask = layers.f_narrow(1, 3, 1)?;
-    let mut image = colour.apply(&layers.f_narrow(1, 0, 3)?)?;
-    let mut valid = mask.f_ones_like()?;
+    let masks = layers.f_narrow(1, 3, 1)?;
+    let mut images = colour.apply(&layers.f_narrow(1, 0, 3)?)?;
+    let mut valid = masks.f_ones_like()?;
     if augment.border == Border::Black {
         valid = grid.inside()?;
-        image = image.f_mul(&valid)?;
+        images = images.f_mul(&valid)?;
     }
     if layers.size()[1] > 4 {
         let known = layers.f_narrow(1, 4, 1)?.f_gt(0.5)?.f_to_kind(Kind::Float)?;
         valid = valid.f_mul(&known)?;
     }
-    Ok(Frame { image, mask, valid })
+    Ok(Clip { images, masks, valid })
 }

@@ -11,11 +11,9 @@ use super::settings::Augment;
 use super::transform::{Transforms, place};
 use super::video::{Object, Reading, Sequence, Video};
 use super::weighted::Weighted;
-use super::{Clip, Frame, Size, TRIES, coverage};
+use super::{Clip, MIN_COVERAGE, Size, TRIES, coverage};
 use crate::{Error, Result};
 
-/// Minimum share of the reference's pixels that the object covers.
-const MIN_COVERAGE: f64 = 0.004;
 /// Error of `absent` with a single sequence.
 pub const ABSENT_NEEDS: &str = "data.augment.absent needs two sequences of video; add one, or set it to 0";
 /// Share of interruptions that show one colour, if there is another sequence to show.
@@ -117,23 +115,14 @@ impl VideoClips {
 /// `wrong_object`, the previous mask is that of the cover's object, else it is empty.
 fn without_object(clip: &Clip, cover: &Clip, hidden: usize, wrong_object: bool) -> Result<Clip> {
     let hidden = hidden as i64;
-    let joined = |clip: &Tensor, cover: &Tensor| -> Result<Tensor> {
-        let rest = clip.size()[0] - 1 - hidden;
-        let parts =
-            [clip.f_narrow(0, 0, 1)?, cover.f_narrow(0, 1, hidden)?, clip.f_narrow(0, 1 + hidden, rest)?];
-        Ok(Tensor::f_cat(&parts, 0)?)
+    let rest = clip.masks.size()[0] - 1 - hidden;
+    let mut cover = cover.frames(1, hidden)?;
+    let empty = cover.masks.f_zeros_like()?;
+    cover.masks = match wrong_object {
+        true => Tensor::f_cat(&[cover.masks.f_narrow(0, 0, 1)?, empty.f_narrow(0, 1, hidden - 1)?], 0)?,
+        false => empty,
     };
-    let mut empty = cover.masks.f_zeros_like()?;
-    if wrong_object {
-        let rest = cover.masks.size()[0] - 2;
-        let before = cover.masks.f_narrow(0, 0, 2)?;
-        empty = Tensor::f_cat(&[before, empty.f_narrow(0, 2, rest)?], 0)?;
-    }
-    Ok(Clip {
-        images: joined(&clip.images, &cover.images)?,
-        masks: joined(&clip.masks, &empty)?,
-        valid: joined(&clip.valid, &cover.valid)?,
-    })
+    Clip::join(&[clip.frames(0, 1)?, cover, clip.frames(1 + hidden, rest)?])
 }
 
 /// Parameters of the draw of a window.
@@ -205,16 +194,16 @@ impl<'a> Window<'a> {
         let contrast = 1.0 + augment.colour * random.uniform(-0.05, 0.05);
         let reference_colour = colour.with_contrast(contrast);
         let mut shown = place(&reference, size, &transforms.reference, &reference_colour, augment)?;
-        if coverage(&shown.mask)? < MIN_COVERAGE {
+        if coverage(&shown.masks)? < MIN_COVERAGE[0] {
             transforms.reference = transforms.whole;
             shown = place(&reference, size, &transforms.reference, &reference_colour, augment)?;
         }
-        let in_window = |shown: Frame, stills: &[Still]| -> Result<Clip> {
+        let in_window = |shown: Clip, stills: &[Still]| -> Result<Clip> {
             let mut frames = vec![shown];
             for still in stills {
                 frames.push(place(still, size, &transforms.window, &colour, augment)?);
             }
-            Clip::from_frames(&frames)
+            Clip::join(&frames)
         };
         let mut clips = vec![in_window(shown, &stills)?];
         let is_usable = |other: &&Object| {
@@ -227,7 +216,7 @@ impl<'a> Window<'a> {
             let still = |frame: usize| self.video.still(self.sequence, frame, other.id, reading);
             let Some(reference) = still(reference_frame)? else { return Ok(None) };
             let shown = place(&reference, size, &transforms.reference, &reference_colour, augment)?;
-            if coverage(&shown.mask)? < MIN_COVERAGE {
+            if coverage(&shown.masks)? < MIN_COVERAGE[0] {
                 continue;
             }
             let stills: Option<Vec<Still>> = window.iter().copied().map(still).collect::<Result<_>>()?;

@@ -124,18 +124,9 @@ impl Refinement {
 /// # Errors
 /// If memory runs out.
 pub fn halved(batch: &Batch) -> Result<Batch> {
-    let half = |x: &Tensor| -> Result<Tensor> {
+    batch.map(|x| {
         let size = x.size();
         Ok(average_pool(&x.f_flatten(0, -4)?, 2)?.f_unflatten(0, &size[..size.len() - 3])?)
-    };
-    Ok(Batch {
-        images: half(&batch.images)?,
-        masks: half(&batch.masks)?,
-        valid: half(&batch.valid)?,
-        previous: average_pool(&batch.previous, 2)?,
-        seed: batch.seed,
-        seeds: batch.seeds.clone(),
-        objects: batch.objects.clone(),
     })
 }
 

@@ -25,7 +25,7 @@ use super::resume;
 use super::schedule::Schedule;
 use super::step::{StepLosses, Trainer};
 use super::validate::{BEST, Validator};
-use super::window::{UnrollOptions, on_device};
+use super::window::UnrollOptions;
 use crate::clips::{Batch, Loader, Mix};
 use crate::distributed::Ranks;
 use crate::{Error, Result, files};
@@ -206,8 +206,9 @@ impl Session {
     pub fn step(&mut self, stop: bool) -> Result<bool> {
         let step = self.done;
         let begun = Instant::now();
+        let to_device = |x: &Tensor| Ok(x.f_to_device(self.device)?);
         let batches = (0..self.config.batches())
-            .map(|_| on_device(self.loader.batch()?, self.device))
+            .map(|_| self.loader.batch()?.map(to_device))
             .collect::<Result<Vec<Batch>>>()
             .map_err(|error| explain_out_of_memory(error, step))?;
         self.waited += begun.elapsed();

@@ -83,20 +83,6 @@ fn normalised(logits: &Tensor, objects: &[i64]) -> Result<Tensor> {
     Ok(Tensor::f_cat(&parts, 0)?)
 }
 
-/// Moves a batch to another device.
-///
-/// # Errors
-/// If memory runs out there.
-pub fn on_device(batch: Batch, device: Device) -> Result<Batch> {
-    Ok(Batch {
-        images: batch.images.f_to_device(device)?,
-        masks: batch.masks.f_to_device(device)?,
-        valid: batch.valid.f_to_device(device)?,
-        previous: batch.previous.f_to_device(device)?,
-        ..batch
-    })
-}
-
 /// Predicts all frames of a batch.
 pub fn unroll_resnet50(network: &Resnet50, batch: &Batch) -> Result<Unrolled> {
     let image = |frame: i64| -> Result<Tensor> { Ok(channels_last(&batch.images.f_select(0, frame)?)?) };
