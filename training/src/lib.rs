@@ -19,7 +19,7 @@ mod clicks;
 pub mod clips;
 pub mod confidence;
 mod config_file;
-pub mod critic;
+mod critic;
 pub mod dataset;
 pub mod distributed;
 mod error;

@@ -1,33 +1,49 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Inputs of the critics: pictures multiplied by masks, X·Y.
+//! Kinds of critics and their inputs: pictures multiplied by masks, X·Y.
 
 use tch::Tensor;
 
 use crate::Result;
 
-/// Returns the single frames for D_S, (K·B, 3, H, W), from `images` (K, B, 3, H, W) in [0, 1] and `masks`
-/// (K, B, 1, H, W).
-///
-/// The picture is scaled to [−1, 1] before it is masked; in [0, 1], a mask over black pixels would have no
-/// gradient.
-///
-/// # Errors
-/// If the shapes do not match.
-pub fn spatial(images: &Tensor, masks: &Tensor) -> Result<Tensor> {
-    Ok(masked(images, masks)?.f_flatten(0, 1)?)
+/// Kind of a critic, by its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CriticKind {
+    /// Single frames.
+    Spatial,
+    /// All frames of a window.
+    Temporal,
 }
 
-/// Returns the stacked frames of a window for D_T, (B, 3·K, H, W), from the same tensors as [`spatial`].
-///
-/// # Errors
-/// If the shapes do not match.
-pub fn temporal(images: &Tensor, masks: &Tensor) -> Result<Tensor> {
-    Ok(masked(images, masks)?.f_transpose(0, 1)?.f_flatten(1, 2)?)
-}
+impl CriticKind {
+    /// The name in curves and checkpoints.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spatial => "spatial",
+            Self::Temporal => "temporal",
+        }
+    }
 
-fn masked(images: &Tensor, masks: &Tensor) -> Result<Tensor> {
-    Ok(images.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_mul(masks)?)
+    /// Shape of one random number per sample of a clip of `frames` predicted frames, (K, 1) or (1, 1).
+    pub fn samples(self, frames: i64) -> [i64; 2] {
+        match self {
+            Self::Spatial => [frames, 1],
+            Self::Temporal => [1, 1],
+        }
+    }
+
+    /// Returns the input from `images` (K, B, 3, H, W) in [0, 1] and `masks` (K, B, 1, H, W): single frames
+    /// (K·B, 3, H, W), or the stacked frames of a window (B, 3·K, H, W).
+    ///
+    /// The picture is scaled to [−1, 1] before it is masked; in [0, 1], a mask over black pixels would have no
+    /// gradient.
+    pub fn input(self, images: &Tensor, masks: &Tensor) -> Result<Tensor> {
+        let masked = images.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_mul(masks)?;
+        Ok(match self {
+            Self::Spatial => masked.f_flatten(0, 1)?,
+            Self::Temporal => masked.f_transpose(0, 1)?.f_flatten(1, 2)?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -49,12 +65,12 @@ mod tests {
         let value = |x: &Tensor, n: i64, c: i64| x.double_value(&[n, c, 1, 2]);
         let close = |x: f64, y: f64| assert!((x - y).abs() < 1e-6, "{x} {y}");
 
-        let single = spatial(&images, &masks).unwrap();
+        let single = CriticKind::Spatial.input(&images, &masks).unwrap();
         assert_eq!(single.size(), [6, 3, 4, 4]);
         close(value(&single, 4, 0), 0.5 * (2.0 * 0.4 - 1.0));
         close(value(&single, 4, 1), -0.5);
 
-        let stacked = temporal(&images, &masks).unwrap();
+        let stacked = CriticKind::Temporal.input(&images, &masks).unwrap();
         assert_eq!(stacked.size(), [3, 6, 4, 4]);
         close(value(&stacked, 1, 0), 0.5 * (2.0 * 0.1 - 1.0));
         close(value(&stacked, 1, 3), 0.5 * (2.0 * 0.4 - 1.0));

@@ -5,10 +5,10 @@
 
 mod input;
 mod network;
-mod penalty;
+pub mod penalty;
 mod real;
 
-pub use input::{spatial, temporal};
+pub use input::CriticKind;
 pub use network::{Critic, Shape};
 pub use penalty::{Reduce, gradient_penalty};
-pub use real::{Noise, RealMaskNoise};
+pub use real::Noise;

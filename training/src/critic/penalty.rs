@@ -53,32 +53,35 @@ pub fn gradient_penalty(
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use tch::{Device, nn};
 
     use super::*;
     use crate::critic::{Critic, Shape};
 
-    const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
+    pub const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+    pub fn sines(size: &[i64], step: f64, phase: f64) -> Tensor {
+        let i = Tensor::arange(size.iter().product::<i64>(), DOUBLE);
+        ((i * step + phase).sin()).reshape(size)
+    }
 
     fn waves(size: [i64; 4], phase: f64) -> Tensor {
-        let i = Tensor::arange(size.iter().product::<i64>(), DOUBLE);
-        ((i * 0.37 + phase).sin()).reshape(size)
+        sines(&size, 0.37, phase)
     }
 
     fn halves(n: i64) -> Tensor {
         Tensor::full([n, 1, 1, 1], 0.5, DOUBLE)
     }
 
-    /// Critic in float64 with deterministic weights.
-    fn critic() -> (nn::VarStore, Critic) {
+    /// Critic in float64 with deterministic weights of up to `largest`.
+    pub fn critic(inputs: i64, width: f64, largest: f64) -> (nn::VarStore, Critic) {
         let mut store = nn::VarStore::new(Device::Cpu);
-        let critic = Critic::new(&store.root(), 3, Shape { max_channels: 64, width: 0.05 });
+        let critic = Critic::new(&store.root(), inputs, Shape { max_channels: 64, width });
         let names: std::collections::BTreeMap<_, _> = store.variables().into_iter().collect();
         store.double();
         for (n, (_, mut variable)) in names.into_iter().enumerate() {
-            let i = Tensor::arange(variable.numel() as i64, DOUBLE);
-            let value = ((i * 0.61 + n as f64).sin() * 0.45).reshape(variable.size());
+            let value = sines(&variable.size(), 0.61, n as f64) * largest;
             tch::no_grad(|| variable.copy_(&value));
         }
         (store, critic)
@@ -105,7 +108,7 @@ mod tests {
     /// The expected norm follows from differences of scores.
     #[test]
     fn the_penalty_equals_finite_differences() {
-        let (_store, critic) = critic();
+        let (_store, critic) = critic(3, 0.05, 0.45);
         let (real, fake) = (waves([1, 3, 128, 64], 0.0), waves([1, 3, 128, 64], 2.0));
         let epsilon = Tensor::full([1, 1, 1, 1], 0.3, DOUBLE);
         let between = &real * 0.3 + &fake * 0.7;
@@ -129,7 +132,7 @@ mod tests {
     /// Compares the double backward pass with finite differences in every tensor.
     #[test]
     fn gradients_of_the_penalty_equal_finite_differences() {
-        let (store, critic) = critic();
+        let (store, critic) = critic(3, 0.05, 0.45);
         let (real, fake) = (waves([2, 3, 64, 64], 1.0), waves([2, 3, 64, 64], 4.0));
         let penalty = || gradient_penalty(|x| critic.map(x), &real, &fake, &halves(2), Reduce::Sum).unwrap();
         penalty().backward();

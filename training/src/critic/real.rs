@@ -21,37 +21,26 @@ pub enum Noise {
     Off,
 }
 
-/// Conversion of true masks to the critics' real masks.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RealMaskNoise {
-    /// Where |Y − Ŷ| is below this, the real mask takes the regressor's value; 0 = nowhere.
-    pub overwrite: f64,
-    /// Noise on the other pixels.
-    pub noise: Noise,
-}
-
-impl RealMaskNoise {
+impl Noise {
     /// Returns the real masks Y' for the true masks Y and the regressor's masks Ŷ, all (K, B, 1, H, W) in [0, 1],
-    /// without gradient. Noise has the statistics of each frame; `normal` returns standard normal numbers of the
-    /// same shape.
-    ///
-    /// # Errors
-    /// If the shapes do not match; those of `normal`.
-    pub fn apply(
-        &self,
+    /// without gradient. Where |Y − Ŷ| is below `overwrite`, they take the regressor's values; the other pixels have
+    /// noise with the statistics of each frame. `normal` returns standard normal numbers of the same shape.
+    pub fn real_masks(
+        self,
+        overwrite: f64,
         truth: &Tensor,
         predicted: &Tensor,
         normal: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        let noisy = match self.noise {
-            Noise::Residual => {
+        let noisy = match self {
+            Self::Residual => {
                 truth.f_add(&noise_like(&predicted.f_sub(truth)?, &normal()?)?)?.f_clamp(0.0, 1.0)?
             }
-            Noise::Literal => truth.f_add(&noise_like(predicted, &normal()?)?)?.f_clamp(0.0, 1.0)?,
-            Noise::Off => truth.shallow_clone(),
+            Self::Literal => truth.f_add(&noise_like(predicted, &normal()?)?)?.f_clamp(0.0, 1.0)?,
+            Self::Off => truth.shallow_clone(),
         };
-        let close = truth.f_sub(predicted)?.f_abs()?.f_lt(self.overwrite)?;
+        let close = truth.f_sub(predicted)?.f_abs()?.f_lt(overwrite)?;
         Ok(predicted.f_where_self(&close, &noisy)?.f_detach()?)
     }
 }
@@ -80,13 +69,11 @@ mod tests {
     fn pixels_with_a_small_error_are_overwritten() {
         let truth = row(&[1.0, 1.0, 0.0, 0.0, 1.0]);
         let predicted = row(&[0.9, 0.7, 0.2, 0.26, 0.76]).set_requires_grad(true);
-        let noise = RealMaskNoise { overwrite: 0.25, noise: Noise::Off };
         let unused = || unreachable!();
-        let real = noise.apply(&truth, &predicted, unused).unwrap();
+        let real = Noise::Off.real_masks(0.25, &truth, &predicted, unused).unwrap();
         assert!(real.equal(&row(&[0.9, 1.0, 0.2, 0.0, 0.76])), "{real}");
         assert!(!real.requires_grad(), "real masks have no gradient");
-        let off = RealMaskNoise { overwrite: 0.0, noise: Noise::Off };
-        assert!(off.apply(&truth, &predicted, unused).unwrap().equal(&truth));
+        assert!(Noise::Off.real_masks(0.0, &truth, &predicted, unused).unwrap().equal(&truth));
     }
 
     #[test]
@@ -118,8 +105,7 @@ mod tests {
         let truth = Tensor::full([1, 1, 1, 50, 50], 0.8, FLOAT);
         let predicted = &truth - 0.3;
         let normal = || Ok(truth.f_randn_like()?);
-        let apply =
-            |noise| RealMaskNoise { overwrite: 0.0, noise }.apply(&truth, &predicted, normal).unwrap();
+        let apply = |noise: Noise| noise.real_masks(0.0, &truth, &predicted, normal).unwrap();
         let mean = |x: Tensor| x.mean(Kind::Float).double_value(&[]);
         assert!((mean(apply(Noise::Residual)) - 0.5).abs() < 1e-5);
         assert!((mean(apply(Noise::Literal)) - 1.0).abs() < 1e-5, "0.8 + 0.5, clamped");

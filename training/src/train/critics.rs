@@ -11,7 +11,7 @@ use super::objective::{critic_loss, regressor_loss};
 use crate::Result;
 use crate::check::{Checked, count, must, not_negative, positive, within};
 use crate::clips::Batch;
-use crate::critic::{Critic, Noise, RealMaskNoise, Reduce, Shape, spatial, temporal};
+use crate::critic::{Critic, CriticKind, Noise, Reduce, Shape};
 use crate::distributed::{Ranks, Reducer};
 
 /// First purpose of the critics' random numbers in [`Batch::draw`], above those of the regressor's frames.
@@ -98,41 +98,6 @@ impl CriticSettings {
     /// The number of batches per regressor step.
     pub fn batches(&self) -> u64 {
         if self.fresh_batches { self.steps } else { 1 }
-    }
-}
-
-/// Kind of a critic, by its input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CriticKind {
-    /// Single frames.
-    Spatial,
-    /// All frames of a window.
-    Temporal,
-}
-
-impl CriticKind {
-    /// The name in curves and checkpoints.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Spatial => "spatial",
-            Self::Temporal => "temporal",
-        }
-    }
-
-    /// Shape of one random number per sample of a clip of `frames` predicted frames, (K, 1) or (1, 1).
-    fn samples(self, frames: i64) -> [i64; 2] {
-        match self {
-            Self::Spatial => [frames, 1],
-            Self::Temporal => [1, 1],
-        }
-    }
-
-    /// Input of the critic from images (K, B, 3, H, W) and masks (K, B, 1, H, W).
-    fn cut(self, images: &Tensor, masks: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Spatial => spatial(images, masks),
-            Self::Temporal => temporal(images, masks),
-        }
     }
 }
 
@@ -237,7 +202,7 @@ impl Critics {
         pass: u64,
     ) -> Result<Vec<CriticStats>> {
         let masks = masks.f_detach()?.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
-        let noise = RealMaskNoise { overwrite: self.settings.overwrite, noise: self.settings.noise };
+        let CriticSettings { overwrite, noise, penalty_weight, gp_reduce, .. } = self.settings;
         let options = (Kind::Float, self.device);
         let purpose = CRITIC_DRAWS + (1 + self.states.len() as i64) * pass as i64;
         let normal = || {
@@ -245,15 +210,14 @@ impl Critics {
             size[1] = 1;
             inputs.batch.draw(purpose, 1, |_| Ok(Tensor::f_randn(&size, options)?))
         };
-        let real = noise.apply(&inputs.truth, &masks, normal)?;
+        let real = noise.real_masks(overwrite, &inputs.truth, &masks, normal)?;
         let [real, fake] = [real.f_mul(&inputs.valid)?, masks.f_mul(&inputs.valid)?];
         let mut stats = Vec::with_capacity(self.states.len());
         for (state, purpose) in self.states.iter_mut().zip(purpose + 1..) {
             let samples = state.kind.samples(masks.size()[0]);
             let epsilon = inputs.batch.draw(purpose, 1, |_| Ok(Tensor::f_rand(samples, options)?))?;
             let epsilon = epsilon.f_reshape([-1, 1, 1, 1])?;
-            let [real, fake] = [&real, &fake].map(|masks| state.kind.cut(&inputs.images, masks));
-            let CriticSettings { penalty_weight, gp_reduce, .. } = self.settings;
+            let [real, fake] = [&real, &fake].map(|masks| state.kind.input(&inputs.images, masks));
             let loss = critic_loss(&state.critic, &real?, &fake?, &epsilon, penalty_weight, gp_reduce)?;
             state.adam.zero_gradients();
             state.reducer.prepare(&loss.total)?;
@@ -281,8 +245,10 @@ impl Critics {
         let mut losses = Vec::with_capacity(self.states.len());
         for state in &mut self.states {
             state.adam.set_requires_grad(false);
-            let loss =
-                state.kind.cut(&inputs.images, &masks).and_then(|fake| regressor_loss(&state.critic, &fake));
+            let loss = state
+                .kind
+                .input(&inputs.images, &masks)
+                .and_then(|fake| regressor_loss(&state.critic, &fake));
             state.adam.set_requires_grad(true);
             losses.push((state.kind, state.weight, loss?.f_to_device(device)?));
         }

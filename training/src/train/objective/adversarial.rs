@@ -54,30 +54,13 @@ pub fn regressor_loss(critic: &Critic, fake: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use tch::{Device, Kind, nn};
-
     use super::*;
-    use crate::critic::{Shape, spatial, temporal};
+    use crate::critic::CriticKind;
+    use crate::critic::penalty::tests::{DOUBLE, critic, sines};
     use crate::train::adam::{Adam, Betas, Rates};
 
-    const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
-
-    fn build(inputs: i64) -> (nn::VarStore, Critic) {
-        let mut store = nn::VarStore::new(Device::Cpu);
-        let critic = Critic::new(&store.root(), inputs, Shape { max_channels: 64, width: 0.1 });
-        store.double();
-        let variables: std::collections::BTreeMap<_, _> = store.variables().into_iter().collect();
-        for (n, (_, mut variable)) in variables.into_iter().enumerate() {
-            let i = Tensor::arange(variable.numel() as i64, DOUBLE);
-            let value = ((i * 0.61 + n as f64).sin() * 0.3).reshape(variable.size());
-            tch::no_grad(|| variable.copy_(&value));
-        }
-        (store, critic)
-    }
-
     fn waves(size: &[i64], phase: f64) -> Tensor {
-        let i = Tensor::arange(size.iter().product::<i64>(), DOUBLE);
-        ((i * 0.013 + phase).sin()).reshape(size)
+        sines(size, 0.013, phase)
     }
 
     fn epsilon(samples: i64) -> Tensor {
@@ -86,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_critic_loss_combines_its_terms() {
-        let (_store, critic) = build(3);
+        let (_store, critic) = critic(3, 0.1, 0.3);
         let (real, fake) = (waves(&[2, 3, 64, 128], 0.0), waves(&[2, 3, 64, 128], 2.0));
         let loss = critic_loss(&critic, &real, &fake, &epsilon(2), 10.0, Reduce::Sum).unwrap();
         // Each sample by itself, averaged over positions.
@@ -108,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_critic_learns_to_score_real_higher() {
-        let (store, critic) = build(3);
+        let (store, critic) = critic(3, 0.1, 0.3);
         let (real, fake) = (waves(&[4, 3, 64, 64], 0.0), waves(&[4, 3, 64, 64], 2.0) * 0.2);
         let estimate = || critic_loss(&critic, &real, &fake, &epsilon(4), 10.0, Reduce::Sum).unwrap();
         let before = estimate().wasserstein.double_value(&[]);
@@ -134,12 +117,11 @@ mod tests {
     #[test]
     fn both_critics_have_a_gradient_on_the_masks() {
         let images = waves(&[2, 2, 3, 64, 64], 0.5) * 0.5 + 0.5;
-        for (critic, input) in [
-            (build(3), spatial as fn(&Tensor, &Tensor) -> Result<Tensor>),
-            (build(6), temporal as fn(&Tensor, &Tensor) -> Result<Tensor>),
-        ] {
+        for (kind, inputs) in [(CriticKind::Spatial, 3), (CriticKind::Temporal, 6)] {
+            let (_store, critic) = critic(inputs, 0.1, 0.3);
             let masks = (waves(&[2, 2, 1, 64, 64], 1.5) * 0.5 + 0.5).set_requires_grad(true);
-            let loss = |masks: &Tensor| regressor_loss(&critic.1, &input(&images, masks).unwrap()).unwrap();
+            let loss =
+                |masks: &Tensor| regressor_loss(&critic, &kind.input(&images, masks).unwrap()).unwrap();
             loss(&masks).backward();
             let gradient = masks.grad();
             let direction = &gradient / gradient.norm();
