@@ -8,8 +8,8 @@
 use std::path::{Path, PathBuf};
 
 use cpu_time::ThreadTime;
+use fastganseg_training::LabelMap;
 use fastganseg_training::clips::{Data, Mix};
-use fastganseg_training::{LabelMap, indexed_png};
 use image::{Rgb, RgbImage, imageops};
 
 const BATCHES: u64 = 25;
@@ -74,7 +74,7 @@ fn write(folder: &Path, labels: &str, name: &str, (picture, map): (RgbImage, Lab
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
     }
     picture.save(image.with_extension("jpg")).expect("a picture");
-    indexed_png::write(&mask.with_extension("png"), &map).expect("a mask");
+    map.save(&mask.with_extension("png")).expect("a mask");
 }
 
 fn video(folder: &Path, width: u32, height: u32) -> PathBuf {

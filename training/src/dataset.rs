@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use gstfastganseg::image::OwnedPicture;
 use image::RgbImage;
 
-use crate::{Error, LabelMap, Result, indexed_png};
+use crate::{Error, LabelMap, Result};
 
 /// Folder of pictures.
 const PICTURES: &str = "JPEGImages";
@@ -272,7 +272,7 @@ impl Frame {
     /// # Errors
     /// If it is broken; the message names the file.
     pub fn read_annotation(&self) -> Result<Option<LabelMap>> {
-        self.annotation().map(indexed_png::read).transpose()
+        self.annotation().map(LabelMap::open).transpose()
     }
 
     /// Opens picture and mask.
@@ -283,7 +283,7 @@ impl Frame {
         let picture = self.read_picture()?;
         match self.annotation() {
             Some(path) => {
-                let labels = indexed_png::read(path)?;
+                let labels = LabelMap::open(path)?;
                 check_size(path, &labels, &picture)?;
                 Ok((picture, labels))
             }

@@ -17,7 +17,7 @@ use crate::method::Propagator;
 use crate::report::{ContactSheet, Speed, Tile};
 use crate::score::{Flicker, FrameScore, Scores, SequenceScore, objects_of, score_frame, scored_range};
 use crate::simulated_user::{FirstMask, SimulatedUser};
-use crate::{Error, LabelMap, Result, indexed_png};
+use crate::{Error, LabelMap, Result};
 
 /// Background of sheets without frames.
 const SHEET_BACKGROUND: Rgb<u8> = Rgb([40, 40, 40]);
@@ -132,7 +132,7 @@ pub(crate) fn read_first_annotation(sequence: &Sequence) -> Result<(LabelMap, u8
     let (_, path) = sequence.annotated().next().ok_or_else(|| {
         Error::score(sequence.name(), "it has no annotation: add the mask of its first frame")
     })?;
-    let first = indexed_png::read(path)?;
+    let first = LabelMap::open(path)?;
     let objects = objects_of(&path.display().to_string(), &first)?;
     Ok((first, objects))
 }
@@ -342,7 +342,7 @@ impl SequenceWriter {
         score: Option<FrameScore>,
     ) -> Result<()> {
         if let Some(masks) = &self.masks {
-            indexed_png::write(&masks.join(format!("{frame}.png")), labels)?;
+            labels.save(&masks.join(format!("{frame}.png")))?;
         }
         if self.chosen.contains(&index) {
             let caption = match score {

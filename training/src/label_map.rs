@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::path::Path;
+
+use gstfastganseg::mask::Labels;
+
 use crate::{Error, Result};
 
 /// Object ids of one frame, one byte per pixel, rows without padding: 0 is background, 1..=254 are objects, 255 is
@@ -27,6 +31,32 @@ impl LabelMap {
             ));
         }
         Ok(Self { width, height, ids })
+    }
+
+    /// Reads a mask in the format of the DAVIS benchmark, PNG whose palette index is the object id, as [`Labels::open`]
+    /// does.
+    ///
+    /// | PNG | meaning |
+    /// |---|---|
+    /// | indexed, 1 to 8 bits | palette index = id, 255 is void |
+    /// | grey, only black and white | DAVIS-2016: white is object 1 |
+    /// | grey, values up to 16 (and 255) | value = id, 255 is void |
+    /// | grey or RGB with alpha, transparent or opaque | opaque is object 1 |
+    ///
+    /// # Errors
+    /// If the file is unreadable, not a PNG or truncated, or if its colours or shades of grey do not encode ids. The
+    /// message names the file and the remedy.
+    pub fn open(path: &Path) -> Result<Self> {
+        let Labels { width, height, ids } = Labels::open(path)?;
+        Self::new(width, height, ids)
+    }
+
+    /// Writes an 8-bit indexed PNG with the DAVIS palette.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or if the map has no pixels.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        Ok(Labels::save(path, self.width, self.height, &self.ids)?)
     }
 
     /// Creates a map of background only.

@@ -25,7 +25,6 @@ pub mod distributed;
 mod error;
 pub mod eval;
 mod files;
-pub mod indexed_png;
 pub mod info;
 mod label_map;
 pub mod matte;

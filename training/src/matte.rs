@@ -251,7 +251,7 @@ mod tests {
     use image::{GrayAlphaImage, GrayImage, ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 
     use super::*;
-    use crate::{LabelMap, indexed_png};
+    use crate::LabelMap;
 
     #[test]
     fn alpha_is_read_from_grey_or_an_alpha_channel_and_not_from_colours() {
@@ -280,7 +280,7 @@ mod tests {
             let error = read(picture).unwrap_err();
             assert!(error.contains("0.png: it is in colour") && error.contains("grey PNG"), "{error}");
         }
-        indexed_png::write(&path, &LabelMap::new(2, 1, vec![0, 1]).unwrap()).unwrap();
+        LabelMap::new(2, 1, vec![0, 1]).unwrap().save(&path).unwrap();
         let error = read_alpha(&path).unwrap_err().to_string();
         assert!(error.contains("0.png: it has a palette") && error.contains("grey PNG"), "{error}");
     }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use fastganseg_training::clips::{Batch, Data, Loader, Mix};
-use fastganseg_training::{LabelMap, Result, indexed_png};
+use fastganseg_training::{LabelMap, Result};
 use image::{Rgb, RgbImage};
 use tch::{Kind, Tensor};
 
@@ -72,7 +72,7 @@ impl Folder {
         // At this quality flat colours survive.
         let file = fs::File::create(self.path(picture)).unwrap();
         image::codecs::jpeg::JpegEncoder::new_with_quality(file, 100).encode_image(&pixels).unwrap();
-        indexed_png::write(&self.path(mask), &labels).unwrap();
+        labels.save(&self.path(mask)).unwrap();
     }
 
     /// `sequences` of 10 frames each in the layout of DAVIS. In the last one, object 2 appears in frame 4.
@@ -455,7 +455,7 @@ fn with_broken_files() -> Folder {
     fs::write(folder.path("JPEGImages/480p/s0/00001.jpg"), "no picture").unwrap();
     fs::write(folder.path("Annotations/480p/s0/00005.png"), "no mask").unwrap();
     let small = LabelMap::new(2, 2, vec![1, 1, 2, 2]).unwrap();
-    indexed_png::write(&folder.path("Annotations/480p/s1/00005.png"), &small).unwrap();
+    small.save(&folder.path("Annotations/480p/s1/00005.png")).unwrap();
     folder
 }
 
@@ -494,7 +494,7 @@ fn broken_stills_are_left_out() {
     let folder = Folder::photos(4, "Annotations");
     fs::write(folder.path("JPEGImages/p1.jpg"), "no picture").unwrap();
     let small = LabelMap::new(2, 2, vec![1, 1, 2, 2]).unwrap();
-    indexed_png::write(&folder.path("Annotations/p2.png"), &small).unwrap();
+    small.save(&folder.path("Annotations/p2.png")).unwrap();
     fs::remove_file(folder.path("Annotations/p3.png")).unwrap();
     let source = folder.source("photos", "");
     assert!(open(&format!("broken_limit = 2\n{source}")).unwrap().batch(0).is_ok());

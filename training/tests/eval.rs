@@ -15,7 +15,7 @@ use fastganseg_training::occlusion::{Cover, measure};
 use fastganseg_training::report::{Speed, table};
 use fastganseg_training::score::score_folder;
 use fastganseg_training::simulated_user::FirstMask;
-use fastganseg_training::{LabelMap, Result, indexed_png};
+use fastganseg_training::{LabelMap, Result};
 use gstfastganseg::device::DeviceChoice;
 use gstfastganseg::tracker::{Options, Tracker};
 use image::{Rgb, RgbImage};
@@ -97,7 +97,7 @@ fn frozen_first_mask() {
     assert_eq!(files(out.join("masks/both")), seven);
     assert_eq!(files(out.join("masks/sparse")), seven[2..], "from the first annotation on");
     assert_eq!(files(out.join("sheets")), ["both.png", "sparse.png"]);
-    let written = indexed_png::read(&out.join("masks/both/00000.png")).unwrap();
+    let written = LabelMap::open(&out.join("masks/both/00000.png")).unwrap();
     assert_eq!((written.width(), written.height(), written.at(0, 0)), (48, 32, 0));
     assert!(evaluation.speed.total.unwrap() > 0.0);
     assert_eq!(evaluation.speed.sequences.len(), 2);

@@ -5,10 +5,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fastganseg_training::LabelMap;
 use fastganseg_training::dataset::{Dataset, Selection};
 use fastganseg_training::distributed::Ranks;
 use fastganseg_training::score::{Scores, score_folder};
-use fastganseg_training::{LabelMap, indexed_png};
 use indicatif::ProgressBar;
 use serde_json::Value;
 
@@ -83,7 +83,7 @@ impl Example {
             fs::create_dir_all(&folder).unwrap();
             for frame in 0..frames {
                 let path = folder.join(format!("{frame:05}.png"));
-                indexed_png::write(&path, &Self::map(frame)).unwrap();
+                Self::map(frame).save(&path).unwrap();
             }
         }
         example
@@ -152,7 +152,7 @@ fn a_missing_folder_is_named() {
 fn masks_of_another_size_are_refused() {
     let example = Example::new(4);
     let path = example.masks().join("00001.png");
-    indexed_png::write(&path, &LabelMap::background(10, 20)).unwrap();
+    LabelMap::background(10, 20).save(&path).unwrap();
     let error = example.error();
     assert!(error.contains("00001.png") && error.contains("10x20"), "{error}");
     assert!(error.contains("20x10") && error.contains("size of the annotation"), "{error}");
@@ -163,7 +163,7 @@ fn an_unknown_id_is_refused() {
     let example = Example::new(4);
     let mut map = Example::map(2);
     map.ids_mut()[7] = 3;
-    indexed_png::write(&example.masks().join("00002.png"), &map).unwrap();
+    map.save(&example.masks().join("00002.png")).unwrap();
     let error = example.error();
     assert!(error.contains("00002.png") && error.contains("id 3"), "{error}");
 }
@@ -172,7 +172,7 @@ fn an_unknown_id_is_refused() {
 fn an_annotation_without_object_is_refused() {
     let example = Example::new(4);
     let path = example.annotations().join("00000.png");
-    indexed_png::write(&path, &LabelMap::background(20, 10)).unwrap();
+    LabelMap::background(20, 10).save(&path).unwrap();
     let error = example.error();
     assert!(error.contains("cow/00000.png") && error.contains("no object"), "{error}");
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 
+use fastganseg_training::LabelMap;
 use fastganseg_training::train::export;
-use fastganseg_training::{LabelMap, indexed_png};
 use gstfastganseg::torch::model::{Config, Lite, weights};
 use image::{Rgb, RgbImage};
 use tch::nn::VarStore;
@@ -275,7 +275,7 @@ fn covers_are_reported_by_case_and_in_the_mean() {
     let alone = bench.printed(&format!("eval {MODEL} --cover frozen --cover-length 1,2"));
     assert_eq!((of(&text).len(), of(&text)), (4, of(&alone)));
     let empty = LabelMap::background(96, 64);
-    indexed_png::write(&bench.path("data/Annotations/b/00000.png"), &empty).unwrap();
+    empty.save(&bench.path("data/Annotations/b/00000.png")).unwrap();
     let complaint = bench.complaint(&format!("eval {MODEL} --cover black --cover-length 1"));
     assert!(complaint.contains("Annotations/b/00000.png"), "{complaint}");
 }

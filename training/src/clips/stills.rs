@@ -16,7 +16,7 @@ use super::picture::{Picture, Still};
 use super::random::Random;
 use super::settings::Source;
 use crate::dataset::{PICTURE_EXTENSIONS, check_size, has_extension, read_picture};
-use crate::{Error, LabelMap, Result, indexed_png};
+use crate::{Error, LabelMap, Result};
 
 /// Range of a region's share of the pixels for use as an object.
 const REGION: std::ops::Range<f64> = 0.01..0.35;
@@ -182,7 +182,7 @@ fn read_pair(picture: &Path, mask: &Path) -> Result<(RgbImage, LabelMap)> {
         DynamicImage::ImageLuma8(map) => {
             LabelMap::new(map.width() as usize, map.height() as usize, map.into_raw())?
         }
-        _ => indexed_png::read(mask)?,
+        _ => LabelMap::open(mask)?,
     };
     check_size(mask, &labels, &picture)?;
     Ok((picture, labels))

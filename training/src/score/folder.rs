@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{Scores, SequenceScore, objects_of, score_frame, scored_range};
 use crate::dataset::{Dataset, Sequence};
 use crate::distributed::Ranks;
-use crate::{Error, Result, indexed_png};
+use crate::{Error, LabelMap, Result};
 
 /// Scores the masks `masks/<sequence>/<frame>.png` against the annotations of `dataset`, on all
 /// threads of the current rayon pool. The ranks share the sequences; each returns the scores of all. `progress` counts
@@ -39,7 +39,7 @@ fn score_sequence(sequence: &Sequence, masks: &Path, progress: &ProgressBar) -> 
     let annotated: Vec<_> = sequence.annotated().collect();
     let scored = scored_range(name, annotated.len())?;
     let first = annotated[0].1;
-    let objects = objects_of(&first.display().to_string(), &indexed_png::read(first)?)?;
+    let objects = objects_of(&first.display().to_string(), &LabelMap::open(first)?)?;
     let folder = masks.join(name);
     if !folder.is_dir() {
         return Err(missing_folder(masks, name));
@@ -52,8 +52,8 @@ fn score_sequence(sequence: &Sequence, masks: &Path, progress: &ProgressBar) -> 
                 "this mask is missing; every annotated frame but the first and the last needs one",
             ));
         }
-        let prediction = indexed_png::read(&path)?;
-        let truth = indexed_png::read(annotation)?;
+        let prediction = LabelMap::open(&path)?;
+        let truth = LabelMap::open(annotation)?;
         let what = path.display().to_string();
         let scores = score_frame(&what, &prediction, &truth, objects)?;
         progress.inc(1);

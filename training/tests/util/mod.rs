@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use fastganseg_training::LabelMap;
-use fastganseg_training::indexed_png;
 use image::{Rgb, RgbImage};
 
 const WIDTH: u32 = 96;
@@ -33,7 +32,7 @@ pub fn write(picture: &Path, mask: &Path, pixels: &RgbImage, labels: &LabelMap) 
         fs::create_dir_all(path.parent().unwrap()).unwrap();
     }
     pixels.save(picture).unwrap();
-    indexed_png::write(mask, labels).unwrap();
+    labels.save(mask).unwrap();
 }
 
 /// Writes a sequence in the layout of DAVIS. `draw` returns the picture and the labels of a frame.
