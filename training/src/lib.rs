@@ -12,7 +12,6 @@
 
 #![warn(missing_docs)]
 
-pub mod allocator;
 pub mod card;
 mod check;
 mod clicks;

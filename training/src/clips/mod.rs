@@ -4,11 +4,9 @@
 //! pictures.
 
 mod broken;
-mod cache;
 mod colour;
 mod distractor;
 mod drift;
-mod epoch;
 mod geometry;
 mod layer;
 mod lighting;

@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::broken::Broken;
-use super::cache::Cache;
 use super::picture::Still;
 use super::random::Random;
 use super::settings::{Data, Kind, Source};
@@ -100,13 +98,6 @@ impl Sources {
     }
 }
 
-impl Reading {
-    /// Creates a cache of `cache` MiB, and tolerates up to `broken_limit` broken files.
-    pub fn new(cache: u64, broken_limit: usize) -> Self {
-        Self { cache: Cache::new(cache.saturating_mul(1 << 20)), broken: Broken::new(broken_limit) }
-    }
-}
-
 impl Mix {
     /// Opens all sources as [`Sources::open`].
     ///
@@ -129,6 +120,14 @@ impl Mix {
         };
         mix.check()?;
         Ok(mix)
+    }
+
+    /// Returns the clips per epoch: the number of annotated frames and stills in all sources with a ratio above 0. Clips
+    /// themselves are drawn at random without end.
+    pub fn epoch(&self) -> u64 {
+        let frames: usize = self.video.videos.drawn().map(Video::frames).sum();
+        let stills: usize = self.synthetic.stills.drawn().map(Stills::len).sum();
+        (frames + stills) as u64
     }
 
     /// Checks that the sources suffice for the augmentation of video. A rare one would otherwise fail in the middle of a

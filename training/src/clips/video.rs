@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use indicatif::{ParallelProgressIterator, ProgressBar};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use rayon::prelude::*;
 
 use super::Size;
 use super::broken::Broken;
-use super::cache::Cache;
 use super::meta::{self, Meta};
 use super::picture::{Picture, Still};
 use super::settings::{Layout, Objects, Source};
@@ -57,10 +58,31 @@ pub struct Object {
 /// Shared state of reading video.
 #[derive(Debug)]
 pub struct Reading {
-    /// Recently used pictures.
-    pub(super) cache: Cache,
+    /// Recently used pictures by the indices of source, sequence and frame; `None` for a broken file.
+    cache: Cache<(usize, usize, usize), Option<Arc<Picture>>, Bytes>,
     /// Broken files.
     pub(super) broken: Broken,
+}
+
+impl Reading {
+    /// Creates a cache of `cache` MiB, and tolerates up to `broken_limit` broken files.
+    pub fn new(cache: u64, broken_limit: usize) -> Self {
+        // Size of a frame of 480 x 854 with one mask, to estimate the number of entries.
+        const TYPICAL: u64 = 4 * 480 * 854;
+        let bytes = cache.saturating_mul(1 << 20);
+        let cache = Cache::with_weighter((bytes / TYPICAL) as usize, bytes, Bytes);
+        Self { cache, broken: Broken::new(broken_limit) }
+    }
+}
+
+/// Limits the cache in bytes.
+#[derive(Clone, Debug)]
+struct Bytes;
+
+impl<Key> Weighter<Key, Option<Arc<Picture>>> for Bytes {
+    fn weight(&self, _: &Key, picture: &Option<Arc<Picture>>) -> u64 {
+        picture.as_ref().map_or(64, |picture| picture.bytes())
+    }
 }
 
 impl Video {
@@ -159,7 +181,7 @@ impl Video {
             Some(pictures) => pictures[sequence.index][frame].clone(),
             None => {
                 let key = (self.index, sequence.index, frame);
-                reading.cache.get(key, || self.read(sequence, frame, reading))?
+                reading.cache.get_or_insert_with(&key, || self.read(sequence, frame, reading))?
             }
         };
         Ok(picture.map(|picture| picture.still(object)))

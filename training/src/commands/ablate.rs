@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use fastganseg_training::Result;
 use fastganseg_training::train::{Interrupt, ablate, shared_settings};
-use fastganseg_training::{Result, allocator};
 
-use super::{Processes, Recipe, print};
+use super::{Processes, Recipe, keep_freed_memory, print};
 
 /// Trains one configuration without critics, with each critic and with both, and compares the scores.
 ///
@@ -26,7 +26,7 @@ pub struct Args {
 
 /// Runs the trainings and prints the table.
 pub fn run(args: &Args) -> Result<()> {
-    allocator::keep_freed_memory();
+    keep_freed_memory();
     let config = args.recipe.open()?;
     args.processes.run(
         || shared_settings(&config),

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use fastganseg_training::Result;
 use fastganseg_training::train::{self, Interrupt, shared_settings};
-use fastganseg_training::{Result, allocator};
 
-use super::{Processes, Recipe};
+use super::{Processes, Recipe, keep_freed_memory};
 
 /// Trains a model, or resumes an interrupted run in the same folder.
 ///
@@ -27,7 +27,7 @@ pub struct Args {
 
 /// Trains until the last step or a signal.
 pub fn run(args: &Args) -> Result<()> {
-    allocator::keep_freed_memory();
+    keep_freed_memory();
     let config = args.recipe.open()?;
     args.processes.run(
         || shared_settings(&config),

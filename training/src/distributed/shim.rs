@@ -9,14 +9,17 @@ use std::os::fd::IntoRawFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use gstfastganseg::torch::cuda::{find, message};
+use gstfastganseg::torch::cuda::{find, message, open_embedded};
 use libloading::Library;
 use tch::Tensor;
 
-use super::library;
-
 /// Version of libtorch that this crate is compiled against.
 pub const LIBTORCH: &str = "2.11.0";
+
+/// The library of `shim.cpp`; empty if the build script could not compile it.
+const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shim.so"));
+/// The library of `nccl.cpp`; empty without NCCL's headers.
+const NCCL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/nccl.so"));
 
 /// Result with libtorch's message.
 type Result<T> = std::result::Result<T, String>;
@@ -63,7 +66,18 @@ impl Shim {
     /// The reason if the library is not part of this build, or if libtorch has another version.
     pub fn load() -> Result<Self> {
         static LOADED: OnceLock<Result<Shim>> = OnceLock::new();
-        LOADED.get_or_init(|| library::shim().and_then(Self::resolve)).clone()
+        LOADED.get_or_init(Self::open).clone()
+    }
+
+    fn open() -> Result<Self> {
+        if SHIM.is_empty() {
+            return Err(
+                "this build is for a single process, because a C++ compiler or libtorch's headers were missing: \
+                        install a C++ compiler, run scripts/setup.sh and build again"
+                    .into(),
+            );
+        }
+        Self::resolve(open_embedded(SHIM)?)
     }
 
     fn resolve(library: Library) -> Result<Self> {
@@ -233,7 +247,13 @@ impl Group {
     /// # Errors
     /// If this build has no NCCL, or it cannot be loaded.
     pub fn use_nccl(&self, store: &Store, timeout: Duration) -> Result<()> {
-        let library = ManuallyDrop::new(library::nccl()?);
+        if NCCL.is_empty() {
+            let reason = option_env!("FASTGANSEG_NO_NCCL").unwrap_or("its headers were missing");
+            return Err(format!(
+                "this build has no NCCL ({reason}): run CUDA=1 scripts/setup.sh and build again"
+            ));
+        }
+        let library = ManuallyDrop::new(open_embedded(NCCL)?);
         // SAFETY: the types are those of the declarations in nccl.cpp; store and group are valid.
         unsafe {
             let attach: unsafe extern "C" fn(Raw, Raw, i64) -> c_int =

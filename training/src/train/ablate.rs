@@ -15,7 +15,7 @@ use super::interrupt::Interrupt;
 use super::record::CURVE;
 use super::record::curve::Curve;
 use super::record::plot::{Chart, draw_chart};
-use super::run::run;
+use super::session::run;
 use super::validate::FinalScores;
 use crate::distributed::Ranks;
 use crate::report::canvas::{FONT, INK, paint};

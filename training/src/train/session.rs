@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! State of a run in progress.
+//! A training run from start to end.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,6 +18,7 @@ use super::checkpoint::{self, CHECKPOINT, CONFIG, NetworkState, explain_divergen
 use super::config::TrainConfig;
 use super::critics::Critics;
 use super::distillation::Teacher;
+use super::interrupt::Interrupt;
 use super::network::Network;
 use super::record::{Recorder, window_panel};
 use super::remedy::explain_out_of_memory;
@@ -35,9 +36,54 @@ pub const CONFIGURATION: &str = "training_config";
 /// File name of the latest weights.
 pub const MODEL: &str = "model.safetensors";
 
+/// Result of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// Whether the run reached its end.
+    pub complete: bool,
+    /// Number of completed steps.
+    pub done: u64,
+}
+
+/// Trains with `config` until the end or until `interrupt` requests a stop. Resumes from the checkpoint in `out`
+/// if there is one. Writes to `out`: `checkpoint.safetensors`, `model.safetensors`, `best.safetensors` if it
+/// validates, `curve.csv` and its plot, TensorBoard's files and the effective `config.toml`.
+///
+/// With several ranks, each trains on its share of every batch, and rank 0 writes the files. A request to stop on any
+/// rank stops all of them after the same step.
+///
+/// # Errors
+/// If the data or the configuration is invalid, another run uses the folder, the checkpoint belongs to another run, a
+/// loss diverges, memory runs out, or another rank has ended. The last checkpoint is kept.
+pub fn run(config: &TrainConfig, out: &Path, interrupt: &Interrupt, ranks: &Ranks) -> Result<Outcome> {
+    let mut session = Session::open(config, out, ranks)?;
+    let end = session.end();
+    if session.done > 0 {
+        // The run may have been interrupted between its checkpoint and the validation of it.
+        session.validate()?;
+    }
+    // With several ranks, all stop after the step in which one of them has asked for it.
+    let mut stop = ranks.count() == 1 && interrupt.is_requested();
+    while session.done < end && !stop {
+        stop = session.step(interrupt.is_requested()).inspect_err(|error| session.rescue(error))?;
+        stop |= ranks.count() == 1 && interrupt.is_requested();
+        if session.checkpoint_is_due() || session.done == end || stop {
+            session.save()?;
+        }
+        session.validate()?;
+    }
+    let done = session.done;
+    let outcome = Outcome { complete: done >= end, done };
+    session.close()?;
+    if !outcome.complete && ranks.is_first() {
+        eprintln!("stopped after {done} of {end} steps; run the same command to resume");
+    }
+    Ok(outcome)
+}
+
 /// A run in progress.
 #[derive(Debug)]
-pub struct Session {
+struct Session {
     config: TrainConfig,
     /// The configuration as TOML.
     config_text: String,
@@ -69,7 +115,7 @@ pub struct Session {
     /// Step and scores of the last validation, as metadata; on rank 0 only.
     scored: Option<(u64, BTreeMap<String, String>)>,
     /// Number of completed steps.
-    pub done: u64,
+    done: u64,
 }
 
 impl Session {
@@ -79,7 +125,7 @@ impl Session {
     /// # Errors
     /// If the data or the configuration is invalid, the device is not available, another run uses the folder, or the
     /// checkpoint belongs to another run, whose checkpoint and configuration are left unchanged.
-    pub fn open(config: &TrainConfig, out: &Path, ranks: &Ranks) -> Result<Self> {
+    fn open(config: &TrainConfig, out: &Path, ranks: &Ranks) -> Result<Self> {
         let first = ranks.is_first();
         check_batch(config.data.batch, ranks.count(), config.data.multi_object.clips())?;
         let checkpoint = out.join(CHECKPOINT);
@@ -194,7 +240,7 @@ impl Session {
     }
 
     /// The step at which to stop.
-    pub fn end(&self) -> u64 {
+    fn end(&self) -> u64 {
         self.config.stop_after.map_or(self.schedule.steps, |stop| stop.min(self.schedule.steps))
     }
 
@@ -203,7 +249,7 @@ impl Session {
     /// # Errors
     /// If the data are broken, a loss diverges, memory runs out, a file cannot be written, or another rank has
     /// ended.
-    pub fn step(&mut self, stop: bool) -> Result<bool> {
+    fn step(&mut self, stop: bool) -> Result<bool> {
         let step = self.done;
         let begun = Instant::now();
         let to_device = |x: &Tensor| Ok(x.f_to_device(self.device)?);
@@ -260,13 +306,13 @@ impl Session {
     }
 
     /// Returns whether a checkpoint is due.
-    pub fn checkpoint_is_due(&self) -> bool {
+    fn checkpoint_is_due(&self) -> bool {
         self.done.is_multiple_of(self.config.checkpoint_every)
     }
 
     /// Saves after a failed step if another rank has ended before the step began to change weights, so that nothing
     /// is lost.
-    pub fn rescue(&mut self, error: &Error) {
+    fn rescue(&mut self, error: &Error) {
         let lost = matches!(error, Error::Torch(_) | Error::Ranks(_)) && self.ranks.count() > 1;
         if lost && self.ranks.is_first() && self.steps > 0 && !self.trainer.has_changed {
             match self.save() {
@@ -280,7 +326,7 @@ impl Session {
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn save(&mut self) -> Result<()> {
+    fn save(&mut self) -> Result<()> {
         if self.recorder.is_none() {
             return Ok(());
         }
@@ -318,7 +364,7 @@ impl Session {
     ///
     /// # Errors
     /// If the data are broken, a file cannot be written, or another rank has ended.
-    pub fn validate(&mut self) -> Result<()> {
+    fn validate(&mut self) -> Result<()> {
         let (done, steps) = (self.done, self.schedule.steps);
         if !self.validator.as_ref().is_some_and(|validator| validator.is_due(done, steps)) {
             return Ok(());
@@ -347,7 +393,7 @@ impl Session {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn close(self) -> Result<()> {
+    fn close(self) -> Result<()> {
         self.bar.abandon();
         let Some(recorder) = self.recorder else { return Ok(()) };
         if self.steps > 0 {

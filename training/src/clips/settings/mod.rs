@@ -3,8 +3,6 @@
 //! Section `[data]` of a run's configuration: sources of the clips and their augmentation.
 
 mod augment;
-mod multi_object;
-mod perturbation;
 mod source;
 mod synthetic;
 
@@ -13,12 +11,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use augment::{Augment, Border, Fit, ReferenceTransform};
-pub use multi_object::MultiObject;
-pub use perturbation::Perturbation;
 pub use source::{Kind, Layout, Objects, Source};
 pub use synthetic::Synthetic;
 
-use crate::check::{Checked, count, must, share};
+use crate::check::{Checked, count, must, share, within};
 
 /// Maximum number of predicted frames of a clip; all of them are in memory.
 const MAX_WINDOW: u64 = 256;
@@ -107,5 +103,65 @@ impl Data {
         let together = self.multi_object.clips();
         let message = format!("data.batch: must be a multiple of data.multi_object.objects, {together}");
         must(self.batch.is_multiple_of(together), &message)
+    }
+}
+
+/// Windows with several tracked objects. Their masks are normalised against each other, as at run time. Objects are
+/// those of a video with several objects; objects cut out of stills, or copies of the first one, are added.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MultiObject {
+    /// Probability that consecutive clips of a batch are the objects of one window; 0 = off.
+    pub probability: f64,
+    /// Objects of such a window.
+    pub objects: usize,
+    /// Probability that an added object is a copy of the first one.
+    pub look_alike: f64,
+}
+
+impl Default for MultiObject {
+    fn default() -> Self {
+        Self { probability: 0.0, objects: 2, look_alike: 0.4 }
+    }
+}
+
+impl MultiObject {
+    /// Returns the number of clips of a batch that are drawn together.
+    pub fn clips(&self) -> usize {
+        if self.probability > 0.0 { self.objects } else { 1 }
+    }
+
+    fn check(&self, key: &str) -> Checked {
+        share(&format!("{key}.probability"), self.probability)?;
+        share(&format!("{key}.look_alike"), self.look_alike)?;
+        must((2..=16).contains(&self.objects), &format!("{key}.objects: must be 2 to 16"))
+    }
+}
+
+/// Perturbation of the mask of the previous frame, so that it resembles a prediction: it is displaced, dilated or
+/// eroded, and blurred, and sometimes has holes or false blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Perturbation {
+    /// 1 = similar to the masks of a half-trained network; 0 = off, the true mask.
+    pub strength: f64,
+    /// Share of masks that stay exact.
+    pub exact: f64,
+    /// Share of masks that are empty.
+    pub empty: f64,
+}
+
+impl Default for Perturbation {
+    fn default() -> Self {
+        Self { strength: 1.0, exact: 0.15, empty: 0.08 }
+    }
+}
+
+impl Perturbation {
+    fn check(&self, key: &str) -> Checked {
+        within(&format!("{key}.strength"), self.strength, [0.0, 3.0])?;
+        share(&format!("{key}.exact"), self.exact)?;
+        share(&format!("{key}.empty"), self.empty)?;
+        must(self.exact + self.empty <= 1.0, &format!("{key}: the sum of exact and empty must be at most 1"))
     }
 }

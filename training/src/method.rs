@@ -2,16 +2,10 @@
 
 //! Methods to evaluate: each propagates the mask of the first frame through a video.
 
-mod post_processed;
-mod threaded;
-
-pub use post_processed::PostProcessed;
-pub use threaded::Threaded;
-
 use gstfastganseg::image::{Picture, PlaneMut};
 use gstfastganseg::mask::ReferenceMask;
-use gstfastganseg::matte::Matte;
-use gstfastganseg::tracker::{ObjectStats, Tracker};
+use gstfastganseg::matte::{Guide, Matte, MatteSettings, PostProcessor};
+use gstfastganseg::tracker::{ObjectStats, Prefetched, Tracker};
 use image::RgbImage;
 
 use crate::{LabelMap, Result};
@@ -91,6 +85,115 @@ fn labels_of(matte: &Matte, width: usize, height: usize) -> Result<LabelMap> {
 pub(crate) fn as_picture(picture: &RgbImage) -> Picture<'_> {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     Picture { data: picture.as_raw(), width, height, stride: 3 * width }
+}
+
+/// The tracker with the post-processing of the element. Takes ids from the objects' post-processed alpha planes: the largest alpha wins, and below one half is background.
+#[derive(Debug)]
+pub struct PostProcessed {
+    tracker: Tracker,
+    settings: MatteSettings,
+    post_processor: PostProcessor,
+    /// Maximum alpha over all objects in the last frame.
+    alpha: Vec<u8>,
+    plane: Vec<u8>,
+}
+
+impl PostProcessed {
+    /// Uses all of `settings` except the selected object.
+    pub fn new(tracker: Tracker, settings: MatteSettings) -> Self {
+        let settings = MatteSettings { object: 0, ..settings };
+        Self {
+            tracker,
+            settings,
+            post_processor: PostProcessor::default(),
+            alpha: Vec::new(),
+            plane: Vec::new(),
+        }
+    }
+}
+
+impl Propagator for PostProcessed {
+    fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
+        self.tracker.start(picture, labels)
+    }
+
+    fn correct(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
+        self.tracker.correct(picture, labels)
+    }
+
+    fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap> {
+        let mut picture = as_picture(picture);
+        let matte = self.tracker.step(&mut picture)?;
+        let guide = Guide::from_picture(&picture);
+        let mut labels = LabelMap::background(width, height);
+        let Self { settings, post_processor, alpha, plane, .. } = self;
+        alpha.clear();
+        alpha.resize(width * height, 0);
+        plane.resize(width * height, 0);
+        for &id in matte.object_ids() {
+            let out = &mut PlaneMut { data: plane, width, height, stride: width };
+            post_processor.write_object(settings, &matte, id, guide.as_ref(), out)?;
+            for ((label, max), &value) in labels.ids_mut().iter_mut().zip(alpha.iter_mut()).zip(&*plane) {
+                if value > *max {
+                    *max = value;
+                    *label = if value >= 128 { id } else { 0 };
+                }
+            }
+        }
+        Ok(labels)
+    }
+
+    fn alpha(&self) -> Option<&[u8]> {
+        Some(&self.alpha)
+    }
+
+    fn object_stats(&self) -> Vec<(u8, ObjectStats)> {
+        Propagator::object_stats(&self.tracker)
+    }
+}
+
+/// The tracker with frame threading, as in the element. Encodes each frame with the crop window that was planned a frame earlier.
+#[derive(Debug)]
+pub struct Threaded {
+    tracker: Tracker,
+    /// Prefetched encoding of the next frame.
+    now: Option<Prefetched>,
+    /// Prefetched encoding of the frame after it.
+    next: Option<Prefetched>,
+}
+
+impl Threaded {
+    /// `tracker` should support prefetching; otherwise the result equals that of the tracker alone.
+    pub fn new(tracker: Tracker) -> Self {
+        Self { tracker, now: None, next: None }
+    }
+}
+
+impl Propagator for Threaded {
+    fn start(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
+        (self.now, self.next) = (None, None);
+        self.tracker.start(picture, labels)
+    }
+
+    fn prefetch(&mut self, picture: &RgbImage) -> Result<()> {
+        self.next = self.tracker.prefetch(&mut as_picture(picture))?;
+        Ok(())
+    }
+
+    fn correct(&mut self, picture: &RgbImage, labels: &LabelMap) -> Result<()> {
+        (self.now, self.next) = (None, None);
+        self.tracker.correct(picture, labels)
+    }
+
+    fn step(&mut self, picture: &RgbImage, width: usize, height: usize) -> Result<LabelMap> {
+        let matte = self.tracker.step_from(&mut as_picture(picture), self.now.take())?;
+        self.now = self.next.take();
+        labels_of(&matte, width, height)
+    }
+
+    fn object_stats(&self) -> Vec<(u8, ObjectStats)> {
+        Propagator::object_stats(&self.tracker)
+    }
 }
 
 /// Repeats the first mask. It is a lower bound, and a measure of the motion in a video.
