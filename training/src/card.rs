@@ -35,73 +35,46 @@ pub fn card(file: &str, (bytes, format): (u64, &str), info: &Info, training: &Tr
     let stated = |key: &str| metadata.get(key).map_or("not stated".into(), |value| cell(value));
     let [height, width] = info.config.network_size;
     let [architecture, matching, temporal_skip] = info.names();
-    let mut text = format!("# {file}\n\n");
-    let mut line = |words: &str| {
-        text.push_str(words);
-        text.push('\n');
-    };
-    line(&format!(
-        "Weights of the `{architecture}` regressor for the element `fastganseg`: {} parameters, {format}, {}.",
+    let mut text = format!(
+        "# {file}\n\n\
+         Weights of the `{architecture}` regressor for the element `fastganseg`: {} parameters, {format}, {}.\n\n\
+         | | |\n|---|---|\n\
+         | task | input: the mask of an object in one frame; output: its soft mask in every later frame |\n\
+         | network | `{architecture}`, matching {matching}, temporal skip {temporal_skip}, frames enter at \
+         {height}x{width} (height x width) |\n",
         millions(info.total.parameters),
         size(bytes)
-    ));
-    line("");
-    line("| | |");
-    line("|---|---|");
-    line("| task | input: the mask of an object in one frame; output: its soft mask in every later frame |");
-    line(&format!(
-        "| network | `{architecture}`, matching {matching}, temporal skip {temporal_skip}, frames enter at \
-         {height}x{width} (height x width) |"
-    ));
-    if info.config.memory.frames > 0 {
-        let memory = info.config.memory;
-        line(&format!(
-            "| memory | {} frames besides the reference, one stored every {} frames |",
-            memory.frames, memory.every
-        ));
+    );
+    let mut row = |key: &str, value: &str| text += &format!("| {key} | {value} |\n");
+    let memory = info.config.memory;
+    if memory.frames > 0 {
+        let (frames, every) = (memory.frames, memory.every);
+        row("memory", &format!("{frames} frames besides the reference, one stored every {every} frames"));
     }
-    line(&format!(
-        "| cost | {:.2} GMAC per frame, {:.2} GMAC more for a new reference |",
-        info.total.frame / 1e9,
-        info.total.reference as f64 / 1e9
-    ));
-    line(&format!("| licence | {} |", stated("licence")));
-    line(&format!("| data | {} |", stated("training_data")));
-    line(&format!("| steps | {} |", stated("steps")));
-    line(&format!("| seed | {} |", seed(metadata, training)));
+    let (frame, reference) = (info.total.frame / 1e9, info.total.reference as f64 / 1e9);
+    row("cost", &format!("{frame:.2} GMAC per frame, {reference:.2} GMAC more for a new reference"));
+    row("licence", &stated("licence"));
+    row("data", &stated("training_data"));
+    row("steps", &stated("steps"));
+    row("seed", &seed(metadata, training));
     for (key, value) in metadata.iter().filter(|(key, _)| !LISTED.contains(&key.as_str())) {
-        line(&format!("| {} | {} |", cell(&key.replace('_', " ")), cell(value)));
+        row(&cell(&key.replace('_', " ")), &cell(value));
     }
-    line("");
-    line("## Scores");
-    line("");
-    line(&scores(metadata, [height, width], format));
-    line("");
-    line("## Blocks");
-    line("");
-    line("| block | parameters | GMAC per frame |");
-    line("|---|---|---|");
+    text += &format!("\n## Scores\n\n{}\n", scores(metadata, [height, width], format).trim_end());
+    text += "\n## Blocks\n\n| block | parameters | GMAC per frame |\n|---|---|---|\n";
     for block in info.blocks.iter().chain([&info.total]) {
-        line(&format!("| {} | {} | {:.3} |", block.name, thousands(block.parameters), block.frame / 1e9));
+        let (parameters, cost) = (thousands(block.parameters), block.frame / 1e9);
+        text += &format!("| {} | {parameters} | {cost:.3} |\n", block.name);
     }
-    line("");
-    line("## Procedure");
-    line("");
-    line("Configuration of the run, for `fastganseg-train train --config`:");
-    line("");
-    line("```toml");
     let configured = || toml::to_string(training).unwrap_or_default();
-    line(metadata.get(CONFIGURATION).cloned().unwrap_or_else(configured).trim_end());
-    line("```");
-    line("");
-    line("## Limits");
-    line("");
-    line(&format!(
-        "Masks are computed at {height}x{width} pixels and enlarged. Parts thinner than one pixel at that size are \
+    text + &format!(
+        "\n## Procedure\n\nConfiguration of the run, for `fastganseg-train train --config`:\n\n```toml\n{}\n```\n\n\
+         ## Limits\n\n\
+         Masks are computed at {height}x{width} pixels and enlarged. Parts thinner than one pixel at that size are \
          lost. Adjacent objects that look like the object may be included in its mask. Objects unlike those of the \
-         training data have not been tested."
-    ));
-    text
+         training data have not been tested.\n",
+        metadata.get(CONFIGURATION).cloned().unwrap_or_else(configured).trim_end()
+    )
 }
 
 /// Returns the seed of the run that made the weights. A configuration in their metadata takes precedence over `training`.
@@ -134,18 +107,14 @@ fn scores(metadata: &BTreeMap<String, String>, [height, width]: [i64; 2], format
         let _ = writeln!(text, "Only one frame in {step} was used, which is harder than using all frames.\n");
     }
     text += "| sequence | J&F | J | F |\n|---|---|---|---|\n";
-    let percent = |value: f64| format!("{:.1}", 100.0 * value);
-    for (name, [j, f]) in &by_sequence {
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} |",
-            cell(name),
-            percent((j + f) / 2.0),
-            percent(*j),
-            percent(*f)
-        );
+    let mut row = |name: &str, [both, region, contour]: [f64; 3]| {
+        let [both, region, contour] = [both, region, contour].map(|value| 100.0 * value);
+        let _ = writeln!(text, "| {name} | {both:.1} | {region:.1} | {contour:.1} |");
+    };
+    for (name, [j, f]) in by_sequence {
+        row(&cell(&name), [(j + f) / 2.0, j, f]);
     }
-    let _ = write!(text, "| all | {} | {} | {} |", percent(both), percent(region), percent(contour));
+    row("all", [both, region, contour]);
     text
 }
 

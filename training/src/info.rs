@@ -115,13 +115,13 @@ impl Block {
     }
 
     fn sum(blocks: &[Self]) -> Self {
-        Self {
-            name: "total".into(),
-            parameters: blocks.iter().map(|block| block.parameters).sum(),
-            drawn: blocks.iter().map(|block| block.drawn).sum(),
-            frame: blocks.iter().map(|block| block.frame).sum(),
-            reference: blocks.iter().map(|block| block.reference).sum(),
-        }
+        blocks.iter().fold(Self::empty("total"), |sum, block| Self {
+            parameters: sum.parameters + block.parameters,
+            drawn: sum.drawn + block.drawn,
+            frame: sum.frame + block.frame,
+            reference: sum.reference + block.reference,
+            ..sum
+        })
     }
 }
 
@@ -167,41 +167,29 @@ impl Costs {
     fn blocks(&self, config: &Config, parameters: &BTreeMap<String, u64>) -> Vec<Block> {
         let mut blocks: Vec<Block> =
             blocks_of(config.matching).iter().map(|&name| Block::empty(name)).collect();
-        let mut add = |layer: &str, f: &mut dyn FnMut(&mut Block)| {
-            let name = block_of(config.matching, layer);
-            match blocks.iter_mut().find(|block| block.name == name) {
-                Some(block) => f(block),
-                None => {
-                    let mut block = Block::empty(name);
-                    f(&mut block);
-                    blocks.push(block);
-                }
+        let mut add = |work: &Work, to: &dyn Fn(&mut Block, u64)| {
+            for (layer, &amount) in work {
+                let name = block_of(config.matching, layer);
+                let index = blocks.iter().position(|block| block.name == name).unwrap_or_else(|| {
+                    blocks.push(Block::empty(name));
+                    blocks.len() - 1
+                });
+                to(&mut blocks[index], amount);
             }
         };
-        for (layer, count) in parameters {
-            add(layer, &mut |block| block.parameters += count);
-        }
-        for (layer, macs) in &self.trained_frame {
-            add(layer, &mut |block| block.drawn += macs);
-        }
+        add(parameters, &|block, count| block.parameters += count);
+        add(&self.trained_frame, &|block, macs| block.drawn += macs);
         if config.matching == Matching::GlobalConvolution {
             // In the paper, the convolution takes the features of both frames. Here, the half of the reference is
             // computed in advance.
-            for (layer, macs) in
-                self.trained_reference.iter().filter(|(layer, _)| layer.starts_with("matching"))
-            {
-                add(layer, &mut |block| block.drawn += macs);
-            }
+            let mut matching = self.trained_reference.clone();
+            matching.retain(|layer, _| layer.starts_with("matching"));
+            add(&matching, &|block, macs| block.drawn += macs);
         }
-        for (layer, macs) in &self.reference {
-            add(layer, &mut |block| block.reference += macs);
-        }
-        for (layer, macs) in &self.frame {
-            add(layer, &mut |block| block.frame += *macs as f64);
-        }
-        for (layer, macs) in &self.memorising {
-            add(layer, &mut |block| block.frame += *macs as f64 / config.memory.every as f64);
-        }
+        add(&self.reference, &|block, macs| block.reference += macs);
+        add(&self.frame, &|block, macs| block.frame += macs as f64);
+        let every = config.memory.every as f64;
+        add(&self.memorising, &|block, macs| block.frame += macs as f64 / every);
         blocks
     }
 }
