@@ -14,8 +14,8 @@ use crate::confidence::ConfidenceRow;
 use crate::dataset::{Dataset, Frame, Sequence};
 use crate::distributed::Ranks;
 use crate::method::Propagator;
-use crate::report::{ContactSheet, Speed, Tile};
-use crate::score::{Flicker, FrameScore, Scores, SequenceScore, objects_of, score_frame, scored_range};
+use crate::report::{ContactSheet, Speed};
+use crate::score::{Flicker, FrameScore, Scores, SequenceScore, first_annotation, score_frame, scored_range};
 use crate::simulated_user::{FirstMask, SimulatedUser};
 use crate::{Error, LabelMap, Result};
 
@@ -117,7 +117,7 @@ pub fn evaluate(
 pub(crate) fn check(sequence: &Sequence, options: &EvalOptions) -> Result<usize> {
     scored_range(sequence.name(), sequence.annotated().count())?;
     let frames = sequence.tracked()?;
-    read_first_annotation(sequence)?;
+    first_annotation(sequence)?;
     Ok(frames.len().max(options.loop_frames))
 }
 
@@ -125,16 +125,6 @@ pub(crate) fn check(sequence: &Sequence, options: &EvalOptions) -> Result<usize>
 fn looped(step: usize, count: usize) -> usize {
     let period = (2 * count).saturating_sub(2).max(1);
     (step % period).min(period - step % period)
-}
-
-/// Reads the first annotation of a sequence. Returns it with its number of objects.
-pub(crate) fn read_first_annotation(sequence: &Sequence) -> Result<(LabelMap, u8)> {
-    let (_, path) = sequence.annotated().next().ok_or_else(|| {
-        Error::score(sequence.name(), "it has no annotation: add the mask of its first frame")
-    })?;
-    let first = LabelMap::open(path)?;
-    let objects = objects_of(&path.display().to_string(), &first)?;
-    Ok((first, objects))
 }
 
 fn per_second(frames: usize, time: Duration) -> Option<f64> {
@@ -165,7 +155,7 @@ impl Run {
         let frames = sequence.tracked()?;
         let annotated: Vec<_> = sequence.annotated().map(|(frame, _)| frame).collect();
         let scored = &annotated[scored_range(name, annotated.len())?];
-        let (first, objects) = read_first_annotation(sequence)?;
+        let (first, objects) = first_annotation(sequence)?;
         let (width, height) = (first.width(), first.height());
         let loops = options.loop_frames > 0;
         let played: Vec<&Frame> = match loops {
@@ -303,31 +293,21 @@ fn mean(objects: &[FrameScore]) -> Option<FrameScore> {
 }
 
 /// Writes the masks and the contact sheet of a sequence.
-#[derive(Default)]
-struct SequenceWriter {
-    name: String,
-    masks: Option<PathBuf>,
-    sheet: Option<PathBuf>,
-    /// The sheet shows masks without frames.
-    bare: bool,
+struct SequenceWriter<'a> {
+    options: &'a EvalOptions,
+    name: &'a str,
     /// Indices of the frames on the sheet.
     chosen: Vec<usize>,
-    tiles: Vec<Tile>,
+    sheet: ContactSheet,
 }
 
-impl SequenceWriter {
-    fn new(options: &EvalOptions, name: &str, frames: usize) -> Result<Self> {
-        let mut writer = Self { name: name.to_string(), bare: options.bare_sheets, ..Self::default() };
-        let Some(out) = &options.out else {
-            return Ok(writer);
-        };
-        let masks = out.join("masks").join(name);
-        create_folder(&masks)?;
-        writer.masks = Some(masks);
+impl<'a> SequenceWriter<'a> {
+    fn new(options: &'a EvalOptions, name: &'a str, frames: usize) -> Result<Self> {
+        let mut writer = Self { options, name, chosen: Vec::new(), sheet: ContactSheet::default() };
+        let Some(out) = &options.out else { return Ok(writer) };
+        create_folder(&out.join("masks").join(name))?;
         if options.sheet_frames > 0 {
-            let sheets = out.join("sheets");
-            create_folder(&sheets)?;
-            writer.sheet = Some(sheets.join(format!("{name}.png")));
+            create_folder(&out.join("sheets"))?;
             writer.chosen = evenly_spaced(frames, options.sheet_frames);
         }
         Ok(writer)
@@ -341,38 +321,34 @@ impl SequenceWriter {
         labels: &LabelMap,
         score: Option<FrameScore>,
     ) -> Result<()> {
-        if let Some(masks) = &self.masks {
-            labels.save(&masks.join(format!("{frame}.png")))?;
+        if let Some(out) = &self.options.out {
+            labels.save(&out.join("masks").join(self.name).join(format!("{frame}.png")))?;
         }
         if self.chosen.contains(&index) {
-            let caption = match score {
-                Some(score) => {
-                    format!("{frame}  J {:.1}  F {:.1}", 100.0 * score.region, 100.0 * score.contour)
-                }
-                None => frame.to_string(),
-            };
+            let scores = score.map_or_else(String::new, |score| {
+                format!("  J {:.1}  F {:.1}", 100.0 * score.region, 100.0 * score.contour)
+            });
+            let (width, height) = picture.dimensions();
             let dark =
-                self.bare.then(|| RgbImage::from_pixel(picture.width(), picture.height(), SHEET_BACKGROUND));
-            let picture = dark.as_ref().unwrap_or(picture);
-            self.tiles.push(Tile::new(picture, labels, ContactSheet::TILE_WIDTH, caption));
+                self.options.bare_sheets.then(|| RgbImage::from_pixel(width, height, SHEET_BACKGROUND));
+            self.sheet.push(dark.as_ref().unwrap_or(picture), labels, &format!("{frame}{scores}"));
         }
         Ok(())
     }
 
-    fn finish(self, score: &SequenceScore) -> Result<()> {
-        let Some(path) = self.sheet else {
+    fn finish(mut self, score: &SequenceScore) -> Result<()> {
+        let Some(out) = self.options.out.as_ref().filter(|_| self.options.sheet_frames > 0) else {
             return Ok(());
         };
         let summary = score.summary();
-        let mut sheet = ContactSheet::new(format!(
+        self.sheet.title = format!(
             "{}  J&F {:.1}  J {:.1}  F {:.1}",
             self.name,
             100.0 * summary.region_and_contour(),
             100.0 * summary.region.mean,
             100.0 * summary.contour.mean
-        ));
-        self.tiles.into_iter().for_each(|tile| sheet.push(tile));
-        sheet.save(&path)
+        );
+        self.sheet.save(&out.join("sheets").join(format!("{}.png", self.name)))
     }
 }
 

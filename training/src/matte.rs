@@ -171,79 +171,64 @@ fn finish(scorer: &MatteScorer, sequence: &MatteSequence) -> Result<MatteScore> 
     scorer.finish().ok_or_else(|| Error::score(sequence.name(), "it has fewer than 3 frames: add frames"))
 }
 
-/// Mattes of a model, with the post-processing of the element.
-#[derive(Debug)]
-pub struct Matter {
-    tracker: Tracker,
-    settings: MatteSettings,
-}
-
-impl Matter {
-    /// Runs `tracker`; `settings` are those of the element.
-    pub fn new(tracker: Tracker, settings: MatteSettings) -> Self {
-        Self { tracker, settings }
+/// Makes the mattes of a sequence with `tracker` and the post-processing of the element, and scores them. With `out`, writes
+/// them as `out/<sequence>/<frame>.png`, that of the first frame included.
+///
+/// # Errors
+/// A file cannot be read or written, sizes differ, or the network fails.
+pub fn score_model(
+    tracker: &mut Tracker,
+    settings: &MatteSettings,
+    sequence: &MatteSequence,
+    out: Option<&Path>,
+    progress: &ProgressBar,
+) -> Result<MatteScore> {
+    let folder = out.map(|out| out.join(&sequence.name));
+    if let Some(folder) = &folder {
+        fs::create_dir_all(folder).map_err(|source| Error::write(folder, source))?;
     }
-
-    /// Makes the mattes of a sequence and scores them. With `out`, writes them as `out/<sequence>/<frame>.png`, that of
-    /// the first frame included.
-    ///
-    /// # Errors
-    /// A file cannot be read or written, sizes differ, or the network fails.
-    pub fn score(
-        &mut self,
-        sequence: &MatteSequence,
-        out: Option<&Path>,
-        progress: &ProgressBar,
-    ) -> Result<MatteScore> {
-        let folder = out.map(|out| out.join(&sequence.name));
+    let mut post_processor = PostProcessor::default();
+    let mut scorer = MatteScorer::default();
+    for (index, (frame, alpha)) in sequence.frames.iter().enumerate() {
+        let place = || format!("{}, frame {frame}", sequence.name);
+        let truth = read_alpha(alpha)?;
+        let (width, height) = truth.size();
+        let picture = sequence.picture(frame)?;
+        let mut view = picture.as_picture();
+        if (view.width, view.height) != (width, height) {
+            let reason = format!(
+                "it has {width}x{height} pixels, but the frame {}x{}: give both the same size",
+                view.width, view.height
+            );
+            return Err(Error::picture(alpha, reason));
+        }
+        let mut values = truth.values().to_vec();
+        if index == 0 {
+            // Read as the truth is; the element would take values up to 16 for objects.
+            let mask = ReferenceMask::from_soft(width, height, values.clone());
+            let mask = mask.map_err(|error| match error {
+                gstfastganseg::Error::Mask { reason, .. } => Error::mask(alpha, reason),
+                error => error.into(),
+            })?;
+            tracker.set_reference(&mut view, &mask).map_err(|error| Error::from(error).at(place()))?;
+        } else {
+            let matte = tracker.step(&mut view).map_err(|error| Error::from(error).at(place()))?;
+            let mut plane = PlaneMut { data: &mut values, width, height, stride: width };
+            let guide = Guide::from_picture(&view);
+            post_processor.write_alpha(settings, Some(&matte), guide.as_ref(), &mut plane)?;
+        }
         if let Some(folder) = &folder {
-            fs::create_dir_all(folder).map_err(|source| Error::write(folder, source))?;
+            let path = folder.join(format!("{frame}.png"));
+            let size = (width as u32, height as u32);
+            image::save_buffer(&path, &values, size.0, size.1, image::ColorType::L8)
+                .map_err(|error| Error::write(&path, std::io::Error::other(error)))?;
         }
-        let mut post_processor = PostProcessor::default();
-        let mut scorer = MatteScorer::default();
-        for (index, (frame, alpha)) in sequence.frames.iter().enumerate() {
-            let place = || format!("{}, frame {frame}", sequence.name);
-            let truth = read_alpha(alpha)?;
-            let (width, height) = truth.size();
-            let picture = sequence.picture(frame)?;
-            let mut view = picture.as_picture();
-            if (view.width, view.height) != (width, height) {
-                let reason = format!(
-                    "it has {width}x{height} pixels, but the frame {}x{}: give both the same size",
-                    view.width, view.height
-                );
-                return Err(Error::picture(alpha, reason));
-            }
-            let mut values = truth.values().to_vec();
-            if index == 0 {
-                // Read as the truth is; the element would take values up to 16 for objects.
-                let mask = ReferenceMask::from_soft(width, height, values.clone());
-                let mask = mask.map_err(|error| match error {
-                    gstfastganseg::Error::Mask { reason, .. } => Error::mask(alpha, reason),
-                    error => error.into(),
-                })?;
-                self.tracker
-                    .set_reference(&mut view, &mask)
-                    .map_err(|error| Error::from(error).at(place()))?;
-            } else {
-                let matte = self.tracker.step(&mut view).map_err(|error| Error::from(error).at(place()))?;
-                let mut plane = PlaneMut { data: &mut values, width, height, stride: width };
-                let guide = Guide::from_picture(&view);
-                post_processor.write_alpha(&self.settings, Some(&matte), guide.as_ref(), &mut plane)?;
-            }
-            if let Some(folder) = &folder {
-                let path = folder.join(format!("{frame}.png"));
-                let size = (width as u32, height as u32);
-                image::save_buffer(&path, &values, size.0, size.1, image::ColorType::L8)
-                    .map_err(|error| Error::write(&path, std::io::Error::other(error)))?;
-            }
-            if let Some(matte) = AlphaPlane::new(width, values).filter(|_| index > 0) {
-                scorer.add(&place(), matte, truth)?;
-                progress.inc(1);
-            }
+        if let Some(matte) = AlphaPlane::new(width, values).filter(|_| index > 0) {
+            scorer.add(&place(), matte, truth)?;
+            progress.inc(1);
         }
-        finish(&scorer, sequence)
     }
+    finish(&scorer, sequence)
 }
 
 #[cfg(test)]

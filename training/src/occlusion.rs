@@ -12,8 +12,8 @@ use gstfastganseg::tracker::{Presence, Tracker, TrackerState};
 
 use crate::dataset::{Dataset, Frame, Sequence};
 use crate::distributed::Ranks;
-use crate::eval::read_first_annotation;
 use crate::method::Propagator;
+use crate::score::{Bitmap, first_annotation, region_similarity};
 use crate::{Error, LabelMap, Result};
 
 /// Number of frames after the cover that are scored.
@@ -199,7 +199,7 @@ impl<'a> Run<'a> {
             return Err(Error::score(sequence.name(), reason));
         }
         let covered_from = (frames.len() / 3).clamp(2, frames.len() - SCORED_FRAMES);
-        let first = read_first_annotation(sequence)?.0.without_void();
+        let first = first_annotation(sequence)?.0.without_void();
         tracker
             .start(&frames[0].read_picture()?, &first)
             .map_err(|error| error.at(place(sequence, &frames[0])))?;
@@ -268,10 +268,6 @@ fn place(sequence: &Sequence, frame: &Frame) -> String {
 
 /// Intersection over union of all objects together.
 fn similarity(labels: &LabelMap, truth: &LabelMap) -> f64 {
-    let (mut both, mut either) = (0usize, 0usize);
-    for (a, b) in labels.ids().iter().zip(truth.ids()) {
-        both += usize::from(*a != 0 && *b != 0);
-        either += usize::from(*a != 0 || *b != 0);
-    }
-    if either == 0 { 1.0 } else { both as f64 / either as f64 }
+    let objects = |map: &LabelMap| Bitmap::of(map, |id| id != 0);
+    region_similarity(&objects(labels), &objects(truth))
 }

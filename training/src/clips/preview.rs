@@ -8,8 +8,8 @@ use tch::Tensor;
 use super::Mix;
 use super::settings::Data;
 use crate::Result;
+use crate::report::ContactSheet;
 use crate::report::pixels::{bytes, labels, picture};
-use crate::report::{ContactSheet, Tile};
 
 /// Tint of the pixels whose ground truth is unknown.
 const UNKNOWN: Rgb<u8> = Rgb([255, 0, 255]);
@@ -35,11 +35,11 @@ pub fn preview(data: &Data, seed: u64, batches: u64) -> Result<ContactSheet> {
                 };
                 let caption = format!("{} {name}", step as i64 * clips + clip);
                 let image = tint_unknown(&of(&batch.images, frame), &of(&batch.valid, frame))?;
-                sheet.push(tile(&image, &of(&batch.masks, frame), caption)?);
+                push(&mut sheet, &image, &of(&batch.masks, frame), &caption)?;
             }
             let caption = format!("{} previous, perturbed mask", step as i64 * clips + clip);
             let image = picture(&of(&batch.images, 1))?;
-            sheet.push(tile(&image, &batch.previous.get(clip), caption)?);
+            push(&mut sheet, &image, &batch.previous.get(clip), &caption)?;
         }
     }
     Ok(sheet)
@@ -54,7 +54,8 @@ fn tint_unknown(image: &Tensor, valid: &Tensor) -> Result<RgbImage> {
     Ok(picture)
 }
 
-fn tile(picture: &RgbImage, mask: &Tensor, caption: String) -> Result<Tile> {
+fn push(sheet: &mut ContactSheet, picture: &RgbImage, mask: &Tensor, caption: &str) -> Result<()> {
     let labels = labels(&bytes(mask)?, picture.width() as usize, picture.height() as usize)?;
-    Ok(Tile::new(picture, &labels, ContactSheet::TILE_WIDTH, caption))
+    sheet.push(picture, &labels, caption);
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fastganseg_training::Result;
 use fastganseg_training::distributed::Ranks;
-use fastganseg_training::matte::{Matter, score_mattes, sequences};
+use fastganseg_training::matte::{score_mattes, score_model, sequences};
 use fastganseg_training::report::{check_output, write_rows};
 use fastganseg_training::score::MatteScore;
 use gstfastganseg::matte::MatteSettings;
@@ -61,14 +61,11 @@ pub fn run(args: &Args) -> Result<()> {
     let ranks = Ranks::single();
     let sequences = sequences(&args.data)?;
     args.csv.as_deref().map_or(Ok(()), check_output)?;
-    let mut matter = match args.mattes {
+    let mut tracker = match args.mattes {
         Some(_) => None,
-        None => {
-            let edges = args.edges.into();
-            let settings = MatteSettings { edges, ..MatteSettings::default() };
-            Some(Matter::new(args.model.tracker(false, &ranks)?, settings))
-        }
+        None => Some(args.model.tracker(false, &ranks)?),
     };
+    let settings = MatteSettings { edges: args.edges.into(), ..MatteSettings::default() };
     let bar = frame_bar(&ranks);
     bar.set_length(sequences.iter().map(|sequence| sequence.frames() as u64 - 1).sum());
     let mut rows =
@@ -76,8 +73,8 @@ pub fn run(args: &Args) -> Result<()> {
     let mut scores = Vec::new();
     for sequence in &sequences {
         bar.set_message(sequence.name().to_owned());
-        let score = match (&mut matter, &args.mattes) {
-            (Some(matter), _) => matter.score(sequence, args.out.as_deref(), &bar)?,
+        let score = match (&mut tracker, &args.mattes) {
+            (Some(tracker), _) => score_model(tracker, &settings, sequence, args.out.as_deref(), &bar)?,
             (None, mattes) => score_mattes(sequence, mattes.as_deref().unwrap_or(&args.data), &bar)?,
         };
         rows.push(row(sequence.name(), &score));

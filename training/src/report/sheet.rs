@@ -6,8 +6,8 @@ use gstfastganseg::mask::color;
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
-use super::canvas::write_text;
-use crate::{Error, LabelMap, Result};
+use super::canvas::{save_png, write_text};
+use crate::{LabelMap, Result};
 
 /// Share of the object's colour in a tinted pixel.
 const TINT: f32 = 0.4;
@@ -20,7 +20,7 @@ const INK: Rgb<u8> = Rgb([240, 240, 240]);
 
 /// One frame of a contact sheet.
 #[derive(Clone, Debug)]
-pub struct Tile {
+struct Tile {
     image: RgbImage,
     caption: String,
 }
@@ -28,14 +28,14 @@ pub struct Tile {
 impl Tile {
     /// Scales `picture` to a width of `width` pixels, tints the objects of `labels` (of any size) in the colours of the
     /// DAVIS palette, and draws their outlines.
-    pub fn new(picture: &RgbImage, labels: &LabelMap, width: u32, caption: impl Into<String>) -> Self {
+    fn new(picture: &RgbImage, labels: &LabelMap, width: u32, caption: &str) -> Self {
         let width = width.max(1);
         let height = u64::from(width) * u64::from(picture.height()) / u64::from(picture.width().max(1));
         let height = u32::try_from(height).unwrap_or(u32::MAX).clamp(1, 4 * width);
         let mut image = imageops::resize(picture, width, height, FilterType::Triangle);
         let labels = labels.without_void().resized(width as usize, height as usize);
         tint(&mut image, &labels);
-        Self { image, caption: caption.into() }
+        Self { image, caption: caption.to_owned() }
     }
 }
 
@@ -66,26 +66,28 @@ fn tint(image: &mut RgbImage, labels: &LabelMap) {
 }
 
 /// Frames of one sequence in rows, with captions and a title.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ContactSheet {
-    title: String,
+    /// Title above the frames.
+    pub title: String,
     tiles: Vec<Tile>,
 }
 
 impl ContactSheet {
     /// Tiles per row.
     const COLUMNS: usize = 4;
-    /// Default width of a tile in pixels.
-    pub const TILE_WIDTH: u32 = 320;
+    /// Width of a tile in pixels.
+    pub(crate) const TILE_WIDTH: u32 = 320;
 
     /// An empty sheet.
     pub fn new(title: impl Into<String>) -> Self {
         Self { title: title.into(), tiles: Vec::new() }
     }
 
-    /// Appends a tile.
-    pub fn push(&mut self, tile: Tile) {
-        self.tiles.push(tile);
+    /// Appends `picture` with the objects of `labels`, of any size, tinted in the colours of the DAVIS palette and
+    /// outlined.
+    pub fn push(&mut self, picture: &RgbImage, labels: &LabelMap, caption: &str) {
+        self.tiles.push(Tile::new(picture, labels, Self::TILE_WIDTH, caption));
     }
 
     /// Draws the sheet. Text that is too wide is cut off.
@@ -119,8 +121,7 @@ impl ContactSheet {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let saved = self.draw()?.save_with_format(path, image::ImageFormat::Png);
-        saved.map_err(|source| Error::write(path, std::io::Error::other(source)))
+        save_png(&self.draw()?, path)
     }
 }
 
@@ -153,7 +154,7 @@ mod tests {
     fn sheets_have_rows_of_four_tiles_with_captions() {
         let mut sheet = ContactSheet::new("bear");
         for i in 0..5 {
-            sheet.push(tile(&i.to_string()));
+            sheet.tiles.push(tile(&i.to_string()));
         }
         let picture = sheet.draw().unwrap();
         assert_eq!(picture.dimensions(), (4 * 36 + 4, 18 + 2 * (16 + 18 + 4) + 4));
@@ -176,8 +177,7 @@ mod tests {
         assert_eq!(flat.image.dimensions(), (10, 1));
         let mut sheet = ContactSheet::new("a title that is far too long for a sheet as narrow as this");
         assert!(sheet.draw().unwrap().width() > 0);
-        sheet.push(thin);
-        sheet.push(flat);
+        sheet.tiles.extend([thin, flat]);
         sheet.draw().unwrap();
     }
 
@@ -186,7 +186,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bear.png");
         let mut sheet = ContactSheet::new("bear");
-        sheet.push(tile("00000"));
+        sheet.tiles.push(tile("00000"));
         sheet.save(&path).unwrap();
         assert_eq!(image::open(&path).unwrap().into_rgb8(), sheet.draw().unwrap());
         let error = sheet.save(Path::new("/nonexistent-folder/a.png")).unwrap_err();

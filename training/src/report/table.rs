@@ -8,40 +8,26 @@ use crate::score::{Scores, Summary};
 /// Formats the scores in percent as a table: a row per sequence (mean over its objects) and the global row (mean
 /// over all objects), with frames per second if known.
 pub fn table(scores: &Scores, speed: &Speed) -> String {
-    let mut rows = vec![header(speed)];
+    let names = ["sequence", "objects", "frames"].into_iter().chain(MEASURES.map(|(name, _)| name));
+    let mut rows = vec![names.chain(speed.total.map(|_| "fps")).map(str::to_string).collect()];
+    let mut row = |name: &str, objects: usize, frames: usize, summary: &Summary, fps: Option<f64>| {
+        let mut cells = vec![name.to_string(), objects.to_string(), frames.to_string()];
+        // Adding zero turns a −0 into 0.
+        let percent = |value: f64| format!("{:.1}", (1000.0 * value).round() / 10.0 + 0.0);
+        cells.extend(MEASURES.map(|(_, measure)| percent(measure(summary))));
+        if speed.total.is_some() {
+            cells.push(fps.map_or_else(String::new, |fps| format!("{fps:.1}")));
+        }
+        rows.push(cells);
+    };
     for sequence in &scores.sequences {
-        let counts = (sequence.objects.len(), sequence.frames.len());
+        let (objects, frames) = (sequence.objects.len(), sequence.frames.len());
         let fps = speed.sequences.get(&sequence.name).copied();
-        rows.push(row(&sequence.name, counts, &sequence.summary(), fps, speed));
+        row(&sequence.name, objects, frames, &sequence.summary(), fps);
     }
     let frames = scores.sequences.iter().map(|sequence| sequence.frames.len()).sum();
-    let global = row("global", (scores.objects(), frames), &scores.summary(), speed.total, speed);
-    rows.push(global);
+    row("global", scores.objects(), frames, &scores.summary(), speed.total);
     lay_out(&rows)
-}
-
-fn header(speed: &Speed) -> Vec<String> {
-    let names = ["sequence", "objects", "frames"].into_iter();
-    let measures = MEASURES.iter().map(|(name, _)| *name);
-    let fps = speed.total.map(|_| "fps");
-    names.chain(measures).chain(fps).map(str::to_string).collect()
-}
-
-fn row(
-    name: &str,
-    (objects, frames): (usize, usize),
-    summary: &Summary,
-    fps: Option<f64>,
-    speed: &Speed,
-) -> Vec<String> {
-    let mut cells = vec![name.to_string(), objects.to_string(), frames.to_string()];
-    // Adding zero turns a −0 into 0.
-    let percent = |value: f64| format!("{:.1}", (1000.0 * value).round() / 10.0 + 0.0);
-    cells.extend(MEASURES.iter().map(|(_, measure)| percent(measure(summary))));
-    if speed.total.is_some() {
-        cells.push(fps.map_or_else(String::new, |fps| format!("{fps:.1}")));
-    }
-    cells
 }
 
 /// Aligns names left and numbers right, with a rule below the header and above the last row.

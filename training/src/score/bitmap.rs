@@ -20,6 +20,11 @@ impl Bitmap {
 
     /// Returns the pixels of `map` that belong to `object`.
     pub fn of_object(map: &LabelMap, object: u8) -> Self {
+        Self::of(map, |id| id == object)
+    }
+
+    /// Returns the pixels of `map` whose ids are `inside`.
+    pub fn of(map: &LabelMap, inside: impl Fn(u8) -> bool) -> Self {
         let mut bitmap = Self::new(map.width(), map.height());
         if bitmap.words == 0 {
             return bitmap;
@@ -28,7 +33,7 @@ impl Bitmap {
         for (row, words) in rows.zip(bitmap.bits.chunks_exact_mut(bitmap.words)) {
             for (ids, word) in row.chunks(64).zip(words) {
                 let bits = ids.iter().enumerate();
-                *word = bits.fold(0, |word, (i, &id)| word | u64::from(id == object) << i);
+                *word = bits.fold(0, |word, (i, &id)| word | u64::from(inside(id)) << i);
             }
         }
         bitmap

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 
-use super::{Scores, SequenceScore, objects_of, score_frame, scored_range};
+use super::{Scores, SequenceScore, first_annotation, score_frame, scored_range};
 use crate::dataset::{Dataset, Sequence};
 use crate::distributed::Ranks;
 use crate::{Error, LabelMap, Result};
@@ -38,8 +38,7 @@ fn score_sequence(sequence: &Sequence, masks: &Path, progress: &ProgressBar) -> 
     let name = sequence.name();
     let annotated: Vec<_> = sequence.annotated().collect();
     let scored = scored_range(name, annotated.len())?;
-    let first = annotated[0].1;
-    let objects = objects_of(&first.display().to_string(), &LabelMap::open(first)?)?;
+    let (_, objects) = first_annotation(sequence)?;
     let folder = masks.join(name);
     if !folder.is_dir() {
         return Err(missing_folder(masks, name));

@@ -22,6 +22,7 @@ pub use measures::{FrameScore, contour_accuracy, contour_tolerance, region_simil
 use serde::{Deserialize, Serialize};
 pub use statistics::Statistics;
 
+use crate::dataset::Sequence;
 use crate::{Error, LabelMap, Result};
 
 /// Measures of one object over the scored frames of a sequence.
@@ -150,13 +151,8 @@ pub fn score_frame(
             ),
         ));
     }
-    let bitmaps = |id| (Bitmap::of_object(prediction, id), Bitmap::of_object(truth, id));
-    Ok((1..=objects)
-        .map(|id| {
-            let (prediction, truth) = bitmaps(id);
-            FrameScore::of(&prediction, &truth)
-        })
-        .collect())
+    let score = |id| FrameScore::of(&Bitmap::of_object(prediction, id), &Bitmap::of_object(truth, id));
+    Ok((1..=objects).map(score).collect())
 }
 
 /// Returns the range of the scored frames among `frames` annotated frames.
@@ -173,15 +169,19 @@ pub(crate) fn scored_range(what: &str, frames: usize) -> Result<std::ops::Range<
     Ok(1..frames - 1)
 }
 
-/// Returns the number of objects of a sequence whose first ground truth is `first`.
-pub(crate) fn objects_of(what: &str, first: &LabelMap) -> Result<u8> {
+/// Reads the first annotation of a sequence. Returns it with its number of objects.
+pub(crate) fn first_annotation(sequence: &Sequence) -> Result<(LabelMap, u8)> {
+    let (_, path) = sequence.annotated().next().ok_or_else(|| {
+        Error::score(sequence.name(), "it has no annotation: add the mask of its first frame")
+    })?;
+    let first = LabelMap::open(path)?;
     match first.largest() {
         0 => Err(Error::score(
-            what,
+            path.display().to_string(),
             "its first annotation has no object; leave the sequence out of the split, or begin at \
              a frame that shows the object",
         )),
-        objects => Ok(objects),
+        objects => Ok((first, objects)),
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
 
     /// Scores one frame for each ground truth.
     fn score(predictions: &[LabelMap], truth: &[LabelMap]) -> SequenceScore {
-        let objects = objects_of("s", &truth[0]).unwrap();
+        let objects = truth[0].largest();
         let frames = predictions.iter().zip(truth).map(|(prediction, truth)| {
             ("frame".to_owned(), score_frame("frame", prediction, truth, objects).unwrap())
         });

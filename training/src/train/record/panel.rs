@@ -5,8 +5,8 @@
 use image::{DynamicImage, GrayImage, RgbImage};
 use tch::Tensor;
 
+use crate::report::ContactSheet;
 use crate::report::pixels::{bytes, labels, picture};
-use crate::report::{ContactSheet, Tile};
 use crate::{LabelMap, Result};
 
 /// Draws the predicted frames of one clip, one row per frame: the frame, the true mask over it, the predicted mask
@@ -31,8 +31,7 @@ pub fn window_panel(title: &str, images: &Tensor, truth: &Tensor, prediction: &T
         let grey = GrayImage::from_raw(width as u32, height as u32, soft).unwrap_or_default();
         let grey = DynamicImage::ImageLuma8(grey).into_rgb8();
         let mut push = |picture: &RgbImage, labels: &LabelMap, name: &str| {
-            let caption = format!("{name} {}", frame + 1);
-            sheet.push(Tile::new(picture, labels, ContactSheet::TILE_WIDTH, caption));
+            sheet.push(picture, labels, &format!("{name} {}", frame + 1));
         };
         push(&picture, &background, "frame");
         push(&picture, &true_labels, "truth");
