@@ -16,9 +16,8 @@ use std::time::{Duration, Instant};
 
 use gstfastganseg::torch::model::weights::Weights;
 use tch::Tensor;
-use util::{CRITICS, Fixture, column, failed_with, succeeded};
+use util::{CRITICS, Fixture, PROGRAM, column, failed_with, succeeded, train, validation};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_fastganseg-train");
 /// Time within which the other ranks end after one has.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -51,19 +50,13 @@ fn start(
 /// Starts two ranks of a training run.
 fn start_two(fixture: &Fixture, out: &str, settings: &[&str]) -> [Child; 2] {
     let port = port();
-    let arguments = arguments(out, settings);
+    let arguments = train(out, settings);
     [0, 1].map(|rank| start(fixture, Path::new(PROGRAM), (rank, 2), port, &arguments))
-}
-
-fn arguments<'a>(out: &'a str, settings: &[&'a str]) -> Vec<&'a str> {
-    let mut arguments = vec!["train", "--config", "run.toml", "--out", out];
-    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
-    arguments
 }
 
 /// Trains on two ranks that `--ranks` starts.
 fn train_on_two(fixture: &Fixture, out: &str, settings: &[&str]) -> Output {
-    fixture.run(&[&arguments(out, settings)[..], &["--ranks", "2"]].concat())
+    fixture.run(&[&train(out, settings)[..], &["--ranks", "2"]].concat())
 }
 
 fn signal(child: &Child, name: &str) {
@@ -118,8 +111,7 @@ fn difference(fixture: &Fixture, one: &str, other: &str) -> f64 {
 
 /// Asserts that two runs have the same curve, apart from rounding and elapsed time.
 fn assert_same_curve(fixture: &Fixture, one: &str, other: &str) {
-    let [one, other] =
-        [one, other].map(|run| fs::read_to_string(fixture.path(run).join("curve.csv")).unwrap());
+    let [one, other] = [one, other].map(|run| fixture.text(&format!("{run}/curve.csv")));
     let header = one.lines().next().unwrap();
     assert_eq!(header, other.lines().next().unwrap());
     for name in header.split(',').filter(|name| *name != "seconds") {
@@ -219,7 +211,7 @@ fn a_rank_that_is_stopped_ends_the_others() {
 #[test]
 fn an_error_on_one_rank_ends_all_with_its_message() {
     let (fixture, other) = (Fixture::new(), Fixture::new());
-    let (port, arguments) = (port(), arguments("out", &["steps=1000000"]));
+    let (port, arguments) = (port(), train("out", &["steps=1000000"]));
     for fixture in [&fixture, &other] {
         let relative = fixture.config().replace(&format!("{}/", fixture.folder.path().display()), "");
         fs::write(fixture.path("run.toml"), relative).unwrap();
@@ -250,16 +242,16 @@ fn ranks_with_another_configuration_or_build_are_refused() {
     ];
     for (program, settings, words) in cases {
         let port = port();
-        let first = start(&fixture, same, (0, 2), port, &arguments("out", &[]));
-        let second = start(&fixture, program, (1, 2), port, &arguments("out", settings));
+        let first = start(&fixture, same, (0, 2), port, &train("out", &[]));
+        let second = start(&fixture, program, (1, 2), port, &train("out", settings));
         failed_with(&wait(second, LIMIT), &["rank 1", words]);
         failed_with(&wait(first, LIMIT), &["rank 1", words]);
         assert!(!fixture.path("out").exists(), "nothing is trained");
     }
     // Speed and device may differ.
     let port = port();
-    let first = start(&fixture, same, (0, 2), port, &arguments("out", &["steps=1"]));
-    let second = start(&fixture, same, (1, 2), port, &arguments("out", &["steps=1", "loader_threads=1"]));
+    let first = start(&fixture, same, (0, 2), port, &train("out", &["steps=1"]));
+    let second = start(&fixture, same, (1, 2), port, &train("out", &["steps=1", "loader_threads=1"]));
     succeeded(&wait(first, 4 * LIMIT));
     succeeded(&wait(second, 4 * LIMIT));
 }
@@ -274,7 +266,7 @@ fn an_interrupt_on_any_rank_saves_once_and_ends_all() {
     let [first, second] = [first, second].map(|child| wait(child, LIMIT));
     succeeded(&first);
     succeeded(&second);
-    let curve = fs::read_to_string(fixture.path("out/curve.csv")).unwrap();
+    let curve = fixture.text("out/curve.csv");
     assert_eq!(*column(&curve, "step").last().unwrap() as i64, step(&fixture, "out"));
     let count = |output: &Output| String::from_utf8_lossy(&output.stderr).matches("to resume").count();
     assert_eq!((count(&first), count(&second)), (1, 0));
@@ -285,9 +277,8 @@ fn the_launcher_passes_signals_on_and_names_a_rank_that_dies() {
     let fixture = Fixture::new();
     let endless = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
     let launch = |out: &str| {
-        let launcher = Command::new(PROGRAM)
-            .current_dir(fixture.folder.path())
-            .args(arguments(out, &endless))
+        let launcher = fixture
+            .command(&train(out, &endless))
             .args(["--ranks", "2"])
             .stderr(Stdio::piped())
             .spawn()
@@ -310,14 +301,13 @@ fn the_launcher_passes_signals_on_and_names_a_rank_that_dies() {
 
 #[test]
 fn validation_is_shared_and_written_once() {
-    let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\", \"s0\", \"s1\"]\nevery = 2\n";
-    let fixture = Fixture::with(&[validation]);
+    let fixture = Fixture::with(&[&validation(&["s2", "s0", "s1"], 2)]);
     // The weights stay equal: those of two ranks would be rounded differently, and the scores of these networks are near zero.
     let settings = ["steps=4", "optimiser.learning_rate=1e-12"];
     succeeded(&fixture.train("one", &settings));
     succeeded(&train_on_two(&fixture, "two", &settings));
     let [one, two] = ["one", "two"].map(|run| {
-        let curve = fs::read_to_string(fixture.path(run).join("curve.csv")).unwrap();
+        let curve = fixture.text(&format!("{run}/curve.csv"));
         let best = Weights::open(&fixture.path(run).join("best.safetensors")).unwrap();
         (column(&curve, "score/J&F"), best.metadata()["validation_by_sequence"].clone())
     });
@@ -366,11 +356,10 @@ fn evaluation_and_scores_on_two_ranks_equal_those_of_one() {
 #[test]
 fn impossible_numbers_of_ranks_are_refused() {
     let fixture = Fixture::new();
-    let three = fixture.run(&[&arguments("out", &["data.batch=4"])[..], &["--ranks", "3"]].concat());
+    let three = fixture.run(&[&train("out", &["data.batch=4"])[..], &["--ranks", "3"]].concat());
     failed_with(&three, &["data.batch = 4", "multiple of the 3 ranks", "data.batch = 6"]);
-    let output = Command::new(PROGRAM)
-        .current_dir(fixture.folder.path())
-        .args(arguments("out", &[]))
+    let output = fixture
+        .command(&train("out", &[]))
         .args(["--ranks", "2"])
         .env("WORLD_SIZE", "4")
         .env("RANK", "1")
@@ -394,7 +383,7 @@ fn torchrun_starts_the_ranks() {
         .current_dir(fixture.folder.path())
         .args(["--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--local-addr", "127.0.0.1"])
         .args(["--master-port", &port, "--no-python", PROGRAM])
-        .args(arguments("two", &settings))
+        .args(train("two", &settings))
         .output()
         .unwrap();
     succeeded(&output);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use fastganseg_training::dataset::{Dataset, Selection};
 use fastganseg_training::distributed::Ranks;
-use fastganseg_training::eval::{EvalOptions, evaluate};
+use fastganseg_training::eval::{EvalOptions, Evaluation, evaluate};
 use fastganseg_training::method::{Frozen, Propagator};
 use fastganseg_training::occlusion::{Cover, measure};
 use fastganseg_training::report::{Speed, table};
@@ -68,6 +68,22 @@ fn options(out: &Path) -> EvalOptions {
     EvalOptions { out: Some(out.to_path_buf()), sheet_frames: 4, ..EvalOptions::default() }
 }
 
+fn run(method: &mut dyn Propagator, dataset: &Dataset, options: &EvalOptions) -> Result<Evaluation> {
+    evaluate(method, dataset, options, &ProgressBar::hidden(), &Ranks::single())
+}
+
+fn tracker() -> Tracker {
+    // With several threads, libtorch's spin waiting for each other where other work fills the cores.
+    tch::set_num_threads(1);
+    Tracker::new(&Options { device: DeviceChoice::Cpu, ..Options::default() }).unwrap()
+}
+
+/// The one sequence `name` of the data.
+fn open_sequence(root: &Path, name: &str) -> Dataset {
+    let selection = Selection { sequences: vec![name.into()], ..Selection::default() };
+    Dataset::open(root, &selection).unwrap()
+}
+
 fn files(folder: PathBuf) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -105,24 +121,18 @@ fn frozen_first_mask() {
     // The written masks give the same scores, and so does a run that writes nothing.
     let again = score_folder(&dataset, &out.join("masks"), &ProgressBar::hidden(), &Ranks::single()).unwrap();
     assert_eq!(again, evaluation.scores);
-    let quiet = EvalOptions::default();
-    let bare =
-        evaluate(&mut Frozen::default(), &dataset, &quiet, &ProgressBar::hidden(), &Ranks::single()).unwrap();
+    let bare = run(&mut Frozen::default(), &dataset, &EvalOptions::default()).unwrap();
     assert_eq!(bare.scores, evaluation.scores);
     assert!(table(&bare.scores, &Speed::default()).contains("global"));
 }
 
 #[test]
 fn the_built_in_model() {
-    // With several threads, libtorch's spin waiting for each other where other work fills the cores.
-    tch::set_num_threads(1);
     let root = data();
     let dataset = open(root.path());
-    let options_of_tracker = Options { device: DeviceChoice::Cpu, ..Options::default() };
-    let mut tracker = Tracker::new(&options_of_tracker).unwrap();
+    let mut tracker = tracker();
     let out = root.path().join("out");
-    let evaluation =
-        evaluate(&mut tracker, &dataset, &options(&out), &ProgressBar::hidden(), &Ranks::single()).unwrap();
+    let evaluation = run(&mut tracker, &dataset, &options(&out)).unwrap();
     let again = score_folder(&dataset, &out.join("masks"), &ProgressBar::hidden(), &Ranks::single()).unwrap();
     assert_eq!(again, evaluation.scores);
     // Bright squares on a dark ground: any trained model follows them.
@@ -130,27 +140,17 @@ fn the_built_in_model() {
     println!("J&F {:.3}", summary.region_and_contour());
     assert!(summary.region.mean > 0.5, "{summary:?}");
     // One sequence after the other: nothing of the first may reach the second.
-    let split = root.path().join("second.txt");
-    fs::write(&split, "sparse\n").unwrap();
-    let second = Selection { split: Some(split), ..Selection::default() };
-    let second = Dataset::open(root.path(), &second).unwrap();
-    let alone =
-        evaluate(&mut tracker, &second, &EvalOptions::default(), &ProgressBar::hidden(), &Ranks::single())
-            .unwrap();
+    let second = open_sequence(root.path(), "sparse");
+    let alone = run(&mut tracker, &second, &EvalOptions::default()).unwrap();
     assert_eq!(alone.scores.sequences[0], evaluation.scores.sequences[1]);
 }
 
 #[test]
 fn a_simulated_user_selects_and_corrects() {
-    tch::set_num_threads(1);
     let root = data();
-    let split = root.path().join("first.txt");
-    fs::write(&split, "both\n").unwrap();
-    let selection = Selection { split: Some(split), ..Selection::default() };
-    let dataset = Dataset::open(root.path(), &selection).unwrap();
+    let dataset = open_sequence(root.path(), "both");
     let run = |propagator: &mut dyn Propagator, first: FirstMask, corrections: usize| {
-        let options = EvalOptions { first, corrections, ..EvalOptions::default() };
-        evaluate(propagator, &dataset, &options, &ProgressBar::hidden(), &Ranks::single())
+        run(propagator, &dataset, &EvalOptions { first, corrections, ..EvalOptions::default() })
     };
     for first in [FirstMask::Box, FirstMask::Points(1)] {
         let evaluation = run(&mut Frozen::default(), first, 0).unwrap();
@@ -161,9 +161,7 @@ fn a_simulated_user_selects_and_corrects() {
     let error = run(&mut Frozen::default(), FirstMask::Mask, 1).unwrap_err().to_string();
     assert!(error.contains("no corrections"), "{error}");
 
-    let options = Options { device: DeviceChoice::Cpu, ..Options::default() };
-    let mut tracker = Tracker::new(&options).unwrap();
-    let corrected = run(&mut tracker, FirstMask::Mask, 2).unwrap();
+    let corrected = run(&mut tracker(), FirstMask::Mask, 2).unwrap();
     assert_eq!(corrected.first_mask, 1.0);
     let summary = corrected.scores.summary();
     assert!(summary.region.mean > 0.5, "{summary:?}");
@@ -171,7 +169,6 @@ fn a_simulated_user_selects_and_corrects() {
 
 #[test]
 fn results_of_a_cover_do_not_depend_on_those_before() {
-    tch::set_num_threads(1);
     let root = tempfile::tempdir().unwrap();
     for (name, ground) in [("dark", [30, 40, 50]), ("bright", [200, 90, 140])] {
         util::sequence(root.path(), name, 16, |frame| {
@@ -183,7 +180,7 @@ fn results_of_a_cover_do_not_depend_on_those_before() {
         });
     }
     let dataset = open(root.path());
-    let mut tracker = Tracker::new(&Options { device: DeviceChoice::Cpu, ..Options::default() }).unwrap();
+    let mut tracker = tracker();
     let mut cases = |covers: &[Cover]| {
         measure(&mut tracker, &dataset, covers, &[2], &ProgressBar::hidden(), &Ranks::single()).unwrap()
     };
@@ -199,10 +196,7 @@ fn results_of_a_cover_do_not_depend_on_those_before() {
 
 /// What `evaluate` says of a damaged data set.
 fn error(root: &Path) -> String {
-    let dataset = open(root);
-    let bar = ProgressBar::hidden();
-    let outcome = evaluate(&mut Frozen::default(), &dataset, &EvalOptions::default(), &bar, &Ranks::single());
-    outcome.unwrap_err().to_string()
+    run(&mut Frozen::default(), &open(root), &EvalOptions::default()).unwrap_err().to_string()
 }
 
 #[test]
@@ -239,11 +233,7 @@ fn a_frame_of_another_size_is_refused() {
     let root = data();
     let (picture, _) = scene(3, 64, 64);
     picture.save(root.path().join("JPEGImages/480p/both/00003.jpg")).unwrap();
-    let dataset = open(root.path());
-    let method = &mut Frozen::default();
-    let outcome =
-        evaluate(method, &dataset, &EvalOptions::default(), &ProgressBar::hidden(), &Ranks::single());
-    let message = outcome.unwrap_err().to_string();
+    let message = error(root.path());
     assert!(["both, frame 00003", "64x64", "96x64"].iter().all(|part| message.contains(part)), "{message}");
 }
 
@@ -259,9 +249,7 @@ fn a_method_that_fails_tells_where() {
         }
     }
     let root = data();
-    let dataset = open(root.path());
-    let outcome =
-        evaluate(&mut Fails, &dataset, &EvalOptions::default(), &ProgressBar::hidden(), &Ranks::single());
+    let outcome = run(&mut Fails, &open(root.path()), &EvalOptions::default());
     let message = outcome.unwrap_err().to_string();
     assert!(message.contains("both, frame 00001"), "{message}");
 }
@@ -271,9 +259,7 @@ fn an_output_folder_that_cannot_be_made_is_named() {
     let root = data();
     let out = root.path().join("taken");
     fs::write(&out, "a file").unwrap();
-    let dataset = open(root.path());
-    let outcome =
-        evaluate(&mut Frozen::default(), &dataset, &options(&out), &ProgressBar::hidden(), &Ranks::single());
+    let outcome = run(&mut Frozen::default(), &open(root.path()), &options(&out));
     let message = outcome.unwrap_err().to_string();
     assert!(message.contains("taken"), "{message}");
 }

@@ -6,8 +6,7 @@ mod util;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use fastganseg_training::LabelMap;
@@ -16,71 +15,39 @@ use gstfastganseg::torch::model::{Config, Lite, weights};
 use image::{Rgb, RgbImage};
 use tch::nn::VarStore;
 use tch::{Device, Kind};
+use util::Fixture;
 
-struct Bench {
-    folder: tempfile::TempDir,
-}
-
-impl Bench {
-    /// Two sequences of six frames with two objects, and the weights of a network that was never trained.
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["a", "b"] {
-            util::sequence(&folder.path().join("data"), name, 6, |frame| {
-                let id = |x: usize, y: usize| match (x, y) {
-                    _ if (8 + 2 * frame..32 + 2 * frame).contains(&x) && (8..40).contains(&y) => 1,
-                    _ if (60..90).contains(&x) && (20..60).contains(&y) => 2,
-                    _ => 0,
-                };
-                let picture = RgbImage::from_fn(96, 64, |x, y| match id(x as usize, y as usize) {
-                    1 => Rgb([220, 190, 60]),
-                    2 => Rgb([40, 60, 230]),
-                    _ => Rgb([30, 90, 50 + 10 * (x % 3) as u8]),
-                });
-                let ids = (0..96 * 64).map(|i| id(i % 96, i / 96)).collect();
-                (picture, LabelMap::new(96, 64, ids).unwrap())
+/// Two sequences of six frames with two objects, and the weights of a network that was never trained.
+fn bench() -> Fixture {
+    let bench = Fixture::empty();
+    for name in ["a", "b"] {
+        util::sequence(&bench.path("data"), name, 6, |frame| {
+            let id = |x: usize, y: usize| match (x, y) {
+                _ if (8 + 2 * frame..32 + 2 * frame).contains(&x) && (8..40).contains(&y) => 1,
+                _ if (60..90).contains(&x) && (20..60).contains(&y) => 2,
+                _ => 0,
+            };
+            let picture = RgbImage::from_fn(96, 64, |x, y| match id(x as usize, y as usize) {
+                1 => Rgb([220, 190, 60]),
+                2 => Rgb([40, 60, 230]),
+                _ => Rgb([30, 90, 50 + 10 * (x % 3) as u8]),
             });
-        }
-        let bench = Self { folder };
-        let config = Config { width: 0.125, network_size: [64, 96], ..Config::lite() };
-        let store = VarStore::new(Device::Cpu);
-        {
-            // libtorch's random numbers are one for the process: another test's draws must not come in between.
-            static TURN: Mutex<()> = Mutex::new(());
-            let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-            tch::manual_seed(5);
-            Lite::new(&store.root(), &config).unwrap();
-        }
-        let metadata = BTreeMap::from([("licence".to_owned(), "CC0-1.0".to_owned())]);
-        weights::save(&bench.path("tiny.safetensors"), &store, &config, &metadata, Kind::Half).unwrap();
-        bench
+            let ids = (0..96 * 64).map(|i| id(i % 96, i / 96)).collect();
+            (picture, LabelMap::new(96, 64, ids).unwrap())
+        });
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    let config = Config { width: 0.125, network_size: [64, 96], ..Config::lite() };
+    let store = VarStore::new(Device::Cpu);
+    {
+        // libtorch's random numbers are one for the process: another test's draws must not come in between.
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        tch::manual_seed(5);
+        Lite::new(&store.root(), &config).unwrap();
     }
-
-    fn run(&self, line: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_fastganseg-train"))
-            .current_dir(self.folder.path())
-            .args(line.split_whitespace())
-            .output()
-            .unwrap()
-    }
-
-    /// What it prints, for it succeeds.
-    fn printed(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// What it complains of, for it fails.
-    fn complaint(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(!output.status.success(), "{line}");
-        String::from_utf8(output.stderr).unwrap()
-    }
+    let metadata = BTreeMap::from([("licence".to_owned(), "CC0-1.0".to_owned())]);
+    weights::save(&bench.path("tiny.safetensors"), &store, &config, &metadata, Kind::Half).unwrap();
+    bench
 }
 
 const MODEL: &str = "--data data --model tiny.safetensors --device cpu --precision float32";
@@ -92,14 +59,18 @@ fn columns(path: &Path) -> (Vec<String>, Vec<Vec<String>>) {
     (header, reader.records().map(|record| own(&record.unwrap())).collect())
 }
 
+fn json(bench: &Fixture, line: &str) -> serde_json::Value {
+    serde_json::from_str(&bench.printed(line)).unwrap()
+}
+
 #[test]
 fn info_tells_what_a_file_holds() {
-    let bench = Bench::new();
+    let bench = bench();
     let text = bench.printed("info tiny.safetensors");
     for word in ["architecture   lite", "64x96", "licence: CC0-1.0", "encoder", "matching", "total"] {
         assert!(text.contains(word), "{word} in {text}");
     }
-    let json: serde_json::Value = serde_json::from_str(&bench.printed("info lite --json")).unwrap();
+    let json = json(&bench, "info lite --json");
     assert_eq!(json["total"]["parameters"], 1_108_431);
     assert_eq!(json["config"]["network_size"], serde_json::json!([192, 336]));
     assert_eq!(json["metadata"]["format"], "1");
@@ -110,21 +81,20 @@ fn info_tells_what_a_file_holds() {
 
 #[test]
 fn the_cost_of_a_network_is_known_without_weights() {
-    let bench = Bench::new();
-    let json: serde_json::Value =
-        serde_json::from_str(&bench.printed("info --architecture lite --json")).unwrap();
-    let built_in: serde_json::Value = serde_json::from_str(&bench.printed("info lite --json")).unwrap();
+    let bench = bench();
+    let built_in = json(&bench, "info lite --json");
+    let json = json(&bench, "info --architecture lite --json");
     assert_eq!(json["blocks"], built_in["blocks"]);
     assert_eq!(json["metadata"], serde_json::json!({}));
 }
 
 #[test]
 fn info_refuses_what_are_no_weights() {
-    let bench = Bench::new();
+    let bench = bench();
     assert!(bench.complaint("info nowhere.safetensors").contains("cannot read nowhere.safetensors"));
     let picture = bench.complaint("info data/JPEGImages/a/00000.jpg");
     assert!(picture.contains("00000.jpg") && picture.contains("not a safetensors file"), "{picture}");
-    let bytes = fs::read(bench.path("tiny.safetensors")).unwrap();
+    let bytes = bench.read("tiny.safetensors");
     fs::write(bench.path("cut.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
     let cut = bench.complaint("info cut.safetensors");
     assert!(cut.contains("cut.safetensors") && cut.contains("truncated"), "{cut}");
@@ -134,7 +104,7 @@ fn info_refuses_what_are_no_weights() {
 
 #[test]
 fn weights_without_a_training_configuration_are_exported() {
-    let bench = Bench::new();
+    let bench = bench();
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/lite.toml");
     bench.printed(&format!("export --model tiny.safetensors --config {config} --out final.safetensors"));
     let weights = weights::Weights::open(&bench.path("final.safetensors")).unwrap();
@@ -145,15 +115,15 @@ fn weights_without_a_training_configuration_are_exported() {
     );
     bench.printed(&int8);
     assert!(fs::metadata(bench.path("final.safetensors")).unwrap().len() < half);
-    assert!(fs::read_to_string(bench.path("card.md")).unwrap().contains("int8"));
+    assert!(bench.text("card.md").contains("int8"));
     assert!(bench.printed("info final.safetensors").contains("architecture   lite"));
 }
 
 #[test]
 fn export_does_not_replace_its_inputs() {
-    let bench = Bench::new();
+    let bench = bench();
     fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/configs/lite.toml"), bench.path("run.toml")).unwrap();
-    let read = || ["tiny.safetensors", "run.toml"].map(|name| fs::read(bench.path(name)).unwrap());
+    let read = || ["tiny.safetensors", "run.toml"].map(|name| bench.read(name));
     let before = read();
     for (outputs, words) in [
         ("--out data/../tiny.safetensors", ["--out data/../tiny.safetensors", "--model"]),
@@ -170,7 +140,7 @@ fn export_does_not_replace_its_inputs() {
 
 #[test]
 fn a_card_has_no_scores_of_another_size_and_says_where_those_of_int8_come_from() {
-    let bench = Bench::new();
+    let bench = bench();
     let weights = weights::Weights::open(&bench.path("tiny.safetensors")).unwrap();
     let scores = [("j_and_f", "0.75"), ("j", "0.8"), ("f", "0.7"), ("set", "{}")];
     let scores = scores.map(|(key, value)| (format!("validation_{key}"), value.to_owned()));
@@ -181,7 +151,7 @@ fn a_card_has_no_scores_of_another_size_and_says_where_those_of_int8_come_from()
         bench.printed(&format!("export {files} --config {config} {options}"));
         let written = weights::Weights::open(&bench.path("final.safetensors")).unwrap();
         let scored = written.metadata().keys().any(|key| key.starts_with("validation"));
-        (fs::read_to_string(bench.path("card.md")).unwrap(), scored)
+        (bench.text("card.md"), scored)
     };
     let row = "| all | 75.0 | 80.0 | 70.0 |";
     let (same, scored) = card("--network-size 64x96");
@@ -194,7 +164,7 @@ fn a_card_has_no_scores_of_another_size_and_says_where_those_of_int8_come_from()
 
 #[test]
 fn loops_play_sequences_forwards_and_backwards() {
-    let bench = Bench::new();
+    let bench = bench();
     let text = bench.printed(&format!("eval {MODEL} --out out --loop 25"));
     assert!(text.contains("global"), "{text}");
     let masks = fs::read_dir(bench.path("out/masks/a")).unwrap().count();
@@ -206,7 +176,7 @@ fn loops_play_sequences_forwards_and_backwards() {
 
 #[test]
 fn confidence_is_compared_with_truth() {
-    let bench = Bench::new();
+    let bench = bench();
     for options in ["--frame-threading", "--edges bilinear", ""] {
         confidence_is_written(&bench, options);
     }
@@ -219,15 +189,14 @@ fn confidence_is_compared_with_truth() {
 
 #[test]
 fn a_closed_stdout_does_not_lose_the_confidence() {
-    let bench = Bench::new();
+    let bench = bench();
     let line = format!("eval {MODEL} --out out --confidence c.csv");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fastganseg-train"));
-    command.current_dir(bench.folder.path()).args(line.split_whitespace());
+    let mut command = bench.command(&line.split_whitespace().collect::<Vec<_>>());
     util::succeeded(&util::without_reader(&mut command));
     assert_eq!(columns(&bench.path("c.csv")).1.len(), 2 * 2 * 4);
 }
 
-fn confidence_is_written(bench: &Bench, options: &str) {
+fn confidence_is_written(bench: &Fixture, options: &str) {
     let text = bench.printed(&format!("eval {MODEL} --out out --confidence c.csv {options}"));
     assert!(text.contains("expected calibration error"), "{text}");
     let (header, rows) = columns(&bench.path("c.csv"));
@@ -243,7 +212,7 @@ fn confidence_is_written(bench: &Bench, options: &str) {
 
 #[test]
 fn covers_are_reported_by_case_and_in_the_mean() {
-    let bench = Bench::new();
+    let bench = bench();
     let complaint = bench.complaint(&format!("eval {MODEL} --cover black --cover-length 2"));
     assert!(complaint.contains("frames") && complaint.contains("needed"), "too short: {complaint}");
     let both = bench.complaint(&format!("eval {MODEL} --cover black --loop 25"));
@@ -282,7 +251,7 @@ fn covers_are_reported_by_case_and_in_the_mean() {
 
 #[test]
 fn methods_need_an_output_folder_and_their_own_options() {
-    let bench = Bench::new();
+    let bench = bench();
     assert!(bench.complaint("eval --data data").contains("--out"));
     for (options, part) in [
         ("--method frozen --confidence c.csv", "--confidence needs"),

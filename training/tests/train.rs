@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gstfastganseg::torch::model::weights::Weights;
-use util::{CRITICS, Fixture, column, failed_with, succeeded};
+use util::{CRITICS, Fixture, column, failed_with, succeeded, train, validation};
 
 /// The fields of a curve without the column of elapsed time.
 fn without_time(curve: &str) -> Vec<Vec<String>> {
@@ -26,13 +26,11 @@ fn without_time(curve: &str) -> Vec<Vec<String>> {
 fn a_run_leaves_weights_that_can_be_evaluated() {
     let fixture = Fixture::new();
     succeeded(&fixture.train("out", &["steps=25", "checkpoint_every=25"]));
-    let curve = fs::read_to_string(fixture.path("out/curve.csv")).unwrap();
+    let curve = fixture.text("out/curve.csv");
     assert_eq!(curve.lines().count(), 2, "{curve}");
-    let config = fs::read_to_string(fixture.path("out/config.toml")).unwrap();
+    let config = fixture.text("out/config.toml");
     assert!(config.contains("steps = 25"), "overrides are in the effective configuration");
-    let model = ["--model", "out/model.safetensors", "--device", "cpu"];
-    let output = fixture.run(&[&["eval", "--data", "video", "--out", "masks"], &model[..]].concat());
-    succeeded(&output);
+    fixture.printed("eval --data video --out masks --model out/model.safetensors --device cpu");
     assert!(fixture.path("masks/masks/s0/00007.png").exists());
 }
 
@@ -42,7 +40,7 @@ fn a_teacher_adds_its_losses_to_the_curve() {
     succeeded(&fixture.train("out", &["steps=1"]));
     let teacher = ["distillation.teacher=out/model.safetensors", "distillation.mask_weight=1"];
     succeeded(&fixture.train("taught", &["report_every=1", teacher[0], teacher[1]]));
-    let curve = fs::read_to_string(fixture.path("taught/curve.csv")).unwrap();
+    let curve = fixture.text("taught/curve.csv");
     for name in ["loss/distillation", "loss/distillation_keys"] {
         assert!(column(&curve, name).iter().all(|loss| *loss > 0.0), "{curve}");
     }
@@ -60,7 +58,7 @@ fn refinement_trains_the_refiner_alone() {
             .train("refined", &[&["data.size=[96, 128]", "report_every=1"], &refiner[..], settings].concat())
     };
     succeeded(&train(&["steps=4"]));
-    let curve = fs::read_to_string(fixture.path("refined/curve.csv")).unwrap();
+    let curve = fixture.text("refined/curve.csv");
     for name in ["loss/bilinear", "loss/refined"] {
         assert!(column(&curve, name).iter().all(|loss| *loss > 0.0), "{curve}");
     }
@@ -91,13 +89,11 @@ fn refinement_trains_the_refiner_alone() {
 
 #[test]
 fn exported_weights_contain_configuration_and_metadata() {
-    let fixture = Fixture::new();
-    let with_metadata = format!("{}\n[metadata]\nlicence = \"CC0-1.0\"\n", fixture.config());
-    fs::write(fixture.path("run.toml"), with_metadata).unwrap();
+    let fixture = Fixture::with(&["\n[metadata]\nlicence = \"CC0-1.0\"\n"]);
     succeeded(&fixture.train("out", &["steps=1"]));
-    let from = ["--model", "out/model.safetensors", "--config", "run.toml"];
-    let to = ["--out", "final.safetensors", "--network-size", "96x128"];
-    succeeded(&fixture.run(&[&["export"], &from[..], &to[..]].concat()));
+    fixture.printed(
+        "export --model out/model.safetensors --config run.toml --out final.safetensors --network-size 96x128",
+    );
     let weights = Weights::open(&fixture.path("final.safetensors")).unwrap();
     assert_eq!(weights.config().network_size, [96, 128]);
     assert_eq!(weights.metadata()["licence"], "CC0-1.0");
@@ -142,8 +138,7 @@ fn weights_are_not_exported_with_the_metadata_of_another_run() {
 
 #[test]
 fn the_latest_weights_carry_the_scores_of_their_step() {
-    let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 2\n";
-    let fixture = Fixture::with(&[validation]);
+    let fixture = Fixture::with(&[&validation(&["s2"], 2)]);
     let scores = |name: &str| {
         let metadata = Weights::open(&fixture.path(name)).unwrap().metadata().clone();
         let scores = metadata.into_iter().filter(|(key, _)| key.starts_with("validation_"));
@@ -161,8 +156,8 @@ fn the_latest_weights_carry_the_scores_of_their_step() {
     succeeded(&fixture.train("out", &[]));
     assert_eq!(scores("out/model.safetensors").len(), 5);
     let line = "export --model out/model.safetensors --config out/config.toml --out final.safetensors --card CARD.md";
-    succeeded(&fixture.run(&line.split_whitespace().collect::<Vec<_>>()));
-    let card = fs::read_to_string(fixture.path("CARD.md")).unwrap();
+    succeeded(&fixture.run_line(line));
+    let card = fixture.text("CARD.md");
     assert!(card.contains("| s2 |") && !card.contains("not validated"), "{card}");
 }
 
@@ -173,8 +168,8 @@ fn a_model_card_shows_metadata_and_scores() {
     succeeded(&fixture.train("out", &["steps=1"]));
     let line = "export --model out/model.safetensors --config run.toml --out final.safetensors --card CARD.md \
                 --set seed=9";
-    succeeded(&fixture.run(&line.split_whitespace().collect::<Vec<_>>()));
-    let card = fs::read_to_string(fixture.path("CARD.md")).unwrap();
+    succeeded(&fixture.run_line(line));
+    let card = fixture.text("CARD.md");
     // The seed is that of the run, not that of --config.
     for word in
         ["# final.safetensors", "| licence | CC0-1.0 |", "| data | disks |", "| steps | 1 |", "| seed | 7 |"]
@@ -202,8 +197,8 @@ fn a_model_card_shows_metadata_and_scores() {
         &fixture.path("out/model.safetensors"),
     )
     .unwrap();
-    succeeded(&fixture.run(&line.split_whitespace().collect::<Vec<_>>()));
-    let card = fs::read_to_string(fixture.path("CARD.md")).unwrap();
+    succeeded(&fixture.run_line(line));
+    let card = fixture.text("CARD.md");
     let table = "| s0 | 75.0 | 70.0 | 80.0 |\n| s1 | 75.0 | 90.0 | 60.0 |\n| all | 75.0 | 80.0 | 70.0 |";
     assert!(card.contains(table), "{card}");
 }
@@ -213,15 +208,15 @@ fn a_resumed_run_equals_an_uninterrupted_run() {
     let fixture = Fixture::new();
     succeeded(&fixture.train("whole", &[]));
     succeeded(&fixture.train("parts", &[]));
-    let first = fs::read(fixture.path("whole/checkpoint.safetensors")).unwrap();
-    assert!(first == fs::read(fixture.path("parts/checkpoint.safetensors")).unwrap(), "same seed, same run");
+    let first = fixture.read("whole/checkpoint.safetensors");
+    assert!(first == fixture.read("parts/checkpoint.safetensors"), "same seed, same run");
 
     // stop_after, since the schedule depends on steps.
     succeeded(&fixture.train("half", &["stop_after=2"]));
-    let half = fs::read(fixture.path("half/checkpoint.safetensors")).unwrap();
+    let half = fixture.read("half/checkpoint.safetensors");
     assert!(half != first);
     succeeded(&fixture.train("half", &[]));
-    assert!(first == fs::read(fixture.path("half/checkpoint.safetensors")).unwrap(), "2 + 2 steps = 4 steps");
+    assert!(first == fixture.read("half/checkpoint.safetensors"), "2 + 2 steps = 4 steps");
 }
 
 #[test]
@@ -280,10 +275,8 @@ fn a_new_run_does_not_replace_the_weights_of_another() {
     let settings = ["steps=1", "report_every=1"];
     succeeded(&fixture.train("out", &settings));
     fs::remove_file(fixture.path("out/checkpoint.safetensors")).unwrap();
-    let read = || {
-        ["curve.csv", "config.toml", "model.safetensors"]
-            .map(|name| fs::read(fixture.path("out").join(name)).unwrap())
-    };
+    let read =
+        || ["curve.csv", "config.toml", "model.safetensors"].map(|name| fixture.read(&format!("out/{name}")));
     let before = read();
     let refused = |file: &str| {
         let output = fixture.train("out", &["steps=1", "seed=8"]);
@@ -313,9 +306,8 @@ fn resuming_with_another_configuration_is_refused_and_changes_no_file() {
     let fixture = Fixture::new();
     let long = ["steps=8", "stop_after=2"];
     succeeded(&fixture.train("out", &long));
-    let files = ["config.toml", "checkpoint.safetensors", "model.safetensors"]
-        .map(|name| fixture.path("out").join(name));
-    let read = || files.clone().map(|file| fs::read(file).unwrap());
+    let files = ["out/config.toml", "out/checkpoint.safetensors", "out/model.safetensors"];
+    let read = || files.map(|name| fixture.read(name));
     let before = read();
     for (settings, words) in [
         (["steps=8", "seed=8"], ["seed (checkpoint 7, now 8)", "--out"]),
@@ -330,7 +322,7 @@ fn resuming_with_another_configuration_is_refused_and_changes_no_file() {
     succeeded(
         &fixture.train("out", &["steps=8", "stop_after=3", "optimiser.learning_rate=1e-4", "threads=2"]),
     );
-    fs::remove_file(&files[0]).unwrap();
+    fs::remove_file(fixture.path(files[0])).unwrap();
     failed_with(&fixture.train("out", &long), &["config.toml", "--out"]);
 }
 
@@ -349,13 +341,12 @@ fn broken_images_are_named_and_left_out() {
 #[test]
 fn clips_are_drawn_on_a_contact_sheet() {
     let fixture = Fixture::new();
-    let output = fixture.run(&["clips", "--config", "run.toml", "--out", "clips.png", "--batches", "1"]);
-    succeeded(&output);
+    fixture.printed("clips --config run.toml --out clips.png --batches 1");
     let sheet = image::open(fixture.path("clips.png")).unwrap();
     assert!(sheet.width() > 640 && sheet.height() > 400);
-    let named = fixture.run(&["clips", "--config", "run.toml", "--out", "clips.jpg"]);
+    let named = fixture.run_line("clips --config run.toml --out clips.jpg");
     failed_with(&named, &["clips.jpg", "ends in .png"]);
-    let none = fixture.run(&["clips", "--config", "run.toml", "--out", "none.png", "--batches", "0"]);
+    let none = fixture.run_line("clips --config run.toml --out none.png --batches 0");
     failed_with(&none, &["--batches", "0"]);
 }
 
@@ -365,11 +356,10 @@ fn a_resumed_run_with_critics_equals_an_uninterrupted_run() {
     let settings = ["steps=20", "checkpoint_every=10", "report_every=2", "gradients_every=4"];
     succeeded(&fixture.train("whole", &settings));
     succeeded(&fixture.train("parts", &[&settings[..], &["stop_after=10"]].concat()));
-    let half = fs::read(fixture.path("parts/checkpoint.safetensors")).unwrap();
+    let half = fixture.read("parts/checkpoint.safetensors");
     succeeded(&fixture.train("parts", &settings));
     let [whole, parts] = ["whole", "parts"].map(|run| {
-        let read = |name: &str| fs::read(fixture.path(run).join(name)).unwrap();
-        (read("checkpoint.safetensors"), String::from_utf8(read("curve.csv")).unwrap())
+        (fixture.read(&format!("{run}/checkpoint.safetensors")), fixture.text(&format!("{run}/curve.csv")))
     });
     assert!(half != whole.0 && whole.0 == parts.0, "10 + 10 steps = 20 steps, critics and moments too");
     assert_eq!(without_time(&whole.1), without_time(&parts.1));
@@ -391,20 +381,17 @@ fn a_checkpoint_of_a_run_with_other_critics_is_refused() {
 #[test]
 fn the_smoke_configuration_runs_the_full_objective() {
     let fixture = Fixture::new();
-    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/smoke.toml");
-    let mut arguments = vec!["train", "--config", config, "--out", "out"];
-    for setting in [
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/configs/smoke.toml"), fixture.path("run.toml")).unwrap();
+    let settings = [
         "data.sources.video.path=video",
         "validation.data=video",
         "validation.frame_step=1",
         "validation.sequences=['s2']",
         "data.sources.video.exclude=['s2']",
         "threads=1",
-    ] {
-        arguments.extend(["--set", setting]);
-    }
-    succeeded(&fixture.run(&arguments));
-    let curve = fs::read_to_string(fixture.path("out/curve.csv")).unwrap();
+    ];
+    succeeded(&fixture.train("out", &settings));
+    let curve = fixture.text("out/curve.csv");
     for name in ["loss/cross_entropy", "loss/spatial", "loss/temporal", "wasserstein/spatial"] {
         assert_eq!(column(&curve, name).len(), 4, "{name}");
     }
@@ -425,14 +412,7 @@ const ENDLESS: [&str; 3] = ["steps=1000000", "report_every=1", "checkpoint_every
 
 /// Starts a run in the folder `out` that does not end, and waits for its first step.
 fn start_endless(fixture: &Fixture, stderr: Stdio) -> Child {
-    let mut arguments = vec!["train", "--config", "run.toml", "--out", "out"];
-    ENDLESS.iter().for_each(|setting| arguments.extend(["--set", setting]));
-    let child = Command::new(env!("CARGO_BIN_EXE_fastganseg-train"))
-        .current_dir(fixture.folder.path())
-        .args(&arguments)
-        .stderr(stderr)
-        .spawn()
-        .unwrap();
+    let child = fixture.command(&train("out", &ENDLESS)).stderr(stderr).spawn().unwrap();
     let start = Instant::now();
     while !fixture.path("out/curve.csv").exists() {
         assert!(start.elapsed() < Duration::from_secs(120), "no step within two minutes");
@@ -457,7 +437,7 @@ fn an_interrupted_run_is_saved_and_resumed() {
 
     let until = format!("stop_after={}", done + 1);
     succeeded(&fixture.train("out", &[&ENDLESS[..], &[until.as_str()]].concat()));
-    let curve = fs::read_to_string(fixture.path("out/curve.csv")).unwrap();
+    let curve = fixture.text("out/curve.csv");
     let steps: Vec<f64> = (1..=done + 1).map(|step| step as f64).collect();
     assert_eq!(column(&curve, "step"), steps);
 }
@@ -481,13 +461,13 @@ fn a_diverging_run_suggests_remedies_and_keeps_its_checkpoint() {
     let fixture = Fixture::with(&[CRITICS]);
     let settings = ["steps=1000", "checkpoint_every=1000"];
     succeeded(&fixture.train("out", &[&settings[..], &["stop_after=2"]].concat()));
-    let saved = fs::read(fixture.path("out/checkpoint.safetensors")).unwrap();
+    let saved = fixture.read("out/checkpoint.safetensors");
     for (rate, word) in
         [("optimiser.learning_rate=1e30", "diverged"), ("critics.learning_rate=1e30", "critic")]
     {
         let output = fixture.train("out", &[&settings[..], &[rate]].concat());
         failed_with(&output, &[word, "learning_rate", "checkpoint.safetensors"]);
-        assert!(saved == fs::read(fixture.path("out/checkpoint.safetensors")).unwrap());
+        assert!(saved == fixture.read("out/checkpoint.safetensors"));
     }
 }
 
@@ -496,10 +476,8 @@ fn weights_out_of_range_do_not_replace_the_last_checkpoint() {
     let fixture = Fixture::new();
     let settings = ["steps=1000", "checkpoint_every=1"];
     succeeded(&fixture.train("out", &[&settings[..], &["stop_after=2"]].concat()));
-    let read = || {
-        ["checkpoint.safetensors", "model.safetensors"]
-            .map(|name| fs::read(fixture.path("out").join(name)).unwrap())
-    };
+    let read =
+        || ["checkpoint.safetensors", "model.safetensors"].map(|name| fixture.read(&format!("out/{name}")));
     let saved = read();
     // Such weights are finite in float32, but not in half precision.
     for rate in ["optimiser.learning_rate=1e9", "optimiser.learning_rate=1e30"] {
@@ -523,8 +501,7 @@ fn weights_out_of_range_do_not_replace_the_last_checkpoint() {
 
 #[test]
 fn an_ablation_compares_four_runs() {
-    let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 1\n";
-    let fixture = Fixture::with(&[CRITICS, validation]);
+    let fixture = Fixture::with(&[CRITICS, &validation(&["s2"], 1)]);
     let arguments =
         ["ablate", "--config", "run.toml", "--out", "out", "--set", "steps=2", "--set", "report_every=1"];
     let output = fixture.run(&arguments);
@@ -533,7 +510,7 @@ fn an_ablation_compares_four_runs() {
     let names: Vec<&str> = table.lines().skip(1).take(4).map(|line| line[..12].trim()).collect();
     assert_eq!(names, ["CE", "CE + S", "CE + T", "CE + S + T"], "{table}");
     assert!(table.lines().nth(4).unwrap().ends_with("81.9"), "{table}");
-    let csv = fs::read_to_string(fixture.path("out/ablation.csv")).unwrap();
+    let csv = fixture.text("out/ablation.csv");
     assert_eq!(csv.lines().count(), 5);
     assert!(image::open(fixture.path("out/ablation.png")).is_ok());
     // Each run has its own critics.
@@ -555,9 +532,8 @@ fn an_ablation_compares_four_runs() {
 /// Its table gave the scores of step 2 as those of step 1.
 #[test]
 fn an_ablation_with_a_run_beyond_its_end_is_refused() {
-    let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 1\n";
-    let fixture = Fixture::with(&[CRITICS, validation]);
-    fs::write(fixture.path("plain.toml"), fixture.config() + validation).unwrap();
+    let fixture = Fixture::with(&[CRITICS, &validation(&["s2"], 1)]);
+    fs::write(fixture.path("plain.toml"), fixture.config() + &validation(&["s2"], 1)).unwrap();
     let run = |command: &str, config: &str, out: &str, stop: &str| {
         fixture.run(&[command, "--config", config, "--out", out, "--set", stop])
     };
@@ -571,8 +547,7 @@ fn an_ablation_with_a_run_beyond_its_end_is_refused() {
 
 #[test]
 fn an_ablation_whose_runs_end_without_a_validation_is_refused() {
-    let validation = "\n[validation]\ndata = \"video\"\nsequences = [\"s2\"]\nevery = 3\n";
-    let fixture = Fixture::with(&[CRITICS, validation]);
+    let fixture = Fixture::with(&[CRITICS, &validation(&["s2"], 3)]);
     for stop in ["stop_after=2", "stop_after=5"] {
         let output = fixture
             .run(&["ablate", "--config", "run.toml", "--out", "out", "--set", "steps=8", "--set", stop]);

@@ -12,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use fastganseg_training::LabelMap;
 use image::{Rgb, RgbImage};
 
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_fastganseg-train");
 const WIDTH: u32 = 96;
 const HEIGHT: u32 = 64;
 
@@ -45,14 +46,20 @@ pub fn sequence(root: &Path, name: &str, frames: usize, draw: impl Fn(usize) -> 
     }
 }
 
-/// A generated data set and a configuration of a tiny network.
+/// A folder in which the program runs.
 pub struct Fixture {
     pub folder: tempfile::TempDir,
 }
 
 impl Fixture {
+    pub fn empty() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// A generated data set and a configuration of a tiny network.
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let fixture = Self::empty();
+        let folder = &fixture.folder;
         for index in 0..3u32 {
             sequence(&folder.path().join("video"), &format!("s{index}"), 8, |frame| {
                 draw(20.0 + 5.0 * frame as f32, 20.0 + 8.0 * index as f32, index + 3)
@@ -69,7 +76,6 @@ impl Fixture {
                 write(&path("JPEGImages", "jpg"), &path(masks, "png"), &pixels, &labels);
             }
         }
-        let fixture = Self { folder };
         fs::write(fixture.path("run.toml"), fixture.config()).unwrap();
         fixture
     }
@@ -83,6 +89,14 @@ impl Fixture {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap()
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
     }
 
     pub fn config(&self) -> String {
@@ -145,21 +159,50 @@ region_weight = 1.0
         )
     }
 
+    /// The program with arguments.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.current_dir(self.folder.path()).args(arguments);
+        command
+    }
+
     pub fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_fastganseg-train"))
-            .current_dir(self.folder.path())
-            .args(arguments)
-            .output()
-            .unwrap()
+        self.command(arguments).output().unwrap()
+    }
+
+    pub fn run_line(&self, line: &str) -> Output {
+        self.run(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// What a command prints, for it succeeds.
+    pub fn printed(&self, line: &str) -> String {
+        let output = self.run_line(line);
+        succeeded(&output);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What a command complains of, for it fails.
+    pub fn complaint(&self, line: &str) -> String {
+        let output = self.run_line(line);
+        assert!(!output.status.success(), "{line}");
+        String::from_utf8(output.stderr).unwrap()
     }
 
     pub fn train(&self, out: &str, settings: &[&str]) -> Output {
-        let mut arguments = vec!["train", "--config", "run.toml", "--out", out];
-        for setting in settings {
-            arguments.extend(["--set", setting]);
-        }
-        self.run(&arguments)
+        self.run(&train(out, settings))
     }
+}
+
+/// Arguments of a training run.
+pub fn train<'a>(out: &'a str, settings: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["train", "--config", "run.toml", "--out", out];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    arguments
+}
+
+/// The section of a configuration that validates these sequences.
+pub fn validation(sequences: &[&str], every: u64) -> String {
+    format!("\n[validation]\ndata = \"video\"\nsequences = {sequences:?}\nevery = {every}\n")
 }
 
 /// Runs a command whose stdout has no reader, as if it was piped to a program that has ended.
