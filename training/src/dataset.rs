@@ -83,7 +83,7 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_for_training(root: &Path, selection: &Selection) -> Result<Self> {
+    pub(crate) fn open_for_training(root: &Path, selection: &Selection) -> Result<Self> {
         Self::open_listed(root, selection, "train.txt")
     }
 
@@ -139,7 +139,7 @@ impl Dataset {
     }
 
     /// Keeps every `step`-th frame, from the first annotated frame of each sequence on.
-    pub fn thinned(mut self, step: usize) -> Self {
+    pub(crate) fn thinned(mut self, step: usize) -> Self {
         for sequence in &mut self.sequences {
             let first = sequence.frames.iter().position(|frame| frame.annotation.is_some());
             let frames = std::mem::take(&mut sequence.frames);
@@ -239,17 +239,17 @@ impl Frame {
     }
 
     /// Returns the path of the picture.
-    pub fn picture(&self) -> Option<&Path> {
+    fn picture(&self) -> Option<&Path> {
         self.picture.as_deref()
     }
 
     /// Returns the path of the mask.
-    pub fn annotation(&self) -> Option<&Path> {
+    pub(crate) fn annotation(&self) -> Option<&Path> {
         self.annotation.as_deref()
     }
 
     /// Returns the path of the mask, or of the picture if there is no mask.
-    pub fn file(&self) -> &Path {
+    pub(crate) fn file(&self) -> &Path {
         self.annotation().or(self.picture()).unwrap_or(Path::new(&self.name))
     }
 
@@ -279,7 +279,7 @@ impl Frame {
     ///
     /// # Errors
     /// If either is missing or broken, or if their sizes differ; the message names the file.
-    pub fn read_annotated(&self) -> Result<(RgbImage, LabelMap)> {
+    pub(crate) fn read_annotated(&self) -> Result<(RgbImage, LabelMap)> {
         let picture = self.read_picture()?;
         match self.annotation() {
             Some(path) => {
@@ -318,7 +318,7 @@ pub(crate) fn check_size(mask: &Path, labels: &LabelMap, picture: &RgbImage) -> 
 ///
 /// # Errors
 /// If it is missing, broken, too large or truncated; the message names the file.
-pub fn read_picture(path: &Path) -> Result<RgbImage> {
+pub(crate) fn read_picture(path: &Path) -> Result<RgbImage> {
     let (width, height, data) = OwnedPicture::open(path)?.into_rgb();
     let picture = RgbImage::from_raw(width as u32, height as u32, data);
     picture

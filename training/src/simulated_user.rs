@@ -43,7 +43,7 @@ impl FromStr for FirstMask {
 
 /// The network that turns boxes and clicks into masks.
 #[derive(Debug)]
-pub struct SimulatedUser(PromptNetwork);
+pub(crate) struct SimulatedUser(PromptNetwork);
 
 impl SimulatedUser {
     /// Loads a prompt network on the CPU; `None` = the built-in one.

@@ -30,15 +30,14 @@ mod weighted;
 mod window;
 
 pub use loader::{Batch, Loader, Mix};
-pub use open::Sources;
-pub use picture::Still;
+pub(crate) use open::Sources;
 pub use preview::preview;
-pub use random::Random;
+pub(crate) use random::Random;
 pub use settings::{
     Augment, Border, Data, Fit, Kind, Layout, MultiObject, Objects, Perturbation, ReferenceTransform, Source,
     Synthetic,
 };
-pub use video::Reading;
+pub(crate) use video::Reading;
 
 use tch::Tensor;
 

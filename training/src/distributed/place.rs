@@ -110,7 +110,7 @@ impl Place {
     ///
     /// # Errors
     /// [`Error::Ranks`] if the port is in use.
-    pub fn socket(&self) -> Result<Option<TcpListener>> {
+    pub(super) fn socket(&self) -> Result<Option<TcpListener>> {
         if self.rank > 0 || self.launcher_serves {
             return Ok(None);
         }
@@ -136,7 +136,7 @@ impl Place {
     }
 
     /// Whether all ranks are on one machine and talk over its loopback interface.
-    pub fn is_loopback(&self) -> bool {
+    pub(super) fn is_loopback(&self) -> bool {
         self.address == "localhost" || self.address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
     }
 }

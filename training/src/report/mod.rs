@@ -10,7 +10,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
-pub use canvas::save_png;
+pub(crate) use canvas::save_png;
 pub use sheet::ContactSheet;
 pub use spreadsheet::{check_output, write_csv, write_rows};
 pub use table::table;

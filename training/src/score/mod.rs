@@ -14,11 +14,13 @@ mod folder;
 mod measures;
 mod statistics;
 
-pub use alpha::{AlphaErrors, AlphaPlane, MatteScore, MatteScorer};
-pub use bitmap::Bitmap;
-pub use flicker::Flicker;
+pub use alpha::{AlphaErrors, MatteScore};
+pub(crate) use alpha::{AlphaPlane, MatteScorer};
+pub(crate) use bitmap::Bitmap;
+pub(crate) use flicker::Flicker;
 pub use folder::score_folder;
-pub use measures::{FrameScore, contour_accuracy, contour_tolerance, region_similarity};
+pub use measures::FrameScore;
+pub(crate) use measures::region_similarity;
 use serde::{Deserialize, Serialize};
 pub use statistics::Statistics;
 
@@ -121,7 +123,7 @@ impl Summary {
 /// # Errors
 /// If the sizes differ, or if the prediction has an id above `objects`, which the benchmark refuses. `what` names
 /// the prediction in the message.
-pub fn score_frame(
+pub(crate) fn score_frame(
     what: &str,
     prediction: &LabelMap,
     truth: &LabelMap,
