@@ -12,9 +12,6 @@ const EXTENDS: &str = "extends";
 const MAX_FILES: usize = 16;
 
 /// Reads a file. With `extends = "base.toml"` it overrides values of that file, whose path is relative to its own.
-///
-/// # Errors
-/// If a file cannot be read or is not TOML; the message names it.
 pub fn read(path: &Path) -> Result<toml::Table> {
     read_chain(path, MAX_FILES)
 }

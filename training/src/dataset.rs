@@ -80,9 +80,6 @@ impl Dataset {
     }
 
     /// As [`open`](Self::open), with `ImageSets/**/train.txt` as the default list.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
     pub(crate) fn open_for_training(root: &Path, selection: &Selection) -> Result<Self> {
         Self::open_listed(root, selection, "train.txt")
     }
@@ -276,9 +273,6 @@ impl Frame {
     }
 
     /// Opens picture and mask.
-    ///
-    /// # Errors
-    /// If either is missing or broken, or if their sizes differ; the message names the file.
     pub(crate) fn read_annotated(&self) -> Result<(RgbImage, LabelMap)> {
         let picture = self.read_picture()?;
         match self.annotation() {
@@ -296,9 +290,6 @@ impl Frame {
 }
 
 /// Checks that a mask has the size of its picture.
-///
-/// # Errors
-/// If the sizes differ; the message names the mask.
 pub(crate) fn check_size(mask: &Path, labels: &LabelMap, picture: &RgbImage) -> Result<()> {
     let size = (picture.width() as usize, picture.height() as usize);
     if size == (labels.width(), labels.height()) {
@@ -315,9 +306,6 @@ pub(crate) fn check_size(mask: &Path, labels: &LabelMap, picture: &RgbImage) -> 
 }
 
 /// Opens a JPEG or PNG picture as RGB, as [`OwnedPicture::open`] does.
-///
-/// # Errors
-/// If it is missing, broken, too large or truncated; the message names the file.
 pub(crate) fn read_picture(path: &Path) -> Result<RgbImage> {
     let (width, height, data) = OwnedPicture::open(path)?.into_rgb();
     let picture = RgbImage::from_raw(width as u32, height as u32, data);

@@ -47,9 +47,6 @@ pub(crate) struct SimulatedUser(PromptNetwork);
 
 impl SimulatedUser {
     /// Loads a prompt network on the CPU; `None` = the built-in one.
-    ///
-    /// # Errors
-    /// The file cannot be read, or has other tensors.
     pub fn new(weights: Option<&Path>) -> Result<Self> {
         let (device, kind) = (tch::Device::Cpu, tch::Kind::Float);
         Ok(Self(match weights {
@@ -59,9 +56,6 @@ impl SimulatedUser {
     }
 
     /// Returns the masks that the user selects in `picture`, and their mean intersection over union with the `truth`.
-    ///
-    /// # Errors
-    /// The network fails.
     pub fn select(&self, picture: &RgbImage, truth: &LabelMap, first: FirstMask) -> Result<(LabelMap, f64)> {
         if first == FirstMask::Mask {
             return Ok((truth.clone(), 1.0));
@@ -106,9 +100,6 @@ impl SimulatedUser {
 
     /// Corrects `labels` of a frame by one click on the object with the largest error. Returns `None` if they equal the
     /// `truth`.
-    ///
-    /// # Errors
-    /// The network fails.
     pub fn correct(
         &self,
         picture: &RgbImage,

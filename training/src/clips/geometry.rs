@@ -31,7 +31,6 @@ impl Placement {
     }
 }
 
-/// Sinusoidal displacement.
 #[derive(Clone, Copy, Debug)]
 pub struct Wave {
     /// Output pixels.

@@ -8,7 +8,6 @@ use super::random::Random;
 use super::settings::Synthetic;
 use crate::Result;
 
-/// Lighting of each frame of a clip.
 #[derive(Debug, Default)]
 pub struct Lighting {
     /// Gain and gamma of each frame.

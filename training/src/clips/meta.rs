@@ -31,9 +31,6 @@ struct Object {
 
 impl Meta {
     /// Reads the file in the folder `root`.
-    ///
-    /// # Errors
-    /// If the file is missing, unreadable or malformed.
     pub fn read(root: &Path) -> Result<Self> {
         let path = root.join(FILE);
         let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
@@ -51,9 +48,6 @@ impl Meta {
     }
 
     /// Returns the objects of a video: the id and the names of the annotated frames.
-    ///
-    /// # Errors
-    /// If the file does not list the video, or an object's id is not 1 to 254.
     pub fn objects(&self, root: &Path, video: &str) -> Result<Vec<(u8, &[String])>> {
         let invalid = |reason: String| Error::dataset(&root.join(FILE), reason);
         let entry = self.videos.get(video).ok_or_else(|| {

@@ -21,7 +21,6 @@ const WIDTH: f64 = 336.0;
 /// Number of the first predicted frame: it follows the reference and the previous frame.
 const FIRST_PREDICTED: usize = 2;
 
-/// Cut-out with its motion.
 #[derive(Debug)]
 pub struct MovingObject {
     /// (1, 4, h, w): image and mask, cropped to the object.

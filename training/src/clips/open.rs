@@ -17,7 +17,6 @@ use super::window::{ABSENT_NEEDS, VideoClips};
 use super::{Mix, TRIES};
 use crate::{Error, Result};
 
-/// Opened sources.
 #[derive(Debug)]
 pub struct Sources {
     pub(super) videos: Weighted<Video>,
@@ -28,10 +27,6 @@ pub struct Sources {
 impl Sources {
     /// Opens all sources and reads those that are kept in memory. Frames of a video in which an object covers less than the
     /// share `min_share` are not drawn for it, except in sources with `meta.json`. Prints a summary of each on stderr if `report` is set.
-    ///
-    /// # Errors
-    /// If a source is missing or unreadable, or if there are more broken files than the limit; the message names
-    /// the file or folder.
     pub fn open(
         sources: &BTreeMap<String, Source>,
         min_share: f64,
@@ -72,9 +67,6 @@ impl Sources {
     }
 
     /// Draws a picture with one of its objects, by the ratios of the sources.
-    ///
-    /// # Errors
-    /// If too many files are broken, or if no video shows an object.
     pub fn draw(&self, random: &mut Random) -> Result<Still> {
         let (videos, stills) = (self.videos.total(), self.stills.total());
         if random.chance(stills / (videos + stills))

@@ -25,9 +25,7 @@ pub struct Picture {
 /// Picture with the mask of one object.
 #[derive(Clone, Debug)]
 pub struct Still {
-    /// Rows.
     pub height: i64,
-    /// Columns.
     pub width: i64,
     /// (3, h, w) RGB.
     rgb: Arc<[u8]>,
@@ -75,7 +73,6 @@ impl Picture {
         }
     }
 
-    /// Returns the memory used, in bytes.
     pub fn bytes(&self) -> u64 {
         let planes = 3 + self.masks.len() + usize::from(self.known.is_some());
         planes as u64 * (self.height * self.width) as u64

@@ -19,22 +19,18 @@ impl Random {
         Self(StdRng::from_seed(bytes))
     }
 
-    /// Returns a number from `low` to `high`.
     pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.0.random::<f64>()
     }
 
-    /// Returns true with a probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.0.random::<f64>() < probability
     }
 
-    /// Returns a number of the standard normal distribution.
     pub fn normal(&mut self) -> f64 {
         self.0.sample(StandardNormal)
     }
 
-    /// Returns a seed for another generator.
     pub fn seed(&mut self) -> i64 {
         self.0.random()
     }

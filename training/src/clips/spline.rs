@@ -10,7 +10,6 @@ use crate::Result;
 /// Point, x and y.
 pub type Point = [f64; 2];
 
-/// Map of the plane.
 #[derive(Debug)]
 pub struct Spline {
     /// (N, 2), control points.

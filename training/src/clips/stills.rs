@@ -23,7 +23,6 @@ const REGION: std::ops::Range<f64> = 0.01..0.35;
 /// Id of the object in a mask of one object.
 const OBJECT: u8 = 1;
 
-/// Pictures of a folder.
 #[derive(Debug)]
 pub enum Stills {
     /// Each with one object.
@@ -44,9 +43,6 @@ pub struct Regions {
 impl Stills {
     /// Reads a folder with `JPEGImages/NAME.jpg` (or `.jpeg`, `.png`) and either `Annotations/NAME.png` (non-zero is the
     /// object) or `Labels/NAME.png` (region ids; 0 is no region). Pictures without a mask are skipped.
-    ///
-    /// # Errors
-    /// If the folder has neither masks nor region maps, or no usable picture, or if too many files are broken.
     pub fn read(source: &Source, broken: &Broken, bar: &ProgressBar) -> Result<Self> {
         let root = &source.path;
         let (annotations, labels) = (root.join("Annotations"), root.join("Labels"));
@@ -74,7 +70,6 @@ impl Stills {
         }
     }
 
-    /// Returns the number of pictures.
     pub fn len(&self) -> usize {
         match self {
             Self::Objects(pictures) => pictures.len(),

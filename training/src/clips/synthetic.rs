@@ -28,12 +28,10 @@ const PAIRS: f64 = 0.3;
 /// Standard deviation of the blur of a frame out of focus, pixels.
 const DEFOCUS: f64 = 1.1;
 
-/// Source of synthetic clips.
 #[derive(Debug)]
 pub struct SyntheticClips {
     /// Objects and backgrounds.
     pub stills: Weighted<Stills>,
-    /// Rendering settings.
     pub settings: Synthetic,
 }
 
@@ -177,7 +175,6 @@ impl SyntheticClips {
     }
 }
 
-/// Contents of a clip.
 #[derive(Debug)]
 struct Scene {
     object: MovingObject,

@@ -18,12 +18,9 @@ const MIN_SHARE: f64 = 0.35;
 /// Factor on rotation and shear in a close-up.
 const DAMPING: f64 = 0.4;
 
-/// Placements of the frames of a clip.
 #[derive(Debug)]
 pub struct Transforms {
-    /// Placement of the window's frames.
     pub window: Placement,
-    /// Placement of the reference.
     pub reference: Placement,
     /// Placement of the reference if `reference` shows too little of the object.
     pub whole: Placement,

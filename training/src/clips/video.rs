@@ -21,7 +21,6 @@ use crate::{Error, LabelMap, Result};
 /// Id of the union of all objects.
 const UNION: u8 = 1;
 
-/// Video source.
 #[derive(Debug)]
 pub struct Video {
     /// Index among the sources, part of the cache key.
@@ -44,7 +43,6 @@ pub struct Sequence {
     ids: Vec<u8>,
 }
 
-/// Object of a sequence.
 #[derive(Debug)]
 pub struct Object {
     /// Id in the masks.
@@ -60,7 +58,6 @@ pub struct Object {
 pub struct Reading {
     /// Recently used pictures by the indices of source, sequence and frame; `None` for a broken file.
     cache: Cache<(usize, usize, usize), Option<Arc<Picture>>, Bytes>,
-    /// Broken files.
     pub(super) broken: Broken,
 }
 
@@ -88,9 +85,6 @@ impl<Key> Weighter<Key, Option<Arc<Picture>>> for Bytes {
 impl Video {
     /// Finds the sequences and objects of `source`, which has the index `index` among the sources. With the layout
     /// of DAVIS, an object that covers less than the share `min_share` of every picture is left out.
-    ///
-    /// # Errors
-    /// If the folder does not have the expected layout, or if too many files are broken.
     pub fn open(
         index: usize,
         source: &Source,
@@ -151,12 +145,10 @@ impl Video {
         Ok(video)
     }
 
-    /// Returns the sequences that have objects.
     pub fn sequences(&self) -> &[Sequence] {
         &self.sequences
     }
 
-    /// Returns the number of objects in all sequences.
     pub fn objects(&self) -> usize {
         self.sequences.iter().map(|sequence| sequence.objects.len()).sum()
     }
@@ -167,9 +159,6 @@ impl Video {
     }
 
     /// Returns a frame with the mask of one object; `None` if one of its files is broken.
-    ///
-    /// # Errors
-    /// If too many files are broken.
     pub fn still(
         &self,
         sequence: &Sequence,

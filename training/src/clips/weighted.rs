@@ -4,7 +4,6 @@
 
 use super::random::Random;
 
-/// Items with their ratios.
 #[derive(Debug)]
 pub struct Weighted<T>(Vec<(f64, T)>);
 
@@ -15,12 +14,10 @@ impl<T> Default for Weighted<T> {
 }
 
 impl<T> Weighted<T> {
-    /// Adds an item.
     pub fn push(&mut self, ratio: f64, item: T) {
         self.0.push((ratio, item));
     }
 
-    /// Returns whether there are no items.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -30,7 +27,6 @@ impl<T> Weighted<T> {
         self.0.iter().filter(|(ratio, _)| *ratio > 0.0).map(|(_, item)| item)
     }
 
-    /// Returns the sum of all ratios.
     pub fn total(&self) -> f64 {
         self.0.iter().map(|(ratio, _)| ratio).sum()
     }

@@ -19,14 +19,11 @@ pub const ABSENT_NEEDS: &str = "data.augment.absent needs two sequences of video
 /// Share of interruptions that show one colour, if there is another sequence to show.
 const ONE_COLOUR: f64 = 0.3;
 
-/// Source of clips of real video.
 #[derive(Debug)]
 pub struct VideoClips {
-    /// Video sources.
     pub videos: Weighted<Video>,
     /// Shared state of reading them.
     pub reading: Reading,
-    /// Augmentation of windows.
     pub augment: Augment,
 }
 

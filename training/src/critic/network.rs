@@ -68,9 +68,6 @@ impl Critic {
 
     /// Returns the score map (N, 1, H/64, W/64) of masked pictures (N, C, H, W) in [-1, 1], float32. Real pictures
     /// have higher scores.
-    ///
-    /// # Errors
-    /// If C is wrong, if H or W is below [`MIN_SIDE`](Self::MIN_SIDE), or if memory runs out.
     pub fn map(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = x.shallow_clone();
         for layer in &self.layers {
@@ -80,9 +77,6 @@ impl Critic {
     }
 
     /// Returns the mean of each sample's score map, (N).
-    ///
-    /// # Errors
-    /// As [`map`](Self::map).
     pub fn score(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.map(x)?.f_mean_dim([1i64, 2, 3].as_slice(), false, None::<Kind>)?)
     }

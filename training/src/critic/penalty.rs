@@ -26,9 +26,6 @@ pub enum Reduce {
 ///
 /// `map` returns the critic's score map (N, 1, h, w) of samples (N, C, H, W); `epsilon` is (N, 1, 1, 1) in [0, 1].
 /// The result is differentiable with respect to the critic's weights only.
-///
-/// # Errors
-/// Errors of `map`; out of memory.
 pub fn gradient_penalty(
     map: impl Fn(&Tensor) -> Result<Tensor>,
     real: &Tensor,

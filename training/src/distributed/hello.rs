@@ -11,13 +11,10 @@ use super::shim::LIBTORCH;
 /// What must be equal on all ranks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// Number of ranks.
     ranks: usize,
     /// Version and checksum of the program.
     build: String,
-    /// Version of libtorch.
     libtorch: String,
-    /// Settings by key.
     settings: BTreeMap<String, String>,
 }
 

@@ -24,10 +24,8 @@ const FAILED: &str = "failed";
 /// Exit status of a rank that ends because another one has.
 const EXIT_FAILURE: i32 = 1;
 
-/// A rank that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The rank.
     pub rank: usize,
     /// What happened to it, to follow "rank N".
     pub reason: String,

@@ -107,9 +107,6 @@ impl Place {
     }
 
     /// Returns a socket that listens at the address of the store if this process serves it.
-    ///
-    /// # Errors
-    /// [`Error::Ranks`] if the port is in use.
     pub(super) fn socket(&self) -> Result<Option<TcpListener>> {
         if self.rank > 0 || self.launcher_serves {
             return Ok(None);

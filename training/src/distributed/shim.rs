@@ -47,7 +47,6 @@ struct Functions {
     _library: ManuallyDrop<Library>,
 }
 
-/// The loaded shim library.
 #[derive(Clone, Debug)]
 pub struct Shim(Arc<Functions>);
 
@@ -61,9 +60,6 @@ fn milliseconds(time: Duration) -> i64 {
 
 impl Shim {
     /// Loads the library once per process.
-    ///
-    /// # Errors
-    /// The reason if the library is not part of this build, or if libtorch has another version.
     pub fn load() -> Result<Self> {
         static LOADED: OnceLock<Result<Shim>> = OnceLock::new();
         LOADED.get_or_init(Self::open).clone()
@@ -134,9 +130,6 @@ unsafe impl Sync for Store {}
 impl Store {
     /// Connects to the store at `host`:`port`, waiting up to `timeout` for it. `socket` listens at that address if
     /// this process serves the store. Keys of clients with another `prefix` are invisible.
-    ///
-    /// # Errors
-    /// If the store cannot be reached.
     pub fn connect(
         shim: &Shim,
         (host, port): (&str, u16),
@@ -161,7 +154,6 @@ impl Store {
         Ok(Self { raw, shim: shim.clone() })
     }
 
-    /// Sets a value.
     pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
         let key = c_string(key)?;
         // SAFETY: `raw` is a valid store; key and value are valid for reads.
@@ -243,9 +235,6 @@ impl Group {
     }
 
     /// Uses NCCL for CUDA tensors. libtorch's CUDA libraries must be loaded.
-    ///
-    /// # Errors
-    /// If this build has no NCCL, or it cannot be loaded.
     pub fn use_nccl(&self, store: &Store, timeout: Duration) -> Result<()> {
         if NCCL.is_empty() {
             let reason = option_env!("FASTGANSEG_NO_NCCL").unwrap_or("its headers were missing");

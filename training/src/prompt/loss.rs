@@ -28,9 +28,6 @@ pub struct PromptLoss {
 /// Compares logits (4, H, W) and predicted IoU (4) with the share of the object `truth` (H, W). For prompts that define
 /// the object, the mask 0 has to be the object; for one click, the mask of the largest extent. The best of the masks 1 to 3
 /// learns as well, so that they stay alternatives (Kirillov et al., ICCV 2023, section 3).
-///
-/// # Errors
-/// [`Error::Core`](crate::Error::Core) when memory runs out.
 pub fn prompt_loss(
     (logits, predicted): (&Tensor, &Tensor),
     truth: &Tensor,

@@ -31,9 +31,6 @@ pub struct View {
 
 impl View {
     /// Draws a picture and one of its objects. Returns `None` if the object is too small.
-    ///
-    /// # Errors
-    /// Those of [`Sources::draw`].
     pub fn draw(sources: &Sources, config: &PromptConfig, random: &mut Random) -> Result<Option<Self>> {
         let still = sources.draw(random)?;
         let (mut image, mut mask) = (still.image()?, still.mask()?);
@@ -65,7 +62,6 @@ impl View {
         Ok(Some(Self { rgb, width: size.0, height: size.1, mask, object, bounds }))
     }
 
-    /// Returns the picture.
     pub fn picture(&self) -> Picture<'_> {
         Picture { data: &self.rgb, width: self.width, height: self.height, stride: 3 * self.width }
     }

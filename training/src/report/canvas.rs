@@ -12,11 +12,8 @@ use plotters::style::{FontStyle, register_font};
 
 use crate::{Error, Result};
 
-/// Font of all charts.
 pub const FONT: &str = "sans-serif";
-/// Colour of lines and text.
 pub const INK: RGBColor = RGBColor(40, 40, 40);
-/// Colour of grid lines.
 pub const GRID: RGBColor = RGBColor(225, 225, 225);
 
 /// Colours of series, distinguishable with colour blindness (Okabe and Ito, 2008).
@@ -30,9 +27,7 @@ pub const COLOURS: [RGBColor; 7] = [
     RGBColor(90, 90, 90),
 ];
 
-/// Drawing area of a picture.
 pub type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-/// Result of a drawing function.
 pub type DrawResult = std::result::Result<(), Box<dyn std::error::Error>>;
 
 /// Returns the colour of the series `index`.
@@ -41,9 +36,6 @@ pub fn colour(index: usize) -> RGBColor {
 }
 
 /// Calls `draw` on a white picture of `width` x `height` pixels and returns the picture.
-///
-/// # Errors
-/// [`Error::Chart`] if `draw` fails.
 pub fn paint(width: u32, height: u32, draw: impl FnOnce(&Area) -> DrawResult) -> Result<RgbImage> {
     register()?;
     let mut pixels = vec![0; 3 * width as usize * height as usize];
@@ -67,9 +59,6 @@ fn register() -> Result<()> {
 }
 
 /// Draws a line of text with its top left corner at (`x`, `y`).
-///
-/// # Errors
-/// The font cannot be loaded.
 pub fn write_text(picture: &mut RgbImage, text: &str, (x, y): (u32, u32), colour: Rgb<u8>) -> Result<()> {
     register()?;
     let size = picture.dimensions();
@@ -81,9 +70,6 @@ pub fn write_text(picture: &mut RgbImage, text: &str, (x, y): (u32, u32), colour
 }
 
 /// Writes a picture as PNG, atomically.
-///
-/// # Errors
-/// The file cannot be written.
 pub fn save_png(picture: &RgbImage, path: &Path) -> Result<()> {
     let partial = path.with_extension("png.part");
     picture

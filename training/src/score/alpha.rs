@@ -20,7 +20,6 @@ pub const BAND: usize = 10;
 /// Alpha, of 255, from which a pixel belongs to the edge, and from which it belongs to the object.
 const EDGE: (u8, u8) = (6, 250);
 
-/// Alpha of one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlphaPlane {
     width: usize,
@@ -34,7 +33,6 @@ impl AlphaPlane {
             .then_some(Self { width, values })
     }
 
-    /// Columns and rows.
     pub fn size(&self) -> (usize, usize) {
         (self.width, self.values.len() / self.width)
     }
@@ -62,9 +60,6 @@ pub struct AlphaErrors {
 
 impl AlphaErrors {
     /// Compares a matte with the true alpha of the same frame.
-    ///
-    /// # Errors
-    /// The sizes differ. `what` names the matte in the message.
     pub fn of(what: &str, matte: &AlphaPlane, truth: &AlphaPlane) -> Result<Self> {
         check_size(what, matte, truth)?;
         let differences = matte.values.iter().zip(&truth.values).map(|(a, b)| u64::from(a.abs_diff(*b)));
@@ -115,9 +110,6 @@ pub struct MatteScorer {
 
 impl MatteScorer {
     /// Adds the next frame.
-    ///
-    /// # Errors
-    /// The sizes differ from each other or from those of the last frame. `what` names the matte in the message.
     pub fn add(&mut self, what: &str, matte: AlphaPlane, truth: AlphaPlane) -> Result<()> {
         self.errors.push(AlphaErrors::of(what, &matte, &truth)?);
         if let Some((last_matte, last_truth)) = &self.last {

@@ -39,22 +39,18 @@ impl Bitmap {
         bitmap
     }
 
-    /// Returns the width in pixels.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Returns the height in pixels.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// Returns whether the pixel at column `x` of row `y` is set.
     pub fn at(&self, x: usize, y: usize) -> bool {
         self.bits[y * self.words + x / 64] >> (x % 64) & 1 == 1
     }
 
-    /// Returns the number of set pixels.
     pub fn count(&self) -> u64 {
         self.bits.iter().map(|word| u64::from(word.count_ones())).sum()
     }

@@ -12,14 +12,11 @@ use crate::check::{Checked, must};
 
 const EPSILON: f64 = 1e-8;
 
-/// Settings of the optimiser.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
-    /// Maximum learning rate.
     pub learning_rate: f64,
     /// Maximum learning rate of variables whose names start with `encoder.`.
     pub encoder_learning_rate: f64,
-    /// Decay of the first and the second moment.
     pub betas: Betas,
     /// Weight decay per step, relative to the learning rate.
     pub weight_decay: f64,
@@ -47,7 +44,6 @@ struct Slot {
     encoder: bool,
 }
 
-/// The optimiser of one network.
 #[derive(Debug)]
 pub struct Adam {
     slots: BTreeMap<String, Slot>,
@@ -80,7 +76,6 @@ impl Adam {
         parameters
     }
 
-    /// Clears the gradients.
     pub fn zero_gradients(&mut self) {
         for slot in self.slots.values_mut() {
             slot.parameter.zero_grad();
@@ -132,19 +127,16 @@ impl Adam {
         Ok(norm)
     }
 
-    /// The norm of the gradient over all variables.
     fn gradient_norm(&self) -> Result<f64> {
         let gradients: Vec<Tensor> =
             self.slots.values().map(|slot| slot.parameter.grad()).filter(Tensor::defined).collect();
         norm(&gradients)
     }
 
-    /// The number of steps taken.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Sets the number of steps taken.
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
     }

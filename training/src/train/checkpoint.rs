@@ -23,9 +23,7 @@ const STEP: &str = "step";
 pub struct NetworkState<'a> {
     /// `regressor`, `spatial`, `temporal` or `decoder`.
     pub name: &'static str,
-    /// The variables of the network.
     pub store: &'a nn::VarStore,
-    /// The optimiser.
     pub adam: &'a mut Adam,
 }
 

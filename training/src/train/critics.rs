@@ -101,16 +101,12 @@ impl CriticSettings {
     }
 }
 
-/// A critic and its training state.
 #[derive(Debug)]
 pub struct CriticState {
-    /// The kind of the critic.
     pub kind: CriticKind,
     /// Weight of the loss, λ_S or λ_T.
     pub weight: f64,
-    /// The variables.
     pub store: nn::VarStore,
-    /// The optimiser.
     pub adam: Adam,
     reducer: Reducer,
     critic: Critic,
@@ -119,13 +115,11 @@ pub struct CriticState {
 /// Statistics of one critic step.
 #[derive(Clone, Copy, Debug)]
 pub struct CriticStats {
-    /// The kind of the critic.
     pub kind: CriticKind,
     /// E D(real) − E D(fake) before the step.
     pub wasserstein: f64,
     /// The gradient penalty, without its weight.
     pub penalty: f64,
-    /// The norm of the gradient.
     pub norm: f64,
 }
 
@@ -141,12 +135,10 @@ pub struct CriticInputs<'a> {
     valid: Tensor,
 }
 
-/// All critics of a run.
 #[derive(Debug)]
 pub struct Critics {
     /// One or two critics.
     pub states: Vec<CriticState>,
-    /// The settings of the critics.
     pub settings: CriticSettings,
     device: Device,
 }

@@ -45,9 +45,6 @@ pub struct Teacher {
 
 impl Teacher {
     /// Loads the teacher for a student with `matching`.
-    ///
-    /// # Errors
-    /// If the weights cannot be read, or one of the networks has no affinity matching.
     pub fn open(settings: &Distillation, matching: Matching, device: Device) -> Result<Self> {
         let weights = Weights::of_model(&settings.teacher)?;
         if [matching, weights.config().matching] != [Matching::Affinity; 2] {
@@ -64,9 +61,6 @@ impl Teacher {
     }
 
     /// Returns the losses of a student's window: cross-entropy of the masks, difference of the keys, and their weighted sum.
-    ///
-    /// # Errors
-    /// If memory runs out.
     pub fn losses(&self, batch: &Batch, options: &UnrollOptions, student: &Unrolled) -> Result<[Tensor; 3]> {
         let options = UnrollOptions { frozen_encoder: true, ..*options };
         let teacher = tch::no_grad(|| unroll_lite(&self.network, batch, &options))?;

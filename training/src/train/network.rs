@@ -20,16 +20,12 @@ use crate::clips::Batch;
 pub enum Network {
     /// The network of `lite` and `large`.
     Lite(Box<Lite>),
-    /// The network of the paper.
     Resnet50(Box<Resnet50>),
 }
 
 impl Network {
     /// Creates the variables under the root of `store` and, if `load` is set, loads the initial weights of the
     /// configuration.
-    ///
-    /// # Errors
-    /// If the weights cannot be read or do not fit the network.
     pub fn new(
         store: &nn::VarStore,
         config: &TrainConfig,
@@ -54,10 +50,6 @@ impl Network {
         Ok(network)
     }
 
-    /// Returns the refiner.
-    ///
-    /// # Errors
-    /// If the network has none.
     pub fn refiner(&self) -> Result<&Refiner> {
         let refiner = match self {
             Self::Lite(network) => network.refiner.as_ref(),
@@ -67,9 +59,6 @@ impl Network {
     }
 
     /// Predicts all frames of a batch.
-    ///
-    /// # Errors
-    /// If the network does not accept the size of the clips, or memory runs out.
     pub fn unroll(&self, batch: &Batch, options: &UnrollOptions) -> Result<Unrolled> {
         match self {
             Self::Lite(network) => unroll_lite(network, batch, options),

@@ -58,9 +58,6 @@ impl Refinement {
 
     /// Refines the masks (K, B, 1, h, w) of the predicted frames of a batch, of half the size, in tiles. The refiner computes in
     /// `kind`.
-    ///
-    /// # Errors
-    /// If memory runs out.
     pub fn refine(&self, refiner: &Refiner, masks: &Tensor, batch: &Batch, kind: Kind) -> Result<Refined> {
         let frames = masks.size()[0];
         let guide = guide(batch, frames)?;
@@ -120,9 +117,6 @@ impl Refinement {
 }
 
 /// Returns the batch at half of its size.
-///
-/// # Errors
-/// If memory runs out.
 pub fn halved(batch: &Batch) -> Result<Batch> {
     batch.map(|x| {
         let size = x.size();

@@ -69,9 +69,6 @@ fn may_change(key: &str, before: &TrainConfig, now: &TrainConfig) -> bool {
 }
 
 /// Checks that a new run in the folder `out` replaces none of the weights files `names`.
-///
-/// # Errors
-/// [`Error::Checkpoint`] if one exists, with the remedy.
 pub fn check_new(out: &Path, names: &[&str]) -> Result<()> {
     let Some(path) = names.iter().map(|name| out.join(name)).find(|path| path.exists()) else {
         return Ok(());
@@ -85,9 +82,6 @@ pub fn check_new(out: &Path, names: &[&str]) -> Result<()> {
 }
 
 /// Checks that `config` can resume the checkpoint in `out`.
-///
-/// # Errors
-/// Those of [`check_values`].
 pub fn check(config: &TrainConfig, out: &Path) -> Result<()> {
     let keys = format!(
         "{} (not from or to 0: {ENCODER_RATE}), metadata and data.sources.NAME.preload",

@@ -81,7 +81,6 @@ pub fn run(config: &TrainConfig, out: &Path, interrupt: &Interrupt, ranks: &Rank
     Ok(outcome)
 }
 
-/// A run in progress.
 #[derive(Debug)]
 struct Session {
     config: TrainConfig,
@@ -245,10 +244,6 @@ impl Session {
     }
 
     /// Trains one step and records its scalars. Returns whether a rank has asked with `stop` to stop after it.
-    ///
-    /// # Errors
-    /// If the data are broken, a loss diverges, memory runs out, a file cannot be written, or another rank has
-    /// ended.
     fn step(&mut self, stop: bool) -> Result<bool> {
         let step = self.done;
         let begun = Instant::now();
@@ -305,7 +300,6 @@ impl Session {
         message
     }
 
-    /// Returns whether a checkpoint is due.
     fn checkpoint_is_due(&self) -> bool {
         self.done.is_multiple_of(self.config.checkpoint_every)
     }
@@ -323,9 +317,6 @@ impl Session {
     }
 
     /// Writes the checkpoint, the weights, the plot of the curve and an image of the last window; on rank 0 only.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
     fn save(&mut self) -> Result<()> {
         if self.recorder.is_none() {
             return Ok(());
@@ -361,9 +352,6 @@ impl Session {
 
     /// Validates the weights if a validation is due, and adds the scores to [`MODEL`] if it has these weights. The ranks
     /// share the sequences.
-    ///
-    /// # Errors
-    /// If the data are broken, a file cannot be written, or another rank has ended.
     fn validate(&mut self) -> Result<()> {
         let (done, steps) = (self.done, self.schedule.steps);
         if !self.validator.as_ref().is_some_and(|validator| validator.is_due(done, steps)) {
@@ -390,9 +378,6 @@ impl Session {
     }
 
     /// Draws the final curve, ends the progress bar and prints the speed.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     fn close(self) -> Result<()> {
         self.bar.abandon();
         let Some(recorder) = self.recorder else { return Ok(()) };
@@ -486,7 +471,6 @@ fn mixed_kind(device: Device, report: bool) -> Result<Kind> {
     Ok(if native { Kind::BFloat16 } else { Kind::Float })
 }
 
-/// The networks of a run with their optimisers.
 fn parts<'a>(store: &'a nn::VarStore, trainer: &'a mut Trainer) -> Vec<NetworkState<'a>> {
     let mut parts = vec![NetworkState { name: "regressor", store, adam: &mut trainer.adam }];
     for state in trainer.critics.iter_mut().flat_map(|critics| &mut critics.states) {

@@ -19,25 +19,18 @@ use crate::distributed::{Ranks, Reducer};
 /// The networks of a run and their optimisers.
 #[derive(Debug)]
 pub struct Trainer {
-    /// The regressor.
     pub network: Network,
-    /// The optimiser of the regressor.
     pub adam: Adam,
     /// Averages the gradients of the regressor over the ranks.
     pub reducer: Reducer,
-    /// The critics, if any.
     pub critics: Option<Critics>,
-    /// The teacher, if any.
     pub teacher: Option<Teacher>,
-    /// Options of the unrolled windows.
     pub options: UnrollOptions,
-    /// The ranks of the run.
     pub ranks: Ranks,
     /// Whether the step in progress, or the last one, has begun to change weights.
     pub has_changed: bool,
 }
 
-/// Result of a step.
 #[derive(Debug, Default)]
 pub struct StepLosses {
     /// Scalars for the curve, by name; means over all ranks.
@@ -98,9 +91,6 @@ impl Trainer {
     /// Trains one step at `schedule` times the maximum learning rates. The regressor uses the last batch, the
     /// critics all of them. `gradients` enables the gradient norm of each loss on the regressor. `stop` tells all
     /// ranks to stop after this step.
-    ///
-    /// # Errors
-    /// If a network does not accept the size of the clips, memory runs out, or another rank has ended.
     pub fn step(
         &mut self,
         config: &TrainConfig,

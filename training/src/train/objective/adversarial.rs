@@ -23,9 +23,6 @@ pub struct CriticLoss {
 
 /// Computes the loss of a critic. `real` and `fake` are masked images (N, C, H, W); no gradient reaches them.
 /// `epsilon` (N, 1, 1, 1) in [0, 1] is that of the penalty.
-///
-/// # Errors
-/// If the critic does not accept the size, or memory runs out.
 pub fn critic_loss(
     critic: &Critic,
     real: &Tensor,
@@ -45,9 +42,6 @@ pub fn critic_loss(
 }
 
 /// Computes −E D(fake), the regressor's term of L_S or L_T.
-///
-/// # Errors
-/// As [`critic_loss`].
 pub fn regressor_loss(critic: &Critic, fake: &Tensor) -> Result<Tensor> {
     Ok(critic.score(fake)?.f_mean(fake.kind())?.f_neg()?)
 }

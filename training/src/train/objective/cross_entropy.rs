@@ -24,9 +24,6 @@ pub enum CrossEntropy {
 
 /// Cross-entropy, averaged over the valid pixels of each frame, then over frames. `logits`, `truth` and `valid`
 /// are (N, 1, H, W), where N counts the frames of all clips.
-///
-/// # Errors
-/// If the shapes differ.
 pub fn cross_entropy(kind: CrossEntropy, logits: &Tensor, truth: &Tensor, valid: &Tensor) -> Result<Tensor> {
     let weight = match kind {
         CrossEntropy::Balanced => balance(truth, valid)?,

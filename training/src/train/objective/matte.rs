@@ -13,9 +13,6 @@ const LEVELS: u32 = 3;
 
 /// Mean over frames of the absolute difference, plus that of the Laplacian pyramid, plus the absolute difference of the
 /// changes from frame to frame. `masks`, `truth` and `valid` are (K, B, 1, H, W); masks in [0, 1].
-///
-/// # Errors
-/// If the shapes differ.
 pub fn matte_loss(masks: &Tensor, truth: &Tensor, valid: &Tensor) -> Result<Tensor> {
     let difference = masks.f_sub(truth)?;
     let mut loss = mean(&difference, valid)?.f_add(&laplacian(&difference, valid)?)?;

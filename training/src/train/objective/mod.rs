@@ -47,9 +47,6 @@ pub struct Supervised {
 
 impl Supervised {
     /// Computes the losses. `logits`, `truth` and `valid` are (K, B, 1, H, W).
-    ///
-    /// # Errors
-    /// If the shapes differ.
     pub fn new(loss: &Loss, logits: &Tensor, truth: &Tensor, valid: &Tensor) -> Result<Self> {
         let masks = logits.f_sigmoid()?;
         let matte = match loss.matte_weight {
@@ -66,9 +63,6 @@ impl Supervised {
     }
 
     /// Returns the weighted sum of the losses.
-    ///
-    /// # Errors
-    /// If memory runs out.
     pub fn weighted(&self, loss: &Loss) -> Result<Tensor> {
         let region = self.region.f_neg()?.f_add_scalar(1.0)?.f_mul_scalar(loss.region_weight)?;
         let sum = self.cross_entropy.f_mul_scalar(loss.cross_entropy_weight)?.f_add(&region)?;
@@ -87,9 +81,6 @@ fn mean_over_valid(x: &Tensor, valid: &Tensor) -> Result<Tensor> {
 
 /// Soft intersection over union of the valid pixels, averaged over frames. `masks`, `truth` and `valid` are
 /// (N, 1, H, W).
-///
-/// # Errors
-/// If the shapes differ.
 fn region_similarity(masks: &Tensor, truth: &Tensor, valid: &Tensor) -> Result<Tensor> {
     let sum = |x: &Tensor| x.f_mul(valid)?.f_sum_dim_intlist([1i64, 2, 3].as_slice(), false, None::<Kind>);
     let both = masks.f_mul(truth)?;

@@ -14,13 +14,11 @@ const STEP: &str = "step";
 /// One row of the curve.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Steps done.
     pub step: u64,
     /// One value per column, `None` if empty.
     pub values: Vec<Option<f64>>,
 }
 
-/// The file and its contents.
 #[derive(Debug)]
 pub struct Curve {
     path: PathBuf,
@@ -82,12 +80,10 @@ impl Curve {
         Ok(broken.is_none())
     }
 
-    /// The names of the columns after the first.
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// All rows in the order of steps.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
@@ -98,16 +94,12 @@ impl Curve {
         self.rows.iter().filter_map(move |row| Some((row.step, (*row.values.get(column?)?)?)))
     }
 
-    /// The last value of a column.
     pub fn last(&self, name: &str) -> Option<f64> {
         self.values(name).next_back().map(|(_, value)| value)
     }
 
     /// Writes the values of `step` to a new row, or to the last row if it has the same step. A new name becomes a
     /// new column, empty in earlier rows.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn put(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
         let mut rewrite = !self.path.exists();
         for (name, _) in values {

@@ -23,9 +23,6 @@ pub struct Events {
 impl Events {
     /// Creates a new file in `folder` for a run that starts after `step` steps. TensorBoard hides the events of
     /// earlier files after that step.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn create(folder: &Path, step: u64) -> Result<Self> {
         let seconds = now() as u64;
         let mut number = 0;
@@ -48,9 +45,6 @@ impl Events {
     }
 
     /// Writes scalars by name. TensorBoard groups them by the part of the name before a `/`.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
         let value = |(tag, value): &(String, f64)| Value {
             tag: tag.clone(),
@@ -59,10 +53,6 @@ impl Events {
         self.write(step, Payload::Summary(Summary { value: values.iter().map(value).collect() }))
     }
 
-    /// Writes an image.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn picture(&mut self, step: u64, tag: &str, picture: &RgbImage) -> Result<()> {
         let mut png = Cursor::new(Vec::new());
         picture

@@ -39,7 +39,6 @@ pub struct Recorder {
     pending: Vec<(String, Pending)>,
 }
 
-/// Value of one scalar in the next row.
 #[derive(Clone, Copy, Debug)]
 enum Pending {
     Mean { sum: f64, count: u64 },
@@ -58,9 +57,6 @@ impl Pending {
 impl Recorder {
     /// Opens the record in the folder `out` after `step` steps, 0 for a new run, and drops later rows. A row is
     /// written every `every` steps.
-    ///
-    /// # Errors
-    /// [`Error::Curve`] if the curve file is invalid; an error if the folder cannot be written.
     pub fn open(out: &Path, every: u64, step: u64) -> Result<Self> {
         std::fs::create_dir_all(out).map_err(|source| Error::write(out, source))?;
         let curve = Curve::open(&out.join(CURVE), step)?;
@@ -90,9 +86,6 @@ impl Recorder {
     }
 
     /// Ends a step, after which `done` steps are complete. Returns whether a row was due and written.
-    ///
-    /// # Errors
-    /// If the files cannot be written.
     pub fn end_step(&mut self, done: u64) -> Result<bool> {
         if !done.is_multiple_of(self.every) || self.pending.is_empty() {
             return Ok(false);
@@ -104,9 +97,6 @@ impl Recorder {
 
     /// Writes occasional scalars, such as validation scores, to the row of step `done` at once. Call it in the
     /// order of steps, after [`end_step`](Self::end_step).
-    ///
-    /// # Errors
-    /// If the files cannot be written.
     pub fn put(&mut self, done: u64, values: &[(&str, f64)]) -> Result<()> {
         let values: Vec<_> = values.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
         self.write(done, &values)
@@ -124,9 +114,6 @@ impl Recorder {
 
     /// Writes an image, such as that of [`window_panel`], for TensorBoard and as `NAME.png` in the run's folder,
     /// where it replaces the previous one.
-    ///
-    /// # Errors
-    /// If the files cannot be written.
     pub fn picture(&mut self, done: u64, name: &str, picture: &RgbImage) -> Result<()> {
         self.events.picture(done, name, picture)?;
         let path = self.out.join(format!("{}.png", name.replace(['/', '\\'], "-")));
@@ -134,9 +121,6 @@ impl Recorder {
     }
 
     /// Draws the curve to `curve.png`.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn draw(&self) -> Result<()> {
         match plot::draw(self.curve.columns(), self.curve.rows())? {
             Some(picture) => crate::report::save_png(&picture, &self.out.join(PLOT)),

@@ -14,9 +14,6 @@ use crate::{LabelMap, Result};
 ///
 /// `images` (K, 3, H, W) is RGB in [0, 1]; `truth` and `prediction` (K, 1, H, W) are in [0, 1]. The tensors may
 /// have any kind and device.
-///
-/// # Errors
-/// If the tensors have other shapes.
 pub fn window_panel(title: &str, images: &Tensor, truth: &Tensor, prediction: &Tensor) -> Result<RgbImage> {
     let _no_grad = tch::no_grad_guard();
     let mut sheet = ContactSheet::new(title);

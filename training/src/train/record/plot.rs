@@ -23,7 +23,6 @@ const TEXT_SIZE: u32 = 15;
 /// Number of values from which a series is drawn without markers.
 const MAX_MARKERS: usize = 60;
 
-/// One chart.
 pub struct Chart {
     /// Its title, the name of a group of scalars.
     pub group: String,
