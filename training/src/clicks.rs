@@ -5,6 +5,8 @@
 
 use gstfastganseg::torch::model::prompt::{Point, Rect};
 
+use crate::clips;
+
 /// Returns the click that corrects `mask` best, or `None` if it equals `truth`. Both have rows of `width` pixels.
 pub fn click(mask: &[bool], truth: &[bool], width: usize) -> Option<Point> {
     let errors = |missing: bool| -> Vec<bool> {
@@ -21,12 +23,8 @@ pub fn click(mask: &[bool], truth: &[bool], width: usize) -> Option<Point> {
 
 /// Returns the bounding box of a mask with rows of `width` pixels.
 pub fn bounds(mask: &[bool], width: usize) -> Option<Rect> {
-    let inside = || (0..mask.len()).filter(|&index| mask[index]);
-    let (left, right) = (inside().map(|at| at % width).min()?, inside().map(|at| at % width).max()?);
-    let (top, bottom) = (inside().next()? / width, inside().next_back()? / width);
-    let length = |from: usize, to: usize| (to + 1 - from) as f64;
-    let (x, y) = (left as f64, top as f64);
-    Some(Rect { x, y, width: length(left, right), height: length(top, bottom) })
+    let (x0, x1, y0, y1) = clips::bounds(mask, width, |&inside| inside)?;
+    Some(Rect { x: x0 as f64, y: y0 as f64, width: (x1 - x0) as f64, height: (y1 - y0) as f64 })
 }
 
 /// Squared distance of each position to the nearest one with `value` 0 along a line (Felzenszwalb and Huttenlocher,

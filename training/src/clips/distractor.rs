@@ -78,7 +78,7 @@ impl PassingObject {
 
     /// Renders it in a frame.
     pub fn layer(&self, frame: usize) -> Result<Layer> {
-        Layer::soft(&self.object, &self.colour, frame, self.size, 0.0)
+        Layer::new(&self.object, Some(&self.colour), frame, self.size, 0.0)
     }
 }
 

@@ -28,45 +28,35 @@ pub fn walk(frames: usize, amplitude: f64, random: &mut Random) -> Vec<Drift> {
     path
 }
 
-/// Returns the motion in pixels per frame, to the right and down. The reference, frame 0, is not continuous with
-/// the other frames, so it takes the velocity of frame 1.
-pub fn velocity(path: &[Drift], frame: usize, size: Size) -> (f64, f64) {
+/// Returns the motion in pixels, to the right and down, during an exposure of the share `shutter` of the frame interval. The
+/// reference, frame 0, is not continuous with the other frames, so it takes the velocity of frame 1.
+pub fn exposed_motion(path: &[Drift], frame: usize, size: Size, shutter: f64) -> (f64, f64) {
     let frame = frame.max(1);
     let (before, after) = (frame.saturating_sub(1).max(1), (frame + 1).min(path.len() - 1));
     let frames = after.saturating_sub(before).max(1) as f64;
     let speed = |axis: usize| (path[after][axis] - path[before][axis]) / frames;
-    (speed(0) * size.1 as f64, speed(1) * size.0 as f64)
+    (speed(0) * size.1 as f64 * shutter, speed(1) * size.0 as f64 * shutter)
 }
 
-/// One thin-plate spline per frame, whose control points follow random walks.
-#[derive(Debug)]
-pub struct Bends(Vec<Spline>);
-
-impl Bends {
-    /// Draws the splines, the first of which is the identity; `None` if this draw does not bend.
-    pub fn draw(frames: usize, settings: &Synthetic, random: &mut Random) -> Result<Option<Self>> {
-        if !random.chance(settings.thin_plate) || settings.bend == 0.0 {
-            return Ok(None);
-        }
-        let points: Vec<Point> = (0..9).map(|i| [f64::from(i % 3) - 1.0, f64::from(i / 3) - 1.0]).collect();
-        let step = 2.0 * settings.bend / (frames.max(2) as f64 - 1.0).sqrt();
-        let mut offset = vec![[0.0; 2]; points.len()];
-        let mut splines = Vec::with_capacity(frames);
-        while splines.len() < frames {
-            let displaced: Vec<Point> =
-                points.iter().zip(&offset).map(|([x, y], [dx, dy])| [x + dx, y + dy]).collect();
-            splines.push(Spline::through(&displaced, &points)?);
-            for value in offset.as_flattened_mut() {
-                *value = (*value + random.normal() * step).clamp(-MAX_BEND, MAX_BEND);
-            }
-        }
-        Ok(Some(Self(splines)))
+/// Draws one thin-plate spline per frame, whose control points follow random walks; `None` if this draw does not bend. A
+/// spline maps the displaced position of a point to its position in the still. The first one is the identity.
+pub fn draw_bends(frames: usize, settings: &Synthetic, random: &mut Random) -> Result<Option<Vec<Spline>>> {
+    if !random.chance(settings.thin_plate) || settings.bend == 0.0 {
+        return Ok(None);
     }
-
-    /// Returns the spline of a frame, which maps the displaced position of a point to its position in the still.
-    pub fn at(&self, frame: usize) -> &Spline {
-        &self.0[frame]
+    let points: Vec<Point> = (0..9).map(|i| [f64::from(i % 3) - 1.0, f64::from(i / 3) - 1.0]).collect();
+    let step = 2.0 * settings.bend / (frames.max(2) as f64 - 1.0).sqrt();
+    let mut offset = vec![[0.0; 2]; points.len()];
+    let mut splines = Vec::with_capacity(frames);
+    while splines.len() < frames {
+        let displaced: Vec<Point> =
+            points.iter().zip(&offset).map(|([x, y], [dx, dy])| [x + dx, y + dy]).collect();
+        splines.push(Spline::through(&displaced, &points)?);
+        for value in offset.as_flattened_mut() {
+            *value = (*value + random.normal() * step).clamp(-MAX_BEND, MAX_BEND);
+        }
     }
+    Ok(Some(splines))
 }
 
 #[cfg(test)]
@@ -79,21 +69,22 @@ mod tests {
     fn velocity_ignores_the_reference() {
         let at = |x: f64, y: f64| [x, y, 0.0, 0.0, 0.0];
         let path = [at(9.0, 9.0), at(0.0, 0.0), at(0.1, 0.0), at(0.3, 0.2)];
+        let motion = |frame: usize| exposed_motion(&path, frame, (100, 200), 1.0);
         let close = |(x, y): (f64, f64), (u, v): (f64, f64)| (x - u).abs() < 1e-9 && (y - v).abs() < 1e-9;
-        assert!(close(velocity(&path, 1, (100, 200)), (20.0, 0.0)));
-        assert!(close(velocity(&path, 2, (100, 200)), (30.0, 10.0)));
-        assert!(close(velocity(&path, 3, (100, 200)), (40.0, 20.0)));
-        assert!(close(velocity(&path, 0, (100, 200)), (20.0, 0.0)), "the reference takes the next velocity");
+        assert!(close(motion(1), (20.0, 0.0)));
+        assert!(close(motion(2), (30.0, 10.0)));
+        assert!(close(motion(3), (40.0, 20.0)));
+        assert!(close(motion(0), (20.0, 0.0)), "the reference takes the next velocity");
     }
 
     #[test]
     fn bends_start_at_the_identity_and_grow() {
         let settings = Synthetic { thin_plate: 1.0, ..Synthetic::default() };
-        let bends = Bends::draw(5, &settings, &mut Random::new(3, 4)).unwrap().unwrap();
+        let bends = draw_bends(5, &settings, &mut Random::new(3, 4)).unwrap().unwrap();
         let places = Tensor::from_slice(&[0.3f64, -0.2, 0.7, 0.7]).reshape([2, 2]);
         let offset =
-            |frame: usize| (bends.at(frame).map(&places).unwrap() - &places).abs().max().double_value(&[]);
+            |frame: usize| (bends[frame].map(&places).unwrap() - &places).abs().max().double_value(&[]);
         assert!(offset(0) < 1e-9 && offset(4) > 0.01, "{} {}", offset(0), offset(4));
-        assert!(Bends::draw(5, &Synthetic::default(), &mut Random::new(3, 4)).unwrap().is_none());
+        assert!(draw_bends(5, &Synthetic::default(), &mut Random::new(3, 4)).unwrap().is_none());
     }
 }

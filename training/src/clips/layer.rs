@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use super::Size;
 use super::colour::Colour;
+use super::drift::exposed_motion;
 use super::geometry::blur;
 use super::motion_blur::motion_blur;
 use super::moving_object::MovingObject;
@@ -25,38 +26,22 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Renders the object with its mask as alpha. `shutter` is the exposure time as a fraction of the frame
-    /// interval.
-    pub fn sharp(object: &MovingObject, frame: usize, size: Size, shutter: f64) -> Result<Self> {
-        let (picture, mask) = object.at(frame, size)?;
-        Self::with_motion_blur(&picture, &mask, &mask, object, frame, size, shutter)
-    }
-
-    /// Renders the object with a soft edge and changed colours.
-    pub fn soft(
+    /// Renders the object with its own colours and its mask as alpha, or with changed colours and a soft edge. `shutter` is the
+    /// exposure time as a fraction of the frame interval.
+    pub fn new(
         object: &MovingObject,
-        colour: &Colour,
+        colour: Option<&Colour>,
         frame: usize,
         size: Size,
         shutter: f64,
     ) -> Result<Self> {
         let (picture, mask) = object.at(frame, size)?;
-        let alpha = blur(&mask, SOFT_EDGE)?;
-        Self::with_motion_blur(&colour.apply(&picture)?, &alpha, &mask, object, frame, size, shutter)
-    }
-
-    fn with_motion_blur(
-        picture: &Tensor,
-        alpha: &Tensor,
-        mask: &Tensor,
-        object: &MovingObject,
-        frame: usize,
-        size: Size,
-        shutter: f64,
-    ) -> Result<Self> {
-        let velocity = object.velocity(frame, size);
-        let motion = (velocity.0 * shutter, velocity.1 * shutter);
-        let layers = motion_blur(&Tensor::f_cat(&[&picture.f_mul(alpha)?, alpha, mask], 1)?, motion)?;
+        let (picture, alpha) = match colour {
+            Some(colour) => (colour.apply(&picture)?, blur(&mask, SOFT_EDGE)?),
+            None => (picture, mask.shallow_clone()),
+        };
+        let motion = exposed_motion(&object.drift, frame, size, shutter);
+        let layers = motion_blur(&Tensor::f_cat(&[&picture.f_mul(&alpha)?, &alpha, &mask], 1)?, motion)?;
         let part = |from: i64, planes: i64| layers.f_narrow(1, from, planes);
         Ok(Self { picture: part(0, 3)?, alpha: part(3, 1)?, mask: part(4, 1)? })
     }

@@ -31,6 +31,7 @@ mod window;
 
 pub use loader::{Batch, Loader, Mix};
 pub(crate) use open::Sources;
+pub(crate) use picture::bounds;
 pub use preview::preview;
 pub(crate) use random::Random;
 pub use settings::{

@@ -5,11 +5,12 @@
 use tch::Tensor;
 
 use super::Size;
-use super::drift::{Bends, Drift, velocity};
+use super::drift::{Drift, draw_bends};
 use super::geometry::{Grid, Placement, Wave};
 use super::picture::Still;
 use super::random::Random;
 use super::settings::{Border, Synthetic};
+use super::spline::Spline;
 use crate::Result;
 
 /// Minimum area of an object's bounding box, pixels.
@@ -27,9 +28,9 @@ pub struct MovingObject {
     layers: Tensor,
     base: Placement,
     jump: (f64, f64),
-    drift: Vec<Drift>,
+    pub drift: Vec<Drift>,
     wave: Option<Wave>,
-    bends: Option<Bends>,
+    bends: Option<Vec<Spline>>,
 }
 
 /// Initial size and position of an object.
@@ -69,7 +70,7 @@ impl MovingObject {
             ..Placement::scaled(entrance.share * fit)
         };
         let wave = wave(size, settings, random);
-        let bends = Bends::draw(drift.len(), settings, random)?;
+        let bends = draw_bends(drift.len(), settings, random)?;
         Ok(Some(Self {
             layers: Tensor::f_cat(&[picture, mask], 1)?,
             base,
@@ -98,15 +99,10 @@ impl MovingObject {
         let extent = (self.layers.size()[2], self.layers.size()[3]);
         let mut grid = Grid::new(extent, size, &placement, wave.as_ref())?;
         if let Some(bends) = &self.bends {
-            grid = grid.bent(bends.at(frame))?;
+            grid = grid.bent(&bends[frame])?;
         }
         let layers = grid.sample(&self.layers, Border::Black)?;
         Ok((layers.f_narrow(1, 0, 3)?, layers.f_narrow(1, 3, 1)?))
-    }
-
-    /// Returns the motion in pixels per frame, to the right and down.
-    pub fn velocity(&self, frame: usize, size: Size) -> (f64, f64) {
-        velocity(&self.drift, frame, size)
     }
 }
 

@@ -113,7 +113,7 @@ impl Still {
 
     /// Returns the object's bounding box (x0, x1, y0, y1): columns `x0..x1` and rows `y0..y1`.
     pub fn bounds(&self) -> Option<(i64, i64, i64, i64)> {
-        bounds(self.mask.as_ref()?, self.width as usize)
+        bounds(self.mask.as_ref()?, self.width as usize, |&value| value > 127)
     }
 
     /// Returns the object's centroid (x, y) as fractions of the width and height.
@@ -130,7 +130,7 @@ impl Still {
 }
 
 /// Returns `size` reduced to fit `limit`, with the same aspect ratio.
-fn shrunk(size: Size, limit: Size) -> Size {
+pub fn shrunk(size: Size, limit: Size) -> Size {
     let scale = (limit.0 as f64 / size.0 as f64).min(limit.1 as f64 / size.1 as f64).min(1.0);
     let side = |side: i64| ((side as f64 * scale).round() as i64).max(1);
     (side(size.0), side(size.1))
@@ -145,13 +145,17 @@ fn shrink(x: &Tensor, to: Size) -> Result<Arc<[u8]>> {
     Ok(Vec::<u8>::try_from(&x.f_contiguous()?.f_reshape([-1])?)?.into())
 }
 
-/// Returns the bounding box (x0, x1, y0, y1) of the values above one half.
-fn bounds(mask: &[u8], width: usize) -> Option<(i64, i64, i64, i64)> {
-    let set = |row: &[u8]| row.iter().any(|&value| value > 127);
-    let rows: Vec<&[u8]> = mask.chunks(width).collect();
+/// Returns the bounding box (x0, x1, y0, y1) of the values that are `inside`.
+pub(crate) fn bounds<T>(
+    mask: &[T],
+    width: usize,
+    inside: impl Fn(&T) -> bool,
+) -> Option<(i64, i64, i64, i64)> {
+    let set = |row: &[T]| row.iter().any(&inside);
+    let rows: Vec<&[T]> = mask.chunks(width).collect();
     let y0 = rows.iter().position(|row| set(row))?;
     let y1 = rows.iter().rposition(|row| set(row))? + 1;
-    let column = |x: usize| rows[y0..y1].iter().any(|row| row[x] > 127);
+    let column = |x: usize| rows[y0..y1].iter().any(|row| inside(&row[x]));
     let x0 = (0..width).find(|&x| column(x))?;
     let x1 = (0..width).rev().find(|&x| column(x))? + 1;
     Some((x0 as i64, x1 as i64, y0 as i64, y1 as i64))

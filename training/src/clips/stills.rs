@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::Size;
 use super::broken::Broken;
-use super::picture::{Picture, Still};
+use super::picture::{Picture, Still, shrunk};
 use super::random::Random;
 use super::settings::Source;
 use crate::dataset::{PICTURE_EXTENSIONS, check_size, has_extension, read_picture};
@@ -109,23 +109,18 @@ fn object(picture: &RgbImage, mut labels: LabelMap, limit: Size) -> Result<Optio
 }
 
 fn regions(picture: RgbImage, labels: LabelMap, limit: Size) -> Result<Option<Regions>> {
-    let (picture, labels) = shrunk(picture, labels, limit);
+    let (width, height) = picture.dimensions();
+    let to = shrunk((height.into(), width.into()), limit);
+    let labels = labels.resized(to.1 as usize, to.0 as usize);
+    let picture = match to == (height.into(), width.into()) {
+        true => picture,
+        false => imageops::resize(&picture, to.1 as u32, to.0 as u32, FilterType::Triangle),
+    };
     let counts = labels.counts();
     let pixels = labels.ids().len() as f64;
     let fit: Vec<u8> =
         (1..=255u8).filter(|&id| REGION.contains(&(counts[usize::from(id)] as f64 / pixels))).collect();
     Ok((!fit.is_empty()).then_some(Regions { picture, labels, fit }))
-}
-
-fn shrunk(picture: RgbImage, labels: LabelMap, limit: Size) -> (RgbImage, LabelMap) {
-    let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
-    let scale = (limit.0 as f64 / height).min(limit.1 as f64 / width);
-    if scale >= 1.0 {
-        return (picture, labels);
-    }
-    let [width, height] = [width, height].map(|side| ((side * scale).round() as u32).max(1));
-    let picture = imageops::resize(&picture, width, height, FilterType::Triangle);
-    (picture, labels.resized(width as usize, height as usize))
 }
 
 /// Returns the file name of a picture's mask: `a.b.png` for `a.b.jpg`.

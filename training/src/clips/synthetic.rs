@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use super::colour::Colour;
 use super::distractor::add_distractor;
-use super::drift::{Bends, Drift, velocity, walk};
+use super::drift::{Drift, draw_bends, exposed_motion, walk};
 use super::geometry::{Grid, Placement, blur};
 use super::layer::Layer;
 use super::lighting::Lighting;
@@ -17,6 +17,7 @@ use super::multi_object::add_object;
 use super::picture::Still;
 use super::random::Random;
 use super::settings::{Border, Synthetic};
+use super::spline::Spline;
 use super::stills::Stills;
 use super::weighted::Weighted;
 use super::window::VideoClips;
@@ -152,7 +153,7 @@ impl SyntheticClips {
             background,
             cover: cover * random.uniform(1.05, 1.5),
             drift,
-            bends: Bends::draw(frames, settings, random)?,
+            bends: draw_bends(frames, settings, random)?,
             colour,
             scene_colour: if same_colour { colour } else { Colour::draw(settings.colour, random) },
             soft_truth: settings.soft_truth,
@@ -188,7 +189,7 @@ struct Scene {
     /// Output pixels per pixel of the background.
     cover: f64,
     drift: Vec<Drift>,
-    bends: Option<Bends>,
+    bends: Option<Vec<Spline>>,
     colour: Colour,
     scene_colour: Colour,
     /// Exposure time as a fraction of the frame interval.
@@ -202,14 +203,14 @@ impl Scene {
         let mut image = self.backdrop(frame, size)?;
         let second = match &self.second {
             Some(object) if frame > 0 || !self.late_distractor => {
-                Some(Layer::sharp(object, frame, size, self.shutter)?)
+                Some(Layer::new(object, None, frame, size, self.shutter)?)
             }
             _ => None,
         };
         if let (false, Some(layer)) = (self.in_front, &second) {
             image = layer.over(&image)?;
         }
-        let layer = Layer::soft(&self.object, &self.colour, frame, size, self.shutter)?;
+        let layer = Layer::new(&self.object, Some(&self.colour), frame, size, self.shutter)?;
         image = layer.over(&self.scene_colour.apply(&image)?)?;
         let mut mask = if self.soft_truth { layer.alpha } else { layer.mask };
         if let (true, Some(layer)) = (self.in_front, &second) {
@@ -226,14 +227,9 @@ impl Scene {
         let extent = (self.background.size()[2], self.background.size()[3]);
         let mut grid = Grid::new(extent, size, &placement, None)?;
         if let Some(bends) = &self.bends {
-            grid = grid.bent(bends.at(frame))?;
+            grid = grid.bent(&bends[frame])?;
         }
         let image = grid.sample(&self.background, Border::Reflect)?;
-        motion_blur(&image, self.exposed_motion(velocity(&self.drift, frame, size)))
-    }
-
-    /// Returns the motion during the exposure.
-    fn exposed_motion(&self, velocity: (f64, f64)) -> (f64, f64) {
-        (velocity.0 * self.shutter, velocity.1 * self.shutter)
+        motion_blur(&image, exposed_motion(&self.drift, frame, size, self.shutter))
     }
 }
