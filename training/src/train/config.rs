@@ -9,12 +9,11 @@ use gstfastganseg::device::DeviceChoice;
 use gstfastganseg::torch::model::Config;
 use serde::{Deserialize, Serialize};
 
-use super::adam::{Betas, Rates};
+use super::adam::{Betas, Rates, Schedule};
 use super::critics::CriticSettings;
 use super::distillation::Distillation;
 use super::objective::Loss;
 use super::refinement::Refinement;
-use super::schedule::Schedule;
 use super::validate::Validation;
 use crate::check::{Checked, MAX_THREADS, at_least_one, count, must, not_negative, positive};
 use crate::clips::Data;

@@ -13,7 +13,7 @@ use gstfastganseg::tracker::Options;
 use indicatif::{ProgressBar, ProgressStyle};
 use tch::{Device, Kind, Tensor, nn};
 
-use super::adam::Adam;
+use super::adam::{Adam, Schedule};
 use super::checkpoint::{self, CHECKPOINT, CONFIG, NetworkState, explain_divergence};
 use super::config::TrainConfig;
 use super::critics::Critics;
@@ -21,9 +21,7 @@ use super::distillation::Teacher;
 use super::interrupt::Interrupt;
 use super::network::Network;
 use super::record::{Recorder, window_panel};
-use super::remedy::explain_out_of_memory;
 use super::resume;
-use super::schedule::Schedule;
 use super::step::{StepLosses, Trainer};
 use super::validate::{BEST, Validator};
 use super::window::UnrollOptions;
@@ -33,6 +31,8 @@ use crate::{Error, Result, files};
 
 /// Metadata key of the configuration of the run, TOML.
 pub const CONFIGURATION: &str = "training_config";
+/// Messages of libtorch's allocators when memory runs out, on CUDA and on the CPU.
+const OUT_OF_MEMORY: [&str; 3] = ["out of memory", "can't allocate memory", "not enough memory"];
 /// File name of the latest weights.
 pub const MODEL: &str = "model.safetensors";
 
@@ -485,4 +485,43 @@ fn preview(batches: &[Batch], losses: &StepLosses) -> Result<Option<[Tensor; 3]>
     let frames = masks.size()[0];
     let first = |x: &Tensor| x.f_narrow(0, 2, frames)?.f_select(1, 0);
     Ok(Some([first(&batch.images)?, first(&batch.masks)?, masks.f_select(1, 0)?]))
+}
+
+/// Converts an out-of-memory error at `step` to [`Error::OutOfMemory`], which names the settings to lower. Returns
+/// other errors unchanged.
+fn explain_out_of_memory(error: Error, step: u64) -> Error {
+    let text = match &error {
+        Error::Torch(inner) => inner.to_string(),
+        Error::Core(gstfastganseg::Error::Torch(message)) => message.clone(),
+        _ => return error,
+    };
+    match text.lines().find(|line| OUT_OF_MEMORY.iter().any(|words| line.contains(words))) {
+        Some(line) => Error::OutOfMemory { step, reason: line.trim().to_owned() },
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, TchError, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn out_of_memory_errors_name_the_settings_to_lower() {
+        let error = Tensor::f_empty([1 << 50], (Kind::Float, Device::Cpu)).unwrap_err();
+        let message = explain_out_of_memory(error.into(), 7).to_string();
+        for words in ["step 7", "allocate", "data.batch", "data.size", "critics.shape.max_channels"] {
+            assert!(message.contains(words), "{message}");
+        }
+        let cuda = TchError::Torch("CUDA out of memory. Tried to allocate 2.00 GiB.\nat ...".into());
+        let message = explain_out_of_memory(gstfastganseg::Error::from(cuda).into(), 3).to_string();
+        assert!(message.contains("2.00 GiB") && !message.contains("at ..."), "{message}");
+    }
+
+    #[test]
+    fn other_errors_are_unchanged() {
+        let error = Tensor::f_zeros([2], (Kind::Float, Device::Cpu)).unwrap().f_reshape([3]).unwrap_err();
+        assert!(matches!(explain_out_of_memory(error.into(), 0), Error::Torch(_)));
+    }
 }
