@@ -2,6 +2,8 @@
 
 //! Checks of configuration values.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 /// Maximum number of threads.
 pub(crate) const MAX_THREADS: u64 = 1024;
 
@@ -49,4 +51,17 @@ pub(crate) fn interval(key: &str, interval: [f64; 2], range: [f64; 2]) -> Checke
     let [from, to] = interval;
     let holds = from <= to && low <= from && to <= high;
     must(holds, &format!("{key}: must be a lower and an upper bound, from {low} to {high}"))
+}
+
+/// Returns the keys whose values differ, with both values as text.
+pub(crate) fn differing<'a, Value: PartialEq + ToString>(
+    old: &'a BTreeMap<String, Value>,
+    new: &'a BTreeMap<String, Value>,
+) -> impl Iterator<Item = (&'a String, [String; 2])> {
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let values = |key: &String| [old.get(key), new.get(key)];
+    keys.into_iter()
+        .map(move |key| (key, values(key)))
+        .filter(|(_, [old, new])| old != new)
+        .map(|(key, values)| (key, values.map(|value| value.map_or("not set".to_owned(), Value::to_string))))
 }

@@ -4,6 +4,9 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
+use crate::check::Checked;
 use crate::{Error, Result};
 
 /// The key that names the base file.
@@ -11,14 +14,30 @@ const EXTENDS: &str = "extends";
 /// Maximum number of files in a chain of `extends`.
 const MAX_FILES: usize = 16;
 
-/// Reads a file. With `extends = "base.toml"` it overrides values of that file, whose path is relative to its own.
-pub fn read(path: &Path) -> Result<toml::Table> {
-    read_chain(path, MAX_FILES)
+/// Reads a configuration and applies overrides of the form `a.b=value`, whose values are in TOML syntax or strings without
+/// quotes. With `extends = "base.toml"`, a file overrides values of that file, whose path is relative to its own. `prepare` gets
+/// the table before it is converted, `check` the result.
+///
+/// # Errors
+/// If a file cannot be read, keys are unknown or missing, or a check fails; the message names the file.
+pub fn open<Config: DeserializeOwned>(
+    path: &Path,
+    overrides: &[String],
+    prepare: impl FnOnce(&mut toml::Table) -> Checked,
+    check: impl FnOnce(&Config) -> Checked,
+) -> Result<Config> {
+    let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
+    let mut table = read_chain(path, MAX_FILES)?;
+    overrides.iter().try_for_each(|item| set(&mut table, item)).map_err(refuse)?;
+    prepare(&mut table).map_err(refuse)?;
+    let config = table.try_into().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
+    check(&config).map_err(refuse)?;
+    Ok(config)
 }
 
-/// Applies overrides of the form `a.b=value`. The values are in TOML syntax or strings without quotes.
-pub fn set_all(table: &mut toml::Table, overrides: &[String]) -> Result<(), String> {
-    overrides.iter().try_for_each(|item| set(table, item))
+/// Returns the error of a configuration that has no form in TOML, which does not occur in practice.
+pub fn no_toml(error: toml::ser::Error) -> Error {
+    Error::Config { path: "(effective configuration)".into(), reason: error.to_string() }
 }
 
 /// Reads a file and its chain of base files, at most `files` in total.
@@ -50,7 +69,7 @@ fn extend(table: &mut toml::Table, changes: toml::Table) {
     }
 }
 
-fn set(table: &mut toml::Table, item: &str) -> Result<(), String> {
+fn set(table: &mut toml::Table, item: &str) -> Checked {
     let (key, value) =
         item.split_once('=').ok_or_else(|| format!("{item:?} is not of the form key=value"))?;
     let value = format!("value = {value}")

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::shim::LIBTORCH;
+use crate::check::differing;
 
 /// What must be equal on all ranks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,16 +44,8 @@ impl Hello {
                 self.build, self.libtorch, first.build, first.libtorch
             ));
         }
-        let show = |value: Option<&String>| value.map_or("not set".to_owned(), String::clone);
-        let keys: std::collections::BTreeSet<&String> =
-            self.settings.keys().chain(first.settings.keys()).collect();
-        let differing: Vec<String> = keys
-            .into_iter()
-            .filter(|key| self.settings.get(*key) != first.settings.get(*key))
-            .map(|key| {
-                let (here, there) = (show(self.settings.get(key)), show(first.settings.get(key)));
-                format!("{key} ({here}, rank 0 {there})")
-            })
+        let differing: Vec<String> = differing(&self.settings, &first.settings)
+            .map(|(key, [here, there])| format!("{key} ({here}, rank 0 {there})"))
             .collect();
         match differing.is_empty() {
             true => Ok(()),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::{Checked, MAX_THREADS, at_least_one, count, must, not_negative, positive, share};
 use crate::clips::Source;
 use crate::train::Optimiser;
-use crate::{Error, Result, config_file};
+use crate::{Result, config_file};
 
 /// Configuration of a training run of the prompt network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,12 +59,7 @@ impl PromptConfig {
     /// # Errors
     /// If a file cannot be read, keys are unknown or missing, or values are out of range. The message names the file.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
-        let mut table = config_file::read(path)?;
-        config_file::set_all(&mut table, overrides).map_err(refuse)?;
-        let config: Self = table.try_into().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
-        config.check().map_err(refuse)?;
-        Ok(config)
+        config_file::open(path, overrides, |_| Ok(()), Self::check)
     }
 
     fn check(&self) -> Checked {

@@ -22,7 +22,7 @@ use crate::clips::{Random, Reading, Sources, TRIES};
 use crate::train::{
     Adam, CHECKPOINT, CONFIG, Interrupt, NetworkState, Recorder, explain_divergence, load, resume, save,
 };
-use crate::{Error, Result, files};
+use crate::{Error, Result, config_file, files};
 
 /// Size of the cache of decoded frames in MiB.
 const CACHE: u64 = 1024;
@@ -119,8 +119,7 @@ impl<'a> Session<'a> {
         let adam = Adam::new(store.variables(), config.optimiser.rates())?;
         let mut session = Self { config, network, constant, store, adam, done: 0, _lock: lock };
         let (checkpoint, file) = (out.join(CHECKPOINT), out.join(CONFIG));
-        let text = toml::to_string(config)
-            .map_err(|error| Error::Config { path: file.clone(), reason: error.to_string() })?;
+        let text = toml::to_string(config).map_err(config_file::no_toml)?;
         if checkpoint.exists() {
             let may_change = |key: &str, _: &PromptConfig, _: &PromptConfig| MAY_CHANGE.contains(&key);
             resume::check_values(config, out, may_change, &MAY_CHANGE.join(", "))?;

@@ -16,7 +16,6 @@ use super::record::CURVE;
 use super::record::curve::Curve;
 use super::record::plot::{Chart, draw_chart};
 use super::session::run;
-use super::validate::FinalScores;
 use crate::distributed::Ranks;
 use crate::report::canvas::{FONT, INK, paint};
 use crate::{Error, Result, report};
@@ -65,7 +64,8 @@ impl Variant {
 #[derive(Clone, Debug)]
 struct Row {
     name: &'static str,
-    scores: FinalScores,
+    /// J, F and J&F, 0 to 1.
+    scores: [f64; 3],
     /// J&F by step, per cent.
     curve: Vec<(f64, f64)>,
 }
@@ -149,9 +149,7 @@ impl Ablation {
     fn cells(&self) -> Vec<[String; 5]> {
         let mut cells = vec![["loss", "J", "F", "J&F", "paper's J&F"].map(str::to_owned)];
         for row in &self.rows {
-            let FinalScores { region, contour, both } = row.scores;
-            let [region, contour, both] =
-                [region, contour, both].map(|score| format!("{:.1}", 100.0 * score));
+            let [region, contour, both] = row.scores.map(|score| format!("{:.1}", 100.0 * score));
             let paper = if row.name == FULL { format!("{PAPER:.1}") } else { "-".to_owned() };
             cells.push([row.name.to_owned(), region, contour, both, paper]);
         }
@@ -176,8 +174,7 @@ impl Ablation {
     fn rows(&self) -> Vec<[String; 6]> {
         let mut rows = vec![["loss", "steps", "seed", "J", "F", "J&F"].map(str::to_owned)];
         for Row { name, scores, .. } in &self.rows {
-            let FinalScores { region, contour, both } = scores;
-            let [region, contour, both] = [region, contour, both].map(|score| format!("{score:.5}"));
+            let [region, contour, both] = scores.map(|score| format!("{score:.5}"));
             let (steps, seed) = (self.steps.to_string(), self.seed.to_string());
             rows.push([(*name).to_owned(), steps, seed, region, contour, both]);
         }
@@ -206,16 +203,12 @@ impl Ablation {
 fn row(name: &'static str, path: &Path, end: u64) -> Result<Row> {
     let curve = Curve::open(path, u64::MAX)?;
     let at_end = |name: &str| curve.values(name).find(|(step, _)| *step == end).map(|(_, score)| score);
-    let scores = || {
-        let [region, contour, both] = ["score/J", "score/F", "score/J&F"].map(at_end);
-        Some(FinalScores { region: region?, contour: contour?, both: both? })
+    let [Some(region), Some(contour), Some(both)] = ["score/J", "score/F", "score/J&F"].map(at_end) else {
+        let reason = format!("the finished run has no scores at step {end}");
+        return Err(Error::Curve { path: path.to_owned(), reason });
     };
-    let scores = scores().ok_or_else(|| Error::Curve {
-        path: path.to_owned(),
-        reason: format!("the finished run has no scores at step {end}"),
-    })?;
     let percent = |(step, score): (u64, f64)| (step as f64, 100.0 * score);
-    Ok(Row { name, scores, curve: curve.values("score/J&F").map(percent).collect() })
+    Ok(Row { name, scores: [region, contour, both], curve: curve.values("score/J&F").map(percent).collect() })
 }
 
 #[cfg(test)]
@@ -227,8 +220,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(CURVE);
         std::fs::write(&path, "step,score/J,score/F,score/J&F\n2,0.2,0.4,0.3\n4,0.6,0.8,0.7\n").unwrap();
-        let FinalScores { region, contour, both } = row("CE", &path, 2).unwrap().scores;
-        assert_eq!([region, contour, both], [0.2, 0.4, 0.3]);
+        assert_eq!(row("CE", &path, 2).unwrap().scores, [0.2, 0.4, 0.3]);
         let error = row("CE", &path, 3).unwrap_err().to_string();
         assert!(error.contains("curve.csv") && error.contains("no scores at step 3"), "{error}");
     }

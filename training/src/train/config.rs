@@ -17,7 +17,7 @@ use super::refinement::Refinement;
 use super::validate::Validation;
 use crate::check::{Checked, MAX_THREADS, at_least_one, count, must, not_negative, positive};
 use crate::clips::Data;
-use crate::{Error, Result, config_file};
+use crate::{Result, config_file};
 
 /// Section, old name and new name of renamed keys.
 const RENAMED_KEYS: [(&str, &str, &str); 2] =
@@ -157,20 +157,17 @@ impl TrainConfig {
     /// If a file cannot be read, keys are unknown or missing, or values are out of range. The message names the
     /// file.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
-        let mut table = config_file::read(path)?;
         let is_set =
             |key: &str| overrides.iter().any(|item| item.split('=').next().map(str::trim) == Some(key));
-        for [length, other] in [["steps", "epochs"], ["epochs", "steps"]] {
-            if is_set(length) {
-                table.remove(other);
+        let prepare = |table: &mut toml::Table| {
+            for [length, other] in [["steps", "epochs"], ["epochs", "steps"]] {
+                if is_set(length) {
+                    table.remove(other);
+                }
             }
-        }
-        config_file::set_all(&mut table, overrides).map_err(refuse)?;
-        refuse_old_keys(&table).map_err(refuse)?;
-        let config: Self = table.try_into().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
-        config.check().map_err(refuse)?;
-        Ok(config)
+            refuse_old_keys(table)
+        };
+        config_file::open(path, overrides, prepare, Self::check)
     }
 
     /// The length of the run in regressor steps. `clips` is the number of clips of an epoch.
@@ -194,10 +191,7 @@ impl TrainConfig {
     /// # Errors
     /// If a value has no form in TOML, which does not occur in practice.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|error| Error::Config {
-            path: "(effective configuration)".into(),
-            reason: error.to_string(),
-        })
+        toml::to_string(self).map_err(config_file::no_toml)
     }
 
     fn check(&self) -> Checked {
@@ -244,7 +238,7 @@ impl TrainConfig {
 }
 
 /// Refuses renamed keys. The message contains the new name.
-fn refuse_old_keys(table: &toml::Table) -> std::result::Result<(), String> {
+fn refuse_old_keys(table: &toml::Table) -> Checked {
     for (section, old, new) in RENAMED_KEYS {
         let mut inner = Some(table);
         for part in section.split('.') {

@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 
 use super::checkpoint::{CHECKPOINT, CONFIG};
 use super::config::TrainConfig;
-use crate::{Error, Result};
+use crate::check::differing;
+use crate::{Error, Result, config_file};
 
 /// Keys that may change when a run is resumed. They affect neither clips nor networks, but speed, device, reports
 /// and the end of the run; or they are the remedies against divergence.
@@ -45,10 +46,7 @@ const MAY_DIFFER: [&str; 5] = ["critics.device", "data.cache", "device", "loader
 /// # Errors
 /// [`Error::Config`] if a value has no form in TOML, which does not occur in practice.
 pub fn shared_settings(config: &TrainConfig) -> Result<BTreeMap<String, String>> {
-    let table = toml::Table::try_from(config).map_err(|error| Error::Config {
-        path: "(effective configuration)".into(),
-        reason: error.to_string(),
-    })?;
+    let table = toml::Table::try_from(config).map_err(config_file::no_toml)?;
     let shared = values(table).into_iter().filter(|(key, _)| !MAY_DIFFER.contains(&key.as_str()));
     Ok(shared.map(|(key, value)| (key, value.to_string())).collect())
 }
@@ -133,14 +131,8 @@ pub fn differences<Config: Serialize>(
     may_change: impl Fn(&str, &Config, &Config) -> bool,
 ) -> Result<Vec<String>, toml::ser::Error> {
     let [old, new] = [values(toml::Table::try_from(before)?), values(toml::Table::try_from(now)?)];
-    let all: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let show =
-        |value: Option<&toml::Value>| value.map_or_else(|| "not set".to_owned(), toml::Value::to_string);
-    let differing = all.into_iter().filter(|key| old.get(*key) != new.get(*key));
-    Ok(differing
-        .filter(|key| !may_change(key, before, now))
-        .map(|key| format!("{key} ({owner} {}, now {})", show(old.get(key)), show(new.get(key))))
-        .collect())
+    let differing = differing(&old, &new).filter(|(key, _)| !may_change(key, before, now));
+    Ok(differing.map(|(key, [before, now])| format!("{key} ({owner} {before}, now {now})")).collect())
 }
 
 /// All values of a configuration by their keys, such as `data.window`.

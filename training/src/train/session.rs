@@ -368,7 +368,7 @@ impl Session {
         let score = 100.0 * validated.scores.summary().region_and_contour();
         let best = if validated.is_best { " (best so far)" } else { "" };
         self.bar.suspend(|| eprintln!("step {done}: J&F {score:.1}{best}"));
-        self.scored = Some((done, validated.metadata()));
+        self.scored = Some((done, validated.metadata));
         if self.saved != done {
             return Ok(());
         }

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use gstfastganseg::torch::model::Config;
 use gstfastganseg::torch::model::weights::{self, Weights};
@@ -17,7 +16,7 @@ use crate::check::{Checked, at_least_one, must};
 use crate::dataset::{Dataset, Selection, Sequence};
 use crate::distributed::Ranks;
 use crate::eval::{EvalOptions, check, evaluate};
-use crate::score::Scores;
+use crate::score::{Scores, SequenceScore};
 use crate::{Error, Result};
 
 /// File name of the best weights, in the run's folder.
@@ -30,17 +29,6 @@ pub const BY_SEQUENCE: &str = "validation_by_sequence";
 pub const SET: &str = "validation_set";
 /// Metadata key of the frame step, present if it is above 1.
 pub const FRAME_STEP: &str = "validation_frame_step";
-
-/// Scores of a validation, 0 to 1.
-#[derive(Clone, Copy, Debug)]
-pub struct FinalScores {
-    /// Region similarity J.
-    pub region: f64,
-    /// Contour accuracy F.
-    pub contour: f64,
-    /// J&F.
-    pub both: f64,
-}
 
 /// Validation settings, `[validation]` in a training configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,12 +78,8 @@ pub struct Validated {
     pub scores: Scores,
     /// Whether J&F is the highest so far, so that these weights were saved as [`BEST`].
     pub is_best: bool,
-    /// [`Validation::frame_step`].
-    pub frame_step: usize,
-    /// Value of [`SET`].
-    pub set: String,
-    /// The duration of the validation.
-    pub time: Duration,
+    /// The scores as metadata of a weights file, with the means of every sequence.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl Validated {
@@ -107,31 +91,6 @@ impl Validated {
             ("score/F", summary.contour.mean),
             ("score/J&F", summary.region_and_contour()),
         ]
-    }
-
-    /// The scores as metadata of a weights file, with the means of every sequence.
-    pub fn metadata(&self) -> BTreeMap<String, String> {
-        let summary = self.scores.summary();
-        let by_sequence: BTreeMap<&str, [f64; 2]> = self
-            .scores
-            .sequences
-            .iter()
-            .map(|sequence| {
-                let summary = sequence.summary();
-                (sequence.name.as_str(), [round(summary.region.mean), round(summary.contour.mean)])
-            })
-            .collect();
-        let mut metadata = BTreeMap::from([
-            (SCORE.to_owned(), summary.region_and_contour().to_string()),
-            ("validation_j".to_owned(), summary.region.mean.to_string()),
-            ("validation_f".to_owned(), summary.contour.mean.to_string()),
-            (BY_SEQUENCE.to_owned(), serde_json::to_string(&by_sequence).unwrap_or_default()),
-            (SET.to_owned(), self.set.clone()),
-        ]);
-        if self.frame_step > 1 {
-            metadata.insert(FRAME_STEP.to_owned(), self.frame_step.to_string());
-        }
-        metadata
     }
 }
 
@@ -212,19 +171,16 @@ impl Validator {
         done: u64,
         ranks: &Ranks,
     ) -> Result<Validated> {
-        let begun = Instant::now();
         let weights = Weights::of_store(store, config, metadata, Kind::Half)?;
         let mut tracker = Tracker::from_weights(&weights, &self.options)?;
-        let evaluation =
-            evaluate(&mut tracker, &self.dataset, &EvalOptions::default(), &ProgressBar::hidden(), ranks)?;
-        let score = evaluation.scores.summary().region_and_contour();
+        let options = EvalOptions::default();
+        let scores = evaluate(&mut tracker, &self.dataset, &options, &ProgressBar::hidden(), ranks)?.scores;
+        let score = scores.summary().region_and_contour();
         let is_best = self.best.is_none_or(|best| score > best);
-        let frame_step = self.settings.frame_step;
-        let (scores, set) = (evaluation.scores, self.set.clone());
-        let validated = Validated { scores, is_best, frame_step, set, time: begun.elapsed() };
+        let score_metadata = metadata_of(&scores, &self.set, self.settings.frame_step);
         if is_best {
             let mut metadata = metadata.clone();
-            metadata.extend(validated.metadata());
+            metadata.extend(score_metadata.clone());
             metadata.insert("steps".to_owned(), done.to_string());
             if ranks.is_first() {
                 let _saving = ranks.saving();
@@ -232,8 +188,29 @@ impl Validator {
             }
             self.best = Some(score);
         }
-        Ok(validated)
+        Ok(Validated { scores, is_best, metadata: score_metadata })
     }
+}
+
+/// The scores as metadata of a weights file, with the means of every sequence. `set` is the value of [`SET`].
+fn metadata_of(scores: &Scores, set: &str, frame_step: usize) -> BTreeMap<String, String> {
+    let summary = scores.summary();
+    let means = |sequence: &SequenceScore| {
+        let summary = sequence.summary();
+        (sequence.name.clone(), [round(summary.region.mean), round(summary.contour.mean)])
+    };
+    let by_sequence: BTreeMap<String, [f64; 2]> = scores.sequences.iter().map(means).collect();
+    let mut metadata = BTreeMap::from([
+        (SCORE.to_owned(), summary.region_and_contour().to_string()),
+        ("validation_j".to_owned(), summary.region.mean.to_string()),
+        ("validation_f".to_owned(), summary.contour.mean.to_string()),
+        (BY_SEQUENCE.to_owned(), serde_json::to_string(&by_sequence).unwrap_or_default()),
+        (SET.to_owned(), set.to_owned()),
+    ]);
+    if frame_step > 1 {
+        metadata.insert(FRAME_STEP.to_owned(), frame_step.to_string());
+    }
+    metadata
 }
 
 /// Returns the score of a weights file if it belongs to `set`.
