@@ -115,17 +115,45 @@ impl Shim {
     }
 }
 
-/// A client of the key-value store that all ranks share, and its server if it has a socket.
+/// An object of `shim.cpp`.
 #[derive(Debug)]
-pub struct Store {
+struct Handle {
     raw: Raw,
+    free: unsafe extern "C" fn(Raw),
     shim: Shim,
 }
 
+impl Handle {
+    /// Calls `create`, which writes the object.
+    fn new(
+        shim: &Shim,
+        free: unsafe extern "C" fn(Raw),
+        create: impl FnOnce(&mut Raw) -> c_int,
+    ) -> Result<Self> {
+        let mut raw = std::ptr::null_mut();
+        shim.check(create(&mut raw))?;
+        Ok(Self { raw, free, shim: shim.clone() })
+    }
+
+    /// Calls a function with the object.
+    fn call(&self, function: impl FnOnce(&Functions, Raw) -> c_int) -> Result<()> {
+        self.shim.check(function(&self.shim.0, self.raw))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: `raw` is owned and freed once.
+        unsafe { (self.free)(self.raw) }
+    }
+}
+
+/// A client of the key-value store that all ranks share, and its server if it has a socket.
+#[derive(Debug)]
+pub struct Store(Handle);
+
 // SAFETY: c10d's stores may be used from any thread.
 unsafe impl Send for Store {}
-// SAFETY: c10d's stores lock themselves.
-unsafe impl Sync for Store {}
 
 impl Store {
     /// Connects to the store at `host`:`port`, waiting up to `timeout` for it. `socket` listens at that address if
@@ -139,44 +167,35 @@ impl Store {
     ) -> Result<Self> {
         let (host, prefix) = (c_string(host)?, c_string(prefix)?);
         let socket = socket.map_or(-1, IntoRawFd::into_raw_fd);
-        let mut raw = std::ptr::null_mut();
+        let (port, timeout) = (port.into(), milliseconds(timeout));
         // SAFETY: the strings are null-terminated, the socket is handed over, and `raw` is valid for writes.
-        shim.check(unsafe {
-            (shim.0.store_new)(
-                host.as_ptr(),
-                port.into(),
-                socket,
-                milliseconds(timeout),
-                prefix.as_ptr(),
-                &mut raw,
-            )
-        })?;
-        Ok(Self { raw, shim: shim.clone() })
+        let create = |raw: &mut Raw| unsafe {
+            (shim.0.store_new)(host.as_ptr(), port, socket, timeout, prefix.as_ptr(), raw)
+        };
+        Handle::new(shim, shim.0.store_free, create).map(Self)
     }
 
+    /// Sets a value.
     pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
         let key = c_string(key)?;
-        // SAFETY: `raw` is a valid store; key and value are valid for reads.
-        self.shim
-            .check(unsafe { (self.shim.0.store_set)(self.raw, key.as_ptr(), value.as_ptr(), value.len()) })
+        // SAFETY: the store is valid; key and value are valid for reads.
+        self.0.call(|f, store| unsafe { (f.store_set)(store, key.as_ptr(), value.as_ptr(), value.len()) })
     }
 
     /// Sets a value unless the key has one.
     pub fn set_first(&self, key: &str, value: &[u8]) -> Result<()> {
         let key = c_string(key)?;
         // SAFETY: as in `set`.
-        self.shim.check(unsafe {
-            (self.shim.0.store_set_first)(self.raw, key.as_ptr(), value.as_ptr(), value.len())
-        })
+        self.0
+            .call(|f, store| unsafe { (f.store_set_first)(store, key.as_ptr(), value.as_ptr(), value.len()) })
     }
 
     /// Returns the value of a key that has one, without waiting.
     pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
         let key = c_string(key)?;
         let (mut data, mut length) = (std::ptr::null(), 0);
-        // SAFETY: `raw` is a valid store; the pointers are valid for writes.
-        let status = unsafe { (self.shim.0.store_get)(self.raw, key.as_ptr(), &mut data, &mut length) };
-        self.shim.check(status)?;
+        // SAFETY: the store is valid; the pointers are valid for writes.
+        self.0.call(|f, store| unsafe { (f.store_get)(store, key.as_ptr(), &mut data, &mut length) })?;
         if data.is_null() {
             return Ok(None);
         }
@@ -188,30 +207,15 @@ impl Store {
     pub fn add(&self, key: &str, amount: i64) -> Result<i64> {
         let key = c_string(key)?;
         let mut sum = 0;
-        // SAFETY: `raw` is a valid store; `sum` is valid for writes.
-        self.shim.check(unsafe { (self.shim.0.store_add)(self.raw, key.as_ptr(), amount, &mut sum) })?;
+        // SAFETY: the store is valid; `sum` is valid for writes.
+        self.0.call(|f, store| unsafe { (f.store_add)(store, key.as_ptr(), amount, &mut sum) })?;
         Ok(sum)
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        // SAFETY: `raw` is owned and freed once.
-        unsafe { (self.shim.0.store_free)(self.raw) }
     }
 }
 
 /// Connections between all ranks. All ranks must call the same methods in the same order.
 #[derive(Debug)]
-pub struct Group {
-    raw: Raw,
-    shim: Shim,
-}
-
-// SAFETY: process groups are not bound to a thread.
-unsafe impl Send for Group {}
-// SAFETY: c10d's process groups lock themselves.
-unsafe impl Sync for Group {}
+pub struct Group(Handle);
 
 impl Group {
     /// Connects this process as `rank` of `ranks` over gloo. `address` is the local address to use; empty = the
@@ -224,14 +228,13 @@ impl Group {
         timeout: Duration,
     ) -> Result<Self> {
         let address = c_string(address)?;
-        let shim = store.shim.clone();
-        let mut raw = std::ptr::null_mut();
+        let Handle { raw: store, shim, .. } = &store.0;
+        let (rank, ranks, timeout) = (rank as c_int, ranks as c_int, milliseconds(timeout));
         // SAFETY: the store is valid, the string null-terminated, and `raw` valid for writes.
-        shim.check(unsafe {
-            let (rank, ranks) = (rank as c_int, ranks as c_int);
-            (shim.0.group_new)(store.raw, rank, ranks, address.as_ptr(), milliseconds(timeout), &mut raw)
-        })?;
-        Ok(Self { raw, shim })
+        let create = |raw: &mut Raw| unsafe {
+            (shim.0.group_new)(*store, rank, ranks, address.as_ptr(), timeout, raw)
+        };
+        Handle::new(shim, shim.0.group_free, create).map(Self)
     }
 
     /// Uses NCCL for CUDA tensors. libtorch's CUDA libraries must be loaded.
@@ -248,7 +251,7 @@ impl Group {
             let attach: unsafe extern "C" fn(Raw, Raw, i64) -> c_int =
                 find(&library, "fastganseg_nccl_attach")?;
             let error = find(&library, "fastganseg_nccl_error")?;
-            match attach(store.raw, self.raw, milliseconds(timeout)) {
+            match attach(store.0.raw, self.0.raw, milliseconds(timeout)) {
                 0 => Ok(()),
                 _ => Err(message(error)),
             }
@@ -258,39 +261,32 @@ impl Group {
     /// Uses gloo for CUDA tensors.
     pub fn use_gloo_on_cuda(&self) -> Result<()> {
         // SAFETY: the group is valid.
-        self.shim.check(unsafe { (self.shim.0.group_gloo_on_cuda)(self.raw) })
+        self.0.call(|f, group| unsafe { (f.group_gloo_on_cuda)(group) })
     }
 
     /// Replaces the elements of a tensor by their sums over all ranks.
     pub fn all_reduce(&self, tensor: &mut Tensor) -> Result<()> {
         // SAFETY: group and tensor are valid.
-        self.shim.check(unsafe { (self.shim.0.all_reduce)(self.raw, tensor.as_mut_ptr().cast()) })
+        self.0.call(|f, group| unsafe { (f.all_reduce)(group, tensor.as_mut_ptr().cast()) })
     }
 
     /// Replaces tensors by those of rank 0.
     pub fn broadcast(&self, tensors: &[Tensor]) -> Result<()> {
-        let pointers = pointers(tensors);
+        let tensors = pointers(tensors);
         // SAFETY: group and tensors are valid.
-        self.shim.check(unsafe { (self.shim.0.broadcast)(self.raw, pointers.as_ptr(), pointers.len()) })
+        self.0.call(|f, group| unsafe { (f.broadcast)(group, tensors.as_ptr(), tensors.len()) })
     }
 
     /// Creates a reducer of `parameters`, which require gradients, in the order in which backward passes complete
     /// their gradients.
     pub fn reducer(&self, parameters: &[Tensor]) -> Result<Reducer> {
-        let pointers = pointers(parameters);
-        let mut raw = std::ptr::null_mut();
+        let parameters = pointers(parameters);
+        let shim = &self.0.shim;
         // SAFETY: group and tensors are valid, and `raw` is valid for writes.
-        self.shim.check(unsafe {
-            (self.shim.0.reducer_new)(self.raw, pointers.as_ptr(), pointers.len(), &mut raw)
-        })?;
-        Ok(Reducer { raw, shim: self.shim.clone() })
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // SAFETY: `raw` is owned and freed once.
-        unsafe { (self.shim.0.group_free)(self.raw) }
+        let create = |raw: &mut Raw| unsafe {
+            (shim.0.reducer_new)(self.0.raw, parameters.as_ptr(), parameters.len(), raw)
+        };
+        Handle::new(shim, shim.0.reducer_free, create).map(Reducer)
     }
 }
 
@@ -300,23 +296,13 @@ fn pointers(tensors: &[Tensor]) -> Vec<*mut c_void> {
 
 /// Averages the gradients of a network over all ranks during its backward pass.
 #[derive(Debug)]
-pub struct Reducer {
-    raw: Raw,
-    shim: Shim,
-}
+pub struct Reducer(Handle);
 
 impl Reducer {
     /// Makes the next backward pass, which must begin at `loss`, leave the mean gradients over all ranks. That pass
     /// fails if another rank ends.
     pub fn prepare(&self, loss: &Tensor) -> Result<()> {
         // SAFETY: reducer and tensor are valid.
-        self.shim.check(unsafe { (self.shim.0.reducer_prepare)(self.raw, loss.as_ptr().cast()) })
-    }
-}
-
-impl Drop for Reducer {
-    fn drop(&mut self) {
-        // SAFETY: `raw` is owned and freed once.
-        unsafe { (self.shim.0.reducer_free)(self.raw) }
+        self.0.call(|f, reducer| unsafe { (f.reducer_prepare)(reducer, loss.as_ptr().cast()) })
     }
 }
