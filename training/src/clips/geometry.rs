@@ -160,45 +160,24 @@ mod tests {
     }
 
     #[test]
-    fn unit_placement_is_the_identity() {
-        let x = ramp(6, 8);
-        let y = sample(&x, &Placement::scaled(1.0), None);
-        assert!((&x - &y).abs().max().double_value(&[]) < 1e-4);
-    }
-
-    #[test]
-    fn a_flip_mirrors_columns() {
-        let x = ramp(6, 8);
-        let y = sample(&x, &Placement { flip: true, ..Placement::scaled(1.0) }, None);
-        assert!((x.flip([3]) - &y).abs().max().double_value(&[]) < 1e-4);
-    }
-
-    #[test]
-    fn a_shift_moves_to_the_right_and_down() {
-        let x = spot(8, 2, 3);
-        let y = sample(&x, &Placement { shift: (0.25, 0.125), ..Placement::scaled(1.0) }, None);
-        assert!((y.double_value(&[0, 0, 3, 5]) - 1.0).abs() < 1e-4);
-    }
-
-    #[test]
-    fn rotation_turns_right_into_down() {
-        let x = spot(9, 4, 7);
+    fn placements_and_waves_move_pixels() {
+        let plain = Placement::scaled(1.0);
         let quarter = std::f64::consts::FRAC_PI_2;
-        let y = sample(&x, &Placement { rotation: quarter, ..Placement::scaled(1.0) }, None);
-        assert!((y.double_value(&[0, 0, 7, 4]) - 1.0).abs() < 1e-4);
-    }
-
-    #[test]
-    fn a_wave_displaces_rows() {
-        let x = spot(9, 4, 4);
         // Frequency 0 makes the displacement constant: the sine is 1, the cosine 0.
-        let wave = Wave {
-            amplitude: 2.0,
-            frequency: 0.0,
-            phase: (std::f64::consts::FRAC_PI_2, std::f64::consts::FRAC_PI_2),
-        };
-        let y = sample(&x, &Placement::scaled(1.0), Some(&wave));
-        assert!((y.double_value(&[0, 0, 4, 2]) - 1.0).abs() < 1e-4);
+        let wave = Wave { amplitude: 2.0, frequency: 0.0, phase: (quarter, quarter) };
+        for (placement, wave, side, from, to) in [
+            (Placement { shift: (0.25, 0.125), ..plain }, None, 8, (2, 3), (3, 5)),
+            (Placement { rotation: quarter, ..plain }, None, 9, (4, 7), (7, 4)),
+            (plain, Some(&wave), 9, (4, 4), (4, 2)),
+        ] {
+            let y = sample(&spot(side, from.0, from.1), &placement, wave);
+            assert!((y.double_value(&[0, 0, to.0, to.1]) - 1.0).abs() < 1e-4, "{placement:?} {wave:?}");
+        }
+        let x = ramp(6, 8);
+        for (flip, expected) in [(false, x.shallow_clone()), (true, x.flip([3]))] {
+            let y = sample(&x, &Placement { flip, ..plain }, None);
+            assert!((expected - y).abs().max().double_value(&[]) < 1e-4, "flip: {flip}");
+        }
     }
 
     #[test]

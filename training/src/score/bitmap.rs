@@ -178,54 +178,24 @@ mod tests {
 
     #[test]
     fn boundary_compares_east_south_and_south_east() {
-        let boundary = drawn(&[
-            "......", //
-            "..##..", "..##..", "......", "......",
-        ])
-        .boundary();
-        let expected = drawn(&[
-            ".###..", //
-            ".#.#..", ".###..", "......", "......",
-        ]);
-        assert_eq!(boundary, expected);
-    }
-
-    #[test]
-    fn the_last_row_compares_east_only() {
-        let boundary = drawn(&[
-            "...", //
-            ".#.",
-        ])
-        .boundary();
-        let expected = drawn(&[
-            "##.", //
-            "##.",
-        ]);
-        assert_eq!(boundary, expected);
-    }
-
-    #[test]
-    fn the_last_column_compares_south_only() {
-        let boundary = drawn(&[
-            "..", //
-            ".#", "..", "..",
-        ])
-        .boundary();
-        let expected = drawn(&[
-            "##", //
-            "##", "..", "..",
-        ]);
-        assert_eq!(boundary, expected);
-        // The south-eastern neighbour of the last column is outside the frame.
-        let boundary = drawn(&["#.", "#."]).boundary();
-        assert_eq!(boundary, drawn(&["#.", "#."]));
-    }
-
-    #[test]
-    fn the_corner_is_never_a_boundary() {
-        assert_eq!(drawn(&["#"]).boundary().count(), 0);
-        assert_eq!(drawn(&["..", ".#"]).boundary(), drawn(&["##", "#."]));
-        assert_eq!(drawn(&["##", "##"]).boundary().count(), 0, "a full frame has none");
+        let cases: [(&[&str], &[&str]); 7] = [
+            (
+                &["......", "..##..", "..##..", "......", "......"],
+                &[".###..", ".#.#..", ".###..", "......", "......"],
+            ),
+            // The last row compares east only, the last column south only.
+            (&["...", ".#."], &["##.", "##."]),
+            (&["..", ".#", "..", ".."], &["##", "##", "..", ".."]),
+            // The south-eastern neighbour of the last column is outside the frame.
+            (&["#.", "#."], &["#.", "#."]),
+            // The corner is never a boundary, and a full frame has none.
+            (&["#"], &["."]),
+            (&["..", ".#"], &["##", "#."]),
+            (&["##", "##"], &["..", ".."]),
+        ];
+        for (mask, expected) in cases {
+            assert_eq!(drawn(mask).boundary(), drawn(expected), "{mask:?}");
+        }
     }
 
     #[test]

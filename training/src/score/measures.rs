@@ -66,26 +66,18 @@ mod tests {
     }
 
     #[test]
-    fn two_empty_masks_score_one() {
-        let empty = Bitmap::new(20, 10);
-        let score = FrameScore::of(&empty, &empty);
-        assert_eq!((score.region, score.contour), (1.0, 1.0));
-    }
-
-    #[test]
-    fn one_empty_mask_scores_zero() {
-        let (empty, full) = (Bitmap::new(20, 10), square(20, 10, 3, 3, 4));
-        for (a, b) in [(&empty, &full), (&full, &empty)] {
+    fn empty_masks_and_masks_of_the_whole_frame() {
+        let (empty, some, whole) = (Bitmap::new(10, 10), square(10, 10, 3, 3, 4), square(10, 10, 0, 0, 10));
+        for (a, b, expected) in [
+            (&empty, &empty, (1.0, 1.0)),
+            (&empty, &some, (0.0, 0.0)),
+            (&some, &empty, (0.0, 0.0)),
+            // A mask over the whole frame has no boundary.
+            (&whole, &empty, (0.0, 1.0)),
+        ] {
             let score = FrameScore::of(a, b);
-            assert_eq!((score.region, score.contour), (0.0, 0.0));
+            assert_eq!((score.region, score.contour), expected);
         }
-    }
-
-    #[test]
-    fn a_mask_over_the_whole_frame_has_no_boundary() {
-        let whole = square(10, 10, 0, 0, 10);
-        let score = FrameScore::of(&whole, &Bitmap::new(10, 10));
-        assert_eq!((score.region, score.contour), (0.0, 1.0));
     }
 
     #[test]
