@@ -400,18 +400,19 @@ fn sequence_in(line: &str) -> Option<&str> {
     (plain && parts.next().is_none()).then_some(name)
 }
 
+/// Returns the paths in a folder.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .map_err(|source| Error::read(folder, source))
+}
+
 /// Returns the names of the folders in `folder`, sorted, without hidden ones.
 pub(crate) fn folders(folder: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|source| Error::read(folder, source))? {
-        let path = entry.map_err(|source| Error::read(folder, source))?.path();
-        if let Some(name) = path.file_name().and_then(|name| name.to_str())
-            && !name.starts_with('.')
-            && path.is_dir()
-        {
-            names.push(name.to_string());
-        }
-    }
+    let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+    let mut names: Vec<String> =
+        entries(folder)?.iter().filter(|path| path.is_dir()).filter_map(name).collect();
+    names.retain(|name| !name.starts_with('.'));
     names.sort_unstable();
     Ok(names)
 }
@@ -453,16 +454,9 @@ pub(crate) fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<(String, P
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|source| Error::read(folder, source))? {
-        let path = entry.map_err(|source| Error::read(folder, source))?.path();
-        if let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
-            && has_extension(&path, extensions)
-            && !stem.starts_with('.')
-        {
-            files.push((stem.to_string(), path.clone()));
-        }
-    }
+    let named = |path: PathBuf| Some((path.file_stem()?.to_str()?.to_owned(), path));
+    let mut files: Vec<_> = entries(folder)?.into_iter().filter_map(named).collect();
+    files.retain(|(stem, path)| has_extension(path, extensions) && !stem.starts_with('.'));
     files.sort_unstable();
     Ok(files)
 }

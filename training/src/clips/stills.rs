@@ -3,7 +3,7 @@
 //! Still pictures with objects: photos with the mask of one object, and photos with a region map, of which any
 //! region of suitable size can serve as the object.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageFormat, RgbImage};
@@ -15,7 +15,7 @@ use super::broken::Broken;
 use super::picture::{Picture, Still, shrunk};
 use super::random::Random;
 use super::settings::Source;
-use crate::dataset::{PICTURE_EXTENSIONS, check_size, has_extension, read_picture};
+use crate::dataset::{PICTURE_EXTENSIONS, check_size, entries, has_extension, read_picture};
 use crate::{Error, LabelMap, Result};
 
 /// Range of a region's share of the pixels for use as an object.
@@ -139,9 +139,7 @@ fn read_all<T: Send>(
     make: impl Fn(RgbImage, LabelMap) -> Result<Option<T>> + Sync,
 ) -> Result<Vec<T>> {
     let pictures = root.join("JPEGImages");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&pictures)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .map_err(|source| Error::read(&pictures, source))?;
+    let mut files = entries(&pictures)?;
     files.retain(|path| has_extension(path, &PICTURE_EXTENSIONS) && labels.join(mask_name(path)).exists());
     files.sort();
     bar.inc_length(files.len() as u64);
