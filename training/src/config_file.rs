@@ -26,7 +26,7 @@ pub fn open<Config: DeserializeOwned>(
     prepare: impl FnOnce(&mut toml::Table) -> Checked,
     check: impl FnOnce(&Config) -> Checked,
 ) -> Result<Config> {
-    let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
+    let refuse = |reason: String| Error::Config(path.to_owned(), reason);
     let mut table = read_chain(path, MAX_FILES)?;
     overrides.iter().try_for_each(|item| set(&mut table, item)).map_err(refuse)?;
     prepare(&mut table).map_err(refuse)?;
@@ -37,12 +37,12 @@ pub fn open<Config: DeserializeOwned>(
 
 /// Returns the error of a configuration that has no form in TOML, which does not occur in practice.
 pub fn no_toml(error: toml::ser::Error) -> Error {
-    Error::Config { path: "(effective configuration)".into(), reason: error.to_string() }
+    Error::Config("(effective configuration)".into(), error.to_string())
 }
 
 /// Reads a file and its chain of base files, at most `files` in total.
 fn read_chain(path: &Path, files: usize) -> Result<toml::Table> {
-    let refuse = |reason: String| Error::Config { path: path.to_owned(), reason };
+    let refuse = |reason: String| Error::Config(path.to_owned(), reason);
     let text = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
     let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
     let Some(base) = table.remove(EXTENDS) else { return Ok(table) };

@@ -12,22 +12,12 @@ pub enum Error {
     /// Error of a single file, of the model or of the device.
     #[error(transparent)]
     Core(#[from] gstfastganseg::Error),
-    /// Folder of sequences that does not have the layout of DAVIS.
-    #[error("data {}: {reason}", path.display())]
-    Dataset {
-        /// Folder or list.
-        path: PathBuf,
-        /// What is wrong with it, and the remedy.
-        reason: String,
-    },
-    /// Invalid training configuration.
-    #[error("configuration {}: {reason}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// Folder or list of sequences that does not have the layout of DAVIS, with what is wrong and the remedy.
+    #[error("data {}: {}", .0.display(), .1)]
+    Dataset(PathBuf, String),
+    /// Invalid training configuration, with what is wrong.
+    #[error("configuration {}: {}", .0.display(), .1)]
+    Config(PathBuf, String),
     /// Error while making training clips.
     #[error("training clips: {0}")]
     Clips(String),
@@ -42,25 +32,15 @@ pub enum Error {
         /// Error of the last one.
         source: Box<Error>,
     },
-    /// File of scalars that cannot be continued.
-    #[error("curve {}: {reason}; move it away to start a new one", path.display())]
-    Curve {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// File of scalars that cannot be continued, with what is wrong.
+    #[error("curve {}: {}; move it away to start a new one", .0.display(), .1)]
+    Curve(PathBuf, String),
     /// Chart that cannot be drawn.
     #[error("chart: {0}")]
     Chart(String),
-    /// Checkpoint that does not match the run.
-    #[error("checkpoint {}: {reason}", path.display())]
-    Checkpoint {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, and the remedy.
-        reason: String,
-    },
+    /// Checkpoint that does not match the run, with what is wrong and the remedy.
+    #[error("checkpoint {}: {}", .0.display(), .1)]
+    Checkpoint(PathBuf, String),
     /// Folder in which another run writes.
     #[error("another run uses the folder {}: wait until it has ended, or set another folder with --out", .0.display())]
     InUse(PathBuf),
@@ -95,14 +75,9 @@ pub enum Error {
     /// Error of libtorch.
     #[error("libtorch: {}", .0.to_string().lines().next().unwrap_or_default())]
     Torch(#[from] tch::TchError),
-    /// Masks that cannot be compared with the ground truth.
-    #[error("cannot score {what}: {reason}")]
-    Score {
-        /// Sequence, frame or file.
-        what: String,
-        /// What is wrong with it, and the remedy.
-        reason: String,
-    },
+    /// Sequence, frame or file whose masks cannot be compared with the ground truth, with what is wrong and the remedy.
+    #[error("cannot score {0}: {1}")]
+    Score(String, String),
     /// Error at a frame of a video.
     #[error("{place}: {source}")]
     At {
@@ -136,10 +111,10 @@ impl Error {
     }
 
     pub(crate) fn dataset(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Dataset { path: path.to_path_buf(), reason: reason.into() }
+        Self::Dataset(path.to_path_buf(), reason.into())
     }
 
     pub(crate) fn score(what: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Score { what: what.into(), reason: reason.into() }
+        Self::Score(what.into(), reason.into())
     }
 }

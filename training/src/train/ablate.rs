@@ -127,7 +127,7 @@ pub fn ablate(
                  another folder with --out",
                 outcome.done
             );
-            return Err(Error::Checkpoint { path: folder.join(CHECKPOINT), reason });
+            return Err(Error::Checkpoint(folder.join(CHECKPOINT), reason));
         }
         if !ranks.is_first() {
             continue;
@@ -205,7 +205,7 @@ fn row(name: &'static str, path: &Path, end: u64) -> Result<Row> {
     let at_end = |name: &str| curve.values(name).find(|(step, _)| *step == end).map(|(_, score)| score);
     let [Some(region), Some(contour), Some(both)] = ["score/J", "score/F", "score/J&F"].map(at_end) else {
         let reason = format!("the finished run has no scores at step {end}");
-        return Err(Error::Curve { path: path.to_owned(), reason });
+        return Err(Error::Curve(path.to_owned(), reason));
     };
     let percent = |(step, score): (u64, f64)| (step as f64, 100.0 * score);
     Ok(Row { name, scores: [region, contour, both], curve: curve.values("score/J&F").map(percent).collect() })

@@ -75,7 +75,7 @@ fn is_finite(tensor: &Tensor) -> Result<bool> {
 
 /// Restores the state and returns its step. After an error the state may be restored in part.
 pub fn load(path: &Path, parts: &mut [NetworkState]) -> Result<u64> {
-    let refuse = |reason: String| Error::Checkpoint { path: path.to_owned(), reason };
+    let refuse = |reason: String| Error::Checkpoint(path.to_owned(), reason);
     let all: BTreeMap<String, Tensor> = Tensor::read_safetensors(path)
         .map_err(|error| refuse(format!("cannot be read ({error}); delete it to start again")))?
         .into_iter()

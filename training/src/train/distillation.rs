@@ -48,10 +48,10 @@ impl Teacher {
     pub fn open(settings: &Distillation, matching: Matching, device: Device) -> Result<Self> {
         let weights = Weights::of_model(&settings.teacher)?;
         if [matching, weights.config().matching] != [Matching::Affinity; 2] {
-            return Err(Error::Config {
-                path: settings.teacher.clone(),
-                reason: "distillation: teacher and student must have affinity matching".to_owned(),
-            });
+            return Err(Error::Config(
+                settings.teacher.clone(),
+                "distillation: teacher and student must have affinity matching".to_owned(),
+            ));
         }
         let mut store = nn::VarStore::new(device);
         let network = Lite::new(&store.root(), weights.config())?;

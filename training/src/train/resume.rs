@@ -76,7 +76,7 @@ pub fn check_new(out: &Path, names: &[&str]) -> Result<()> {
          of that run away",
         path.display()
     );
-    Err(Error::Checkpoint { path: out.join(CHECKPOINT), reason })
+    Err(Error::Checkpoint(out.join(CHECKPOINT), reason))
 }
 
 /// Checks that `config` can resume the checkpoint in `out`.
@@ -101,7 +101,7 @@ pub fn check_values<Config: Serialize + DeserializeOwned>(
     keys: &str,
 ) -> Result<()> {
     let checkpoint = out.join(CHECKPOINT);
-    let refuse = |reason: String| Error::Checkpoint { path: checkpoint.clone(), reason };
+    let refuse = |reason: String| Error::Checkpoint(checkpoint.clone(), reason);
     let path = out.join(CONFIG);
     let remedy = "set another folder with --out to start a new run";
     let text = std::fs::read_to_string(&path).map_err(|error| {

@@ -51,7 +51,7 @@ impl Curve {
 
     /// Reads the file. Returns false if the last line was incomplete and dropped, as a killed process leaves it.
     fn read(&mut self) -> Result<bool> {
-        let refuse = |reason: String| Error::Curve { path: self.path.clone(), reason };
+        let refuse = |reason: String| Error::Curve(self.path.clone(), reason);
         let text = fs::read_to_string(&self.path).map_err(|source| Error::read(&self.path, source))?;
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
         let header = reader.headers().map_err(|error| refuse(error.to_string()))?.clone();
