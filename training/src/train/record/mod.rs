@@ -35,23 +35,8 @@ pub struct Recorder {
     every: u64,
     curve: Curve,
     events: Events,
-    /// Scalars of the next row, in the order of first use.
-    pending: Vec<(String, Pending)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Pending {
-    Mean { sum: f64, count: u64 },
-    Last(f64),
-}
-
-impl Pending {
-    fn value(self) -> f64 {
-        match self {
-            Self::Mean { sum, count } => sum / count as f64,
-            Self::Last(value) => value,
-        }
-    }
+    /// Scalars of the next row, in the order of first use, with their sums and numbers of values.
+    pending: Vec<(String, f64, u64)>,
 }
 
 impl Recorder {
@@ -67,22 +52,21 @@ impl Recorder {
     /// Adds a scalar of this step. A row contains the mean over its steps.
     pub fn add(&mut self, name: &str, value: f64) {
         match self.slot(name) {
-            Some(Pending::Mean { sum, count }) => (*sum, *count) = (*sum + value, *count + 1),
-            Some(slot) => *slot = Pending::Mean { sum: value, count: 1 },
-            None => self.pending.push((name.to_owned(), Pending::Mean { sum: value, count: 1 })),
+            Some((_, sum, count)) => (*sum, *count) = (*sum + value, *count + 1),
+            None => self.pending.push((name.to_owned(), value, 1)),
         }
     }
 
     /// Sets a scalar, such as a learning rate. A row contains the last value.
     pub fn set(&mut self, name: &str, value: f64) {
         match self.slot(name) {
-            Some(slot) => *slot = Pending::Last(value),
-            None => self.pending.push((name.to_owned(), Pending::Last(value))),
+            Some((_, sum, count)) => (*sum, *count) = (value, 1),
+            None => self.pending.push((name.to_owned(), value, 1)),
         }
     }
 
-    fn slot(&mut self, name: &str) -> Option<&mut Pending> {
-        self.pending.iter_mut().find(|(pending, _)| pending == name).map(|(_, slot)| slot)
+    fn slot(&mut self, name: &str) -> Option<&mut (String, f64, u64)> {
+        self.pending.iter_mut().find(|(pending, ..)| pending == name)
     }
 
     /// Ends a step, after which `done` steps are complete. Returns whether a row was due and written.
@@ -90,7 +74,8 @@ impl Recorder {
         if !done.is_multiple_of(self.every) || self.pending.is_empty() {
             return Ok(false);
         }
-        let values: Vec<_> = self.pending.drain(..).map(|(name, pending)| (name, pending.value())).collect();
+        let values: Vec<_> =
+            self.pending.drain(..).map(|(name, sum, count)| (name, sum / count as f64)).collect();
         self.write(done, &values)?;
         Ok(true)
     }
