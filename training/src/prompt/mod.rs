@@ -148,8 +148,7 @@ impl<'a> Session<'a> {
             };
             self.train_view(&view, &mut random, recorder)?;
         }
-        let schedule = self.config.optimiser.schedule(self.config.steps);
-        let norm = self.adam.step(schedule.at(self.done))?;
+        let norm = self.adam.step(self.config.optimiser.schedule(self.done, self.config.steps))?;
         if !norm.is_finite() {
             return Err(diverged("gradient".into(), self.done));
         }

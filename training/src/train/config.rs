@@ -9,7 +9,7 @@ use gstfastganseg::device::DeviceChoice;
 use gstfastganseg::torch::model::Config;
 use serde::{Deserialize, Serialize};
 
-use super::adam::{Betas, Rates, Schedule};
+use super::adam::{Betas, Rates};
 use super::critics::CriticSettings;
 use super::distillation::Distillation;
 use super::objective::Loss;
@@ -142,9 +142,13 @@ impl Optimiser {
         self.betas.check("optimiser.betas")
     }
 
-    /// The learning rate schedule of a run of `steps` steps.
-    pub fn schedule(&self, steps: u64) -> Schedule {
-        Schedule { steps, warm_up: self.warm_up, hold: self.hold, decay_power: self.decay_power }
+    /// The learning rate of the step after `done` of `steps` steps, relative to the maximum: linear warm-up, a constant rate,
+    /// then polynomial decay to zero at the end of the run.
+    pub fn schedule(&self, done: u64, steps: u64) -> f64 {
+        let progress = done as f64 / steps as f64;
+        let decayed = ((progress - self.hold) / (1.0 - self.hold)).clamp(0.0, 1.0);
+        let warm = ((done + 1) as f64 / self.warm_up.max(1) as f64).min(1.0);
+        warm * (1.0 - decayed).powf(self.decay_power)
     }
 }
 
@@ -366,13 +370,7 @@ mod tests {
         config.stop_after = Some(5);
         config.data.shapes = vec![[64, 96]];
         config.data.sources.values_mut().for_each(|source| source.size = Some([64, 96]));
-        config.validation = Some(Validation {
-            data: "davis".into(),
-            sequences: Vec::new(),
-            split: None,
-            every: 1,
-            frame_step: 1,
-        });
+        config.validation = toml::from_str("data = 'davis'\nevery = 1").unwrap();
         let mut all = vec![("steps".to_owned(), toml::Value::Integer(1))];
         for (key, value) in toml::Table::try_from(&config).unwrap() {
             numbers(&key, &value, &mut all);
@@ -410,5 +408,25 @@ mod tests {
         assert_eq!(config.length(4200), 28_000);
         config.steps = Some(7);
         assert_eq!(config.length(4200), 7);
+    }
+
+    #[test]
+    fn the_rate_is_constant_until_the_decay_begins() {
+        let stage2 = shipped("paper-stage2.toml").optimiser;
+        let optimiser = Optimiser { warm_up: 0, hold: 0.25, decay_power: 0.9, ..stage2 };
+        let schedule = |done: u64| optimiser.schedule(done, 4000);
+        assert!([0, 500, 1000].iter().all(|&step| schedule(step) == 1.0));
+        assert!((schedule(2500) - 0.5f64.powf(0.9)).abs() < 1e-12);
+        assert_eq!(schedule(4000), 0.0);
+    }
+
+    #[test]
+    fn without_hold_decay_begins_during_the_linear_warm_up() {
+        let stage2 = shipped("paper-stage2.toml").optimiser;
+        let optimiser = Optimiser { warm_up: 10, hold: 0.0, decay_power: 1.0, ..stage2 };
+        let schedule = |done: u64| optimiser.schedule(done, 100);
+        assert!((schedule(0) - 0.1).abs() < 1e-12);
+        assert!((schedule(4) - 0.5 * 0.96).abs() < 1e-12);
+        assert!((schedule(50) - 0.5).abs() < 1e-12);
     }
 }

@@ -13,7 +13,7 @@ use gstfastganseg::tracker::Options;
 use indicatif::{ProgressBar, ProgressStyle};
 use tch::{Device, Kind, Tensor, nn};
 
-use super::adam::{Adam, Schedule};
+use super::adam::Adam;
 use super::checkpoint::{self, CHECKPOINT, CONFIG, NetworkState, explain_divergence};
 use super::config::TrainConfig;
 use super::critics::Critics;
@@ -90,7 +90,8 @@ struct Session {
     device: Device,
     store: nn::VarStore,
     trainer: Trainer,
-    schedule: Schedule,
+    /// Steps of the whole run.
+    length: u64,
     loader: Loader,
     /// On rank 0 only.
     recorder: Option<Recorder>,
@@ -161,22 +162,18 @@ impl Session {
             trained
         });
         let adam = Adam::new(trained, config.optimiser.rates())?;
-        let critics = match &config.critics {
-            Some(settings) => Some(Critics::new(settings, config.data.window, device, ranks)?),
-            None => None,
-        };
-        let teacher = match &config.distillation {
-            Some(settings) => Some(Teacher::open(settings, config.model.matching, device)?),
-            None => None,
-        };
+        let critics = config.critics.as_ref();
+        let critics = critics.map(|settings| Critics::new(settings, config.data.window, device, ranks));
+        let teacher = config.distillation.as_ref();
+        let teacher = teacher.map(|settings| Teacher::open(settings, config.model.matching, device));
         let reducer = ranks.reducer(&adam.parameters_in_backward_order())?;
         let ranks = ranks.clone();
         let mut trainer = Trainer {
             network,
             adam,
             reducer,
-            critics,
-            teacher,
+            critics: critics.transpose()?,
+            teacher: teacher.transpose()?,
             options,
             ranks: ranks.clone(),
             has_changed: false,
@@ -195,18 +192,11 @@ impl Session {
         let steps = config.length(mix.epoch());
         let loader = Loader::start(mix, config.loader_threads, done * config.batches());
         tch::set_num_threads(config.threads);
-        let recorder = match first {
-            true => Some(Recorder::open(out, config.report_every, done)?),
-            false => None,
-        };
+        let recorder = first.then(|| Recorder::open(out, config.report_every, done)).transpose()?;
         let earlier_seconds = recorder.as_ref().and_then(|recorder| recorder.last("seconds")).unwrap_or(0.0);
-        let validator = match &config.validation {
-            Some(settings) => {
-                let options = Options { device: choice, ..Options::default() };
-                Some(Validator::open(settings, &options, out, done > 0)?)
-            }
-            None => None,
-        };
+        let options = Options { device: choice, ..Options::default() };
+        let validator = config.validation.as_ref();
+        let validator = validator.map(|settings| Validator::open(settings, &options, out, done > 0));
         let style = "{bar:30} {pos}/{len} steps, {elapsed} elapsed, {eta} left, {msg}";
         let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = if first { ProgressBar::new(steps) } else { ProgressBar::hidden() };
@@ -219,10 +209,10 @@ impl Session {
             device,
             store,
             trainer,
-            schedule: config.optimiser.schedule(steps),
+            length: steps,
             loader,
             recorder,
-            validator,
+            validator: validator.transpose()?,
             bar,
             started: Instant::now(),
             earlier_seconds,
@@ -240,7 +230,7 @@ impl Session {
 
     /// The step at which to stop.
     fn end(&self) -> u64 {
-        self.config.stop_after.map_or(self.schedule.steps, |stop| stop.min(self.schedule.steps))
+        self.config.stop_after.map_or(self.length, |stop| stop.min(self.length))
     }
 
     /// Trains one step and records its scalars. Returns whether a rank has asked with `stop` to stop after it.
@@ -253,7 +243,7 @@ impl Session {
             .collect::<Result<Vec<Batch>>>()
             .map_err(|error| explain_out_of_memory(error, step))?;
         self.waited += begun.elapsed();
-        let rate = self.schedule.at(step);
+        let rate = self.config.optimiser.schedule(step, self.length);
         let every = self.config.gradients_every;
         let gradients = every > 0 && step.is_multiple_of(every);
         let losses = self
@@ -353,7 +343,7 @@ impl Session {
     /// Validates the weights if a validation is due, and adds the scores to [`MODEL`] if it has these weights. The ranks
     /// share the sequences.
     fn validate(&mut self) -> Result<()> {
-        let (done, steps) = (self.done, self.schedule.steps);
+        let (done, steps) = (self.done, self.length);
         if !self.validator.as_ref().is_some_and(|validator| validator.is_due(done, steps)) {
             return Ok(());
         }

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::critic::CriticKind;
     use crate::critic::penalty::tests::{DOUBLE, critic, sines};
-    use crate::train::adam::{Adam, Betas, Rates};
+    use crate::train::adam::{Adam, Betas, RATES, Rates};
 
     fn waves(size: &[i64], phase: f64) -> Tensor {
         sines(size, 0.013, phase)
@@ -90,13 +90,8 @@ mod tests {
         let estimate = || critic_loss(&critic, &real, &fake, &epsilon(4), 10.0, Reduce::Sum).unwrap();
         let before = estimate().wasserstein.double_value(&[]);
         // Adam as in training: plain gradient descent diverges for some draws of ε.
-        let rates = Rates {
-            learning_rate: 2e-3,
-            encoder_learning_rate: 0.0,
-            betas: Betas(0.5, 0.999),
-            weight_decay: 0.0,
-            clip: f64::INFINITY,
-        };
+        let betas = Betas(0.5, 0.999);
+        let rates = Rates { learning_rate: 2e-3, betas, clip: f64::INFINITY, ..RATES };
         let mut adam = Adam::new(store.variables(), rates).unwrap();
         for _ in 0..30 {
             adam.zero_gradients();
