@@ -20,6 +20,11 @@ pub(crate) fn share(key: &str, value: f64) -> Checked {
     must((0.0..=1.0).contains(&value), &format!("{key}: must be from 0 to 1"))
 }
 
+/// Checks shares or probabilities in a section of the configuration.
+pub(crate) fn shares(section: &str, values: &[(&str, f64)]) -> Checked {
+    values.iter().try_for_each(|(name, value)| share(&format!("{section}.{name}"), *value))
+}
+
 pub(crate) fn at_least_one(key: &str, value: u64) -> Checked {
     must(value > 0, &format!("{key}: must be at least 1"))
 }

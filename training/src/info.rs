@@ -103,9 +103,32 @@ struct Measure<'a, F> {
 impl<F: FnOnce(&nn::VarStore) -> gstfastganseg::Result<()>> NetworkVisitor for Measure<'_, F> {
     type Output = Costs;
 
-    fn visit<R: Regressor + 'static>(self, network: R) -> gstfastganseg::Result<Costs> {
+    fn visit<R: Regressor + 'static>(self, mut model: R) -> gstfastganseg::Result<Costs> {
         (self.fill)(self.store)?;
-        Costs::of(network, self.config)
+        let (height, width) = self.config.size();
+        let float = (Kind::Float, Device::Cpu);
+        let image = Tensor::f_zeros([1, 3, height, width], float)?;
+        let mask = Tensor::f_ones([1, 1, height, width], float)?;
+        let (reference, trained_reference) = measure(|| model.reference(&image, &mask));
+        let reference = reference?;
+        let mut state = model.start(&reference)?;
+        let (logits, trained_frame) = measure(|| model.step(&image, &reference, &mut state));
+        drop(logits?);
+        drop(state);
+
+        prepare(&mut model, Device::Cpu, Kind::Float)?;
+        let (encoded, reference) = measure(|| model.reference(&image, &mask));
+        let encoded = encoded?;
+        let mut state = model.start(&encoded)?;
+        for _ in 0..self.config.memory.frames {
+            drop(model.step(&image, &encoded, &mut state)?);
+            model.observe(&mask, &encoded, &mut state)?;
+        }
+        let (logits, frame) = measure(|| model.step(&image, &encoded, &mut state));
+        drop(logits?);
+        let (observed, memorising) = measure(|| model.observe(&mask, &encoded, &mut state));
+        observed?;
+        Ok(Costs { trained_reference, trained_frame, reference, frame, memorising })
     }
 }
 
@@ -137,33 +160,6 @@ struct Costs {
 }
 
 impl Costs {
-    fn of<R: Regressor>(mut model: R, config: &Config) -> gstfastganseg::Result<Self> {
-        let (height, width) = config.size();
-        let float = (Kind::Float, Device::Cpu);
-        let image = Tensor::f_zeros([1, 3, height, width], float)?;
-        let mask = Tensor::f_ones([1, 1, height, width], float)?;
-        let (reference, trained_reference) = measure(|| model.reference(&image, &mask));
-        let reference = reference?;
-        let mut state = model.start(&reference)?;
-        let (logits, trained_frame) = measure(|| model.step(&image, &reference, &mut state));
-        drop(logits?);
-        drop(state);
-
-        prepare(&mut model, Device::Cpu, Kind::Float)?;
-        let (encoded, reference) = measure(|| model.reference(&image, &mask));
-        let encoded = encoded?;
-        let mut state = model.start(&encoded)?;
-        for _ in 0..config.memory.frames {
-            drop(model.step(&image, &encoded, &mut state)?);
-            model.observe(&mask, &encoded, &mut state)?;
-        }
-        let (logits, frame) = measure(|| model.step(&image, &encoded, &mut state));
-        drop(logits?);
-        let (observed, memorising) = measure(|| model.observe(&mask, &encoded, &mut state));
-        observed?;
-        Ok(Self { trained_reference, trained_frame, reference, frame, memorising })
-    }
-
     fn blocks(&self, config: &Config, parameters: &BTreeMap<String, u64>) -> Vec<Block> {
         let mut blocks: Vec<Block> =
             blocks_of(config.matching).iter().map(|&name| Block::empty(name)).collect();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Checked, count, interval, must, not_negative, share, within};
+use crate::check::{Checked, count, interval, must, not_negative, share, shares, within};
 
 /// Maximum number of predicted frames of a clip; all of them are in memory.
 const MAX_WINDOW: u64 = 256;
@@ -303,7 +303,7 @@ impl Default for Augment {
 
 impl Augment {
     fn check(&self, key: &str) -> Checked {
-        let shares = [
+        let values = [
             ("flip", self.flip),
             ("rotated", self.rotated),
             ("close_ups", self.close_ups),
@@ -315,7 +315,7 @@ impl Augment {
             ("first_reference", self.first_reference),
             ("least_object", self.least_object),
         ];
-        shares.iter().try_for_each(|(name, value)| share(&format!("{key}.{name}"), *value))?;
+        shares(key, &values)?;
         interval(&format!("{key}.scale"), self.scale, [0.1, 10.0])?;
         within(&format!("{key}.rotation"), self.rotation, [0.0, 180.0])?;
         within(&format!("{key}.shift"), self.shift, [0.0, 0.5])?;
@@ -392,7 +392,7 @@ impl Default for Synthetic {
 
 impl Synthetic {
     fn check(&self, key: &str) -> Checked {
-        let shares = [
+        let values = [
             ("thin_plate", self.thin_plate),
             ("second_object", self.second_object),
             ("late_distractor", self.late_distractor),
@@ -404,7 +404,7 @@ impl Synthetic {
             ("lighting", self.lighting),
             ("shadow", self.shadow),
         ];
-        shares.iter().try_for_each(|(name, value)| share(&format!("{key}.{name}"), *value))?;
+        shares(key, &values)?;
         within(&format!("{key}.motion"), self.motion, [0.0, 3.0])?;
         within(&format!("{key}.wave"), self.wave, [0.0, 50.0])?;
         within(&format!("{key}.bend"), self.bend, [0.0, 0.2])?;
@@ -439,8 +439,7 @@ impl MultiObject {
     }
 
     fn check(&self, key: &str) -> Checked {
-        share(&format!("{key}.probability"), self.probability)?;
-        share(&format!("{key}.look_alike"), self.look_alike)?;
+        shares(key, &[("probability", self.probability), ("look_alike", self.look_alike)])?;
         must((2..=16).contains(&self.objects), &format!("{key}.objects: must be 2 to 16"))
     }
 }
@@ -467,8 +466,7 @@ impl Default for Perturbation {
 impl Perturbation {
     fn check(&self, key: &str) -> Checked {
         within(&format!("{key}.strength"), self.strength, [0.0, 3.0])?;
-        share(&format!("{key}.exact"), self.exact)?;
-        share(&format!("{key}.empty"), self.empty)?;
+        shares(key, &[("exact", self.exact), ("empty", self.empty)])?;
         must(self.exact + self.empty <= 1.0, &format!("{key}: the sum of exact and empty must be at most 1"))
     }
 }

@@ -44,14 +44,6 @@ impl Failure {
         let (rank, reason) = text.split_once('\n').unwrap_or(("", &text));
         Ok(Some(Self { rank: rank.parse().unwrap_or(0), reason: reason.to_owned() }))
     }
-
-    fn unresponsive(rank: usize) -> Self {
-        let seconds = PATIENCE.as_secs();
-        let reason = format!(
-            "has not responded for {seconds} s: it was killed or stopped, or its machine or the network failed"
-        );
-        Self { rank, reason }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -183,7 +175,11 @@ fn look(store: &Store, rank: usize, lives: &mut [Life]) -> Result<Option<Failure
         if count != life.count || count.is_none() {
             (life.count, life.seen) = (count, Instant::now());
         } else if life.seen.elapsed() > PATIENCE {
-            return Ok(Some(Failure::unresponsive(life.rank)));
+            let reason = format!(
+                "has not responded for {} s: it was killed or stopped, or its machine or the network failed",
+                PATIENCE.as_secs()
+            );
+            return Ok(Some(Failure { rank: life.rank, reason }));
         }
     }
     Ok(None)
