@@ -5,6 +5,9 @@
 //!
 //! `cargo bench --bench clips` uses generated images; `-- FILE.toml` uses the section `[data]` of a configuration.
 
+#[path = "../tests/util/mod.rs"]
+mod util;
+
 use std::path::{Path, PathBuf};
 
 use cpu_time::ThreadTime;
@@ -68,25 +71,18 @@ fn draw(width: u32, height: u32, frame: u32) -> (RgbImage, LabelMap) {
     (picture, LabelMap::new(width as usize, height as usize, ids).expect("labels"))
 }
 
-fn write(folder: &Path, labels: &str, name: &str, (picture, map): (RgbImage, LabelMap)) {
-    let (image, mask) = (folder.join("JPEGImages").join(name), folder.join(labels).join(name));
-    for path in [&image, &mask] {
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-    }
-    picture.save(image.with_extension("jpg")).expect("a picture");
-    map.save(&mask.with_extension("png")).expect("a mask");
-}
-
 fn video(folder: &Path, width: u32, height: u32) -> PathBuf {
     let root = folder.join(format!("video{width}"));
-    for frame in 0..20 {
-        write(&root, "Annotations", &format!("s/{frame:05}"), draw(width, height, frame));
-    }
+    util::sequence(&root, "s", 20, |frame| draw(width, height, frame as u32));
     root
 }
 
 fn stills(folder: &Path) -> PathBuf {
     let root = folder.join("stills");
-    (0..8).for_each(|still| write(&root, "Annotations", &format!("p{still}"), draw(500, 400, still)));
+    for still in 0..8 {
+        let path = |folder: &str, extension: &str| root.join(folder).join(format!("p{still}.{extension}"));
+        let (picture, map) = draw(500, 400, still);
+        util::write(&path("JPEGImages", "jpg"), &path("Annotations", "png"), &picture, &map);
+    }
     root
 }

@@ -468,7 +468,7 @@ mod tests {
     use super::*;
 
     /// Folders with empty files at `paths`.
-    fn tree(paths: &[&str]) -> TempDir {
+    fn tree(paths: &[impl AsRef<Path>]) -> TempDir {
         let root = tempfile::tempdir().unwrap();
         for path in paths {
             let path = root.path().join(path);
@@ -515,7 +515,7 @@ mod tests {
     fn frames_are_ordered_by_their_numbers() {
         let order = |names: &[&str]| {
             let paths: Vec<String> = names.iter().map(|name| format!("Annotations/a/{name}.png")).collect();
-            let dataset = open(&tree(&paths.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+            let dataset = open(&tree(&paths)).unwrap();
             dataset.sequences()[0].frames().iter().map(|frame| frame.name().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(order(&["1", "10", "11", "2", "0"]), ["0", "1", "2", "10", "11"]);
@@ -579,7 +579,7 @@ mod tests {
         let pictures = (0..9).map(|frame| format!("JPEGImages/a/{frame}.jpg"));
         let paths: Vec<_> =
             pictures.chain((2..9).map(|frame| format!("Annotations/a/{frame}.png"))).collect();
-        let root = tree(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        let root = tree(&paths);
         let dataset = open(&root).unwrap().thinned(3);
         let frames: Vec<_> = dataset.sequences()[0].tracked().unwrap().iter().map(Frame::name).collect();
         assert_eq!(frames, ["2", "5", "8"]);

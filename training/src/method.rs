@@ -87,7 +87,8 @@ pub(crate) fn as_picture(picture: &RgbImage) -> Picture<'_> {
     Picture { data: picture.as_raw(), width, height, stride: 3 * width }
 }
 
-/// The tracker with the post-processing of the element. Takes ids from the objects' post-processed alpha planes: the largest alpha wins, and below one half is background.
+/// The tracker with the post-processing of the element. Takes ids from the objects' post-processed alpha planes: the
+/// largest alpha wins, and below one half is background.
 #[derive(Debug)]
 pub struct PostProcessed {
     tracker: Tracker,
@@ -152,7 +153,8 @@ impl Propagator for PostProcessed {
     }
 }
 
-/// The tracker with frame threading, as in the element. Encodes each frame with the crop window that was planned a frame earlier.
+/// The tracker with frame threading, as in the element. Encodes each frame with the crop window that was planned a
+/// frame earlier.
 #[derive(Debug)]
 pub struct Threaded {
     tracker: Tracker,

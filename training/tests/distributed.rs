@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use gstfastganseg::torch::model::weights::Weights;
 use tch::Tensor;
-use util::{CRITICS, Fixture, PROGRAM, column, failed_with, succeeded, train, validation};
+use util::{CRITICS, ENDLESS, Fixture, PROGRAM, column, failed_with, succeeded, train, validation};
 
 /// Time within which the other ranks end after one has.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -109,8 +109,10 @@ fn difference(fixture: &Fixture, one: &str, other: &str) -> f64 {
     differences(fixture, one, other).square().mean(tch::Kind::Double).sqrt().double_value(&[])
 }
 
-/// Asserts that two runs have the same curve, apart from rounding and elapsed time.
-fn assert_same_curve(fixture: &Fixture, one: &str, other: &str) {
+/// Asserts that two runs have the same weights and the same curve, apart from rounding and elapsed time.
+fn assert_same_run(fixture: &Fixture, one: &str, other: &str) {
+    let mean = difference(fixture, one, other);
+    assert!(mean < 1e-6, "{mean}");
     let [one, other] = [one, other].map(|run| fixture.text(&format!("{run}/curve.csv")));
     let header = one.lines().next().unwrap();
     assert_eq!(header, other.lines().next().unwrap());
@@ -139,9 +141,7 @@ fn two_ranks_train_as_one_process_with_all_their_clips() {
     let settings = [&settings.concat()[..], &["critics.learning_rate=1e-5"]].concat();
     succeeded(&fixture.train("one", &settings));
     succeeded(&train_on_two(&fixture, "two", &settings));
-    let mean = difference(&fixture, "one", "two");
-    assert!(mean < 1e-6, "{mean}");
-    assert_same_curve(&fixture, "one", "two");
+    assert_same_run(&fixture, "one", "two");
     // The weights have moved by far more than the tolerance.
     succeeded(&fixture.train("start", &[&settings[..], &["stop_after=1"]].concat()));
     let moved = difference(&fixture, "one", "start");
@@ -167,9 +167,7 @@ fn a_run_continues_on_another_number_of_ranks() {
     succeeded(&train_on_two(&fixture, "parts", &[&settings[..], &["stop_after=4"]].concat()));
     succeeded(&fixture.train("parts", &[&settings[..], &["stop_after=8"]].concat()));
     succeeded(&train_on_two(&fixture, "parts", &settings));
-    let mean = difference(&fixture, "whole", "parts");
-    assert!(mean < 1e-6, "{mean}");
-    assert_same_curve(&fixture, "whole", "parts");
+    assert_same_run(&fixture, "whole", "parts");
 }
 
 #[test]
@@ -190,9 +188,7 @@ fn when_a_rank_is_killed_the_others_end_and_the_run_resumes() {
         succeeded(&train_on_two(&fixture, out, &settings));
         let whole = format!("{out}-whole");
         succeeded(&fixture.train(&whole, &settings));
-        let mean = difference(&fixture, out, &whole);
-        assert!(mean < 1e-6, "{mean}");
-        assert_same_curve(&fixture, out, &whole);
+        assert_same_run(&fixture, out, &whole);
     }
 }
 
@@ -259,8 +255,7 @@ fn ranks_with_another_configuration_or_build_are_refused() {
 #[test]
 fn an_interrupt_on_any_rank_saves_once_and_ends_all() {
     let fixture = Fixture::new();
-    let endless = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
-    let [first, second] = start_two(&fixture, "out", &endless);
+    let [first, second] = start_two(&fixture, "out", &ENDLESS);
     wait_for_rows(&fixture, "out", 2);
     signal(&second, "-INT");
     let [first, second] = [first, second].map(|child| wait(child, LIMIT));
@@ -275,10 +270,9 @@ fn an_interrupt_on_any_rank_saves_once_and_ends_all() {
 #[test]
 fn the_launcher_passes_signals_on_and_names_a_rank_that_dies() {
     let fixture = Fixture::new();
-    let endless = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
     let launch = |out: &str| {
         let launcher = fixture
-            .command(&train(out, &endless))
+            .command(&train(out, &ENDLESS))
             .args(["--ranks", "2"])
             .stderr(Stdio::piped())
             .spawn()
@@ -388,6 +382,5 @@ fn torchrun_starts_the_ranks() {
         .unwrap();
     succeeded(&output);
     succeeded(&fixture.train("one", &settings));
-    let mean = difference(&fixture, "one", "two");
-    assert!(mean < 1e-6, "{mean}");
+    assert_same_run(&fixture, "one", "two");
 }

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gstfastganseg::torch::model::weights::Weights;
-use util::{CRITICS, Fixture, column, failed_with, succeeded, train, validation};
+use util::{CRITICS, ENDLESS, Fixture, column, failed_with, succeeded, train, validation};
 
 /// The fields of a curve without the column of elapsed time.
 fn without_time(curve: &str) -> Vec<Vec<String>> {
@@ -249,23 +249,21 @@ fn videos_shorter_than_a_clip_are_an_error() {
 #[test]
 fn errors_name_mistakes_in_the_configuration() {
     let fixture = Fixture::new();
-    failed_with(&fixture.train("out", &["optimiser.learning_rat=1"]), &["run.toml", "learning_rat"]);
-    failed_with(&fixture.train("out", &["data.remember=2"]), &["run.toml", "data.remember"]);
-    failed_with(&fixture.train("out", &["model.network_size=[60, 96]"]), &["run.toml", "network_size"]);
-    failed_with(&fixture.train("out", &["steps"]), &["run.toml", "key=value"]);
-    failed_with(&fixture.train("out", &["data.sources.video.path=nowhere"]), &["nowhere"]);
-    failed_with(
-        &fixture.train("out", &["data.sources.video.exclude=['s0', 's1', 's2']"]),
-        &["no annotated sequence"],
-    );
-    failed_with(&fixture.train("out", &["backbone=none.safetensors"]), &["none.safetensors"]);
-    for (setting, words) in [
-        ("data.batch=99999999", ["data.batch", "4096"]),
-        ("data.window=99999999", ["data.window", "256"]),
-        ("threads=99999999", ["threads", "1024"]),
-        ("loader_threads=99999999", ["loader_threads", "1024"]),
-    ] {
-        failed_with(&fixture.train("out", &[setting]), &words);
+    let cases: [(&str, &[&str]); 11] = [
+        ("optimiser.learning_rat=1", &["run.toml", "learning_rat"]),
+        ("data.remember=2", &["run.toml", "data.remember"]),
+        ("model.network_size=[60, 96]", &["run.toml", "network_size"]),
+        ("steps", &["run.toml", "key=value"]),
+        ("data.sources.video.path=nowhere", &["nowhere"]),
+        ("data.sources.video.exclude=['s0', 's1', 's2']", &["no annotated sequence"]),
+        ("backbone=none.safetensors", &["none.safetensors"]),
+        ("data.batch=99999999", &["data.batch", "4096"]),
+        ("data.window=99999999", &["data.window", "256"]),
+        ("threads=99999999", &["threads", "1024"]),
+        ("loader_threads=99999999", &["loader_threads", "1024"]),
+    ];
+    for (setting, words) in cases {
+        failed_with(&fixture.train("out", &[setting]), words);
     }
 }
 
@@ -407,8 +405,6 @@ fn the_smoke_configuration_runs_the_full_objective() {
     let weights = Weights::open(&fixture.path("out/best.safetensors")).unwrap();
     assert!(weights.metadata()["training_config"].contains("video"));
 }
-
-const ENDLESS: [&str; 3] = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
 
 /// Starts a run in the folder `out` that does not end, and waits for its first step.
 fn start_endless(fixture: &Fixture, stderr: Stdio) -> Child {

@@ -231,6 +231,9 @@ pub fn column(curve: &str, name: &str) -> Vec<f64> {
     lines.filter_map(|line| line.split(',').nth(index)?.parse().ok()).collect()
 }
 
+/// Settings of a run that does not end.
+pub const ENDLESS: [&str; 3] = ["steps=1000000", "report_every=1", "checkpoint_every=1000000"];
+
 /// Both critics, with minimal layers.
 pub const CRITICS: &str = r#"
 [critics]
