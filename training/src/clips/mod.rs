@@ -26,7 +26,6 @@ mod stills;
 mod synthetic;
 mod transform;
 mod video;
-mod weighted;
 mod window;
 
 pub use loader::{Batch, Loader, Mix};

@@ -7,12 +7,11 @@ use std::collections::BTreeMap;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::picture::Still;
-use super::random::Random;
+use super::random::{Random, Weighted};
 use super::settings::{Data, Kind, Source};
 use super::stills::Stills;
 use super::synthetic::SyntheticClips;
 use super::video::{Reading, Video};
-use super::weighted::Weighted;
 use super::window::{ABSENT_NEEDS, VideoClips};
 use super::{Mix, TRIES};
 use crate::{Error, Result};

@@ -8,7 +8,7 @@ use image::RgbImage;
 use tch::{Kind, Tensor};
 
 use super::Size;
-use crate::report::pixels::bytes;
+use crate::report::bytes;
 use crate::{LabelMap, Result};
 
 /// Picture with the masks of its objects.

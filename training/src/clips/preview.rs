@@ -8,8 +8,7 @@ use tch::Tensor;
 use super::Mix;
 use super::settings::Data;
 use crate::Result;
-use crate::report::ContactSheet;
-use crate::report::pixels::{bytes, labels, picture};
+use crate::report::{ContactSheet, bytes, labels, picture};
 
 /// Tint of the pixels whose ground truth is unknown.
 const UNKNOWN: Rgb<u8> = Rgb([255, 0, 255]);

@@ -6,11 +6,10 @@ use tch::Tensor;
 
 use super::colour::Colour;
 use super::picture::Still;
-use super::random::Random;
+use super::random::{Random, Weighted};
 use super::settings::Augment;
 use super::transform::{Transforms, place};
 use super::video::{Object, Reading, Sequence, Video};
-use super::weighted::Weighted;
 use super::{Clip, MIN_COVERAGE, Size, TRIES, coverage};
 use crate::{Error, Result};
 

@@ -10,7 +10,7 @@ use super::PromptConfig;
 use crate::Result;
 use crate::clicks::{bounds, click};
 use crate::clips::{Random, Sources};
-use crate::report::pixels::bytes;
+use crate::report::bytes;
 
 /// Margin of a close-up on each side, relative to the size of the object.
 const MARGIN: [f64; 2] = [0.1, 1.0];

@@ -3,7 +3,6 @@
 //! Reports of an evaluation: a table, a CSV file, and a contact sheet per sequence.
 
 pub(crate) mod canvas;
-pub(crate) mod pixels;
 mod sheet;
 
 use std::collections::BTreeMap;
@@ -12,10 +11,12 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 pub(crate) use canvas::save_png;
+use image::RgbImage;
 pub use sheet::ContactSheet;
+use tch::{Device, Kind, Tensor};
 
 use crate::score::{Scores, Summary};
-use crate::{Error, Result};
+use crate::{Error, LabelMap, Result};
 
 /// Frames per second; empty if no method was run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -148,6 +149,25 @@ pub fn write_rows<Row: AsRef<[String]>>(path: &Path, rows: impl IntoIterator<Ite
     writer.flush().map_err(|source| Error::write(path, source))
 }
 
+/// Converts values in [0, 1] to bytes.
+pub(crate) fn bytes(x: &Tensor) -> Result<Vec<u8>> {
+    let x = x.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?.f_mul_scalar(255.0)?;
+    let x = x.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?;
+    Ok(Vec::<u8>::try_from(&x.f_contiguous()?.f_reshape([-1])?)?)
+}
+
+/// Converts an image (3, H, W), RGB in [0, 1].
+pub(crate) fn picture(image: &Tensor) -> Result<RgbImage> {
+    let (_, height, width) = image.size3()?;
+    let rgb = bytes(&image.f_permute([1, 2, 0])?)?;
+    Ok(RgbImage::from_raw(width as u32, height as u32, rgb).unwrap_or_default())
+}
+
+/// Returns object 1 where the soft mask is above one half, 0 elsewhere.
+pub(crate) fn labels(soft: &[u8], width: usize, height: usize) -> Result<LabelMap> {
+    LabelMap::new(width, height, soft.iter().map(|&value| u8::from(value > 127)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,13 +256,7 @@ global,,,3,0.5416666666666666,0.6666666666666666,0.6666666666666666,0,0.41666666
             .map(|record| record.unwrap()[0].to_owned())
             .collect();
         assert_eq!(names, ["a, b", "the \"best\""]);
-        assert!(write_rows(Path::new("/nowhere/rows.csv"), [row("a")]).is_err());
-    }
-
-    #[test]
-    fn errors_name_the_file() {
-        let path = Path::new("/nonexistent-folder/scores.csv");
-        let error = write_csv(path, &two_sequences(), &Speed::default()).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent-folder/scores.csv"));
+        let error = write_rows(Path::new("/nowhere/rows.csv"), [row("a")]).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/rows.csv"), "{error}");
     }
 }

@@ -10,7 +10,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use image::RgbImage;
 use prost::Message;
 
-use super::protobuf::{Content, Event, Image, Payload, SessionLog, SessionStatus, Summary, Value};
 use crate::{Error, Result};
 
 /// The event file of one session of a run. Every start or resumption of the run has a file of its own.
@@ -87,6 +86,78 @@ fn record(bytes: &[u8]) -> Vec<u8> {
 /// Masks a checksum as TensorFlow does, since the CRC of data that contains CRCs is weak.
 fn masked(checksum: u32) -> u32 {
     checksum.rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+// The messages of TensorFlow's `event.proto` and `summary.proto` that TensorBoard needs for scalars and images.
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Event {
+    /// Seconds since 1970.
+    #[prost(double, tag = "1")]
+    wall_time: f64,
+    #[prost(int64, tag = "2")]
+    step: i64,
+    #[prost(oneof = "Payload", tags = "3, 5, 7")]
+    payload: Option<Payload>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Payload {
+    #[prost(string, tag = "3")]
+    FileVersion(String),
+    #[prost(message, tag = "5")]
+    Summary(Summary),
+    #[prost(message, tag = "7")]
+    SessionLog(SessionLog),
+}
+
+/// Start of a session. Earlier events at the same or a later step are out of date.
+#[derive(Clone, PartialEq, prost::Message)]
+struct SessionLog {
+    #[prost(enumeration = "SessionStatus", tag = "1")]
+    status: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+enum SessionStatus {
+    Unspecified = 0,
+    Start = 1,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Summary {
+    #[prost(message, repeated, tag = "1")]
+    value: Vec<Value>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Value {
+    #[prost(string, tag = "1")]
+    tag: String,
+    #[prost(oneof = "Content", tags = "2, 4")]
+    content: Option<Content>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Content {
+    #[prost(float, tag = "2")]
+    Scalar(f32),
+    #[prost(message, tag = "4")]
+    Image(Image),
+}
+
+/// `colorspace` 3 is RGB.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Image {
+    #[prost(int32, tag = "1")]
+    height: i32,
+    #[prost(int32, tag = "2")]
+    width: i32,
+    #[prost(int32, tag = "3")]
+    colorspace: i32,
+    #[prost(bytes = "vec", tag = "4")]
+    png: Vec<u8>,
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ pub(super) mod curve;
 mod events;
 mod panel;
 pub(super) mod plot;
-mod protobuf;
 
 use std::path::{Path, PathBuf};
 

@@ -5,8 +5,7 @@
 use image::{DynamicImage, GrayImage, RgbImage};
 use tch::Tensor;
 
-use crate::report::ContactSheet;
-use crate::report::pixels::{bytes, labels, picture};
+use crate::report::{ContactSheet, bytes, labels, picture};
 use crate::{LabelMap, Result};
 
 /// Draws the predicted frames of one clip, one row per frame: the frame, the true mask over it, the predicted mask
