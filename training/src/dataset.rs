@@ -183,10 +183,7 @@ impl Sequence {
     }
 
     /// Returns the frames to track: those from the first annotated frame on.
-    ///
-    /// # Errors
-    /// If one of them has no picture. The message names the missing file.
-    pub fn tracked(&self) -> Result<&[Frame]> {
+    pub(crate) fn tracked(&self) -> Result<&[Frame]> {
         let first = self.frames.iter().position(|frame| frame.annotation.is_some());
         let frames = &self.frames[first.unwrap_or(self.frames.len())..];
         if !self.pictures.is_dir() {
@@ -251,10 +248,7 @@ impl Frame {
     }
 
     /// Opens the picture.
-    ///
-    /// # Errors
-    /// If there is none or it is broken; the message names the file.
-    pub fn read_picture(&self) -> Result<RgbImage> {
+    pub(crate) fn read_picture(&self) -> Result<RgbImage> {
         match self.picture() {
             Some(path) => read_picture(path),
             None => Err(Error::dataset(
@@ -265,10 +259,7 @@ impl Frame {
     }
 
     /// Opens the mask; `None` if the frame has none.
-    ///
-    /// # Errors
-    /// If it is broken; the message names the file.
-    pub fn read_annotation(&self) -> Result<Option<LabelMap>> {
+    pub(crate) fn read_annotation(&self) -> Result<Option<LabelMap>> {
         self.annotation().map(LabelMap::open).transpose()
     }
 

@@ -61,7 +61,7 @@ struct Joined {
 
 /// Averages the gradients of a network over all ranks during its backward pass.
 #[derive(Debug)]
-pub struct Reducer(Option<shim::Reducer>);
+pub(crate) struct Reducer(Option<shim::Reducer>);
 
 impl Ranks {
     /// A single process.
@@ -212,10 +212,7 @@ impl Ranks {
     }
 
     /// Replaces tensors by those of rank 0.
-    ///
-    /// # Errors
-    /// [`Error::Ranks`] if another rank has ended.
-    pub fn broadcast(&self, tensors: &[Tensor]) -> Result<()> {
+    pub(crate) fn broadcast(&self, tensors: &[Tensor]) -> Result<()> {
         let Some(joined) = &self.0 else { return Ok(()) };
         let tensors: Vec<Tensor> = tensors.iter().map(Tensor::f_detach).collect::<Result<_, _>>()?;
         joined.group.broadcast(&tensors).map_err(Error::Ranks)
@@ -233,10 +230,7 @@ impl Ranks {
     }
 
     /// Replaces numbers by their means over all ranks.
-    ///
-    /// # Errors
-    /// [`Error::Ranks`] if another rank has ended.
-    pub fn average_numbers(&self, numbers: &mut [f64]) -> Result<()> {
+    pub(crate) fn average_numbers(&self, numbers: &mut [f64]) -> Result<()> {
         if self.0.is_none() {
             return Ok(());
         }
@@ -247,10 +241,7 @@ impl Ranks {
     }
 
     /// Returns the values of all ranks, by rank.
-    ///
-    /// # Errors
-    /// [`Error::Ranks`] if another rank has ended.
-    pub fn gather<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<Vec<T>> {
+    pub(crate) fn gather<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<Vec<T>> {
         let Some(joined) = &self.0 else { return Ok(vec![value]) };
         let Place { rank, ranks, .. } = joined.place;
         let invalid = |error: serde_json::Error| Error::Ranks(format!("rank {rank}: {error}"));
@@ -278,16 +269,16 @@ impl Ranks {
     }
 
     /// Returns the indices of this rank's items, in order; see [`gather_shares`](Self::gather_shares).
-    pub fn share(&self, costs: &[usize]) -> Vec<usize> {
+    pub(crate) fn share(&self, costs: &[usize]) -> Vec<usize> {
         share(costs, self.rank(), self.count())
     }
 
     /// Returns the results of all items in order, from this rank's own results with the indices that
     /// [`share`](Self::share) has returned.
-    ///
-    /// # Errors
-    /// [`Error::Ranks`] if another rank has ended.
-    pub fn gather_shares<T: Serialize + DeserializeOwned>(&self, own: Vec<(usize, T)>) -> Result<Vec<T>> {
+    pub(crate) fn gather_shares<T: Serialize + DeserializeOwned>(
+        &self,
+        own: Vec<(usize, T)>,
+    ) -> Result<Vec<T>> {
         let mut all: Vec<(usize, T)> = self.gather(own)?.into_iter().flatten().collect();
         all.sort_by_key(|(index, _)| *index);
         Ok(all.into_iter().map(|(_, result)| result).collect())
@@ -303,17 +294,14 @@ impl Ranks {
 
     /// Creates a reducer of `parameters`, which require gradients, in the order in which backward passes complete
     /// their gradients. With a single process it does nothing.
-    ///
-    /// # Errors
-    /// [`Error::Ranks`] if libtorch refuses a parameter.
-    pub fn reducer(&self, parameters: &[Tensor]) -> Result<Reducer> {
+    pub(crate) fn reducer(&self, parameters: &[Tensor]) -> Result<Reducer> {
         let joined = self.0.as_ref();
         let reducer = joined.map(|joined| joined.group.reducer(parameters)).transpose();
         Ok(Reducer(reducer.map_err(Error::Ranks)?))
     }
 
     /// Keeps this process from being ended because of another rank while the guard exists.
-    pub fn saving(&self) -> Option<MutexGuard<'_, ()>> {
+    pub(crate) fn saving(&self) -> Option<MutexGuard<'_, ()>> {
         self.0.as_ref().map(|joined| joined.monitor.saving())
     }
 }
@@ -336,10 +324,7 @@ impl Joined {
 impl Reducer {
     /// Makes the next backward pass, which must begin at `loss`, leave the mean gradients over all ranks. That pass
     /// fails if another rank has ended.
-    ///
-    /// # Errors
-    /// [`Error::Ranks`] if an earlier pass failed.
-    pub fn prepare(&self, loss: &Tensor) -> Result<()> {
+    pub(crate) fn prepare(&self, loss: &Tensor) -> Result<()> {
         self.0.as_ref().map_or(Ok(()), |reducer| reducer.prepare(loss)).map_err(Error::Ranks)
     }
 }
