@@ -112,17 +112,6 @@ pub struct CriticState {
     critic: Critic,
 }
 
-/// Statistics of one critic step.
-#[derive(Clone, Copy, Debug)]
-pub struct CriticStats {
-    pub kind: CriticKind,
-    /// E D(real) − E D(fake) before the step.
-    pub wasserstein: f64,
-    /// The gradient penalty, without its weight.
-    pub penalty: f64,
-    pub norm: f64,
-}
-
 /// Images and true masks of the predicted frames of a batch, on the critics' device and in float32.
 #[derive(Debug)]
 pub struct CriticInputs<'a> {
@@ -185,14 +174,15 @@ impl Critics {
     }
 
     /// Takes one step of every critic with the predicted soft masks (K, B, 1, H, W), at `schedule` times the
-    /// maximum learning rate. `pass` counts the steps with the same batch, whose random numbers differ.
+    /// maximum learning rate. `pass` counts the steps with the same batch, whose random numbers differ. Returns the Wasserstein
+    /// estimates E D(real) − E D(fake) before the step, the penalties without their weight and the norms of the gradients.
     pub fn step(
         &mut self,
         inputs: &CriticInputs,
         masks: &Tensor,
         schedule: f64,
         pass: u64,
-    ) -> Result<Vec<CriticStats>> {
+    ) -> Result<Vec<(String, f64)>> {
         let masks = masks.f_detach()?.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
         let CriticSettings { overwrite, noise, penalty_weight, gp_reduce, .. } = self.settings;
         let options = (Kind::Float, self.device);
@@ -204,7 +194,7 @@ impl Critics {
         };
         let real = noise.real_masks(overwrite, &inputs.truth, &masks, normal)?;
         let [real, fake] = [real.f_mul(&inputs.valid)?, masks.f_mul(&inputs.valid)?];
-        let mut stats = Vec::with_capacity(self.states.len());
+        let mut scalars = Vec::new();
         for (state, purpose) in self.states.iter_mut().zip(purpose + 1..) {
             let samples = state.kind.samples(masks.size()[0]);
             let epsilon = inputs.batch.draw(purpose, 1, |_| Ok(Tensor::f_rand(samples, options)?))?;
@@ -215,14 +205,12 @@ impl Critics {
             state.reducer.prepare(&loss.total)?;
             loss.total.f_backward()?;
             let norm = state.adam.step(schedule)?;
-            stats.push(CriticStats {
-                kind: state.kind,
-                wasserstein: loss.wasserstein.double_value(&[]),
-                penalty: loss.penalty.double_value(&[]),
-                norm,
-            });
+            let name = state.kind.name();
+            scalars.push((format!("wasserstein/{name}"), loss.wasserstein.double_value(&[])));
+            scalars.push((format!("penalty/{name}"), loss.penalty.double_value(&[])));
+            scalars.push((format!("critic_gradient/{name}"), norm));
         }
-        Ok(stats)
+        Ok(scalars)
     }
 
     /// Returns −E D(fake) of every critic with its kind and weight; the loss itself is unweighted. It is

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::adam::{Adam, norm};
 use super::config::TrainConfig;
-use super::critics::{CriticStats, Critics};
+use super::critics::Critics;
 use super::distillation::Teacher;
 use super::network::Network;
 use super::objective::Supervised;
@@ -55,15 +55,6 @@ impl StepLosses {
         self.scalars.push((name.into(), value));
     }
 
-    fn critics(&mut self, stats: &[CriticStats]) {
-        for stats in stats {
-            let name = stats.kind.name();
-            self.add(format!("wasserstein/{name}"), stats.wasserstein);
-            self.add(format!("penalty/{name}"), stats.penalty);
-            self.add(format!("critic_gradient/{name}"), stats.norm);
-        }
-    }
-
     /// Averages the scalars over all ranks, then checks them: values must be finite, those of critics not excessive.
     fn share(&mut self, ranks: &Ranks, stop: bool) -> Result<()> {
         let mut numbers: Vec<f64> = self.scalars.iter().map(|(_, value)| *value).collect();
@@ -105,9 +96,8 @@ impl Trainer {
         if let Some(critics) = &mut self.critics {
             for batch in critic_batches {
                 let masks = tch::no_grad(|| self.network.unroll(batch, &self.options))?.logits.f_sigmoid()?;
-                let stats = critics.step(&critics.critic_inputs(batch)?, &masks, schedule, 0)?;
+                losses.scalars.extend(critics.step(&critics.critic_inputs(batch)?, &masks, schedule, 0)?);
                 self.has_changed = true;
-                losses.critics(&stats);
             }
         }
         let (parts, masks) = match &config.refinement {
@@ -170,9 +160,8 @@ impl Trainer {
             let inputs = critics.critic_inputs(last)?;
             let steps = if critics.settings.fresh_batches { 1 } else { critics.settings.steps };
             for pass in 0..steps {
-                let stats = critics.step(&inputs, &masks, schedule, pass)?;
+                losses.scalars.extend(critics.step(&inputs, &masks, schedule, pass)?);
                 self.has_changed = true;
-                losses.critics(&stats);
             }
             for (kind, weight, loss) in critics.regressor_losses(&inputs, &masks)? {
                 parts.push((kind.name(), loss.f_mul_scalar(weight)?, loss));
