@@ -282,16 +282,13 @@ impl Frame {
 
 /// Checks that a mask has the size of its picture.
 pub(crate) fn check_size(mask: &Path, labels: &LabelMap, picture: &RgbImage) -> Result<()> {
-    let size = (picture.width() as usize, picture.height() as usize);
-    if size == (labels.width(), labels.height()) {
+    let ((width, height), size) = (labels.size(), (picture.width() as usize, picture.height() as usize));
+    if size == (width, height) {
         return Ok(());
     }
     let reason = format!(
-        "it has {}x{} pixels, but its picture has {}x{}; use the same resolution for both",
-        labels.width(),
-        labels.height(),
-        size.0,
-        size.1
+        "it has {width}x{height} pixels, but its picture has {}x{}; use the same resolution for both",
+        size.0, size.1
     );
     Err(Error::mask(mask, reason))
 }

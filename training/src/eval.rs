@@ -156,7 +156,7 @@ impl Run {
         let annotated: Vec<_> = sequence.annotated().map(|(frame, _)| frame).collect();
         let scored = &annotated[scored_range(name, annotated.len())?];
         let (first, objects) = first_annotation(sequence)?;
-        let (width, height) = (first.width(), first.height());
+        let (width, height) = first.size();
         let loops = options.loop_frames > 0;
         let played: Vec<&Frame> = match loops {
             true => (0..options.loop_frames).map(|step| &frames[looped(step, frames.len())]).collect(),

@@ -74,6 +74,11 @@ impl LabelMap {
         self.height
     }
 
+    /// Returns the width and height in pixels.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
     /// Returns the ids, row by row.
     pub fn ids(&self) -> &[u8] {
         &self.ids
@@ -110,7 +115,7 @@ impl LabelMap {
 
     /// Returns the map resized by nearest neighbour.
     pub fn resized(&self, width: usize, height: usize) -> Self {
-        if (width, height) == (self.width, self.height) {
+        if (width, height) == self.size() {
             return self.clone();
         }
         let mut ids = Vec::with_capacity(width * height);

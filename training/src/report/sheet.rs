@@ -40,7 +40,7 @@ impl Tile {
 }
 
 fn tint(image: &mut RgbImage, labels: &LabelMap) {
-    let (width, height) = (labels.width(), labels.height());
+    let (width, height) = labels.size();
     for y in 0..height {
         for x in 0..width {
             let id = labels.at(x, y);

@@ -131,17 +131,13 @@ pub(crate) fn score_frame(
     truth: &LabelMap,
     objects: u8,
 ) -> Result<Vec<FrameScore>> {
-    let size = |map: &LabelMap| (map.width(), map.height());
-    if size(prediction) != size(truth) {
+    let ((width, height), (true_width, true_height)) = (prediction.size(), truth.size());
+    if prediction.size() != truth.size() {
         return Err(Error::score(
             what,
             format!(
-                "it has {}x{} pixels, the ground truth {}x{}; write the mask at the size of the \
-                 annotation",
-                prediction.width(),
-                prediction.height(),
-                truth.width(),
-                truth.height()
+                "it has {width}x{height} pixels, the ground truth {true_width}x{true_height}; write the mask at the \
+                 size of the annotation"
             ),
         ));
     }
