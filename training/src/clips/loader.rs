@@ -141,7 +141,7 @@ impl Mix {
     /// ranks together are that of a single process.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let _no_grad = tch::no_grad_guard();
-        let (mut images, mut masks, mut valid, mut previous) = (vec![], vec![], vec![], vec![]);
+        let (mut all, mut previous) = (vec![], vec![]);
         // A separate generator keeps the clips' draws independent of the sizes.
         let mut random = Random::new(!self.seed, step);
         let size = *random.pick(&self.sizes);
@@ -163,16 +163,16 @@ impl Mix {
             index += drawn.len();
             for clip in drawn {
                 previous.push(perturb(&clip.masks.f_narrow(0, 1, 1)?, &self.perturbation, &mut random)?);
-                images.push(clip.images);
-                masks.push(clip.masks);
-                valid.push(clip.valid);
                 seeds.push(random.seed());
+                all.push(clip);
             }
         }
+        let stack =
+            |part: fn(&Clip) -> &Tensor| Tensor::f_stack(&all.iter().map(part).collect::<Vec<_>>(), 1);
         Ok(Batch {
-            images: Tensor::f_stack(&images, 1)?,
-            masks: Tensor::f_stack(&masks, 1)?,
-            valid: Tensor::f_stack(&valid, 1)?,
+            images: stack(|clip| &clip.images)?,
+            masks: stack(|clip| &clip.masks)?,
+            valid: stack(|clip| &clip.valid)?,
             previous: Tensor::f_cat(&previous, 0)?,
             seed,
             seeds,

@@ -30,7 +30,8 @@ impl Spline {
         };
         let (points, to) = (tensor(from)?, tensor(to)?);
         let bends = kernel(&points, &points)?;
-        let plane = plane(&points)?;
+        // 1, x and y of each point, (N, 3).
+        let plane = Tensor::f_cat(&[&points.f_narrow(1, 0, 1)?.f_ones_like()?, &points], 1)?;
         let zeros = |rows: i64, columns: i64| Tensor::f_zeros([rows, columns], (Kind::Double, Device::Cpu));
         let above = Tensor::f_cat(&[&bends, &plane], 1)?;
         let below = Tensor::f_cat(&[plane.f_tr()?, zeros(3, 3)?], 1)?;
@@ -59,11 +60,6 @@ fn kernel(places: &Tensor, points: &Tensor) -> Result<Tensor> {
     };
     let squared = axis(0)?.f_add_(&axis(1)?)?.f_clamp_min_(1e-30)?;
     Ok(squared.f_log()?.f_mul_(&squared)?)
-}
-
-/// Returns 1, x and y of (N, 2), as (N, 3).
-fn plane(points: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::f_cat(&[&points.f_narrow(1, 0, 1)?.f_ones_like()?, points], 1)?)
 }
 
 #[cfg(test)]

@@ -123,13 +123,6 @@ fn regions(picture: RgbImage, labels: LabelMap, limit: Size) -> Result<Option<Re
     Ok((!fit.is_empty()).then_some(Regions { picture, labels, fit }))
 }
 
-/// Returns the file name of a picture's mask: `a.b.png` for `a.b.jpg`.
-fn mask_name(picture: &Path) -> std::ffi::OsString {
-    let mut name = picture.file_stem().unwrap_or_default().to_owned();
-    name.push(".png");
-    name
-}
-
 /// Reads all pairs of picture and labels; pictures without labels are skipped.
 fn read_all<T: Send>(
     root: &Path,
@@ -139,15 +132,17 @@ fn read_all<T: Send>(
     make: impl Fn(RgbImage, LabelMap) -> Result<Option<T>> + Sync,
 ) -> Result<Vec<T>> {
     let pictures = root.join("JPEGImages");
+    // `a.b.png` for `a.b.jpg`.
+    let mask = |path: &Path| labels.join(path.with_extension("png").file_name().unwrap_or_default());
     let mut files = entries(&pictures)?;
-    files.retain(|path| has_extension(path, &PICTURE_EXTENSIONS) && labels.join(mask_name(path)).exists());
+    files.retain(|path| has_extension(path, &PICTURE_EXTENSIONS) && mask(path).exists());
     files.sort();
     bar.inc_length(files.len() as u64);
     let read: Vec<Option<T>> = files
         .par_iter()
         .progress_with(bar.clone())
         .map(|path| {
-            let pair = read_pair(path, &labels.join(mask_name(path)));
+            let pair = read_pair(path, &mask(path));
             match broken.skip(path, pair)? {
                 Some((picture, labels)) => make(picture, labels),
                 None => Ok(None),
