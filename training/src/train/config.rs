@@ -258,6 +258,7 @@ fn refuse_old_keys(table: &toml::Table) -> Checked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::resume::values;
 
     fn shipped(name: &str) -> TrainConfig {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name);
@@ -333,20 +334,6 @@ mod tests {
         assert!(error("lost.toml").contains("nowhere.toml"), "{}", error("lost.toml"));
     }
 
-    /// Collects all numbers and lists of numbers of a configuration with their keys.
-    fn numbers(prefix: &str, value: &toml::Value, all: &mut Vec<(String, toml::Value)>) {
-        match value {
-            toml::Value::Table(table) => {
-                table.iter().for_each(|(key, value)| numbers(&format!("{prefix}.{key}"), value, all));
-            }
-            toml::Value::Array(list) if list.iter().any(|item| item.is_integer() || item.is_float()) => {
-                all.push((prefix.to_owned(), value.clone()));
-            }
-            toml::Value::Integer(_) | toml::Value::Float(_) => all.push((prefix.to_owned(), value.clone())),
-            _ => (),
-        }
-    }
-
     /// Replaces a number, or each item of a list in turn, by `bad`.
     fn replaced(value: &toml::Value, bad: f64) -> Vec<toml::Value> {
         match value {
@@ -371,10 +358,12 @@ mod tests {
         config.data.shapes = vec![[64, 96]];
         config.data.sources.values_mut().for_each(|source| source.size = Some([64, 96]));
         config.validation = toml::from_str("data = 'davis'\nevery = 1").unwrap();
-        let mut all = vec![("steps".to_owned(), toml::Value::Integer(1))];
-        for (key, value) in toml::Table::try_from(&config).unwrap() {
-            numbers(&key, &value, &mut all);
-        }
+        let is_number = |value: &toml::Value| value.is_integer() || value.is_float();
+        let mut all = values(toml::Table::try_from(&config).unwrap());
+        all.retain(|_, value| {
+            is_number(value) || value.as_array().is_some_and(|list| list.iter().any(is_number))
+        });
+        all.insert("steps".to_owned(), toml::Value::Integer(1));
         assert!(all.len() > 60, "{all:?}");
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("run.toml");

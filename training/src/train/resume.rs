@@ -136,7 +136,7 @@ pub fn differences<Config: Serialize>(
 }
 
 /// All values of a configuration by their keys, such as `data.window`.
-fn values(config: toml::Table) -> BTreeMap<String, toml::Value> {
+pub(super) fn values(config: toml::Table) -> BTreeMap<String, toml::Value> {
     fn flatten(prefix: &str, table: toml::Table, all: &mut BTreeMap<String, toml::Value>) {
         for (key, value) in table {
             let key = format!("{prefix}{key}");
