@@ -7,8 +7,7 @@ use tch::Tensor;
 use super::Size;
 use super::colour::Colour;
 use super::drift::exposed_motion;
-use super::geometry::blur;
-use super::motion_blur::motion_blur;
+use super::geometry::{blur, motion_blur};
 use super::moving_object::MovingObject;
 use crate::Result;
 

@@ -6,14 +6,12 @@
 use tch::Tensor;
 
 use super::colour::Colour;
-use super::distractor::add_distractor;
+use super::distractor::{add_distractor, add_object};
 use super::drift::{Drift, draw_bends, exposed_motion, walk};
-use super::geometry::{Grid, Placement, blur};
+use super::geometry::{Grid, Placement, blur, motion_blur};
 use super::layer::Layer;
 use super::lighting::Lighting;
-use super::motion_blur::motion_blur;
 use super::moving_object::{Entrance, MovingObject};
-use super::multi_object::add_object;
 use super::picture::Still;
 use super::random::{Random, Weighted};
 use super::settings::{Border, Synthetic};
