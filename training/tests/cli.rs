@@ -139,24 +139,17 @@ fn a_closed_stdout_is_no_error_and_loses_no_result() {
 #[test]
 fn missing_mattes_are_told_from_broken_ones() {
     let fixture = mattes();
-    let complaint = || {
+    let complaint = |words: &[&str]| {
         let output = fixture.run_line("matte --data data --mattes mattes");
         assert_eq!(output.status.code(), Some(1));
+        failed_with(&output, words);
         String::from_utf8(output.stderr).unwrap()
     };
     let matte = fixture.path("mattes/two/00003.png");
     fs::write(&matte, "no picture").unwrap();
-    let broken = complaint();
-    assert!(
-        broken.contains("two/00003.png: it cannot be decoded") && broken.contains("8-bit grey"),
-        "{broken}"
-    );
+    complaint(&["two/00003.png: it cannot be decoded", "8-bit grey"]);
     fs::remove_file(&matte).unwrap();
-    let missing = complaint();
-    assert!(
-        missing.contains("two/00003.png: it cannot be opened") && missing.contains("each frame"),
-        "{missing}"
-    );
+    let missing = complaint(&["two/00003.png: it cannot be opened", "each frame"]);
     assert!(!missing.contains("decoded"), "{missing}");
 }
 
