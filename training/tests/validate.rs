@@ -9,11 +9,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use fastganseg_training::LabelMap;
 use fastganseg_training::dataset::{Dataset, Selection};
 use fastganseg_training::distributed::Ranks;
 use fastganseg_training::eval::{EvalOptions, evaluate};
-use fastganseg_training::train::validate::{BEST, BY_SEQUENCE, SCORE, Validated, Validation, Validator};
-use fastganseg_training::{LabelMap, Result};
+use fastganseg_training::train::validate::{BEST, BY_SEQUENCE, SCORE, Validation, Validator};
 use gstfastganseg::device::{DeviceChoice, Precision};
 use gstfastganseg::torch::model::weights::Weights;
 use gstfastganseg::torch::model::{Config, Lite};
@@ -70,16 +70,6 @@ fn options() -> Options {
     Options { device: DeviceChoice::Cpu, precision: Precision::Float32, ..Options::default() }
 }
 
-fn open(settings: &Validation, folder: &Path, resumes: bool) -> Result<Validator> {
-    Validator::open(settings, &options(), folder, resumes)
-}
-
-/// Scores the weights after `done` steps.
-fn run(validator: &mut Validator, store: &VarStore, done: u64) -> Validated {
-    let metadata = BTreeMap::from([("licence".to_owned(), "CC0-1.0".to_owned())]);
-    validator.run(store, &config(), &metadata, done, &Ranks::single()).unwrap()
-}
-
 fn settings(root: &Path) -> Validation {
     Validation { data: root.to_owned(), sequences: Vec::new(), split: None, every: 10, frame_step: 1 }
 }
@@ -89,11 +79,12 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     let _lock = lock();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
-    let mut validator = open(&settings(folder.path()), folder.path(), false).unwrap();
+    let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path(), false).unwrap();
     assert_eq!((validator.frames(), validator.best()), (18, None));
     assert_eq!([10, 15, 20, 25].map(|done| validator.is_due(done, 25)), [true, false, true, true]);
 
-    let validated = run(&mut validator, &empty_masks(), 10);
+    let metadata = BTreeMap::from([("licence".to_owned(), "CC0-1.0".to_owned())]);
+    let validated = validator.run(&empty_masks(), &config(), &metadata, 10, &Ranks::single()).unwrap();
     let empty_score = validated.scores.summary().region_and_contour();
     assert!(validated.is_best && empty_score < 0.01, "{empty_score}");
 
@@ -101,7 +92,7 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
     let full_masks = network(2);
     let mut bias = full_masks.variables()["decoder.head.bias"].shallow_clone();
     let _ = tch::no_grad(|| bias.fill_(20.0));
-    let validated = run(&mut validator, &full_masks, 20);
+    let validated = validator.run(&full_masks, &config(), &metadata, 20, &Ranks::single()).unwrap();
     assert!(validated.is_best);
     let best = Weights::open(&folder.path().join(BEST)).unwrap();
     assert_eq!((best.metadata()["steps"].as_str(), best.metadata()["licence"].as_str()), ("20", "CC0-1.0"));
@@ -122,13 +113,13 @@ fn scores_are_those_of_eval_and_the_best_weights_are_kept() {
 
     // Worse weights do not replace the file, even after a restart.
     let bytes = fs::read(folder.path().join(BEST)).unwrap();
-    assert!(!run(&mut validator, &empty_masks(), 30).is_best);
-    let mut resumed = open(&settings(folder.path()), folder.path(), true).unwrap();
+    assert!(!validator.run(&empty_masks(), &config(), &metadata, 30, &Ranks::single()).unwrap().is_best);
+    let mut resumed = Validator::open(&settings(folder.path()), &options(), folder.path(), true).unwrap();
     assert_eq!(resumed.best(), Some(score));
-    assert!(!run(&mut resumed, &empty_masks(), 40).is_best);
+    assert!(!resumed.run(&empty_masks(), &config(), &metadata, 40, &Ranks::single()).unwrap().is_best);
     assert!(bytes == fs::read(folder.path().join(BEST)).unwrap());
     // The file of an earlier run in the same folder does not count.
-    let new = open(&settings(folder.path()), folder.path(), false).unwrap();
+    let new = Validator::open(&settings(folder.path()), &options(), folder.path(), false).unwrap();
     assert_eq!(new.best(), None);
     let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert_eq!(files.len(), 3, "images, annotations and the best weights: {files:?}");
@@ -142,10 +133,10 @@ fn the_best_score_of_other_data_does_not_count() {
     let root = folder.path();
     data(root);
     data(&root.join("other"));
-    let best = |settings: &Validation| open(settings, root, true).unwrap().best();
+    let best = |settings: &Validation| Validator::open(settings, &options(), root, true).unwrap().best();
     let right = Validation { sequences: vec!["right".into()], ..settings(root) };
-    let mut validator = open(&right, root, false).unwrap();
-    run(&mut validator, &network(4), 10);
+    let mut validator = Validator::open(&right, &options(), root, false).unwrap();
+    validator.run(&network(4), &config(), &BTreeMap::new(), 10, &Ranks::single()).unwrap();
     assert!(best(&right).is_some());
     assert!(best(&Validation { every: 3, ..right.clone() }).is_some());
     assert_eq!(best(&settings(root)), None, "other sequences");
@@ -158,7 +149,7 @@ fn validation_does_not_change_random_numbers_threads_and_gradients() {
     let _lock = lock();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
-    let mut validator = open(&settings(folder.path()), folder.path(), false).unwrap();
+    let mut validator = Validator::open(&settings(folder.path()), &options(), folder.path(), false).unwrap();
     let store = network(3);
     let threads = tch::get_num_threads();
     let draw_after = |action: &mut dyn FnMut()| {
@@ -168,7 +159,7 @@ fn validation_does_not_change_random_numbers_threads_and_gradients() {
     };
     let expected = draw_after(&mut || ());
     let drawn = draw_after(&mut || {
-        run(&mut validator, &store, 10);
+        validator.run(&store, &config(), &BTreeMap::new(), 10, &Ranks::single()).unwrap();
     });
     assert!(expected.equal(&drawn));
     assert_eq!(tch::get_num_threads(), threads);
@@ -184,9 +175,9 @@ fn frame_step_and_sequences_select_the_frames() {
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
     let settings = Validation { sequences: vec!["right".into()], frame_step: 2, ..settings(folder.path()) };
-    let mut validator = open(&settings, folder.path(), false).unwrap();
+    let mut validator = Validator::open(&settings, &options(), folder.path(), false).unwrap();
     assert_eq!(validator.frames(), 5);
-    let validated = run(&mut validator, &network(4), 10);
+    let validated = validator.run(&network(4), &config(), &BTreeMap::new(), 10, &Ranks::single()).unwrap();
     assert_eq!(validated.scores.sequences[0].name, "right");
     assert_eq!(validated.scores.sequences[0].frames, ["00002", "00004", "00006"]);
 }
@@ -196,7 +187,9 @@ fn invalid_settings_are_refused_on_opening() {
     let _lock = lock();
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
-    let message = |settings: Validation| open(&settings, folder.path(), false).unwrap_err().to_string();
+    let message = |settings: Validation| {
+        Validator::open(&settings, &options(), folder.path(), false).unwrap_err().to_string()
+    };
     let unknown = Validation { sequences: vec!["zebra".into()], ..settings(folder.path()) };
     assert!(message(unknown).contains("zebra"));
     let short = Validation { frame_step: 50, ..settings(folder.path()) };
@@ -213,6 +206,6 @@ fn invalid_settings_are_refused_on_opening() {
     assert!(message(settings(folder.path())).contains("JPEGImages/left"));
     data(folder.path());
     fs::write(folder.path().join(BEST), b"nonsense").unwrap();
-    let resumed = open(&settings(folder.path()), folder.path(), true);
+    let resumed = Validator::open(&settings(folder.path()), &options(), folder.path(), true);
     assert!(resumed.unwrap_err().to_string().contains(BEST));
 }

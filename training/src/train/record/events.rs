@@ -38,8 +38,7 @@ impl Events {
         };
         let mut events = Self { path, file };
         events.write(0, Payload::FileVersion("brain.Event:2".into()))?;
-        let status = SessionStatus::Start.into();
-        events.write(step + 1, Payload::SessionLog(SessionLog { status }))?;
+        events.write(step + 1, Payload::SessionLog(SessionLog { status: 1 }))?;
         Ok(events)
     }
 
@@ -114,15 +113,9 @@ enum Payload {
 /// Start of a session. Earlier events at the same or a later step are out of date.
 #[derive(Clone, PartialEq, prost::Message)]
 struct SessionLog {
-    #[prost(enumeration = "SessionStatus", tag = "1")]
+    /// 1 is a start.
+    #[prost(int32, tag = "1")]
     status: i32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
-#[repr(i32)]
-enum SessionStatus {
-    Unspecified = 0,
-    Start = 1,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
