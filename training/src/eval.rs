@@ -2,8 +2,7 @@
 
 //! Runs a method on a data set, writes its masks, and scores them.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::confidence::ConfidenceRow;
 use crate::dataset::{Dataset, Frame, Sequence};
 use crate::distributed::Ranks;
+use crate::files::create_folder;
 use crate::method::Propagator;
 use crate::report::{ContactSheet, Speed};
 use crate::score::{Flicker, FrameScore, Scores, SequenceScore, first_annotation, score_frame, scored_range};
@@ -350,10 +350,6 @@ impl<'a> SequenceWriter<'a> {
         );
         self.sheet.save(&out.join("sheets").join(format!("{}.png", self.name)))
     }
-}
-
-fn create_folder(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|source| Error::write(path, source))
 }
 
 /// Returns at most `wanted` of the indices 0..`count`, evenly spaced, including the first and the last.

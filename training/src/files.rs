@@ -32,6 +32,11 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
+/// Creates a folder and those above it.
+pub(crate) fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|source| Error::write(path, source))
+}
+
 /// Name of the file in a run's folder that is locked. It stays after the run; only its lock counts.
 const LOCK: &str = ".lock";
 
@@ -41,7 +46,7 @@ const LOCK: &str = ".lock";
 /// # Errors
 /// [`Error::InUse`] if another run has locked it; an error if the folder cannot be written.
 pub(crate) fn lock(folder: &Path) -> Result<File> {
-    fs::create_dir_all(folder).map_err(|source| Error::write(folder, source))?;
+    create_folder(folder)?;
     let path = folder.join(LOCK);
     let file = File::options().create(true).append(true).open(&path);
     let file = file.map_err(|source| Error::write(&path, source))?;

@@ -23,6 +23,7 @@ use image::{DynamicImage, ImageFormat};
 use indicatif::ProgressBar;
 
 use crate::dataset::{PICTURE_EXTENSIONS, by_number, files, folders};
+use crate::files::create_folder;
 use crate::score::{AlphaPlane, MatteScore, MatteScorer};
 use crate::{Error, Result};
 
@@ -185,7 +186,7 @@ pub fn score_model(
 ) -> Result<MatteScore> {
     let folder = out.map(|out| out.join(&sequence.name));
     if let Some(folder) = &folder {
-        fs::create_dir_all(folder).map_err(|source| Error::write(folder, source))?;
+        create_folder(folder)?;
     }
     let mut post_processor = PostProcessor::default();
     let mut scorer = MatteScorer::default();

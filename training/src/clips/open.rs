@@ -40,7 +40,7 @@ impl Sources {
             let summary = match source.kind {
                 Kind::Video => {
                     let video = Video::open(index, source, min_share, &reading, &bar)?;
-                    let sequences = video.sequences().len();
+                    let sequences = video.sequences.len();
                     let summary = format!(
                         "{sequences} sequences, {} objects, {} frames{}",
                         video.objects(),
@@ -75,8 +75,8 @@ impl Sources {
         }
         for _ in 0..TRIES {
             let Some(video) = self.videos.pick(random) else { break };
-            let sequence = random.pick(video.sequences());
-            let object = random.pick(sequence.objects());
+            let sequence = random.pick(&video.sequences);
+            let object = random.pick(&sequence.objects);
             if object.seen.is_empty() {
                 continue;
             }
@@ -128,7 +128,7 @@ impl Mix {
         if videos.total() == 0.0 {
             return Ok(());
         }
-        let sequences: usize = videos.drawn().map(|video| video.sequences().len()).sum();
+        let sequences: usize = videos.drawn().map(|video| video.sequences.len()).sum();
         if augment.absent > 0.0 && sequences < 2 {
             return Err(Error::Clips(ABSENT_NEEDS.into()));
         }

@@ -25,7 +25,8 @@ const UNION: u8 = 1;
 pub struct Video {
     /// Index among the sources, part of the cache key.
     index: usize,
-    sequences: Vec<Sequence>,
+    /// Those that have objects.
+    pub sequences: Vec<Sequence>,
     objects: Objects,
     limit: Size,
     /// Frames that `meta.json` lists, but that have no mask, as SEQUENCE/FRAME.
@@ -39,7 +40,8 @@ pub struct Video {
 pub struct Sequence {
     index: usize,
     frames: Vec<dataset::Frame>,
-    objects: Vec<Object>,
+    /// At least one.
+    pub objects: Vec<Object>,
     ids: Vec<u8>,
 }
 
@@ -145,10 +147,6 @@ impl Video {
         Ok(video)
     }
 
-    pub fn sequences(&self) -> &[Sequence] {
-        &self.sequences
-    }
-
     pub fn objects(&self) -> usize {
         self.sequences.iter().map(|sequence| sequence.objects.len()).sum()
     }
@@ -214,13 +212,6 @@ impl Video {
             self.sequences.iter().map(|sequence| read.by_ref().take(sequence.frames.len()).collect());
         self.preloaded = Some(pictures.collect());
         Ok(())
-    }
-}
-
-impl Sequence {
-    /// Returns the objects; at least one.
-    pub fn objects(&self) -> &[Object] {
-        &self.objects
     }
 }
 
@@ -340,7 +331,7 @@ mod tests {
             Video::open(0, &source, 0.0, &Reading::new(1, 0), &ProgressBar::hidden()).unwrap()
         };
         let video = open(&names);
-        assert!(video.sequences()[0].objects()[0].known.iter().copied().eq(0..12));
+        assert!(video.sequences[0].objects[0].known.iter().copied().eq(0..12));
         assert_eq!(video.note(), "");
         names.push("13".into());
         let note = open(&names).note();

@@ -77,14 +77,14 @@ impl VideoClips {
     fn other_sequence(&self, sequence: &Sequence, random: &mut Random) -> Option<(&Video, &Sequence)> {
         let mut draw = || {
             let video = self.videos.pick(random)?;
-            Some((video, random.pick(video.sequences())))
+            Some((video, random.pick(&video.sequences)))
         };
         (0..TRIES).find_map(|_| draw().filter(|(_, other)| !std::ptr::eq(sequence, *other)))
     }
 
     fn window(&self, steps: usize, size: Size, random: &mut Random) -> Option<Window<'_>> {
         let video = self.videos.pick(random)?;
-        let sequence = random.pick(video.sequences());
+        let sequence = random.pick(&video.sequences);
         let close_up = random.chance(self.augment.close_ups);
         Some(Window { clips: self, video, sequence, steps, size, close_up })
     }
@@ -101,8 +101,8 @@ impl VideoClips {
     /// Draws a frame as a background; `None` if there is no video or the frame is broken.
     pub fn picture(&self, random: &mut Random) -> Result<Option<Still>> {
         let Some(video) = self.videos.pick(random) else { return Ok(None) };
-        let sequence = random.pick(video.sequences());
-        let object = random.pick(sequence.objects());
+        let sequence = random.pick(&video.sequences);
+        let object = random.pick(&sequence.objects);
         video.still(sequence, *random.pick(&object.seen), object.id, &self.reading)
     }
 }
@@ -147,7 +147,7 @@ impl<'a> Window<'a> {
     /// usable.
     fn draw_objects(&self, objects: usize, random: &mut Random) -> Result<Option<Vec<Clip>>> {
         let Self { clips: VideoClips { reading, augment, .. }, size, .. } = *self;
-        let object = random.pick(self.sequence.objects());
+        let object = random.pick(&self.sequence.objects);
         let mut step = *random.pick(&augment.frame_steps);
         let mut starts = object.windows(self.steps + 1, step);
         if starts.is_empty() {
@@ -206,7 +206,7 @@ impl<'a> Window<'a> {
             let known = window.iter().all(|frame| other.known.contains(frame));
             other.id != object.id && other.seen.contains(&reference_frame) && known
         };
-        let mut others: Vec<&Object> = self.sequence.objects().iter().filter(is_usable).collect();
+        let mut others: Vec<&Object> = self.sequence.objects.iter().filter(is_usable).collect();
         while clips.len() < objects && !others.is_empty() {
             let other = others.swap_remove(random.below(others.len()));
             let still = |frame: usize| self.video.still(self.sequence, frame, other.id, reading);

@@ -15,6 +15,7 @@ use image::RgbImage;
 pub use sheet::ContactSheet;
 use tch::{Device, Kind, Tensor};
 
+use crate::files::create_folder;
 use crate::score::{Scores, Summary};
 use crate::{Error, LabelMap, Result};
 
@@ -97,7 +98,7 @@ fn lay_out(rows: &[Vec<String>]) -> String {
 pub fn check_output(path: &Path) -> Result<()> {
     let failed = |source| Error::write(path, source);
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|source| Error::write(folder, source))?;
+        create_folder(folder)?;
     }
     let is_new = !path.exists();
     OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;

@@ -5,8 +5,8 @@ use crate::LabelMap;
 /// Pixels of one object in one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bitmap {
-    width: usize,
-    height: usize,
+    pub width: usize,
+    pub height: usize,
     pixels: Vec<bool>,
 }
 
@@ -25,14 +25,6 @@ impl Bitmap {
     pub fn of(map: &LabelMap, inside: impl Fn(u8) -> bool) -> Self {
         let pixels = map.ids().iter().map(|&id| inside(id)).collect();
         Self { width: map.width(), height: map.height(), pixels }
-    }
-
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    pub fn height(&self) -> usize {
-        self.height
     }
 
     pub fn at(&self, x: usize, y: usize) -> bool {

@@ -38,7 +38,7 @@ pub fn contour_accuracy(prediction: &Bitmap, truth: &Bitmap) -> f64 {
         (0, 0) => 1.0,
         (0, _) | (_, 0) => 0.0,
         (length, true_length) => {
-            let radius = contour_tolerance(truth.width(), truth.height());
+            let radius = contour_tolerance(truth.width, truth.height);
             let precision = ours.intersection(&theirs.dilated(radius)) as f64 / length as f64;
             let recall = theirs.intersection(&ours.dilated(radius)) as f64 / true_length as f64;
             if precision + recall == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) }

@@ -48,7 +48,8 @@ struct Slot {
 pub struct Adam {
     slots: BTreeMap<String, Slot>,
     rates: Rates,
-    steps: u64,
+    /// Number of steps taken.
+    pub steps: u64,
 }
 
 impl Adam {
@@ -131,14 +132,6 @@ impl Adam {
         let gradients: Vec<Tensor> =
             self.slots.values().map(|slot| slot.parameter.grad()).filter(Tensor::defined).collect();
         norm(&gradients)
-    }
-
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    pub fn set_steps(&mut self, steps: u64) {
-        self.steps = steps;
     }
 
     /// The moments by name, for a checkpoint.
@@ -228,6 +221,6 @@ mod tests {
         (&x / 0.0).log().sum(Kind::Float).backward();
         assert!(!adam.step(1.0).unwrap().is_finite());
         assert_eq!(Vec::<f32>::try_from(&x).unwrap(), [0.0, 1.0]);
-        assert_eq!(adam.steps(), 0);
+        assert_eq!(adam.steps, 0);
     }
 }

@@ -50,7 +50,7 @@ pub fn save(
             }
             all.push((format!("{name}.{key}"), tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?));
         }
-        all.push((format!("{name}.steps"), number(adam.steps())?));
+        all.push((format!("{name}.steps"), number(adam.steps)?));
     }
     // A state whose weights are out of range in the weights file must not replace the last good one.
     weights()?;

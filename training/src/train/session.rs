@@ -67,7 +67,7 @@ pub fn run(config: &TrainConfig, out: &Path, interrupt: &Interrupt, ranks: &Rank
     while session.done < end && !stop {
         stop = session.step(interrupt.is_requested()).inspect_err(|error| session.rescue(error))?;
         stop |= ranks.count() == 1 && interrupt.is_requested();
-        if session.checkpoint_is_due() || session.done == end || stop {
+        if session.done.is_multiple_of(config.checkpoint_every) || session.done == end || stop {
             session.save()?;
         }
         session.validate()?;
@@ -270,28 +270,20 @@ impl Session {
         Ok(losses.stop)
     }
 
-    fn last(&self, name: &str) -> Option<f64> {
-        self.recorder.as_ref()?.last(name)
-    }
-
     fn message(&self) -> String {
-        let last = |name: &str| self.last(name);
+        let last = |name: &str| self.recorder.as_ref()?.last(name);
         let mut message = format!("loss {:.3}", last("loss/total").unwrap_or(f64::NAN));
-        for (label, name) in [("bilinear", "loss/bilinear"), ("region similarity", "region_similarity")] {
+        for (label, name) in [
+            ("bilinear", "loss/bilinear"),
+            ("region similarity", "region_similarity"),
+            ("W_S", "wasserstein/spatial"),
+            ("W_T", "wasserstein/temporal"),
+        ] {
             if let Some(value) = last(name) {
                 message.push_str(&format!(", {label} {value:.3}"));
             }
         }
-        for (letter, name) in [("S", "wasserstein/spatial"), ("T", "wasserstein/temporal")] {
-            if let Some(value) = last(name) {
-                message.push_str(&format!(", W_{letter} {value:.3}"));
-            }
-        }
         message
-    }
-
-    fn checkpoint_is_due(&self) -> bool {
-        self.done.is_multiple_of(self.config.checkpoint_every)
     }
 
     /// Saves after a failed step if another rank has ended before the step began to change weights, so that nothing
@@ -432,14 +424,14 @@ fn broadcast(parts: &mut [NetworkState], done: u64, epoch: u64, ranks: &Ranks) -
         let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
         tensors.extend(variables.into_values());
         tensors.extend(adam.state().into_iter().map(|(_, moment)| moment));
-        numbers.push(adam.steps() as i64);
+        numbers.push(adam.steps as i64);
     }
     let numbers = Tensor::f_from_slice(&numbers)?;
     ranks.broadcast(&[numbers.shallow_clone()])?;
     ranks.broadcast(&tensors)?;
     let numbers: Vec<u64> = Vec::<i64>::try_from(&numbers)?.into_iter().map(|number| number as u64).collect();
     for (part, steps) in parts.iter_mut().zip(&numbers[2..]) {
-        part.adam.set_steps(*steps);
+        part.adam.steps = *steps;
     }
     if epoch == numbers[1] {
         return Ok(numbers[0]);

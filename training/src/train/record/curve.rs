@@ -22,8 +22,10 @@ pub struct Row {
 #[derive(Debug)]
 pub struct Curve {
     path: PathBuf,
-    columns: Vec<String>,
-    rows: Vec<Row>,
+    /// Names of the columns after the first.
+    pub columns: Vec<String>,
+    /// In the order of steps.
+    pub rows: Vec<Row>,
 }
 
 impl Curve {
@@ -78,14 +80,6 @@ impl Curve {
         }
         (self.columns, self.rows) = (columns, rows);
         Ok(broken.is_none())
-    }
-
-    pub fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    pub fn rows(&self) -> &[Row] {
-        &self.rows
     }
 
     /// The steps and values of a column.
@@ -205,7 +199,7 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, "step,loss,score/J&F\n25,2,\n50,1,0.5\n75,0.5,\n");
         let reopened = Curve::open(&path, 75).unwrap();
-        assert_eq!(reopened.rows(), curve.rows());
+        assert_eq!(reopened.rows, curve.rows);
         assert_eq!(reopened.last("score/J&F"), Some(0.5));
     }
 
@@ -228,7 +222,7 @@ mod tests {
         let path = folder.path().join("curve.csv");
         for cut in ["50", "50,2", "50,2,0.1"] {
             fs::write(&path, format!("step,loss,rate\n25,1,0.5\n{cut}")).unwrap();
-            assert_eq!(Curve::open(&path, 100).unwrap().rows().len(), 1, "{cut}");
+            assert_eq!(Curve::open(&path, 100).unwrap().rows.len(), 1, "{cut}");
             assert_eq!(fs::read_to_string(&path).unwrap(), "step,loss,rate\n25,1,0.5\n");
         }
         for wrong in ["name,loss\na,1\n", "step,loss\n25\n50,1\n"] {

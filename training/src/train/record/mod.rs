@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use image::{DynamicImage, GrayImage, RgbImage};
 use tch::Tensor;
 
+use crate::files::create_folder;
 use crate::report::{ContactSheet, bytes, labels, picture, save_png};
-use crate::{Error, LabelMap, Result};
+use crate::{LabelMap, Result};
 use curve::Curve;
 use events::Events;
 
@@ -41,7 +42,7 @@ impl Recorder {
     /// Opens the record in the folder `out` after `step` steps, 0 for a new run, and drops later rows. A row is
     /// written every `every` steps.
     pub fn open(out: &Path, every: u64, step: u64) -> Result<Self> {
-        std::fs::create_dir_all(out).map_err(|source| Error::write(out, source))?;
+        create_folder(out)?;
         let curve = Curve::open(&out.join(CURVE), step)?;
         let events = Events::create(out, step)?;
         Ok(Self { out: out.to_owned(), every: every.max(1), curve, events, pending: Vec::new() })
@@ -105,7 +106,7 @@ impl Recorder {
 
     /// Draws the curve to `curve.png`.
     pub fn draw(&self) -> Result<()> {
-        match plot::draw(self.curve.columns(), self.curve.rows())? {
+        match plot::draw(&self.curve.columns, &self.curve.rows)? {
             Some(picture) => save_png(&picture, &self.out.join(PLOT)),
             None => Ok(()),
         }
