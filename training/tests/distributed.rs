@@ -318,33 +318,28 @@ fn evaluation_and_scores_on_two_ranks_equal_those_of_one() {
     let fixture = Fixture::new();
     let csv = |path: &str| -> Vec<String> {
         // Without the speed.
-        let text = fs::read_to_string(fixture.path(path)).unwrap();
+        let text = fixture.text(path);
         let header: Vec<&str> = text.lines().next().unwrap().split(',').collect();
         let speed = header.iter().position(|name| name.contains("fps")).unwrap_or(header.len());
         text.lines().map(|line| line.split(',').take(speed).collect::<Vec<_>>().join(",")).collect()
     };
     for (out, ranks) in [("one", "1"), ("two", "2")] {
-        let confidence = format!("{out}.csv");
-        let eval = ["eval", "--data", "video", "--out", out, "--device", "cpu", "--confidence", &confidence];
-        let output = fixture.run(&[&eval[..], &["--ranks", ranks]].concat());
-        succeeded(&output);
-        let table = String::from_utf8(output.stdout).unwrap();
+        let eval =
+            format!("eval --data video --out {out} --device cpu --confidence {out}.csv --ranks {ranks}");
+        let table = fixture.printed(&eval);
         assert_eq!(table.lines().filter(|line| line.starts_with("global")).count(), 1, "{table}");
-        let (masks, scores) = (format!("{out}/masks"), format!("{out}-scores.csv"));
-        let score = ["score", "--data", "video", "--masks", &masks, "--csv", &scores];
-        succeeded(&fixture.run(&[&score[..], &["--ranks", ranks]].concat()));
+        let files = format!("--masks {out}/masks --csv {out}-scores.csv");
+        fixture.printed(&format!("score --data video {files} --ranks {ranks}"));
         assert!(fixture.path(out).join("sheets/s1.png").exists());
     }
     assert_eq!(csv("one/scores.csv"), csv("two/scores.csv"));
     assert_eq!(csv("one-scores.csv"), csv("two-scores.csv"));
     assert_eq!(csv("one.csv"), csv("two.csv"));
-    let covered = |ranks: &str| {
-        let cover = ["eval", "--data", "video", "--device", "cpu", "--cover", "black", "--cover-length", "1"];
-        fixture.run(&[&cover[..], &["--ranks", ranks]].concat())
-    };
-    // The sequences are too short for it, on any rank.
-    failed_with(&covered("1"), &["frames", "needed"]);
-    failed_with(&covered("2"), &["frames", "needed"]);
+    // The sequences are too short for a cover, on any rank.
+    for ranks in ["1", "2"] {
+        let cover = "eval --data video --device cpu --cover black --cover-length 1";
+        failed_with(&fixture.run_line(&format!("{cover} --ranks {ranks}")), &["frames", "needed"]);
+    }
 }
 
 #[test]

@@ -294,8 +294,7 @@ fn a_checkpoint_of_another_network_is_refused() {
     let fixture = Fixture::new();
     succeeded(&fixture.train("out", &[]));
     succeeded(&fixture.train("wider", &["model.width=0.25"]));
-    fs::copy(fixture.path("wider/checkpoint.safetensors"), fixture.path("out/checkpoint.safetensors"))
-        .unwrap();
+    fixture.copy("wider/checkpoint.safetensors", "out/checkpoint.safetensors");
     failed_with(&fixture.train("out", &[]), &["out/checkpoint.safetensors", "no tensor"]);
 }
 
@@ -370,8 +369,7 @@ fn a_checkpoint_of_a_run_with_other_critics_is_refused() {
     let fixture = Fixture::with(&[CRITICS]);
     succeeded(&fixture.train("out", &["steps=1"]));
     succeeded(&fixture.train("fewer", &["steps=1", "critics.temporal_weight=0"]));
-    fs::copy(fixture.path("out/checkpoint.safetensors"), fixture.path("fewer/checkpoint.safetensors"))
-        .unwrap();
+    fixture.copy("out/checkpoint.safetensors", "fewer/checkpoint.safetensors");
     let fewer = fixture.train("fewer", &["steps=1", "critics.temporal_weight=0"]);
     failed_with(&fewer, &["checkpoint.safetensors", "temporal", "other critics"]);
 }
@@ -498,11 +496,8 @@ fn weights_out_of_range_do_not_replace_the_last_checkpoint() {
 #[test]
 fn an_ablation_compares_four_runs() {
     let fixture = Fixture::with(&[CRITICS, &validation(&["s2"], 1)]);
-    let arguments =
-        ["ablate", "--config", "run.toml", "--out", "out", "--set", "steps=2", "--set", "report_every=1"];
-    let output = fixture.run(&arguments);
-    succeeded(&output);
-    let table = String::from_utf8(output.stdout).unwrap();
+    let line = "ablate --config run.toml --out out --set steps=2 --set report_every=1";
+    let table = fixture.printed(line);
     let names: Vec<&str> = table.lines().skip(1).take(4).map(|line| line[..12].trim()).collect();
     assert_eq!(names, ["CE", "CE + S", "CE + T", "CE + S + T"], "{table}");
     assert!(table.lines().nth(4).unwrap().ends_with("81.9"), "{table}");
@@ -516,13 +511,8 @@ fn an_ablation_compares_four_runs() {
     assert!(curve("ce-s").contains("wasserstein/spatial") && !curve("ce-s").contains("wasserstein/temporal"));
     assert!(!curve("ce").contains("wasserstein"));
     // All runs are complete now, so a second call only prints the table.
-    let repeated = fixture.run(&arguments);
-    succeeded(&repeated);
-    assert_eq!(table, String::from_utf8(repeated.stdout).unwrap());
-    failed_with(
-        &fixture.run(&[&arguments[..], &["--set", "critics.spatial_weight=0"]].concat()),
-        &["[critics]"],
-    );
+    assert_eq!(table, fixture.printed(line));
+    failed_with(&fixture.run_line(&format!("{line} --set critics.spatial_weight=0")), &["[critics]"]);
 }
 
 /// Its table gave the scores of step 2 as those of step 1.
@@ -530,12 +520,9 @@ fn an_ablation_compares_four_runs() {
 fn an_ablation_with_a_run_beyond_its_end_is_refused() {
     let fixture = Fixture::with(&[CRITICS, &validation(&["s2"], 1)]);
     fs::write(fixture.path("plain.toml"), fixture.config() + &validation(&["s2"], 1)).unwrap();
-    let run = |command: &str, config: &str, out: &str, stop: &str| {
-        fixture.run(&[command, "--config", config, "--out", out, "--set", stop])
-    };
-    succeeded(&run("train", "plain.toml", "out/ce", "stop_after=2"));
+    fixture.printed("train --config plain.toml --out out/ce --set stop_after=2");
     failed_with(
-        &run("ablate", "run.toml", "out", "stop_after=1"),
+        &fixture.run_line("ablate --config run.toml --out out --set stop_after=1"),
         &["out/ce/checkpoint.safetensors", "at step 2", "end at step 1", "stop_after"],
     );
     assert!(!fixture.path("out/ablation.csv").exists());
@@ -545,8 +532,8 @@ fn an_ablation_with_a_run_beyond_its_end_is_refused() {
 fn an_ablation_whose_runs_end_without_a_validation_is_refused() {
     let fixture = Fixture::with(&[CRITICS, &validation(&["s2"], 3)]);
     for stop in ["stop_after=2", "stop_after=5"] {
-        let output = fixture
-            .run(&["ablate", "--config", "run.toml", "--out", "out", "--set", "steps=8", "--set", stop]);
+        let line = format!("ablate --config run.toml --out out --set steps=8 --set {stop}");
+        let output = fixture.run_line(&line);
         failed_with(&output, &["stop_after", "validation.every = 3"]);
         assert!(!fixture.path("out").exists(), "nothing is trained");
     }

@@ -95,6 +95,10 @@ impl Fixture {
         fs::read(self.path(name)).unwrap()
     }
 
+    pub fn copy(&self, from: &str, to: &str) {
+        fs::copy(self.path(from), self.path(to)).unwrap();
+    }
+
     pub fn text(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap()
     }
