@@ -7,8 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::colour::Colour;
 use super::drift::walk;
-use super::layer::{Layer, complement};
-use super::moving_object::{Entrance, MovingObject};
+use super::moving_object::{Entrance, Layer, MovingObject, complement};
 use super::picture::Still;
 use super::random::Random;
 use super::settings::Synthetic;

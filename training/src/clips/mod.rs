@@ -8,7 +8,6 @@ mod colour;
 mod distractor;
 mod drift;
 mod geometry;
-mod layer;
 mod lighting;
 mod loader;
 mod meta;
