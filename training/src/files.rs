@@ -26,6 +26,11 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> R
     sync_folder(path).map_err(failed)
 }
 
+/// Replaces the file by `text`, as [`replace`] does.
+pub(crate) fn replace_text(path: &Path, text: &[u8]) -> Result<()> {
+    replace(path, |partial| fs::write(partial, text).map_err(|source| Error::write(partial, source)))
+}
+
 /// Syncs the folder of `path` to disk, without which a rename may be lost.
 fn sync_folder(path: &Path) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -80,11 +85,8 @@ mod tests {
     fn a_file_is_replaced_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.bin");
-        let write = |text: &'static str| {
-            move |path: &Path| fs::write(path, text).map_err(|source| Error::write(path, source))
-        };
-        replace(&path, write("first")).unwrap();
-        replace(&path, write("second")).unwrap();
+        replace_text(&path, b"first").unwrap();
+        replace_text(&path, b"second").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "second");
         let error = replace(&path, |path| {
             fs::write(path, "half of the thi").unwrap();
@@ -93,9 +95,7 @@ mod tests {
         assert!(error.unwrap_err().to_string().contains("the disk is full"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "second");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
-        let error = replace(&folder.path().join("nowhere/state.bin"), |path| {
-            fs::write(path, "").map_err(|source| Error::write(path, source))
-        });
+        let error = replace_text(&folder.path().join("nowhere/state.bin"), b"");
         assert!(error.unwrap_err().to_string().contains("nowhere"));
     }
 }

@@ -10,7 +10,6 @@ mod drift;
 mod geometry;
 mod lighting;
 mod loader;
-mod meta;
 mod moving_object;
 mod open;
 mod perturb;

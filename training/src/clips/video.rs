@@ -3,20 +3,24 @@
 //! Annotated video: sequences of frames with known objects, decoded on demand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use indicatif::{ParallelProgressIterator, ProgressBar};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use rayon::prelude::*;
+use serde::Deserialize;
 
 use super::Size;
 use super::broken::Broken;
-use super::meta::{self, Meta};
 use super::picture::{Picture, Still};
 use super::settings::{Layout, Objects, Source};
 use crate::dataset::{self, Dataset, Selection};
 use crate::{Error, LabelMap, Result};
+
+/// Name of the file of YouTube-VOS that lists the frames in which each object is annotated.
+const META: &str = "meta.json";
 
 /// Id of the union of all objects.
 const UNION: u8 = 1;
@@ -101,7 +105,7 @@ impl Video {
         };
         let dataset = Dataset::open_for_training(&source.path, &selection)?;
         let chosen = not_excluded(&dataset, &source.exclude)?;
-        let layout = source.layout.unwrap_or(match source.path.join(meta::FILE).exists() {
+        let layout = source.layout.unwrap_or(match source.path.join(META).exists() {
             true => Layout::YoutubeVos,
             false => Layout::Davis,
         });
@@ -180,7 +184,7 @@ impl Video {
             format!(
                 "; {} lists {} frames without a mask, such as {frame}, which are not used: add their masks, or correct \
                  their names",
-                meta::FILE,
+                META,
                 self.unknown.len()
             )
         })
@@ -220,6 +224,58 @@ impl Object {
     pub fn windows(&self, frames: usize, step: usize) -> Vec<usize> {
         let whole = |first: &usize| (1..frames).all(|frame| self.known.contains(&(first + frame * step)));
         self.known.iter().copied().filter(|first| whole(first)).collect()
+    }
+}
+
+/// Contents of [`META`].
+#[derive(Debug, Deserialize)]
+struct Meta {
+    videos: BTreeMap<String, MetaVideo>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MetaVideo {
+    objects: BTreeMap<String, MetaObject>,
+}
+
+/// One object; its category is ignored.
+#[derive(Debug, Deserialize)]
+struct MetaObject {
+    frames: Vec<String>,
+}
+
+impl Meta {
+    /// Reads the file in the folder `root`.
+    fn read(root: &Path) -> Result<Self> {
+        let path = root.join(META);
+        let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => Error::dataset(
+                &path,
+                "no such file; copy it from the data set, or set layout = \"davis\" to take the objects \
+                 from the masks",
+            ),
+            _ => Error::read(&path, source),
+        })?;
+        serde_json::from_str(&text).map_err(|error| {
+            let reason = format!("not a valid meta.json of YouTube-VOS ({error}); download it again");
+            Error::dataset(&path, reason)
+        })
+    }
+
+    /// Returns the objects of a video: the id and the names of the annotated frames.
+    fn objects(&self, root: &Path, video: &str) -> Result<Vec<(u8, &[String])>> {
+        let invalid = |reason: String| Error::dataset(&root.join(META), reason);
+        let entry = self.videos.get(video).ok_or_else(|| {
+            invalid(format!("it does not list the sequence {video}; add it, or leave it out with exclude"))
+        })?;
+        let object = |(id, object)| {
+            let (id, object): (&String, &MetaObject) = (id, object);
+            match id.parse() {
+                Ok(id) if id != 0 && id != LabelMap::VOID => Ok((id, object.frames.as_slice())),
+                _ => Err(invalid(format!("{video} has an object with the id {id:?}; ids must be 1 to 254"))),
+            }
+        };
+        entry.objects.iter().map(object).collect()
     }
 }
 

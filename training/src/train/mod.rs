@@ -10,7 +10,6 @@ mod critics;
 mod distillation;
 mod export;
 mod interrupt;
-mod network;
 mod objective;
 mod record;
 mod refinement;
@@ -20,7 +19,7 @@ mod step;
 pub mod validate;
 mod window;
 
-pub use ablate::{Ablation, ablate};
+pub use ablate::ablate;
 pub(crate) use adam::Adam;
 pub use adam::Betas;
 pub(crate) use checkpoint::{CHECKPOINT, CONFIG, NetworkState, explain_divergence, load, save};

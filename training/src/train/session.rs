@@ -19,10 +19,9 @@ use super::config::TrainConfig;
 use super::critics::Critics;
 use super::distillation::Teacher;
 use super::interrupt::Interrupt;
-use super::network::Network;
 use super::record::{Recorder, window_panel};
 use super::resume;
-use super::step::{StepLosses, Trainer};
+use super::step::{Network, StepLosses, Trainer};
 use super::validate::{BEST, Validator};
 use super::window::UnrollOptions;
 use crate::clips::{Batch, Loader, Mix};
@@ -184,9 +183,7 @@ impl Session {
         let done = broadcast(&mut parts, done, mix.epoch(), &ranks)?;
         let config_text = config.to_toml()?;
         if first {
-            files::replace(&out.join(CONFIG), |path| {
-                std::fs::write(path, &config_text).map_err(|source| Error::write(path, source))
-            })?;
+            files::replace_text(&out.join(CONFIG), config_text.as_bytes())?;
         }
 
         let steps = config.length(mix.epoch());
