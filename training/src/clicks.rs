@@ -21,6 +21,11 @@ pub fn click(mask: &[bool], truth: &[bool], width: usize) -> Option<Point> {
     (size > 0).then_some(Point { x, y, positive })
 }
 
+/// Returns where alpha is above one half.
+pub fn is_inside(alpha: &[u8]) -> Vec<bool> {
+    alpha.iter().map(|&value| value > 127).collect()
+}
+
 /// Returns the bounding box of a mask with rows of `width` pixels.
 pub fn bounds(mask: &[bool], width: usize) -> Option<Rect> {
     let (x0, x1, y0, y1) = clips::bounds(mask, width, |&inside| inside)?;

@@ -10,7 +10,7 @@ use gstfastganseg::torch::model::prompt::{MAX_POINTS, Prompt, PromptNetwork};
 use gstfastganseg::torch::model::weights::open_tensors;
 use image::RgbImage;
 
-use crate::clicks::{bounds, click};
+use crate::clicks::{bounds, click, is_inside};
 use crate::method::as_picture;
 use crate::score::{Bitmap, region_similarity};
 use crate::{LabelMap, Result};
@@ -134,10 +134,6 @@ impl SimulatedUser {
 
 fn pixels_of(labels: &LabelMap, id: u8) -> Vec<bool> {
     labels.ids().iter().map(|&label| label == id).collect()
-}
-
-fn is_inside(alpha: &[u8]) -> Vec<bool> {
-    alpha.iter().map(|&value| value > 127).collect()
 }
 
 /// Returns the id of the largest alpha of each pixel, or the background where none exceeds one half.

@@ -31,10 +31,8 @@ pub fn run(args: &Args) -> Result<()> {
     args.processes.run(
         || shared_settings(&config),
         |ranks| {
-            if let Some(ablation) = ablate(&config, &args.out, &Interrupt::on_signals()?, ranks)? {
-                print(&ablation.table())?;
-            }
-            Ok(())
+            let table = ablate(&config, &args.out, &Interrupt::on_signals()?, ranks)?;
+            table.map_or(Ok(()), |table| print(&table))
         },
     )
 }

@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::PromptConfig;
 use crate::Result;
-use crate::clicks::{bounds, click};
+use crate::clicks::{bounds, click, is_inside};
 use crate::clips::{Random, Sources};
 use crate::report::bytes;
 
@@ -94,8 +94,7 @@ impl View {
 
     /// Returns the click that corrects a mask of alpha best; `None` if it is right.
     pub fn next_click(&self, alpha: &[u8]) -> Option<Point> {
-        let mask: Vec<bool> = alpha.iter().map(|&value| value > 127).collect();
-        click(&mask, &self.object, self.width)
+        click(&is_inside(alpha), &self.object, self.width)
     }
 }
 

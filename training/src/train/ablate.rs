@@ -70,16 +70,15 @@ struct Row {
     curve: Vec<(f64, f64)>,
 }
 
-/// The result of an ablation.
 #[derive(Clone, Debug)]
-pub struct Ablation {
+struct Ablation {
     steps: u64,
     seed: u64,
     rows: Vec<Row>,
 }
 
 /// Trains all four variants in subfolders of `out` and writes `ablation.csv` and `ablation.png` there. A variant
-/// with a checkpoint is resumed. Returns `None` if `interrupt` stopped a run, and on ranks above 0.
+/// with a checkpoint is resumed. Returns the table of scores; `None` if `interrupt` stopped a run, and on ranks above 0.
 ///
 /// # Errors
 /// [`Error::Core`] if the configuration lacks one of the critics or `[validation]`, gives its length in epochs, or
@@ -90,7 +89,7 @@ pub fn ablate(
     out: &Path,
     interrupt: &Interrupt,
     ranks: &Ranks,
-) -> Result<Option<Ablation>> {
+) -> Result<Option<String>> {
     let refuse = |reason: &str| Err(Error::Core(gstfastganseg::Error::Config(reason.into())));
     let Some(steps) = config.steps else {
         return refuse(
@@ -141,7 +140,7 @@ pub fn ablate(
     let path = out.join("ablation.csv");
     report::write_rows(&path, ablation.rows())?;
     report::save_png(&ablation.draw()?, &out.join("ablation.png"))?;
-    Ok(Some(ablation))
+    Ok(Some(ablation.table()))
 }
 
 impl Ablation {
@@ -157,7 +156,7 @@ impl Ablation {
     }
 
     /// Formats the table for a terminal.
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         let mut text = String::new();
         for [name, region, contour, both, paper] in self.cells() {
             let _ = writeln!(text, "{name:<12}{region:>7}{contour:>7}{both:>7}{paper:>13}");

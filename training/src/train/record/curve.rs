@@ -127,8 +127,7 @@ impl Curve {
     }
 
     fn rewrite(&self) -> Result<()> {
-        let text = lines(&self.rows, Some(&self.columns))?;
-        files::replace(&self.path, |path| fs::write(path, text).map_err(|source| Error::write(path, source)))
+        files::replace_text(&self.path, &lines(&self.rows, Some(&self.columns))?)
     }
 }
 
