@@ -74,22 +74,14 @@ fn text(info: &Info) -> String {
         lines.extend(info.metadata.iter().map(|(key, value)| format!("{key}: {value}")));
         lines.push(String::new());
     }
-    lines.push(format!(
-        "{:12} {:>12} {:>12} {:>12} {:>12}",
-        "GMAC", "parameters", "drawn", "frame", "reference"
-    ));
-    let row = |block: &Block| {
-        let giga = |macs: f64| format!("{:.3}", macs / 1e9);
-        format!(
-            "{:12} {:>12} {:>12} {:>12} {:>12}",
-            block.name,
-            block.parameters,
-            giga(block.drawn as f64),
-            giga(block.frame),
-            giga(block.reference as f64)
-        )
+    let row = |[name, rest @ ..]: [String; 5]| {
+        format!("{name:12}") + &rest.map(|value| format!(" {value:>12}")).concat()
     };
-    lines.extend(info.blocks.iter().map(row));
-    lines.push(row(&info.total));
+    lines.push(row(["GMAC", "parameters", "drawn", "frame", "reference"].map(str::to_owned)));
+    let giga = |macs: f64| format!("{:.3}", macs / 1e9);
+    for Block { name, parameters, drawn, frame, reference } in info.blocks.iter().chain([&info.total]) {
+        let [drawn, frame, reference] = [*drawn as f64, *frame, *reference as f64].map(giga);
+        lines.push(row([name.clone(), parameters.to_string(), drawn, frame, reference]));
+    }
     lines.join("\n") + "\n"
 }

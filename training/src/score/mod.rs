@@ -19,7 +19,7 @@ pub(crate) use flicker::Flicker;
 pub(crate) use measures::region_similarity;
 pub use measures::{FrameScore, Statistics};
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use indicatif::ProgressBar;
 use rayon::prelude::*;
@@ -186,7 +186,15 @@ fn score_sequence(sequence: &Sequence, masks: &Path, progress: &ProgressBar) -> 
     let (_, objects) = first_annotation(sequence)?;
     let folder = masks.join(name);
     if !folder.is_dir() {
-        return Err(missing_folder(masks, name));
+        let inner = masks.join("masks");
+        let remedy = match inner.join(name).is_dir() {
+            true => format!("use {} as the folder of masks", inner.display()),
+            false => {
+                format!("use the folder that holds {name}/<frame>.png, or a split without this sequence")
+            }
+        };
+        let reason = format!("no such folder of masks; {remedy}");
+        return Err(Error::score(folder.display().to_string(), reason));
     }
     let frames = annotated[scored].par_iter().map(|&(frame, annotation)| {
         let path = folder.join(format!("{frame}.png"));
@@ -205,16 +213,6 @@ fn score_sequence(sequence: &Sequence, masks: &Path, progress: &ProgressBar) -> 
     });
     let frames: Vec<_> = frames.collect::<Result<_>>()?;
     Ok(SequenceScore::gather(name, objects, frames))
-}
-
-fn missing_folder(masks: &Path, sequence: &str) -> Error {
-    let inner: PathBuf = masks.join("masks");
-    let remedy = if inner.join(sequence).is_dir() {
-        format!("use {} as the folder of masks", inner.display())
-    } else {
-        format!("use the folder that holds {sequence}/<frame>.png, or a split without this sequence")
-    };
-    Error::score(masks.join(sequence).display().to_string(), format!("no such folder of masks; {remedy}"))
 }
 
 /// Returns the range of the scored frames among `frames` annotated frames.
