@@ -65,14 +65,17 @@ impl Folder {
         self.0.path().join(inner)
     }
 
-    fn write(&self, picture: &str, mask: &str, (pixels, labels): (RgbImage, LabelMap)) {
-        for path in [picture, mask] {
-            fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
+    /// Writes a picture and its labels in the folder `masks`.
+    fn write(&self, name: &str, masks: &str, (pixels, labels): (RgbImage, LabelMap)) {
+        let [picture, mask] =
+            [format!("JPEGImages/{name}.jpg"), format!("{masks}/{name}.png")].map(|path| self.path(&path));
+        for path in [&picture, &mask] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
         }
         // At this quality flat colours survive.
-        let file = fs::File::create(self.path(picture)).unwrap();
+        let file = fs::File::create(picture).unwrap();
         image::codecs::jpeg::JpegEncoder::new_with_quality(file, 100).encode_image(&pixels).unwrap();
-        labels.save(&self.path(mask)).unwrap();
+        labels.save(&mask).unwrap();
     }
 
     /// `sequences` of 10 frames each in the layout of DAVIS. In the last one, object 2 appears in frame 4.
@@ -80,10 +83,9 @@ impl Folder {
         let folder = Self::new();
         for sequence in 0..sequences {
             for frame in 0..10 {
-                let name = format!("480p/s{sequence}/{frame:05}");
                 let second = sequence + 1 < sequences || frame >= 4;
-                let (picture, mask) = (format!("JPEGImages/{name}.jpg"), format!("Annotations/{name}.png"));
-                folder.write(&picture, &mask, draw(sequence, frame, second));
+                let name = format!("480p/s{sequence}/{frame:05}");
+                folder.write(&name, "Annotations", draw(sequence, frame, second));
             }
         }
         folder
@@ -102,12 +104,7 @@ impl Folder {
                 if video == 1 && frame < 3 {
                     labels.ids_mut().iter_mut().filter(|id| **id == 2).for_each(|id| *id = 0);
                 }
-                let base = format!("v{video}/{}", name(frame));
-                folder.write(
-                    &format!("JPEGImages/{base}.jpg"),
-                    &format!("Annotations/{base}.png"),
-                    (picture, labels),
-                );
+                folder.write(&format!("v{video}/{}", name(frame)), "Annotations", (picture, labels));
             }
             let object = |from| serde_json::json!({ "category": "toy", "frames": frames(from) });
             let objects = serde_json::json!({ "1": object(0), "2": object(3 * video) });
@@ -124,9 +121,8 @@ impl Folder {
     fn photos(count: u32, labels: &str) -> Self {
         let folder = Self::new();
         for photo in 0..count {
-            let (picture, mask) = (format!("JPEGImages/p{photo}.jpg"), format!("{labels}/p{photo}.png"));
             let (pixels, map) = draw(photo % 6, 0, true);
-            folder.write(&picture, &mask, (pixels, map.without_void()));
+            folder.write(&format!("p{photo}"), labels, (pixels, map.without_void()));
         }
         folder
     }
@@ -335,8 +331,7 @@ fn a_distractor_needs_stills() {
 fn augmented(video: &Folder, augment: &str) -> Vec<[Tensor; 3]> {
     let stills = Folder::photos(3, "Annotations");
     let sources = video.source("a", "") + &stills.source("b", "ratio = 1e-6");
-    let plain = PLAIN.replace("reversed = 0.0", &format!("reversed = 0.0\n{augment}"));
-    clips(&open(&(sources + &plain)).unwrap(), 12)
+    clips(&open(&format!("{sources}{PLAIN}{augment}\n")).unwrap(), 12)
 }
 
 fn is_one_colour(image: &Tensor) -> bool {
@@ -602,15 +597,13 @@ fn images_of_another_shape_are_stretched_or_cropped() {
     let folder = Folder::davis(1);
     let text = folder.source("davis", "") + PLAIN;
     let wide = "window = 2\nbatch = 4\nsize = [64, 48]\n";
-    let area_with = |more: &str| {
-        let data: Data = toml::from_str(&format!("{wide}{text}{more}")).unwrap();
-        let mix = Mix::open(&data, 1, false).unwrap();
-        area(&mix.batch(0).unwrap().masks.get(0))
+    let area_with = |text: &str| {
+        let data: Data = toml::from_str(&format!("{wide}{text}")).unwrap();
+        area(&Mix::open(&data, 1, false).unwrap().batch(0).unwrap().masks.get(0))
     };
-    assert_eq!(area_with("fit = \"stretch\"\n"), 4.0 * 2.0 * 192.0, "twice as high");
-    let text = text.replace("follow = false", "follow = true");
-    let data: Data = toml::from_str(&format!("{wide}{text}")).unwrap();
-    let covered = area(&Mix::open(&data, 1, false).unwrap().batch(0).unwrap().masks.get(0));
+    let stretched = area_with(&(text.clone() + "fit = \"stretch\"\n"));
+    assert_eq!(stretched, 4.0 * 2.0 * 192.0, "twice as high");
+    let covered = area_with(&text.replace("follow = false", "follow = true"));
     let complete = 4.0 * 4.0 * 192.0;
     assert!(covered > 0.8 * complete && covered <= complete, "twice as large, almost complete: {covered}");
 }
@@ -661,11 +654,8 @@ fn distractors_pass_in_front_of_the_object_or_behind_it() {
     let (video, stills) = (Folder::davis(2), Folder::photos(3, "Annotations"));
     let sources = video.source("a", "") + &stills.source("b", "ratio = 1e-6");
     let with = |distractor: f64, late_distractor: f64| {
-        let plain = PLAIN.replace("[augment]", &format!("[augment]\ndistractor = {distractor:.1}"));
-        clips(
-            &open(&format!("{sources}{plain}[synthetic]\nlate_distractor = {late_distractor:.1}\n")).unwrap(),
-            8,
-        )
+        let synthetic = format!("[synthetic]\nlate_distractor = {late_distractor:.1}\n");
+        clips(&open(&format!("{sources}{PLAIN}distractor = {distractor:.1}\n{synthetic}")).unwrap(), 8)
     };
     let (without, with, late) = (with(0.0, 0.0), with(1.0, 0.0), with(1.0, 1.0));
     let (mut in_front, mut behind) = (0, 0);
@@ -693,17 +683,13 @@ fn late_distractors_do_not_hide_the_object_in_the_reference() {
             format!("[synthetic]\nsecond_object = {second:.1}\nlate_distractor = {late_distractor:.1}\n");
         clips(&open(&(folder.source("stills", "") + &text)).unwrap(), 6)
     };
-    let masks_of = |clips: &[[Tensor; 3]], frame: i64| -> Vec<Tensor> {
-        clips.iter().map(|[_, masks, _]| masks.get(frame)).collect()
+    let total_area = |clips: &[[Tensor; 3]], frame: i64| {
+        clips.iter().map(|[_, masks, _]| area(&masks.get(frame))).sum::<f64>()
     };
     let (early, late) = (with(1.0, 0.0), with(1.0, 1.0));
     assert_eq!(early.len(), late.len());
-    let total_area = |masks: &[Tensor]| masks.iter().map(area).sum::<f64>();
-    assert!(
-        total_area(&masks_of(&late, 0)) > total_area(&masks_of(&early, 0)),
-        "not hidden in the reference"
-    );
-    assert!(total_area(&masks_of(&late, 1)) < total_area(&masks_of(&late, 0)), "hidden in later frames");
+    assert!(total_area(&late, 0) > total_area(&early, 0), "not hidden in the reference");
+    assert!(total_area(&late, 1) < total_area(&late, 0), "hidden in later frames");
 }
 
 /// Batches of four clips in pairs, in which probability 1 makes every window have two objects.
