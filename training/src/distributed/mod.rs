@@ -10,7 +10,6 @@
 //! `shim.cpp` and `nccl.cpp` hold the calls to c10d, which the bindings of libtorch lack. They are loaded only with
 //! more than one rank.
 
-mod hello;
 mod launch;
 mod monitor;
 mod place;
@@ -23,18 +22,18 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use gstfastganseg::device::DeviceChoice;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 pub use launch::launch;
 pub use monitor::exit_now;
 pub use place::Place;
 
+use crate::check::differing;
 use crate::{Error, Result};
-use hello::Hello;
 use monitor::{Failure, Monitor};
-use shim::{Group, Shim, Store};
+use shim::{Group, LIBTORCH, Shim, Store};
 
 /// Time within which all ranks must have started.
 const START: Duration = Duration::from_secs(300);
@@ -335,6 +334,51 @@ impl From<Failure> for Error {
     }
 }
 
+/// What must be equal on all ranks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Hello {
+    ranks: usize,
+    /// Version and checksum of the program.
+    build: String,
+    libtorch: String,
+    settings: BTreeMap<String, String>,
+}
+
+impl Hello {
+    /// `settings` must be equal on all ranks.
+    fn new(ranks: usize, settings: BTreeMap<String, String>) -> Self {
+        let program = std::env::current_exe().and_then(std::fs::read);
+        let checksum =
+            program.map_or("unreadable".to_owned(), |bytes| format!("{:08x}", crc32c::crc32c(&bytes)));
+        let build = format!("{} (checksum {checksum})", env!("CARGO_PKG_VERSION"));
+        Self { ranks, build, libtorch: LIBTORCH.into(), settings }
+    }
+
+    /// Checks whether this rank fits `first`, that of rank 0. The error says what differs.
+    fn check(&self, first: &Self) -> Result<(), String> {
+        if self.ranks != first.ranks {
+            return Err(format!(
+                "expects {} ranks, rank 0 {}: set the same WORLD_SIZE",
+                self.ranks, first.ranks
+            ));
+        }
+        if (&self.build, &self.libtorch) != (&first.build, &first.libtorch) {
+            return Err(format!(
+                "runs another build of the program: {} with libtorch {}, rank 0 {} with libtorch {}; install the same \
+                 file on every machine",
+                self.build, self.libtorch, first.build, first.libtorch
+            ));
+        }
+        let differing: Vec<String> = differing(&self.settings, &first.settings)
+            .map(|(key, [here, there])| format!("{key} ({here}, rank 0 {there})"))
+            .collect();
+        match differing.is_empty() {
+            true => Ok(()),
+            false => Err(format!("has another configuration than rank 0: {}", differing.join(", "))),
+        }
+    }
+}
+
 /// Waits until all ranks have come and checks them.
 fn meet(store: &Store, monitor: &Monitor, place: &Place, hello: &Hello) -> Result<()> {
     let Place { rank, ranks, .. } = *place;
@@ -418,5 +462,19 @@ mod tests {
             assert!(shares.iter().all(|own| own.is_sorted()));
         }
         assert_eq!(share(&[5], 1, 3), [0; 0], "more ranks than items");
+    }
+
+    #[test]
+    fn differences_from_rank_0_are_named() {
+        let settings = |seed: &str| BTreeMap::from([("seed".to_owned(), seed.to_owned())]);
+        let first = Hello::new(2, settings("1"));
+        assert_eq!(Hello::new(2, settings("1")).check(&first), Ok(()));
+        let error = Hello::new(2, settings("2")).check(&first).unwrap_err();
+        assert!(error.contains("seed (2, rank 0 1)"), "{error}");
+        let error = Hello::new(2, BTreeMap::new()).check(&first).unwrap_err();
+        assert!(error.contains("seed (not set, rank 0 1)"), "{error}");
+        assert!(Hello::new(3, settings("1")).check(&first).unwrap_err().contains("WORLD_SIZE"));
+        let other = Hello { build: "0.0.9 (checksum 0)".into(), ..first.clone() };
+        assert!(other.check(&first).unwrap_err().contains("another build"));
     }
 }
