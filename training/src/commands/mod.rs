@@ -68,15 +68,12 @@ impl Data {
             ..Selection::default()
         };
         let dataset = Dataset::open(&self.data, &selection)?;
-        let chosen = match dataset.split() {
-            Some(split) => format!("from {}", split.display()),
-            None => "every folder".to_string(),
-        };
-        let count = dataset.sequences().len();
-        if !ranks.is_first() {
-            return Ok(dataset);
+        if ranks.is_first() {
+            let from = |split: &Path| format!("from {}", split.display());
+            let chosen = dataset.split().map_or("every folder".to_string(), from);
+            let (count, frames) = (dataset.sequences().len(), dataset.frames());
+            eprintln!("{}: {count} sequences, {frames} frames, {chosen}", self.data.display());
         }
-        eprintln!("{}: {count} sequences, {} frames, {chosen}", self.data.display(), dataset.frames());
         Ok(dataset)
     }
 }

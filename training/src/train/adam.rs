@@ -72,9 +72,7 @@ impl Adam {
     /// The trained tensors, roughly in the order in which a backward pass completes their gradients: the names of
     /// decoder layers follow those of the encoder, and layers are numbered.
     pub fn parameters_in_backward_order(&self) -> Vec<Tensor> {
-        let mut parameters = self.parameters();
-        parameters.reverse();
-        parameters
+        self.slots.values().rev().map(|slot| slot.parameter.shallow_clone()).collect()
     }
 
     pub fn zero_gradients(&mut self) {

@@ -76,14 +76,13 @@ fn is_finite(tensor: &Tensor) -> Result<bool> {
 /// Restores the state and returns its step. After an error the state may be restored in part.
 pub fn load(path: &Path, parts: &mut [NetworkState]) -> Result<u64> {
     let refuse = |reason: String| Error::Checkpoint(path.to_owned(), reason);
-    let all: BTreeMap<String, Tensor> = Tensor::read_safetensors(path)
+    let mut all: BTreeMap<String, Tensor> = Tensor::read_safetensors(path)
         .map_err(|error| refuse(format!("cannot be read ({error}); delete it to start again")))?
         .into_iter()
         .collect();
     if let Some((key, _)) = all.iter().find(|(_, tensor)| !is_finite(tensor).unwrap_or(false)) {
         return Err(refuse(format!("{key} is not finite; start again in another folder with --out")));
     }
-    let mut all = all;
     let number = |all: &mut BTreeMap<String, Tensor>, key: &str| -> Result<u64> {
         let tensor =
             all.remove(key).ok_or_else(|| refuse(format!("{key} is missing; use another folder")))?;

@@ -176,13 +176,9 @@ impl TrainConfig {
 
     /// The length of the run in regressor steps. `clips` is the number of clips of an epoch.
     pub fn length(&self, clips: u64) -> u64 {
-        match (self.steps, self.epochs) {
-            (Some(steps), _) => steps,
-            (None, epochs) => {
-                let clips_per_step = self.data.batch as u64 * self.batches();
-                (epochs.unwrap_or(0.0) * clips as f64 / clips_per_step as f64).ceil().max(1.0) as u64
-            }
-        }
+        let clips_per_step = self.data.batch as u64 * self.batches();
+        let steps = self.epochs.unwrap_or(0.0) * clips as f64 / clips_per_step as f64;
+        self.steps.unwrap_or(steps.ceil().max(1.0) as u64)
     }
 
     /// The number of batches per regressor step, including those of the critics.
@@ -213,9 +209,7 @@ impl TrainConfig {
         not_negative("loss.region_weight", self.loss.region_weight)?;
         not_negative("loss.matte_weight", self.loss.matte_weight)?;
         self.device.parse::<DeviceChoice>().map_err(|error| error.to_string())?;
-        if let Some(distillation) = &self.distillation {
-            distillation.check()?;
-        }
+        self.distillation.as_ref().map_or(Ok(()), Distillation::check)?;
         if let Some(refinement) = &self.refinement {
             refinement.check(&self.data.sizes())?;
             must(self.model.refiner_channels > 0, "refinement: set model.refiner_channels above 0")?;
@@ -233,9 +227,7 @@ impl TrainConfig {
                 critics.check(size.into())?;
             }
         }
-        if let Some(validation) = &self.validation {
-            validation.check()?;
-        }
+        self.validation.as_ref().map_or(Ok(()), Validation::check)?;
         count("threads", self.threads.try_into().unwrap_or(0), MAX_THREADS)?;
         count("loader_threads", self.loader_threads as u64, MAX_THREADS)
     }

@@ -2,7 +2,7 @@
 
 //! The critics of a run with their weights and optimisers.
 
-use gstfastganseg::device;
+use gstfastganseg::device::DeviceChoice;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn};
 
@@ -87,12 +87,9 @@ impl CriticSettings {
         must(self.shape.width > 0.0 && self.shape.width <= 4.0, "critics.shape.width: above 0, up to 4")?;
         let large = size.iter().all(|side| *side >= Critic::MIN_SIDE);
         must(large, &format!("data.size: at least {0}x{0} for the critics", Critic::MIN_SIDE))?;
-        match &self.device {
-            Some(device) => {
-                device.parse::<device::DeviceChoice>().map(drop).map_err(|error| error.to_string())
-            }
-            None => Ok(()),
-        }
+        let check =
+            |device: &String| device.parse::<DeviceChoice>().map(drop).map_err(|error| error.to_string());
+        self.device.as_ref().map_or(Ok(()), check)
     }
 
     /// The number of batches per regressor step.
