@@ -2,18 +2,20 @@
 
 use crate::LabelMap;
 
-/// Pixels of one object in one frame.
+/// Pixels of one object in one frame, one bit each. Rows are padded to whole words; bits beyond the width are 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bitmap {
     pub width: usize,
     pub height: usize,
-    pixels: Vec<bool>,
+    words: usize,
+    bits: Vec<u64>,
 }
 
 impl Bitmap {
     /// Creates a bitmap without set pixels.
     pub fn new(width: usize, height: usize) -> Self {
-        Self { width, height, pixels: vec![false; width * height] }
+        let words = width.div_ceil(64);
+        Self { width, height, words, bits: vec![0; words * height] }
     }
 
     /// Returns the pixels of `map` that belong to `object`.
@@ -23,26 +25,38 @@ impl Bitmap {
 
     /// Returns the pixels of `map` whose ids are `inside`.
     pub fn of(map: &LabelMap, inside: impl Fn(u8) -> bool) -> Self {
-        let pixels = map.ids().iter().map(|&id| inside(id)).collect();
-        Self { width: map.width(), height: map.height(), pixels }
+        let mut bitmap = Self::new(map.width(), map.height());
+        if bitmap.words == 0 {
+            return bitmap;
+        }
+        let rows = map.ids().chunks_exact(map.width());
+        for (row, words) in rows.zip(bitmap.bits.chunks_exact_mut(bitmap.words)) {
+            for (ids, word) in row.chunks(64).zip(words) {
+                let bits = ids.iter().enumerate();
+                *word = bits.fold(0, |word, (i, &id)| word | u64::from(inside(id)) << i);
+            }
+        }
+        bitmap
     }
 
     pub fn at(&self, x: usize, y: usize) -> bool {
-        self.pixels[y * self.width + x]
+        self.bits[y * self.words + x / 64] >> (x % 64) & 1 == 1
     }
 
-    pub fn count(&self) -> usize {
-        self.pixels.iter().filter(|&&pixel| pixel).count()
+    pub fn count(&self) -> u64 {
+        self.bits.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// Returns the number of pixels set in both.
-    pub fn intersection(&self, other: &Self) -> usize {
-        self.pixels.iter().zip(&other.pixels).filter(|&(&a, &b)| a && b).count()
+    pub fn intersection(&self, other: &Self) -> u64 {
+        let pairs = self.bits.iter().zip(&other.bits);
+        pairs.map(|(a, b)| u64::from((a & b).count_ones())).sum()
     }
 
     /// Returns the number of pixels set in either.
-    pub fn union(&self, other: &Self) -> usize {
-        self.pixels.iter().zip(&other.pixels).filter(|&(&a, &b)| a || b).count()
+    pub fn union(&self, other: &Self) -> u64 {
+        let pairs = self.bits.iter().zip(&other.bits);
+        pairs.map(|(a, b)| u64::from((a | b).count_ones())).sum()
     }
 
     /// Returns the pixels that differ from their eastern, southern or south-eastern neighbour (DAVIS `seg2bmap`).
@@ -50,12 +64,29 @@ impl Bitmap {
     /// pixel of the last row is never a boundary.
     pub fn boundary(&self) -> Self {
         let mut boundary = Self::new(self.width, self.height);
-        for (y, row) in self.pixels.chunks_exact(self.width.max(1)).enumerate() {
-            let below = if y + 1 < self.height { &self.pixels[(y + 1) * self.width..] } else { row };
-            for x in 0..self.width {
-                let (pixel, east) = (row[x], (x + 1).min(self.width - 1));
-                boundary.pixels[y * self.width + x] =
-                    pixel != row[east] || pixel != below[x] || pixel != below[east];
+        if self.words == 0 {
+            return boundary;
+        }
+        let last_word = self.words - 1;
+        let last_column = 1 << ((self.width - 1) % 64);
+        let east = |row: &[u64], i: usize| {
+            let carry = row.get(i + 1).map_or(0, |next| next << 63);
+            row[i] >> 1 | carry
+        };
+        for y in 0..self.height {
+            let row = self.row(y);
+            let below = (y + 1 < self.height).then(|| self.row(y + 1));
+            let out = &mut boundary.bits[y * self.words..(y + 1) * self.words];
+            for i in 0..self.words {
+                let mut word = row[i] ^ east(row, i);
+                let south = below.map_or(0, |below| row[i] ^ below[i]);
+                if let Some(below) = below {
+                    word |= south | (row[i] ^ east(below, i));
+                }
+                if i == last_word {
+                    word = word & !last_column | south & last_column;
+                }
+                out[i] = word;
             }
         }
         boundary
@@ -65,15 +96,41 @@ impl Bitmap {
     pub fn dilated(&self, radius: usize) -> Self {
         let mut dilated = Self::new(self.width, self.height);
         let reach = disk(radius);
-        for at in (0..self.pixels.len()).filter(|&at| self.pixels[at]) {
-            let (x, y) = (at % self.width, at / self.width);
-            for to in y.saturating_sub(radius)..=(y + radius).min(self.height - 1) {
-                let reach = reach[to.abs_diff(y)];
-                let (from, end) = (x.saturating_sub(reach), (x + reach + 1).min(self.width));
-                dilated.pixels[to * self.width..][from..end].fill(true);
+        for y in 0..self.height {
+            let first = y.saturating_sub(radius);
+            let last = (y + radius).min(self.height - 1);
+            for (i, &word) in self.row(y).iter().enumerate() {
+                let mut rest = word;
+                while rest != 0 {
+                    let x = 64 * i + rest.trailing_zeros() as usize;
+                    rest &= rest - 1;
+                    for to in first..=last {
+                        let reach = reach[to.abs_diff(y)];
+                        dilated.set_span(to, x.saturating_sub(reach), (x + reach).min(self.width - 1));
+                    }
+                }
             }
         }
         dilated
+    }
+
+    fn row(&self, y: usize) -> &[u64] {
+        &self.bits[y * self.words..(y + 1) * self.words]
+    }
+
+    /// Sets the columns `from..=to` of row `y`.
+    fn set_span(&mut self, y: usize, from: usize, to: usize) {
+        let row = &mut self.bits[y * self.words..(y + 1) * self.words];
+        let (first, last) = (from / 64, to / 64);
+        let head = !0 << (from % 64);
+        let tail = !0 >> (63 - to % 64);
+        if first == last {
+            row[first] |= head & tail;
+        } else {
+            row[first] |= head;
+            row[first + 1..last].fill(!0);
+            row[last] |= tail;
+        }
     }
 }
 
@@ -105,7 +162,7 @@ mod tests {
             let (y, x) = (next(height), next(width));
             let (tall, wide) = (next(height) / 3 + 1, next(width) / 3 + 1);
             for y in y..(y + tall).min(height) {
-                bitmap.pixels[y * width..][x..(x + wide + 1).min(width)].fill(true);
+                bitmap.set_span(y, x, (x + wide).min(width - 1));
             }
         }
         bitmap
