@@ -136,7 +136,8 @@ fn a_missing_folder_is_named() {
 fn unusable_masks_and_annotations_are_named() {
     let mut unknown = Example::map(2);
     unknown.ids_mut()[7] = 3;
-    let cases: [(&dyn Fn(&Example), &[&str]); 4] = [
+    type Change<'a> = &'a dyn Fn(&Example);
+    let cases: [(Change, &[&str]); 4] = [
         (
             &|example| fs::remove_file(example.masks().join("00002.png")).unwrap(),
             &["masks/cow/00002.png", "missing"],
