@@ -24,8 +24,9 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Opens all sources and reads those that are kept in memory. Frames of a video in which an object covers less than the
-    /// share `min_share` are not drawn for it, except in sources with `meta.json`. Prints a summary of each on stderr if `report` is set.
+    /// Opens all sources and reads those that are kept in memory. Frames of a video in which an object covers less than
+    /// the share `min_share` are not drawn for it, except in sources with `meta.json`. Prints a summary of each on stderr
+    /// if `report` is set.
     pub fn open(
         sources: &BTreeMap<String, Source>,
         min_share: f64,
@@ -90,10 +91,11 @@ impl Sources {
 }
 
 impl Mix {
-    /// Opens all sources as [`Sources::open`].
+    /// Opens all sources and reads those that are kept in memory. Prints a summary of each on stderr if `report` is set.
     ///
     /// # Errors
-    /// Those of [`Sources::open`]; [`Error::Clips`] if an augmentation needs further sources.
+    /// If a source is missing or unreadable, or if there are more broken files than the limit; the message names
+    /// the file or folder. [`Error::Clips`] if an augmentation needs further sources.
     pub fn open(data: &Data, seed: u64, report: bool) -> Result<Self> {
         let reading = Reading::new(data.cache, data.broken_limit);
         let Sources { videos, stills, reading } =

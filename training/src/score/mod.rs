@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Errors of mattes ([`MatteScorer`]), and measures of the DAVIS-2017 benchmark, equal to those of the official tool: region similarity J, contour
-//! accuracy F, their mean, recall and decay (Perazzi et al. 2016 §5, Pont-Tuset et al. 2017).
+//! Errors of mattes ([`MatteScore`]), and measures of the DAVIS-2017 benchmark, equal to those of the official tool:
+//! region similarity J, contour accuracy F, their mean, recall and decay (Perazzi et al. 2016 §5, Pont-Tuset et al.
+//! 2017).
 //!
 //! The first and the last annotated frame of a sequence are not scored. The objects are those of the first
 //! annotation, numbered 1 to its largest id. Void pixels count as background. Results over several objects are

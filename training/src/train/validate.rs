@@ -83,7 +83,7 @@ pub struct Validated {
 }
 
 impl Validated {
-    /// J, F and J&F over all objects as scalars for a [`Recorder`](super::Recorder), 0 to 1.
+    /// J, F and J&F over all objects as scalars of a curve, 0 to 1.
     pub fn scalars(&self) -> [(&'static str, f64); 3] {
         let summary = self.scores.summary();
         [
