@@ -59,7 +59,7 @@ pub(crate) fn interval(key: &str, interval: [f64; 2], range: [f64; 2]) -> Checke
 }
 
 /// Returns the keys whose values differ, with both values as text.
-pub(crate) fn differing<'a, Value: PartialEq + ToString>(
+pub(crate) fn differing_keys<'a, Value: PartialEq + ToString>(
     old: &'a BTreeMap<String, Value>,
     new: &'a BTreeMap<String, Value>,
 ) -> impl Iterator<Item = (&'a String, [String; 2])> {

@@ -33,6 +33,7 @@ impl Placement {
     }
 }
 
+/// Sinusoidal displacement.
 #[derive(Clone, Copy, Debug)]
 pub struct Wave {
     /// Output pixels.

@@ -58,6 +58,9 @@ impl Batch {
     /// Joins what `draw` returns for each clip by its index along dimension `dim`. Before each call, libtorch's
     /// generator is seeded with the clip's seed and `purpose`, so that random numbers do not depend on the
     /// distribution of clips over ranks.
+    ///
+    /// # Errors
+    /// Those of `draw`, and shapes that differ elsewhere than along `dim`.
     pub fn draw(
         &self,
         purpose: i64,

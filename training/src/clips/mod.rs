@@ -48,14 +48,14 @@ pub(crate) const TRIES: usize = 1000;
 /// Minimum shares of the pixels that an object covers in the reference and in the next frame.
 const MIN_COVERAGE: [f64; 2] = [0.004, 0.002];
 
-/// Frames with their masks: reference, previous frame, predicted frames; or some of them.
+/// F frames with their masks: reference, previous frame and K predicted frames, or some of these 2 + K.
 #[derive(Debug)]
 struct Clip {
-    /// (2 + K, 3, H, W), RGB in [0, 1].
+    /// (F, 3, H, W), RGB in [0, 1].
     images: Tensor,
-    /// (2 + K, 1, H, W) in [0, 1].
+    /// (F, 1, H, W) in [0, 1].
     masks: Tensor,
-    /// (2 + K, 1, H, W), 1 where the ground truth is known, else 0.
+    /// (F, 1, H, W), 1 where the ground truth is known, else 0.
     valid: Tensor,
 }
 

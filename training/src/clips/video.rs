@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Annotated video: sequences of frames with known objects, decoded on demand.
+//! Annotated video: sequences of frames with known objects, listed by folders or by `meta.json`, decoded on demand and kept in
+//! a cache.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;

@@ -30,7 +30,7 @@ pub use launch::launch;
 pub use monitor::exit_now;
 pub use place::Place;
 
-use crate::check::differing;
+use crate::check::differing_keys;
 use crate::{Error, Result};
 use monitor::{Failure, Monitor};
 use shim::{Group, LIBTORCH, Shim, Store};
@@ -369,7 +369,7 @@ impl Hello {
                 self.build, self.libtorch, first.build, first.libtorch
             ));
         }
-        let differing: Vec<String> = differing(&self.settings, &first.settings)
+        let differing: Vec<String> = differing_keys(&self.settings, &first.settings)
             .map(|(key, [here, there])| format!("{key} ({here}, rank 0 {there})"))
             .collect();
         match differing.is_empty() {

@@ -10,7 +10,7 @@ use plotters::coord::Shift;
 use plotters::prelude::{BitMapBackend, DrawingArea, IntoDrawingArea, IntoFont, RGBColor, Text, WHITE};
 use plotters::style::{FontStyle, register_font};
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 pub const FONT: &str = "sans-serif";
 pub const INK: RGBColor = RGBColor(40, 40, 40);
@@ -71,11 +71,10 @@ pub fn write_text(picture: &mut RgbImage, text: &str, (x, y): (u32, u32), colour
 
 /// Writes a picture as PNG, atomically.
 pub fn save_png(picture: &RgbImage, path: &Path) -> Result<()> {
-    let partial = path.with_extension("png.part");
-    picture
-        .save_with_format(&partial, image::ImageFormat::Png)
-        .map_err(|source| Error::write(path, std::io::Error::other(source)))?;
-    std::fs::rename(&partial, path).map_err(|source| Error::write(path, source))
+    files::replace(path, |partial| {
+        let saved = picture.save_with_format(partial, image::ImageFormat::Png);
+        saved.map_err(|source| Error::write(path, std::io::Error::other(source)))
+    })
 }
 
 #[cfg(test)]

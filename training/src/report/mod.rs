@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Reports of an evaluation: a table, a CSV file, and a contact sheet per sequence.
+//! Reports of an evaluation: a table, a CSV file, and a contact sheet per sequence. Also pictures from tensors.
 
 pub(crate) mod canvas;
 mod sheet;

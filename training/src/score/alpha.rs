@@ -60,7 +60,7 @@ pub struct AlphaErrors {
 
 impl AlphaErrors {
     /// Compares a matte with the true alpha of the same frame.
-    pub fn of(what: &str, matte: &AlphaPlane, truth: &AlphaPlane) -> Result<Self> {
+    pub(crate) fn of(what: &str, matte: &AlphaPlane, truth: &AlphaPlane) -> Result<Self> {
         check_size(what, matte, truth)?;
         let differences = matte.values.iter().zip(&truth.values).map(|(a, b)| u64::from(a.abs_diff(*b)));
         let count = matte.values.len() as f64;

@@ -39,6 +39,7 @@ impl Bitmap {
         bitmap
     }
 
+    #[cfg(test)]
     pub fn at(&self, x: usize, y: usize) -> bool {
         self.bits[y * self.words + x / 64] >> (x % 64) & 1 == 1
     }

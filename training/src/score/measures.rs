@@ -16,7 +16,7 @@ pub struct FrameScore {
 
 impl FrameScore {
     /// Compares two masks of the same size.
-    pub fn of(prediction: &Bitmap, truth: &Bitmap) -> Self {
+    pub(crate) fn of(prediction: &Bitmap, truth: &Bitmap) -> Self {
         Self { region: region_similarity(prediction, truth), contour: contour_accuracy(prediction, truth) }
     }
 }

@@ -165,7 +165,7 @@ impl TrainConfig {
             |key: &str| overrides.iter().any(|item| item.split('=').next().map(str::trim) == Some(key));
         let prepare = |table: &mut toml::Table| {
             for [length, other] in [["steps", "epochs"], ["epochs", "steps"]] {
-                if is_set(length) {
+                if is_set(length) && !is_set(other) {
                     table.remove(other);
                 }
             }

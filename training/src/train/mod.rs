@@ -25,6 +25,8 @@ pub use adam::Betas;
 pub(crate) use checkpoint::{CHECKPOINT, CONFIG, NetworkState, explain_divergence, load, save};
 pub use config::{Optimiser, TrainConfig};
 pub use critics::CriticSettings;
+
+pub use crate::critic::{Noise, Reduce, Shape};
 pub use distillation::Distillation;
 pub use export::{check_described, export};
 pub use interrupt::Interrupt;

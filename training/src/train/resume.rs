@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::checkpoint::{CHECKPOINT, CONFIG};
 use super::config::TrainConfig;
-use crate::check::differing;
+use crate::check::differing_keys;
 use crate::{Error, Result, config_file};
 
 /// Keys that may change when a run is resumed. They affect neither clips nor networks, but speed, device, reports
@@ -131,7 +131,7 @@ pub fn differences<Config: Serialize>(
     may_change: impl Fn(&str, &Config, &Config) -> bool,
 ) -> Result<Vec<String>, toml::ser::Error> {
     let [old, new] = [values(toml::Table::try_from(before)?), values(toml::Table::try_from(now)?)];
-    let differing = differing(&old, &new).filter(|(key, _)| !may_change(key, before, now));
+    let differing = differing_keys(&old, &new).filter(|(key, _)| !may_change(key, before, now));
     Ok(differing.map(|(key, [before, now])| format!("{key} ({owner} {before}, now {now})")).collect())
 }
 

@@ -162,17 +162,19 @@ impl Session {
         });
         let adam = Adam::new(trained, config.optimiser.rates())?;
         let critics = config.critics.as_ref();
-        let critics = critics.map(|settings| Critics::new(settings, config.data.window, device, ranks));
+        let critics =
+            critics.map(|settings| Critics::new(settings, config.data.window, device, ranks)).transpose()?;
         let teacher = config.distillation.as_ref();
-        let teacher = teacher.map(|settings| Teacher::open(settings, config.model.matching, device));
+        let teacher =
+            teacher.map(|settings| Teacher::open(settings, config.model.matching, device)).transpose()?;
         let reducer = ranks.reducer(&adam.parameters_in_backward_order())?;
         let ranks = ranks.clone();
         let mut trainer = Trainer {
             network,
             adam,
             reducer,
-            critics: critics.transpose()?,
-            teacher: teacher.transpose()?,
+            critics,
+            teacher,
             options,
             ranks: ranks.clone(),
             has_changed: false,
@@ -193,7 +195,8 @@ impl Session {
         let earlier_seconds = recorder.as_ref().and_then(|recorder| recorder.last("seconds")).unwrap_or(0.0);
         let options = Options { device: choice, ..Options::default() };
         let validator = config.validation.as_ref();
-        let validator = validator.map(|settings| Validator::open(settings, &options, out, done > 0));
+        let validator =
+            validator.map(|settings| Validator::open(settings, &options, out, done > 0)).transpose()?;
         let style = "{bar:30} {pos}/{len} steps, {elapsed} elapsed, {eta} left, {msg}";
         let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = if first { ProgressBar::new(steps) } else { ProgressBar::hidden() };
@@ -209,7 +212,7 @@ impl Session {
             length: steps,
             loader,
             recorder,
-            validator: validator.transpose()?,
+            validator,
             bar,
             started: Instant::now(),
             earlier_seconds,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One training step: the steps of each critic, then one step of the regressor on equation 5.
+//! The regressor of a run, and one training step: the steps of each critic, then one step of the regressor on equation 5.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Fixture of the tests that run `fastganseg-train`.
+//! Fixture of the tests and the bench that run `fastganseg-train`.
 
 // Each test binary uses a part.
 #![allow(dead_code)]

@@ -12,6 +12,9 @@ use prost::Message;
 
 use crate::{Error, Result};
 
+/// `SessionLog.SessionStatus` of a start.
+const START: i32 = 1;
+
 /// The event file of one session of a run. Every start or resumption of the run has a file of its own.
 #[derive(Debug)]
 pub struct Events {
@@ -38,7 +41,7 @@ impl Events {
         };
         let mut events = Self { path, file };
         events.write(0, Payload::FileVersion("brain.Event:2".into()))?;
-        events.write(step + 1, Payload::SessionLog(SessionLog { status: 1 }))?;
+        events.write(step + 1, Payload::SessionLog(SessionLog { status: START }))?;
         Ok(events)
     }
 
@@ -204,7 +207,7 @@ mod tests {
         assert_eq!(read[0].payload, Some(Payload::FileVersion("brain.Event:2".into())));
         assert!(read[0].wall_time > 1e9);
         assert_eq!(read[1].step, 41, "steps up to 40 stay valid");
-        assert_eq!(read[1].payload, Some(Payload::SessionLog(SessionLog { status: 1 })));
+        assert_eq!(read[1].payload, Some(Payload::SessionLog(SessionLog { status: START })));
         let Some(Payload::Summary(scalars)) = &read[2].payload else { panic!("{:?}", read[2]) };
         let named: Vec<_> = scalars.value.iter().map(|v| (v.tag.as_str(), v.content.clone())).collect();
         let scalar = |value| Some(Content::Scalar(value));

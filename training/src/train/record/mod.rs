@@ -48,7 +48,7 @@ impl Recorder {
         Ok(Self { out: out.to_owned(), every: every.max(1), curve, events, pending: Vec::new() })
     }
 
-    /// Adds a scalar of this step. A row contains the mean over its steps.
+    /// Adds a scalar of this step. A row contains the mean over its steps. Scalars of one name are either added or set.
     pub fn add(&mut self, name: &str, value: f64) {
         match self.slot(name) {
             Some((_, sum, count)) => (*sum, *count) = (*sum + value, *count + 1),
