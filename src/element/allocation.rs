@@ -6,16 +6,19 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 
-/// Proposes `GstVideoMeta` to upstream. If a buffer `waits` while the next one is filled, at least two buffers are
-/// requested.
-pub fn propose(query: &mut gst::query::Allocation, waits: bool) {
+/// Proposes `GstVideoMeta` to upstream, and a number of buffers: those that downstream needs, because output buffers may
+/// share the memory of input buffers, one that is filled, and one if a buffer `waits` for the next.
+pub fn propose(query: &mut gst::query::Allocation, downstream: Option<&gst::query::Allocation>, waits: bool) {
     if query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
     }
     let caps = query.get_owned().0;
-    if waits && let Some(Ok(info)) = caps.map(|caps| gst_video::VideoInfo::from_caps(&caps)) {
+    if let Some(Ok(info)) = caps.map(|caps| gst_video::VideoInfo::from_caps(&caps)) {
         let size = u32::try_from(info.size()).unwrap_or(u32::MAX);
-        query.add_allocation_pool(None::<&gst::BufferPool>, size, 2, 0);
+        let pool = downstream.and_then(|query| query.allocation_pools().next());
+        let needed = pool.map_or(0, |(_, _, min, _)| min);
+        let min = needed.saturating_add(1 + u32::from(waits));
+        query.add_allocation_pool(None::<&gst::BufferPool>, size, min, 0);
     }
 }
 

@@ -181,10 +181,12 @@ pub fn fixate(mode: Mode, input: &gst::Caps, caps: &gst::Caps) -> gst::Caps {
 pub fn accepts(mode: Mode, input: Option<&gst::Caps>, caps: &gst::Caps) -> bool {
     let input = input.and_then(|input| format_of(input.structure(0)?));
     caps.is_any()
-        || caps.iter().any(|structure| {
+        || caps.iter_with_features().any(|(structure, features)| {
             let any_format = !structure.has_field("format");
-            any_format
-                || formats_of(structure).iter().any(|&format| allows(mode, input.unwrap_or(format), format))
+            let fits = |&format: &VideoFormat| allows(mode, input.unwrap_or(format), format);
+            // In the memory of the CPU.
+            (features.is_any() || features.is_equal(&gst::CAPS_FEATURES_MEMORY_SYSTEM_MEMORY))
+                && (any_format || formats_of(structure).iter().any(fits))
         })
 }
 

@@ -81,7 +81,7 @@ impl ObjectImpl for FastGanSeg {
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         self.settings().set(pspec.name(), value);
         match pspec.name() {
-            "output" => self.obj().reconfigure_src(),
+            "output" => self.renegotiate(),
             "background" => self.change_background(),
             _ => (),
         }
@@ -137,8 +137,9 @@ impl ElementImpl for FastGanSeg {
             use gst::PadDirection::{Sink, Src};
             [("sink", Sink, caps::sink_template()), ("src", Src, caps::src_template())]
                 .into_iter()
-                .filter_map(|(name, direction, caps)| {
-                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
+                .map(|(name, direction, caps)| {
+                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps)
+                        .expect("the names are valid")
                 })
                 .collect()
         });
@@ -278,7 +279,12 @@ impl BaseTransformImpl for FastGanSeg {
         if direction != gst::PadDirection::Sink {
             return self.parent_fixate_caps(direction, caps, othercaps);
         }
-        let result = caps::fixate(self.mode(), caps, &othercaps);
+        let mode = self.mode();
+        let mut result = caps::fixate(mode, caps, &othercaps);
+        if result.is_empty() && !self.obj().src_pad().is_linked() {
+            // GstBaseTransform gives the input caps then. Whether that is an error is decided upstream.
+            result = caps::fixate(mode, caps, &caps::transform(mode, gst::PadDirection::Sink, caps));
+        }
         gst::debug!(CAT, imp = self, "{caps} is fixated to {result}");
         result
     }
@@ -327,14 +333,14 @@ impl BaseTransformImpl for FastGanSeg {
     ) -> Result<(), gst::LoggableError> {
         self.parent_propose_allocation(decide_query, query)?;
         let delays = self.free_stream().is_some_and(|stream| stream.as_ref().is_some_and(Stream::delays));
-        allocation::propose(query, delays);
+        allocation::propose(query, decide_query, delays);
         Ok(())
     }
 
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let video_meta = allocation::decide(query)
             .map_err(|error| gst::loggable_error!(CAT, "Cannot configure a pool for the output: {error}"))?;
-        if let Some(stream) = &mut *self.stream() {
+        if let Some(stream) = self.free_stream().as_deref_mut().and_then(Option::as_mut) {
             stream.video_meta = video_meta;
         }
         self.parent_decide_allocation(query)
@@ -358,7 +364,7 @@ impl BaseTransformImpl for FastGanSeg {
         use gst::EventView;
         let (is_caps, is_eos) = (event.type_() == gst::EventType::Caps, event.type_() == gst::EventType::Eos);
         let mut drained = match pending::drains_before(&event) {
-            true => self.drain_before(event.type_().name()),
+            true => self.drain_before(event.type_().name(), is_caps),
             false => Ok(()),
         };
         match event.view() {
@@ -370,6 +376,9 @@ impl BaseTransformImpl for FastGanSeg {
                 self.shared().qos.reset();
             }
             EventView::Segment(_) => {
+                if let Some(stream) = self.free_stream().as_deref_mut().and_then(Option::as_mut) {
+                    stream.drain_error.take_if(|error| *error == gst::FlowError::Eos);
+                }
                 let mut shared = self.shared();
                 shared.new_segment = true;
                 shared.qos.reset();
@@ -385,6 +394,10 @@ impl BaseTransformImpl for FastGanSeg {
                 self.check_alpha();
             }
             EventView::StreamStart(start) => {
+                // Whether downstream accepts the new stream is not known.
+                if let Some(stream) = self.free_stream().as_deref_mut().and_then(Option::as_mut) {
+                    stream.drain_error.take_if(|error| *error != gst::FlowError::Error);
+                }
                 let (armed, ends_correction) = self.shared().start_stream(start.stream_id());
                 if ends_correction {
                     self.warn_ended();
@@ -399,7 +412,7 @@ impl BaseTransformImpl for FastGanSeg {
         if is_caps && !handled {
             self.explain_negotiation();
         }
-        handled && !(is_eos && drained.is_err_and(|error| error != gst::FlowError::Eos))
+        handled && !(is_eos && drained.is_err_and(pending::is_failure))
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
@@ -419,7 +432,8 @@ impl BaseTransformImpl for FastGanSeg {
         // A serialised query is answered after all buffers before it.
         if direction == gst::PadDirection::Sink && query.is_serialized() {
             // The next buffer returns the error.
-            let _ = self.drain_before(query.type_().name());
+            let negotiates = query.type_() == gst::QueryType::Allocation;
+            let _ = self.drain_before(query.type_().name(), negotiates);
         }
         let answered = BaseTransformImplExt::parent_query(self, direction, query);
         if answered
@@ -490,6 +504,12 @@ impl FastGanSeg {
         Mode::new(output, has_background)
     }
 
+    /// Negotiates both formats again: the mode may need another input.
+    pub(super) fn renegotiate(&self) {
+        self.obj().reconfigure_sink();
+        self.obj().reconfigure_src();
+    }
+
     pub(super) fn stream(&self) -> MutexGuard<'_, Option<Stream>> {
         lock(&self.stream)
     }
@@ -533,8 +553,21 @@ impl FastGanSeg {
 
     /// Pushes the pending buffer, if any. Called when the buffer that it waits for may not arrive.
     fn drain(&self) -> Result<(), gst::FlowError> {
+        let waits = |stream: MutexGuard<Option<Stream>>| {
+            stream.as_ref().is_some_and(|stream| stream.pending.is_some())
+        };
+        if !self.free_stream().is_some_and(waits) {
+            return Ok(());
+        }
+        // GstBaseTransform does this before the buffers that it pushes.
+        let is_negotiated = self.obj().reconfigure();
         let output = {
             let Some(mut stream) = self.free_stream() else { return Ok(()) };
+            if !is_negotiated {
+                let change = stream.as_mut().and_then(Stream::drop_pending);
+                change.into_iter().for_each(|change| self.shared().slot.return_change(change));
+                return Err(gst::FlowError::NotNegotiated);
+            }
             let Some(stream) = stream.as_mut() else { return Ok(()) };
             let Some(pending) = stream.pending.take() else { return Ok(()) };
             let output = stream.process(self, pending, Instant::now());
@@ -549,12 +582,16 @@ impl FastGanSeg {
         }
     }
 
-    /// Drains before an event or a query. If the drained buffer fails, the next buffer returns the error.
-    fn drain_before(&self, what: &str) -> Result<(), gst::FlowError> {
+    /// Drains before an event or a query. If the drained buffer fails, the next buffer returns the error, unless caps that
+    /// follow may be accepted (`negotiates`).
+    fn drain_before(&self, what: &str, negotiates: bool) -> Result<(), gst::FlowError> {
         let drained = self.drain();
         if let Err(error) = drained {
             gst::debug!(CAT, imp = self, "The last buffer before {what} failed: {error}");
-            if let Some(stream) = &mut *self.stream() {
+            if negotiates && error == gst::FlowError::NotNegotiated {
+                return Ok(());
+            }
+            if let Some(stream) = self.free_stream().as_deref_mut().and_then(Option::as_mut) {
                 stream.drain_error = Some(error);
             }
         }

@@ -57,15 +57,13 @@ impl Latency {
         self.gaps.len() == 1 && self.update_reported()
     }
 
-    /// Returns the latency for a query, in whole milliseconds: the one reported before, unless the estimate differs
-    /// much from it.
+    /// Returns the latency for a query, in whole milliseconds: the one reported before. Others ask as well, so that only a
+    /// message can announce another one.
     pub fn report(&mut self, live: bool) -> gst::ClockTime {
-        let estimate = self.estimate();
-        let reported = match self.reported {
-            Some(reported) if !differs(reported, estimate) => reported,
-            _ => estimate,
-        };
-        self.reported = live.then_some(reported);
+        let reported = self.reported.unwrap_or_else(|| self.estimate());
+        if live {
+            self.reported = Some(reported);
+        }
         gst::ClockTime::try_from(reported).unwrap_or(gst::ClockTime::MAX)
     }
 
@@ -130,6 +128,20 @@ mod tests {
         let changes: Vec<bool> = (0..20).map(|_| latency.add(ms(5))).collect();
         assert_eq!(changes.iter().filter(|changes| **changes).count(), 1);
         assert_eq!(reported(&mut latency), 5);
+    }
+
+    /// Then no message followed, and sinks kept the old latency.
+    #[test]
+    fn queries_of_others_do_not_take_the_place_of_a_message() {
+        let mut latency = Latency::new(ms(20));
+        let _ = latency.report(true);
+        let changed = (0..200).any(|_| {
+            let changed = latency.add(ms(60));
+            let _ = (latency.report(true), latency.report(false));
+            changed
+        });
+        assert!(changed);
+        assert_eq!(reported(&mut latency), 60);
     }
 
     #[test]

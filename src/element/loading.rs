@@ -514,7 +514,7 @@ impl FastGanSeg {
             Ok(background) => {
                 let is_new = self.shared().background.finish(id, background);
                 if is_new {
-                    self.obj().reconfigure_src();
+                    self.renegotiate();
                 }
             }
             Err(error) => {

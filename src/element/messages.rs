@@ -26,7 +26,7 @@ use super::shared::{Shared, lock};
 use super::snapshot::Snapshot;
 use super::statistics::Origin;
 use super::stream::{Host, Stream};
-use super::{CAT, Mode, RefAuto, caps};
+use super::{CAT, Mode, RefAuto, caps, pending};
 use crate::device;
 use crate::mask::MaskWarning;
 use crate::matte::Matte;
@@ -256,7 +256,7 @@ impl FastGanSeg {
     /// Posts the flow error of the last buffer of a stream, because no buffer follows that could return it.
     pub(super) fn post_drain_error(&self, error: gst::FlowError) {
         // Whoever returns `Error` has posted it.
-        if !matches!(error, gst::FlowError::Eos | gst::FlowError::Flushing | gst::FlowError::Error) {
+        if pending::is_failure(error) && !matches!(error, gst::FlowError::Flushing | gst::FlowError::Error) {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Failed,

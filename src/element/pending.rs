@@ -22,3 +22,8 @@ pub struct PendingFrame {
 pub fn drains_before(event: &gst::EventRef) -> bool {
     event.is_serialized() && event.type_() != gst::EventType::FlushStop
 }
+
+/// Whether the last buffer of a stream has failed. Elements upstream decide whether a pad without a link is an error.
+pub fn is_failure(error: gst::FlowError) -> bool {
+    !matches!(error, gst::FlowError::Eos | gst::FlowError::NotLinked)
+}

@@ -129,6 +129,8 @@ pub struct Stream {
     missing_object: u32,
     not_premultiplied_reported: bool,
     negotiation_explained: bool,
+    /// See [`can_wait`](Self::can_wait); unknown after new caps.
+    can_wait: Option<bool>,
     /// Remaining buffers at which the use of the alpha channel is checked.
     alpha_checks: u32,
 }
@@ -161,6 +163,7 @@ impl Stream {
             missing_object: 0,
             not_premultiplied_reported: false,
             negotiation_explained: false,
+            can_wait: None,
             alpha_checks: 0,
         }
     }
@@ -179,6 +182,7 @@ impl Stream {
         }
         self.composer = Some(composer);
         self.negotiation_explained = false;
+        self.can_wait = None;
         self.alpha_checks = if mode == Mode::Alpha { MAX_ALPHA_CHECKS } else { 0 };
         self.segmenter.forget_format();
     }
@@ -203,6 +207,11 @@ impl Stream {
         self.drain_error = None;
         self.continuity.flush();
         self.last_pts = None;
+        self.drop_pending()
+    }
+
+    /// Discards the pending buffer. Returns the change of the reference that belonged to it.
+    pub fn drop_pending(&mut self) -> Option<Change> {
         let lost = self.pending.take()?;
         self.discont.record_gap();
         lost.change
@@ -271,7 +280,7 @@ impl Stream {
         let reverse = element.segment().rate() < 0.0;
         let restart = self.continuity.is_break(discont || is_new_segment, buffer.pts(), reverse);
         let mut frame = PendingFrame { buffer, change, restart, prefetched: None };
-        if !self.delays() {
+        if !self.delays() || !self.can_wait(element) {
             return Ok(Some(frame));
         }
         if frame.change.is_none() && !frame.restart {
@@ -287,6 +296,12 @@ impl Stream {
             }
         }
         Ok(before)
+    }
+
+    /// Whether a frame may wait for the next one, which may not come for long in live video of a variable frame rate.
+    fn can_wait(&mut self, element: &impl Host) -> bool {
+        let is_variable = self.composer.as_ref().is_some_and(|composer| composer.input().fps().numer() == 0);
+        *self.can_wait.get_or_insert_with(|| !is_variable || !element.is_live())
     }
 
     /// Starts to encode a frame on the prefetch thread, if the network will run on it.
@@ -389,6 +404,8 @@ impl Stream {
             composer.marks = shared.marks.as_mut().and_then(visible);
         }
         let mut buffer = composer.compose(buffer, matte.as_ref(), &request, self.video_meta, allocate)?;
+        // The mask may differ from that of the frame before.
+        buffer.make_mut().unset_flags(gst::BufferFlags::GAP);
         drop(permission);
         self.matte = matte;
         if request.alpha_mode == AlphaMode::Premultiplied

@@ -364,6 +364,47 @@ fn a_converter_that_drops_alpha_gives_a_warning() {
     );
 }
 
+/// It was an error of the negotiation, which a tee does not tolerate.
+#[test]
+fn without_a_link_downstream_other_branches_go_on() {
+    let files = Files::new();
+    let element = source(&left_half(&files), "I420");
+    let (input, element) = element.rsplit_once("! fastganseg").unwrap();
+    for threading in [false, true] {
+        play(&format!(
+            "{input} ! tee allow-not-linked=true name=t ! queue ! fakesink \
+             t. ! fastganseg frame-threading={threading} {element}"
+        ))
+        .ok();
+    }
+}
+
+/// The input that the element had before does not suit the other output.
+#[test]
+fn another_output_gets_another_input() {
+    let files = Files::new();
+    let pipeline = Pipeline::new(&format!(
+        "{} ! capsfilter caps=video/x-raw,format={{A420,NV12}} ! fakesink name=sink signal-handoffs=true",
+        source(&left_half(&files), "I420")
+            .replace("! fastganseg", "! videoconvert ! fastganseg")
+            .replace("num-buffers=5", "")
+    ));
+    let sink = pipeline.by_name("sink").unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let cut = pipeline.by_name("cut").unwrap();
+    sink.connect("handoff", false, move |values| {
+        let pad = values[2].get::<gst::Pad>().unwrap();
+        let _ = sender.send(VideoInfo::from_caps(&pad.current_caps().unwrap()).unwrap().format());
+        None
+    });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let next = || receiver.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    assert_eq!(next(), gstreamer_video::VideoFormat::A420);
+    cut.set_property_from_str("output", "overlay");
+    while next() != gstreamer_video::VideoFormat::Nv12 {}
+    assert!(pipeline.bus().unwrap().pop_filtered(&[gst::MessageType::Error]).is_none());
+}
+
 #[test]
 fn a_converter_in_a_bin_that_drops_alpha_gives_a_warning() {
     let files = Files::new();
