@@ -46,6 +46,18 @@ impl Candidate {
         Ok(bounds.map_or(0.0, |bounds| bounds.iou(&rect)))
     }
 
+    /// Returns the IoU with the mask of other logits of the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] for another shape.
+    pub(super) fn overlap(&self, logits: &Tensor) -> Result<f64> {
+        let mask = |logits: &Tensor| -> Result<Tensor> { Ok(self.placement.valid(logits)?.f_gt(0.0)?) };
+        let (a, b) = (mask(&self.logits)?, mask(logits)?);
+        let count = |mask: Tensor| -> Result<f64> { Ok(mask.f_sum(Kind::Float)?.f_double_value(&[])?) };
+        let union = count(a.f_logical_or(&b)?)?;
+        Ok(if union > 0.0 { count(a.f_logical_and(&b)?)? / union } else { 0.0 })
+    }
+
     /// Returns soft alpha at the size of the encoded picture, 0 to 255, row by row.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ const WHOLE: usize = 3;
 const MAX_OBJECT: f64 = 0.7;
 /// So is one that reaches this number of borders.
 const MAX_BORDERS: i64 = 3;
+/// A largest candidate whose stability is below this share of the highest one of the others has no border of its own.
+const MIN_STABILITY: f64 = 0.6;
 
 /// The mask of the selected object.
 #[derive(Clone, Debug)]
@@ -39,7 +41,8 @@ impl PromptNetwork {
     ///
     /// The whole picture is encoded and decoded, then a crop of twice the box, or without a box, twice the bounds of
     /// the first mask. That mask is part of the prompt for the crop. The logits of both are averaged. With a box, masks
-    /// that fill it are preferred, because others are often a part of the object.
+    /// that fill it are preferred, because others are often a part of the object. With a single point, masks of the crop that
+    /// agree with the first mask are.
     ///
     /// # Errors
     /// [`Error::Config`] if the prompt or the picture is invalid: see [`Prompt::check`] and
@@ -82,7 +85,7 @@ impl PromptNetwork {
             return Err(Error::Config("the encoded picture has another size than the picture".into()));
         }
         let first = match prompt.rect {
-            Some(_) => best(self.decode(embedding, prompt)?, prompt.rect)?,
+            Some(_) => best(self.decode(embedding, prompt)?, prompt.rect, None)?,
             None => self.decode_points(embedding, prompt)?,
         };
         let logits = first.placement.to_picture(&first.logits)?;
@@ -105,12 +108,10 @@ impl PromptNetwork {
         let embedding = self.encode(&source.crop(region, (region.width, region.height))?)?;
         let mut moved = prompt.moved_into(region);
         moved.mask = Some(embedding.placement.to_logits(&part(&logits, region)?)?);
-        let candidates = self.decode(&embedding, &moved)?;
-        let second = if prompt.points.len() == 1 && prompt.rect.is_none() && prompt.mask.is_none() {
-            whole(candidates)?
-        } else {
-            best(candidates, moved.rect)?
-        };
+        // Close to a single point, a part of the object looks like a whole.
+        let is_ambiguous = prompt.points.len() == 1 && prompt.rect.is_none() && prompt.mask.is_none();
+        let before = moved.mask.as_ref().filter(|_| is_ambiguous);
+        let second = best(self.decode(&embedding, &moved)?, moved.rect, before)?;
         let close = second.placement.to_picture(&second.logits)?;
         let mean = zeros(&logits.size(), &logits)?.f_sub_scalar(LIMIT)?;
         part(&mean, region)?.f_copy_(&close.f_clamp(-LIMIT, LIMIT)?)?;
@@ -129,32 +130,36 @@ impl PromptNetwork {
             self.decode(embedding, &Prompt { points: points[..count].to_vec(), rect: None, mask })
         };
         let mut candidate = match &prompt.mask {
-            Some(mask) => best(decode(1, Some(mask.shallow_clone()))?, None)?,
+            Some(mask) => best(decode(1, Some(mask.shallow_clone()))?, None, None)?,
             None => whole(decode(1, None)?)?,
         };
         for count in 2..=points.len() {
-            candidate = best(decode(count, Some(candidate.logits))?, None)?;
+            candidate = best(decode(count, Some(candidate.logits))?, None, None)?;
         }
         Ok(candidate)
     }
 }
 
-/// Returns the candidate of the highest product of predicted IoU, stability, and IoU of its bounds with the box.
-fn best(mut candidates: Vec<Candidate>, rect: Option<Rect>) -> Result<Candidate> {
+/// Returns the candidate of the highest product of predicted IoU, stability, IoU of its bounds with the box, and IoU with the
+/// mask `before`, logits of the same shape.
+fn best(mut candidates: Vec<Candidate>, rect: Option<Rect>, before: Option<&Tensor>) -> Result<Candidate> {
     let scores = candidates.iter().map(|candidate| {
         let fill = rect.map_or(Ok(1.0), |rect| candidate.fill(rect))?;
-        Ok(candidate.iou * candidate.stability()? * fill)
+        let agreement = before.map_or(Ok(1.0), |before| candidate.overlap(before))?;
+        Ok(candidate.iou * candidate.stability()? * fill * agreement)
     });
     let scores = scores.collect::<Result<Vec<f64>>>()?;
     let index = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
     Ok(candidates.swap_remove(index.unwrap_or_default()))
 }
 
-/// Returns the candidate of the largest extent, or if it is the background, the [`best`] of the others.
+/// Returns the candidate of the largest extent, or if it is the background or unstable, the [`best`] of the others.
 fn whole(mut candidates: Vec<Candidate>) -> Result<Candidate> {
     let largest = candidates.swap_remove(WHOLE);
-    if is_background(&largest.placement.valid(&largest.logits)?)? {
-        best(candidates, None)
+    let others = candidates.iter().map(Candidate::stability).collect::<Result<Vec<_>>>()?;
+    let limit = MIN_STABILITY * others.into_iter().fold(0.0, f64::max);
+    if largest.stability()? < limit || is_background(&largest.placement.valid(&largest.logits)?)? {
+        best(candidates, None, None)
     } else {
         Ok(largest)
     }
@@ -215,6 +220,7 @@ fn part(plane: &Tensor, region: Region) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::input::Placement;
     use super::*;
 
     #[test]
@@ -248,6 +254,23 @@ mod tests {
         assert!(mask(1..8, 1..8), "most of the picture");
         assert!(!mask(2..8, 2..8), "a close-up at two borders");
         assert!(!mask(2..5, 2..5));
+    }
+
+    /// The surroundings of the object were selected together with it.
+    #[test]
+    fn a_whole_without_a_clear_border_is_not_taken() {
+        let candidate = |share: i64, around: f64| {
+            let logits = Tensor::full([256, 256], around, (Kind::Float, tch::Device::Cpu));
+            let _ = logits.narrow(0, 80, share).narrow(1, 80, share).fill_(5.0);
+            Candidate { logits, iou: 0.9, placement: Placement::new((256, 256)) }
+        };
+        let area = |around: f64| {
+            let candidates = vec![candidate(30, -9.0), candidate(10, -9.0), candidate(20, -9.0)];
+            let selected = whole(candidates.into_iter().chain([candidate(60, around)]).collect()).unwrap();
+            selected.logits.gt(0.0).sum(Kind::Int64).int64_value(&[])
+        };
+        assert_eq!(area(-9.0), 60 * 60, "the largest one");
+        assert!(area(-0.5) <= 30 * 30, "its border depends on the threshold");
     }
 
     #[test]
