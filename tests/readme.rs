@@ -564,7 +564,7 @@ fn scripts_refuse_gif_with_a_remedy() {
         "replace-background.sh in.mp4 mask.png 'a loop.gif' out.mp4",
     ] {
         let error = script(arguments, folder).unwrap_err();
-        let parts = ["a loop.gif is a GIF", r"ffmpeg -i a\ loop.gif -c:v ffv1 a\ loop.mkv"];
+        let parts = ["a loop.gif is a GIF", r"ffmpeg -i ./a\ loop.gif -c:v ffv1 ./a\ loop.mkv"];
         assert!(parts.iter().all(|part| error.contains(part)), "{arguments}: {error}");
     }
 }
@@ -650,13 +650,15 @@ fn webm_export_keeps_alpha_and_asks_for_ffmpeg_if_missing() {
     assert!((19..=20).contains(&video.frames) && video.caps.contains("A420"), "{video:?}");
 }
 
-/// A space in the path made `make uninstall` remove other folders.
+/// A space in the path made `make uninstall` remove other folders, and the folder of the libraries was removed whatever was in
+/// it.
 #[test]
 fn uninstall_removes_only_what_was_installed() {
     let folder = tempfile::tempdir().unwrap();
     let share = folder.path().join("jane doe/share");
     let installed = ["gstreamer-1.0/plugins/libgstfastganseg.so", "gstreamer-1.0/fastganseg/libtorch_cpu.so"];
-    let others = ["gstreamer-1.0/plugins/libother.so", "other"].map(|name| share.join(name));
+    let others = ["gstreamer-1.0/plugins/libother.so", "gstreamer-1.0/fastganseg/Cargo.toml", "other"]
+        .map(|name| share.join(name));
     let others = others.into_iter().chain(["jane", "doe/file"].map(|name| folder.path().join(name)));
     let others: Vec<PathBuf> = others.collect();
     let installed: Vec<PathBuf> = installed.map(|name| share.join(name)).into();
@@ -664,6 +666,7 @@ fn uninstall_removes_only_what_was_installed() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "x").unwrap();
     }
+    std::fs::write(share.join("gstreamer-1.0/fastganseg/.installed"), "libtorch_cpu.so\n").unwrap();
     let status = Command::new("make")
         .arg("uninstall")
         .env("XDG_DATA_HOME", &share)
