@@ -9,7 +9,6 @@ use libloading::Library;
 /// A GPU as reported by the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
-    /// Product name.
     pub name: String,
     /// Major and minor compute capability.
     pub capability: (i32, i32),
@@ -22,7 +21,6 @@ pub struct Card {
 pub struct Driver {
     /// Supported CUDA version, 1000 * major + 10 * minor.
     pub version: i32,
-    /// Visible GPUs.
     pub cards: Vec<Card>,
 }
 
@@ -31,10 +29,7 @@ const CAPABILITY_MAJOR: c_int = 75;
 const CAPABILITY_MINOR: c_int = 76;
 
 impl Driver {
-    /// Queries the driver.
-    ///
-    /// # Errors
-    /// A message with what is missing and the remedy.
+    /// Queries the driver. The error names what is missing and the remedy.
     pub fn query() -> Result<Self, String> {
         Self::open(LIBRARY)
     }

@@ -32,7 +32,6 @@ pub enum Mode {
     Graphs(Shim),
 }
 
-/// An argument of a run.
 #[derive(Debug)]
 pub struct Argument {
     pub tensor: Tensor,
@@ -119,7 +118,6 @@ impl<C> PlanCache<C> {
         matches!(self.mode, Mode::Direct)
     }
 
-    /// Returns the number of plans.
     pub fn count(&self) -> usize {
         self.plans.values().filter(|planned| matches!(planned, Planned::Plan(_))).count()
     }
@@ -136,7 +134,6 @@ impl<C> PlanCache<C> {
         true
     }
 
-    /// Removes all plans.
     pub fn clear(&mut self) {
         self.plans.clear();
         self.pool = None;
@@ -269,7 +266,6 @@ impl<C> PlanCache<C> {
 }
 
 impl Argument {
-    /// Creates an argument from another handle on the tensor.
     pub fn new(tensor: &Tensor, role: ArgumentUse) -> Self {
         Self { tensor: tensor.shallow_clone(), role }
     }
@@ -285,7 +281,6 @@ impl Argument {
 }
 
 impl<C> Plan<C> {
-    /// Copies the arguments to their buffers.
     fn copy_arguments(&mut self, mut arguments: Vec<Argument>) -> Result<()> {
         // An argument in the buffer of another must be moved before that buffer is overwritten.
         for (index, argument) in arguments.iter_mut().enumerate() {
@@ -331,7 +326,6 @@ fn key(number: u64, arguments: &[Argument]) -> Key {
     (number, arguments.iter().map(of).collect())
 }
 
-/// Indices of the carried arguments.
 fn carried(arguments: &[Argument]) -> Vec<usize> {
     let carried = |role: ArgumentUse| role == ArgumentUse::Model(Role::Recurrent);
     (0..arguments.len()).filter(|&index| carried(arguments[index].role)).collect()

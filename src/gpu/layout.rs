@@ -25,10 +25,6 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Computes the layout of `planes`.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for planes that are too short.
     pub fn new(planes: &Planes) -> Result<Self> {
         let PlaneFormat { width, height, components, .. } = planes.format;
         let mut starts = Vec::with_capacity(planes.data.len());
@@ -50,7 +46,6 @@ impl Layout {
         Ok(Self { format: planes.format, starts, length })
     }
 
-    /// Returns the size of the buffer in bytes.
     pub fn length(&self) -> usize {
         self.length
     }
@@ -64,7 +59,6 @@ impl Layout {
         }
     }
 
-    /// Returns a hash of the layout.
     pub fn hash_value(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (self.format.width, self.format.height, self.format.components, &self.starts).hash(&mut hasher);
@@ -88,9 +82,6 @@ impl Layout {
     }
 
     /// Returns the matrices that crop to `region` and resize to (height, width), in the kind to compute in.
-    ///
-    /// # Errors
-    /// An error of libtorch.
     pub fn crop_matrices(
         &self,
         region: Region,
@@ -129,9 +120,6 @@ impl Layout {
     }
 
     /// Applies a cut to the buffer: (1, 3, height, width) float32, RGB in [0, 1].
-    ///
-    /// # Errors
-    /// An error of libtorch.
     pub fn picture(&self, bytes: &Tensor, cut: &CropMatrices) -> Result<Tensor> {
         let resized = |(component, [rows, columns]): (&Component, &[Tensor; 2])| -> Result<Tensor> {
             let samples = self.samples(bytes, component)?.f_to_kind(rows.kind())?;
@@ -151,14 +139,11 @@ impl Layout {
 pub struct CropMatrices {
     /// Factors of each component on both sides of its samples: (height, rows) and (columns, width).
     axes: [[Tensor; 2]; 3],
-    /// Colour matrix, (3, 3).
     matrix: Tensor,
-    /// Colour offset, (3, 1).
     offset: Tensor,
 }
 
 impl CropMatrices {
-    /// Returns all matrices.
     pub fn tensors(&self) -> Vec<&Tensor> {
         self.axes.iter().flatten().chain([&self.matrix, &self.offset]).collect()
     }
@@ -172,7 +157,6 @@ impl CropMatrices {
         Self { axes: [[at(0), at(1)], [at(2), at(3)], [at(4), at(5)]], matrix: at(6), offset: at(7) }
     }
 
-    /// Returns another handle on the same tensors.
     pub fn shallow_clone(&self) -> Self {
         let tensors: Vec<Tensor> = self.tensors().into_iter().map(Tensor::shallow_clone).collect();
         Self::from_tensors(&tensors)

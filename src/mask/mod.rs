@@ -217,9 +217,6 @@ fn is_grey_id(value: u8) -> bool {
 
 impl Values {
     /// Interprets the values.
-    ///
-    /// # Errors
-    /// The size is too large or does not match the values.
     fn interpretation(&self) -> Result<Interpretation, String> {
         let Self { width, height, .. } = *self;
         check_size(width, height)?;

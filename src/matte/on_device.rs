@@ -9,9 +9,6 @@ use crate::Result;
 
 /// Enlarges a soft mask (1, 1, h, w) in [0, 1] to alpha (H, W) uint8, which is at least as large in both
 /// dimensions.
-///
-/// # Errors
-/// An error of libtorch.
 pub fn enlarge(mask: &Tensor, (height, width): (i64, i64)) -> Result<Tensor> {
     let small = mask.f_mul_scalar(255.0)?.f_round()?.f_clamp(0.0, 255.0)?;
     let alpha = small.f_upsample_bilinear2d([height, width], false, None, None)?.f_round()?;

@@ -10,9 +10,6 @@ use crate::Result;
 use crate::team::in_parallel;
 
 /// Returns (N, C, H, W) as (N, C side², H/side, W/side), as [`Tensor::pixel_unshuffle`] does.
-///
-/// # Errors
-/// [`Error::Torch`](crate::Error::Torch) if height or width is not a multiple of `side`.
 pub fn unshuffle(x: &Tensor, side: i64) -> Result<Tensor> {
     let (n, c, h, w) = x.size4()?;
     // libtorch's operation takes several times as long.
@@ -41,9 +38,6 @@ pub fn unshuffle(x: &Tensor, side: i64) -> Result<Tensor> {
 }
 
 /// Returns (N, side², H, W) as (N, 1, side H, side W), as [`Tensor::pixel_shuffle`] does.
-///
-/// # Errors
-/// [`Error::Torch`](crate::Error::Torch) for another number of channels.
 pub fn shuffle(x: &Tensor, side: i64) -> Result<Tensor> {
     let (n, c, h, w) = x.size4()?;
     if !is_float(x) || x.numel() == 0 || c != side * side {

@@ -35,10 +35,6 @@ impl<'a> Store<'a> {
         Self { prefix: format!("{}{name}.", self.prefix), ..*self }
     }
 
-    /// Returns the tensor `name`.
-    ///
-    /// # Errors
-    /// [`Error::Weights`] if it is missing or of another shape.
     pub fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor> {
         let name = format!("{}{name}", self.prefix);
         let refuse = |reason| Error::Weights { path: self.origin.to_owned(), reason };
@@ -51,9 +47,6 @@ impl<'a> Store<'a> {
     }
 
     /// Returns the convolution of `weight` and, if `spec` has one, `bias`.
-    ///
-    /// # Errors
-    /// Those of [`tensor`](Self::tensor).
     pub fn conv(&self, spec: ConvSpec) -> Result<Conv> {
         let (rows, columns) = spec.kernel;
         let weight = self.tensor("weight", &[spec.outputs, spec.inputs / spec.groups, rows, columns])?;

@@ -67,7 +67,6 @@ impl FrameStats {
             .collect()
     }
 
-    /// Statistics of every object.
     pub fn objects(&self) -> Vec<ObjectStats> {
         let ((rows, columns), (height, width)) = (self.cells(), self.likeness_size);
         let start = self.objects * (rows * columns + height * width);

@@ -33,9 +33,6 @@ pub struct Options {
 
 impl Options {
     /// Returns the configuration of a model with these options applied.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the input size is invalid for the model.
     pub(super) fn config(&self, model: &Config) -> Result<Config> {
         let mut size = self.quality.network_size(model);
         let (width, height) = self.network_size;

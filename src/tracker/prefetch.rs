@@ -30,9 +30,6 @@ pub struct PendingEncoding<S> {
 
 impl<I: Send + 'static, S: Send + 'static> EncodeWorker<I, S> {
     /// Starts the thread. It encodes with `thread_count` threads of libtorch; 0 keeps their number.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the thread cannot be started.
     pub fn new(
         encode: impl Fn(I) -> Result<S> + Send + 'static,
         thread_count: Arc<AtomicU32>,
@@ -69,9 +66,6 @@ impl<I: Send + 'static, S: Send + 'static> EncodeWorker<I, S> {
 
 impl<S> PendingEncoding<S> {
     /// Waits for the result.
-    ///
-    /// # Errors
-    /// The error of the encoding, or [`Error::NoPrefetch`] if the thread has ended.
     pub fn take(self) -> Result<S> {
         self.answer.recv().map_err(|_| Error::NoPrefetch)?
     }

@@ -86,9 +86,6 @@ impl ReferenceEncoder {
 }
 
 /// Returns the ids of a reference's objects and their masks (N, 1, H, W), uint8 from 0 to 255. `tracked` are the ids of the present objects.
-///
-/// # Errors
-/// Those of [`ReferenceEncoder::encode`], and [`Error::NoReference`] if there is nothing to add to.
 pub fn planes(mask: &ReferenceMask, purpose: ReferenceUse, tracked: &[u8]) -> Result<(Vec<u8>, Tensor)> {
     let objects = mask.objects();
     match purpose {
@@ -124,9 +121,6 @@ pub struct ViewPlan {
 impl ViewPlan {
     /// Returns the views of a picture of size `frame`, each with its masks, and the crop window of the first. `masks` is
     /// (N, 1, height, width) at any size, uint8 from 0 to 255. `input` converts a region to an input image of (height, width).
-    ///
-    /// # Errors
-    /// Those of `input`, and errors of libtorch.
     pub fn views(
         &self,
         frame: (usize, usize),

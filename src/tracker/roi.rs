@@ -139,9 +139,7 @@ impl RoiPlanner {
             region_around(&bounds, frame, self.shaped)
         }
     }
-}
 
-impl RoiPlanner {
     /// Returns whether the objects are expected to be inside `region` in the next frame, so that the frame can be
     /// processed there even if another region is planned.
     pub fn accepts(&self, region: Region, (width, height): (usize, usize)) -> bool {

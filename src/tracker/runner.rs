@@ -50,7 +50,6 @@ pub trait ModelRunner: Send {
     fn add_reference(&mut self, reference: EncodedViews) -> Result<()>;
     /// Resets the state to that of the first reference.
     fn restart(&mut self) -> Result<()>;
-    /// Removes reference and state.
     fn clear(&mut self);
     /// Processes a frame. With [`reuses_memory`](Self::reuses_memory) the output is valid until the next step.
     fn step(&mut self, input: StepInput) -> Result<StepOutput>;
@@ -58,7 +57,6 @@ pub trait ModelRunner: Send {
     fn prefetch(&self, image: Tensor) -> Option<PrefetchedEncoding>;
     /// Returns what refines edges, if the model has it.
     fn refiner(&self) -> Option<Arc<dyn RefinerNetwork>>;
-    /// Returns whether there is a prefetch thread.
     fn can_prefetch(&self) -> bool;
     /// Updates the state with the final masks of the last step, see [`Regressor::observe_sights`].
     fn observe(&mut self, masks: &Tensor, sights: &[Sight]) -> Result<()>;

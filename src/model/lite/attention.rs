@@ -62,9 +62,6 @@ impl Readout<'_> {
 
     /// Returns `value` read with a bias, (N, channels, queries). The rows of `bias` (…, tokens), which is added before the
     /// softmax, are repeated cyclically.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn with_bias(self, bias: &Tensor) -> Result<Tensor> {
         let bias = plain(bias)?;
         let biases = floats(&bias);
@@ -89,9 +86,6 @@ impl Readout<'_> {
 
     /// Returns `value` read, (N, channels, queries), and the maximum similarity to an object token and to a background
     /// token, (N, 2, queries). `mask` (N, 1, tokens) is the object fraction of each token, 0 to 1.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn with_best(self, mask: &Tensor) -> Result<(Tensor, Tensor)> {
         self.read(Some(&Items::new(mask)?), |_, _| None)
     }
@@ -148,9 +142,6 @@ impl Readout<'_> {
 /// Returns the maximum similarity of each of `query` (1 or N, queries, key) to an object token and to a background token of
 /// `keys` (N, key, tokens), (N, 2, queries). `mask` (N, 1, tokens) is the object fraction of each token, 0 to 1. Returns
 /// `None` for tensors and processors that are not supported.
-///
-/// # Errors
-/// [`Error::Torch`](crate::Error::Torch) when memory runs out.
 pub fn best_likeness(
     query: &Tensor,
     keys: &Tensor,
@@ -219,9 +210,6 @@ impl LocalReadout<'_> {
     }
 
     /// Returns `value` read, (N, channels, H, W).
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn read(self) -> Result<Tensor> {
         let (_, key, h, w) = self.query.size4()?;
         let (n, channels, ..) = self.value.size4()?;

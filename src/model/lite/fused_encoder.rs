@@ -84,9 +84,6 @@ pub struct BlockLayers<'a> {
 
 impl FusedEncoder {
     /// Packs the weights of a network that [fits](crate::model::packed::fits).
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new<'a>(
         stem: &Conv,
         blocks: impl Iterator<Item = BlockLayers<'a>>,
@@ -98,9 +95,6 @@ impl FusedEncoder {
 
     /// Encodes `image` (N, 3, H, W) float32 on the CPU, RGB in [0, 1], sides multiples of 16. Returns `None` for other
     /// images.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn forward(&self, image: &Tensor) -> Result<Option<EncoderFeatures>> {
         let Some((s2, s4)) = self.fine(image)? else { return Ok(None) };
         let [_, s4_end, s8_end, s16_end] = FEATURE_BLOCKS;
@@ -118,9 +112,6 @@ impl FusedEncoder {
     }
 
     /// Like [`forward`](Self::forward), for the features at strides 2 and 4.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn forward_fine(&self, image: &Tensor) -> Result<Option<[Tensor; 2]>> {
         let Some((s2, s4)) = self.fine(image)? else { return Ok(None) };
         Ok(Some([s2.into_tensor()?, s4.into_tensor()?]))

@@ -39,9 +39,6 @@ pub struct Window {
 impl Window {
     /// Returns the surroundings of the object with the soft mask `mask` (1, 1, H, W) of the previous frame: all of the
     /// frame if the mask is empty.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn around(mask: &Tensor) -> Result<Self> {
         let size = mask.size();
         let frame = (size[2] / CELL, size[3] / CELL);
@@ -62,9 +59,6 @@ impl Window {
 
     /// Returns the part of `x` (…, rows, columns), at any stride of at most 16, that lies in the window. It shares memory
     /// with `x`.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) for tensors of another frame size.
     pub fn of(&self, x: &Tensor) -> Result<Tensor> {
         let scale = x.size()[x.dim() - 2] / self.frame.0;
         let rows = x.f_narrow(-2, self.y * scale, self.height * scale)?;
@@ -72,18 +66,12 @@ impl Window {
     }
 
     /// As [`of`](Self::of), for the columns alone: `x` (…, columns).
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) for tensors of another frame size.
     pub fn of_columns(&self, x: &Tensor) -> Result<Tensor> {
         let scale = x.size()[x.dim() - 1] / self.frame.1;
         Ok(x.f_narrow(-1, self.x * scale, self.width * scale)?)
     }
 
     /// As [`of`](Self::of), for positions at stride 16 in one dimension, (…, rows · columns).
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) for tensors of another frame size.
     pub fn of_positions(&self, x: &Tensor) -> Result<Tensor> {
         let mut shape = x.size();
         shape.pop();
@@ -92,9 +80,6 @@ impl Window {
     }
 
     /// Returns the features of the window. Their rows are adjacent, as convolutions need them.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn of_features(&self, features: &Features) -> Result<Features> {
         let part = |x: &Tensor| channels_last(&self.of(x)?);
         Ok(Features {
@@ -108,9 +93,6 @@ impl Window {
 
     /// As [`of_features`](Self::of_features), of the features that the next frame is matched with. The others are
     /// unchanged.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn of_previous(&self, features: &Features) -> Result<Features> {
         let part = |x: &Tensor| channels_last(&self.of(x)?);
         Ok(Features {
@@ -122,9 +104,6 @@ impl Window {
     }
 
     /// Returns a tensor of the frame's size and of `value` outside of the window, with `x` (1, C, rows, columns) in it.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn placed(&self, x: &Tensor, value: f64) -> Result<Tensor> {
         let (_, channels, height, _) = x.size4()?;
         let scale = height / self.height;

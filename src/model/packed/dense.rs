@@ -21,9 +21,7 @@ pub const TILE: usize = 6;
 /// Matrix product over channels, with weights in panels of [`PANEL`] outputs; missing outputs are zero.
 #[derive(Debug)]
 pub struct Dense {
-    /// Input channels.
     pub inputs: usize,
-    /// Output channels.
     pub outputs: usize,
     weights: Weights,
     bias: Vec<f32>,
@@ -62,9 +60,6 @@ thread_local! {
 }
 
 /// Returns the values of a bias with zeros up to `length`.
-///
-/// # Errors
-/// [`Error::Torch`](crate::Error::Torch) when memory runs out.
 pub fn padded_bias(bias: Option<&Tensor>, length: usize) -> Result<Vec<f32>> {
     let bias = bias.map(plain).transpose()?;
     let mut bias = bias.as_ref().map_or(&[][..], floats).to_vec();
@@ -105,9 +100,6 @@ impl Dense {
 
     /// Packs a convolution, `weight` (outputs, channels, rows, columns); the inputs are rows, columns and channels of the
     /// kernel, and zeros up to the number `inputs`, if given.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn of_conv(
         weight: &Tensor,
         bias: Option<&Tensor>,
@@ -143,7 +135,6 @@ impl Dense {
         bfloat16::panels(x, self.inputs.div_ceil(2), (weights, &self.bias), range, y, width);
     }
 
-    /// Returns the number format of the weights.
     pub fn factors(&self) -> Factors {
         match self.weights {
             Weights::Float32(_) => Factors::Float32,

@@ -40,9 +40,6 @@ impl PackedConv {
     /// Packs a convolution of 1x1 or 3x3, stride 1 and one group that keeps the size. `weight` is (outputs, inputs, rows,
     /// columns). Returns `None` for other kernels, kernels of 3x3 with fewer than 8 inputs, other kinds than float32,
     /// other devices than the CPU, and processors without AVX2 and FMA.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, factors: Factors) -> Result<Option<Self>> {
         if !fits(weight) {
             return Ok(None);
@@ -57,9 +54,6 @@ impl PackedConv {
 
     /// Convolves `x` (N, inputs, H, W) float32 on the CPU to (N, outputs, H, W), channels last. Then adds `added`, which only
     /// kernels of 3x3 can, and applies ReLU if `relu` is set. Returns `None` for other tensors.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn forward(&self, x: &Tensor, added: Option<&Tensor>, relu: bool) -> Result<Option<Tensor>> {
         let (inputs, outputs) = match self {
             Self::Pointwise(conv) => (conv.inputs, conv.outputs),
@@ -86,15 +80,10 @@ impl PackedConv {
         }
         Ok(Some(y.into_tensor()?))
     }
-}
 
-impl PackedConv {
     /// Convolves `x` (1, inputs, H, W) float32 on the CPU to (1, outputs, H, W), channels last, but only at `tiles`. Then applies
     /// ReLU if `relu` is set. The result is zero in the tiles next to them, and undefined elsewhere. Returns `None` for kernels
     /// of 1x1 and for other tensors.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn forward_tiles(&self, x: &Tensor, tiles: &Tiles, relu: bool) -> Result<Option<Tensor>> {
         let Self::Winograd(conv) = self else { return Ok(None) };
         if !is_float(x) || x.dim() != 4 || x.size()[..2] != [1, conv.inputs as i64] || x.numel() == 0 {
@@ -121,21 +110,14 @@ fn pointwise(dense: &Dense, x: &[f32], relu: bool, y: &mut [f32]) {
 /// Values (N, H, W, C).
 pub struct Map {
     values: Unshared,
-    /// N.
     pub items: usize,
-    /// H.
     pub height: usize,
-    /// W.
     pub width: usize,
-    /// C.
     pub channels: usize,
 }
 
 impl Map {
     /// Returns uninitialised values.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new(items: usize, height: usize, width: usize, channels: usize) -> Result<Self> {
         let values = Unshared::empty(&[items, height, width, channels].map(|side| side as i64))?;
         Ok(Self { values, items, height, width, channels })
@@ -171,9 +153,6 @@ impl Map {
     }
 
     /// Returns (N, C, H, W), channels last.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn into_tensor(self) -> Result<Tensor> {
         Ok(self.values.into_tensor().f_permute([0, 3, 1, 2])?)
     }

@@ -41,9 +41,7 @@ pub struct Winograd {
     /// Transformed weights, one product for each position of a tile, row by row.
     products: Vec<Dense>,
     bias: Vec<f32>,
-    /// Input channels.
     pub inputs: usize,
-    /// Output channels.
     pub outputs: usize,
     /// Channels of a product: the outputs, at least [`MIN_LANES`].
     columns: usize,

@@ -77,10 +77,6 @@ pub struct Block {
 }
 
 impl Block {
-    /// Reads a block.
-    ///
-    /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store, spec: BlockSpec) -> Result<Self> {
         let BlockSpec { inputs, hidden, outputs, side, stride, attention, .. } = spec;
         let depthwise = ConvSpec::square(hidden, hidden, side).depthwise();
@@ -121,10 +117,6 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads the head.
-    ///
-    /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store, inputs: i64, outputs: i64) -> Result<Self> {
         Ok(Self {
             conv: store.at("conv").conv(ConvSpec::square(inputs, outputs, 1))?,
@@ -150,9 +142,6 @@ pub struct DecoderBlock {
 
 impl DecoderBlock {
     /// Reads a block. `channels` are those of the encoder features and of the output.
-    ///
-    /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store, inputs: i64, channels: i64) -> Result<Self> {
         Ok(Self {
             reduce: store.at("reduce").conv(ConvSpec::square(inputs, channels, 1))?,

@@ -38,9 +38,6 @@ impl Candidate {
     }
 
     /// Returns the IoU of the bounds of the mask with a box, in pixels of the encoded picture.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub(super) fn fill(&self, rect: Rect) -> Result<f64> {
         let bounds = bounds(&self.placement.to_picture(&self.logits)?)?;
         Ok(bounds.map_or(0.0, |bounds| bounds.iou(&rect)))

@@ -35,7 +35,6 @@ impl Upscale {
     }
 }
 
-/// Mask decoder.
 #[derive(Debug)]
 pub struct MaskDecoder {
     transformer: Transformer,
@@ -48,10 +47,6 @@ pub struct MaskDecoder {
 }
 
 impl MaskDecoder {
-    /// Reads the decoder.
-    ///
-    /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store) -> Result<Self> {
         let tokens = [
             store.at("iou_token").tensor("weight", &[1, EMBEDDING])?,

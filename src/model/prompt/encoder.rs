@@ -18,7 +18,6 @@ pub const EMBEDDING: i64 = 256;
 const EXPANSION: i64 = 4;
 const EPSILON: f64 = 1e-6;
 
-/// Image encoder.
 #[derive(Debug)]
 pub struct ImageEncoder {
     patches: [Conv; 2],
@@ -61,10 +60,6 @@ impl ConvBlock {
 }
 
 impl ImageEncoder {
-    /// Reads the encoder.
-    ///
-    /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store) -> Result<Self> {
         let patches = store.at("patch_embed").at("seq");
         let half = |inputs, outputs| ConvSpec::square(inputs, outputs, 3).stride(2);

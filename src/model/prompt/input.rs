@@ -31,7 +31,6 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Places a picture of this width and height.
     pub fn new(size: (usize, usize)) -> Self {
         Self::with_side(size, SIDE)
     }
@@ -43,7 +42,6 @@ impl Placement {
         Self { picture: (width, height), scaled: (scaled(width), scaled(height)) }
     }
 
-    /// Width and height of the picture.
     pub fn picture(&self) -> (usize, usize) {
         self.picture
     }

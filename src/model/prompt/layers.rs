@@ -15,10 +15,6 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Reads the layer.
-    ///
-    /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store, inputs: i64, outputs: i64) -> Result<Self> {
         Ok(Self {
             weight: store.tensor("weight", &[outputs, inputs])?,
@@ -41,10 +37,6 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Reads the layer.
-    ///
-    /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store, channels: i64, epsilon: f64) -> Result<Self> {
         let vector = |name| store.tensor(name, &[channels]);
         Ok(Self { weight: vector("weight")?, bias: vector("bias")?, epsilon })
@@ -67,9 +59,6 @@ pub struct Mlp(Vec<Linear>);
 
 impl Mlp {
     /// Reads layers named `names`; `sizes` has the inputs of the first and the outputs of each.
-    ///
-    /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store, names: &[&str], sizes: &[i64]) -> Result<Self> {
         let layers = names.iter().zip(sizes.windows(2));
         Ok(Self(

@@ -209,9 +209,6 @@ impl Prompt {
 }
 
 /// Returns a mask prompt from soft alpha, 0 to 255, of a picture.
-///
-/// # Errors
-/// [`Error::Torch`] for alpha of another size.
 fn mask_prompt(alpha: &[u8], placement: Placement) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let size = placement.picture();

@@ -32,15 +32,11 @@ pub enum Label {
 /// A location of a prompt, x and y in fractions of the side of the network's input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Location {
-    /// Horizontal position.
     pub x: f64,
-    /// Vertical position.
     pub y: f64,
-    /// Role.
     pub label: Label,
 }
 
-/// Prompt encoder.
 #[derive(Debug)]
 pub struct PromptEncoder {
     /// Random frequencies of the positional encoding, (2, C / 2).
@@ -53,10 +49,6 @@ pub struct PromptEncoder {
 }
 
 impl PromptEncoder {
-    /// Reads the encoder.
-    ///
-    /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store) -> Result<Self> {
         let masks = store.at("mask_downscaling");
         let half =
@@ -127,7 +119,6 @@ impl PromptEncoder {
         Ok(self.no_mask.f_reshape([1, -1, 1, 1])?)
     }
 
-    /// Device of the weights.
     pub fn device(&self) -> Device {
         self.frequencies.device()
     }

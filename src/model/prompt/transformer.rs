@@ -101,7 +101,6 @@ impl Layer {
     }
 }
 
-/// Two-way transformer.
 #[derive(Debug)]
 pub struct Transformer {
     layers: Vec<Layer>,
@@ -110,10 +109,6 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// Reads the transformer.
-    ///
-    /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store, channels: i64) -> Result<Self> {
         let layers = store.at("layers");
         Ok(Self {

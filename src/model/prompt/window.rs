@@ -71,7 +71,6 @@ fn offsets(window: i64) -> Tensor {
     Tensor::from_slice(&pairs.map(index).collect::<Vec<_>>())
 }
 
-/// Transformer block.
 #[derive(Debug)]
 pub struct Block {
     attention: Attention,
@@ -84,9 +83,6 @@ pub struct Block {
 
 impl Block {
     /// Reads a block with windows of `window` x `window` positions.
-    ///
-    /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or of another shape.
     pub fn new(store: &Store, channels: i64, window: i64) -> Result<Self> {
         let mlp = store.at("mlp");
         let local = ConvSpec::square(channels, channels, 3).depthwise();

@@ -99,7 +99,6 @@ impl Stem {
         })
     }
 
-    /// Returns the kind of the weights.
     fn kind(&self) -> Kind {
         match self {
             Self::Trained { image, .. } => image.weight.kind(),
@@ -212,7 +211,6 @@ pub struct Features {
     pub stride32: Tensor,
 }
 
-/// ResNet-50 encoder.
 #[derive(Debug)]
 pub struct Encoder {
     normalise: Normalise,
@@ -226,17 +224,11 @@ visit_fields!(Encoder: normalise, stem, layers);
 
 impl Encoder {
     /// Creates a trainable encoder with mask input, up to layer4.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         Self::to_layer(path, config, 4, true)
     }
 
     /// Creates a trainable encoder without mask input, up to layer3.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn without_masks(path: &nn::Path, config: &Config) -> Result<Self> {
         Self::to_layer(path, config, 3, false)
     }
@@ -264,7 +256,6 @@ impl Encoder {
         [64, 128, 256, 512].map(|inner| EXPANSION * config.channels(inner))
     }
 
-    /// Returns the kind of the weights.
     pub fn kind(&self) -> Kind {
         self.stem.kind()
     }
@@ -276,9 +267,6 @@ impl Encoder {
 
     /// Encodes `image` (1 or N, 3, H, W), RGB in [0, 1], with `masks` (N, 1, H, W) in [0, 1]. Computes in the kind
     /// of the weights, or in that of [`compute_in`](Self::compute_in).
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) on other shapes.
     pub fn forward(&self, image: &Tensor, masks: &Tensor) -> Result<Features> {
         let kind = self.kind.unwrap_or(self.stem.kind());
         let image = self.normalise.forward(image)?.f_to_kind(kind)?;
@@ -290,9 +278,6 @@ impl Encoder {
 
     /// Encodes `image` [without masks](Self::without_masks), in its kind. Returns the features at strides 2 (those
     /// of the stem), 4, 8 and 16.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) on other shapes.
     pub fn forward_image(&self, image: &Tensor) -> Result<[Tensor; 4]> {
         let stride2 = self.stem.forward(&self.normalise.forward(image)?.f_to_kind(image.kind())?, None)?;
         let [stride4, stride8, stride16] = self.to_stride16(&stride2)?;
@@ -312,9 +297,6 @@ impl Encoder {
     }
 
     /// Folds every batch normalisation into the preceding convolution.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn fold(&mut self) -> Result<()> {
         self.stem.fold()?;
         self.layers.iter_mut().flatten().try_for_each(Bottleneck::fold)

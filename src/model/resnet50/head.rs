@@ -18,23 +18,16 @@ pub struct Temporal {
 visit_fields!(Temporal: conv);
 
 impl Temporal {
-    /// Creates the convolution from `channels` to `outputs`.
     pub fn new(path: &nn::Path, channels: i64, outputs: i64) -> Self {
         Self { conv: Conv::new(path, ConvSpec::square(channels, outputs, 3)) }
     }
 
     /// Maps (N, 256, H/4, W/4) to (N, 32, H/4, W/4), float32 in any compute kind.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) on other shapes.
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
         Ok(self.conv.forward(features)?.f_to_kind(Kind::Float)?)
     }
 
     /// Returns the output for features of zeros, which precede the first frame.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn zeros(&self, batch: i64, height: i64, width: i64) -> Result<Tensor> {
         let size = [batch, self.conv.spec().outputs, height, width];
         let column = match &self.conv.bias {
@@ -60,9 +53,6 @@ impl Head {
     }
 
     /// Maps (N, C, H/4, W/4) to logits (N, 1, H, W), float32: sigmoid(logit) is the softmax's channel 1.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) on other shapes.
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
         let classes = self.conv.forward(features)?.f_to_kind(Kind::Float)?;
         let logit =
@@ -72,9 +62,6 @@ impl Head {
     }
 
     /// Reduces the convolution to one output channel, the difference of the two.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn fold(&mut self) -> Result<()> {
         if self.conv.spec().outputs == 2 {
             let weight = object_minus_background(&self.conv.weight.f_to_kind(Kind::Float)?, 0)?;

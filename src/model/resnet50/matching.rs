@@ -113,17 +113,11 @@ impl GlobalConvolution {
     }
 
     /// Computes the contribution of the reference from its layer4 features (N, 2048, H/32, W/32).
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) on another shape.
     pub fn reference(&self, features: &Tensor) -> Result<ReferenceHalf> {
         Ok(ReferenceHalf { left: self.left1.reference(features)?, right: self.right1.reference(features)? })
     }
 
     /// Compares layer4 features of the current frame (N, 2048, H/32, W/32) with the reference.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) on another shape.
     pub fn forward(&self, features: &Tensor, reference: &ReferenceHalf) -> Result<Tensor> {
         let left = self.left1.current(features)?.f_add_(&reference.left)?;
         let right = self.right1.current(features)?.f_add_(&reference.right)?;
@@ -131,9 +125,6 @@ impl GlobalConvolution {
     }
 
     /// Gives each half its own contiguous weights.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn fold(&mut self) -> Result<()> {
         self.left1.fold()?;
         self.right1.fold()

@@ -97,9 +97,7 @@ impl Resnet50 {
             head: Head::new(&(path / "head"), channels + extra(TemporalSkip::Head)),
         })
     }
-}
 
-impl Resnet50 {
     /// Sets the kind to compute in without converting the weights: float32 weights train in bfloat16.
     pub fn compute_in(&mut self, kind: Kind) {
         self.encoder.compute_in(kind);

@@ -25,9 +25,6 @@ visit_fields!(BatchNorm: weight, bias, running_mean, running_var);
 
 impl BatchNorm {
     /// Creates the identity, up to the epsilon.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new(path: &nn::Path, channels: i64) -> Result<Self> {
         Ok(Self {
             weight: path.f_ones("weight", &[channels])?,
@@ -38,9 +35,6 @@ impl BatchNorm {
     }
 
     /// Normalises `x` (N, C, H, W) in its own kind; the parameters are used in float32.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) on a channel count other than its own.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.f_batch_norm(
             Some(self.weight.f_to_kind(Kind::Float)?),
@@ -55,9 +49,6 @@ impl BatchNorm {
     }
 
     /// Returns the float32 vectors (C) of the equivalent `scale * x + shift`.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn scale_shift(&self) -> Result<(Tensor, Tensor)> {
         let variance = self.running_var.f_to_kind(Kind::Float)?;
         let scale = self.weight.f_to_kind(Kind::Float)?.f_mul(&variance.f_add_scalar(EPSILON)?.f_rsqrt()?)?;
@@ -85,9 +76,6 @@ visit_fields!(ConvNorm: conv, norm);
 
 impl ConvNorm {
     /// Creates both. torchvision names them side by side (`conv1`, `bn1`), hence two paths.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new(conv: &nn::Path, norm: &nn::Path, spec: ConvSpec) -> Result<Self> {
         Ok(Self {
             conv: Conv::new(conv, spec.without_bias()),
@@ -96,9 +84,6 @@ impl ConvNorm {
     }
 
     /// Maps (N, C, H, W) to (N, C', H', W').
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) on a channel count other than its own.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.conv.forward(x)?;
         match &self.norm {
@@ -108,9 +93,6 @@ impl ConvNorm {
     }
 
     /// Folds both into one convolution with bias. A second call has no effect.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn fold(&mut self) -> Result<()> {
         if let Some(norm) = self.norm.take() {
             let (scale, shift) = norm.scale_shift()?;

@@ -25,9 +25,6 @@ impl Residual {
     }
 
     /// Maps `x` (N, C, H, W) to the same shape; `extra` (N, C', H, W) enters the first convolution only.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) on other shapes.
     pub fn forward(&self, x: &Tensor, extra: Option<&Tensor>) -> Result<Tensor> {
         let inner = match extra {
             Some(extra) => Tensor::f_cat(&[x, extra], 1)?.f_relu_()?,
@@ -62,9 +59,6 @@ impl Refine {
 
     /// Merges `skip` (N, C, 2H, 2W) from the encoder with `previous` (N, 256, H, W) from the preceding block to
     /// (N, 256, 2H, 2W).
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) on other shapes.
     pub fn forward(&self, skip: &Tensor, previous: &Tensor, extra: Option<&Tensor>) -> Result<Tensor> {
         let mut merged = self.skip.forward(&self.f1.forward(skip)?, None)?;
         let merged = merged.f_add_(&double(previous)?)?;
