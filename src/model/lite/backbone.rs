@@ -14,22 +14,16 @@ use crate::model::resnet50::encoder::Encoder as Resnet;
 use crate::{Result, visit_fields};
 
 /// Channel counts of the encoder features.
-#[derive(Clone, Copy, Debug)]
-pub struct Channels {
-    /// Channels at stride 2.
+pub(super) struct Channels {
     pub s2: i64,
-    /// Channels at stride 4.
     pub s4: i64,
-    /// Channels at stride 8.
     pub s8: i64,
     /// Channels of the expansion of block 7 at stride 8; of ResNet-50, which has none, those of `s8`.
     pub s8_expanded: i64,
-    /// Channels at stride 16.
     pub s16: i64,
 }
 
 impl Channels {
-    /// Returns the channel counts of a configuration.
     pub fn new(config: &Config) -> Self {
         let lite = Self {
             s2: config.channels(16),
@@ -60,10 +54,7 @@ visit_fields!(Backbone: mobilenet, resnet);
 
 impl Backbone {
     /// Creates a trainable encoder with random weights; ImageNet weights load by name.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
+    pub(super) fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         Ok(match config.architecture {
             Architecture::Lite => Self { mobilenet: Encoder::new(path, config), resnet: None },
             Architecture::Resnet50 => Self {
@@ -90,10 +81,7 @@ impl Backbone {
     }
 
     /// Packs the weights for faster inference; they must not change afterwards. Returns whether that was possible.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    pub fn pack(&mut self, factors: Factors) -> Result<bool> {
+    pub(super) fn pack(&mut self, factors: Factors) -> Result<bool> {
         let packed = self.mobilenet.pack(factors)?;
         let Some(resnet) = &mut self.resnet else { return Ok(packed) };
         // libtorch's kernels have factors of the weights' kind.
@@ -107,10 +95,7 @@ impl Backbone {
     }
 
     /// Folds batch normalisation, if any, into the convolutions.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
-    pub fn fold(&mut self) -> Result<()> {
+    pub(super) fn fold(&mut self) -> Result<()> {
         self.resnet.as_mut().map_or(Ok(()), Resnet::fold)
     }
 }

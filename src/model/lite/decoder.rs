@@ -79,37 +79,25 @@ impl EdgeStage {
     }
 }
 
-/// Decoder inputs of one frame, (N, …, H/s, W/s) at stride s.
+/// Decoder inputs of one frame, (N, …, H/s, W/s) at stride s: features of the encoder, readouts of the matching, and the
+/// previous mask with one channel, or as sub-masks of 2x2 or 4x4.
 pub struct Inputs<'a> {
     /// The image as 2x2 sub-images, (N, 12, H/2, W/2), for the edge stage.
     pub detail: Option<&'a Tensor>,
-    /// Encoder features at stride 2.
     pub s2: &'a Tensor,
-    /// Encoder features at stride 4.
     pub s4: &'a Tensor,
-    /// Encoder features at stride 8.
     pub s8: &'a Tensor,
-    /// Encoder features at stride 16.
     pub s16: &'a Tensor,
-    /// Previous mask at stride 4, (N, 1, H/4, W/4).
     pub mask4: &'a Tensor,
-    /// Previous mask as 2x2 sub-masks, (N, 4, H/8, W/8).
     pub sub8: &'a Tensor,
-    /// Previous mask as 4x4 sub-masks, (N, 16, H/16, W/16).
     pub sub16: &'a Tensor,
-    /// Matching readout at stride 8.
     pub read8: &'a Tensor,
-    /// Matching readout at stride 16.
     pub read16: &'a Tensor,
     /// Decoder features of the previous frame at stride 4; absent at the start.
     pub skip: Option<&'a Tensor>,
 }
 
 impl Decoder {
-    /// Creates a trainable decoder with random weights.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         let from = Channels::new(config);
         let (d16, d8, d4, d2) =
@@ -148,9 +136,6 @@ impl Decoder {
     }
 
     /// Packs the weights for faster inference; they must not change afterwards.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn pack(&mut self, factors: Factors) -> Result<()> {
         self.packed = packed::fits(&self.head.weight);
         let convolutions = [
@@ -175,17 +160,14 @@ impl Decoder {
         convolutions.into_iter().chain(optional).chain(edge).try_for_each(|conv| conv.pack(factors))
     }
 
-    /// Returns the kind in which the network computes.
     pub fn kind(&self) -> Kind {
         self.head.weight.kind()
     }
 
-    /// Returns whether the weights are packed.
     pub fn is_packed(&self) -> bool {
         self.packed
     }
 
-    /// Returns whether the decoder corrects its logits at full resolution.
     pub fn has_edge_stage(&self) -> bool {
         self.edge.is_some()
     }

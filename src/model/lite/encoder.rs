@@ -103,7 +103,6 @@ impl Visit for Encoder {
 }
 
 impl Encoder {
-    /// Creates a trainable encoder with random weights; ImageNet weights load by name.
     pub fn new(path: &nn::Path, config: &Config) -> Self {
         Self::of_stages(path, config, &STAGES)
     }

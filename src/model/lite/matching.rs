@@ -176,9 +176,6 @@ impl Matching {
     }
 
     /// Packs the weights for faster inference; they must not change afterwards.
-    ///
-    /// # Errors
-    /// [`Error::Torch`](crate::Error::Torch) when memory runs out.
     pub fn pack(&mut self, factors: Factors) -> Result<()> {
         self.factors = factors;
         self.key8.pack(self.key8.whole.spec().inputs - self.key16.spec().inputs, factors)?;

@@ -8,11 +8,11 @@
 
 mod attention;
 pub mod backbone;
-pub mod decoder;
-pub mod encoder;
+mod decoder;
+mod encoder;
 pub mod features;
 mod fused_encoder;
-pub mod matching;
+mod matching;
 pub mod memory;
 pub mod refiner;
 mod tokens;
@@ -27,7 +27,8 @@ use tch::{Kind, Tensor, nn};
 use self::backbone::Backbone;
 use self::decoder::{Decoder, Inputs};
 use self::features::{EncoderFeatures, Features};
-use self::matching::{Biases, Matching, MemoryReadout};
+pub use self::matching::Biases;
+use self::matching::{Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
 use self::refiner::Refiner;
 use self::window::Window;
@@ -43,10 +44,8 @@ use crate::{Error, Result, visit_fields};
 pub struct Lite {
     /// Encodes one frame.
     pub encoder: Backbone,
-    /// Matches frames.
-    pub matching: Matching,
-    /// Predicts the mask.
-    pub decoder: Decoder,
+    matching: Matching,
+    decoder: Decoder,
     /// Refines mattes.
     pub refiner: Option<Refiner>,
     config: Config,
