@@ -10,6 +10,7 @@ use super::refine::RefinerNetwork;
 use super::{Enlarger, MaskView};
 use crate::Result;
 use crate::cuda::StreamGuard;
+use crate::gpu::Gpu;
 use crate::image::{PlaneMut, Region};
 use crate::mask::ReferenceMask;
 use crate::model::layers::resize;
@@ -26,35 +27,16 @@ pub struct Matte {
     frame: (usize, usize),
     drawn: bool,
     /// Enlarges masks on the device of the network; `None` on the CPU.
-    enlarger: Option<Arc<dyn DeviceEnlarger>>,
+    pub(crate) gpu: Option<Arc<Gpu>>,
     /// Refines edges; `None` if the model cannot.
-    refiner: Option<Arc<dyn RefinerNetwork>>,
-}
-
-/// Enlarges masks on the device of the network, if that is not the CPU.
-pub(crate) trait DeviceEnlarger: std::fmt::Debug + Send + Sync {
-    /// Makes the stream of the masks current on this thread while the guard lives.
-    fn enter(&self) -> Result<Option<StreamGuard>>;
-
-    /// Enlarges a soft mask (1, 1, h, w) to `plane`, which is at least as large in both dimensions.
-    fn enlarge(&self, mask: &Tensor, plane: &mut PlaneMut) -> Result<()>;
+    pub(crate) refiner: Option<Arc<dyn RefinerNetwork>>,
 }
 
 impl Matte {
     pub(crate) fn new(masks: &Tensor, ids: &[u8], region: Region, frame: (usize, usize)) -> Result<Self> {
         let masks =
             if masks.kind() == Kind::Uint8 { masks.shallow_clone() } else { masks.f_to_kind(Kind::Float)? };
-        Ok(Self { masks, ids: ids.to_vec(), region, frame, drawn: false, enlarger: None, refiner: None })
-    }
-
-    /// Sets what enlarges masks on the device of the network.
-    pub(crate) fn with_enlarger(self, enlarger: Option<Arc<dyn DeviceEnlarger>>) -> Self {
-        Self { enlarger, ..self }
-    }
-
-    /// Sets what refines edges.
-    pub(crate) fn with_refiner(self, refiner: Option<Arc<dyn RefinerNetwork>>) -> Self {
-        Self { refiner, ..self }
+        Ok(Self { masks, ids: ids.to_vec(), region, frame, drawn: false, gpu: None, refiner: None })
     }
 
     /// What refines edges. A drawn mask keeps its own.
@@ -65,15 +47,15 @@ impl Matte {
     /// Writes the alpha of one object, or of all for 0, with the enlarger of the device. Returns false if the caller has to do
     /// this on the CPU.
     pub(crate) fn write_on_device(&self, object: u8, plane: &mut PlaneMut) -> Result<bool> {
-        let Some(enlarger) = &self.enlarger else { return Ok(false) };
+        let Some(gpu) = &self.gpu else { return Ok(false) };
         let _no_grad = tch::no_grad_guard();
-        let _current = enlarger.enter()?;
+        let _current = gpu.enter()?;
         let region = self.region_in((plane.width, plane.height));
         if is_larger(&self.masks, region) {
             return Ok(false);
         }
         let Some(mask) = self.mask(Some(object))? else { return Ok(false) };
-        enlarger.enlarge(&mask, &mut self.clear_outside(region, plane)?)?;
+        gpu.enlarge(&mask, &mut self.clear_outside(region, plane)?)?;
         Ok(true)
     }
 
@@ -95,7 +77,7 @@ impl Matte {
     }
 
     fn enter(&self) -> Result<Option<StreamGuard>> {
-        self.enlarger.as_ref().map_or(Ok(None), |enlarger| enlarger.enter())
+        self.gpu.as_ref().map_or(Ok(None), |gpu| gpu.enter())
     }
 
     /// The matte of the reference frame: the reference mask itself.
