@@ -37,37 +37,23 @@ impl Visit for Halves {
 }
 
 impl Halves {
-    fn current_of(conv: &Conv) -> Result<Conv> {
-        let inputs = conv.spec().inputs / 2;
-        let bias = conv.bias.as_ref().map(Tensor::shallow_clone);
-        let spec = ConvSpec { inputs, ..*conv.spec() };
-        Ok(Conv::from_tensors(conv.weight.f_narrow(1, 0, inputs)?, bias, spec).named(conv.name()))
-    }
-
-    fn reference_of(conv: &Conv) -> Result<Conv> {
-        let inputs = conv.spec().inputs / 2;
-        let spec = ConvSpec { inputs, bias: false, ..*conv.spec() };
-        Ok(Conv::from_tensors(conv.weight.f_narrow(1, inputs, inputs)?, None, spec).named(conv.name()))
-    }
-
     fn current(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Whole(conv) => Self::current_of(conv)?.forward(x),
+            Self::Whole(conv) => conv.split(conv.spec().inputs / 2)?.0.forward(x),
             Self::Split { current, .. } => current.forward(x),
         }
     }
 
     fn reference(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Whole(conv) => Self::reference_of(conv)?.forward(x),
+            Self::Whole(conv) => conv.split(conv.spec().inputs / 2)?.1.forward(x),
             Self::Split { reference, .. } => reference.forward(x),
         }
     }
 
     fn fold(&mut self) -> Result<()> {
         if let Self::Whole(conv) = self {
-            let mut current = Self::current_of(conv)?;
-            let mut reference = Self::reference_of(conv)?;
+            let (mut current, mut reference) = conv.split(conv.spec().inputs / 2)?;
             current.weight = current.weight.f_contiguous()?;
             reference.weight = reference.weight.f_contiguous()?;
             *self = Self::Split { current, reference };
