@@ -73,10 +73,12 @@ impl PersonMask {
         let Some(largest) = largest.filter(|&index| share(index) >= MIN_SHARE) else { return Ok(None) };
         let kept = values.iter().zip(owners(&values, &components, size));
         let kept = kept.map(|(&value, owner)| if owner == Some(largest) { value } else { 0.0 });
-        let probability = Tensor::f_from_slice(&kept.collect::<Vec<_>>())?.f_reshape([HEIGHT, WIDTH])?;
-        Ok(Some(Largest {
+        let kept: Vec<f32> = kept.collect();
+        let probability = Tensor::f_from_slice(&kept)?.f_reshape([HEIGHT, WIDTH])?;
+        let bounds = Region::bounding(&kept, size.1, |value| *value > THRESHOLD);
+        Ok(bounds.map(|bounds| Largest {
             mask: Self { probability, picture: self.picture },
-            region: bounds(&components[largest], size).scaled((size.1, size.0), self.picture),
+            region: bounds.scaled((size.1, size.0), self.picture),
             share: share(largest),
         }))
     }
@@ -126,17 +128,6 @@ fn owners(values: &[f32], components: &[Vec<usize>], size: (usize, usize)) -> Ve
         }
     }
     owners
-}
-
-/// Returns the bounding box of positions of a grid of (rows, columns).
-fn bounds(positions: &[usize], (rows, columns): (usize, usize)) -> Region {
-    let (mut first, mut last) = ((columns, rows), (0, 0));
-    for position in positions {
-        let (column, row) = (position % columns, position / columns);
-        first = (first.0.min(column), first.1.min(row));
-        last = (last.0.max(column + 1), last.1.max(row + 1));
-    }
-    Region { x: first.0, y: first.1, width: last.0 - first.0, height: last.1 - first.1 }
 }
 
 #[cfg(test)]

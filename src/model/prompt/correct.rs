@@ -4,7 +4,6 @@
 
 use tch::{Kind, Tensor};
 
-use super::candidate::bounds;
 use super::input::{MARGIN, Placement};
 use super::select::crop_around;
 use super::{Embedding, Point, Prompt, PromptNetwork, Rect, mask_prompt};
@@ -46,7 +45,7 @@ impl PromptNetwork {
         if points.is_empty() {
             return Err(Error::Config("a correction needs a point".into()));
         }
-        let region = surroundings(alpha, points, size)?;
+        let region = surroundings(alpha, points, size);
         let (corrected, is_complete) = self.correct_in(picture, alpha, &prompt, region)?;
         if is_complete {
             Ok(corrected)
@@ -149,10 +148,9 @@ impl PromptNetwork {
     /// As [`correct`](Self::correct).
     pub fn refine(&self, picture: &Picture, alpha: &[u8], bounds: Region) -> Result<Vec<u8>> {
         let size = (picture.width, picture.height);
-        let [x, y, width, height] = [bounds.x, bounds.y, bounds.width, bounds.height].map(|side| side as f64);
         let prompt = Prompt {
             points: Vec::new(),
-            rect: Some(Rect { x, y, width, height }),
+            rect: Some(bounds.into()),
             mask: Some(mask_prompt(alpha, Placement::new(size))?),
         };
         let refined = self.select(picture, &prompt)?.alpha;
@@ -165,18 +163,18 @@ impl PromptNetwork {
 }
 
 /// Returns the region of a picture that is looked at for a correction of `alpha`.
-fn surroundings(alpha: &[u8], points: &[Point], size: (usize, usize)) -> Result<Region> {
-    let plane = Tensor::f_from_data_size(alpha, &[size.1 as i64, size.0 as i64], Kind::Uint8)?;
-    let Some(Rect { x, y, width, height }) = bounds(&plane.f_gt(127)?.f_to_kind(Kind::Uint8)?)? else {
-        return Ok(Region::whole(size));
+fn surroundings(alpha: &[u8], points: &[Point], size: (usize, usize)) -> Region {
+    let Some(bounds) = Region::bounding(alpha, size.0, |value| *value > 127) else {
+        return Region::whole(size);
     };
+    let Rect { x, y, width, height } = bounds.into();
     let axis = |start: f64, length: f64, at: fn(&Point) -> f64| {
         let range = (start, start + length);
         points.iter().map(at).fold(range, |(first, last), at| (first.min(at), last.max(at)))
     };
     let (left, right) = axis(x, width, |point| point.x);
     let (top, bottom) = axis(y, height, |point| point.y);
-    Ok(crop_around(Rect { x: left, y: top, width: right - left, height: bottom - top }, &[], size))
+    crop_around(Rect { x: left, y: top, width: right - left, height: bottom - top }, &[], size)
 }
 
 /// Index of the pixel at a point, row by row.
@@ -269,13 +267,13 @@ mod tests {
     #[test]
     fn a_correction_looks_at_the_mask_and_the_click() {
         let alpha = mask(|x, y| (10..14).contains(&x) && (6..10).contains(&y));
-        let region = |x: f64| surroundings(&alpha, &[Point { x, y: 8.0, positive: true }], SIZE).unwrap();
+        let region = |x: f64| surroundings(&alpha, &[Point { x, y: 8.0, positive: true }], SIZE);
         assert_eq!(region(12.0), Region { x: 8, y: 4, width: 8, height: 8 });
         // Both are inside with a margin.
         assert_eq!(region(18.0), Region { x: 6, y: 4, width: 16, height: 8 });
         assert_eq!(region(30.0), Region { x: 0, y: 4, width: 40, height: 8 });
         let empty = mask(|_, _| false);
-        assert_eq!(surroundings(&empty, &[], SIZE).unwrap(), Region::whole(SIZE));
+        assert_eq!(surroundings(&empty, &[], SIZE), Region::whole(SIZE));
     }
 
     #[test]
