@@ -210,7 +210,7 @@ impl Axis {
 mod tests {
     use super::*;
     use crate::image::Picture;
-    use crate::matte::shrink;
+    use crate::model::layers::shrink;
 
     fn noise(length: usize) -> Vec<u8> {
         (0..length as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 21) as u8).collect()

@@ -13,7 +13,7 @@ use crate::cuda::StreamGuard;
 use crate::gpu::Gpu;
 use crate::image::{PlaneMut, Region};
 use crate::mask::ReferenceMask;
-use crate::model::layers::resize;
+use crate::model::layers::{resize, shrink};
 
 /// Soft masks of one frame, one per object; the background is the rest up to 1. They cover a region of the frame, outside of
 /// which there is no object.
@@ -185,14 +185,6 @@ pub(crate) fn object_mask(masks: &Tensor, index: usize) -> Result<Tensor> {
         Kind::Uint8 => Ok(mask.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?),
         _ => Ok(mask),
     }
-}
-
-/// Resizes (N, C, h, w) bilinearly with anti-aliasing, so that smaller sizes are averages.
-pub(crate) fn shrink(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
-    if x.size()[2..] == [height, width] {
-        return Ok(x.shallow_clone());
-    }
-    Ok(x.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?)
 }
 
 /// Converts [0, 1] to uint8, 0 to 255.

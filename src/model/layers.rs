@@ -108,6 +108,11 @@ impl ConvSpec {
         Self { stride, ..self }
     }
 
+    /// Sets the stride; with stride 2, TensorFlow's padding.
+    pub(crate) fn strided_same(self, stride: i64) -> Self {
+        if stride == 1 { self } else { self.stride(stride).padding(Padding::TensorflowSame) }
+    }
+
     /// Sets the padding.
     pub fn padding(self, padding: Padding) -> Self {
         Self { padding, ..self }
@@ -326,6 +331,14 @@ pub fn resize(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
         return Ok(x.shallow_clone());
     }
     Ok(x.f_upsample_bilinear2d([height, width], false, None, None)?)
+}
+
+/// As [`resize`], with anti-aliasing, so that smaller sizes are averages.
+pub(crate) fn shrink(x: &Tensor, height: i64, width: i64) -> Result<Tensor> {
+    if x.size()[2..] == [height, width] {
+        return Ok(x.shallow_clone());
+    }
+    Ok(x.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?)
 }
 
 /// Doubles height and width bilinearly.

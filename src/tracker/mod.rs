@@ -6,7 +6,6 @@ mod build;
 mod crop;
 mod distractors;
 mod frame_stats;
-mod input_image;
 mod input_size;
 mod interruption;
 mod memory_gate;
@@ -784,7 +783,7 @@ impl Tracker {
             return upload.image(&planes, region, size, self.kind, gpu);
         }
         let picture = source.crop(region, (size.1 as usize, size.0 as usize))?;
-        input_image::input_image(&picture, size, (self.kind, self.device))
+        reference::input_image(&picture, size, (self.kind, self.device))
     }
 }
 

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::crop::CropWindow;
-use super::input_image::input_image;
 use super::input_size::InputSizes;
 use super::options::Roi;
 use super::roi::{Bounds, RoiPlanner};
 use super::runner::{EncodeReference, EncodedViews};
 use super::{MAX_OBJECTS, object_stats};
-use crate::image::{FrameSource, Region};
+use crate::image::{FrameSource, Picture, Region};
 use crate::mask::ReferenceMask;
-use crate::matte::{mask_planes, object_mask, shrink};
+use crate::matte::{mask_planes, object_mask};
+use crate::model::layers::{channels_last, picture_tensor, shrink};
 use crate::team::TeamGuard;
 use crate::{Error, Result};
 
@@ -83,6 +83,12 @@ impl ReferenceEncoder {
         let views = (self.encode)(&views)?;
         Ok(EncodedReference { network: self.network.clone(), purpose, ids, views, crop })
     }
+}
+
+/// Resizes a picture to `size` (H, W) and returns it as (1, 3, H, W), RGB in [0, 1], channels last.
+pub fn input_image(picture: &Picture, size: (i64, i64), (kind, device): (Kind, Device)) -> Result<Tensor> {
+    let image = picture_tensor(picture)?.f_to_device(device)?.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
+    channels_last(&shrink(&image, size.0, size.1)?.f_to_kind(kind)?)
 }
 
 /// Returns the ids of a reference's objects and their masks (N, 1, H, W), uint8 from 0 to 255. `tracked` are the ids of the present objects.

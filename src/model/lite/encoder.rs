@@ -8,7 +8,7 @@ use std::ops::Range;
 use tch::{Tensor, nn};
 
 use super::super::config::Config;
-use super::super::layers::{Conv, ConvSpec, Padding};
+use super::super::layers::{Conv, ConvSpec};
 use super::super::packed::{self, Factors};
 use super::features::{EncoderFeatures, FEATURE_BLOCKS};
 use super::fused_encoder::{BlockLayers, FusedEncoder};
@@ -39,7 +39,7 @@ impl InvertedResidual {
             expand: expanding.then(|| Conv::new(&(&path / 0 / 0), ConvSpec::square(inputs, hidden, 1))),
             depthwise: Conv::new(
                 &(&path / index / 0),
-                strided(ConvSpec::square(hidden, hidden, 3).depthwise(), stride),
+                ConvSpec::square(hidden, hidden, 3).depthwise().strided_same(stride),
             ),
             project: Conv::new(&(&path / (index + 1)), ConvSpec::square(hidden, outputs, 1)),
             residual: stride == 1 && inputs == outputs,
@@ -77,13 +77,6 @@ fn relu6(mut x: Tensor) -> Result<Tensor> {
     Ok(x.f_clamp_(0.0, 6.0)?)
 }
 
-fn strided(spec: ConvSpec, stride: i64) -> ConvSpec {
-    match stride {
-        1 => spec,
-        _ => spec.stride(stride).padding(Padding::TensorflowSame),
-    }
-}
-
 /// MobileNetV2 from the stem to block 13, or to block 3.
 #[derive(Debug)]
 pub struct Encoder {
@@ -115,7 +108,7 @@ impl Encoder {
     fn of_stages(path: &nn::Path, config: &Config, stages: &[(i64, i64, usize, i64)]) -> Self {
         let path = path / "features";
         let mut inputs = config.channels(32);
-        let stem = Conv::new(&(&path / 0 / 0), strided(ConvSpec::square(3, inputs, 3), 2));
+        let stem = Conv::new(&(&path / 0 / 0), ConvSpec::square(3, inputs, 3).strided_same(2));
         let mut blocks = Vec::new();
         for (expansion, channels, repeats, stride) in stages {
             let outputs = config.channels(*channels);

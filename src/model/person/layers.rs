@@ -5,7 +5,7 @@
 use tch::{Kind, Tensor};
 
 use crate::Result;
-use crate::model::layers::{Conv, ConvSpec, Padding, double};
+use crate::model::layers::{Conv, ConvSpec, double};
 use crate::model::store::Store;
 
 /// Activation of a block.
@@ -79,11 +79,11 @@ pub struct Block {
 impl Block {
     pub fn new(store: &Store, spec: BlockSpec) -> Result<Self> {
         let BlockSpec { inputs, hidden, outputs, side, stride, attention, .. } = spec;
-        let depthwise = ConvSpec::square(hidden, hidden, side).depthwise();
+        let depthwise = ConvSpec::square(hidden, hidden, side).depthwise().strided_same(stride);
         let attention = attention.map(|channels| Attention::new(&store.at("attention"), hidden, channels));
         Ok(Self {
             expand: store.at("expand").conv(ConvSpec::square(inputs, hidden, 1))?,
-            depthwise: store.at("depthwise").conv(strided(depthwise, stride))?,
+            depthwise: store.at("depthwise").conv(depthwise)?,
             attention: attention.transpose()?,
             project: store.at("project").conv(ConvSpec::square(hidden, outputs, 1))?,
             spec,
@@ -102,11 +102,6 @@ impl Block {
         let mut y = self.project.forward(&hidden)?;
         Ok(if stride == 1 && inputs == outputs { y.f_add_(x)? } else { y })
     }
-}
-
-/// Sets the stride; with stride 2, TensorFlow's padding.
-pub fn strided(spec: ConvSpec, stride: i64) -> ConvSpec {
-    if stride == 1 { spec } else { spec.stride(stride).padding(Padding::TensorflowSame) }
 }
 
 /// Head of MobileNetV3 (LR-ASPP): a convolution whose channels are weighted by their context.

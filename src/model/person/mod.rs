@@ -27,9 +27,9 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use self::layers::{Activation, Block, BlockSpec, DecoderBlock, Head, strided};
+use self::layers::{Activation, Block, BlockSpec, DecoderBlock, Head};
 pub use self::mask::{MIN_SHARE, Person, PersonMask};
-use super::layers::{Conv, ConvSpec, channels_last, picture_tensor};
+use super::layers::{Conv, ConvSpec, channels_last, picture_tensor, shrink};
 use super::store::Store;
 use super::weights::read_tensors;
 use crate::image::{Picture, check_size};
@@ -100,7 +100,7 @@ impl PersonNetwork {
         // Inputs, and channels of the encoder features of the same resolution.
         let levels = [(HEAD, 24), (24, 16), (16, STEM)];
         Ok(Self {
-            stem: encoder.at("stem").conv(strided(ConvSpec::square(3, STEM, 3), 2))?,
+            stem: encoder.at("stem").conv(ConvSpec::square(3, STEM, 3).strided_same(2))?,
             blocks: BLOCKS
                 .into_iter()
                 .enumerate()
@@ -154,14 +154,9 @@ impl PersonNetwork {
 
     /// Returns the input (1, 3, 144, 256) for a picture.
     fn image(&self, picture: &Picture) -> Result<Tensor> {
-        let size = (picture.width, picture.height);
-        check_size(size.0, size.1).map_err(|reason| Error::Config(format!("the picture: {reason}")))?;
-        let image = picture_tensor(picture)?;
-        let image = if size == (WIDTH as usize, HEIGHT as usize) {
-            image
-        } else {
-            image.f_internal_upsample_bilinear2d_aa([HEIGHT, WIDTH], false, None, None)?
-        };
+        check_size(picture.width, picture.height)
+            .map_err(|reason| Error::Config(format!("the picture: {reason}")))?;
+        let image = shrink(&picture_tensor(picture)?, HEIGHT, WIDTH)?;
         let image = image.f_to_device(self.device)?.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
         Ok(image.f_to_kind(self.kind)?)
     }

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use crate::Result;
 use crate::image::Picture;
-use crate::model::layers::{channels_last, picture_tensor, resize};
+use crate::model::layers::{channels_last, picture_tensor, resize, shrink};
 
 /// Rows and columns of the network's input.
 pub const SIDE: i64 = 1024;
@@ -55,13 +55,8 @@ impl Placement {
     /// Returns the part of the input (1, 3, [`SIDE`], [`SIDE`]) that has the picture and `margin` pixels of padding:
     /// float32, channels last, on the CPU.
     pub fn input(&self, picture: &Picture, margin: i64) -> Result<Tensor> {
-        let image = picture_tensor(picture)?;
         let (width, height) = self.scaled;
-        let image = if image.size()[2..] == [height, width] {
-            image
-        } else {
-            image.f_internal_upsample_bilinear2d_aa([height, width], false, None, None)?
-        };
+        let image = shrink(&picture_tensor(picture)?, height, width)?;
         let channel = |values: [f32; 3]| Tensor::f_from_slice(&values)?.f_reshape([1, 3, 1, 1]);
         let image = image.f_to_kind(Kind::Float)?.f_sub(&channel(MEAN)?)?.f_div(&channel(DEVIATION)?)?;
         let side = |side: i64| ((side + margin + 15) / 16 * 16).min(SIDE);
