@@ -64,15 +64,15 @@ impl NetworkVisitor for ToRunner<'_> {
         self.weights.fill(self.store)?;
         let prepared = prepare_packed(&mut network, self.device, self.kind)?;
         let network = Arc::new(network);
-        let runner = Runner::new(network.clone(), self.mode);
-        let Some(threads) = self.prefetch_threads.filter(|_| R::ENCODES_AHEAD) else {
-            return Ok((Box::new(runner), prepared));
-        };
-        let encode = move |(image, memory)| {
-            let _team = prepared.packed.then(TeamGuard::new);
-            network.encode_frame(&image, &memory)
-        };
-        Ok((Box::new(runner.with_prefetcher(EncodeWorker::new(encode, threads)?)), prepared))
+        let mut runner = Runner::new(network.clone(), self.mode);
+        if let Some(threads) = self.prefetch_threads.filter(|_| R::ENCODES_AHEAD) {
+            let encode = move |(image, memory)| {
+                let _team = prepared.packed.then(TeamGuard::new);
+                network.encode_frame(&image, &memory)
+            };
+            runner.prefetcher = Some(EncodeWorker::new(encode, threads)?);
+        }
+        Ok((Box::new(runner), prepared))
     }
 }
 
@@ -140,15 +140,13 @@ impl Tracker {
         }
         let prefetch_threads = Arc::new(AtomicU32::new(0));
         let mut store = nn::VarStore::new(Device::Cpu);
-        let prefetch_threads_of_worker =
-            (options.frame_threading && on_cpu).then(|| prefetch_threads.clone());
         let to_runner = ToRunner {
             weights,
             store: &store,
             device,
             kind: computed,
             mode,
-            prefetch_threads: prefetch_threads_of_worker,
+            prefetch_threads: (options.frame_threading && on_cpu).then(|| prefetch_threads.clone()),
         };
         let (runner, Prepared { kind, packed }) = crate::model::build(&store.root(), &config, to_runner)?;
         store.freeze();

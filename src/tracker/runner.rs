@@ -93,15 +93,9 @@ impl EncodedViews {
     }
 }
 
-/// State returned by [`ModelRunner::save`].
+/// State returned by [`ModelRunner::save`]: that of the network's own type, and whether it comes from a step.
 #[derive(Debug)]
 pub struct SavedState(Box<dyn Any + Send>);
-
-/// Content of a [`SavedState`].
-struct Saved<S> {
-    state: S,
-    has_stepped: bool,
-}
 
 /// Maximum number of references beside the first one. Each takes time in every step.
 pub const MAX_ADDED_REFERENCES: usize = 4;
@@ -123,7 +117,8 @@ pub struct Runner<R: Regressor> {
     /// The state comes from a step, so it has all tensors of [`Regressor::visit_inputs`].
     has_stepped: bool,
     replays: PlanCache<R>,
-    prefetcher: Option<Prefetcher<R>>,
+    /// Encodes images ahead of time.
+    pub prefetcher: Option<Prefetcher<R>>,
 }
 
 impl<R: Regressor> Runner<R> {
@@ -139,9 +134,18 @@ impl<R: Regressor> Runner<R> {
         }
     }
 
-    /// Adds a thread that encodes images ahead of time.
-    pub fn with_prefetcher(self, prefetcher: Prefetcher<R>) -> Self {
-        Self { prefetcher: Some(prefetcher), ..self }
+    /// Returns a copy of the state that later steps do not write to.
+    fn detached(&self, reference: &R::Reference, state: &R::State) -> Result<R::State> {
+        let mut state = state.shallow_clone();
+        if !self.replays.is_direct() {
+            R::visit_inputs(&mut reference.shallow_clone(), &mut state, &mut |tensor, role| {
+                if role != Role::Constant {
+                    *tensor = copy_of(tensor)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(state)
     }
 }
 
@@ -280,19 +284,20 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
     fn save(&self) -> Result<Option<SavedState>> {
         let Some((reference, state)) = &self.tracked else { return Ok(None) };
         let state = self.detached(reference, state)?;
-        Ok(Some(SavedState(Box::new(Saved { state, has_stepped: self.has_stepped }))))
+        Ok(Some(SavedState(Box::new((state, self.has_stepped)))))
     }
 
     fn restore(&mut self, saved: &SavedState) -> Result<()> {
-        let (Some((reference, _)), Some(saved)) = (&self.tracked, saved.0.downcast_ref::<Saved<R::State>>())
+        let (Some((reference, _)), Some((saved, has_stepped))) =
+            (&self.tracked, saved.0.downcast_ref::<(R::State, bool)>())
         else {
             return Err(Error::NoReference);
         };
-        let restored = self.detached(reference, &saved.state)?;
+        let restored = self.detached(reference, saved)?;
         if let Some((_, state)) = &mut self.tracked {
             *state = restored;
         }
-        self.has_stepped = saved.has_stepped;
+        self.has_stepped = *has_stepped;
         Ok(())
     }
 
@@ -333,22 +338,6 @@ impl<R: Regressor> RefinerNetwork for RefinerOf<R> {
         let _team = refiner.is_packed().then(TeamGuard::new);
         let input = input.f_to_device(device)?.f_to_kind(kind)?;
         Ok(refiner.forward_tiles(&input, tiles)?.f_to_device(Device::Cpu)?)
-    }
-}
-
-impl<R: Regressor> Runner<R> {
-    /// Returns a copy of the state that later steps do not write to.
-    fn detached(&self, reference: &R::Reference, state: &R::State) -> Result<R::State> {
-        let mut state = state.shallow_clone();
-        if !self.replays.is_direct() {
-            R::visit_inputs(&mut reference.shallow_clone(), &mut state, &mut |tensor, role| {
-                if role != Role::Constant {
-                    *tensor = copy_of(tensor)?;
-                }
-                Ok(())
-            })?;
-        }
-        Ok(state)
     }
 }
 
@@ -518,13 +507,9 @@ mod tests {
         tch::manual_seed(7);
         let store = nn::VarStore::new(Device::Cpu);
         let direct = model(&store);
-        let stored: Vec<(String, Tensor)> = store.variables().into_iter().collect();
-        let copy = nn::VarStore::new(Device::Cpu);
+        let mut copy = nn::VarStore::new(Device::Cpu);
         let fixed = model(&copy);
-        for (name, tensor) in copy.variables() {
-            let (_, value) = stored.iter().find(|(other, _)| *other == name).unwrap();
-            tensor.shallow_clone().copy_(value);
-        }
+        copy.copy(&store).unwrap();
         let expected = run_scenario(&mut runner(direct, Mode::Direct));
         let mut runner = runner(fixed, Mode::Fixed);
         let outputs = run_scenario(&mut runner);
