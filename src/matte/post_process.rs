@@ -3,15 +3,12 @@
 //! Post-processing of a small matte into a plane, in this order: enlargement and refinement, growth, feathering,
 //! threshold, inversion. The threshold comes late, because its hard edges must not be softened again.
 
-use super::MaskView;
 use super::expand::Expander;
 use super::feather::Featherer;
-use super::guide::Guide;
 use super::refine::EdgeRefiner;
-use super::{Edges, Enlarger, MatteSettings};
+use super::{Edges, Enlarger, Guide, MaskView, Matte, MatteSettings};
 use crate::Result;
-use crate::image::{PlaneMut, Region};
-use crate::matte::Matte;
+use crate::image::PlaneMut;
 
 /// Post-processes the mattes of one video, frame by frame.
 #[derive(Debug, Default)]
@@ -67,22 +64,17 @@ impl PostProcessor {
             first.resize(width * height, 0);
             let packed = &mut PlaneMut { data: &mut first, width, height, stride: width };
             self.enlarge(settings, matte, object, guide, packed)?;
-            let values = MaskView { values: &first, width, height };
-            let Self { expander, featherer, .. } = self;
-            match (expands, feathers) {
-                (false, false) => plane.copy(values.values)?,
-                (true, false) => expander.expand(values, settings.expand, plane)?,
-                (false, true) => featherer.feather(values, settings.feather, plane)?,
-                (true, true) => {
+            let mut values = MaskView { values: &first, width, height };
+            if !feathers {
+                self.expander.expand(values, settings.expand, plane)?;
+            } else {
+                if expands {
                     second.resize(width * height, 0);
                     let grown = &mut PlaneMut { data: &mut second, width, height, stride: width };
-                    expander.expand(values, settings.expand, grown)?;
-                    featherer.feather(
-                        MaskView { values: &second, width, height },
-                        settings.feather,
-                        plane,
-                    )?;
+                    self.expander.expand(values, settings.expand, grown)?;
+                    values.values = &second;
                 }
+                self.featherer.feather(values, settings.feather, plane)?;
             }
             self.scratch = [first, second];
         }
@@ -107,7 +99,7 @@ impl PostProcessor {
         if refiner.is_none() && matte.write_on_device(object, plane)? {
             return Ok(());
         }
-        let region: Region = matte.region_in((plane.width, plane.height));
+        let region = matte.region_in((plane.width, plane.height));
         let Some(small) = matte.alpha_bytes(Some(object), region, &mut self.small)? else {
             return plane.fill(0);
         };
