@@ -100,19 +100,17 @@ impl Layout {
             Ok([to_device(rows)?, to_device(columns.f_transpose(0, 1)?.f_contiguous()?)?])
         };
         let [first, second, third] = &self.format.components;
-        let same_siting =
-            |a: &Component, b: &Component| a.subsampling == b.subsampling && a.cosited == b.cosited;
+        // Components of the same siting share their matrices.
+        let next = |component: &Component, last: &Component, of_last: &[Tensor; 2]| {
+            if (component.subsampling, component.cosited) == (last.subsampling, last.cosited) {
+                Ok(of_last.each_ref().map(Tensor::shallow_clone))
+            } else {
+                axes(component)
+            }
+        };
         let own = axes(first)?;
-        let other = if same_siting(first, second) {
-            [&own[0], &own[1]].map(Tensor::shallow_clone)
-        } else {
-            axes(second)?
-        };
-        let last = if same_siting(second, third) {
-            [&other[0], &other[1]].map(Tensor::shallow_clone)
-        } else {
-            axes(third)?
-        };
+        let other = next(second, first, &own)?;
+        let last = next(third, second, &other)?;
         let Colors { matrix, offset } = self.format.colors;
         let matrix = Tensor::f_from_slice(matrix.as_flattened())?.f_reshape([3, 3])?.f_to_device(to.1)?;
         let offset = Tensor::f_from_slice(&offset)?.f_reshape([3, 1])?.f_to_device(to.1)?;
