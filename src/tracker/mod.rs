@@ -758,8 +758,9 @@ impl Tracker {
     fn plan_roi(&mut self, crop: CropWindow) {
         let current = self.next_crop.map_or(crop, |next| next.of(crop.frame));
         // A lost object may be anywhere.
-        let bounds = if self.presence_detector.any_lost() { None } else { bounds(&self.object_stats) };
-        let bounds = bounds.map(|bounds| bounds.to_frame(crop.region, crop.frame));
+        let visible = self.object_stats.iter().filter_map(|object| object.bounds).reduce(Bounds::join);
+        let visible = visible.filter(|_| !self.presence_detector.any_lost());
+        let bounds = visible.map(|bounds| bounds.to_frame(crop.region, crop.frame));
         let region = match self.roi {
             Roi::Auto | Roi::Frame => self.roi_planner.next(current.region, bounds, crop.frame),
             Roi::Off => Region::whole(crop.frame),
@@ -785,9 +786,4 @@ impl Tracker {
         let picture = source.crop(region, (size.1 as usize, size.0 as usize))?;
         reference::input_image(&picture, size, (self.kind, self.device))
     }
-}
-
-/// Bounds of all visible objects.
-fn bounds(objects: &[ObjectStats]) -> Option<Bounds> {
-    objects.iter().filter_map(|object| object.bounds).reduce(Bounds::join)
 }

@@ -78,8 +78,8 @@ impl PresenceDetector {
                 stats.bounds = None;
             }
         }
-        let any = self.objects.iter().any(|object| object.lost);
-        any.then(|| self.objects.iter().map(|object| if object.lost { 0.0 } else { 1.0 }).collect())
+        self.any_lost()
+            .then(|| self.objects.iter().map(|object| if object.lost { 0.0 } else { 1.0 }).collect())
     }
 }
 
