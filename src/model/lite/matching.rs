@@ -244,29 +244,15 @@ impl Matching {
     /// Returns the memory readout of a frame (1 or N, …). It does not depend on the previous frame.
     pub fn readout(&self, now: &Features, memory: &Tokens) -> Result<MemoryReadout> {
         let n = memory.key16.size()[0];
-        let memory_sharpness = |sharpness: &Tensor, like: &Tensor| -> Result<Tensor> {
-            Ok(sharpness.f_exp()?.f_to_kind(like.kind())?.f_select(0, 0)?)
+        let read = |query: &Tensor, sharpness: &Tensor, keys: &Tensor, value: &Tensor, mask: &Tensor| {
+            let query = &expand(&query.f_transpose(1, 2)?, n)?;
+            let sharpness = &sharpness.f_exp()?.f_to_kind(query.kind())?.f_select(0, 0)?;
+            affinity(Readout { query, keys, sharpness, value, factors: self.factors }, mask)
         };
-        let query = expand(&now.key16.f_transpose(1, 2)?, n)?;
-        let sharpness = memory_sharpness(&self.sharpness16, &query)?;
-        let readout = Readout {
-            query: &query,
-            keys: &memory.key16,
-            sharpness: &sharpness,
-            value: &memory.value16,
-            factors: self.factors,
-        };
-        let coarse = affinity(readout, &memory.mask16)?;
-        let query = expand(&now.key8.f_flatten(2, 3)?.f_transpose(1, 2)?, n)?;
-        let sharpness = memory_sharpness(&self.sharpness8, &query)?;
-        let readout = Readout {
-            query: &query,
-            keys: &memory.key8,
-            sharpness: &sharpness,
-            value: &memory.value8,
-            factors: self.factors,
-        };
-        let fine = affinity(readout, &memory.mask8.f_unsqueeze(1)?)?;
+        let Tokens { key16, value16, mask16, key8, value8, mask8 } = memory;
+        let coarse = read(&now.key16, &self.sharpness16, key16, value16, mask16)?;
+        let query8 = now.key8.f_flatten(2, 3)?;
+        let fine = read(&query8, &self.sharpness8, key8, value8, &mask8.f_unsqueeze(1)?)?;
         Ok(MemoryReadout { coarse, fine, memory: memory.shallow_clone() })
     }
 
