@@ -9,16 +9,12 @@ use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor, nn};
 
-use super::distractors::DistractorFilter;
 use super::input_size::InputSizes;
 use super::interruption::Interruptions;
-use super::memory_gate::MemoryGate;
 use super::options::{Launch, Options, Roi};
 use super::prefetch::EncodeWorker;
-use super::presence::PresenceDetector;
-use super::roi::RoiPlanner;
 use super::runner::{ModelRunner, Runner, StepInput};
-use super::{MAX_OBJECTS, Tracker};
+use super::{MAX_OBJECTS, Progress, Tracker};
 use crate::cuda::Shim;
 use crate::device::{self, Precision};
 use crate::gpu::{Gpu, Mode, Upload};
@@ -162,15 +158,9 @@ impl Tracker {
             precision: Precision::of(computed),
             device_warning,
             roi,
-            roi_planner: RoiPlanner::new(input_sizes.follows_region()),
             input_sizes,
             reference_crop: None,
-            last_crop: None,
-            next_crop: None,
-            presence_detector: PresenceDetector::default(),
-            distractors: DistractorFilter::default(),
-            object_stats: Vec::new(),
-            memory_gate: MemoryGate::default(),
+            progress: Progress::default(),
             interruptions: Interruptions::default(),
             warm: Duration::ZERO,
             gpu,

@@ -87,14 +87,8 @@ pub struct Tracker {
     device_warning: Option<String>,
     roi: Roi,
     input_sizes: InputSizes,
-    roi_planner: RoiPlanner,
     reference_crop: Option<CropWindow>,
-    last_crop: Option<CropWindow>,
-    next_crop: Option<CropWindow>,
-    presence_detector: PresenceDetector,
-    distractors: DistractorFilter,
-    object_stats: Vec<ObjectStats>,
-    memory_gate: MemoryGate,
+    progress: Progress,
     interruptions: Interruptions,
     /// Duration of a step at the end of the warm-up.
     warm: Duration,
@@ -114,6 +108,12 @@ pub struct Tracker {
 #[derive(Debug)]
 pub struct TrackerState {
     runner: runner::SavedState,
+    progress: Progress,
+}
+
+/// What is learnt from the frames since the reference, outside of the network.
+#[derive(Clone, Debug, Default)]
+struct Progress {
     last_crop: Option<CropWindow>,
     next_crop: Option<CropWindow>,
     roi_planner: RoiPlanner,
@@ -222,13 +222,13 @@ impl Tracker {
             Roi::Frame | Roi::Off => InputSizes::fixed(&config),
         };
         self.config = config;
-        self.next_crop = self.at_present_size(self.next_crop);
+        self.progress.next_crop = self.at_present_size(self.progress.next_crop);
         Ok(())
     }
 
     /// Returns a crop window at the present input size.
     fn at_present_size(&self, crop: Option<CropWindow>) -> Option<CropWindow> {
-        let lost = self.presence_detector.any_lost();
+        let lost = self.progress.presence_detector.any_lost();
         let size =
             |region| if lost { self.input_sizes.for_search(region) } else { self.input_sizes.of(region) };
         crop.map(|crop| CropWindow { size: size(crop.region), ..crop })
@@ -300,7 +300,7 @@ impl Tracker {
             ReferenceUse::Add => {
                 self.runner.add_reference(encoded.views)?;
                 self.reset();
-                (self.last_crop, self.next_crop) = (Some(encoded.crop), Some(encoded.crop));
+                (self.progress.last_crop, self.progress.next_crop) = (Some(encoded.crop), Some(encoded.crop));
             }
         }
         Ok(())
@@ -355,20 +355,24 @@ impl Tracker {
     pub fn clear(&mut self) {
         self.runner.clear();
         self.ids.clear();
-        self.object_stats.clear();
         self.reference_crop = None;
         self.reset();
     }
 
     /// Discards everything learnt from the frames since the reference.
     fn reset(&mut self) {
-        self.presence_detector = PresenceDetector::new(self.ids.len());
-        (self.last_crop, self.next_crop) = (self.reference_crop, self.at_present_size(self.reference_crop));
-        self.roi_planner = RoiPlanner::new(self.input_sizes.follows_region());
-        self.distractors = DistractorFilter::new(self.ids.len());
+        let objects = self.ids.len();
+        self.progress = Progress {
+            last_crop: self.reference_crop,
+            next_crop: None,
+            roi_planner: RoiPlanner::new(self.input_sizes.follows_region()),
+            presence_detector: PresenceDetector::new(objects),
+            distractors: DistractorFilter::new(objects),
+            object_stats: Vec::new(),
+            memory_gate: MemoryGate::new(objects),
+        };
+        self.progress.next_crop = self.at_present_size(self.reference_crop);
         self.interruptions = Interruptions::default();
-        self.memory_gate = MemoryGate::new(self.ids.len());
-        self.object_stats.clear();
     }
 
     /// Returns the current state for [`restore_state`](Self::restore_state), or `None` without a reference.
@@ -379,16 +383,7 @@ impl Tracker {
         let _no_grad = tch::no_grad_guard();
         let _current = self.enter()?;
         let Some(runner) = self.runner.save()? else { return Ok(None) };
-        Ok(Some(TrackerState {
-            runner,
-            last_crop: self.last_crop,
-            next_crop: self.next_crop,
-            roi_planner: self.roi_planner.clone(),
-            presence_detector: self.presence_detector.clone(),
-            distractors: self.distractors.clone(),
-            object_stats: self.object_stats.clone(),
-            memory_gate: self.memory_gate.clone(),
-        }))
+        Ok(Some(TrackerState { runner, progress: self.progress.clone() }))
     }
 
     /// Restores a saved state of the present reference. Scenes before earlier interruptions are forgotten.
@@ -399,12 +394,8 @@ impl Tracker {
         let _no_grad = tch::no_grad_guard();
         let _current = self.enter()?;
         self.runner.restore(&state.runner)?;
-        self.presence_detector = state.presence_detector.clone();
-        (self.last_crop, self.next_crop) = (state.last_crop, self.at_present_size(state.next_crop));
-        self.roi_planner = state.roi_planner.clone();
-        self.distractors = state.distractors.clone();
-        self.object_stats = state.object_stats.clone();
-        self.memory_gate = state.memory_gate.clone();
+        self.progress = state.progress.clone();
+        self.progress.next_crop = self.at_present_size(self.progress.next_crop);
         self.interruptions = Interruptions::default();
         Ok(())
     }
@@ -412,10 +403,8 @@ impl Tracker {
     /// Searches the whole of the next frame, of width and height `frame`, because the objects may be anywhere in
     /// it.
     pub fn search_whole_frame(&mut self, frame: (usize, usize)) {
-        let region = Region::whole(frame);
         if self.has_reference() {
-            let size = self.input_sizes.for_search(region);
-            self.next_crop = Some(CropWindow { region, frame, size });
+            self.progress.next_crop = Some(self.whole(frame));
         }
     }
 
@@ -442,9 +431,9 @@ impl Tracker {
         self.begin_frame();
         self.attempt(source, None)?;
         self.runner.relocate()?;
-        let crop = self.last_crop;
+        let crop = self.progress.last_crop;
         self.reset();
-        self.last_crop = crop;
+        self.progress.last_crop = crop;
         self.search_whole_frame(frame);
         Ok(())
     }
@@ -461,7 +450,7 @@ impl Tracker {
         if self.finds_in_place(source)? {
             return Ok(());
         }
-        if self.object_stats.iter().all(|object| object.bounds.is_some()) {
+        if self.progress.object_stats.iter().all(|object| object.bounds.is_some()) {
             return self.start_from_likeness(source);
         }
         if let Some(before) = before {
@@ -477,7 +466,8 @@ impl Tracker {
         self.begin_frame();
         let CropMasks { crop, .. } = self.attempt(source, None)?;
         self.plan_roi(crop);
-        let is_inside = crop.region == Region::whole(frame) || self.roi_planner.accepts(crop.region, frame);
+        let is_inside =
+            crop.region == Region::whole(frame) || self.progress.roi_planner.accepts(crop.region, frame);
         Ok(is_inside && self.is_trusted() && self.confidence() >= MIN_IN_PLACE)
     }
 
@@ -495,7 +485,7 @@ impl Tracker {
     /// The frame cannot be converted.
     pub fn prefetch(&mut self, source: &mut dyn FrameSource) -> Result<Option<Prefetched>> {
         let frame = source.size();
-        let Some(crop) = self.next_crop.filter(|_| self.can_prefetch()) else { return Ok(None) };
+        let Some(crop) = self.progress.next_crop.filter(|_| self.can_prefetch()) else { return Ok(None) };
         let crop = crop.of(frame);
         let _no_grad = tch::no_grad_guard();
         let _team = self.packed.then(TeamGuard::new);
@@ -525,7 +515,7 @@ impl Tracker {
         prefetched: Option<Prefetched>,
     ) -> Result<Matte> {
         let _no_grad = tch::no_grad_guard();
-        let crop = self.next_crop.ok_or(Error::NoReference)?;
+        let crop = self.progress.next_crop.ok_or(Error::NoReference)?;
         let frame = source.size();
         let _current = self.enter()?;
         self.begin_frame();
@@ -555,9 +545,9 @@ impl Tracker {
             let pixels = |(width, height): (usize, usize)| (width * height).max(1) as f64;
             pixels((crop.region.width, crop.region.height)) / pixels(crop.frame)
         };
-        let share = self.last_crop.map_or(1.0, area);
-        let mut objects = self.object_stats.iter().zip(self.distractors.sizes());
-        !self.object_stats.is_empty()
+        let share = self.progress.last_crop.map_or(1.0, area);
+        let mut objects = self.progress.object_stats.iter().zip(self.progress.distractors.sizes());
+        !self.progress.object_stats.is_empty()
             && objects.all(|(object, size)| {
                 object.bounds.is_some()
                     && size.is_none_or(|size| object.area * share >= MIN_TRUSTED_SIZE * size)
@@ -588,10 +578,10 @@ impl Tracker {
             }
             for search in [false, true] {
                 self.restore_state(candidate)?;
-                self.distractors.distrust(unrelated);
+                self.progress.distractors.distrust(unrelated);
                 if search {
                     self.runner.forget_masks()?;
-                    self.next_crop = self.next_crop.map(|crop| self.whole(crop));
+                    self.progress.next_crop = self.progress.next_crop.map(|crop| self.whole(crop.frame));
                 }
                 let output = self.attempt(source, None)?;
                 let score = if self.is_trusted() { self.confidence() } else { 0.0 };
@@ -608,23 +598,23 @@ impl Tracker {
         }
         if let Some((_, output, state, _)) = best {
             self.restore_state(&state)?;
-            self.distractors.trust();
+            self.progress.distractors.trust();
             interruptions.settle();
             return Ok(output);
         }
         self.restore_state(&present)?;
         if continuity == Continuity::Cut {
-            self.distractors.distrust(unrelated);
+            self.progress.distractors.distrust(unrelated);
             self.runner.forget_masks()?;
-            self.next_crop = self.next_crop.map(|crop| self.whole(crop));
+            self.progress.next_crop = self.progress.next_crop.map(|crop| self.whole(crop.frame));
         }
         self.attempt(source, None)
     }
 
-    /// Returns the crop window of the whole frame, in which objects are searched.
-    fn whole(&self, crop: CropWindow) -> CropWindow {
-        let region = Region::whole(crop.frame);
-        CropWindow { region, size: self.input_sizes.for_search(region), ..crop }
+    /// Returns the crop window of a whole frame, in which objects are searched.
+    fn whole(&self, frame: (usize, usize)) -> CropWindow {
+        let region = Region::whole(frame);
+        CropWindow { region, frame, size: self.input_sizes.for_search(region) }
     }
 
     /// Returns empty masks for a blank frame, without running the network.
@@ -632,8 +622,8 @@ impl Tracker {
         let objects = self.ids.len();
         let (height, width) = crop.size;
         let masks = Tensor::f_zeros([objects as i64, 1, height, width], (Kind::Float, self.device))?;
-        self.object_stats = vec![ObjectStats::default(); objects];
-        self.presence_detector.update(&mut self.object_stats);
+        self.progress.object_stats = vec![ObjectStats::default(); objects];
+        self.progress.presence_detector.update(&mut self.progress.object_stats);
         Ok(CropMasks { masks, crop })
     }
 
@@ -641,9 +631,9 @@ impl Tracker {
     fn attempt(&mut self, source: &mut dyn FrameSource, prefetched: Option<Prefetched>) -> Result<CropMasks> {
         let frame = source.size();
         let of = |crop: Option<CropWindow>| crop.map(|crop| crop.of(frame)).ok_or(Error::NoReference);
-        let (before, wanted) = (of(self.last_crop)?, of(self.next_crop)?);
+        let (before, wanted) = (of(self.progress.last_crop)?, of(self.progress.next_crop)?);
         let prefetched = prefetched.filter(|prefetched| {
-            prefetched.crop == wanted || self.roi_planner.accepts(prefetched.crop.region, frame)
+            prefetched.crop == wanted || self.progress.roi_planner.accepts(prefetched.crop.region, frame)
         });
         let (crop, input) = match prefetched {
             Some(Prefetched { crop, encoding }) => (crop, StepInput::Prefetched(encoding)),
@@ -652,26 +642,26 @@ impl Tracker {
         if crop != before {
             self.runner.move_crop_window(before.part(crop.region), crop.size)?;
         }
-        self.last_crop = Some(crop);
+        self.progress.last_crop = Some(crop);
         let StepOutput { masks, likeness, stats } = self.runner.step(input)?;
         // The only wait for the device, unless components are removed.
         let stats = FrameStats::read(&stats, &masks, &likeness)?;
         if let Some(upload) = &mut self.upload {
             upload.mark_synchronised();
         }
-        let masks = match self.distractors.filter_components(&stats, crop) {
+        let masks = match self.progress.distractors.filter_components(&stats, crop) {
             None => {
-                self.object_stats = stats.objects();
+                self.progress.object_stats = stats.objects();
                 masks
             }
             Some(keep) => {
                 let masks = DistractorFilter::remove_components(&masks, &keep)?;
-                self.object_stats = object_stats::gather(&masks, &likeness)?;
+                self.progress.object_stats = object_stats::gather(&masks, &likeness)?;
                 masks
             }
         };
-        let found: Vec<bool> = self.object_stats.iter().map(|object| object.area > 0.0).collect();
-        let (masks, seen) = match self.presence_detector.update(&mut self.object_stats) {
+        let found: Vec<bool> = self.progress.object_stats.iter().map(|object| object.area > 0.0).collect();
+        let (masks, seen) = match self.progress.presence_detector.update(&mut self.progress.object_stats) {
             None => (masks, found),
             Some(share) => {
                 let seen = found.iter().zip(&share).map(|(&found, &share)| found && share > 0.0).collect();
@@ -679,7 +669,7 @@ impl Tracker {
                 (masks.f_mul(&share.f_to_device(self.device)?)?, seen)
             }
         };
-        let sights = self.memory_gate.update(&self.object_stats, &seen);
+        let sights = self.progress.memory_gate.update(&self.progress.object_stats, &seen);
         self.runner.observe(&masks, &sights)?;
         Ok(CropMasks { masks, crop })
     }
@@ -709,23 +699,23 @@ impl Tracker {
 
     /// Returns the presence of the objects in the last frame.
     pub fn presence(&self) -> Presence {
-        self.presence_detector.presence()
+        self.progress.presence_detector.presence()
     }
 
     /// Returns for each object whether it is in the picture, in the order of [`object_ids`](Self::object_ids).
     pub fn present(&self) -> impl Iterator<Item = bool> + '_ {
-        self.presence_detector.present()
+        self.progress.presence_detector.present()
     }
 
     /// Returns the statistics of each object in the last frame, in the order of [`object_ids`](Self::object_ids).
     pub fn object_stats(&self) -> &[ObjectStats] {
-        &self.object_stats
+        &self.progress.object_stats
     }
 
     /// Bounding box of each object in the last frame, in pixels, in the order of [`object_ids`](Self::object_ids). `None`
     /// for an object that is not visible. Empty before the first step.
     pub fn object_regions(&self) -> Vec<Option<Region>> {
-        let Some(CropWindow { region, frame: (width, height), .. }) = self.last_crop else {
+        let Some(CropWindow { region, frame: (width, height), .. }) = self.progress.last_crop else {
             return Vec::new();
         };
         let pixels = |bounds: Bounds| {
@@ -740,13 +730,14 @@ impl Tracker {
                 (axis(bounds.left, bounds.right, width), axis(bounds.top, bounds.bottom, height));
             Region { x, y, width, height }
         };
-        self.object_stats.iter().map(|object| object.bounds.map(pixels)).collect()
+        self.progress.object_stats.iter().map(|object| object.bounds.map(pixels)).collect()
     }
 
     /// Returns the mean expected region similarity (intersection over union) of the masks of the last frame, 0 to
     /// 1; 0 without masks.
     pub fn confidence(&self) -> f64 {
         let (sum, count) = self
+            .progress
             .object_stats
             .iter()
             .filter(|object| object.bounds.is_some())
@@ -756,20 +747,21 @@ impl Tracker {
 
     /// Plans the crop window of the next frame after one processed with `crop`.
     fn plan_roi(&mut self, crop: CropWindow) {
-        let current = self.next_crop.map_or(crop, |next| next.of(crop.frame));
+        let current = self.progress.next_crop.map_or(crop, |next| next.of(crop.frame));
         // A lost object may be anywhere.
-        let visible = self.object_stats.iter().filter_map(|object| object.bounds).reduce(Bounds::join);
-        let visible = visible.filter(|_| !self.presence_detector.any_lost());
+        let visible =
+            self.progress.object_stats.iter().filter_map(|object| object.bounds).reduce(Bounds::join);
+        let visible = visible.filter(|_| !self.progress.presence_detector.any_lost());
         let bounds = visible.map(|bounds| bounds.to_frame(crop.region, crop.frame));
         let region = match self.roi {
-            Roi::Auto | Roi::Frame => self.roi_planner.next(current.region, bounds, crop.frame),
+            Roi::Auto | Roi::Frame => self.progress.roi_planner.next(current.region, bounds, crop.frame),
             Roi::Off => Region::whole(crop.frame),
         };
         let size = match bounds {
             Some(_) => self.input_sizes.of(region),
             None => self.input_sizes.for_search(region),
         };
-        self.next_crop = Some(CropWindow { region, size, ..crop });
+        self.progress.next_crop = Some(CropWindow { region, size, ..crop });
     }
 
     fn input_image(
