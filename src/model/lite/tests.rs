@@ -31,6 +31,23 @@ fn disk(y: i64, x: i64) -> Tensor {
     (rows + columns).le(200.0).to_kind(Kind::Float).reshape([1, 1, 64, 96])
 }
 
+/// Returns the reference of an image and masks, and the state at it.
+fn start(model: &Lite, image: &Tensor, masks: &Tensor) -> (Reference, State) {
+    let reference = model.reference(image, masks).unwrap();
+    let state = model.start(&reference).unwrap();
+    (reference, state)
+}
+
+fn count_tensors(network: &mut impl Visit) -> usize {
+    let mut count = 0;
+    let visit = &mut |_: &mut Tensor| {
+        count += 1;
+        Ok(())
+    };
+    network.visit(visit).unwrap();
+    count
+}
+
 fn difference(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     (a - b).abs().max().double_value(&[])
@@ -67,8 +84,7 @@ fn logits_have_the_size_of_the_image() {
         let (_store, model) = build(&config);
         let image = Tensor::rand([1, 3, 64, 96], FLOAT);
         let masks = Tensor::cat(&[disk(20, 20), disk(40, 60)], 0);
-        let reference = model.reference(&image, &masks).unwrap();
-        let mut state = model.start(&reference).unwrap();
+        let (reference, mut state) = start(&model, &image, &masks);
         for _ in 0..3 {
             let logits = model.step(&image, &reference, &mut state).unwrap();
             assert_eq!(logits.size(), [2, 1, 64, 96]);
@@ -91,8 +107,7 @@ fn folding_the_large_variant_keeps_the_output() {
     let mask = disk(20, 20);
     let run = |model: &Lite| {
         let image = Tensor::arange(3 * 64 * 96, FLOAT).sin().reshape([1, 3, 64, 96]) * 0.5 + 0.5;
-        let reference = model.reference(&image, &mask).unwrap();
-        let mut state = model.start(&reference).unwrap();
+        let (reference, mut state) = start(model, &image, &mask);
         model.step(&image.flip([3]), &reference, &mut state).unwrap()
     };
     let before = run(&model);
@@ -114,8 +129,7 @@ fn packed_networks_equal_their_layers() {
         for corner in [0, -1] {
             let _ = masks.select(2, corner).select(2, corner).fill_(0.2);
         }
-        let reference = model.reference(&image, &masks).unwrap();
-        let mut state = model.start(&reference).unwrap();
+        let (reference, mut state) = start(model, &image, &masks);
         for _ in 0..2 {
             let _ = model.step(&image.flip([3]), &reference, &mut state).unwrap();
             model.observe(&masks, &reference, &mut state).unwrap();
@@ -169,8 +183,7 @@ fn each_of_several_objects_is_decoded_in_its_surroundings() {
     }
     let image = Tensor::rand([1, 3, 64, 96], FLOAT);
     let masks = Tensor::cat(&[disk(8, 8), disk(40, 60) * 0.05], 0);
-    let reference = model.reference(&image, &masks).unwrap();
-    let mut state = model.start(&reference).unwrap();
+    let (reference, mut state) = start(&model, &image, &masks);
     let logits = model.step(&image, &reference, &mut state).unwrap();
     let is_outside = |logits: &Tensor| logits.eq(OUTSIDE);
     let first = is_outside(&logits.get(0));
@@ -202,8 +215,7 @@ fn objects_in_a_batch_are_independent() {
     let (_store, model) = build(&tiny());
     let frames = Tensor::rand([4, 3, 64, 96], FLOAT);
     let run = |masks: &Tensor| {
-        let reference = model.reference(&frames.narrow(0, 0, 1), masks).unwrap();
-        let mut state = model.start(&reference).unwrap();
+        let (reference, mut state) = start(&model, &frames.narrow(0, 0, 1), masks);
         let mut last = None;
         for frame in 1..4 {
             let logits = model.step(&frames.narrow(0, frame, 1), &reference, &mut state).unwrap();
@@ -223,8 +235,7 @@ fn memory_stays_bounded() {
     let (_store, model) = build(&tiny());
     let image = Tensor::rand([1, 3, 64, 96], FLOAT);
     let mask = disk(20, 20);
-    let reference = model.reference(&image, &mask).unwrap();
-    let mut state = model.start(&reference).unwrap();
+    let (reference, mut state) = start(&model, &image, &mask);
     let (positions, mut lengths) = (4 * 6, Vec::new());
     for _ in 0..20 {
         let _ = model.step(&image, &reference, &mut state).unwrap();
@@ -289,8 +300,7 @@ fn absent_objects_are_matched_with_the_reference_only() {
     let (_store, model) = build(&tiny());
     let image = Tensor::rand([1, 3, 64, 96], FLOAT);
     let mask = disk(20, 20);
-    let reference = model.reference(&image, &mask).unwrap();
-    let mut state = model.start(&reference).unwrap();
+    let (reference, mut state) = start(&model, &image, &mask);
     let mut follow = |masks: &Tensor| {
         let _ = model.step(&image, &reference, &mut state).unwrap();
         model.observe(masks, &reference, &mut state).unwrap();
@@ -350,7 +360,7 @@ fn copy_weights(source: &nn::VarStore, target: &nn::VarStore) {
 #[test]
 fn an_edge_stage_starts_without_effect_and_corrects_single_pixels() {
     let _guard = tch::no_grad_guard();
-    let (store, plain) = build(&Config { edge_channels: 0, edge_residual: false, ..tiny() });
+    let (store, mut plain) = build(&Config { edge_channels: 0, edge_residual: false, ..tiny() });
     let (edge_store, mut edge) = build(&Config { edge_channels: 64, edge_residual: true, ..tiny() });
     copy_weights(&store, &edge_store);
     let image = Tensor::rand([1, 3, 64, 96], FLOAT);
@@ -370,21 +380,6 @@ fn an_edge_stage_starts_without_effect_and_corrects_single_pixels() {
     let quarters = correction.pixel_unshuffle(2);
     let spread = quarters.max_dim(1, false).0 - quarters.min_dim(1, false).0;
     assert!(spread.min().double_value(&[]) > 0.0, "the four pixels of a position differ");
-    let mut count = 0;
-    edge.decoder
-        .visit(&mut |_| {
-            count += 1;
-            Ok(())
-        })
-        .unwrap();
-    let mut plain = plain;
-    let mut without = 0;
-    plain
-        .decoder
-        .visit(&mut |_| {
-            without += 1;
-            Ok(())
-        })
-        .unwrap();
-    assert_eq!(count - without, 6, "weights and biases of three convolutions");
+    let counts = [&mut edge, &mut plain].map(|model| count_tensors(&mut model.decoder));
+    assert_eq!(counts[0] - counts[1], 6, "weights and biases of three convolutions");
 }

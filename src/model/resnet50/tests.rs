@@ -59,16 +59,23 @@ fn masks(config: &Config, batch: i64, phase: i64) -> Tensor {
 
 /// Returns the soft masks of `frames` frames after the reference.
 fn run(network: &Resnet50, batch: i64, frames: i64) -> Vec<Tensor> {
-    let config = network.config().clone();
-    let reference = network.reference(&image(&config, 1, 1), &masks(&config, batch, 2)).unwrap();
-    let mut state = network.start(&reference).unwrap();
+    let config = network.config();
+    let (reference, mut state) = start(network, batch);
     (0..frames)
         .map(|i| {
-            let soft = network.step(&image(&config, 1, 10 + i), &reference, &mut state).unwrap().sigmoid();
+            let soft = network.step(&image(config, 1, 10 + i), &reference, &mut state).unwrap().sigmoid();
             network.observe(&soft, &reference, &mut state).unwrap();
             soft
         })
         .collect()
+}
+
+/// Returns a reference of `batch` objects and the state at it.
+fn start(network: &Resnet50, batch: i64) -> (Reference, State) {
+    let config = network.config();
+    let reference = network.reference(&image(config, 1, 1), &masks(config, batch, 2)).unwrap();
+    let state = network.start(&reference).unwrap();
+    (reference, state)
 }
 
 fn difference(a: &Tensor, b: &Tensor) -> f64 {
@@ -87,8 +94,7 @@ fn features_state_and_logits_have_their_shapes() {
     assert_eq!(features.stride16.size(), [3, 128, 4, 6]);
     assert_eq!(features.stride32.size(), [3, 256, 2, 3]);
 
-    let reference = network.reference(&image(&config, 1, 1), &masks(&config, 3, 2)).unwrap();
-    let mut state = network.start(&reference).unwrap();
+    let (reference, mut state) = start(&network, 3);
     assert_eq!(state.temporal.as_ref().unwrap().size(), [3, 4, 16, 24]);
     let logits = network.step(&image(&config, 1, 3), &reference, &mut state).unwrap();
     assert_eq!(logits.size(), [3, 1, 64, 96]);
@@ -160,8 +166,7 @@ fn temporal_skip_equals_its_definition() {
         assert_eq!(sizes["head.weight"].size()[1], channels + at_head);
         assert_eq!(sizes["refine2.g1.weight"].size()[1], channels + eighth - at_head);
 
-        let reference = network.reference(&image(&config, 1, 1), &masks(&config, 1, 2)).unwrap();
-        let mut state = network.start(&reference).unwrap();
+        let (reference, mut state) = start(&network, 1);
         // Output of refine2 for the previous frame, computed from the definition.
         let mut previous = Tensor::zeros([1, channels, 16, 24], OPTIONS);
         let mut logits = Vec::new();
@@ -241,10 +246,8 @@ fn half_precision_keeps_its_state_in_float32() {
         .unwrap();
     let found = run(&network, 1, 3);
     assert!(difference(&expected[2], &found[2]) < 0.1, "{}", difference(&expected[2], &found[2]));
-    let config = network.config().clone();
-    let reference = network.reference(&image(&config, 1, 1), &masks(&config, 1, 2)).unwrap();
-    let mut state = network.start(&reference).unwrap();
-    let logits = network.step(&image(&config, 1, 3), &reference, &mut state).unwrap();
+    let (reference, mut state) = start(&network, 1);
+    let logits = network.step(&image(network.config(), 1, 3), &reference, &mut state).unwrap();
     assert_eq!(logits.kind(), Kind::Float);
     assert_eq!(state.masks.kind(), Kind::Float);
     assert_eq!(state.temporal.unwrap().kind(), Kind::Float);
