@@ -513,6 +513,7 @@ mod tests {
     use super::*;
     use crate::model::lite::features::product;
     use crate::model::vector::{checked_available, checked_has_bfloat16};
+    use crate::threads::with_threads;
 
     /// Numbers of queries, keys, channels and tokens that are and are not multiples of the lanes and blocks.
     const SHAPES: [[i64; 4]; 5] =
@@ -535,7 +536,7 @@ mod tests {
     }
 
     /// Calls `check` with inputs of several shapes, batches, formats and numbers of threads.
-    fn for_inputs(check: impl Fn(Readout, &Tensor) + Send + Copy) {
+    fn for_inputs(check: impl Fn(Readout, &Tensor)) {
         if !checked_available() {
             return;
         }
@@ -554,19 +555,16 @@ mod tests {
                 ] {
                     let value = random(&[3, channels, tokens]);
                     let sharpness = Tensor::from(sharpness as f32);
-                    std::thread::scope(|scope| {
-                        scope.spawn(move || {
-                            crate::threads::set_for_this_thread(threads);
-                            for (factors, kind) in formats() {
-                                let rounded = |x: &Tensor| x.to_kind(kind).to_kind(Kind::Float);
-                                let likeness = product(&rounded(&query), &rounded(&keys)).unwrap();
-                                let (query, keys) = (&query, &keys);
-                                let inputs =
-                                    Readout { query, keys, sharpness: &sharpness, value: &value, factors };
-                                assert!(inputs.fits());
-                                check(inputs, &likeness);
-                            }
-                        });
+                    with_threads(threads, || {
+                        for (factors, kind) in formats() {
+                            let rounded = |x: &Tensor| x.to_kind(kind).to_kind(Kind::Float);
+                            let likeness = product(&rounded(&query), &rounded(&keys)).unwrap();
+                            let (query, keys) = (&query, &keys);
+                            let inputs =
+                                Readout { query, keys, sharpness: &sharpness, value: &value, factors };
+                            assert!(inputs.fits());
+                            check(inputs, &likeness);
+                        }
                     });
                 }
             }

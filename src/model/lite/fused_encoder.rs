@@ -365,6 +365,7 @@ mod tests {
     use crate::model::layers::{Visit, channels_last};
     use crate::model::lite::encoder::Encoder;
     use crate::model::vector::{checked_available, checked_has_bfloat16};
+    use crate::threads::with_threads;
 
     fn features(encoder: &Encoder, image: &Tensor) -> [Tensor; 5] {
         let EncoderFeatures { s2, s4, s8, s8_expanded, s16 } = encoder.forward(image).unwrap();
@@ -405,16 +406,7 @@ mod tests {
             }
             for (factors, count, tolerance) in formats {
                 assert!(encoder.pack(factors).unwrap());
-                let work = std::thread::spawn({
-                    let image = image.shallow_clone();
-                    move || {
-                        crate::threads::set_for_this_thread(threads);
-                        let _guard = tch::no_grad_guard();
-                        (features(&encoder, &image), encoder)
-                    }
-                });
-                let packed;
-                (packed, encoder) = work.join().unwrap();
+                let packed = with_threads(threads, || features(&encoder, &image));
                 for (packed, expected) in packed.iter().zip(&expected).take(count) {
                     assert_eq!(packed.size(), expected.size());
                     assert!(packed.permute([0, 2, 3, 1]).is_contiguous());
