@@ -282,31 +282,20 @@ mod tests {
     use super::*;
     use crate::model::{Config, Factors};
 
-    /// Adds the guide to the mask.
+    /// Adds the guide to the mask, multiplied by a factor.
     #[derive(Debug)]
-    struct Sum;
+    struct Guided(Extent, f64);
 
-    impl RefinerNetwork for Sum {
+    const SUM: Guided = Guided(Extent::Tiles, 0.5);
+    const NOTHING: Guided = Guided(Extent::Bounds, 0.0);
+
+    impl RefinerNetwork for Guided {
         fn extent(&self) -> Extent {
-            Extent::Tiles
+            self.0
         }
 
         fn corrections(&self, input: &Tensor, _: &Tiles) -> Result<Tensor> {
-            Ok(input.f_narrow(1, 4, 4)?.f_div_scalar(2.0)?)
-        }
-    }
-
-    /// Changes nothing.
-    #[derive(Debug)]
-    struct Nothing;
-
-    impl RefinerNetwork for Nothing {
-        fn extent(&self) -> Extent {
-            Extent::Bounds
-        }
-
-        fn corrections(&self, input: &Tensor, _: &Tiles) -> Result<Tensor> {
-            Ok(input.f_narrow(1, 4, 4)?.f_zeros_like()?)
+            Ok(input.f_narrow(1, 4, 4)?.f_mul_scalar(self.1)?)
         }
     }
 
@@ -344,7 +333,7 @@ mod tests {
         let region = Region { x: 2, y: 4, width: 2 * width, height: 2 * height };
         let value = |x: usize, y: usize| 90 + ((x * 7 + y * 13) % 80) as u8;
         let luma: Vec<u8> = (0..size.0 * size.1).map(|i| value(i % size.0, i / size.0)).collect();
-        let found = refined(&Sum, &small, &luma, size, region).unwrap();
+        let found = refined(&SUM, &small, &luma, size, region).unwrap();
         for (i, (&found, before)) in found.iter().zip(doubled(&small)).enumerate() {
             let (x, y) = (i % (2 * width), i / (2 * width));
             let added = f32::from(value(x + 2, y + 4)) - 127.5;
@@ -363,7 +352,7 @@ mod tests {
         let values: Vec<u8> = (0..width * height).map(|i| if i % width < 28 { 0 } else { 255 }).collect();
         let small = MaskView { values: &values, width, height };
         let size = (3 * width, 3 * height);
-        let found = refined(&Sum, &small, &vec![200; size.0 * size.1], size, Region::whole(size)).unwrap();
+        let found = refined(&SUM, &small, &vec![200; size.0 * size.1], size, Region::whole(size)).unwrap();
         let before = doubled(&small);
         for (i, (found, before)) in found.iter().zip(&before).enumerate() {
             let tile = i % (2 * width) / (2 * TILE_SIDE);
@@ -374,7 +363,7 @@ mod tests {
                 i % (2 * width)
             );
         }
-        let nothing = refined(&Nothing, &small, &vec![9; size.0 * size.1], size, Region::whole(size));
+        let nothing = refined(&NOTHING, &small, &vec![9; size.0 * size.1], size, Region::whole(size));
         assert_eq!(nothing.unwrap(), before);
     }
 
@@ -417,7 +406,7 @@ mod tests {
             (Region { x: 0, y: 0, width: 16, height: 16 }, true),
         ] {
             assert_eq!(
-                refined(&Nothing, &small, &luma, (64, 64), region).is_some(),
+                refined(&NOTHING, &small, &luma, (64, 64), region).is_some(),
                 is_refined,
                 "{region:?}"
             );
@@ -432,7 +421,7 @@ mod tests {
             let size = (scale * width, scale * height);
             let luma = vec![200; size.0 * size.1];
             let brighter: Vec<u8> = doubled(&small).iter().map(|value| value.saturating_add(73)).collect();
-            let found = refined(&Sum, &small, &luma, size, Region::whole(size)).unwrap();
+            let found = refined(&SUM, &small, &luma, size, Region::whole(size)).unwrap();
             let has_edges = width * height > 1;
             let expected = if has_edges { &brighter } else { &doubled(&small) };
             assert!(found.iter().zip(expected).all(|(a, b)| a.abs_diff(*b) <= 1), "{width}x{height}");
