@@ -95,7 +95,6 @@ impl Driver {
     }
 }
 
-/// Describes an error of the driver, with the remedy.
 fn reason(status: c_int) -> String {
     match status {
         100 if std::env::var_os("CUDA_VISIBLE_DEVICES").is_some() => {

@@ -104,7 +104,6 @@ impl fmt::Display for Precision {
 }
 
 impl Precision {
-    /// The precision of a kind.
     pub(crate) fn of(kind: Kind) -> Self {
         match kind {
             Kind::BFloat16 => Self::Bfloat16,
@@ -214,14 +213,12 @@ fn too_old(driver: i32, needed: i64) -> Option<String> {
     })
 }
 
-/// Runs a small computation on the device.
 fn run_test(device: Device) -> Result<()> {
     let two = tch::Tensor::f_ones([1], (Kind::Float, device))?.f_add_scalar(1.0)?;
     let _ = two.f_to_device(Device::Cpu)?;
     Ok(())
 }
 
-/// Describes an error of libtorch on a GPU, with the remedy.
 fn explain(error: &str, card: &Card) -> String {
     let Card { name, capability: (major, minor), memory } = card;
     if error.contains("no kernel image") {

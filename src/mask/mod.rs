@@ -210,13 +210,11 @@ enum Kind {
     Alpha,
 }
 
-/// Whether a grey value can be the id of an object.
 fn is_grey_id(value: u8) -> bool {
     (1..=MAX_GREY_ID).contains(&value)
 }
 
 impl Values {
-    /// Interprets the values.
     fn interpretation(&self) -> Result<Interpretation, String> {
         let Self { width, height, .. } = *self;
         check_size(width, height)?;

@@ -59,7 +59,6 @@ impl LinearAxis {
 /// A source row, interpolated to the destination width.
 #[derive(Debug, Default)]
 struct Line {
-    /// Index of the source row.
     row: Option<usize>,
     values: Vec<i16>,
     /// Range of columns outside of which all values are 0.
@@ -123,7 +122,6 @@ impl Enlarger {
     }
 }
 
-/// Interpolates a row between two lines.
 fn mix(upper: &Line, lower: &Line, share: i16, out: &mut [u8]) {
     let (begin, end) = match (upper.extent, lower.extent) {
         ((0, 0), other) | (other, (0, 0)) => other,

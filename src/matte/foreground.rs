@@ -66,7 +66,6 @@ enum BlockKind {
     Soft,
 }
 
-/// Rows of values.
 #[derive(Debug, Default)]
 struct Field<T> {
     width: usize,
@@ -130,12 +129,10 @@ impl BlockGrid {
         self.near.extend(near.map(|(i, _)| (i % self.across, i / self.across, self.kinds[i])));
     }
 
-    /// Size in cells.
     fn cells(&self) -> (usize, usize) {
         (self.columns.len() * CELLS, self.rows.len() * CELLS)
     }
 
-    /// The first cell of a block.
     fn first_cell(&self, x: usize, y: usize) -> (usize, usize) {
         ((x - self.columns.start) * CELLS, (y - self.rows.start) * CELLS)
     }
@@ -325,7 +322,6 @@ fn sum_opaque(
     }
 }
 
-/// Sums the samples of a row of cells.
 fn sum_weighted(
     samples: &SamplesMut,
     alpha: MaskView,

@@ -18,7 +18,6 @@ pub struct PostProcessor {
     refiner: EdgeRefiner,
     expander: Expander,
     featherer: Featherer,
-    /// Intermediate planes.
     scratch: [Vec<u8>; 2],
 }
 

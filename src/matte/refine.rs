@@ -17,7 +17,6 @@ use crate::model::{Map, Run, TILE_SIDE, Tiles, floats, pixels};
 
 /// A network that refines edges.
 pub(crate) trait RefinerNetwork: Debug + Send + Sync {
-    /// What the network computes at once.
     fn extent(&self) -> Extent;
 
     /// Returns what is to be added to the 2x2 pixels of the doubled mask at the positions of `tiles`, (1, 4, H, W), float32, on
@@ -157,7 +156,6 @@ impl EdgeRefiner {
         input.into_tensor()
     }
 
-    /// Adds the network's correction to a part of the doubled mask.
     fn correct(&mut self, part: &Part, correction: &Tensor, small: &MaskView) -> Result<()> {
         let length = part.tiles.size().1 * TILE_SIDE * OUTPUTS;
         let correction = pixels(correction)?;
@@ -265,13 +263,11 @@ impl Axis {
         }
     }
 
-    /// The source positions of a destination position.
     fn taps(&self, position: usize) -> Range<usize> {
         let first = self.first[position];
         first..first + self.taps
     }
 
-    /// The weights of these positions.
     fn weights(&self, position: usize) -> &[f32] {
         &self.weights[position * self.taps..][..self.taps]
     }

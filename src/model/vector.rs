@@ -34,24 +34,16 @@ pub const MAX_LANES: usize = 16;
 /// # Safety
 /// All functions need the processor's instructions; see [`Kernel`].
 pub trait Vector: Copy {
-    /// Number of values.
     const LANES: usize;
 
     /// Runs a part of a kernel as a function of its own, which the compiler optimises better than a long one.
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output;
-    /// Returns a vector of one value.
     unsafe fn splat(value: f32) -> Self;
-    /// Reads the first values of a slice.
     unsafe fn load(values: &[f32]) -> Self;
-    /// Writes the first values of a slice.
     unsafe fn store(self, to: &mut [f32]);
-    /// Writes the first values of a slice, rounded to bfloat16.
     unsafe fn store_bfloat16(self, to: &mut [u16]);
-    /// Returns self + y.
     unsafe fn add(self, y: Self) -> Self;
-    /// Returns self − y.
     unsafe fn sub(self, y: Self) -> Self;
-    /// Returns self · y.
     unsafe fn mul(self, y: Self) -> Self;
     /// Returns self · y + z.
     unsafe fn mul_add(self, y: Self, z: Self) -> Self;
@@ -61,9 +53,7 @@ pub trait Vector: Copy {
     unsafe fn max(self, y: Self) -> Self;
     /// Returns the smaller values, or those of `y` if one is NaN.
     unsafe fn min(self, y: Self) -> Self;
-    /// Returns the sum of the values.
     unsafe fn sum(self) -> f32;
-    /// Returns the largest value.
     unsafe fn maximum(self) -> f32;
     /// Returns self · 2ⁿ, where n are the low bits of `shifted`, a sum with 1.5 · 2²³.
     unsafe fn scaled(self, shifted: Self) -> Self;
@@ -96,7 +86,6 @@ impl Element for u16 {
 
 /// Arithmetic that is compiled for each kind of vector.
 pub trait Kernel {
-    /// Result.
     type Output;
 
     /// Computes. Implementations are always inlined, so that they are compiled with the vector's instructions.
@@ -153,11 +142,9 @@ mod lanes {
         kernel.run::<Avx512>()
     }
 
-    /// Eight values.
     #[derive(Clone, Copy)]
     pub struct Avx2(__m256);
 
-    /// Sixteen values.
     #[derive(Clone, Copy)]
     pub struct Avx512(__m512);
 

@@ -46,7 +46,6 @@ impl Items {
         Ok(Self { count: x.size()[0] as usize, values: plain(&x)? })
     }
 
-    /// Returns the values for an object.
     fn get(&self, n: usize) -> &[f32] {
         let length = self.values.numel() / self.count;
         &floats(&self.values)[n % self.count * length..][..length]

@@ -93,20 +93,17 @@ impl Features {
     }
 }
 
-/// Normalises to unit length along the channels.
 pub(super) fn unit_length(x: &Tensor) -> Result<Tensor> {
     let length = x.f_norm_scalaropt_dim(2.0, [1], true)?.f_clamp_min(1e-12)?;
     Ok(x.f_div(&length)?)
 }
 
-/// Expands to `n` objects, without a copy.
 pub(super) fn expand(x: &Tensor, n: i64) -> Result<Tensor> {
     let mut size = x.size();
     size[0] = n;
     Ok(x.f_expand(size, false)?)
 }
 
-/// Returns the batched matrix product.
 pub(super) fn product(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     meter::product("matching.products", x, y)
 }

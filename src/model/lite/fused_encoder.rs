@@ -55,7 +55,6 @@ impl Buffers {
     }
 }
 
-/// Inverted residual block.
 #[derive(Debug)]
 struct Block {
     expand: Option<Dense>,
@@ -72,11 +71,8 @@ struct Block {
 /// Layers of a block to be packed.
 #[derive(Debug)]
 pub struct BlockLayers<'a> {
-    /// Expansion, if any.
     pub expand: Option<&'a Conv>,
-    /// Depthwise convolution.
     pub depthwise: &'a Conv,
-    /// Projection.
     pub project: &'a Conv,
     /// Whether the input is added to the output.
     pub residual: bool,
@@ -177,7 +173,6 @@ fn stem_rows(
     }
 }
 
-/// Packs a convolution; see [`Dense::of_conv`].
 fn dense(conv: &Conv, inputs: Option<usize>, factors: Factors) -> Result<Dense> {
     Dense::of_conv(&conv.weight, conv.bias.as_ref(), inputs, factors)
 }
@@ -205,7 +200,6 @@ impl Block {
         })
     }
 
-    /// Channels of the expansion.
     fn expanded(&self) -> usize {
         self.expand.as_ref().map_or(self.hidden, |expand| expand.outputs)
     }

@@ -59,7 +59,6 @@ impl<'a> Source<'a> {
         Self { values: floats(x), items, rows, channels }
     }
 
-    /// Returns row `y` of item `n`.
     fn row(&self, n: usize, y: usize) -> &'a [f32] {
         let length = self.values.len() / (self.items * self.rows);
         &self.values[((n % self.items) * self.rows + y) * length..][..length]

@@ -24,13 +24,9 @@ const MARGINS_PER_FRAME: i64 = 7;
 /// A rectangle of cells of 16 x 16 pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// First row.
     y: i64,
-    /// First column.
     x: i64,
-    /// Number of rows.
     height: i64,
-    /// Number of columns.
     width: i64,
     /// Rows and columns of the frame.
     frame: (i64, i64),
@@ -52,7 +48,6 @@ impl Window {
         Ok(Self { y, x, height, width, frame })
     }
 
-    /// Whether the window is all of the frame.
     pub fn is_whole(&self) -> bool {
         (self.height, self.width) == self.frame
     }

@@ -7,7 +7,6 @@
 
 use crate::model::vector::rounded;
 
-/// Returns two values as a pair.
 fn pair(first: f32, second: f32) -> u32 {
     u32::from(rounded(first)) | u32::from(rounded(second)) << 16
 }

@@ -36,7 +36,6 @@ pub enum Factors {
     Bfloat16,
 }
 
-/// Weights in panels.
 #[derive(Debug)]
 enum Weights {
     /// (panels, inputs, PANEL).
@@ -113,7 +112,6 @@ impl Dense {
         Ok(Self::new(floats(&weight), length, inputs.unwrap_or(length), bias, factors))
     }
 
-    /// Number of outputs with padding.
     pub fn padded(&self) -> usize {
         self.bias.len()
     }

@@ -30,7 +30,6 @@ pub fn fits(weight: &Tensor) -> bool {
 /// Packed convolution of stride 1.
 #[derive(Debug)]
 pub enum PackedConv {
-    /// Kernel of 1x1.
     Pointwise(Dense),
     /// Kernel of 3x3 with one pixel of zeros around the picture.
     Winograd(Winograd),

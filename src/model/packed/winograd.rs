@@ -35,7 +35,6 @@ const KERNEL: [f32; SIDE * 3] = [
     0.0, 0.0, 1.0,
 ];
 
-/// Packed convolution of 3x3.
 #[derive(Debug)]
 pub struct Winograd {
     /// Transformed weights, one product for each position of a tile, row by row.
@@ -94,7 +93,6 @@ impl Buffers {
     }
 }
 
-/// Parts of [`Buffers`] for a convolution.
 struct Parts<'a> {
     zeros: &'a [f32],
     rows: &'a mut [f32],
@@ -206,7 +204,6 @@ impl Winograd {
         }
     }
 
-    /// Multiplies `count` transformed tiles.
     fn multiply(&self, parts: &mut Parts, count: usize) {
         let Parts { tiles, pairs, products, .. } = parts;
         let products = self.products.iter().zip(products.chunks_exact_mut(count * self.columns));

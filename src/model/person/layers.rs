@@ -8,7 +8,6 @@ use crate::Result;
 use crate::model::layers::{Conv, ConvSpec, double};
 use crate::model::store::Store;
 
-/// Activation of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     Relu,
@@ -52,7 +51,6 @@ fn mean(x: &Tensor) -> Result<Tensor> {
     Ok(x.f_mean_dim([2i64, 3].as_slice(), true, None::<Kind>)?)
 }
 
-/// Parameters of an encoder block.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockSpec {
     pub inputs: i64,

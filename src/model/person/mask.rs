@@ -104,7 +104,6 @@ impl Largest {
         Ok(count(&a.f_minimum(b)?)? / count(&a.f_maximum(b)?)?.max(1.0))
     }
 
-    /// Enlarges the mask to the picture.
     pub fn into_person(self) -> Result<Person> {
         Ok(Person { region: self.region, share: self.share, alpha: self.mask.alpha()? })
     }

@@ -12,7 +12,6 @@ use crate::model::store::Store;
 
 /// Channels, blocks and window side of the stages; the first stage is convolutional.
 const STAGES: [(i64, usize, i64); 4] = [(64, 2, 0), (128, 2, 7), (160, 6, 14), (320, 2, 7)];
-/// Channels of the embedding.
 pub const EMBEDDING: i64 = 256;
 /// Hidden channels of the convolutional blocks by input channel.
 const EXPANSION: i64 = 4;

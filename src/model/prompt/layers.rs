@@ -28,7 +28,6 @@ impl Linear {
     }
 }
 
-/// Layer normalisation over channels.
 #[derive(Debug)]
 pub struct LayerNorm {
     weight: Tensor,

@@ -137,7 +137,6 @@ impl Prompt {
         Ok(())
     }
 
-    /// Checks the points only.
     fn check_points(&self, (width, height): (usize, usize)) -> Result<()> {
         if self.points.len() > MAX_POINTS {
             let count = self.points.len();
@@ -187,7 +186,6 @@ impl Prompt {
         Self { points, rect, mask: None }
     }
 
-    /// Returns the locations that the network gets.
     fn locations(&self, placement: &Placement) -> Vec<Location> {
         let locate = |x: f64, y: f64, label| {
             let (x, y) = placement.to_input((x, y));

@@ -21,9 +21,7 @@ pub enum Label {
     Negative,
     /// Of the object.
     Positive,
-    /// Top left corner of its box.
     TopLeft,
-    /// Bottom right corner of its box.
     BottomRight,
     /// None; without a box, SAM appends one such location.
     Padding,
@@ -41,7 +39,6 @@ pub struct Location {
 pub struct PromptEncoder {
     /// Random frequencies of the positional encoding, (2, C / 2).
     frequencies: Tensor,
-    /// Embeddings of the labels, (5, C).
     labels: Tensor,
     masks: [Conv; 3],
     mask_norms: [LayerNorm; 2],

@@ -14,7 +14,6 @@ const EPSILON: f64 = 1e-5;
 /// Hidden channels of the MLP.
 const HIDDEN: i64 = 2048;
 
-/// Attention with projections.
 #[derive(Debug)]
 struct Attention {
     query: Linear,

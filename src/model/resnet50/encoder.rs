@@ -18,7 +18,6 @@ use crate::visit_fields;
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// Number of bottlenecks in layer1 to layer4.
 const DEPTHS: [i64; 4] = [3, 4, 6, 3];
 
 /// Ratio of output to inner channels of a bottleneck.
@@ -58,7 +57,6 @@ impl Normalise {
         })
     }
 
-    /// Normalises in float32.
     fn forward(&self, image: &Tensor) -> Result<Tensor> {
         Ok(image.f_to_kind(Kind::Float)?.f_mul(&self.scale.0)?.f_add(&self.shift.0)?)
     }

@@ -75,7 +75,6 @@ impl Head {
     }
 }
 
-/// Returns slice 1 minus slice 0 of dimension `dim`.
 fn object_minus_background(x: &Tensor, dim: i64) -> Result<Tensor> {
     Ok(x.f_narrow(dim, 1, 1)?.f_sub(&x.f_narrow(dim, 0, 1)?)?)
 }
