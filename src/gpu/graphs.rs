@@ -331,7 +331,7 @@ fn carried(arguments: &[Argument]) -> Vec<usize> {
     (0..arguments.len()).filter(|&index| carried(arguments[index].role)).collect()
 }
 
-fn shallow_clones(tensors: &[Tensor]) -> Vec<Tensor> {
+pub fn shallow_clones(tensors: &[Tensor]) -> Vec<Tensor> {
     tensors.iter().map(Tensor::shallow_clone).collect()
 }
 

@@ -50,7 +50,6 @@ impl Layout {
         self.length
     }
 
-    /// Copies the planes to their offsets in the buffer.
     pub fn pack(&self, planes: &Planes, to: &mut [u8]) {
         for (plane, &start) in planes.data.iter().zip(&self.starts) {
             if let Some(to) = to.get_mut(start..start + plane.len()) {
@@ -81,13 +80,15 @@ impl Layout {
         )?)
     }
 
-    /// Returns the matrices that crop to `region` and resize to (height, width), in the kind to compute in.
+    /// Returns the matrices that crop to `region`, resize to (height, width) and convert to RGB: the factors of each component on
+    /// both sides of its samples, (height, rows) and (columns, width), in the kind to compute in; then the colour matrix
+    /// (3, 3) and the colour offset (3, 1).
     pub fn crop_matrices(
         &self,
         region: Region,
         (height, width): (i64, i64),
         to: (Kind, Device),
-    ) -> Result<CropMatrices> {
+    ) -> Result<Vec<Tensor>> {
         let axes = |component: &Component| -> Result<[Tensor; 2]> {
             let (columns, rows) = component.size(self.size());
             let axis = |start, length, shift, cosited| Axis { start, length, shift, cosited };
@@ -114,50 +115,22 @@ impl Layout {
         let Colors { matrix, offset } = self.format.colors;
         let matrix = Tensor::f_from_slice(matrix.as_flattened())?.f_reshape([3, 3])?.f_to_device(to.1)?;
         let offset = Tensor::f_from_slice(&offset)?.f_reshape([3, 1])?.f_to_device(to.1)?;
-        Ok(CropMatrices { axes: [own, other, last], matrix, offset })
+        Ok(own.into_iter().chain(other).chain(last).chain([matrix, offset]).collect())
     }
 
-    /// Applies a cut to the buffer: (1, 3, height, width) float32, RGB in [0, 1].
-    pub fn picture(&self, bytes: &Tensor, cut: &CropMatrices) -> Result<Tensor> {
+    /// Applies [`crop_matrices`](Self::crop_matrices) to the buffer: (1, 3, height, width) float32, RGB in [0, 1].
+    pub fn picture(&self, bytes: &Tensor, matrices: &[Tensor]) -> Result<Tensor> {
+        let [factors @ .., matrix, offset] = matrices else { return Err(Error::NoReference) };
         let resized = |(component, [rows, columns]): (&Component, &[Tensor; 2])| -> Result<Tensor> {
             let samples = self.samples(bytes, component)?.f_to_kind(rows.kind())?;
             Ok(rows.f_matmul(&samples)?.f_matmul(columns)?)
         };
-        let components = self.format.components.iter().zip(&cut.axes);
+        let components = self.format.components.iter().zip(factors.as_chunks().0);
         let components = components.map(resized).collect::<Result<Vec<_>>>()?;
         let size = components[0].size();
         let samples = Tensor::f_stack(&components, 0)?.f_to_kind(Kind::Float)?.f_reshape([3, -1])?;
-        let rgb = cut.matrix.f_matmul(&samples)?.f_add(&cut.offset)?.f_clamp(0.0, 1.0)?;
+        let rgb = matrix.f_matmul(&samples)?.f_add(offset)?.f_clamp(0.0, 1.0)?;
         Ok(rgb.f_reshape([1, 3, size[0], size[1]])?)
-    }
-}
-
-/// Matrices that crop, resize and convert a frame to RGB at network size.
-#[derive(Debug)]
-pub struct CropMatrices {
-    /// Factors of each component on both sides of its samples: (height, rows) and (columns, width).
-    axes: [[Tensor; 2]; 3],
-    matrix: Tensor,
-    offset: Tensor,
-}
-
-impl CropMatrices {
-    pub fn tensors(&self) -> Vec<&Tensor> {
-        self.axes.iter().flatten().chain([&self.matrix, &self.offset]).collect()
-    }
-
-    /// Restores a cut from the result of [`tensors`](Self::tensors).
-    ///
-    /// # Panics
-    /// If `tensors` has fewer than eight elements.
-    pub fn from_tensors(tensors: &[Tensor]) -> Self {
-        let at = |index: usize| tensors[index].shallow_clone();
-        Self { axes: [[at(0), at(1)], [at(2), at(3)], [at(4), at(5)]], matrix: at(6), offset: at(7) }
-    }
-
-    pub fn shallow_clone(&self) -> Self {
-        let tensors: Vec<Tensor> = self.tensors().into_iter().map(Tensor::shallow_clone).collect();
-        Self::from_tensors(&tensors)
     }
 }
 

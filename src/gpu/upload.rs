@@ -5,7 +5,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::layout::{CropMatrices, Layout};
+use super::graphs::shallow_clones;
+use super::layout::Layout;
 use super::{Argument, ArgumentUse, Gpu, Mode, PlanCache, RecordableFn};
 use crate::Result;
 use crate::cuda::Shim;
@@ -23,7 +24,6 @@ const MAX_PLANS: usize = 4;
 pub struct Upload {
     device: Device,
     replays: PlanCache<()>,
-    /// Format of the present frames.
     format: Option<Format>,
     /// The present frame has been uploaded or its copy is pending.
     uploaded: bool,
@@ -37,7 +37,7 @@ struct Format {
     /// Page-locked host memory; `None` on the CPU.
     staging: Option<Tensor>,
     bytes: Tensor,
-    cuts: Vec<(Region, CropMatrices)>,
+    cuts: Vec<(Region, Vec<Tensor>)>,
 }
 
 impl Upload {
@@ -46,7 +46,6 @@ impl Upload {
         Self { device, replays, format: None, uploaded: false, copying: false }
     }
 
-    /// Begins a new frame.
     pub fn begin(&mut self) {
         self.uploaded = false;
     }
@@ -86,7 +85,7 @@ impl Upload {
         let cut = format.crop_matrices(region, size, (precision, *device))?;
         let constant = |tensor| Argument::new(tensor, ArgumentUse::Model(Role::Constant));
         let bytes = Argument::new(&format.bytes, ArgumentUse::InPlace);
-        let arguments = std::iter::once(bytes).chain(cut.tensors().into_iter().map(constant)).collect();
+        let arguments = std::iter::once(bytes).chain(cut.iter().map(constant)).collect();
         let layout = &format.layout;
         let mut results =
             replays.run(&(), layout.hash_value(), arguments, || recipe(layout.clone(), kind))?;
@@ -98,7 +97,7 @@ impl Upload {
 fn recipe(layout: Layout, kind: Kind) -> RecordableFn<()> {
     Box::new(move |(), tensors| {
         let [bytes, cut @ ..] = tensors else { return Err(crate::Error::NoReference) };
-        let picture = layout.picture(bytes, &CropMatrices::from_tensors(cut))?;
+        let picture = layout.picture(bytes, cut)?;
         Ok(vec![channels_last(&picture.f_to_kind(kind)?)?])
     })
 }
@@ -127,20 +126,15 @@ impl Format {
         }
     }
 
-    fn crop_matrices(
-        &mut self,
-        region: Region,
-        size: (i64, i64),
-        to: (Kind, Device),
-    ) -> Result<CropMatrices> {
+    fn crop_matrices(&mut self, region: Region, size: (i64, i64), to: (Kind, Device)) -> Result<Vec<Tensor>> {
         if let Some((_, cut)) = self.cuts.iter().find(|(cached, _)| *cached == region) {
-            return Ok(cut.shallow_clone());
+            return Ok(shallow_clones(cut));
         }
         let cut = self.layout.crop_matrices(region, size, to)?;
         if self.cuts.len() >= MAX_CUTS {
             self.cuts.remove(0);
         }
-        self.cuts.push((region, cut.shallow_clone()));
+        self.cuts.push((region, shallow_clones(&cut)));
         Ok(cut)
     }
 }
