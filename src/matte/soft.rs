@@ -165,7 +165,9 @@ impl Matte {
         }
         let background = sum.f_neg()?.f_add_scalar(1.0)?;
         let labels = labels.f_masked_fill(&highest.f_le_tensor(&background)?, 0)?;
-        write(&labels, &mut part)
+        let mut packed = vec![0; region.width * region.height];
+        labels.f_contiguous()?.f_copy_data_u8(&mut packed, region.width * region.height)?;
+        part.copy(&packed)
     }
 }
 
@@ -201,14 +203,6 @@ fn to_size(masks: &Tensor, region: Region) -> Result<Tensor> {
 fn is_larger(masks: &Tensor, region: Region) -> bool {
     let size = masks.size();
     size[2] > region.height as i64 || size[3] > region.width as i64
-}
-
-/// Copies a uint8 tensor of one value per pixel to a plane.
-fn write(values: &Tensor, plane: &mut PlaneMut) -> Result<()> {
-    let count = plane.width * plane.height;
-    let mut packed = vec![0; count];
-    values.f_contiguous()?.f_copy_data_u8(&mut packed, count)?;
-    plane.copy(&packed)
 }
 
 #[cfg(test)]

@@ -256,10 +256,6 @@ impl Lite {
         }
         Ok((Tensor::f_cat(&logits, 0)?, Tensor::f_cat(&skips, 0)?))
     }
-
-    fn kind(&self) -> Kind {
-        self.decoder.kind()
-    }
 }
 
 impl Regressor for Lite {
@@ -280,7 +276,7 @@ impl Regressor for Lite {
     }
 
     fn reference(&self, image: &Tensor, masks: &Tensor) -> Result<Reference> {
-        let features = self.encode(&image.f_to_kind(self.kind())?)?;
+        let features = self.encode(&image.f_to_kind(self.decoder.kind())?)?;
         let tokens = self.fixed_tokens(&features, masks)?;
         let biases = self.biases(&features)?;
         let views = tokens.shallow_clone();
@@ -288,7 +284,7 @@ impl Regressor for Lite {
     }
 
     fn add_view(&self, image: &Tensor, masks: &Tensor, reference: &mut Reference) -> Result<()> {
-        let features = self.encode(&image.f_to_kind(self.kind())?)?;
+        let features = self.encode(&image.f_to_kind(self.decoder.kind())?)?;
         let tokens = self.fixed_tokens(&features, masks)?;
         reference.views = reference.views.with_coarse(&tokens)?;
         Ok(())
@@ -321,7 +317,7 @@ impl Regressor for Lite {
     }
 
     fn encode_frame(&self, image: &Tensor, memory: &Tokens) -> Result<EncodedFrame> {
-        let features = self.encode(&image.f_to_kind(self.kind())?)?;
+        let features = self.encode(&image.f_to_kind(self.decoder.kind())?)?;
         let in_windows = self.uses_windows(memory.mask16.size()[0]);
         let readout = (!in_windows).then(|| self.matching.readout(&features, memory)).transpose()?;
         Ok(EncodedFrame { features, readout })
