@@ -153,27 +153,19 @@ mod tests {
         data
     }
 
+    /// Inversion follows the threshold.
     #[test]
-    fn alpha_is_soft_by_default() {
-        assert_eq!(alpha(MatteSettings::default(), &[0, 1, 127, 128, 255]), [0, 1, 127, 128, 255]);
-    }
-
-    #[test]
-    fn threshold_binarises() {
-        let settings = MatteSettings { threshold: 0.5, ..MatteSettings::default() };
-        assert_eq!(alpha(settings, &[0, 1, 127, 128, 255]), [0, 0, 0, 255, 255]);
-        let settings = MatteSettings { threshold: 1.0, ..MatteSettings::default() };
-        assert_eq!(alpha(settings, &[0, 254, 255]), [0, 0, 255]);
-    }
-
-    #[test]
-    fn inversion_follows_the_threshold() {
-        assert_eq!(
-            alpha(MatteSettings { invert: true, ..MatteSettings::default() }, &[0, 1, 255]),
-            [255, 254, 0]
-        );
-        let settings = MatteSettings { threshold: 0.5, invert: true, ..MatteSettings::default() };
-        assert_eq!(alpha(settings, &[0, 127, 128]), [255, 255, 0]);
+    fn alpha_is_soft_by_default_and_can_be_binarised_and_inverted() {
+        for (threshold, invert, values, expected) in [
+            (0.0, false, &[0, 1, 127, 128, 255][..], &[0, 1, 127, 128, 255][..]),
+            (0.5, false, &[0, 1, 127, 128, 255], &[0, 0, 0, 255, 255]),
+            (1.0, false, &[0, 254, 255], &[0, 0, 255]),
+            (0.0, true, &[0, 1, 255], &[255, 254, 0]),
+            (0.5, true, &[0, 127, 128], &[255, 255, 0]),
+        ] {
+            let settings = MatteSettings { threshold, invert, ..MatteSettings::default() };
+            assert_eq!(alpha(settings, values), expected, "{settings:?}");
+        }
     }
 
     #[test]
