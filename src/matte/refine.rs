@@ -62,14 +62,6 @@ pub struct EdgeRefiner {
     luma: Vec<f32>,
 }
 
-/// The small mask and the luma of its frame.
-struct Frame<'a> {
-    small: MaskView<'a>,
-    guide: Guide<'a>,
-    /// Place of the mask in the guide.
-    region: Region,
-}
-
 /// Part of a mask that a network refines at once.
 struct Part {
     /// Row and column of the small mask where the part begins; it may begin beyond the mask.
@@ -100,7 +92,7 @@ impl EdgeRefiner {
         self.rows.set(region.height, height);
         let extent = network.extent();
         if let Some(part) = Part::of(small, extent) {
-            let input = self.input(&part, extent, &Frame { small: *small, guide: *guide, region })?;
+            let input = self.input(&part, extent, small, guide, region)?;
             let correction = network.corrections(&input, &part.tiles)?;
             self.correct(&part, &correction, small)?;
         }
@@ -108,8 +100,14 @@ impl EdgeRefiner {
     }
 
     /// Returns the network's input for a part. Positions beyond the mask repeat its border.
-    fn input(&mut self, part: &Part, extent: Extent, frame: &Frame) -> Result<Tensor> {
-        let Frame { small, guide, region } = frame;
+    fn input(
+        &mut self,
+        part: &Part,
+        extent: Extent,
+        small: &MaskView,
+        guide: &Guide,
+        region: Region,
+    ) -> Result<Tensor> {
         let (rows, columns) = part.tiles.size();
         let mut input = Map::new(1, rows * TILE_SIDE, columns * TILE_SIDE, INPUTS)?;
         let tiles = match extent {
