@@ -25,14 +25,8 @@ pub struct Gpu {
     /// `None` without a shim; work then goes to the device's default stream.
     stream: Option<Stream>,
     shim: Option<Shim>,
-    enlarging: Mutex<EnlargeState>,
-}
-
-#[derive(Debug)]
-struct EnlargeState {
-    replays: PlanCache<()>,
-    /// Page-locked buffer that alpha is copied to.
-    staging: Option<Tensor>,
+    /// Enlargements, and the page-locked buffer that alpha is copied to.
+    enlarging: Mutex<(PlanCache<()>, Option<Tensor>)>,
 }
 
 impl Gpu {
@@ -49,8 +43,7 @@ impl Gpu {
             _ => None,
         };
         let replays = PlanCache::new(mode, DIRECT_RUNS, MAX_PLANS);
-        let enlarging = Mutex::new(EnlargeState { replays, staging: None });
-        Ok(Arc::new(Self { device, stream, shim, enlarging }))
+        Ok(Arc::new(Self { device, stream, shim, enlarging: Mutex::new((replays, None)) }))
     }
 
     pub fn shim(&self) -> Option<&Shim> {
@@ -69,7 +62,7 @@ impl Gpu {
     /// Enlarges a soft mask (1, 1, h, w) to `plane`, which is at least as large in both dimensions.
     pub fn enlarge(&self, mask: &Tensor, plane: &mut PlaneMut) -> Result<()> {
         let mut enlarging = self.enlarging.lock().unwrap_or_else(PoisonError::into_inner);
-        let EnlargeState { replays, staging } = &mut *enlarging;
+        let (replays, staging) = &mut *enlarging;
         let size = (plane.height as i64, plane.width as i64);
         let arguments = vec![Argument::new(mask, ArgumentUse::Model(Role::Input))];
         let number = (size.0 as u64) << 32 | size.1 as u64;

@@ -199,7 +199,8 @@ impl<C> PlanCache<C> {
         recipe: RecordableFn<C>,
     ) -> Result<(Option<Plan<C>>, Vec<Tensor>)> {
         let buffers = arguments.iter().map(Argument::buffer).collect::<Result<Vec<_>>>()?;
-        let carried = carried(&arguments);
+        let is_carried = |index: &usize| arguments[*index].role == ArgumentUse::Model(Role::Recurrent);
+        let carried: Vec<usize> = (0..arguments.len()).filter(is_carried).collect();
         let sources = arguments.into_iter().map(|argument| argument.tensor).collect();
         let outputs = recipe(context, &buffers)?;
         let results = outputs
@@ -324,11 +325,6 @@ fn key(number: u64, arguments: &[Argument]) -> Key {
         (size, strides, tensor.kind(), address)
     };
     (number, arguments.iter().map(of).collect())
-}
-
-fn carried(arguments: &[Argument]) -> Vec<usize> {
-    let carried = |role: ArgumentUse| role == ArgumentUse::Model(Role::Recurrent);
-    (0..arguments.len()).filter(|&index| carried(arguments[index].role)).collect()
 }
 
 pub fn shallow_clones(tensors: &[Tensor]) -> Vec<Tensor> {
