@@ -35,7 +35,6 @@ const MIN_SIZE_RATIO: f64 = 0.98;
 /// Weight of a new frame in the running means.
 const UPDATE_RATE: f64 = 0.3;
 
-/// Track of one object.
 #[derive(Clone, Debug, Default)]
 struct ObjectTrack {
     /// Running mean of the similarity to the reference.
@@ -44,7 +43,6 @@ struct ObjectTrack {
     size: Option<f64>,
     /// Frames since the object was last found.
     missing: u32,
-    /// Remaining frames of probation.
     probation: u32,
     /// Remaining frames of verification in an unrelated scene.
     unverified: u32,
@@ -52,13 +50,11 @@ struct ObjectTrack {
     cells: Vec<(f64, f64)>,
 }
 
-/// Removes distractor components from the masks of all objects.
 #[derive(Clone, Debug, Default)]
 pub struct DistractorFilter {
     objects: Vec<ObjectTrack>,
 }
 
-/// Connected component of a mask.
 #[derive(Debug, Default)]
 struct Component {
     cells: Vec<usize>,
@@ -213,9 +209,8 @@ impl ObjectTrack {
 /// Returns the index of the largest component close to the object's previous position.
 fn main_component(components: &[Component]) -> Option<usize> {
     let near = components.iter().enumerate().filter(|(_, component)| component.near);
-    let (index, _) =
-        near.max_by(|(_, a), (_, b)| a.weight.total_cmp(&b.weight).then(b.cells.cmp(&a.cells)))?;
-    Some(index)
+    let largest = near.max_by(|(_, a), (_, b)| a.weight.total_cmp(&b.weight).then(b.cells.cmp(&a.cells)));
+    largest.map(|(index, _)| index)
 }
 
 /// Area of a cell as a fraction of the frame.
@@ -267,7 +262,6 @@ mod tests {
         (mask, likeness)
     }
 
-    /// Returns the columns of the squares that the filter keeps.
     fn kept_columns(filter: &mut DistractorFilter, squares: &[(i64, f64)]) -> Vec<i64> {
         let (mask, likeness) = scene(squares);
         let crop = CropWindow { region: Region::whole(FRAME), frame: FRAME, size: (192, 336) };

@@ -52,7 +52,6 @@ impl InputSizes {
         Self { levels: sizes.map(|size| shapes(size, config.stride())).collect() }
     }
 
-    /// Returns whether the input size depends on the region.
     pub fn follows_region(&self) -> bool {
         self.levels.iter().any(|sizes| sizes.len() > 1)
     }

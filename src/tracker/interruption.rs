@@ -29,9 +29,7 @@ const MAX_CANDIDATES: usize = 2;
 /// Relation of a frame to the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continuity {
-    /// The scene continues.
     Same,
-    /// The scene changes.
     Cut,
     /// The frame has a single colour.
     Blank,

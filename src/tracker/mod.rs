@@ -226,7 +226,6 @@ impl Tracker {
         Ok(())
     }
 
-    /// Returns a crop window at the present input size.
     fn at_present_size(&self, crop: Option<CropWindow>) -> Option<CropWindow> {
         let lost = self.progress.presence_detector.any_lost();
         let size =

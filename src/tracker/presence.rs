@@ -24,7 +24,6 @@ const FRAMES_TO_LOST: u32 = 3;
 /// Consecutive frames with a mask until a lost object is found.
 const FRAMES_TO_FOUND: u32 = 2;
 
-/// Tracks the presence of every object.
 #[derive(Clone, Debug, Default)]
 pub struct PresenceDetector {
     objects: Vec<Object>,
@@ -64,7 +63,6 @@ impl PresenceDetector {
         self.objects.iter().map(|object| !object.lost)
     }
 
-    /// Returns whether at least one object is lost.
     pub fn any_lost(&self) -> bool {
         self.objects.iter().any(|object| object.lost)
     }

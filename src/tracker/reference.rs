@@ -117,7 +117,6 @@ pub fn planes(mask: &ReferenceMask, purpose: ReferenceUse, tracked: &[u8]) -> Re
 /// Images and masks of the views of a reference.
 pub type Views = Vec<(Tensor, Tensor)>;
 
-/// Selects the views of a reference picture.
 #[derive(Clone)]
 pub struct ViewPlan {
     pub roi: Roi,

@@ -99,7 +99,6 @@ impl Bounds {
     }
 }
 
-/// Chooses the region of interest of every frame.
 #[derive(Clone, Debug, Default)]
 pub struct RoiPlanner {
     /// Regions have the aspect ratio of the objects instead of the frame's.
@@ -170,7 +169,6 @@ fn is_adequate(region: Region, bounds: &Bounds, frame: (usize, usize), shaped: b
         && axis(region.y, region.height, height, bounds.top, bounds.bottom)
 }
 
-/// Returns the region around the objects.
 fn region_around(bounds: &Bounds, (width, height): (usize, usize), shaped: bool) -> Region {
     let (horizontal, vertical) = bounds.sides((width, height), shaped);
     if (horizontal >= 1.0 && vertical >= 1.0) || width.min(height) < MIN_FRAME_SIDE {

@@ -27,7 +27,6 @@ pub struct StepOutput {
     pub stats: Tensor,
 }
 
-/// Input of a step.
 pub enum StepInput {
     /// A frame, (1, 3, H, W).
     Image(Tensor),
@@ -310,7 +309,6 @@ impl<R: Regressor + 'static> ModelRunner for Runner<R> {
     }
 }
 
-/// The refiner of a network.
 struct RefinerOf<R>(Arc<R>);
 
 impl<R> std::fmt::Debug for RefinerOf<R> {

@@ -29,7 +29,6 @@ pub struct Thumbnail {
 }
 
 impl Thumbnail {
-    /// Computes the thumbnail of a frame.
     pub fn of(source: &mut dyn FrameSource) -> Result<Self> {
         let (width, height) = source.size();
         let whole = Region::whole((width, height));
