@@ -18,7 +18,8 @@ use crate::image::check_size;
 const MAX_DECODER_BYTES: usize = 1 << 24;
 
 pub fn read(path: &Path) -> Result<Values, String> {
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    let file = File::open(path)
+        .map_err(|error| format!("it cannot be opened ({error}): give the path of a PNG file"))?;
     decode(BufReader::new(file))
 }
 
@@ -177,10 +178,6 @@ fn to_8_bits(sample: u16, depth: BitDepth) -> u8 {
         BitDepth::Eight => sample as u8,
         _ => (u32::from(sample) * 255 / ((1 << depth as u32) - 1)) as u8,
     }
-}
-
-fn unreadable(error: &io::Error) -> String {
-    format!("it cannot be opened ({error}): give the path of a PNG file")
 }
 
 fn bad(error: &DecodingError) -> String {

@@ -267,20 +267,13 @@ impl Matching {
         biases: &Biases,
     ) -> Result<Tensor> {
         let (n, h, w) = (now.s16.size()[0], now.s16.size()[2], now.s16.size()[3]);
-        let query = now.key16.f_transpose(1, 2)?;
-        let sharpness = self.sharpness16.f_exp()?.f_to_kind(query.kind())?;
+        let query = &now.key16.f_transpose(1, 2)?;
+        let sharpness = &self.sharpness16.f_exp()?.f_to_kind(query.kind())?.f_select(0, 1)?;
         let (from_memory, best) = &readout.coarse;
-        let value =
-            Tensor::f_cat(&[self.value(&previous.s16, sub16)?, sub16.shallow_clone()], 1)?.f_flatten(2, 3)?;
-        let sharpness = sharpness.f_select(0, 1)?;
-        let readout = Readout {
-            query: &query,
-            keys: &previous.key16,
-            sharpness: &sharpness,
-            value: &value,
-            factors: self.factors,
-        };
-        let from_previous = read(readout, &biases.previous16)?;
+        let value = &Tensor::f_cat(&[self.value(&previous.s16, sub16)?, sub16.shallow_clone()], 1)?
+            .f_flatten(2, 3)?;
+        let (keys, factors) = (&previous.key16, self.factors);
+        let from_previous = read(Readout { query, keys, sharpness, value, factors }, &biases.previous16)?;
         let parts = [from_memory, &from_previous, best].map(|x| x.f_reshape([n, -1, h, w]));
         Ok(Tensor::f_cat(&parts.into_iter().collect::<Result<Vec<_>, _>>()?, 1)?)
     }
