@@ -88,7 +88,8 @@ pub fn split_heads(x: &Tensor, heads: i64) -> Result<Tensor> {
     Ok(x.f_reshape([n, length, heads, channels / heads])?.f_transpose(1, 2)?)
 }
 
-/// Joins heads (N, heads, L, C) to (N, L, heads * C).
-pub fn join_heads(x: &Tensor) -> Result<Tensor> {
-    Ok(x.f_transpose(1, 2)?.f_flatten(2, 3)?)
+/// Returns the attention of heads (N, heads, L, C), joined to (N, L, heads * C). `bias` is added before the softmax.
+pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let y = Tensor::f_scaled_dot_product_attention(query, key, value, bias, 0.0, false, None, false)?;
+    Ok(y.f_transpose(1, 2)?.f_flatten(2, 3)?)
 }

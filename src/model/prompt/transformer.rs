@@ -4,7 +4,7 @@
 
 use tch::Tensor;
 
-use super::layers::{LayerNorm, Linear, Mlp, join_heads, split_heads};
+use super::layers::{LayerNorm, Linear, Mlp, attention, split_heads};
 use crate::Result;
 use crate::model::store::Store;
 
@@ -35,17 +35,8 @@ impl Attention {
 
     fn forward(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
         let heads = |layer: &Linear, x: &Tensor| split_heads(&layer.forward(x)?, HEADS);
-        let y = Tensor::f_scaled_dot_product_attention(
-            &heads(&self.query, query)?,
-            &heads(&self.key, key)?,
-            &heads(&self.value, value)?,
-            None::<&Tensor>,
-            0.0,
-            false,
-            None,
-            false,
-        )?;
-        self.output.forward(&join_heads(&y)?)
+        let (query, key) = (heads(&self.query, query)?, heads(&self.key, key)?);
+        self.output.forward(&attention(&query, &key, &heads(&self.value, value)?, None)?)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use tch::Tensor;
 
-use super::layers::{LayerNorm, Linear, gelu, join_heads};
+use super::layers::{LayerNorm, Linear, attention, gelu};
 use crate::Result;
 use crate::model::layers::{Conv, ConvSpec};
 use crate::model::store::Store;
@@ -28,17 +28,14 @@ struct Attention {
 impl Attention {
     fn new(store: &Store, channels: i64, window: i64) -> Result<Self> {
         let heads = channels / HEAD;
-        let biases = store.tensor("attention_biases", &[heads, window * window])?;
+        let length = window * window;
+        let biases = store.tensor("attention_biases", &[heads, length])?;
+        let bias = biases.f_index_select(1, &offsets(window).to(biases.device()))?;
         Ok(Self {
             norm: LayerNorm::new(&store.at("norm"), channels, EPSILON)?,
             qkv: Linear::new(&store.at("qkv"), channels, 3 * channels)?,
             proj: Linear::new(&store.at("proj"), channels, channels)?,
-            bias: biases.f_index_select(1, &offsets(window).to(biases.device()))?.f_reshape([
-                1,
-                heads,
-                window * window,
-                window * window,
-            ])?,
+            bias: bias.f_reshape([1, heads, length, length])?,
         })
     }
 
@@ -49,17 +46,7 @@ impl Attention {
         // The channels of each head are those of its query, key and value.
         let qkv = qkv.f_reshape([n, length, channels / HEAD, 3 * HEAD])?.f_transpose(1, 2)?;
         let part = |index: i64| qkv.f_narrow(3, index * HEAD, HEAD);
-        let y = Tensor::f_scaled_dot_product_attention(
-            &part(0)?,
-            &part(1)?,
-            &part(2)?,
-            Some(&self.bias),
-            0.0,
-            false,
-            None,
-            false,
-        )?;
-        self.proj.forward(&join_heads(&y)?)
+        self.proj.forward(&attention(&part(0)?, &part(1)?, &part(2)?, Some(&self.bias))?)
     }
 }
 
