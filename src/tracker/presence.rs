@@ -85,14 +85,9 @@ impl PresenceDetector {
 mod tests {
     use super::*;
 
-    fn stats(area: f64, certainty: f64) -> ObjectStats {
-        let bounds = Some(super::super::Bounds { left: 0.0, right: 1.0, top: 0.0, bottom: 1.0 });
-        ObjectStats { area, certainty, confidence: certainty, likeness: 0.0, bounds }
-    }
-
     fn update(detector: &mut PresenceDetector, items: &[(f64, f64)]) -> Option<Vec<f32>> {
-        let mut stats: Vec<_> = items.iter().map(|&(area, certainty)| stats(area, certainty)).collect();
-        detector.update(&mut stats)
+        let stats = |&(area, certainty): &_| ObjectStats { area, certainty, ..ObjectStats::default() };
+        detector.update(&mut items.iter().map(stats).collect::<Vec<_>>())
     }
 
     #[test]

@@ -604,15 +604,9 @@ mod tests {
         let x = random(&[1, 2, 2]);
         let fits = |y: &Tensor| {
             [0, 1, 2, 3].into_iter().any(|index| {
-                let part = |at: i32| if at == index { y } else { &x };
-                Readout {
-                    query: part(0),
-                    keys: part(1),
-                    sharpness: part(2),
-                    value: part(3),
-                    factors: Factors::Float32,
-                }
-                .fits()
+                let parts = [0, 1, 2, 3].map(|at| if at == index { y } else { &x });
+                let [query, keys, sharpness, value] = parts;
+                Readout { query, keys, sharpness, value, factors: Factors::Float32 }.fits()
             })
         };
         assert_eq!(fits(&x), checked_available());

@@ -345,21 +345,15 @@ fn an_absent_object_does_not_stop_the_memory_of_others() {
     }
 }
 
-/// Fills `target` with the weights of `source`.
-fn copy_weights(source: &nn::VarStore, target: &nn::VarStore) {
-    let _guard = tch::no_grad_guard();
-    let variables = target.variables();
-    for (name, value) in source.variables() {
-        variables[&name].shallow_clone().copy_(&value);
-    }
-}
-
 #[test]
 fn an_edge_stage_starts_without_effect_and_corrects_single_pixels() {
     let _guard = tch::no_grad_guard();
     let (store, mut plain) = build(&Config { edge_channels: 0, edge_residual: false, ..tiny() });
     let (edge_store, mut edge) = build(&Config { edge_channels: 64, edge_residual: true, ..tiny() });
-    copy_weights(&store, &edge_store);
+    let variables = edge_store.variables();
+    for (name, value) in store.variables() {
+        variables[&name].shallow_clone().copy_(&value);
+    }
     let image = Tensor::rand([1, 3, 64, 96], FLOAT);
     let step = |model: &Lite| {
         let reference = model.reference(&image, &disk(20, 20)).unwrap();
@@ -369,7 +363,7 @@ fn an_edge_stage_starts_without_effect_and_corrects_single_pixels() {
     assert_eq!(difference(&before, &step(&edge)), 0.0, "the correction starts at zero");
     let names = ["head.weight", "head.bias", "residual.weight", "residual.bias"];
     for name in names.map(|name| format!("decoder.edge.{name}")) {
-        let mut variable = edge_store.variables()[&name].shallow_clone();
+        let mut variable = variables[&name].shallow_clone();
         let values = Tensor::randn(variable.size(), FLOAT);
         variable.copy_(&values);
     }
