@@ -114,9 +114,6 @@ pub fn planes(mask: &ReferenceMask, purpose: ReferenceUse, tracked: &[u8]) -> Re
     }
 }
 
-/// Images and masks of the views of a reference.
-pub type Views = Vec<(Tensor, Tensor)>;
-
 #[derive(Clone)]
 pub struct ViewPlan {
     pub roi: Roi,
@@ -124,14 +121,14 @@ pub struct ViewPlan {
 }
 
 impl ViewPlan {
-    /// Returns the views of a picture of size `frame`, each with its masks, and the crop window of the first. `masks` is
+    /// Returns the images of the views of a picture of size `frame`, each with its masks, and the crop window of the first. `masks` is
     /// (N, 1, height, width) at any size, uint8 from 0 to 255. `input` converts a region to an input image of (height, width).
     pub fn views(
         &self,
         frame: (usize, usize),
         masks: &Tensor,
         mut input: impl FnMut(Region, (i64, i64)) -> Result<Tensor>,
-    ) -> Result<(Views, CropWindow)> {
+    ) -> Result<(Vec<(Tensor, Tensor)>, CropWindow)> {
         let mask_size = (masks.size()[3] as usize, masks.size()[2] as usize);
         // One object at a time: large masks of many objects take gigabytes as float32.
         let objects = 0..masks.size()[0] as usize;
@@ -149,11 +146,8 @@ impl ViewPlan {
         let mut views = Vec::new();
         for (region, (height, width)) in [(region, crop.size)].into_iter().chain(others) {
             let part = region.scaled(frame, mask_size);
-            let masks = masks.f_narrow(2, part.y as i64, part.height as i64)?.f_narrow(
-                3,
-                part.x as i64,
-                part.width as i64,
-            )?;
+            let rows = masks.f_narrow(2, part.y as i64, part.height as i64)?;
+            let masks = rows.f_narrow(3, part.x as i64, part.width as i64)?;
             let shrunk = |index: usize| shrink(&object_mask(&masks, index)?, height, width);
             let shrunk = objects.clone().map(shrunk).collect::<Result<Vec<_>>>()?;
             let image = input(region, (height, width))?;

@@ -302,16 +302,11 @@ impl Matching {
         biases: &Biases,
     ) -> Result<Tensor> {
         let (n, h, w) = (now.key8.size()[0], now.key8.size()[2], now.key8.size()[3]);
-        let sharpness = self.sharpness8.f_exp()?.f_to_kind(now.key8.kind())?;
+        let sharpness = &self.sharpness8.f_exp()?.f_to_kind(now.key8.kind())?.f_select(0, 1)?;
         let (from_memory, best) = &readout.fine;
-        let local = local_read(LocalReadout {
-            query: &now.key8,
-            keys: &previous.key8,
-            sharpness: &sharpness.f_select(0, 1)?,
-            bias: &biases.local8,
-            value: sub8,
-            factors: self.factors,
-        })?;
+        let (query, keys, bias) = (&now.key8, &previous.key8, &biases.local8);
+        let factors = self.factors;
+        let local = local_read(LocalReadout { query, keys, sharpness, bias, value: sub8, factors })?;
         let global = |x: &Tensor| x.f_reshape([n, -1, h, w]);
         Ok(Tensor::f_cat(&[global(from_memory)?, global(best)?, local], 1)?)
     }
@@ -457,15 +452,9 @@ mod tests {
         let biases = matching.biases(h, w, Kind::Float).unwrap();
         let read = |query: &Tensor, value: &Tensor| {
             let query = query.expand([2, 6, h, w], false);
-            let readout = LocalReadout {
-                query: &query,
-                keys: &key,
-                sharpness: &sharpness,
-                bias: &biases.local8,
-                value,
-                factors: Factors::Float32,
-            };
-            local_read(readout).unwrap()
+            let (query, keys, sharpness, bias) = (&query, &key, &sharpness, &biases.local8);
+            let factors = Factors::Float32;
+            local_read(LocalReadout { query, keys, sharpness, bias, value, factors }).unwrap()
         };
         // Gradients take libtorch's operations.
         let reads = [read(&query, &value), read(&query, &value.copy().set_requires_grad(true))];

@@ -86,12 +86,8 @@ fn select(mask8: &Tensor, count: i64, selection: Selection) -> Result<Tensor> {
         };
         let near = mask8.f_max_pool2d([9, 9], [1, 1], [4, 4], [1, 1], false)?.f_flatten(1, 3)?;
         let (_, object) = inside.f_add(&jitter.f_mul_scalar(0.3)?)?.f_topk(count / 2, 1, true, true)?;
-        let (_, around) = near.f_mul_scalar(0.5)?.f_add(&jitter)?.f_scatter_value(1, &object, -1.0)?.f_topk(
-            count - count / 2,
-            1,
-            true,
-            true,
-        )?;
+        let near = near.f_mul_scalar(0.5)?.f_add(&jitter)?.f_scatter_value(1, &object, -1.0)?;
+        let (_, around) = near.f_topk(count - count / 2, 1, true, true)?;
         Ok(Tensor::f_cat(&[object, around], 1)?)
     })
 }

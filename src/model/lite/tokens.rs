@@ -82,11 +82,10 @@ impl Tokens {
     /// Returns these tokens for the objects that are `present` (N, 1, 1, 1), and those of `other` for the rest.
     pub fn where_present(&self, present: &Tensor, other: &Self) -> Result<Self> {
         let n = present.size()[0];
-        let pick = |x: &Tensor, y: &Tensor| -> Result<Tensor> {
-            let shape: Vec<i64> = (0..x.dim()).map(|axis| if axis == 0 { n } else { 1 }).collect();
-            Ok(x.f_where_self(&present.f_reshape(&shape)?, y)?)
-        };
-        Self::combine(&[self, other], |pair| pick(pair[0], pair[1]))
+        Self::combine(&[self, other], |pair| {
+            let shape: Vec<i64> = (0..pair[0].dim()).map(|axis| if axis == 0 { n } else { 1 }).collect();
+            Ok(pair[0].f_where_self(&present.f_reshape(&shape)?, pair[1])?)
+        })
     }
 
     /// Whether both are handles on the same tensors.

@@ -52,10 +52,8 @@ impl BatchNorm {
     pub fn scale_shift(&self) -> Result<(Tensor, Tensor)> {
         let variance = self.running_var.f_to_kind(Kind::Float)?;
         let scale = self.weight.f_to_kind(Kind::Float)?.f_mul(&variance.f_add_scalar(EPSILON)?.f_rsqrt()?)?;
-        let shift = self
-            .bias
-            .f_to_kind(Kind::Float)?
-            .f_sub(&self.running_mean.f_to_kind(Kind::Float)?.f_mul(&scale)?)?;
+        let mean = self.running_mean.f_to_kind(Kind::Float)?.f_mul(&scale)?;
+        let shift = self.bias.f_to_kind(Kind::Float)?.f_sub(&mean)?;
         Ok((scale, shift))
     }
 }
