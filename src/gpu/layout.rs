@@ -117,12 +117,14 @@ impl Layout {
 
     /// Applies [`crop_matrices`](Self::crop_matrices) to the buffer: (1, 3, height, width) float32, RGB in [0, 1].
     pub fn picture(&self, bytes: &Tensor, matrices: &[Tensor]) -> Result<Tensor> {
-        let [factors @ .., matrix, offset] = matrices else { return Err(Error::NoReference) };
-        let resized = |(component, [rows, columns]): (&Component, &[Tensor; 2])| -> Result<Tensor> {
+        let [a, b, c, d, e, f, matrix, offset] = matrices else {
+            return Err(Error::Config(format!("{} crop matrices instead of 8", matrices.len())));
+        };
+        let resized = |(component, [rows, columns]): (&Component, [&Tensor; 2])| -> Result<Tensor> {
             let samples = self.samples(bytes, component)?.f_to_kind(rows.kind())?;
             Ok(rows.f_matmul(&samples)?.f_matmul(columns)?)
         };
-        let components = self.format.components.iter().zip(factors.as_chunks().0);
+        let components = self.format.components.iter().zip([[a, b], [c, d], [e, f]]);
         let components = components.map(resized).collect::<Result<Vec<_>>>()?;
         let size = components[0].size();
         let samples = Tensor::f_stack(&components, 0)?.f_to_kind(Kind::Float)?.f_reshape([3, -1])?;

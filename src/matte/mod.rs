@@ -153,14 +153,15 @@ mod tests {
         data
     }
 
-    /// Inversion follows the threshold.
     #[test]
     fn alpha_is_soft_by_default_and_can_be_binarised_and_inverted() {
+        let values = [0, 1, 127, 128, 255];
+        assert_eq!(alpha(MatteSettings::default(), &values), values);
         for (threshold, invert, values, expected) in [
-            (0.0, false, &[0, 1, 127, 128, 255][..], &[0, 1, 127, 128, 255][..]),
-            (0.5, false, &[0, 1, 127, 128, 255], &[0, 0, 0, 255, 255]),
+            (0.5, false, &values[..], &[0, 0, 0, 255, 255][..]),
             (1.0, false, &[0, 254, 255], &[0, 0, 255]),
             (0.0, true, &[0, 1, 255], &[255, 254, 0]),
+            // Inversion follows the threshold.
             (0.5, true, &[0, 127, 128], &[255, 255, 0]),
         ] {
             let settings = MatteSettings { threshold, invert, ..MatteSettings::default() };

@@ -322,11 +322,8 @@ impl Container {
             }
         }
         let values = variables.into_iter();
-        copy(
-            values
-                .map(|(name, variable)| Ok((variable, self.value(&name, tensors[&name])?)))
-                .collect::<Result<_>>()?,
-        )
+        let values = values.map(|(name, variable)| Ok((variable, self.value(&name, tensors[&name])?)));
+        copy(values.collect::<Result<_>>()?)
     }
 
     fn fill_partly(&self, store: &VarStore, prefix: &str) -> Result<Partial> {

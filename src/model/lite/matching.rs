@@ -244,15 +244,16 @@ impl Matching {
     /// Returns the memory readout of a frame (1 or N, …). It does not depend on the previous frame.
     pub fn readout(&self, now: &Features, memory: &Tokens) -> Result<MemoryReadout> {
         let n = memory.key16.size()[0];
-        let read = |query: &Tensor, sharpness: &Tensor, keys: &Tensor, value: &Tensor, mask: &Tensor| {
-            let query = &expand(&query.f_transpose(1, 2)?, n)?;
-            let sharpness = &sharpness.f_exp()?.f_to_kind(query.kind())?.f_select(0, 0)?;
-            affinity(Readout { query, keys, sharpness, value, factors: self.factors }, mask)
-        };
+        let read_memory =
+            |query: &Tensor, sharpness: &Tensor, keys: &Tensor, value: &Tensor, mask: &Tensor| {
+                let query = &expand(&query.f_transpose(1, 2)?, n)?;
+                let sharpness = &sharpness.f_exp()?.f_to_kind(query.kind())?.f_select(0, 0)?;
+                affinity(Readout { query, keys, sharpness, value, factors: self.factors }, mask)
+            };
         let Tokens { key16, value16, mask16, key8, value8, mask8 } = memory;
-        let coarse = read(&now.key16, &self.sharpness16, key16, value16, mask16)?;
+        let coarse = read_memory(&now.key16, &self.sharpness16, key16, value16, mask16)?;
         let query8 = now.key8.f_flatten(2, 3)?;
-        let fine = read(&query8, &self.sharpness8, key8, value8, &mask8.f_unsqueeze(1)?)?;
+        let fine = read_memory(&query8, &self.sharpness8, key8, value8, &mask8.f_unsqueeze(1)?)?;
         Ok(MemoryReadout { coarse, fine, memory: memory.shallow_clone() })
     }
 

@@ -27,7 +27,7 @@ use tch::{Kind, Tensor, nn};
 use self::backbone::Backbone;
 use self::decoder::{Decoder, Inputs};
 use self::features::{EncoderFeatures, Features};
-pub use self::matching::Biases;
+use self::matching::Biases;
 use self::matching::{Matching, MemoryReadout};
 use self::memory::{Selection, Tokens, remember};
 use self::refiner::Refiner;

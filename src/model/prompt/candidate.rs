@@ -7,7 +7,6 @@ use tch::{Kind, Tensor};
 use super::Rect;
 use super::input::Placement;
 use crate::Result;
-use crate::image::Region;
 use crate::model::layers::to_bytes;
 
 /// Distance of the two thresholds of the stability score from that of the mask, in logits.
@@ -72,7 +71,12 @@ pub fn to_alpha(logits: &Tensor) -> Result<Vec<u8>> {
 
 /// Returns the bounding box of the positive values (H, W).
 pub fn bounds(logits: &Tensor) -> Result<Option<Rect>> {
-    let values: Vec<f32> = Vec::try_from(logits.f_flatten(0, 1)?)?;
-    let bounds = Region::bounding(&values, logits.size()[1] as usize, |value| *value > 0.0);
-    Ok(bounds.map(Rect::from))
+    let range = |over: i64| -> Result<Option<(f64, f64)>> {
+        let positive: Vec<bool> = Vec::try_from(logits.f_amax([over], false)?.f_gt(0.0)?)?;
+        let first = positive.iter().position(|&positive| positive);
+        let last = positive.iter().rposition(|&positive| positive);
+        Ok(first.zip(last).map(|(first, last)| (first as f64, (last + 1 - first) as f64)))
+    };
+    let axes = range(0)?.zip(range(1)?);
+    Ok(axes.map(|((x, width), (y, height))| Rect { x, y, width, height }))
 }
