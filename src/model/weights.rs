@@ -128,13 +128,12 @@ impl Weights {
         kind: Kind,
     ) -> Result<Self> {
         let origin = Path::new("(network in memory)");
-        let metadata = whole_metadata(origin, config, metadata)?;
-        let tensors = store.variables().into_iter().collect();
-        Self::new(Container::new(origin, encode_tensors(origin, tensors, metadata, kind)?)?)
+        Self::new(Container::new(origin, encode(origin, store, config, metadata, kind)?)?)
     }
 
     fn new(container: Container) -> Result<Self> {
-        let metadata = container.metadata();
+        let metadata: BTreeMap<String, String> =
+            container.header.metadata().clone().unwrap_or_default().into_iter().collect();
         let config = read_config(&metadata).map_err(|reason| refuse(&container.origin, reason))?;
         container.check_amount(&config)?;
         Ok(Self { container, config, metadata })
@@ -196,9 +195,10 @@ pub fn open_tensors(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> 
 }
 
 fn all_tensors(container: &Container) -> Result<(Tensors, BTreeMap<String, String>)> {
-    let tensors = container.tensors().into_iter();
-    let tensors = tensors.map(|(name, info)| Ok((name.clone(), container.value(&name, info)?)));
-    Ok((tensors.collect::<Result<_>>()?, container.metadata()))
+    let metadata = container.header.metadata().clone().unwrap_or_default().into_iter().collect();
+    let tensors = container.tensors();
+    let tensors = tensors.into_iter().map(|(name, info)| Ok((name.clone(), container.value(&name, info)?)));
+    Ok((tensors.collect::<Result<_>>()?, metadata))
 }
 
 /// Returns the checked configuration, or the reason why there is none, without the file name.
@@ -265,10 +265,6 @@ impl Container {
         refuse(&self.origin, reason)
     }
 
-    fn metadata(&self) -> BTreeMap<String, String> {
-        self.header.metadata().clone().unwrap_or_default().into_iter().collect()
-    }
-
     /// Checks that the file has enough values for its network. Above full width, a configuration of a few bytes
     /// could otherwise make the network allocate gigabytes.
     fn check_amount(&self, config: &Config) -> Result<()> {
@@ -321,9 +317,12 @@ impl Container {
                 (None, None) => {}
             }
         }
-        let values = variables.into_iter();
-        let values = values.map(|(name, variable)| Ok((variable, self.value(&name, tensors[&name])?)));
-        copy(values.collect::<Result<_>>()?)
+        let mut values = Vec::with_capacity(variables.len());
+        for (name, variable) in variables {
+            let value = self.value(&name, tensors[&name])?;
+            values.push((variable, value));
+        }
+        copy(values)
     }
 
     fn fill_partly(&self, store: &VarStore, prefix: &str) -> Result<Partial> {
@@ -458,22 +457,24 @@ pub fn save(
     metadata: &BTreeMap<String, String>,
     kind: Kind,
 ) -> Result<()> {
-    let metadata = whole_metadata(path, config, metadata)?;
-    save_tensors(path, store.variables().into_iter().collect(), metadata, kind)
+    let bytes = encode(path, store, config, metadata, kind)?;
+    write_atomically(path, &bytes).map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
-/// Adds what every weights file states about its network.
-fn whole_metadata(
+/// Returns the bytes of a weights file; error messages name it `path`.
+fn encode(
     path: &Path,
+    store: &VarStore,
     config: &Config,
     metadata: &BTreeMap<String, String>,
-) -> Result<BTreeMap<String, String>> {
+    kind: Kind,
+) -> Result<Vec<u8>> {
     let json = serde_json::to_string(config).map_err(|error| refuse(path, error.to_string()))?;
     let mut all = metadata.clone();
     all.insert("format".into(), FORMAT.into());
     all.insert("architecture".into(), architecture_name(config.architecture).into());
     all.insert("config".into(), json);
-    Ok(all)
+    encode_tensors(path, store.variables().into_iter().collect(), all, kind)
 }
 
 /// Writes tensors of any network as `kind`, atomically, as [`save`].

@@ -13,30 +13,15 @@ fn network() -> MutexGuard<'static, PromptNetwork> {
     NETWORK.get_or_init(load).lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-const RED: [u8; 3] = [220, 40, 30];
-const BLUE: [u8; 3] = [30, 60, 220];
-const GREEN: [u8; 3] = [40, 150, 60];
-
-fn pixels((width, height): (usize, usize)) -> impl Iterator<Item = (usize, usize)> {
-    (0..height).flat_map(move |y| (0..width).map(move |x| (x, y)))
-}
-
-fn picture(size: (usize, usize), color: impl Fn(usize, usize) -> [u8; 3]) -> OwnedPicture {
-    let rgb = pixels(size).flat_map(|(x, y)| color(x, y)).collect();
-    OwnedPicture::from_rgb(size.0, size.1, rgb).unwrap()
-}
-
-fn alpha(size: (usize, usize), inside: impl Fn(usize, usize) -> bool) -> Vec<u8> {
-    pixels(size).map(|(x, y)| if inside(x, y) { 255 } else { 0 }).collect()
-}
-
 /// A red disc of radius 8 at (44, 16) on green.
 fn inside(x: usize, y: usize) -> bool {
     (x as f64 + 0.5 - 44.0).hypot(y as f64 + 0.5 - 16.0) < 8.0
 }
 
 fn disc() -> OwnedPicture {
-    picture(SIZE, |x, y| if inside(x, y) { RED } else { GREEN })
+    let pixels = (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| (x, y)));
+    let rgb = pixels.flat_map(|(x, y)| if inside(x, y) { [220, 40, 30] } else { [40, 150, 60] });
+    OwnedPicture::from_rgb(SIZE.0, SIZE.1, rgb.collect()).unwrap()
 }
 
 fn point(x: f64, y: f64, positive: bool) -> Prompt {
@@ -49,10 +34,11 @@ fn rect(x: f64, y: f64, width: f64, height: f64) -> Prompt {
 
 fn iou(alpha: &[u8]) -> f64 {
     assert_eq!(alpha.len(), SIZE.0 * SIZE.1);
+    let pixels = (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| inside(x, y)));
     let (mut both, mut any) = (0, 0);
-    for (alpha, (x, y)) in alpha.iter().zip(pixels(SIZE)) {
-        both += u32::from(*alpha > 127 && inside(x, y));
-        any += u32::from(*alpha > 127 || inside(x, y));
+    for (alpha, inside) in alpha.iter().zip(pixels) {
+        both += u32::from(*alpha > 127 && inside);
+        any += u32::from(*alpha > 127 || inside);
     }
     f64::from(both) / f64::from(any)
 }
@@ -147,35 +133,38 @@ fn corrections_at_other_places_than_the_picture_are_refused() {
 /// A mask that lacks a quarter of a small disc, in a corner of a large picture.
 #[test]
 fn a_positive_click_adds_what_is_missing_and_changes_nothing_else() {
-    let size = (320, 240);
+    let (width, height) = (320, 240);
     let inside = |x: usize, y: usize| (x as f64 + 0.5 - 44.0).hypot(y as f64 + 0.5 - 36.0) < 20.0;
     let missing = |x: usize, y: usize| x >= 44 && y >= 36;
-    let picture = picture(size, |x, y| if inside(x, y) { RED } else { GREEN });
-    let alpha = alpha(size, |x, y| inside(x, y) && !missing(x, y));
+    let pixels = || (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let rgb = pixels().flat_map(|(x, y)| if inside(x, y) { [220, 40, 30] } else { [40, 150, 60] });
+    let picture = OwnedPicture::from_rgb(width, height, rgb.collect()).unwrap();
+    let alpha: Vec<u8> = pixels().map(|(x, y)| u8::from(inside(x, y) && !missing(x, y)) * 255).collect();
     let points = [Point { x: 50.0, y: 42.0, positive: true }];
     let corrected = network().correct(&picture.as_picture(), &alpha, &points).unwrap();
-    let wrong =
-        pixels(size).zip(&corrected).filter(|&((x, y), &value)| inside(x, y) != (value > 127)).count();
+    let wrong = pixels().zip(&corrected).filter(|&((x, y), &value)| inside(x, y) != (value > 127)).count();
     assert!(wrong < 60, "{wrong} pixels of 1257");
     let far = |(x, y): (usize, usize)| x > 100 || y > 90;
-    assert!(pixels(size).zip(&corrected).all(|(at, &value)| !far(at) || value == 0));
+    assert!(pixels().zip(&corrected).all(|(at, &value)| !far(at) || value == 0));
 }
 
 /// The mask is the head of a figure, and the click far below it is on the rest.
 #[test]
 fn a_click_away_from_the_mask_adds_all_of_the_part() {
-    let size = (240, 320);
+    let (width, height) = (240, 320);
     let head = |x: usize, y: usize| (100..140).contains(&x) && (20..60).contains(&y);
     let body = |x: usize, y: usize| (80..160).contains(&x) && (60..280).contains(&y);
-    let picture = picture(size, |x, y| match (head(x, y), body(x, y)) {
-        (true, _) => RED,
-        (_, true) => BLUE,
-        _ => GREEN,
+    let pixels = || (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let rgb = pixels().flat_map(|(x, y)| match (head(x, y), body(x, y)) {
+        (true, _) => [220, 40, 30],
+        (_, true) => [30, 60, 220],
+        _ => [40, 150, 60],
     });
-    let alpha = alpha(size, head);
+    let picture = OwnedPicture::from_rgb(width, height, rgb.collect()).unwrap();
+    let alpha: Vec<u8> = pixels().map(|(x, y)| u8::from(head(x, y)) * 255).collect();
     let points = [Point { x: 120.0, y: 130.0, positive: true }];
     let corrected = network().correct(&picture.as_picture(), &alpha, &points).unwrap();
-    let covered = pixels(size).zip(&corrected).filter(|&((x, y), &value)| body(x, y) && value > 127).count();
+    let covered = pixels().zip(&corrected).filter(|&((x, y), &value)| body(x, y) && value > 127).count();
     assert!(covered > 80 * 220 * 9 / 10, "{covered} pixels of the body");
     assert!(network().correct(&picture.as_picture(), &alpha, &[]).is_err(), "no point");
 }
@@ -184,18 +173,19 @@ fn a_click_away_from_the_mask_adds_all_of_the_part() {
 #[test]
 fn a_negative_click_removes_only_the_object_at_the_click() {
     let square = |x: usize, y: usize| (20..36).contains(&x) && (8..24).contains(&y);
-    let picture = picture(SIZE, |x, y| match (inside(x, y), square(x, y)) {
-        (true, _) => RED,
-        (_, true) => BLUE,
-        _ => GREEN,
+    let pixels = || (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| (x, y)));
+    let rgb = pixels().flat_map(|(x, y)| match (inside(x, y), square(x, y)) {
+        (true, _) => [220, 40, 30],
+        (_, true) => [30, 60, 220],
+        _ => [40, 150, 60],
     });
-    let alpha = alpha(SIZE, |x, y| inside(x, y) || square(x, y));
+    let picture = OwnedPicture::from_rgb(SIZE.0, SIZE.1, rgb.collect()).unwrap();
+    let alpha: Vec<u8> = pixels().map(|(x, y)| u8::from(inside(x, y) || square(x, y)) * 255).collect();
     let points = [Point { x: 44.0, y: 16.0, positive: false }];
     let corrected = network().correct(&picture.as_picture(), &alpha, &points).unwrap();
     let left = |wanted: &dyn Fn(usize, usize) -> bool| {
-        let all = pixels(SIZE).filter(|&(x, y)| wanted(x, y)).count();
-        let kept =
-            pixels(SIZE).zip(&corrected).filter(|&((x, y), &value)| wanted(x, y) && value > 127).count();
+        let all = pixels().filter(|&(x, y)| wanted(x, y)).count();
+        let kept = pixels().zip(&corrected).filter(|&((x, y), &value)| wanted(x, y) && value > 127).count();
         kept as f64 / all as f64
     };
     assert!(left(&square) > 0.95, "{}", left(&square));
