@@ -35,21 +35,29 @@ shift
 cache=$(mktemp -d)
 child=
 trap 'rm -rf "$cache"' EXIT
-# end NUMBER NAME: passes a signal on. Shells show 128 + its number.
-end() {
-  [ -z "$child" ] || { kill "-$2" "$child" 2>/dev/null || true; wait "$child" || true; }
-  exit $((128 + $1))
-}
-trap 'end 1 HUP' HUP
-# Programs in the background may ignore INT.
-trap 'end 2 TERM' INT
-trap 'end 15 TERM' TERM
+# A terminal sends INT to the program, too, which may have to finish its files.
+trap : INT
+for signal in HUP TERM; do
+  # shellcheck disable=SC2064 # expands now
+  trap "[ -z \"\$child\" ] || kill -$signal \"\$child\" 2>/dev/null || true" "$signal"
+done
 # The bundle's libraries have priority: libtorch has its own OpenMP.
 export LD_LIBRARY_PATH="$here/lib:$libtorch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export GST_PLUGIN_SYSTEM_PATH="$here/plugins" GST_PLUGIN_PATH="" GST_PLUGIN_SCANNER="$here/bin/gst-plugin-scanner"
 export GST_REGISTRY="$cache/registry.bin" GIO_MODULE_DIR="$cache"
 status=0
-"$program" "$@" <&0 &
+# Without a descriptor of its own, the program in the background would have no standard input, and it would ignore INT.
+if (exec 3<&0) 2>/dev/null; then exec 3<&0; else exec 3</dev/null; fi
+# Older versions of env have no such option.
+default="env --default-signal=INT"
+$default true 2>/dev/null || default=
+# shellcheck disable=SC2086 # words
+$default "$program" "$@" <&3 3<&- &
 child=$!
 wait "$child" || status=$?
+# A signal ends `wait`, but not the program.
+while kill -0 "$child" 2>/dev/null; do
+  status=0
+  wait "$child" || status=$?
+done
 exit $status

@@ -57,7 +57,7 @@ case $torch in
   *)
     copied=" and libtorch in $libraries"
     if [ -n "$(ls -A -- "$libraries" 2>/dev/null)" ] && ! [ -e "$list" ]; then
-      echo "install: error: $libraries has files that were not installed by this script: remove it, or give another PLUGINS" >&2
+      echo "install: error: $libraries has files that are not in its .installed, such as those of an earlier version: remove it, or give another PLUGINS" >&2
       exit 1
     fi
     mkdir -p "$libraries"

@@ -199,7 +199,11 @@ need_space() {
 find_pip() {
   local python version
   for python in "${PYTHON:-}" python3 /usr/bin/python3 python3.{14,13,12,11,10,9} python; do
-    if [ -z "$python" ] || ! command -v "$python" >/dev/null; then continue; fi
+    if [ -z "$python" ]; then continue; fi
+    if ! command -v "$python" >/dev/null; then
+      [ "$python" != "${PYTHON:-}" ] || die "PYTHON=$PYTHON is not a program"
+      continue
+    fi
     version=$("$python" -m pip --version 2>/dev/null | awk '{print $2}') || version=
     if [ -n "$version" ] && at_least "$version" 21; then
       pip=("$python" -m pip)

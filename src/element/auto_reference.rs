@@ -78,6 +78,11 @@ impl AutoReference {
         self.error.clear();
     }
 
+    /// Forgets a search that has ended early. The next frame is searched.
+    pub fn forget_search(&mut self) {
+        self.last = None;
+    }
+
     /// Takes the result of a search, the bounds of a person. Returns whether the person becomes the reference.
     pub fn finish_search(&mut self, region: Option<Region>, live: bool) -> bool {
         self.found = region.map(|region| match self.found {
@@ -133,6 +138,9 @@ mod tests {
             assert!(auto.begin_search(at(time + 100), State::None, TIMEOUT).is_none(), "too soon");
         }
         assert!(auto.begin_search(at(0), State::None, TIMEOUT).is_some(), "after a seek");
+        assert!(auto.begin_search(at(0), State::None, TIMEOUT).is_none(), "too soon");
+        auto.forget_search();
+        assert!(auto.begin_search(at(0), State::None, TIMEOUT).is_some(), "a flush has ended the search");
         assert!(AutoReference::default().finish_search(Some(PERSON), false), "offline, frames wait");
     }
 

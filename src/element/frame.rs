@@ -39,9 +39,17 @@ pub type Frame<'a> = VideoFrameRef<&'a gst::BufferRef>;
 /// does not check.
 ///
 /// # Errors
-/// The size differs, a plane is too long, or a stride is 0.
+/// The format or size differs, a plane is too long, or a stride is 0.
 pub fn check_meta(buffer: &gst::BufferRef, info: &VideoInfo) -> Result<(), BoolError> {
     let Some(meta) = buffer.meta::<VideoMeta>() else { return Ok(()) };
+    if meta.format() != info.format() || meta.n_planes() < info.n_planes() {
+        return Err(glib::bool_error!(
+            "the buffer's video meta has the format {} with {} planes, and its caps {}",
+            meta.format(),
+            meta.n_planes(),
+            info.format()
+        ));
+    }
     let (actual, expected) = ((meta.width(), meta.height()), (info.width(), info.height()));
     if actual != expected {
         return Err(glib::bool_error!(
@@ -66,13 +74,22 @@ pub fn check_meta(buffer: &gst::BufferRef, info: &VideoInfo) -> Result<(), BoolE
     ))
 }
 
+/// Bytes of the palette of a format that has one.
+const PALETTE: i64 = 4 * 256;
+
 /// Whether all samples of a component lie within the memory of its plane.
 fn fits(buffer: &gst::BufferRef, meta: &VideoMeta, info: &VideoInfo, component: usize) -> bool {
     let format = info.format_info();
     let plane = format.plane()[component] as usize;
     let (stride, start) = (i64::from(meta.stride()[plane]), meta.offset()[plane]);
-    let Some((memories, skipped)) = buffer.find_memory(start..start + 1) else { return false };
+    let Some((memories, skipped)) = start.checked_add(1).and_then(|end| buffer.find_memory(start..end))
+    else {
+        return false;
+    };
     let size = buffer.peek_memory(memories.start).size() as i64 - skipped as i64;
+    if format.has_palette() && component > 0 {
+        return size >= PALETTE;
+    }
     let last_row = stride * (i64::from(info.comp_height(component as u8)) - 1);
     // Of complex formats, only the first byte of a row is known.
     let row = if format.is_complex() {

@@ -368,6 +368,12 @@ impl BaseTransformImpl for FastGanSeg {
             false => Ok(()),
         };
         match event.view() {
+            EventView::Caps(_) => {
+                // New caps may be accepted.
+                if let Some(stream) = self.free_stream().as_deref_mut().and_then(Option::as_mut) {
+                    stream.drain_error.take_if(|error| *error == gst::FlowError::NotNegotiated);
+                }
+            }
             EventView::FlushStop(_) => {
                 match self.free_stream() {
                     Some(mut stream) => self.flush(stream.as_mut()),
@@ -566,7 +572,12 @@ impl FastGanSeg {
             if !is_negotiated {
                 let change = stream.as_mut().and_then(Stream::drop_pending);
                 change.into_iter().for_each(|change| self.shared().slot.return_change(change));
-                return Err(gst::FlowError::NotNegotiated);
+                let is_flushing = self.obj().src_pad().pad_flags().contains(gst::PadFlags::FLUSHING);
+                return Err(if is_flushing {
+                    gst::FlowError::Flushing
+                } else {
+                    gst::FlowError::NotNegotiated
+                });
             }
             let Some(stream) = stream.as_mut() else { return Ok(()) };
             let Some(pending) = stream.pending.take() else { return Ok(()) };

@@ -313,6 +313,7 @@ impl FastGanSeg {
                 person.map(|person| networks.refine_person(&picture, &person)).transpose()
             };
             let Some(mask) = self.selector.run(find, device, || self.is_flushing())? else {
+                self.shared().auto.forget_search();
                 return Ok(());
             };
             self.shared().auto.finish_search(None, false);

@@ -257,6 +257,22 @@ fn a_video_meta_of_another_size_is_refused() {
     assert!(error.starts_with("error: ") && error.contains("80x64"), "{error}");
 }
 
+#[test]
+fn a_video_meta_of_another_format_is_refused() {
+    let info = info(gstreamer_video::VideoFormat::I420, 64, 48);
+    let (_files, element) = masked(disc);
+    let bus = bus(&element);
+    let mut harness = harness(&element, &info.to_caps().unwrap());
+    let mut buffer = frame(&info, 0);
+    let flags = gstreamer_video::VideoFrameFlags::empty();
+    let grey = gstreamer_video::VideoFormat::Gray8;
+    gstreamer_video::VideoMeta::add(buffer.get_mut().unwrap(), flags, grey, 64, 48).unwrap();
+    assert_eq!(harness.push(buffer), Err(gst::FlowError::Error));
+    assert_eq!(next_message(&bus), "armed");
+    let error = next_message(&bus);
+    assert!(error.starts_with("error: ") && error.contains("GRAY8"), "{error}");
+}
+
 /// Memory beyond the buffer was read.
 #[test]
 fn a_video_meta_beyond_its_buffer_is_refused() {

@@ -938,7 +938,13 @@ fn a_selection_that_a_flush_ends_is_made_in_the_next_frame() {
     element.set_property("ref-box", rectangle(tight()));
     let mut harness = start(&element);
     let pad = element.static_pad("sink").unwrap();
+    let (sender, arrived) = std::sync::mpsc::channel();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let _ = sender.send(());
+        gst::PadProbeReturn::Ok
+    });
     let flush_soon = std::thread::spawn(move || {
+        arrived.recv().unwrap();
         std::thread::sleep(Duration::from_millis(20));
         assert!(pad.send_event(gst::event::FlushStart::new()));
     });
