@@ -10,7 +10,7 @@ use super::{Argument, ArgumentUse, Mode, PlanCache, RecordableFn};
 use crate::Result;
 use crate::cuda::{Shim, Stream, StreamGuard};
 use crate::image::PlaneMut;
-use crate::matte::enlarge_on_device;
+use crate::matte::{DeviceEnlarger, enlarge_on_device};
 use crate::model::Role;
 
 /// Frames with the same region before its enlargement is recorded, because regions move from time to time.
@@ -53,14 +53,14 @@ impl Gpu {
     pub fn stream(&self) -> Option<&Stream> {
         self.stream.as_ref()
     }
+}
 
-    /// Makes the stream current on this thread while the guard lives.
-    pub fn enter(&self) -> Result<Option<StreamGuard>> {
+impl DeviceEnlarger for Gpu {
+    fn enter(&self) -> Result<Option<StreamGuard>> {
         self.stream.as_ref().map(Stream::enter).transpose()
     }
 
-    /// Enlarges a soft mask (1, 1, h, w) to `plane`, which is at least as large in both dimensions.
-    pub fn enlarge(&self, mask: &Tensor, plane: &mut PlaneMut) -> Result<()> {
+    fn enlarge(&self, mask: &Tensor, plane: &mut PlaneMut) -> Result<()> {
         let mut enlarging = self.enlarging.lock().unwrap_or_else(PoisonError::into_inner);
         let (replays, staging) = &mut *enlarging;
         let size = (plane.height as i64, plane.width as i64);

@@ -20,7 +20,7 @@ pub struct Region {
 
 impl Region {
     /// Returns the bounding box of the values, rows of `width`, for which `inside` holds. `None` if there are none.
-    pub(crate) fn bounding<T>(values: &[T], width: usize, inside: impl Fn(&T) -> bool) -> Option<Self> {
+    pub fn bounding<T>(values: &[T], width: usize, inside: impl Fn(&T) -> bool) -> Option<Self> {
         let rows = || values.chunks_exact(width.max(1));
         let y = rows().position(|row| row.iter().any(&inside))?;
         let bottom = rows().rposition(|row| row.iter().any(&inside))?;

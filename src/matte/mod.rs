@@ -29,7 +29,7 @@ pub(crate) use self::on_device::enlarge as enlarge_on_device;
 pub use self::post_process::PostProcessor;
 pub(crate) use self::refine::{Extent, RefinerNetwork, refiner_input};
 pub use self::soft::Matte;
-pub(crate) use self::soft::{mask_planes, object_mask};
+pub(crate) use self::soft::{DeviceEnlarger, mask_planes, object_mask};
 pub use self::subsample::subsample;
 use crate::image::{PlaneMut, SamplesMut};
 use crate::{Error, Result};

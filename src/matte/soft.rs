@@ -10,7 +10,6 @@ use super::refine::RefinerNetwork;
 use super::{Enlarger, MaskView};
 use crate::Result;
 use crate::cuda::StreamGuard;
-use crate::gpu::Gpu;
 use crate::image::{PlaneMut, Region};
 use crate::mask::ReferenceMask;
 use crate::model::layers::{resize, shrink};
@@ -27,16 +26,35 @@ pub struct Matte {
     frame: (usize, usize),
     drawn: bool,
     /// Enlarges masks on the device of the network; `None` on the CPU.
-    pub(crate) gpu: Option<Arc<Gpu>>,
+    enlarger: Option<Arc<dyn DeviceEnlarger>>,
     /// Refines edges; `None` if the model cannot.
-    pub(crate) refiner: Option<Arc<dyn RefinerNetwork>>,
+    refiner: Option<Arc<dyn RefinerNetwork>>,
+}
+
+/// Enlarges masks on the device of the network, if that is not the CPU.
+pub(crate) trait DeviceEnlarger: std::fmt::Debug + Send + Sync {
+    /// Makes the stream of the masks current on this thread while the guard lives.
+    fn enter(&self) -> Result<Option<StreamGuard>>;
+
+    /// Enlarges a soft mask (1, 1, h, w) to `plane`, which is at least as large in both dimensions.
+    fn enlarge(&self, mask: &Tensor, plane: &mut PlaneMut) -> Result<()>;
 }
 
 impl Matte {
     pub(crate) fn new(masks: &Tensor, ids: &[u8], region: Region, frame: (usize, usize)) -> Result<Self> {
         let masks =
             if masks.kind() == Kind::Uint8 { masks.shallow_clone() } else { masks.f_to_kind(Kind::Float)? };
-        Ok(Self { masks, ids: ids.to_vec(), region, frame, drawn: false, gpu: None, refiner: None })
+        Ok(Self { masks, ids: ids.to_vec(), region, frame, drawn: false, enlarger: None, refiner: None })
+    }
+
+    /// Sets what enlarges masks on the device of the network.
+    pub(crate) fn with_enlarger(self, enlarger: Option<Arc<dyn DeviceEnlarger>>) -> Self {
+        Self { enlarger, ..self }
+    }
+
+    /// Sets what refines edges.
+    pub(crate) fn with_refiner(self, refiner: Option<Arc<dyn RefinerNetwork>>) -> Self {
+        Self { refiner, ..self }
     }
 
     /// What refines edges. A drawn mask keeps its own.
@@ -47,15 +65,15 @@ impl Matte {
     /// Writes the alpha of one object, or of all for 0, with the enlarger of the device. Returns false if the caller has to do
     /// this on the CPU.
     pub(crate) fn write_on_device(&self, object: u8, plane: &mut PlaneMut) -> Result<bool> {
-        let Some(gpu) = &self.gpu else { return Ok(false) };
+        let Some(enlarger) = &self.enlarger else { return Ok(false) };
         let _no_grad = tch::no_grad_guard();
-        let _current = gpu.enter()?;
+        let _current = enlarger.enter()?;
         let region = self.region_in((plane.width, plane.height));
         if is_larger(&self.masks, region) {
             return Ok(false);
         }
         let Some(mask) = self.mask(Some(object))? else { return Ok(false) };
-        gpu.enlarge(&mask, &mut self.clear_outside(region, plane)?)?;
+        enlarger.enlarge(&mask, &mut self.clear_outside(region, plane)?)?;
         Ok(true)
     }
 
@@ -77,7 +95,7 @@ impl Matte {
     }
 
     fn enter(&self) -> Result<Option<StreamGuard>> {
-        self.gpu.as_ref().map_or(Ok(None), |gpu| gpu.enter())
+        self.enlarger.as_ref().map_or(Ok(None), |enlarger| enlarger.enter())
     }
 
     /// The matte of the reference frame: the reference mask itself.

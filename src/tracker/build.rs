@@ -19,7 +19,7 @@ use crate::cuda::Shim;
 use crate::device::{self, Precision};
 use crate::gpu::{Gpu, Mode, Upload};
 use crate::malloc;
-use crate::matte::refiner_input;
+use crate::matte::{DeviceEnlarger, refiner_input};
 use crate::model::layers::channels_last;
 use crate::model::weights::{LARGE, LITE, Weights};
 use crate::model::{NetworkVisitor, Prepared, Regressor, Sight, prepare_packed};

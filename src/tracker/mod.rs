@@ -48,7 +48,7 @@ use crate::device::Precision;
 use crate::gpu::{Gpu, Upload};
 use crate::image::{FrameSource, Region};
 use crate::mask::ReferenceMask;
-use crate::matte::Matte;
+use crate::matte::{DeviceEnlarger, Matte};
 use crate::model::layers::copy_of;
 use crate::model::{Config, Matching};
 use crate::team::TeamGuard;
@@ -680,9 +680,9 @@ impl Tracker {
             None => &masks.f_to_device(Device::Cpu)?,
             Some(_) => masks,
         };
-        let mut matte = Matte::new(masks, &self.ids, crop.region, crop.frame)?;
-        (matte.gpu, matte.refiner) = (self.gpu.clone(), self.runner.refiner());
-        Ok(matte)
+        let enlarger = self.gpu.clone().map(|gpu| gpu as Arc<dyn DeviceEnlarger>);
+        let matte = Matte::new(masks, &self.ids, crop.region, crop.frame)?;
+        Ok(matte.with_enlarger(enlarger).with_refiner(self.runner.refiner()))
     }
 
     fn enter(&self) -> Result<(Option<StreamGuard>, Option<TeamGuard>)> {

@@ -3,9 +3,8 @@
 //! Clicks of a simulated user, by the usual protocol of interactive segmentation: each click is the point of the
 //! largest error that is farthest from the border of that error.
 
+use gstfastganseg::image::Region;
 use gstfastganseg::torch::model::prompt::{Point, Rect};
-
-use crate::clips;
 
 /// Returns the click that corrects `mask` best, or `None` if it equals `truth`. Both have rows of `width` pixels.
 pub fn click(mask: &[bool], truth: &[bool], width: usize) -> Option<Point> {
@@ -28,8 +27,7 @@ pub fn is_inside(alpha: &[u8]) -> Vec<bool> {
 
 /// Returns the bounding box of a mask with rows of `width` pixels.
 pub fn bounds(mask: &[bool], width: usize) -> Option<Rect> {
-    let (x0, x1, y0, y1) = clips::bounds(mask, width, |&inside| inside)?;
-    Some(Rect { x: x0 as f64, y: y0 as f64, width: (x1 - x0) as f64, height: (y1 - y0) as f64 })
+    Region::bounding(mask, width, |&inside| inside).map(Rect::from)
 }
 
 /// Squared distance of each position to the nearest one with `value` 0 along a line (Felzenszwalb and Huttenlocher,

@@ -26,7 +26,6 @@ mod window;
 
 pub use loader::{Batch, Loader, Mix};
 pub(crate) use open::Sources;
-pub(crate) use picture::bounds;
 pub use preview::preview;
 pub(crate) use random::Random;
 pub use settings::{

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use gstfastganseg::image::Region;
 use image::RgbImage;
 use tch::{Kind, Tensor};
 
@@ -113,7 +114,10 @@ impl Still {
 
     /// Returns the object's bounding box (x0, x1, y0, y1): columns `x0..x1` and rows `y0..y1`.
     pub fn bounds(&self) -> Option<(i64, i64, i64, i64)> {
-        bounds(self.mask.as_ref()?, self.width as usize, |&value| value > 127)
+        let inside = |value: &u8| *value > 127;
+        let Region { x, y, width, height } =
+            Region::bounding(self.mask.as_ref()?, self.width as usize, inside)?;
+        Some((x as i64, (x + width) as i64, y as i64, (y + height) as i64))
     }
 
     /// Returns the object's centroid (x, y) as fractions of the width and height.
@@ -143,22 +147,6 @@ fn shrink(x: &Tensor, to: Size) -> Result<Arc<[u8]>> {
         false => x.f_internal_upsample_bilinear2d_aa([to.0, to.1], false, None, None)?,
     };
     Ok(Vec::<u8>::try_from(&x.f_contiguous()?.f_reshape([-1])?)?.into())
-}
-
-/// Returns the bounding box (x0, x1, y0, y1) of the values that are `inside`.
-pub(crate) fn bounds<T>(
-    mask: &[T],
-    width: usize,
-    inside: impl Fn(&T) -> bool,
-) -> Option<(i64, i64, i64, i64)> {
-    let set = |row: &[T]| row.iter().any(&inside);
-    let rows: Vec<&[T]> = mask.chunks(width).collect();
-    let y0 = rows.iter().position(|row| set(row))?;
-    let y1 = rows.iter().rposition(|row| set(row))? + 1;
-    let column = |x: usize| rows[y0..y1].iter().any(|row| inside(&row[x]));
-    let x0 = (0..width).find(|&x| column(x))?;
-    let x1 = (0..width).rev().find(|&x| column(x))? + 1;
-    Some((x0 as i64, x1 as i64, y0 as i64, y1 as i64))
 }
 
 fn unit(bytes: &[u8], size: &[i64]) -> Result<Tensor> {
