@@ -37,10 +37,10 @@ child=
 trap 'rm -rf "$cache"' EXIT
 # A terminal sends INT to the program, too, which may have to finish its files.
 trap : INT
-for signal in HUP TERM; do
-  # shellcheck disable=SC2064 # expands now
-  trap "[ -z \"\$child\" ] || kill -$signal \"\$child\" 2>/dev/null || true" "$signal"
-done
+# pass SIGNAL: passes a signal on to the program.
+pass() { [ -z "$child" ] || kill "-$1" "$child" 2>/dev/null || true; }
+trap 'pass HUP' HUP
+trap 'pass TERM' TERM
 # The bundle's libraries have priority: libtorch has its own OpenMP.
 export LD_LIBRARY_PATH="$here/lib:$libtorch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export GST_PLUGIN_SYSTEM_PATH="$here/plugins" GST_PLUGIN_PATH="" GST_PLUGIN_SCANNER="$here/bin/gst-plugin-scanner"

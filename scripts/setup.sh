@@ -197,20 +197,18 @@ need_space() {
 # Any Python with a recent pip works: the Python version and platform of the wheels are passed to pip, and only their
 # C++ libraries are used.
 find_pip() {
-  local python version
-  for python in "${PYTHON:-}" python3 /usr/bin/python3 python3.{14,13,12,11,10,9} python; do
-    if [ -z "$python" ]; then continue; fi
-    if ! command -v "$python" >/dev/null; then
-      [ "$python" != "${PYTHON:-}" ] || die "PYTHON=$PYTHON is not a program"
-      continue
-    fi
-    version=$("$python" -m pip --version 2>/dev/null | awk '{print $2}') || version=
+  local python version programs=(python3 /usr/bin/python3 python3.{14,13,12,11,10,9} python)
+  [ -z "${PYTHON:-}" ] || programs=("$PYTHON")
+  for python in "${programs[@]}"; do
+    command -v "$python" >/dev/null || continue
+    version=$("$python" -m pip --version 2>/dev/null | awk '{print $2}') || continue
     if [ -n "$version" ] && at_least "$version" 21; then
       pip=("$python" -m pip)
       return 0
     fi
-    [ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON has no pip 21 or newer" "Unset PYTHON to use another Python, or install pip for it."
   done
+  [ -z "${PYTHON:-}" ] ||
+    die "PYTHON=$PYTHON has no pip 21 or newer" "Unset PYTHON to use another Python, or install pip for it."
   return 1
 }
 

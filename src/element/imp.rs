@@ -370,9 +370,7 @@ impl BaseTransformImpl for FastGanSeg {
         match event.view() {
             EventView::Caps(_) => {
                 // New caps may be accepted.
-                if let Some(stream) = self.free_stream().as_deref_mut().and_then(Option::as_mut) {
-                    stream.drain_error.take_if(|error| *error == gst::FlowError::NotNegotiated);
-                }
+                self.forget_drain_error(|error| error == gst::FlowError::NotNegotiated);
             }
             EventView::FlushStop(_) => {
                 match self.free_stream() {
@@ -382,9 +380,7 @@ impl BaseTransformImpl for FastGanSeg {
                 self.shared().qos.reset();
             }
             EventView::Segment(_) => {
-                if let Some(stream) = self.free_stream().as_deref_mut().and_then(Option::as_mut) {
-                    stream.drain_error.take_if(|error| *error == gst::FlowError::Eos);
-                }
+                self.forget_drain_error(|error| error == gst::FlowError::Eos);
                 let mut shared = self.shared();
                 shared.new_segment = true;
                 shared.qos.reset();
@@ -401,9 +397,7 @@ impl BaseTransformImpl for FastGanSeg {
             }
             EventView::StreamStart(start) => {
                 // Whether downstream accepts the new stream is not known.
-                if let Some(stream) = self.free_stream().as_deref_mut().and_then(Option::as_mut) {
-                    stream.drain_error.take_if(|error| *error != gst::FlowError::Error);
-                }
+                self.forget_drain_error(|error| error != gst::FlowError::Error);
                 let (armed, ends_correction) = self.shared().start_stream(start.stream_id());
                 if ends_correction {
                     self.warn_ended();
@@ -607,6 +601,13 @@ impl FastGanSeg {
             }
         }
         drained
+    }
+
+    /// Drops the error of a drained buffer if what follows makes it `outdated`.
+    fn forget_drain_error(&self, outdated: impl Fn(gst::FlowError) -> bool) {
+        if let Some(stream) = self.free_stream().as_deref_mut().and_then(Option::as_mut) {
+            stream.drain_error.take_if(|error| outdated(*error));
+        }
     }
 
     /// Handles the signal `reset`.

@@ -67,32 +67,30 @@ impl Networks {
         std::mem::forget((self.prompt.take(), self.person.take()));
     }
 
+    /// Loads the network if necessary.
+    ///
+    /// # Errors
+    /// The device is not available, and the element has stopped, which waits for the job.
     fn prompt(&mut self) -> Result<&PromptNetwork> {
-        load(&mut self.prompt, self.device, |device, kind| {
+        let network = load(&mut self.prompt, self.device, |device, kind| {
             let network = PromptNetwork::load(device, kind)?;
             let (picture, points) = (blank()?, vec![Point { x: 0.5, y: 0.5, positive: true }]);
             network.correct(&picture.as_picture(), &[255; BLANK], &points)?;
             Ok(network)
-        })
+        })?;
+        self.queue.check_running(self.worker)?;
+        Ok(network)
     }
 
+    /// As [`prompt`](Self::prompt).
     fn person(&mut self) -> Result<&PersonNetwork> {
-        load(&mut self.person, self.device, |device, kind| {
+        let network = load(&mut self.person, self.device, |device, kind| {
             let network = PersonNetwork::load(device, kind)?;
             network.segment(&blank()?.as_picture())?;
             Ok(network)
-        })
-    }
-
-    /// Checks that the element has not stopped, which waits for the job.
-    ///
-    /// # Errors
-    /// It has.
-    fn check_wanted(&self) -> Result<()> {
-        match lock(&self.queue.state).worker == self.worker {
-            true => Ok(()),
-            false => Err(Error::Config("the element has stopped".into())),
-        }
+        })?;
+        self.queue.check_running(self.worker)?;
+        Ok(network)
     }
 
     /// Runs a task. Calls `preliminary` with a first mask if a better one follows.
@@ -106,8 +104,6 @@ impl Networks {
         mut preliminary: impl FnMut(Result<ReferenceMask>),
     ) -> Result<ReferenceMask> {
         let (queue, worker) = (Arc::clone(&self.queue), self.worker);
-        self.prompt()?;
-        self.check_wanted()?;
         let network = self.prompt()?;
         let view = picture.as_picture();
         let mask = |alpha: Vec<u8>| ReferenceMask::from_soft(view.width, view.height, alpha);
@@ -135,8 +131,6 @@ impl Networks {
     /// # Errors
     /// The device is not available, and errors of libtorch.
     pub fn find_person(&mut self, picture: &OwnedPicture) -> Result<Option<Person>> {
-        self.person()?;
-        self.check_wanted()?;
         self.person()?.find_person(&picture.as_picture())
     }
 
@@ -146,8 +140,6 @@ impl Networks {
     /// As [`run`](Self::run).
     pub fn refine_person(&mut self, picture: &OwnedPicture, person: &Person) -> Result<ReferenceMask> {
         let view = picture.as_picture();
-        self.prompt()?;
-        self.check_wanted()?;
         let alpha = self.prompt()?.refine(&view, &person.alpha, person.region)?;
         ReferenceMask::from_soft(view.width, view.height, alpha)
     }
@@ -287,6 +279,17 @@ impl Queue {
         drop(state);
         drop(discarded);
         thread
+    }
+
+    /// Checks that the element has not stopped since this thread began.
+    ///
+    /// # Errors
+    /// It has.
+    fn check_running(&self, worker: u64) -> Result<()> {
+        match lock(&self.state).worker == worker {
+            true => Ok(()),
+            false => Err(Error::Config("the element has stopped".into())),
+        }
     }
 
     /// Whether the job of a thread is still wanted: the element has not stopped, and no other selection waits.
